@@ -1,0 +1,92 @@
+//! Between Arrow columns and slices: the only place that knows how a vector lies in a record batch.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array};
+use arrow::datatypes::{DataType, Field, Float32Type, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+
+use crate::error::{Error, Result};
+use crate::stage::VectorMap;
+
+/// The type of a column of vectors of `dim` values: `FixedSizeList<Float32 not null, dim>`.
+pub fn vector_type(dim: usize) -> DataType {
+    DataType::FixedSizeList(item_field(), dim as i32)
+}
+
+fn item_field() -> Arc<Field> {
+    Arc::new(Field::new("item", DataType::Float32, false))
+}
+
+/// A field of vectors of `dim` values, never null.
+pub fn vector_field(name: &str, dim: usize) -> Field {
+    Field::new(name, vector_type(dim), false)
+}
+
+/// An array of vectors of `dim` values from their row-major values, without a copy.
+pub fn vector_array(values: Vec<f32>, dim: usize) -> Result<ArrayRef> {
+    let items = Arc::new(Float32Array::from(values));
+    Ok(Arc::new(FixedSizeListArray::try_new(item_field(), dim as i32, items, None)?))
+}
+
+/// The width of the vector column `name`, from the schema.
+///
+/// # Errors
+/// Kind `Input` if the column is missing or is not a `FixedSizeList<Float32>`.
+pub fn vector_dim(schema: &Schema, name: &str) -> Result<usize> {
+    let field = schema.field_with_name(name).map_err(|_| missing(schema, name))?;
+    match field.data_type() {
+        DataType::FixedSizeList(item, dim) if item.data_type() == &DataType::Float32 => Ok(*dim as usize),
+        other => Err(Error::input(format!("column {name:?} is {other}, expected FixedSizeList<Float32>"))),
+    }
+}
+
+/// The values of the vector column `name`, row-major, without a copy, and their width.
+///
+/// # Errors
+/// Kind `Input` if the column is missing, is not a `FixedSizeList<Float32>`, or has nulls.
+pub fn vectors<'a>(batch: &'a RecordBatch, name: &str) -> Result<(&'a [f32], usize)> {
+    let dim = vector_dim(&batch.schema(), name)?;
+    let column = batch.column_by_name(name).ok_or_else(|| missing(&batch.schema(), name))?;
+    let list = column.as_fixed_size_list();
+    if list.null_count() > 0 {
+        let row = (0..list.len()).find(|&i| list.is_null(i)).unwrap_or(0);
+        return Err(Error::input(format!("column {name:?} is null in row {row} of a batch; vectors are required")));
+    }
+    let items = list.values().as_primitive::<Float32Type>();
+    if items.null_count() > 0 {
+        let at = (0..items.len()).find(|&i| items.is_null(i)).unwrap_or(0);
+        return Err(Error::input(format!("column {name:?} has a null in row {}, position {}", at / dim, at % dim)));
+    }
+    let start = list.value_offset(0) as usize;
+    Ok((&items.values()[start..start + list.len() * dim], dim))
+}
+
+/// `schema` with column `from` replaced by vectors of `dim` values named `to`, at the same place.
+pub fn replace_in_schema(schema: &Schema, from: &str, to: &str, dim: usize) -> Result<SchemaRef> {
+    let at = schema.index_of(from).map_err(|_| missing(schema, from))?;
+    let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
+    fields[at] = Arc::new(vector_field(to, dim));
+    Ok(Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone())))
+}
+
+/// `batch` with column `from` replaced by `map` of it, named `to`: how `scale` and `embed` apply.
+pub fn replace_in_batch(batch: &RecordBatch, from: &str, to: &str, map: &dyn VectorMap) -> Result<RecordBatch> {
+    let (input, dim) = vectors(batch, from)?;
+    if dim != map.dim_in() {
+        return Err(Error::model(format!("made for {} values a row, column {from:?} has {dim}", map.dim_in())));
+    }
+    let mut output = vec![0.0; batch.num_rows() * map.dim_out()];
+    map.map(input, &mut output);
+    let schema = replace_in_schema(&batch.schema(), from, to, map.dim_out())?;
+    let at = batch.schema().index_of(from).map_err(|_| missing(&batch.schema(), from))?;
+    let mut columns = batch.columns().to_vec();
+    columns[at] = vector_array(output, map.dim_out())?;
+    Ok(RecordBatch::try_new(schema, columns)?)
+}
+
+/// The error for a column that is not there, naming those that are.
+pub fn missing(schema: &Schema, name: &str) -> Error {
+    let there: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+    Error::input(format!("no column {name:?}; there are {}", there.join(", ")))
+}

@@ -1,0 +1,229 @@
+//! One error type for the whole crate: what went wrong, in whose domain, and what would be accepted.
+//!
+//! A message names the file, line, column or row, the value, and what would have been accepted. The [`Kind`] says
+//! whose move it is and decides the exit code of the command.
+
+use std::fmt;
+
+/// The crate's result type.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// Whose move it is, and with it the exit code of the command.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The pipeline file or a flag asks for something that cannot be (exit code 3).
+    Config,
+    /// The data is missing, malformed or does not fit the pipeline (exit code 4).
+    Input,
+    /// A saved model is missing, damaged or made for other data (exit code 5).
+    Model,
+    /// A labelled table is damaged, or another process is writing it (exit code 6).
+    Table,
+    /// The disk, the network or an object store failed (exit code 7).
+    Io,
+    /// The arithmetic failed: a loss that is not finite, no memory (exit code 8).
+    Compute,
+    /// A defect of dacpipe itself (exit code 70).
+    Internal,
+    /// The run was interrupted; `dacpipe run --resume` goes on from the last checkpoint (exit code 130).
+    Cancelled,
+}
+
+impl Kind {
+    /// The exit code of the command for an error of this kind. Zero is success and 2 a usage error.
+    ///
+    /// ```
+    /// assert_eq!(dacpipe::Kind::Config.exit_code(), 3);
+    /// assert_eq!(dacpipe::Kind::Cancelled.exit_code(), 130);
+    /// ```
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Kind::Config => 3,
+            Kind::Input => 4,
+            Kind::Model => 5,
+            Kind::Table => 6,
+            Kind::Io => 7,
+            Kind::Compute => 8,
+            Kind::Internal => 70,
+            Kind::Cancelled => 130,
+        }
+    }
+}
+
+/// An error with its [`Kind`], a message for people, and what caused it.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    message: String,
+    source: Option<Source>,
+}
+
+macro_rules! constructors {
+    ($($(#[$doc:meta])* $name:ident => $kind:ident,)*) => {$(
+        $(#[$doc])*
+        pub fn $name(message: impl Into<String>) -> Self {
+            Self { kind: Kind::$kind, message: message.into(), source: None }
+        }
+    )*};
+}
+
+impl Error {
+    constructors! {
+        /// An error of the pipeline file or of a flag.
+        config => Config,
+        /// An error of the data that was read.
+        input => Input,
+        /// An error of a saved model.
+        model => Model,
+        /// An error of a labelled table.
+        table => Table,
+        /// An error of the disk, the network or an object store.
+        io => Io,
+        /// An error of the arithmetic.
+        compute => Compute,
+        /// A defect of dacpipe itself.
+        internal => Internal,
+        /// The run was interrupted.
+        cancelled => Cancelled,
+    }
+
+    /// The same error with what caused it; [`Display`](fmt::Display) shows both.
+    pub fn with_source(mut self, source: impl Into<Source>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The same error, said to have happened while doing `what` (`"stage kmeans"`, `"reading a.csv"`).
+    pub fn while_doing(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
+    /// Whose move it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The message alone, without what caused it.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|e| e as _)
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(e: std::io::Error) -> Self {
+        Error::io(e.to_string())
+    }
+}
+
+impl From<arrow::error::ArrowError> for Error {
+    fn from(e: arrow::error::ArrowError) -> Self {
+        use arrow::error::ArrowError;
+        match e {
+            ArrowError::ExternalError(inner) => from_boxed(inner),
+            ArrowError::IoError(message, _) => Error::io(message),
+            other => Error::input(other.to_string()),
+        }
+    }
+}
+
+impl From<parquet::errors::ParquetError> for Error {
+    fn from(e: parquet::errors::ParquetError) -> Self {
+        use parquet::errors::ParquetError;
+        match e {
+            ParquetError::External(inner) => from_boxed(inner),
+            other => Error::input(other.to_string()),
+        }
+    }
+}
+
+impl From<object_store::Error> for Error {
+    fn from(e: object_store::Error) -> Self {
+        Error::io(e.to_string())
+    }
+}
+
+impl From<datafusion::error::DataFusionError> for Error {
+    fn from(e: datafusion::error::DataFusionError) -> Self {
+        use datafusion::error::DataFusionError as D;
+        match e {
+            D::External(inner) => from_boxed(inner),
+            D::ArrowError(inner, _) => (*inner).into(),
+            D::ParquetError(inner) => (*inner).into(),
+            D::ObjectStore(inner) => (*inner).into(),
+            D::IoError(inner) => inner.into(),
+            D::Context(what, inner) => Error::from(*inner).while_doing(what),
+            D::ResourcesExhausted(message) => Error::compute(message),
+            D::Internal(message) => Error::internal(message),
+            other => Error::input(other.strip_backtrace()),
+        }
+    }
+}
+
+impl From<Error> for datafusion::error::DataFusionError {
+    fn from(e: Error) -> Self {
+        datafusion::error::DataFusionError::External(Box::new(e))
+    }
+}
+
+/// An error of ours that travelled through DataFusion or Arrow comes back as itself.
+fn from_boxed(e: Source) -> Error {
+    match e.downcast::<Error>() {
+        Ok(ours) => *ours,
+        Err(e) => match e.downcast::<datafusion::error::DataFusionError>() {
+            Ok(inner) => Error::from(*inner),
+            Err(e) => Error::input(e.to_string()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::error::DataFusionError;
+
+    #[test]
+    fn our_error_survives_the_way_through_datafusion() {
+        let ours = Error::model("made for 561 features, got 560");
+        let theirs = DataFusionError::from(ours).context("scan");
+        let back = Error::from(theirs);
+        assert_eq!(back.kind(), Kind::Model);
+        assert_eq!(back.to_string(), "scan: made for 561 features, got 560");
+    }
+
+    #[test]
+    fn exit_codes_differ() {
+        let kinds = [
+            Kind::Config,
+            Kind::Input,
+            Kind::Model,
+            Kind::Table,
+            Kind::Io,
+            Kind::Compute,
+            Kind::Internal,
+            Kind::Cancelled,
+        ];
+        let codes: std::collections::BTreeSet<u8> = kinds.iter().map(|k| k.exit_code()).collect();
+        assert_eq!(codes.len(), kinds.len());
+        assert!(!codes.contains(&0) && !codes.contains(&1) && !codes.contains(&2));
+    }
+}

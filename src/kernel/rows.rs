@@ -1,0 +1,80 @@
+//! A matrix of rows that may be larger than memory.
+
+use std::ops::Range;
+
+use crate::error::Result;
+
+/// `len x dim` values in `f32`, read in order or gathered at random. Every learner reads its training data through
+/// this, so none needs the data set in memory. Reading the same rows twice gives the same bits.
+pub trait Rows: Send + Sync {
+    /// Number of rows.
+    fn len(&self) -> usize;
+
+    /// Values in a row.
+    fn dim(&self) -> usize;
+
+    /// True if there are no rows.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Copies the rows `range` into `out` (`range.len() x dim`, row-major).
+    fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()>;
+
+    /// Copies the rows named by `indices`, in their order, into `out` (`indices.len() x dim`).
+    fn gather(&self, indices: &[u32], out: &mut [f32]) -> Result<()> {
+        let dim = self.dim();
+        for (&i, row) in indices.iter().zip(out.chunks_exact_mut(dim)) {
+            self.read(i as usize..i as usize + 1, row)?;
+        }
+        Ok(())
+    }
+
+    /// All rows as one slice, where they lie in memory that way: the fast path of learners.
+    fn as_slice(&self) -> Option<&[f32]> {
+        None
+    }
+}
+
+/// Rows in one slice in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Dense<'a> {
+    values: &'a [f32],
+    dim: usize,
+}
+
+impl<'a> Dense<'a> {
+    /// `values` as rows of `dim` values. Panics if `values` is not a whole number of rows.
+    ///
+    /// ```
+    /// use dacpipe::kernel::{Dense, Rows};
+    /// let rows = Dense::new(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2);
+    /// let mut out = [0.0; 4];
+    /// rows.gather(&[2, 0], &mut out)?;
+    /// assert_eq!(out, [5.0, 6.0, 1.0, 2.0]);
+    /// # Ok::<(), dacpipe::Error>(())
+    /// ```
+    pub fn new(values: &'a [f32], dim: usize) -> Self {
+        assert!(dim > 0 && values.len().is_multiple_of(dim), "{} values are not rows of {dim}", values.len());
+        Self { values, dim }
+    }
+}
+
+impl Rows for Dense<'_> {
+    fn len(&self) -> usize {
+        self.values.len() / self.dim
+    }
+
+    fn dim(&self) -> usize {
+        self.dim
+    }
+
+    fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
+        out.copy_from_slice(&self.values[range.start * self.dim..range.end * self.dim]);
+        Ok(())
+    }
+
+    fn as_slice(&self) -> Option<&[f32]> {
+        Some(self.values)
+    }
+}

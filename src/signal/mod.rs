@@ -1,0 +1,3 @@
+//! From recordings to features: windows, causal filters, spectra, statistics.
+
+pub mod window;

@@ -1,0 +1,149 @@
+//! The contract of a stage: [`Fit`] learns from rows and gives a [`Transform`], which is pure and cheap to share.
+//!
+//! The driver (`pipeline`) owns where rows come from; a learner owns the mathematics. Rows reach a learner through
+//! [`Rows`], in order or gathered at random, from memory or from spill files, with the same bits either way.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+
+use crate::error::Result;
+use crate::event::Control;
+use crate::kernel::{Pool, Rows};
+use crate::seed::Seed;
+
+/// The column of feature vectors that a source yields and that `scale` rewrites.
+pub const FEATURES: &str = "features";
+/// The column of learned representations that `embed` makes of the features.
+pub const EMBEDDING: &str = "embedding";
+/// The columns that `label` appends: nearest centroid, Euclidean distance to it, and how much further the second is.
+pub const LABEL_COLUMNS: [&str; 3] = ["cluster", "distance", "margin"];
+
+/// A fitted stage: pure, deterministic, cheap to share. Keeps the number and the order of rows.
+pub trait Transform: Debug + Send + Sync {
+    /// The name under which it is saved and found again (`"scale"`, `"embed"`, `"label"`).
+    fn kind(&self) -> &'static str;
+
+    /// The schema of what [`apply`](Self::apply) returns for batches of schema `input`.
+    fn output_schema(&self, input: &Schema) -> Result<SchemaRef>;
+
+    /// Transforms a batch. The same row gives the same bits in any batch.
+    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch>;
+
+    /// Everything needed to rebuild it.
+    fn save(&self) -> Artifact;
+
+    /// Its arithmetic on bare vectors, for a stage that makes one vector of another (`scale`, `embed`).
+    fn as_vector_map(&self) -> Option<&dyn VectorMap> {
+        None
+    }
+
+    /// The feature weights it holds, for later stages to use in their loss.
+    fn feature_weights(&self) -> Option<&[f32]> {
+        None
+    }
+}
+
+/// A function from rows of `dim_in` values to rows of `dim_out` values.
+pub trait VectorMap: Send + Sync {
+    /// Values in an input row.
+    fn dim_in(&self) -> usize;
+
+    /// Values in an output row.
+    fn dim_out(&self) -> usize;
+
+    /// Maps `input` (`rows x dim_in`) into `output` (`rows x dim_out`), each row by itself, on the calling thread.
+    fn map(&self, input: &[f32], output: &mut [f32]);
+}
+
+/// A saved stage: settings and named tensors.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Artifact {
+    /// Settings and learned scalars, as JSON.
+    pub settings: serde_json::Map<String, serde_json::Value>,
+    /// Learned arrays by name.
+    pub tensors: BTreeMap<String, Tensor>,
+}
+
+/// A learned array.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    /// Its extents, outermost first.
+    pub shape: Vec<usize>,
+    /// Its values, row-major.
+    pub values: Vec<f32>,
+}
+
+/// What a learner is given to learn from.
+#[derive(Clone, Copy)]
+pub struct Training<'a> {
+    /// The training rows, as the fitted stages before this one leave them.
+    pub rows: &'a dyn Rows,
+    /// The class of each row, numbered from 0, where a label column was named; `None` for a row without a label.
+    pub classes: Option<&'a [Option<u32>]>,
+    /// Weights per feature, where a stage before this one learned them.
+    pub feature_weights: Option<&'a [f32]>,
+}
+
+/// What a learner may use.
+#[derive(Clone, Copy)]
+pub struct FitContext<'a> {
+    /// The source of every random choice.
+    pub seed: Seed,
+    /// The compute threads.
+    pub pool: &'a Pool,
+    /// Where events go and where interrupts come from.
+    pub control: &'a Control,
+    /// Where the learner may leave its state to go on from after an interrupt.
+    pub checkpoint: &'a dyn Checkpoint,
+}
+
+/// Keeps the latest state of one learner.
+pub trait Checkpoint: Send + Sync {
+    /// Replaces the state; all or nothing, also when the process is killed meanwhile.
+    fn save(&self, state: &Artifact) -> Result<()>;
+
+    /// The state saved last by an interrupted run of the same pipeline over the same data, if any.
+    fn load(&self) -> Result<Option<Artifact>>;
+}
+
+/// A [`Checkpoint`] that keeps nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoCheckpoint;
+
+impl Checkpoint for NoCheckpoint {
+    fn save(&self, _: &Artifact) -> Result<()> {
+        Ok(())
+    }
+
+    fn load(&self) -> Result<Option<Artifact>> {
+        Ok(None)
+    }
+}
+
+/// What a learner gives back.
+#[derive(Debug, Clone)]
+pub struct Fitted {
+    /// The fitted stage.
+    pub transform: Arc<dyn Transform>,
+    /// One line for people: final loss, iterations.
+    pub summary: String,
+    /// Figures for `run.json`, by name (loss per epoch, inertia, iterations).
+    pub figures: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A stage that learns.
+pub trait Fit: Debug + Send + Sync {
+    /// The stage's name, as in the pipeline file (`"autoencoder"`).
+    fn kind(&self) -> &'static str;
+
+    /// Learns from the training rows. "Not converged" is a figure in the result, not an error.
+    ///
+    /// # Errors
+    /// Kind `Compute` where the arithmetic fails (a loss that is not finite), `Input` where the rows cannot be learned
+    /// from (fewer rows than clusters), `Cancelled` after [`Control::cancel`].
+    fn fit(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<Fitted>;
+}
