@@ -4,7 +4,8 @@ use super::Draft;
 use super::file::*;
 use super::problem::Problem;
 use super::size::Size;
-use super::tree::Node;
+use super::tree::{Node, Origin, Value};
+use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS};
 
 /// The stages in the order in which they can follow each other.
 const ORDER: [&str; 6] = ["window", "features", "scale", "feature_weights", "autoencoder", "kmeans"];
@@ -17,6 +18,13 @@ const HAPT561_WINDOW: usize = 128;
 /// Three axes of acceleration, three of angular velocity.
 const HAPT561_CHANNELS: usize = 6;
 
+/// The columns that the source's windows, the stages and the table add.
+const MADE: [&str; 8] =
+    ["start", FEATURES, EMBEDDING, LABEL_COLUMNS[0], LABEL_COLUMNS[1], LABEL_COLUMNS[2], "model", "labelled_at"];
+
+/// Required keys about whose values there are checks here: where one is missing, that has been reported.
+const FILLED: [&str; 3] = [".path", ".length", ".set"];
+
 /// Words that cannot name a table in `FROM` without quotes.
 const RESERVED: [&str; 32] = [
     "all", "and", "as", "by", "case", "create", "cross", "delete", "distinct", "drop", "exists", "false", "from",
@@ -26,7 +34,8 @@ const RESERVED: [&str; 32] = [
 
 /// Reports what does not go together in `draft`, at its places in `tree`.
 pub(super) fn check(draft: &Draft, tree: &Node, problems: &mut Vec<Problem>) {
-    let mut check = Check { draft, tree, problems };
+    let before = problems.len();
+    let mut check = Check { draft, tree, problems, before };
     check.general();
     check.source();
     check.order();
@@ -43,21 +52,33 @@ struct Check<'a> {
     draft: &'a Draft,
     tree: &'a Node,
     problems: &'a mut Vec<Problem>,
+    /// How many problems of the file's shape there were.
+    before: usize,
 }
 
 impl Check<'_> {
     fn at(&mut self, path: &str, message: impl Into<String>, help: &str) {
-        let mut problem = Problem::new(self.tree.origin_of(path), message);
-        if !help.is_empty() {
-            problem = problem.help(help);
-        }
-        self.problems.push(problem);
+        self.report(path, message, |problem| if help.is_empty() { problem } else { problem.help(help) });
     }
 
-    /// `name`, the value of `path`, is not one of the columns there are.
+    /// `name`, the value of `path`, is not one of those that are `accepted`.
+    fn unknown<S: AsRef<str>>(&mut self, path: &str, message: String, name: &str, accepted: &[S]) {
+        self.report(path, message, |problem| problem.accepted(name, accepted));
+    }
+
     fn no_column(&mut self, path: &str, name: &str, columns: &[String]) {
-        let message = format!("the source yields no column {name:?}");
-        self.problems.push(Problem::new(self.tree.origin_of(path), message).accepted(name, columns));
+        self.unknown(path, format!("the source yields no column {name:?}"), name, columns);
+    }
+
+    /// Reports a problem of the value at `path`, unless the value is there in the place of one that was reported.
+    fn report(&mut self, path: &str, message: impl Into<String>, with: impl FnOnce(Problem) -> Problem) {
+        let (node, found) = self.tree.at(path);
+        let reported = |origin: &Origin| self.problems[..self.before].iter().any(|problem| problem.origin == *origin);
+        let is_value = !matches!(node.value, Value::Table(_));
+        if (found && is_value && reported(&node.origin)) || (!found && FILLED.iter().any(|key| path.ends_with(key))) {
+            return;
+        }
+        self.problems.push(with(Problem::new(node.origin.clone(), message)));
     }
 
     fn general(&mut self) {
@@ -73,7 +94,11 @@ impl Check<'_> {
         if let Some(limit) = self.draft.memory_limit
             && limit < LEAST_MEMORY
         {
-            self.at("memory_limit", format!("a memory limit of {limit} is too small"), &format!("at least {LEAST_MEMORY}"));
+            self.at(
+                "memory_limit",
+                format!("a memory limit of {limit} is too small"),
+                &format!("at least {LEAST_MEMORY}"),
+            );
         }
     }
 
@@ -92,12 +117,10 @@ impl Check<'_> {
                     self.at("source.delimiter", format!("{delimiter:?} cannot separate fields"), "one ASCII character");
                 }
                 let time = table.time.iter().map(|name| ("source.time".to_string(), name));
-                named(&table.channels, "source.channels").chain(time).chain(described(
-                    &table.keys,
-                    &table.label,
-                    &table.split,
-                ))
-                .collect::<Vec<_>>()
+                named(&table.channels, "source.channels")
+                    .chain(time)
+                    .chain(described(&table.keys, &table.label, &table.split))
+                    .collect::<Vec<_>>()
             }
             Some(SourceTable::Parquet(table)) => {
                 self.not_empty("source.path", &table.path);
@@ -108,7 +131,12 @@ impl Check<'_> {
                 features.into_iter().chain(described(&table.keys, &table.label, &table.split)).collect()
             }
         };
+        let described = |path: &str| !path.starts_with("source.channels") && !path.starts_with("source.features");
         for (at, (path, name)) in named.iter().enumerate() {
+            if described(path) && path != "source.time" && MADE.contains(&name.as_str()) {
+                let help = format!("rename it; these columns are made here: {}", MADE.join(", "));
+                self.at(path, format!("a column named {name:?} would be there twice"), &help);
+            }
             if let Some((other, _)) = named[..at].iter().find(|(_, earlier)| earlier == name) {
                 self.at(path, format!("column {name:?} is named twice, here and in `{other}`"), "");
             }
@@ -152,7 +180,7 @@ impl Check<'_> {
         }
     }
 
-    /// Recordings are cut into windows and windows become features; feature vectors are taken as they are.
+    /// Features are computed from the windows of recordings; feature vectors are taken as they are.
     fn recordings(&mut self) {
         let (window, features) = (self.position("window"), self.position("features"));
         let Some(source) = &self.draft.source else { return };
@@ -165,18 +193,13 @@ impl Check<'_> {
             }
             return;
         }
-        if !self.kinds_known() || self.draft.stages.is_empty() {
-            return;
-        }
-        let kind = if matches!(source, SourceTable::Hapt(_)) { "hapt" } else { "csv" };
-        if window.is_none() {
-            let help = "add a stage of kind = \"window\" with its length and stride in samples";
-            self.at("stage[0].kind", format!("the {kind} source yields recordings, and no window stage cuts them"), help);
-        }
-        if features.is_none() {
-            let help = "add a stage of kind = \"features\"; set = \"samples\" takes the samples as they are";
-            let message = format!("the {kind} source yields recordings, and no features stage makes vectors of them");
-            self.at(&format!("stage[{}].kind", window.unwrap_or(0)), message, help);
+        if let (None, Some(at), true) = (window, features, self.kinds_known()) {
+            let help = "add a stage of kind = \"window\" before it, with its length and stride in samples";
+            self.at(
+                &format!("stage[{at}].kind"),
+                "features are computed from windows, and no window stage cuts them",
+                help,
+            );
         }
     }
 
@@ -206,7 +229,7 @@ impl Check<'_> {
             self.at(&format!("stage[{at}].length"), message, help);
         }
         if let Some(SourceTable::Csv(csv)) = &draft.source
-            && csv.channels.len() != HAPT561_CHANNELS
+            && ![0, HAPT561_CHANNELS].contains(&csv.channels.len())
         {
             let message = format!(
                 "hapt561 needs {HAPT561_CHANNELS} channels (acceleration x, y, z and angular velocity x, y, z), the \
@@ -232,7 +255,7 @@ impl Check<'_> {
         }
         if method == Some(WeightMethodName::Uniform) {
             for key in ["labels", "k"] {
-                if self.tree.origin_of(&path(key)) != self.tree.origin_of(&path("")) {
+                if self.tree.at(&path(key)).1 {
                     self.at(&path(key), format!("`{key}` is given, but uniform weights come from no classes"), "");
                 }
             }
@@ -251,7 +274,8 @@ impl Check<'_> {
     fn network(&mut self) {
         let Some(at) = self.position("autoencoder") else { return };
         let scale = self.position("scale");
-        let help = "the decoder ends in a sigmoid, so features must lie in [0, 1]: kind = \"scale\", method = \"min_max\"";
+        let help =
+            "the decoder ends in a sigmoid, so features must lie in [0, 1]: kind = \"scale\", method = \"min_max\"";
         match scale.map(|scale| (scale, &self.draft.stages[scale].1)) {
             None if self.kinds_known() => {
                 self.at(&format!("stage[{at}].kind"), "no scale stage before the autoencoder", help);
@@ -297,8 +321,7 @@ impl Check<'_> {
                 (Some(_), SourceTable::Hapt(_)) if split.column.as_deref().is_none_or(|name| name == "split") => {
                     let accepted = [ALL, "train", "test"];
                     if !accepted.contains(&value.as_str()) {
-                        let problem = Problem::new(self.tree.origin_of(path), format!("there is no split {value:?}"));
-                        self.problems.push(problem.accepted(value, &accepted));
+                        self.unknown(path, format!("there is no split {value:?}"), value, &accepted);
                     }
                 }
                 _ => {}
@@ -374,17 +397,24 @@ pub(super) fn split_column(source: &SourceTable) -> Option<&String> {
 pub(super) fn key_columns(source: &SourceTable) -> Vec<String> {
     match source {
         SourceTable::Hapt(_) => ["experiment", "user", "start"].map(String::from).to_vec(),
-        SourceTable::Csv(table) => table.keys.iter().cloned().chain(["start".into()]).collect(),
+        SourceTable::Csv(table) => recording_keys(table).into_iter().chain(["start".into()]).collect(),
         SourceTable::Parquet(table) => table.keys.clone(),
     }
+}
+
+/// The columns that tell recordings apart: the file's name where none are given.
+fn recording_keys(table: &CsvTable) -> Vec<String> {
+    if table.keys.is_empty() { vec!["file".into()] } else { table.keys.clone() }
 }
 
 /// The columns that hold classes: all but the place in the recording and the features.
 fn class_columns(source: &SourceTable) -> Vec<String> {
     match source {
         SourceTable::Hapt(_) => ["experiment", "user", "split", "activity"].map(String::from).to_vec(),
-        SourceTable::Csv(CsvTable { keys, label, split, .. })
-        | SourceTable::Parquet(ParquetTable { keys, label, split, .. }) => {
+        SourceTable::Csv(table) => {
+            recording_keys(table).into_iter().chain(table.split.clone()).chain(table.label.clone()).collect()
+        }
+        SourceTable::Parquet(ParquetTable { keys, label, split, .. }) => {
             keys.iter().chain(split).chain(label).cloned().collect()
         }
     }

@@ -32,7 +32,7 @@ pub struct PipelineFile {
     pub device: DeviceName,
     /// What happens to a row that cannot be read. Default "fail".
     #[serde(default)]
-    pub on_bad_row: OnBadRow,
+    pub on_bad_row: OnBadRowName,
     /// Where rows come from.
     pub source: SourceTable,
     /// The stages, in the order in which rows pass them.
@@ -65,7 +65,7 @@ pub enum DeviceName {
 /// What happens to a row that cannot be read: text for a number, NaN, infinity, a missing value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum OnBadRow {
+pub enum OnBadRowName {
     /// The run ends with an error that names file, line and value.
     #[default]
     Fail,
@@ -79,7 +79,7 @@ pub enum OnBadRow {
 pub enum SourceTable {
     /// A directory in the layout of the HAPT data set: RawData/, Train/, Test/.
     Hapt(HaptTable),
-    /// Sensor recordings in CSV files with a header line.
+    /// Sensor recordings in CSV files.
     Csv(CsvTable),
     /// Feature vectors in Parquet files.
     Parquet(ParquetTable),
@@ -94,26 +94,29 @@ pub struct HaptTable {
     pub path: String,
 }
 
-/// Sensor recordings in CSV files with a header line: one sample a row, one channel a column.
+/// Sensor recordings in CSV files: one sample a row, one channel a column.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CsvTable {
-    /// A file, a directory or a glob; local, or the URL of an object store (s3://, gs://, az://, https://).
+    /// A file, a directory (its .csv, .tsv and .txt files, plain or .gz) or a glob; local, or the URL of an object store
+    /// (s3://, gs://, az://, https://).
     pub path: String,
     /// The columns of numbers, one for each channel of the sensor.
     #[schemars(length(min = 1))]
     pub channels: Vec<String>,
-    /// The column of times, ascending within a recording; a gap in it starts a new recording. Default: samples are evenly spaced and without gaps.
+    /// The column of times, ascending within a recording; no window reaches across a gap of more than 1.5 sample periods.
+    /// Default: samples are evenly spaced and without gaps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
     /// The unit of the column of times. Default "s".
     #[serde(default)]
-    pub time_unit: TimeUnit,
-    /// Samples per second.
+    pub time_unit: TimeUnitName,
+    /// Samples per second. Default: as the column of times says; without one 1, so that frequencies are per sample.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
-    pub rate_hz: f64,
+    pub rate_hz: Option<f64>,
     /// The columns that tell recordings apart: the samples of a recording are equal in them. Default: every file is one
-    /// recording.
+    /// recording, and its name is in the column `file`.
     #[serde(default)]
     pub keys: Vec<String>,
     /// The column of known classes, to evaluate against and to weigh features with. Default: none.
@@ -126,6 +129,13 @@ pub struct CsvTable {
     #[serde(default = "default_delimiter")]
     #[schemars(length(min = 1, max = 1))]
     pub delimiter: String,
+    /// Whether the first line names the columns; otherwise they are column_1, column_2 and so on. Default true.
+    #[serde(default = "default_header")]
+    pub header: bool,
+}
+
+fn default_header() -> bool {
+    true
 }
 
 fn default_delimiter() -> String {
@@ -135,7 +145,7 @@ fn default_delimiter() -> String {
 /// The unit of a column of times.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum TimeUnit {
+pub enum TimeUnitName {
     /// Seconds.
     #[default]
     S,
@@ -151,7 +161,8 @@ pub enum TimeUnit {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ParquetTable {
-    /// A file, a directory or a glob; local, or the URL of an object store (s3://, gs://, az://, https://).
+    /// A file, a directory (its .parquet and .pq files) or a glob; local, or the URL of an object store (s3://, gs://,
+    /// az://, https://).
     pub path: String,
     /// One column of lists of equal length, or a list of columns of numbers.
     pub features: Columns,

@@ -28,9 +28,7 @@ impl Wrong {
         let origin = match origin {
             Origin::File(span) => {
                 let inside = text.get(span.clone()).and_then(|written| written.find(&self.written));
-                Origin::File(inside.map_or(span.clone(), |at| {
-                    span.start + at..span.start + at + self.written.len()
-                }))
+                Origin::File(inside.map_or(span.clone(), |at| span.start + at..span.start + at + self.written.len()))
             }
             other => other.clone(),
         };

@@ -24,6 +24,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
 use toml::de::DeTable;
 
 pub use file::*;
@@ -60,7 +61,7 @@ impl Loaded {
     /// `"split.fit"`, `"stage[3].labels"`, stages numbered from 0. Where the file does not spell the value out, the
     /// nearest table around it is shown.
     pub fn problem_at(&self, path: &str, message: impl Into<String>) -> Problems {
-        Problems::new(self.text.clone(), vec![Problem::new(self.tree.origin_of(path), message)])
+        Problems::new(self.text.clone(), vec![Problem::new(self.tree.at(path).0.origin.clone(), message)])
     }
 
     /// As [`problem_at`](Self::problem_at), for a name that is not among those `accepted`.
@@ -71,7 +72,7 @@ impl Loaded {
         name: &str,
         accepted: &[S],
     ) -> Problems {
-        let problem = Problem::new(self.tree.origin_of(path), message).accepted(name, accepted);
+        let problem = Problem::new(self.tree.at(path).0.origin.clone(), message).accepted(name, accepted);
         Problems::new(self.text.clone(), vec![problem])
     }
 }
@@ -109,15 +110,16 @@ impl PipelineFile {
         let mut tree = syntax(text, &source)?;
         overrides::apply(&mut tree, sets, &mut problems);
         interpolate::interpolate(&mut tree, text, environment, &mut problems);
-        shape::check(&pipeline_schema(), &mut tree, sets, &mut problems);
-        let draft = Draft::of(&tree);
+        let schema = pipeline_schema();
+        shape::check(&schema, &mut tree, sets, &mut problems);
+        let draft = Draft::of(&tree, &schema);
         check::check(&draft, &tree, &mut problems);
         if !problems.is_empty() {
             return Err(Problems::new(source, problems));
         }
         let at_root = |message: String| Problems::new(source.clone(), vec![Problem::new(tree.origin.clone(), message)]);
         let file: PipelineFile = serde_json::from_value(tree.to_json()).map_err(|e| at_root(e.to_string()))?;
-        let plan = Plan::of(&file).map_err(at_root)?;
+        let plan = Plan::of(&file);
         Ok(Loaded { file, plan, text: source, tree })
     }
 }
@@ -152,32 +154,37 @@ fn unreadable(path: &Path, why: &str) -> Problems {
     Problems::new(Arc::new(Text { name, text: String::new(), sets: Vec::new() }), vec![problem])
 }
 
-/// The parts of a file that can be read, so that problems in one part do not hide those of another.
+/// The parts of a file that can be read, so that problems in one part do not hide those of another. Of a part that
+/// lacks a required value, the rest can be read all the same.
 struct Draft {
     name: Option<String>,
     memory_limit: Option<Size>,
     source: Option<SourceTable>,
-    /// Each stage's kind as far as it can be told, and the stage where it is whole.
+    /// Each stage's kind as far as it can be told, and the stage where it can be read.
     stages: Vec<(Option<String>, Option<StageTable>)>,
     split: SplitTable,
     sink: Option<SinkTable>,
 }
 
 impl Draft {
-    fn of(tree: &Node) -> Self {
+    fn of(tree: &Node, schema: &Json) -> Self {
+        let section = |key: &str| Some(shape::filled(schema, &schema["properties"][key], tree.get(key)?));
         let stages = tree.get("stage").map(Node::items).unwrap_or_default();
-        let stage = |node: &Node| (node.get("kind").and_then(Node::text).map(String::from), whole(Some(node)));
+        let stage = |node: &Node| {
+            let kind = node.get("kind").and_then(Node::text).map(String::from);
+            (kind, read(Some(shape::filled(schema, &schema["$defs"]["StageTable"], node))))
+        };
         Self {
-            name: whole(tree.get("name")),
-            memory_limit: whole(tree.get("memory_limit")),
-            source: whole(tree.get("source")),
+            name: read(section("name")),
+            memory_limit: read(section("memory_limit")),
+            source: read(section("source")),
             stages: stages.iter().map(stage).collect(),
-            split: whole(tree.get("split")).unwrap_or_default(),
-            sink: whole(tree.get("sink")),
+            split: read(section("split")).unwrap_or_default(),
+            sink: read(section("sink")),
         }
     }
 }
 
-fn whole<T: DeserializeOwned>(node: Option<&Node>) -> Option<T> {
-    serde_json::from_value(node?.to_json()).ok()
+fn read<T: DeserializeOwned>(json: Option<Json>) -> Option<T> {
+    serde_json::from_value(json?).ok()
 }

@@ -58,7 +58,7 @@ fn place<'a>(root: &'a mut Node, steps: &[&str], index: usize) -> Result<&'a mut
                 &mut entries[at].node
             }
             Value::Array(items) => {
-                let at = element(items, step, origin())?;
+                let at = element(items, step, &steps[..depth].join("."), origin())?;
                 &mut items[at]
             }
             _ => {
@@ -70,24 +70,22 @@ fn place<'a>(root: &'a mut Node, steps: &[&str], index: usize) -> Result<&'a mut
     Ok(node)
 }
 
-/// The element of a list of tables that `step` names: by its number, from 0, or by its `kind`.
-fn element(items: &[Node], step: &str, origin: Origin) -> Result<usize, Problem> {
+/// The element of the list at `path` that `step` names: by its number, from 0, or by its `kind`.
+fn element(items: &[Node], step: &str, path: &str, origin: Origin) -> Result<usize, Problem> {
     let kinds: Vec<&str> = items.iter().filter_map(|item| item.get("kind").and_then(Node::text)).collect();
-    let problem = |message: String| Problem::new(origin, message);
+    let problem = |message: String| Problem::new(origin.clone(), message);
     if let Ok(at) = step.parse::<usize>() {
-        return match at < items.len() {
-            true => Ok(at),
-            false => Err(problem(format!("there is no element {at}; there are {}, numbered from 0", items.len()))),
-        };
+        let message = format!("`{path}` has no element {at}; it has {}, numbered from 0", items.len());
+        return if at < items.len() { Ok(at) } else { Err(problem(message)) };
     }
     let of_kind = |item: &Node| item.get("kind").and_then(Node::text) == Some(step);
     let mut found = items.iter().enumerate().filter(|(_, item)| of_kind(item)).map(|(at, _)| at);
     match (found.next(), found.next()) {
         (Some(at), None) => Ok(at),
-        (None, _) => Err(problem(format!("there is no stage of kind `{step}`")).accepted(step, &kinds)),
+        (None, _) => Err(problem(format!("`{path}` has no element of kind `{step}`")).accepted(step, &kinds)),
         (Some(first), Some(second)) => {
-            let message = format!("there are several stages of kind `{step}`");
-            Err(problem(message).help(format!("name one by its number: stage.{first} or stage.{second}")))
+            let message = format!("`{path}` has several elements of kind `{step}`");
+            Err(problem(message).help(format!("name one by its number: {path}.{first} or {path}.{second}")))
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Holds the tree of a pipeline file against its JSON Schema, so that the schema is the one list of keys, types, bounds
 //! and accepted values, and so that all problems are found, not the first one.
 //!
-//! What is wrong is reported and taken out of the tree: what is left can be read and checked further.
+//! What is of a wrong name or type is taken out of the tree, and [`filled`] stands in for what is required, so that the
+//! rest can be checked further.
 
 use serde_json::Value as Json;
 
@@ -10,7 +11,7 @@ use super::problem::{Problem, nearest};
 use super::size::{SIZE_FORMAT, Size};
 use super::tree::{Entry, Node, Origin, Value};
 
-/// Reports what does not fit `schema` and takes it out of `root`.
+/// Reports what does not fit `schema`, and takes out of `root` what is of another name or type.
 pub(super) fn check(schema: &Json, root: &mut Node, sets: &[String], problems: &mut Vec<Problem>) {
     let mut shape = Shape { schema, sets, problems };
     shape.value(schema, root, "", "the file");
@@ -25,7 +26,7 @@ struct Shape<'a> {
 impl<'a> Shape<'a> {
     /// Whether `node`, the value of `key` in `place`, can stay.
     fn value(&mut self, schema: &'a Json, node: &mut Node, key: &str, place: &str) -> bool {
-        let schema = self.resolve(schema);
+        let schema = resolve(self.schema, schema);
         if let Some(branches) = tagged(schema) {
             return self.tagged(&branches, node, key, place);
         }
@@ -33,7 +34,7 @@ impl<'a> Shape<'a> {
             return self.one_of(&accepted, node, key);
         }
         if let Some(branches) = schema.get("anyOf").and_then(Json::as_array) {
-            let branch = branches.iter().find(|branch| fits(self.resolve(branch), node));
+            let branch = branches.iter().find(|branch| fits(resolve(self.schema, branch), node));
             return match branch {
                 Some(branch) => self.value(branch, node, key, place),
                 None => self.wrong_type(schema, node, key),
@@ -56,11 +57,15 @@ impl<'a> Shape<'a> {
             Value::Text(text) => match length_wrong(schema, text.chars().count(), "character") {
                 Some(wrong) => {
                     let message = format!("`{key}` must have {wrong}, got {}", node.describe());
-                    self.problem(node, message)
+                    self.problem(node, message);
+                    true
                 }
                 None => true,
             },
-            _ => self.bounds(schema, node, key),
+            _ => {
+                self.bounds(schema, node, key);
+                true
+            }
         }
     }
 
@@ -131,9 +136,10 @@ impl<'a> Shape<'a> {
                     Some(description) => first_sentence(description),
                     None => String::new(),
                 };
-                let misspelt = node.entries().iter().find(|entry| {
-                    !properties.contains_key(&entry.key) && nearest(&entry.key, &names) == Some(name)
-                });
+                let misspelt = node
+                    .entries()
+                    .iter()
+                    .find(|entry| !properties.contains_key(&entry.key) && nearest(&entry.key, &names) == Some(name));
                 if misspelt.is_none() {
                     let problem = Problem::new(node.origin.clone(), format!("{place} has no `{name}`"));
                     self.problems.push(problem.help(format!("`{name}`: {what}")));
@@ -170,10 +176,9 @@ impl<'a> Shape<'a> {
                 let open: Vec<&str> = free.iter().copied().filter(|k| !given.iter().any(|g| g == k)).collect();
                 let problem = Problem::new(entry.key_origin.clone(), format!("unknown key `{}` in {place}", entry.key));
                 let mut problem = problem.accepted(&entry.key, &free);
-                problem = match nearest(&entry.key, &open) {
-                    Some(name) => problem.label(format!("did you mean `{name}`?")),
-                    None => problem.label(""),
-                };
+                if nearest(&entry.key, &open).is_none() && matches!(entry.key_origin, Origin::File(_)) {
+                    problem = problem.label("");
+                }
                 self.problems.push(problem);
                 false
             }
@@ -188,7 +193,6 @@ impl<'a> Shape<'a> {
         if let Some(wrong) = length_wrong(schema, items.len(), "element") {
             let message = format!("`{key}` must have {wrong}, got {}", items.len());
             self.problems.push(Problem::new(origin, message));
-            return false;
         }
         let mut good = true;
         for (index, item) in items.iter_mut().enumerate() {
@@ -210,41 +214,31 @@ impl<'a> Shape<'a> {
     }
 
     /// A number within its bounds.
-    fn bounds(&mut self, schema: &Json, node: &mut Node, key: &str) -> bool {
+    fn bounds(&mut self, schema: &Json, node: &Node, key: &str) {
         let number = match node.value {
             Value::Integer(number) => number as f64,
             Value::Float(number) => number,
-            _ => return true,
+            _ => return,
         };
         let bound = |name: &str| schema[name].as_f64();
         let mut wanted = Vec::new();
-        let mut good = number.is_finite();
-        if let Some(least) = bound("minimum") {
-            good &= number >= least;
-            wanted.push(format!("at least {least}"));
+        let mut hold = |good: bool, what: String| {
+            wanted.push(what);
+            good
+        };
+        let mut good = bound("minimum").is_none_or(|least| hold(number >= least, format!("at least {least}")));
+        good &= bound("exclusiveMinimum").is_none_or(|below| hold(number > below, format!("above {below}")));
+        good &= bound("maximum").is_none_or(|most| hold(number <= most, format!("at most {most}")));
+        if let Value::Integer(number) = node.value
+            && number > i128::from(u64::MAX)
+        {
+            good = hold(false, format!("at most {}", u64::MAX));
         }
-        if let Some(below) = bound("exclusiveMinimum") {
-            good &= number > below;
-            wanted.push(format!("above {below}"));
+        if !number.is_finite() {
+            good = hold(false, "finite".into());
         }
-        if let Some(most) = bound("maximum") {
-            good &= number <= most;
-            wanted.push(format!("at most {most}"));
-        }
-        let whole = matches!(node.value, Value::Integer(number) if u64::try_from(number).is_err() && number > 0);
-        if good && !whole {
-            return true;
-        }
-        if whole || wanted.is_empty() {
-            wanted.push(if whole { format!("at most {}", u64::MAX) } else { "finite".into() });
-        }
-        self.problem(node, format!("`{key}` must be {}, got {}", wanted.join(" and "), node.describe()))
-    }
-
-    fn resolve(&self, schema: &'a Json) -> &'a Json {
-        match schema["$ref"].as_str().and_then(|reference| reference.strip_prefix('#')) {
-            Some(pointer) => self.schema.pointer(pointer).unwrap_or(schema),
-            None => schema,
+        if !good {
+            self.problem(node, format!("`{key}` must be {}, got {}", wanted.join(" and "), node.describe()));
         }
     }
 
@@ -268,6 +262,39 @@ impl<'a> Shape<'a> {
             },
             _ => "a table".into(),
         }
+    }
+}
+
+/// `node` as JSON, a neutral value in every place where `schema` requires one and there is none.
+pub(super) fn filled(root: &Json, schema: &Json, node: &Node) -> Json {
+    let schema = resolve(root, schema);
+    let branches = tagged(schema).unwrap_or_default();
+    let kind = node.get("kind").and_then(Node::text);
+    let schema = branches.iter().find(|(name, _)| Some(*name) == kind).map_or(schema, |(_, branch)| *branch);
+    let mut json = node.to_json();
+    let required = schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str);
+    for name in required.filter(|name| *name != "kind" && node.get(name).is_none()) {
+        json[name] = neutral(resolve(root, &schema["properties"][name]));
+    }
+    json
+}
+
+/// A value of the type that `schema` asks for, of which no check complains.
+fn neutral(schema: &Json) -> Json {
+    if let Some(words) = accepted_values(schema) {
+        return words.last().copied().into();
+    }
+    match schema["type"].as_str() {
+        Some("integer" | "number") => 1.into(),
+        Some("array") => Json::Array(Vec::new()),
+        _ => "".into(),
+    }
+}
+
+fn resolve<'a>(root: &'a Json, schema: &'a Json) -> &'a Json {
+    match schema["$ref"].as_str().and_then(|reference| reference.strip_prefix('#')) {
+        Some(pointer) => root.pointer(pointer).unwrap_or(schema),
+        None => schema,
     }
 }
 

@@ -123,8 +123,9 @@ impl Node {
         self.entries().iter().find(|entry| entry.key == key).map(|entry| &entry.node)
     }
 
-    /// Where the value at `path` (`stage[3].labels`, `split.fit`) was written, or else the nearest table around it.
-    pub fn origin_of(&self, path: &str) -> Origin {
+    /// The value at `path` (`stage[3].labels`, `split.fit`), or else the nearest table around it; and whether it is the
+    /// value.
+    pub fn at(&self, path: &str) -> (&Node, bool) {
         let mut node = self;
         for step in path.split(['.', '[']).map(|step| step.trim_end_matches(']')) {
             let next = match step.parse::<usize>() {
@@ -133,10 +134,10 @@ impl Node {
             };
             match next {
                 Some(next) => node = next,
-                None => break,
+                None => return (node, false),
             }
         }
-        node.origin.clone()
+        (node, true)
     }
 
     /// Calls `f` with every string value.
