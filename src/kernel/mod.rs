@@ -1,12 +1,16 @@
 //! Arithmetic on slices: no Arrow, no DataFusion, no I/O. The only place with `unsafe`.
 
+pub mod aligned;
 pub mod distance;
 pub mod fold;
+pub mod gemm;
+pub mod isa;
 pub(crate) mod lanes;
 pub mod moments;
 pub mod pool;
 pub mod rows;
 pub mod sums;
+mod transpose;
 
 pub use pool::Pool;
 pub use rows::{Dense, Rows};
