@@ -269,7 +269,7 @@ impl<'a> Shape<'a> {
 pub(super) fn filled(root: &Json, schema: &Json, node: &Node) -> Json {
     let schema = resolve(root, schema);
     let branches = tagged(schema).unwrap_or_default();
-    let kind = node.get("kind").and_then(Node::text);
+    let kind = node.kind();
     let schema = branches.iter().find(|(name, _)| Some(*name) == kind).map_or(schema, |(_, branch)| *branch);
     let mut json = node.to_json();
     let required = schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str);
