@@ -185,6 +185,10 @@ fn a_later_problem_points_into_the_file() {
     let shown = loaded.problem_at("stage[3].labels", "column \"activity\" has one class").to_string();
     assert!(shown.contains("pipeline.toml:25:10\n"), "{shown}");
     assert!(shown.contains("25 | labels = \"activity\"\n   |          ^^^^^^^^^^"), "{shown}");
+    assert_eq!(
+        shown,
+        loaded.problem_at("stage.feature_weights.labels", "column \"activity\" has one class").to_string()
+    );
     let table = loaded.problem_at("stage[3].sample", "no").to_string();
     assert!(table.contains("pipeline.toml:23:1\n"), "{table}");
     let set = loaded.problem_at("stage[5].k", "k = 40000 is more than the 300 rows").to_string();

@@ -210,10 +210,10 @@ pub enum StageTable {
 #[serde(deny_unknown_fields)]
 pub struct WindowTable {
     /// Samples in a window.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 16777216))]
     pub length: usize,
     /// Samples from the start of a window to the start of the next.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 16777216))]
     pub stride: usize,
     /// Where windows are cut. Default "recordings".
     #[serde(default)]
@@ -280,7 +280,7 @@ pub struct FeatureWeightsTable {
     pub labels: Option<String>,
     /// The clusters of the pseudo-labels. Default: the k of the kmeans stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 2))]
+    #[schemars(range(min = 2, max = 1000000))]
     pub k: Option<usize>,
     /// Over which pairs of rows. Default "exact", or "sample" where `sample` is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -308,12 +308,12 @@ pub enum WeightMethodName {
 #[serde(deny_unknown_fields)]
 pub struct AutoencoderTable {
     /// The widths of the encoder's layers after the input; the last is the width of the representation.
-    #[schemars(length(min = 1), inner(range(min = 1)))]
+    #[schemars(length(min = 1), inner(range(min = 1, max = 65536)))]
     pub encoder: Vec<usize>,
     /// The widths of the decoder's hidden layers, without its input and its output. Default: the encoder's widths
     /// mirrored, with one more layer next to the representation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(inner(range(min = 1)))]
+    #[schemars(inner(range(min = 1, max = 65536)))]
     pub decoder: Option<Vec<usize>>,
     /// Passes over the training rows. Default 200.
     #[serde(default = "default_epochs")]
@@ -321,7 +321,7 @@ pub struct AutoencoderTable {
     pub epochs: usize,
     /// Rows in a mini-batch. Default 256.
     #[serde(default = "default_batch_size")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1048576))]
     pub batch_size: usize,
     /// The step size of Adam, above 0 and at most 1. Default 0.003.
     #[serde(default = "default_learning_rate")]
@@ -354,7 +354,7 @@ fn default_l2() -> f64 {
 #[serde(deny_unknown_fields)]
 pub struct KmeansTable {
     /// The number of clusters.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1000000))]
     pub k: usize,
     /// How many times k-means starts anew from other seeds; the best one counts. Default 10.
     #[serde(default = "default_starts")]
@@ -374,7 +374,7 @@ pub struct KmeansTable {
     pub method: KmeansMethodName,
     /// Rows in a mini-batch of method "mini_batch". Default 1024.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1048576))]
     pub batch_size: Option<usize>,
 }
 

@@ -58,8 +58,8 @@ impl Loaded {
     }
 
     /// A problem that shows only later (a column that the source does not have), at the value of `path`:
-    /// `"split.fit"`, `"stage[3].labels"`, stages numbered from 0. Where the file does not spell the value out, the
-    /// nearest table around it is shown.
+    /// `"split.fit"`, `"stage.kmeans.k"`, or `"stage[3].labels"`, stages numbered from 0. Where the file does not spell
+    /// the value out, the nearest table around it is shown.
     pub fn problem_at(&self, path: &str, message: impl Into<String>) -> Problems {
         Problems::new(self.text.clone(), vec![Problem::new(self.tree.at(path).0.origin.clone(), message)])
     }
@@ -171,7 +171,7 @@ impl Draft {
         let section = |key: &str| Some(shape::filled(schema, &schema["properties"][key], tree.get(key)?));
         let stages = tree.get("stage").map(Node::items).unwrap_or_default();
         let stage = |node: &Node| {
-            let kind = node.get("kind").and_then(Node::text).map(String::from);
+            let kind = node.kind().map(String::from);
             (kind, read(Some(shape::filled(schema, &schema["$defs"]["StageTable"], node))))
         };
         Self {

@@ -34,7 +34,7 @@ pub(super) fn raw(set: &str) -> &str {
 fn value(raw: &str, index: usize) -> Node {
     let raw = raw.trim();
     match DeValue::parse(raw) {
-        Ok(parsed) => Node::of_value(parsed.get_ref(), parsed.span()).from_override(index),
+        Ok(parsed) => Node::of_value(parsed.get_ref(), parsed.span()).written_in(index),
         Err(_) => Node { origin: Origin::Set(index), value: Value::Text(raw.into()) },
     }
 }
@@ -72,13 +72,13 @@ fn place<'a>(root: &'a mut Node, steps: &[&str], index: usize) -> Result<&'a mut
 
 /// The element of the list at `path` that `step` names: by its number, from 0, or by its `kind`.
 fn element(items: &[Node], step: &str, path: &str, origin: Origin) -> Result<usize, Problem> {
-    let kinds: Vec<&str> = items.iter().filter_map(|item| item.get("kind").and_then(Node::text)).collect();
+    let kinds: Vec<&str> = items.iter().filter_map(|item| item.kind()).collect();
     let problem = |message: String| Problem::new(origin.clone(), message);
     if let Ok(at) = step.parse::<usize>() {
         let message = format!("`{path}` has no element {at}; it has {}, numbered from 0", items.len());
         return if at < items.len() { Ok(at) } else { Err(problem(message)) };
     }
-    let of_kind = |item: &Node| item.get("kind").and_then(Node::text) == Some(step);
+    let of_kind = |item: &Node| item.kind() == Some(step);
     let mut found = items.iter().enumerate().filter(|(_, item)| of_kind(item)).map(|(at, _)| at);
     match (found.next(), found.next()) {
         (Some(at), None) => Ok(at),

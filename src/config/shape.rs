@@ -114,7 +114,7 @@ impl<'a> Shape<'a> {
         let branch = branches.iter().find(|(name, _)| kind.text() == Some(name));
         match branch {
             Some((kind, schema)) => {
-                let place = if key == "stage" { format!("the {kind} stage") } else { place.to_string() };
+                let place = if key.starts_with("stage[") { format!("the {kind} stage") } else { place.to_string() };
                 self.table(schema, node, &place, &["kind"]);
             }
             None => {
@@ -196,7 +196,8 @@ impl<'a> Shape<'a> {
         }
         let mut good = true;
         for (index, item) in items.iter_mut().enumerate() {
-            good &= self.value(&schema["items"], item, key, &format!("{key} {index}"));
+            let element = format!("{key}[{index}]");
+            good &= self.value(&schema["items"], item, &element, &element);
         }
         good
     }
@@ -269,7 +270,7 @@ impl<'a> Shape<'a> {
 pub(super) fn filled(root: &Json, schema: &Json, node: &Node) -> Json {
     let schema = resolve(root, schema);
     let branches = tagged(schema).unwrap_or_default();
-    let kind = node.get("kind").and_then(Node::text);
+    let kind = node.kind();
     let schema = branches.iter().find(|(name, _)| Some(*name) == kind).map_or(schema, |(_, branch)| *branch);
     let mut json = node.to_json();
     let required = schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str);

@@ -54,7 +54,7 @@ impl fmt::Display for Size {
             (1 << 10, "KiB"),
             (1_000, "KB"),
         ];
-        match UNITS.iter().find(|(unit, _)| self.0 > 0 && self.0 % unit == 0) {
+        match UNITS.iter().find(|(unit, _)| self.0 > 0 && self.0.is_multiple_of(*unit)) {
             Some((unit, name)) => write!(f, "{} {name}", self.0 / unit),
             None => write!(f, "{} B", self.0),
         }

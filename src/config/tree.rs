@@ -79,18 +79,18 @@ impl Node {
     }
 
     /// The same value, all of it written in override `set`.
-    pub fn from_override(mut self, set: usize) -> Self {
+    pub fn written_in(mut self, set: usize) -> Self {
         self.origin = Origin::Set(set);
         match &mut self.value {
             Value::Array(items) => {
                 for item in items {
-                    *item = item.clone().from_override(set);
+                    *item = item.clone().written_in(set);
                 }
             }
             Value::Table(entries) => {
                 for entry in entries {
                     entry.key_origin = Origin::Set(set);
-                    entry.node = entry.node.clone().from_override(set);
+                    entry.node = entry.node.clone().written_in(set);
                 }
             }
             _ => {}
@@ -123,14 +123,19 @@ impl Node {
         self.entries().iter().find(|entry| entry.key == key).map(|entry| &entry.node)
     }
 
-    /// The value at `path` (`stage[3].labels`, `split.fit`), or else the nearest table around it; and whether it is the
-    /// value.
+    /// The value of the key `kind` of a table.
+    pub fn kind(&self) -> Option<&str> {
+        self.get("kind").and_then(Node::text)
+    }
+
+    /// The value at `path` (`split.fit`, `stage[3].labels`, `stage.kmeans.k`), or else the nearest table around it; and
+    /// whether it is the value.
     pub fn at(&self, path: &str) -> (&Node, bool) {
         let mut node = self;
         for step in path.split(['.', '[']).map(|step| step.trim_end_matches(']')) {
             let next = match step.parse::<usize>() {
                 Ok(index) => node.items().get(index),
-                Err(_) => node.get(step),
+                Err(_) => node.get(step).or_else(|| node.items().iter().find(|item| item.kind() == Some(step))),
             };
             match next {
                 Some(next) => node = next,
