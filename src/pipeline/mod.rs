@@ -227,7 +227,7 @@ impl<'a> Execution<'a> {
         let state = RunState::open(&self.state_dir, &identity, self.options.resume)?;
         let learn = Learn {
             stages: self.pipeline.stages.clone(),
-            seed: plan.seed,
+            seed: plan.seed(),
             pool: Arc::clone(&self.pool),
             embeddings: Arc::new(GreedyMemoryPool::new(plan.memory_limit as usize / 8)),
             control: self.options.control.clone(),
@@ -278,7 +278,7 @@ impl<'a> Execution<'a> {
                 window: json(serde_json::to_value(plan.window))?,
                 features: json(serde_json::to_value(&plan.features))?,
             },
-            seed: plan.seed.0,
+            seed: plan.seed,
             labels_used: self.learned_label().map(String::from),
             figures,
         };
@@ -325,7 +325,7 @@ impl Execution<'_> {
             name: plan.name.clone(),
             run: run_id,
             pipeline: plan.fingerprint.clone(),
-            seed: plan.seed.0,
+            seed: plan.seed,
             started_at: humantime::format_rfc3339_seconds(clock.started_at).to_string(),
             seconds: clock.began.elapsed().as_secs_f64(),
             source: source.description.clone(),
