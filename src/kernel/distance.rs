@@ -200,7 +200,7 @@ impl Centroids {
 #[target_feature(enable = "avx512f")]
 unsafe fn run_avx512(c: &Centroids, rows: &[f32], out: Output<'_>) {
     // SAFETY: the caller vouches for the machine and the lengths.
-    unsafe { run::<Avx512, 4, 4>(c, rows, out) }
+    unsafe { run::<Avx512, 4, 5>(c, rows, out) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -251,7 +251,8 @@ unsafe fn run<V: Lanes, const R: usize, const C: usize>(c: &Centroids, rows: &[f
         let (start, count) = (b * BLOCK, rows.len() / c.dim);
         let mut minima = Minima::new();
         if c.dim <= COLUMN_DIM {
-            turn(rows, c.dim, &mut columns);
+            // SAFETY: `columns` holds dim x BLOCK values.
+            unsafe { turn::<V>(rows, c.dim, columns.as_mut_ptr().cast()) };
         }
         for first in (0..c.k).step_by(group) {
             let size = group.min(c.k - first);
@@ -289,19 +290,22 @@ unsafe fn run<V: Lanes, const R: usize, const C: usize>(c: &Centroids, rows: &[f
     }
 }
 
-/// Turns up to `BLOCK` rows on their side: `columns[j * BLOCK + row]`. Lanes without a row keep what they had.
+/// Turns up to `BLOCK` rows on their side: `columns[j * BLOCK + row]`. Lanes without a row are zero or stale, never read.
 #[inline(always)]
-fn turn(rows: &[f32], dim: usize, columns: &mut [Line]) {
-    let lines_a_column = BLOCK / LANES;
-    for (l, rows) in rows.chunks(LANES * dim).enumerate() {
-        if rows.len() == LANES * dim {
-            for j in 0..dim {
-                columns[j * lines_a_column + l].0 = std::array::from_fn(|r| rows[r * dim + j]);
-            }
-        } else {
-            for (r, row) in rows.chunks_exact(dim).enumerate() {
-                for (j, &x) in row.iter().enumerate() {
-                    columns[j * lines_a_column + l].0[r] = x;
+unsafe fn turn<V: Lanes>(rows: &[f32], dim: usize, columns: *mut f32) {
+    let n = rows.len() / dim;
+    for first in (0..n).step_by(LANES) {
+        for j in (0..dim).step_by(LANES) {
+            let width = LANES.min(dim - j);
+            // SAFETY: only rows below `n` are read, `width` values each; `columns` holds dim x BLOCK values.
+            unsafe {
+                let mut square = [V::splat(0.0); LANES];
+                for (r, row) in square.iter_mut().enumerate().take(n - first) {
+                    *row = V::load_first(rows.as_ptr().add((first + r) * dim + j), width);
+                }
+                let turned = V::transpose(square);
+                for (i, column) in turned.iter().enumerate().take(width) {
+                    column.store(columns.add((j + i) * BLOCK + first));
                 }
             }
         }
@@ -345,7 +349,10 @@ unsafe fn narrow_tile<V: Lanes, const C: usize>(
     unsafe {
         let mut sums = [[V::splat(0.0); T]; C];
         for j in 0..dim {
-            let x: [V; T] = std::array::from_fn(|t| V::load(columns.add(j * BLOCK + t * LANES)));
+            let mut x = [V::splat(0.0); T];
+            for (t, x) in x.iter_mut().enumerate() {
+                *x = V::load(columns.add(j * BLOCK + t * LANES));
+            }
             for (i, sums) in sums.iter_mut().enumerate() {
                 let center = V::splat(*centroids.add(i * stride + j));
                 for (sum, x) in sums.iter_mut().zip(x) {
@@ -375,37 +382,58 @@ unsafe fn wide<V: Lanes, const R: usize, const C: usize, const DOT: bool>(
     mean: Option<*const f32>,
 ) {
     let n = rows.len() / dim;
-    let mut r = 0;
-    while r < n {
-        let step = if r + R <= n { R } else { 1 };
-        let x = rows[r * dim..].as_ptr();
-        let mut i = 0;
-        while i < size {
-            // SAFETY: `r + step <= n` rows, `i + C <= size` centroids, and outputs for both, as the caller vouches.
-            unsafe {
-                let (c, out) = (centroids.add(i * stride), out.add(i * BLOCK + r));
-                i += match (step == R, size - i >= C) {
-                    (true, true) => put(tile::<V, R, C, DOT>(x, dim, c, stride, dim, mean), out),
-                    (true, false) => put(tile::<V, R, 1, DOT>(x, dim, c, stride, dim, mean), out),
-                    (false, true) => put(tile::<V, 1, C, DOT>(x, dim, c, stride, dim, mean), out),
-                    (false, false) => put(tile::<V, 1, 1, DOT>(x, dim, c, stride, dim, mean), out),
-                };
-            }
+    let mut i = 0;
+    while i < size {
+        let left = size - i;
+        // SAFETY: `i` and the tile's width stay within `size`, as the caller vouches for.
+        unsafe {
+            let (c, out) = (centroids.add(i * stride), out.add(i * BLOCK));
+            i += match left {
+                _ if left >= C => strip::<V, R, C, DOT>(rows, dim, n, c, stride, out, mean),
+                2.. => strip::<V, R, 2, DOT>(rows, dim, n, c, stride, out, mean),
+                _ => strip::<V, R, 1, DOT>(rows, dim, n, c, stride, out, mean),
+            };
         }
-        r += step;
     }
 }
 
-/// Stores a tile and says how many centroids it covered.
+/// All rows of a block with `C` centroids, which stay in the first-level cache; says how many centroids it covered.
 #[inline(always)]
-unsafe fn put<const R: usize, const C: usize>(tile: [[f32; C]; R], out: *mut f32) -> usize {
+unsafe fn strip<V: Lanes, const R: usize, const C: usize, const DOT: bool>(
+    rows: &[f32],
+    dim: usize,
+    n: usize,
+    centroids: *const f32,
+    stride: usize,
+    out: *mut f32,
+    mean: Option<*const f32>,
+) -> usize {
+    let mut r = 0;
+    while r < n {
+        let x = rows[r * dim..].as_ptr();
+        // SAFETY: R or one row are left at `r`; C centroids and outputs as the caller vouches.
+        unsafe {
+            if r + R <= n {
+                put(tile::<V, R, C, DOT>(x, dim, centroids, stride, dim, mean), out.add(r));
+                r += R;
+            } else {
+                put(tile::<V, 1, C, DOT>(x, dim, centroids, stride, dim, mean), out.add(r));
+                r += 1;
+            }
+        }
+    }
+    C
+}
+
+/// Stores a tile.
+#[inline(always)]
+unsafe fn put<const R: usize, const C: usize>(tile: [[f32; C]; R], out: *mut f32) {
     for (r, row) in tile.iter().enumerate() {
         for (i, &value) in row.iter().enumerate() {
             // SAFETY: the caller vouches for C columns of BLOCK outputs with R left in each.
             unsafe { *out.add(i * BLOCK + r) = value };
         }
     }
-    C
 }
 
 #[inline(always)]
@@ -420,31 +448,56 @@ unsafe fn tile<V: Lanes, const R: usize, const C: usize, const DOT: bool>(
     // SAFETY: the caller vouches for R rows of `dim` values, C padded centroids and a padded mean.
     unsafe {
         let mut sums = [[V::splat(0.0); C]; R];
-        let mut j = 0;
-        while j < dim {
-            let left = dim - j;
-            let mut x: [V; R] = std::array::from_fn(|r| {
-                let at = rows.add(r * row_stride + j);
-                if left >= LANES { V::load(at) } else { V::load_first(at, left) }
-            });
-            if let Some(mean) = mean {
-                x = x.map(|x| x.sub(V::load(mean.add(j))));
+        let whole = dim / LANES * LANES;
+        let mut x = [V::splat(0.0); R];
+        for j in (0..whole).step_by(LANES) {
+            for (r, x) in x.iter_mut().enumerate() {
+                *x = V::load(rows.add(r * row_stride + j));
             }
-            for i in 0..C {
-                let center = V::load(centroids.add(i * stride + j));
-                for r in 0..R {
-                    let sum = &mut sums[r][i];
-                    if DOT {
-                        *sum = x[r].mul_add(center, *sum);
-                    } else {
-                        let difference = x[r].sub(center);
-                        *sum = difference.mul_add(difference, *sum);
-                    }
-                }
-            }
-            j += LANES;
+            step::<V, R, C, DOT>(j, x, centroids, stride, mean, &mut sums);
         }
-        sums.map(|row| row.map(|sum| sum.sum()))
+        if whole < dim {
+            for (r, x) in x.iter_mut().enumerate() {
+                *x = V::load_first(rows.add(r * row_stride + whole), dim - whole);
+            }
+            step::<V, R, C, DOT>(whole, x, centroids, stride, mean, &mut sums);
+        }
+        let mut out = [[0.0; C]; R];
+        for (out, sums) in out.iter_mut().zip(&sums) {
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = sum.sum();
+            }
+        }
+        out
+    }
+}
+
+/// Sixteen values of `R` rows meet those of `C` centroids.
+#[inline(always)]
+unsafe fn step<V: Lanes, const R: usize, const C: usize, const DOT: bool>(
+    j: usize,
+    mut x: [V; R],
+    centroids: *const f32,
+    stride: usize,
+    mean: Option<*const f32>,
+    sums: &mut [[V; C]; R],
+) {
+    // SAFETY: the caller vouches for padded centroids and a padded mean.
+    unsafe {
+        if let Some(mean) = mean {
+            let mean = V::load(mean.add(j));
+            for x in &mut x {
+                *x = x.sub(mean);
+            }
+        }
+        for i in 0..C {
+            let center = V::load(centroids.add(i * stride + j));
+            for r in 0..R {
+                let other = if DOT { center } else { x[r].sub(center) };
+                let one = if DOT { x[r] } else { other };
+                sums[r][i] = one.mul_add(other, sums[r][i]);
+            }
+        }
     }
 }
 

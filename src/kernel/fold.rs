@@ -33,6 +33,22 @@ pub fn block_rows(dim: usize) -> usize {
     (BLOCK_VALUES / dim.max(1)).next_multiple_of(64).clamp(64, 1024)
 }
 
+/// The rows `range`: where they lie in memory, or else read into `buffer`.
+///
+/// # Errors
+/// What reading gives.
+pub fn block<'a>(rows: &'a dyn Rows, range: Range<usize>, buffer: &'a mut Vec<f32>) -> Result<&'a [f32]> {
+    let dim = rows.dim();
+    match rows.as_slice() {
+        Some(all) => Ok(&all[range.start * dim..range.end * dim]),
+        None => {
+            buffer.resize(range.len() * dim, 0.0);
+            rows.read(range, buffer)?;
+            Ok(buffer)
+        }
+    }
+}
+
 /// Calls `visit(first_row, block)` for the rows `range`, a block at a time, in order, reading only where they do not lie
 /// in memory.
 ///
@@ -43,19 +59,10 @@ pub fn for_each_block(
     range: Range<usize>,
     mut visit: impl FnMut(usize, &[f32]) -> Result<()>,
 ) -> Result<()> {
-    let (dim, block) = (rows.dim(), block_rows(rows.dim()));
-    let all = rows.as_slice();
+    let size = block_rows(rows.dim());
     let mut buffer = Vec::new();
-    for start in range.clone().step_by(block) {
-        let end = (start + block).min(range.end);
-        match all {
-            Some(all) => visit(start, &all[start * dim..end * dim])?,
-            None => {
-                buffer.resize((end - start) * dim, 0.0);
-                rows.read(start..end, &mut buffer)?;
-                visit(start, &buffer)?;
-            }
-        }
+    for start in range.clone().step_by(size) {
+        visit(start, block(rows, start..(start + size).min(range.end), &mut buffer)?)?;
     }
     Ok(())
 }

@@ -71,6 +71,20 @@ pub(crate) trait Lanes: Copy {
     unsafe fn max(self, o: Self) -> Self;
     /// `self < o ? yes : no`.
     unsafe fn select_less(self, o: Self, yes: Self, no: Self) -> Self;
+    /// Lane `i` of vector `j` becomes lane `j` of vector `i`.
+    #[inline(always)]
+    unsafe fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
+        let mut square = [0.0f32; LANES * LANES];
+        for (r, row) in rows.into_iter().enumerate() {
+            // SAFETY: row `r` of the square is 16 values long.
+            unsafe { row.store(square.as_mut_ptr().add(r * LANES)) };
+        }
+        std::array::from_fn(|i| {
+            let column: [f32; LANES] = std::array::from_fn(|r| square[r * LANES + i]);
+            // SAFETY: a column is 16 values long.
+            unsafe { Self::load(column.as_ptr()) }
+        })
+    }
     /// The sum of the lanes: lane `i` with `i + 8`, then `i + 4`, `i + 2`, `i + 1`.
     unsafe fn sum(self) -> f32;
 }
@@ -215,6 +229,37 @@ mod x86 {
             unsafe {
                 let less = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, o.0);
                 Self(_mm512_mask_mov_ps(no.0, less, yes.0))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn transpose(rows: [Self; 16]) -> [Self; 16] {
+            // SAFETY: see the implementation.
+            unsafe {
+                // Vector 4q + c of `quads` holds columns c, c+4, c+8, c+12 of the rows 4q..4q+4. Loops, not closures:
+                // a closure may be compiled without the instructions of its caller.
+                let mut quads = [_mm512_setzero_ps(); 16];
+                for q in [0, 4, 8, 12] {
+                    let [a, b, c, d] = [rows[q].0, rows[q + 1].0, rows[q + 2].0, rows[q + 3].0];
+                    let low = (_mm512_castps_pd(_mm512_unpacklo_ps(a, b)), _mm512_castps_pd(_mm512_unpacklo_ps(c, d)));
+                    let high = (_mm512_castps_pd(_mm512_unpackhi_ps(a, b)), _mm512_castps_pd(_mm512_unpackhi_ps(c, d)));
+                    quads[q] = _mm512_castpd_ps(_mm512_unpacklo_pd(low.0, low.1));
+                    quads[q + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low.0, low.1));
+                    quads[q + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high.0, high.1));
+                    quads[q + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high.0, high.1));
+                }
+                // Column c + 4p lies in part p of the quads c, 4+c, 8+c, 12+c: two rounds collect the parts.
+                let mut turned = rows;
+                for c in 0..4 {
+                    let [a, b, d, e] = [quads[c], quads[4 + c], quads[8 + c], quads[12 + c]];
+                    let (even, even2) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(d, e));
+                    let (odd, odd2) = (_mm512_shuffle_f32x4::<0xdd>(a, b), _mm512_shuffle_f32x4::<0xdd>(d, e));
+                    turned[c].0 = _mm512_shuffle_f32x4::<0x88>(even, even2);
+                    turned[c + 4].0 = _mm512_shuffle_f32x4::<0x88>(odd, odd2);
+                    turned[c + 8].0 = _mm512_shuffle_f32x4::<0xdd>(even, even2);
+                    turned[c + 12].0 = _mm512_shuffle_f32x4::<0xdd>(odd, odd2);
+                }
+                turned
             }
         }
 

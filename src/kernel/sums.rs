@@ -61,6 +61,46 @@ fn move_all(rows: &[f32], dim: usize, old: &[u32], new: &[u32], sums: &mut [f64]
     changed
 }
 
+/// Adds to `sums` and `squares`, feature by feature, `x - origin` and its square for every row. `O(rows x dim)`.
+///
+/// # Panics
+/// If lengths do not fit together.
+pub fn add_moments(rows: &[f32], origin: &[f32], sums: &mut [f64], squares: &mut [f64]) {
+    assert!(rows.len().is_multiple_of(origin.len()) && sums.len() == origin.len() && squares.len() == origin.len());
+    match Level::best() {
+        // SAFETY: the level was found on this machine.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => unsafe { moments_avx512(rows, origin, sums, squares) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { moments_avx2(rows, origin, sums, squares) },
+        Level::Portable => moments(rows, origin, sums, squares),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn moments_avx512(rows: &[f32], origin: &[f32], sums: &mut [f64], squares: &mut [f64]) {
+    moments(rows, origin, sums, squares);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn moments_avx2(rows: &[f32], origin: &[f32], sums: &mut [f64], squares: &mut [f64]) {
+    moments(rows, origin, sums, squares);
+}
+
+#[inline(always)]
+fn moments(rows: &[f32], origin: &[f32], sums: &mut [f64], squares: &mut [f64]) {
+    for row in rows.chunks_exact(origin.len()) {
+        for (((&x, &o), sum), square) in row.iter().zip(origin).zip(sums.iter_mut()).zip(squares.iter_mut()) {
+            let x = f64::from(x) - f64::from(o);
+            *sum += x;
+            *square += x * x;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
