@@ -249,6 +249,36 @@ impl Pool {
             task(i, chunk);
         });
     }
+
+    /// Calls `task(i, parts)` for each `i`, in parallel, where part `j` is `values[j][bounds[i][j]..bounds[i + 1][j]]`:
+    /// several arrays cut at places of their own, with one task for the parts that belong together.
+    ///
+    /// Panics if a bound lies before the one above it or past the end of its array.
+    ///
+    /// ```
+    /// use dacpipe::kernel::Pool;
+    /// let (mut a, mut b) = ([0; 3], [0; 4]);
+    /// let bounds = [[0, 0], [1, 3], [3, 4]];
+    /// Pool::new(2).for_each_part_mut([&mut a, &mut b], &bounds, |i, [a, b]| {
+    ///     a.fill(i + 1);
+    ///     b.fill(i + 5);
+    /// });
+    /// assert_eq!((a, b), ([1, 2, 2], [5, 5, 5, 6]));
+    /// ```
+    pub fn for_each_part_mut<T: Send, const N: usize>(
+        &self,
+        values: [&mut [T]; N],
+        bounds: &[[usize; N]],
+        task: impl Fn(usize, [&mut [T]; N]) + Sync,
+    ) {
+        let ordered = bounds.windows(2).all(|w| (0..N).all(|j| w[0][j] <= w[1][j]));
+        assert!(ordered, "bounds go backwards");
+        let shared = values.map(SharedMut::new);
+        self.run(bounds.len().saturating_sub(1), |i| {
+            // SAFETY: bounds never go backwards, so parts of different tasks do not overlap; each task runs once.
+            task(i, std::array::from_fn(|j| unsafe { shared[j].slice(bounds[i][j]..bounds[i + 1][j]) }));
+        });
+    }
 }
 
 impl Drop for Pool {
@@ -272,7 +302,7 @@ impl std::fmt::Debug for Pool {
 
 /// A slice whose parts are written by different tasks.
 #[derive(Clone, Copy)]
-pub(crate) struct SharedMut<'a, T> {
+struct SharedMut<'a, T> {
     start: *mut T,
     len: usize,
     _slice: std::marker::PhantomData<&'a mut [T]>,
@@ -284,11 +314,11 @@ unsafe impl<T: Send> Send for SharedMut<'_, T> {}
 unsafe impl<T: Send> Sync for SharedMut<'_, T> {}
 
 impl<'a, T> SharedMut<'a, T> {
-    pub(crate) fn new(values: &'a mut [T]) -> Self {
+    fn new(values: &'a mut [T]) -> Self {
         Self { start: values.as_mut_ptr(), len: values.len(), _slice: std::marker::PhantomData }
     }
 
-    pub(crate) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.len
     }
 
@@ -297,7 +327,7 @@ impl<'a, T> SharedMut<'a, T> {
     /// # Safety
     /// No two parts that are alive at the same time overlap.
     #[allow(clippy::mut_from_ref)]
-    pub(crate) unsafe fn slice(&self, range: std::ops::Range<usize>) -> &'a mut [T] {
+    unsafe fn slice(&self, range: std::ops::Range<usize>) -> &'a mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
         // SAFETY: inside the slice by the assertion, not overlapping by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
