@@ -33,8 +33,6 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float32Type, Int32Type, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 use serde::{Deserialize, Serialize};
@@ -343,22 +341,12 @@ impl Model {
     /// # Errors
     /// Kind `Io` if the store fails.
     pub async fn save(&self, models: &Location) -> Result<Location> {
-        let directory = models.join(self.hash.short());
-        let store = directory.store();
-        let manifest = directory.path().join(MANIFEST);
-        match store.head(&manifest).await {
-            Ok(_) => return Ok(directory),
-            Err(object_store::Error::NotFound { .. }) => {}
-            Err(e) => return Err(Error::from(e).while_doing(format_args!("looking for {directory}"))),
-        }
         let artifacts: Vec<Artifact> = self.stages.iter().map(|stage| stage.save()).collect();
-        let tensors = encode_tensors(&artifacts)?;
-        let write = async |path: &Path, payload: PutPayload| {
-            store.put(path, payload).await.map_err(|e| Error::from(e).while_doing(format_args!("writing {path}")))
-        };
-        write(&directory.path().join(TENSORS), tensors.into()).await?;
-        write(&manifest, envelope_of(&self.content, &self.hash).into()).await?;
-        Ok(directory)
+        let file = |name: &str| format!("{}/{name}", self.hash.short());
+        // Each file appears whole or not at all, and one that is there already has the same content.
+        models.put_if_absent(&file(TENSORS), encode_tensors(&artifacts)?.into()).await?;
+        models.put_if_absent(&file(MANIFEST), envelope_of(&self.content, &self.hash).into()).await?;
+        child(models, self.hash.short())
     }
 
     /// Reads a model from its directory.
@@ -410,8 +398,11 @@ impl Model {
     }
 }
 
-/// The registry of stages: every kind that can be saved, and what rebuilds it.
-fn restore(kind: &str, artifact: &Artifact, extra: &[(&str, Restore)]) -> Result<Arc<dyn Transform>> {
+/// The registry of stages: rebuilds a stage of any kind that can be saved, dacpipe's own or one of `extra`.
+///
+/// # Errors
+/// Kind `Model` for an unknown kind (the known ones are listed), or what the stage finds wrong with the artifact.
+pub fn restore(kind: &str, artifact: &Artifact, extra: &[(&str, Restore)]) -> Result<Arc<dyn Transform>> {
     Ok(match kind {
         "scale" => Arc::new(Scale::from_artifact(artifact)?),
         "feature_weights" => Arc::new(FeatureWeights::from_artifact(artifact)?),
@@ -528,13 +519,13 @@ fn decode_tensor(file: &SafeTensors<'_>, name: &str, shape: Vec<usize>) -> Resul
 }
 
 async fn read(directory: &Location, file: &str) -> Result<Bytes> {
-    let path = directory.path().join(file);
-    let missing = |e| Error::model(format!("no model at {directory}: it has no {file}")).with_source(e);
-    let failed = |e| Error::from(e).while_doing(format_args!("reading {directory}/{file}"));
-    let found = match directory.store().get(&path).await {
-        Ok(found) => found,
-        Err(e @ object_store::Error::NotFound { .. }) => return Err(missing(e)),
-        Err(e) => return Err(failed(e)),
-    };
-    found.bytes().await.map_err(failed)
+    match directory.get(file).await? {
+        Some(content) => Ok(content),
+        None => Err(Error::model(format!("no model at {directory}: it has no {file}"))),
+    }
+}
+
+/// The place `name` below `parent`.
+pub(crate) fn child(parent: &Location, name: &str) -> Result<Location> {
+    Location::new(Arc::clone(parent.store()), parent.path(name)?, parent.show(name))
 }

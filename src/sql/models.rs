@@ -14,7 +14,7 @@ use object_store::path::Path;
 use url::Url;
 
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::model::{Model, child};
 use crate::store::Location;
 
 /// The digits of a hash that name a model's directory.
@@ -33,9 +33,16 @@ pub struct Models {
 /// Where models are looked for.
 #[derive(Debug)]
 struct Finder {
-    /// Directories of models, and the table that each belongs to.
-    directories: RwLock<Vec<(String, Location)>>,
+    directories: RwLock<Vec<Directory>>,
     runtime: Arc<RuntimeEnv>,
+}
+
+/// A directory of models.
+#[derive(Debug, Clone)]
+struct Directory {
+    /// What it belongs to, for messages.
+    owner: String,
+    location: Location,
 }
 
 struct Request {
@@ -64,10 +71,10 @@ impl Models {
         Self { finder, read: Mutex::default(), reader: OnceLock::new() }
     }
 
-    /// Looks for hashes in `directory` too, the models of the table `table`.
-    pub fn add_directory(&self, table: &str, directory: Location) {
+    /// Looks for hashes in the directory `location` too, which belongs to `owner` (for messages).
+    pub fn add_directory(&self, owner: &str, location: Location) {
         let mut directories = self.finder.directories.write().unwrap_or_else(PoisonError::into_inner);
-        directories.push((table.to_owned(), directory));
+        directories.push(Directory { owner: owner.to_owned(), location });
     }
 
     /// The model named by its hash, or enough of it, or by the path or URI of its directory.
@@ -156,16 +163,16 @@ impl Finder {
         Err(self.unknown(name).await)
     }
 
-    /// The models by the name of their directory, with the table they belong to.
+    /// The models by the name of their directory, with what they belong to.
     async fn known(&self) -> Result<BTreeMap<String, (String, Location)>> {
         let directories = self.directories.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut known = BTreeMap::new();
-        for (table, directory) in directories {
-            let listed = directory.store().list_with_delimiter(Some(directory.path())).await;
-            let listed = listed.map_err(|e| Error::from(e).while_doing(format_args!("listing {directory}")))?;
+        for Directory { owner, location } in directories {
+            let listed = location.store().list_with_delimiter(Some(location.prefix())).await;
+            let listed = listed.map_err(|e| Error::from(e).while_doing(format_args!("listing {location}")))?;
             for model in listed.common_prefixes {
                 if let Some(name) = model.filename() {
-                    known.entry(name.to_owned()).or_insert_with(|| (table.clone(), directory.join(name)));
+                    known.insert(name.to_owned(), (owner.clone(), child(&location, name)?));
                 }
             }
         }
@@ -177,7 +184,7 @@ impl Finder {
             Ok(known) => known,
             Err(e) => return e,
         };
-        let list: Vec<String> = known.iter().map(|(hash, (table, _))| format!("{hash} (table {table})")).collect();
+        let list: Vec<String> = known.iter().map(|(hash, (owner, _))| format!("{hash} (of {owner})")).collect();
         let list = match list.is_empty() {
             true => "no registered table has one; give the path or URI of a model's directory".to_owned(),
             false => format!("there are {}; or give the path or URI of a model's directory", list.join(", ")),
@@ -190,7 +197,7 @@ impl Finder {
         if let Some((url, store)) = self.session_store(uri) {
             let path = Path::from_url_path(url.path())
                 .map_err(|e| Error::model(format!("{uri:?} is not the URI of a model")).with_source(e))?;
-            return Ok(Location::new(store, path, uri));
+            return Location::new(store, path, uri);
         }
         Location::parse(uri)
     }
