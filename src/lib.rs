@@ -23,6 +23,7 @@ pub mod simulate;
 pub mod source;
 pub mod sql;
 pub mod stage;
+pub mod store;
 pub mod table;
 pub mod train;
 pub mod weights;
