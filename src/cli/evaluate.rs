@@ -293,3 +293,46 @@ fn aligned(head: Vec<String>, lines: impl Iterator<Item = Vec<String>>) -> Strin
     };
     lines.iter().map(line).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int32Array, Int64Array, StringArray};
+
+    fn tally() -> Tally {
+        let batch = RecordBatch::try_from_iter([
+            ("cluster", Arc::new(Int32Array::from(vec![Some(0), Some(0), Some(10), Some(10), None])) as ArrayRef),
+            ("label", Arc::new(StringArray::from(vec![Some("sit"), Some("walk"), Some("walk"), None, Some("sit")])) as _),
+            ("part", Arc::new(StringArray::from(vec![Some("test"), Some("train"), Some("train"), None, None])) as _),
+            ("rows", Arc::new(Int64Array::from(vec![5, 1, 4, 2, 1])) as _),
+        ]);
+        let mut tally = Tally { by: true, ..Tally::default() };
+        tally.add(&batch.unwrap()).unwrap();
+        tally
+    }
+
+    #[test]
+    fn rows_without_a_label_are_counted_and_left_out() {
+        let evaluation = tally().evaluation("t".into(), "label".into());
+        assert_eq!((evaluation.rows, evaluation.unlabelled), (13, 3));
+        assert_eq!(evaluation.clusters, BTreeMap::from([(0, 6), (10, 6)]));
+        let parts: Vec<(&str, u64)> = evaluation.parts.iter().map(|part| (part.part.as_str(), part.rows)).collect();
+        assert_eq!(parts, [("all", 10), ("test", 5), ("train", 5)]);
+        assert_eq!(evaluation.parts[0].acc, Some(0.9));
+        assert_eq!(evaluation.contingency[&0]["walk"], 1);
+    }
+
+    #[test]
+    fn the_text_is_aligned() {
+        insta::assert_snapshot!(tally().evaluation("out/t".into(), "label".into()).to_text(), @"");
+    }
+
+    #[test]
+    fn no_rows_give_no_figures() {
+        let none = Tally::default().evaluation("t".into(), "label".into());
+        assert_eq!(none.parts, [Figures { part: "all".into(), rows: 0, ari: None, nmi: None, acc: None }]);
+        assert!(none.to_text().contains("all      0    -    -    -"), "{}", none.to_text());
+    }
+}

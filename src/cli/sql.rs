@@ -218,3 +218,118 @@ fn point_at(text: &str, span: &Span) -> String {
     let (pad, mark) = (" ".repeat(column.saturating_sub(1) as usize), "^".repeat(width as usize));
     format!(" at line {line}, column {column}\n  | {source}\n  | {pad}{mark}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: SqlArgs,
+    }
+
+    fn args(arguments: &[&str]) -> SqlArgs {
+        let dir = ["sql", "--dir", "/nonexistent"];
+        Command::try_parse_from(dir.iter().chain(arguments)).unwrap().args
+    }
+
+    async fn ask(arguments: &[&str], sql: &str) -> Result<String> {
+        let session = Session::open(&args(arguments)).await?;
+        let mut text = Vec::new();
+        session.run(sql, &mut Output::new(&mut text)).await?;
+        Ok(String::from_utf8(text).unwrap())
+    }
+
+    const ROWS: &str = "SELECT * FROM (VALUES (1, 'a', [1, 2]), (NULL, 'b, c', NULL)) AS t(x, y, z)";
+
+    #[tokio::test]
+    async fn every_format() {
+        let table = ask(&[], ROWS).await.unwrap();
+        assert!(table.contains("| NULL | b, c | NULL   |"), "{table}");
+        let csv = ask(&["--format", "csv"], ROWS).await.unwrap();
+        assert_eq!(csv, "x,y,z\n1,a,\"[1, 2]\"\n,\"b, c\",\n");
+        let json = ask(&["--format", "json"], ROWS).await.unwrap();
+        assert_eq!(json, "[{\"x\":1,\"y\":\"a\",\"z\":[1,2]},{\"x\":null,\"y\":\"b, c\",\"z\":null}]\n");
+        let ndjson = ask(&["--format", "ndjson"], ROWS).await.unwrap();
+        assert_eq!(ndjson, "{\"x\":1,\"y\":\"a\",\"z\":[1,2]}\n{\"x\":null,\"y\":\"b, c\",\"z\":null}\n");
+        assert_eq!(ask(&["--format", "csv"], "SELECT 1 AS x LIMIT 0").await.unwrap(), "x\n");
+        assert_eq!(ask(&["--format", "json"], "SELECT 1 AS x LIMIT 0").await.unwrap(), "[]\n");
+    }
+
+    #[tokio::test]
+    async fn tables_are_cut_and_statements_follow_each_other() {
+        let text = ask(&["--max-rows", "2"], "SET datafusion.execution.batch_size = 1; SELECT * FROM generate_series(1, 5)");
+        assert_eq!(text.await.unwrap().lines().count(), 6);
+        let all = ask(&["--max-rows", "0"], "SELECT * FROM generate_series(1, 5); SHOW TABLES").await.unwrap();
+        assert!(all.contains("| 5 ") && all.contains("information_schema"), "{all}");
+    }
+
+    #[tokio::test]
+    async fn sessions_only_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let copy = format!("COPY (SELECT 1) TO '{}/x.csv'", dir.path().display());
+        for sql in ["CREATE TABLE t AS SELECT 1", "DROP TABLE t", "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 'x'", &copy] {
+            let e = ask(&[], sql).await.unwrap_err();
+            assert!(e.to_string().contains("only reads"), "{sql}: {e}");
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn errors_name_the_place() {
+        let e = ask(&[], "SELECT 1;\nSELECT clustr FROM (VALUES (1)) AS t(cluster)").await.unwrap_err().to_string();
+        assert!(e.contains("at line 2, column 8\n  | SELECT clustr FROM"), "{e}");
+        assert!(e.contains("\n  |        ^^^^^^"), "{e}");
+        let e = ask(&[], "SELECT 1 +\n  FROM x").await.unwrap_err().to_string();
+        assert!(e.contains("line 2, column 3") && e.ends_with("  |   FROM x\n  |   ^"), "{e}");
+    }
+
+    #[test]
+    fn table_arguments() {
+        assert_eq!(parse_table("a=b=c").unwrap(), ("a".to_string(), "b=c".to_string()));
+        assert!(parse_table("a").is_err() && parse_table("=b").is_err() && parse_table("a=").is_err());
+    }
+
+    #[test]
+    fn tables_of_runs_are_found_by_the_name_they_were_given() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["one/_log", "two/_log", "no-table"] {
+            std::fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        std::fs::write(dir.path().join("two/run.json"), "{\"name\": \"zwei\"}").unwrap();
+        let found = found_tables(dir.path());
+        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["one", "zwei"]);
+    }
+
+    /// A reader that goes away after the first bytes.
+    struct Closes(usize);
+
+    impl Write for Closes {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            match self.0.checked_sub(bytes.len()) {
+                Some(left) => {
+                    self.0 = left;
+                    Ok(bytes.len())
+                }
+                None => Err(io::ErrorKind::BrokenPipe.into()),
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_goes_away_is_no_error() {
+        for format in ["table", "csv", "json", "ndjson"] {
+            let session = Session::open(&args(&["--format", format, "--max-rows", "0"])).await.unwrap();
+            let mut out = Output::new(Closes(100));
+            session.run("SELECT * FROM generate_series(1, 100000); SELECT 1", &mut out).await.unwrap();
+            assert!(out.closed(), "{format}");
+        }
+    }
+}

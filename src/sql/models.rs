@@ -14,7 +14,7 @@ use object_store::path::Path;
 use url::Url;
 
 use crate::error::{Error, Result};
-use crate::model::{Model, child};
+use crate::model::{Model, Restore, child};
 use crate::store::Location;
 
 /// The digits of a hash that name a model's directory.
@@ -35,6 +35,8 @@ pub struct Models {
 struct Finder {
     directories: RwLock<Vec<Directory>>,
     runtime: Arc<RuntimeEnv>,
+    /// Kinds of stages that are not dacpipe's own.
+    extra: Vec<(&'static str, Restore)>,
 }
 
 /// A directory of models.
@@ -65,9 +67,10 @@ impl Hash for Models {
 }
 
 impl Models {
-    /// Finds models through the object stores of `runtime`; at first none by hash.
-    pub fn new(runtime: Arc<RuntimeEnv>) -> Self {
-        let finder = Arc::new(Finder { directories: RwLock::default(), runtime });
+    /// Finds models through the object stores of `runtime`, at first none by hash. `extra` rebuilds stages of kinds that
+    /// are not dacpipe's own.
+    pub fn new(runtime: Arc<RuntimeEnv>, extra: Vec<(&'static str, Restore)>) -> Self {
+        let finder = Arc::new(Finder { directories: RwLock::default(), runtime, extra });
         Self { finder, read: Mutex::default(), reader: OnceLock::new() }
     }
 
@@ -144,7 +147,7 @@ impl Finder {
             let mut fitting = known.iter().filter(|(short, _)| short.starts_with(&hash[..hash.len().min(SHORT)]));
             match (fitting.next(), fitting.next()) {
                 (Some((_, (_, directory))), None) => {
-                    let model = Model::load(directory).await?;
+                    let model = Model::load_with(directory, &self.extra).await?;
                     if model.hash().as_str().starts_with(&hash) {
                         return Ok(model);
                     }
@@ -158,7 +161,7 @@ impl Finder {
         }
         let a_path = name.contains(['/', '\\', ':']) || std::path::Path::new(name).is_dir();
         if a_path {
-            return Model::load(&self.locate(name)?).await;
+            return Model::load_with(&self.locate(name)?, &self.extra).await;
         }
         Err(self.unknown(name).await)
     }

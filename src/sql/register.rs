@@ -7,7 +7,7 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::{CsvReadOptions, ParquetReadOptions, SessionContext};
 
 use crate::error::{Error, Result};
-use crate::model::child;
+use crate::model::{Restore, child};
 use crate::store::Location;
 use crate::table::LabelTable;
 
@@ -26,6 +26,7 @@ pub const QUARANTINE: &str = "quarantine";
 pub struct Options {
     tables: Vec<Named>,
     models: Vec<String>,
+    stages: Vec<(&'static str, Restore)>,
 }
 
 #[derive(Debug, Clone)]
@@ -50,6 +51,12 @@ impl Options {
     /// As [`table`](Self::table), but one that cannot be opened is left out, see [`Registration::left_out`].
     pub fn table_if_sound(mut self, name: &str, path: &str) -> Self {
         self.tables.push(Named { name: name.into(), path: path.into(), required: false });
+        self
+    }
+
+    /// Also rebuild stages of your own kind in the models that functions name.
+    pub fn stage(mut self, kind: &'static str, restore: Restore) -> Self {
+        self.stages.push((kind, restore));
         self
     }
 
@@ -85,7 +92,7 @@ pub struct Registration {
 /// # Errors
 /// A table that is not there or is damaged, or a file that is neither Parquet nor CSV.
 pub async fn register(ctx: &SessionContext, options: Options) -> Result<Registration> {
-    let models = Arc::new(Models::new(ctx.runtime_env()));
+    let models = Arc::new(Models::new(ctx.runtime_env(), options.stages));
     for path in &options.models {
         models.add_directory(path, Location::parse(path)?);
     }
