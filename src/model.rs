@@ -33,8 +33,6 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float32Type, Int32Type, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 use serde::{Deserialize, Serialize};
@@ -343,22 +341,12 @@ impl Model {
     /// # Errors
     /// Kind `Io` if the store fails.
     pub async fn save(&self, models: &Location) -> Result<Location> {
-        let directory = models.join(self.hash.short());
-        let store = directory.store();
-        let manifest = directory.path().join(MANIFEST);
-        match store.head(&manifest).await {
-            Ok(_) => return Ok(directory),
-            Err(object_store::Error::NotFound { .. }) => {}
-            Err(e) => return Err(Error::from(e).while_doing(format_args!("looking for {directory}"))),
-        }
         let artifacts: Vec<Artifact> = self.stages.iter().map(|stage| stage.save()).collect();
-        let tensors = encode_tensors(&artifacts)?;
-        let write = async |path: &Path, payload: PutPayload| {
-            store.put(path, payload).await.map_err(|e| Error::from(e).while_doing(format_args!("writing {path}")))
-        };
-        write(&directory.path().join(TENSORS), tensors.into()).await?;
-        write(&manifest, envelope_of(&self.content, &self.hash).into()).await?;
-        Ok(directory)
+        let file = |name: &str| format!("{}/{name}", self.hash.short());
+        // Each file appears whole or not at all, and one that is there already has the same content.
+        models.put_if_absent(&file(TENSORS), encode_tensors(&artifacts)?.into()).await?;
+        models.put_if_absent(&file(MANIFEST), envelope_of(&self.content, &self.hash).into()).await?;
+        child(models, self.hash.short())
     }
 
     /// Reads a model from its directory.
@@ -410,8 +398,11 @@ impl Model {
     }
 }
 
-/// The registry of stages: every kind that can be saved, and what rebuilds it.
-fn restore(kind: &str, artifact: &Artifact, extra: &[(&str, Restore)]) -> Result<Arc<dyn Transform>> {
+/// The registry of stages: rebuilds a stage of any kind that can be saved, dacpipe's own or one of `extra`.
+///
+/// # Errors
+/// Kind `Model` for an unknown kind (the known ones are listed), or what the stage finds wrong with the artifact.
+pub fn restore(kind: &str, artifact: &Artifact, extra: &[(&str, Restore)]) -> Result<Arc<dyn Transform>> {
     Ok(match kind {
         "scale" => Arc::new(Scale::from_artifact(artifact)?),
         "feature_weights" => Arc::new(FeatureWeights::from_artifact(artifact)?),
@@ -528,13 +519,185 @@ fn decode_tensor(file: &SafeTensors<'_>, name: &str, shape: Vec<usize>) -> Resul
 }
 
 async fn read(directory: &Location, file: &str) -> Result<Bytes> {
-    let path = directory.path().join(file);
-    let missing = |e| Error::model(format!("no model at {directory}: it has no {file}")).with_source(e);
-    let failed = |e| Error::from(e).while_doing(format_args!("reading {directory}/{file}"));
-    let found = match directory.store().get(&path).await {
-        Ok(found) => found,
-        Err(e @ object_store::Error::NotFound { .. }) => return Err(missing(e)),
-        Err(e) => return Err(failed(e)),
-    };
-    found.bytes().await.map_err(failed)
+    match directory.get(file).await? {
+        Some(content) => Ok(content),
+        None => Err(Error::model(format!("no model at {directory}: it has no {file}"))),
+    }
+}
+
+/// The place `name` below `parent`.
+pub(crate) fn child(parent: &Location, name: &str) -> Result<Location> {
+    Location::new(Arc::clone(parent.store()), parent.path(name)?, parent.show(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kind;
+    use crate::column::{replace_in_batch, replace_in_schema};
+    use crate::stage::VectorMap;
+
+    /// Adds a number to every value, and remembers a setting.
+    #[derive(Debug)]
+    struct Shift {
+        by: Vec<f32>,
+        note: f64,
+    }
+
+    impl VectorMap for Shift {
+        fn dim_in(&self) -> usize {
+            self.by.len()
+        }
+
+        fn dim_out(&self) -> usize {
+            self.by.len()
+        }
+
+        fn map(&self, input: &[f32], output: &mut [f32]) {
+            for (row, out) in input.chunks_exact(self.by.len()).zip(output.chunks_exact_mut(self.by.len())) {
+                for ((x, by), out) in row.iter().zip(&self.by).zip(out) {
+                    *out = x + by;
+                }
+            }
+        }
+    }
+
+    impl Transform for Shift {
+        fn kind(&self) -> &'static str {
+            "shift"
+        }
+
+        fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
+            match vector_dim(input, FEATURES)? == self.by.len() {
+                true => replace_in_schema(input, FEATURES, FEATURES, self.by.len()),
+                false => Err(Error::model("shift: another width")),
+            }
+        }
+
+        fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+            replace_in_batch(batch, FEATURES, FEATURES, self)
+        }
+
+        fn save(&self) -> Artifact {
+            let by = Tensor { shape: vec![self.by.len()], values: self.by.clone() };
+            let settings = [("note".to_string(), self.note.into())].into_iter().collect();
+            Artifact { settings, tensors: [("by".to_string(), by)].into() }
+        }
+    }
+
+    fn restore_shift(artifact: &Artifact) -> Result<Arc<dyn Transform>> {
+        let by = artifact.tensors.get("by").ok_or_else(|| Error::model("shift: no tensor by"))?;
+        let note = artifact.settings["note"].as_f64().ok_or_else(|| Error::model("shift: no note"))?;
+        Ok(Arc::new(Shift { by: by.values.clone(), note }))
+    }
+
+    const SHIFT: (&str, Restore) = ("shift", restore_shift);
+
+    fn model(by: &[f32]) -> Model {
+        let figures = [("loss".to_string(), serde_json::json!([0.1 + 0.2, 1e-7, 3]))].into_iter().collect();
+        let input = ModelInput { names: vec!["x".into(), "y".into()], ..ModelInput::bare(2) };
+        let manifest = Manifest { name: "m".into(), input, seed: u64::MAX, labels_used: None, figures };
+        Model::new(manifest, vec![Arc::new(Shift { by: by.to_vec(), note: 0.1 + 0.7 })]).unwrap()
+    }
+
+    fn files(model: &Model) -> (String, Vec<u8>) {
+        let artifacts: Vec<Artifact> = model.stages().iter().map(|stage| stage.save()).collect();
+        (envelope_of(&model.content, &model.hash), encode_tensors(&artifacts).unwrap())
+    }
+
+    #[test]
+    fn the_hash_follows_the_content() {
+        let same = model(&[0.5, -0.0]).hash().clone();
+        assert_eq!(model(&[0.5, -0.0]).hash(), &same);
+        assert_ne!(model(&[0.5, 0.0]).hash(), &same);
+        assert_eq!(same.short(), &same.as_str()[..16]);
+    }
+
+    #[tokio::test]
+    async fn a_saved_model_comes_back_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let models = Location::parse(dir.path().to_str().unwrap()).unwrap();
+        let saved = model(&[0.1, f32::MIN_POSITIVE]);
+        let place = saved.save(&models).await.unwrap();
+        assert_eq!(place.to_string(), format!("{}/{}", dir.path().display(), saved.hash().short()));
+        let loaded = Model::load_with(&place, &[SHIFT]).await.unwrap();
+        assert_eq!(loaded.hash(), saved.hash());
+        assert_eq!(loaded.manifest().name, "m");
+        assert_eq!(loaded.manifest().seed, u64::MAX);
+        assert_eq!(loaded.manifest().input, saved.manifest().input);
+        assert_eq!(loaded.stages()[0].save().tensors, saved.stages()[0].save().tensors);
+        assert_eq!((loaded.dim_in(), loaded.embedding_dim(), loaded.assigns()), (2, 2, false));
+        assert_eq!(loaded.embed(&[1.0, 2.0]).unwrap(), [1.1, 2.0]);
+        // Saved again, from what was loaded, nothing changes.
+        assert_eq!(loaded.save(&models).await.unwrap().to_string(), place.to_string());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_model_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Location::parse(dir.path().to_str().unwrap()).unwrap();
+        let e = Model::load(&place).await.unwrap_err();
+        assert_eq!(e.kind(), Kind::Model);
+        assert!(e.to_string().contains("no model at") && e.to_string().contains(MANIFEST), "{e}");
+        // A save that was cut short left the arrays alone.
+        std::fs::write(dir.path().join(TENSORS), files(&model(&[1.0, 2.0])).1).unwrap();
+        assert!(Model::load(&place).await.unwrap_err().to_string().contains(MANIFEST));
+    }
+
+    #[test]
+    fn changed_files_are_noticed() {
+        let (manifest, tensors) = files(&model(&[1.0, 2.0]));
+        let load = |manifest: &str, tensors: &[u8]| {
+            let e = Model::decode(manifest.as_bytes(), tensors, &[SHIFT]).unwrap_err();
+            assert_eq!(e.kind(), Kind::Model, "{e}");
+            e.to_string()
+        };
+        let mut flipped = tensors.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        assert!(load(&manifest, &flipped).contains("a file was changed or cut short"));
+        assert!(load(&manifest, &tensors[..tensors.len() - 1]).contains("changed or cut short"));
+        assert!(load(&manifest.replace("\"m\"", "\"n\""), &tensors).contains("changed or cut short"));
+        assert!(load(&manifest[..100], &tensors).contains("not a model's manifest"));
+        assert!(load("{\"format\": 7}", &tensors).contains("format 7"));
+        assert!(load(&manifest.replace('\n', " "), &tensors).contains("reformatted"));
+        assert!(Model::decode(&[0xff], &tensors, &[]).unwrap_err().to_string().contains("UTF-8"));
+        let e = Model::decode(manifest.as_bytes(), &tensors, &[]).unwrap_err().to_string();
+        assert!(e.contains("stage 0 (shift)") && e.contains("there are scale, feature_weights, embed, label"), "{e}");
+    }
+
+    #[test]
+    fn arrays_must_be_those_of_the_manifest() {
+        let stage = |shape: Vec<usize>| SavedStage {
+            kind: "shift".into(),
+            settings: Default::default(),
+            tensors: [("by".to_string(), shape)].into(),
+        };
+        let (_, tensors) = files(&model(&[1.0, 2.0]));
+        let say = |stages, tensors: &[u8]| decode_tensors(stages, tensors).unwrap_err().to_string();
+        assert!(decode_tensors(vec![stage(vec![2])], &tensors).is_ok());
+        assert!(say(vec![stage(vec![1, 2])], &tensors).contains("0.by has shape [2]"));
+        assert!(say(vec![], &tensors).contains("has 1 arrays"));
+        assert!(say(vec![stage(vec![2])], b"rubbish").contains("not a safetensors file"));
+        let halves = TensorView::new(Dtype::F16, vec![2], &[0; 4]).unwrap();
+        let halves = serialize([("0.by", halves)], None).unwrap();
+        assert!(say(vec![stage(vec![2])], &halves).contains("F16, expected F32"));
+    }
+
+    #[test]
+    fn widths_are_checked_and_named() {
+        let model = model(&[1.0, 2.0]);
+        let schema = Arc::new(Schema::new(vec![vector_field(FEATURES, 3)]));
+        let batch = RecordBatch::try_new(Arc::clone(&schema), vec![vector_array(vec![0.0; 3], 3).unwrap()]).unwrap();
+        for e in [model.apply(&batch).unwrap_err(), model.output_schema(&schema).unwrap_err()] {
+            assert_eq!(e.kind(), Kind::Model);
+            assert!(e.to_string().contains("for 2 features, these rows have 3"), "{e}");
+        }
+        assert_eq!(model.embed(&[1.0]).unwrap_err().kind(), Kind::Model);
+        assert!(model.assign(&[1.0, 2.0]).unwrap_err().to_string().contains("no stage that labels rows, only shift"));
+        let stage = Arc::new(Shift { by: vec![0.0; 3], note: 0.0 });
+        let manifest = Manifest { input: ModelInput::bare(2), ..Manifest::default() };
+        let e = Model::new(manifest, vec![stage]).unwrap_err();
+        assert!(e.to_string().contains("stage 0 (shift) does not fit"), "{e}");
+    }
 }

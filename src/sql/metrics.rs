@@ -188,7 +188,10 @@ impl Accumulator for PairCounts {
         if self.pairs.is_empty() {
             return Ok(ScalarValue::Float64(None));
         }
-        let table = Contingency::from_counts(self.sorted());
+        let mut table = Contingency::default();
+        for (a, b, count) in self.sorted() {
+            table.add(a, b, count);
+        }
         Ok(ScalarValue::Float64(Some(self.metric.of(&table))))
     }
 

@@ -42,5 +42,5 @@ pub use assign::DacAssign;
 pub use embed::DacEmbed;
 pub use metrics::{ClusteringMetric, Metric};
 pub use models::Models;
-pub use register::{Options, Registered, register};
+pub use register::{MODELS, Options, QUARANTINE, Registered, Registration, register};
 pub use stage_exec::StageExec;

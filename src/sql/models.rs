@@ -14,7 +14,7 @@ use object_store::path::Path;
 use url::Url;
 
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::model::{Model, Restore, child};
 use crate::store::Location;
 
 /// The digits of a hash that name a model's directory.
@@ -33,9 +33,18 @@ pub struct Models {
 /// Where models are looked for.
 #[derive(Debug)]
 struct Finder {
-    /// Directories of models, and the table that each belongs to.
-    directories: RwLock<Vec<(String, Location)>>,
+    directories: RwLock<Vec<Directory>>,
     runtime: Arc<RuntimeEnv>,
+    /// Kinds of stages that are not dacpipe's own.
+    extra: Vec<(&'static str, Restore)>,
+}
+
+/// A directory of models.
+#[derive(Debug, Clone)]
+struct Directory {
+    /// What it belongs to, for messages.
+    owner: String,
+    location: Location,
 }
 
 struct Request {
@@ -58,16 +67,17 @@ impl Hash for Models {
 }
 
 impl Models {
-    /// Finds models through the object stores of `runtime`; at first none by hash.
-    pub fn new(runtime: Arc<RuntimeEnv>) -> Self {
-        let finder = Arc::new(Finder { directories: RwLock::default(), runtime });
+    /// Finds models through the object stores of `runtime`, at first none by hash. `extra` rebuilds stages of kinds that
+    /// are not dacpipe's own.
+    pub fn new(runtime: Arc<RuntimeEnv>, extra: Vec<(&'static str, Restore)>) -> Self {
+        let finder = Arc::new(Finder { directories: RwLock::default(), runtime, extra });
         Self { finder, read: Mutex::default(), reader: OnceLock::new() }
     }
 
-    /// Looks for hashes in `directory` too, the models of the table `table`.
-    pub fn add_directory(&self, table: &str, directory: Location) {
+    /// Looks for hashes in the directory `location` too, which belongs to `owner` (for messages).
+    pub fn add_directory(&self, owner: &str, location: Location) {
         let mut directories = self.finder.directories.write().unwrap_or_else(PoisonError::into_inner);
-        directories.push((table.to_owned(), directory));
+        directories.push(Directory { owner: owner.to_owned(), location });
     }
 
     /// The model named by its hash, or enough of it, or by the path or URI of its directory.
@@ -137,7 +147,7 @@ impl Finder {
             let mut fitting = known.iter().filter(|(short, _)| short.starts_with(&hash[..hash.len().min(SHORT)]));
             match (fitting.next(), fitting.next()) {
                 (Some((_, (_, directory))), None) => {
-                    let model = Model::load(directory).await?;
+                    let model = Model::load_with(directory, &self.extra).await?;
                     if model.hash().as_str().starts_with(&hash) {
                         return Ok(model);
                     }
@@ -151,21 +161,21 @@ impl Finder {
         }
         let a_path = name.contains(['/', '\\', ':']) || std::path::Path::new(name).is_dir();
         if a_path {
-            return Model::load(&self.locate(name)?).await;
+            return Model::load_with(&self.locate(name)?, &self.extra).await;
         }
         Err(self.unknown(name).await)
     }
 
-    /// The models by the name of their directory, with the table they belong to.
+    /// The models by the name of their directory, with what they belong to.
     async fn known(&self) -> Result<BTreeMap<String, (String, Location)>> {
         let directories = self.directories.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut known = BTreeMap::new();
-        for (table, directory) in directories {
-            let listed = directory.store().list_with_delimiter(Some(directory.path())).await;
-            let listed = listed.map_err(|e| Error::from(e).while_doing(format_args!("listing {directory}")))?;
+        for Directory { owner, location } in directories {
+            let listed = location.store().list_with_delimiter(Some(location.prefix())).await;
+            let listed = listed.map_err(|e| Error::from(e).while_doing(format_args!("listing {location}")))?;
             for model in listed.common_prefixes {
                 if let Some(name) = model.filename() {
-                    known.entry(name.to_owned()).or_insert_with(|| (table.clone(), directory.join(name)));
+                    known.insert(name.to_owned(), (owner.clone(), child(&location, name)?));
                 }
             }
         }
@@ -177,7 +187,7 @@ impl Finder {
             Ok(known) => known,
             Err(e) => return e,
         };
-        let list: Vec<String> = known.iter().map(|(hash, (table, _))| format!("{hash} (table {table})")).collect();
+        let list: Vec<String> = known.iter().map(|(hash, (owner, _))| format!("{hash} (of {owner})")).collect();
         let list = match list.is_empty() {
             true => "no registered table has one; give the path or URI of a model's directory".to_owned(),
             false => format!("there are {}; or give the path or URI of a model's directory", list.join(", ")),
@@ -190,7 +200,7 @@ impl Finder {
         if let Some((url, store)) = self.session_store(uri) {
             let path = Path::from_url_path(url.path())
                 .map_err(|e| Error::model(format!("{uri:?} is not the URI of a model")).with_source(e))?;
-            return Ok(Location::new(store, path, uri));
+            return Location::new(store, path, uri);
         }
         Location::parse(uri)
     }
