@@ -298,6 +298,24 @@ fn every_pipeline_of_the_repository_is_good() {
 }
 
 #[test]
+fn the_example_of_a_sensor_file_is_what_its_pipeline_reads() {
+    let text = std::fs::read_to_string(root().join("examples/data/pump.csv")).unwrap();
+    assert!(text.len() < 200_000);
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("machine,time_ms,vibration_x,vibration_y,vibration_z"));
+    let mut machines = std::collections::BTreeMap::new();
+    for line in lines {
+        let fields: Vec<&str> = line.split(',').collect();
+        let numbers: Vec<f64> = fields[1..].iter().map(|field| field.parse().unwrap()).collect();
+        let samples = machines.entry(fields[0]).or_insert(0usize);
+        assert_eq!(numbers[0], 20.0 * *samples as f64, "50 samples a second, without a gap");
+        assert!(numbers.len() == 4 && numbers.iter().all(|number| number.is_finite()), "{line}");
+        *samples += 1;
+    }
+    assert_eq!(machines.into_values().collect::<Vec<_>>(), [1500; 4]);
+}
+
+#[test]
 fn the_pipelines_read_what_their_variables_name() {
     let path = root().join("pipelines/hapt.toml");
     let text = std::fs::read_to_string(&path).unwrap();

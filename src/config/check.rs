@@ -214,22 +214,25 @@ impl Check<'_> {
             self.at("stage.window.within", "windows within labels, but the source has no label column", help);
         }
         for (at, (_, stage)) in draft.stages.iter().enumerate() {
-            match stage {
-                Some(StageTable::Features(table)) if table.set == FeatureSetName::Hapt561 => self.hapt561(at, window),
-                Some(StageTable::Features(table)) if table.set == FeatureSetName::Summary => {
-                    self.summary(at, table, window);
+            let Some(StageTable::Features(table)) = stage else { continue };
+            match table.set {
+                FeatureSetName::Summary => self.summary(at, table, window),
+                FeatureSetName::Samples => self.no_choices(at),
+                FeatureSetName::Hapt561 => {
+                    self.no_choices(at);
+                    self.hapt561(at, window);
                 }
-                _ => {}
             }
-            if !matches!(stage, Some(StageTable::Features(table)) if table.set != FeatureSetName::Summary) {
-                continue;
-            }
-            let tree = self.tree;
-            for entry in tree.at(&format!("stage[{at}]")).0.entries() {
-                if !["kind", "set"].contains(&entry.key.as_str()) {
-                    let message = format!("`{}` is given, but the set has no such choice", entry.key);
-                    self.at(&format!("stage[{at}].{}", entry.key), message, "set = \"summary\"");
-                }
+        }
+    }
+
+    /// The features of stage `at` are fixed.
+    fn no_choices(&mut self, at: usize) {
+        let tree = self.tree;
+        for entry in tree.at(&format!("stage[{at}]")).0.entries() {
+            if !["kind", "set"].contains(&entry.key.as_str()) {
+                let message = format!("`{}` is given, but the set has no such choice", entry.key);
+                self.at(&format!("stage[{at}].{}", entry.key), message, "set = \"summary\"");
             }
         }
     }
