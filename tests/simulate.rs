@@ -61,7 +61,9 @@ fn check_layout(directory: &Path, ending: &str) -> [usize; 13] {
         let [experiment, user, activity, first, last] = row[..] else { panic!("{row:?}") };
         let (experiment, first, last) = (experiment as usize, first as usize, last as usize);
         if experiment != current {
-            let lines = |sensor| text(&raw.join(format!("{sensor}_exp{experiment:02}_user{user:02}.txt{ending}"))).lines().count();
+            let lines = |sensor| {
+                text(&raw.join(format!("{sensor}_exp{experiment:02}_user{user:02}.txt{ending}"))).lines().count()
+            };
             (current, samples, free_from) = (experiment, lines("acc"), 0);
             assert_eq!(samples, lines("gyro"));
         }
@@ -241,9 +243,8 @@ fn activities_move_as_people_do() {
 fn activities_can_be_learned_from_simple_statistics_but_not_all_of_them() {
     let windows = all_windows();
     let (known, asked): (Vec<_>, Vec<_>) = windows.iter().partition(|w| w.user <= 4);
-    let distance = |a: &Window, b: &Window| -> f64 {
-        a.statistics.iter().zip(&b.statistics).map(|(a, b)| (a - b).powi(2)).sum()
-    };
+    let distance =
+        |a: &Window, b: &Window| -> f64 { a.statistics.iter().zip(&b.statistics).map(|(a, b)| (a - b).powi(2)).sum() };
     let kind = |activity: Activity| match activity {
         Activity::Walking | Activity::WalkingUpstairs | Activity::WalkingDownstairs => "on foot",
         Activity::Sitting | Activity::Standing => "upright",
