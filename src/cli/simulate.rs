@@ -50,9 +50,9 @@ struct HaptArgs {
 ///
 /// # Errors
 /// Those of [`write_hapt`].
-pub fn run(args: &SimulateArgs) -> Result<()> {
-    let Layout::Hapt(args) = &args.layout;
-    let HaptArgs { users, experiments_per_user, minutes, seed, gzip, force, .. } = *args;
+pub fn run(args: SimulateArgs) -> Result<()> {
+    let Layout::Hapt(args) = args.layout;
+    let HaptArgs { users, experiments_per_user, minutes, seed, gzip, force, .. } = args;
     let spec = SimulateSpec { users, experiments_per_user, minutes, seed: Seed(seed) };
     let written = write_hapt(&args.out, spec, WriteOptions { gzip, force })?;
     let out = args.out.display();

@@ -149,10 +149,16 @@ impl Architecture {
 
     /// What is wrong with it, if anything: a layer without values, or one that does not fit the layer before it.
     pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
+        let mut problems = self.chain_problems();
         if self.encoder.is_empty() || self.decoder.is_empty() {
             problems.push("encoder and decoder need at least one layer each".to_string());
         }
+        problems
+    }
+
+    /// The same, where the decoder may be missing: an encoder alone.
+    pub(crate) fn chain_problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
         let layers: Vec<&Layer> = self.layers().collect();
         for (i, layer) in layers.iter().enumerate() {
             if layer.inputs == 0 || layer.outputs == 0 {

@@ -82,7 +82,7 @@ impl Plan {
     }
 
     /// The gradient of one block over all passes.
-    fn block_gradient(&self, block: Block, passes: &[&MlpPass], gradient: &mut [f32]) {
+    fn block_gradient(&self, block: Block, passes: &[MlpPass], gradient: &mut [f32]) {
         match block {
             Block::Weights { layer, first, rows } => {
                 let inputs = self.places[layer].layer.inputs;
@@ -134,16 +134,6 @@ impl Mlp {
     /// Its layers.
     pub fn architecture(&self) -> &Architecture {
         &self.plan.architecture
-    }
-
-    /// Replaces all parameters. Panics if there are not as many.
-    pub fn set_parameters(&mut self, parameters: &[f32]) {
-        self.parameters.copy_from_slice(parameters);
-        for (i, &block) in self.plan.blocks.iter().enumerate() {
-            let (start, end) = (self.plan.bounds[i], self.plan.bounds[i + 1]);
-            let values = &self.parameters[start[0] + self.plan.values_start(i)..end[0]];
-            self.plan.pack(block, values, &mut self.panels[start[4]..end[4]]);
-        }
     }
 }
 
@@ -206,7 +196,7 @@ impl Network for Mlp {
 
     fn update(
         &mut self,
-        passes: &[&MlpPass],
+        passes: &[MlpPass],
         gradient: &mut [f32],
         [first, second]: [&mut [f32]; 2],
         pool: &Pool,
@@ -225,6 +215,15 @@ impl Network for Mlp {
 
     fn parameters(&self) -> &[f32] {
         &self.parameters
+    }
+
+    fn set_parameters(&mut self, parameters: &[f32]) {
+        self.parameters.copy_from_slice(parameters);
+        for (i, &block) in self.plan.blocks.iter().enumerate() {
+            let (start, end) = (self.plan.bounds[i], self.plan.bounds[i + 1]);
+            let values = &self.parameters[start[0] + self.plan.values_start(i)..end[0]];
+            self.plan.pack(block, values, &mut self.panels[start[4]..end[4]]);
+        }
     }
 }
 

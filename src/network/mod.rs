@@ -45,7 +45,7 @@ pub trait Network: Send + Sync {
     /// `state` are two arrays of the same layout that belong to the rule.
     fn update(
         &mut self,
-        passes: &[&Self::Pass],
+        passes: &[Self::Pass],
         gradient: &mut [f32],
         state: [&mut [f32]; 2],
         pool: &Pool,
@@ -54,6 +54,9 @@ pub trait Network: Send + Sync {
 
     /// All parameters in one array. Between tensors there may be zeros, whose gradient is zero.
     fn parameters(&self) -> &[f32];
+
+    /// Replaces them. Panics if there are not as many.
+    fn set_parameters(&mut self, parameters: &[f32]);
 }
 
 /// Rows on their way through a network.

@@ -29,15 +29,28 @@ pub(super) struct BodySample {
 pub(super) fn perform(subject: &Subject, segments: &[Segment], rng: &mut impl Rng) -> Vec<BodySample> {
     let pose = subject.pose(Posture::Stand, rng);
     let mut body = Body { subject, rng, pose, samples: Vec::new() };
-    for segment in segments {
+    for (i, segment) in segments.iter().enumerate() {
+        let steady = |segment: Option<&Segment>| segment.is_some_and(|s| matches!(s.motion, Motion::Gait(_)));
+        let (before, after) = (i.checked_sub(1).map(|i| &segments[i]), segments.get(i + 1));
         match segment.motion {
             Motion::Hold(posture) => body.hold(posture, segment.samples),
             Motion::Change(to) => body.change(to, segment.samples),
-            Motion::Gait(terrain) => body.gait(terrain, segment.samples),
-            Motion::Gap => body.gap(segment.samples),
+            Motion::Gait(terrain) => body.gait(terrain, run_up(before), segment.samples, run_up(after)),
+            Motion::Gap => {
+                let taken = usize::from(steady(before)) + usize::from(steady(after));
+                body.gap(segment.samples - taken * run_up(Some(segment)));
+            }
         }
     }
     body.samples
+}
+
+/// Samples of a gap that belong to the gait beside it: a second to come into it or out of it.
+fn run_up(gap: Option<&Segment>) -> usize {
+    match gap {
+        Some(Segment { motion: Motion::Gap, samples, .. }) => (samples / 2).min(RATE_HZ as usize),
+        _ => 0,
+    }
 }
 
 struct Body<'a, R> {
@@ -109,13 +122,17 @@ impl<R: Rng> Body<'_, R> {
         self.pose = target;
     }
 
-    /// Walks at a steady pace but for the first and the last step.
-    fn gait(&mut self, terrain: Terrain, samples: usize) {
+    /// Walks at a steady pace, after `before` samples of coming into it and before `after` of coming out of it.
+    fn gait(&mut self, terrain: Terrain, before: usize, samples: usize, after: usize) {
         let gait = self.subject.gait(terrain);
         let pace = around(self.rng, 1.0, 0.03);
-        let seconds = samples as f64 * STEP;
-        let strength = |at: f64| (seconds * at.min(1.0 - at) / 0.4).min(1.0);
-        self.walk(gait, pace, samples, strength, |_| gait.turn);
+        let all = before + samples + after;
+        let strength = |at: f64| {
+            let at = at * all as f64;
+            let share = |passed: f64, of: usize| if of == 0 { 1.0 } else { (passed / of as f64).min(1.0) };
+            share(at, before).min(share(all as f64 - at, after))
+        };
+        self.walk(gait, pace, all, strength, |at| gait.turn * strength(at));
     }
 
     /// A few slow steps and a turn: between two labelled intervals.
@@ -141,10 +158,8 @@ impl<R: Rng> Body<'_, R> {
         strength: impl Fn(f64) -> f64,
         turn: impl Fn(f64) -> f64,
     ) {
-        let lean = Pose {
-            pitch: around(self.rng, gait.lean.pitch, 0.02),
-            roll: around(self.rng, gait.lean.roll, 0.015),
-        };
+        let lean =
+            Pose { pitch: around(self.rng, gait.lean.pitch, 0.02), roll: around(self.rng, gait.lean.roll, 0.015) };
         let mut rhythm = Rhythm::new(gait, pace, self.rng);
         let mut wander = [Smooth::new(0.4, 0.02), Smooth::new(0.4, 0.02), Smooth::new(0.5, 0.12)];
         let mut shake = [(); 3].map(|()| Smooth::new(0.02, 0.03));

@@ -87,7 +87,7 @@ fn duration(motion: Motion, scale: f64, rng: &mut impl Rng) -> usize {
         Motion::Gait(Terrain::Level) => (965.0, 80.0, scale),
         Motion::Gait(Terrain::Up) => (620.0, 45.0, scale),
         Motion::Gait(Terrain::Down) => (580.0, 55.0, scale),
-        Motion::Gap => (250.0, 60.0, scale.max(0.3)),
+        Motion::Gap => (250.0, 60.0, scale.max(0.5)),
     };
     (around(rng, mean, deviation) * scale).round().max(1.0) as usize
 }

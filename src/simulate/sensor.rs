@@ -35,7 +35,11 @@ pub(super) fn read(body: &[BodySample], wear: &Wear, rng: &mut impl Rng) -> (Rea
         angular_velocity.push(std::array::from_fn(|axis| {
             drift[axis] += DRIFT / RATE_HZ.sqrt() * normal(rng);
             let offset = wear.gyroscope_offset[axis] + drift[axis];
-            quantised(spin[axis] + offset + ANGULAR_VELOCITY_NOISE[axis] * normal(rng), ANGULAR_VELOCITY_QUANTUM, RANGE.1)
+            quantised(
+                spin[axis] + offset + ANGULAR_VELOCITY_NOISE[axis] * normal(rng),
+                ANGULAR_VELOCITY_QUANTUM,
+                RANGE.1,
+            )
         }));
     }
     (acceleration, angular_velocity)
@@ -93,12 +97,7 @@ mod tests {
 
     #[test]
     fn a_phone_at_rest_reads_one_g_whatever_way_it_is_worn() {
-        let wear = Wear {
-            around: 0.7,
-            tilt: [0.05, -0.1],
-            gyroscope_offset: [0.0; 3],
-            accelerometer_offset: [0.0; 3],
-        };
+        let wear = Wear { around: 0.7, tilt: [0.05, -0.1], gyroscope_offset: [0.0; 3], accelerometer_offset: [0.0; 3] };
         let still = BodySample { pose: Pose { pitch: 0.3, roll: 0.1 }, turning: 0.0, acceleration: [0.0; 3] };
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
         let (force, spin) = read(&[still; 2000], &wear, &mut rng);
@@ -111,8 +110,7 @@ mod tests {
     #[test]
     fn gravity_turns_as_the_gyroscope_says() {
         // In a turning frame a fixed direction g changes by g x omega.
-        let wear =
-            Wear { around: 0.7, tilt: [0.05, -0.1], gyroscope_offset: [0.0; 3], accelerometer_offset: [0.0; 3] };
+        let wear = Wear { around: 0.7, tilt: [0.05, -0.1], gyroscope_offset: [0.0; 3], accelerometer_offset: [0.0; 3] };
         let body: Vec<_> = (0..50)
             .map(|i| {
                 let t = i as f64 / RATE_HZ;

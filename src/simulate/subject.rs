@@ -163,18 +163,18 @@ impl Gait {
     fn upstairs(&self, rng: &mut impl Rng) -> Self {
         let mut gait = self.clone();
         gait.cadence *= around(rng, 0.85, 0.03);
-        gait.asymmetry += around(rng, 0.12, 0.04);
+        gait.asymmetry += around(rng, 0.17, 0.04);
         gait.up[0].amplitude *= around(rng, 1.05, 0.1);
-        gait.up[1].amplitude *= around(rng, 1.25, 0.2);
+        gait.up[1].amplitude *= around(rng, 1.4, 0.15);
         gait.up[1].phase += 1.3;
         gait.forward[0].amplitude *= around(rng, 0.8, 0.1);
         gait.forward[0].phase += 0.8;
-        gait.impact *= around(rng, 0.8, 0.15);
-        gait.pitch.amplitude *= around(rng, 1.5, 0.25);
-        gait.roll.amplitude *= around(rng, 1.15, 0.15);
+        gait.impact *= around(rng, 0.65, 0.1);
+        gait.pitch.amplitude *= around(rng, 1.8, 0.2);
+        gait.roll.amplitude *= around(rng, 1.2, 0.12);
         gait.yaw[0].amplitude *= around(rng, 0.9, 0.1);
         gait.turn = around(rng, 0.38, 0.07);
-        gait.lean.pitch -= around(rng, 0.13, 0.04);
+        gait.lean.pitch -= around(rng, 0.16, 0.03);
         gait
     }
 

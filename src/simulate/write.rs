@@ -239,8 +239,7 @@ fn write_readings(out: &mut impl Write, readings: &[[f64; 3]], decimals: usize) 
 mod tests {
     use super::*;
 
-    const SHORT: SimulateSpec =
-        SimulateSpec { users: 2, experiments_per_user: 1, minutes: 1.0, seed: crate::Seed(3) };
+    const SHORT: SimulateSpec = SimulateSpec { users: 2, experiments_per_user: 1, minutes: 1.0, seed: crate::Seed(3) };
 
     #[test]
     fn recordings_that_are_not_simulated_are_never_replaced() {
@@ -262,7 +261,8 @@ mod tests {
         let error = write_hapt(directory.path(), SHORT, options).unwrap_err();
         assert!(error.to_string().contains("--force"), "{error}");
         write_hapt(directory.path(), SHORT, WriteOptions { gzip: false, force: true }).unwrap();
-        let names: Vec<_> = fs::read_dir(directory.path().join("RawData")).unwrap().map(|e| e.unwrap().path()).collect();
+        let names: Vec<_> =
+            fs::read_dir(directory.path().join("RawData")).unwrap().map(|e| e.unwrap().path()).collect();
         assert!(names.iter().all(|n| n.extension().unwrap() == "txt"), "{names:?}");
         assert_eq!(names.len(), 2 * 2 + 1);
     }
