@@ -403,7 +403,7 @@ async fn csv_recordings_are_told_apart_by_keys() {
     let rows = opened.sql("SELECT * FROM t").await.unwrap();
     assert_eq!(texts(&rows, "device"), ["a", "a", "b", "b"].map(|d| Some(d.to_string())));
     assert_eq!(i64s(&rows, "start"), [0, 3, 0, 3]);
-    assert_eq!(vectors(&rows, "features").unwrap().0[..6], [0.5, 0.0, 1.5, -1.0, 2.5, -2.0]);
+    assert_eq!(vectors(&rows, "features").unwrap().0[..6], [0.5, 1.5, 2.5, 0.0, -1.0, -2.0]);
     let rows = all(&spec, &windows(3, 1, Within::Recordings)).await.unwrap();
     assert_eq!((rows.num_rows(), rows["activity"].null_count()), (16, 8));
 }
