@@ -492,10 +492,10 @@ unsafe fn step<V: Lanes, const R: usize, const C: usize, const DOT: bool>(
         }
         for i in 0..C {
             let center = V::load(centroids.add(i * stride + j));
-            for r in 0..R {
-                let other = if DOT { center } else { x[r].sub(center) };
-                let one = if DOT { x[r] } else { other };
-                sums[r][i] = one.mul_add(other, sums[r][i]);
+            for (sums, &x) in sums.iter_mut().zip(&x) {
+                let other = if DOT { center } else { x.sub(center) };
+                let one = if DOT { x } else { other };
+                sums[i] = one.mul_add(other, sums[i]);
             }
         }
     }

@@ -1,0 +1,49 @@
+//! Lloyd, mini-batch and assignment of synthetic blobs: rows x dim, k clusters, two threads.
+
+use dacpipe::Seed;
+use dacpipe::event::Control;
+use dacpipe::kernel::distance::Centroids;
+use dacpipe::kernel::{Dense, Pool};
+use dacpipe::kmeans::{KMeansSpec, Method, fit, fit_from};
+use divan::Bencher;
+use rand::Rng;
+
+const SHAPES: [(usize, usize, usize); 3] = [(1_000_000, 10, 10), (1_000_000, 10, 100), (60_000, 784, 10)];
+
+fn main() {
+    divan::main();
+}
+
+/// Uniform noise about `k` centers.
+fn blobs((rows, dim, k): (usize, usize, usize)) -> Vec<f32> {
+    let mut rng = Seed(1).stream("bench", 0);
+    let centers: Vec<f32> = (0..k * dim).map(|_| rng.random_range(-2.0..2.0)).collect();
+    let cluster = |row: usize| row * 7919 % k;
+    (0..rows * dim).map(|i| centers[cluster(i / dim) * dim + i % dim] + rng.random_range(-1.5f32..1.5)).collect()
+}
+
+#[divan::bench(args = SHAPES, sample_count = 5)]
+fn lloyd_ten_iterations(bencher: Bencher, shape: (usize, usize, usize)) {
+    let (rows, pool) = (blobs(shape), Pool::new(2));
+    let spec = KMeansSpec { max_iterations: 10, tolerance: 0.0, ..KMeansSpec::new(shape.2) };
+    let seeds = rows[..shape.1 * shape.2].to_vec();
+    let data = Dense::new(&rows, shape.1);
+    bencher.bench_local(|| fit_from(&data, &spec, seeds.clone(), &pool, &Control::default()));
+}
+
+#[divan::bench(args = SHAPES, sample_count = 5)]
+fn mini_batches(bencher: Bencher, shape: (usize, usize, usize)) {
+    let (rows, pool) = (blobs(shape), Pool::new(2));
+    let method = Method::MiniBatch { batch_size: 4096 };
+    let spec = KMeansSpec { starts: 1, method, ..KMeansSpec::new(shape.2) };
+    let data = Dense::new(&rows, shape.1);
+    bencher.bench_local(|| fit(&data, &spec, Seed(0), &pool, &Control::default()));
+}
+
+#[divan::bench(args = SHAPES, sample_count = 10)]
+fn assign_on_one_thread(bencher: Bencher, shape: (usize, usize, usize)) {
+    let rows = blobs(shape);
+    let centers = Centroids::new(&rows[..shape.1 * shape.2], shape.1);
+    let (mut labels, mut squared) = (vec![0; shape.0], vec![0.0; shape.0]);
+    bencher.bench_local(|| centers.nearest(&rows, &mut labels, &mut squared));
+}
