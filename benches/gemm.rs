@@ -1,0 +1,58 @@
+//! The matrix product in the shapes that training meets, on one thread.
+//!
+//! `cargo bench --bench gemm`. The item rate is flops a second: two for each multiply-add that the shapes ask for;
+//! what is computed in the padding of panels does not count.
+
+use dacpipe::kernel::aligned::Aligned;
+use dacpipe::kernel::gemm::{Left, Panels, Right, Start, gemm};
+use divan::counter::ItemsCount;
+use divan::{Bencher, black_box};
+
+/// Inputs and outputs of layers, wide and narrow; the last is large enough to be near the machine's peak.
+const LAYERS: [(usize, usize); 8] =
+    [(561, 256), (256, 128), (128, 64), (64, 32), (32, 16), (16, 12), (784, 512), (1024, 1024)];
+const ROWS: usize = 256;
+
+fn main() {
+    divan::main();
+}
+
+fn filled(len: usize) -> Aligned {
+    let mut values = Aligned::zeros(len);
+    values.iter_mut().enumerate().for_each(|(i, v)| *v = (i % 97) as f32 / 97.0 - 0.5);
+    values
+}
+
+fn flops(inputs: usize, outputs: usize) -> ItemsCount {
+    ItemsCount::new(2 * ROWS * inputs * outputs)
+}
+
+/// Outputs of a layer from its inputs and packed weights.
+#[divan::bench(args = LAYERS)]
+fn forward(bencher: Bencher, (inputs, outputs): (usize, usize)) {
+    let (x, mut y) = (filled(ROWS * inputs), filled(ROWS * outputs));
+    let weights = Panels::from_transposed(&filled(inputs * outputs), inputs, outputs);
+    bencher.counter(flops(inputs, outputs)).bench_local(|| {
+        gemm(ROWS, Left::rows(black_box(&x), inputs), weights.right(), Start::Zero, &mut y, outputs);
+    });
+}
+
+/// Gradient at a layer's inputs from that at its outputs and the weights as they lie.
+#[divan::bench(args = LAYERS)]
+fn input_gradient(bencher: Bencher, (inputs, outputs): (usize, usize)) {
+    let (d, weights, mut below) = (filled(ROWS * outputs), filled(inputs * outputs), filled(ROWS * inputs));
+    bencher.counter(flops(inputs, outputs)).bench_local(|| {
+        let right = Right::rows(&weights, inputs, outputs, inputs);
+        gemm(ROWS, Left::rows(black_box(&d), outputs), right, Start::Zero, &mut below, inputs);
+    });
+}
+
+/// Gradient of a layer's weights from that at its outputs and its inputs.
+#[divan::bench(args = LAYERS)]
+fn weight_gradient(bencher: Bencher, (inputs, outputs): (usize, usize)) {
+    let (d, x, mut gradient) = (filled(ROWS * outputs), filled(ROWS * inputs), filled(inputs * outputs));
+    bencher.counter(flops(inputs, outputs)).bench_local(|| {
+        let right = Right::rows(&x, inputs, ROWS, inputs);
+        gemm(outputs, Left::transposed(black_box(&d), outputs), right, Start::Zero, &mut gradient, inputs);
+    });
+}
