@@ -357,7 +357,10 @@ impl PartitionStream for Scan {
 impl Scan {
     async fn run(&self, rows: usize, out: &Sender<DfResult<RecordBatch>>) -> Result<()> {
         let mut left = self.limit.unwrap_or(usize::MAX);
-        for file in self.table.files.iter().take_while(|_| left > 0) {
+        for file in self.table.files.iter() {
+            if left == 0 {
+                break;
+            }
             let mut stream = match self.open(file, rows).await {
                 Ok(stream) => stream,
                 Err(e) => {
