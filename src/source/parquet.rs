@@ -30,6 +30,7 @@ use futures::TryStreamExt;
 use parquet::arrow::arrow_reader::{
     ArrowPredicate, ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, RowFilter,
 };
+use parquet::arrow::async_reader::ParquetRecordBatchStream;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
 use parquet::errors::ParquetError;
 use tokio::sync::mpsc::Sender;
@@ -342,48 +343,67 @@ impl PartitionStream for Scan {
         let mut builder = RecordBatchReceiverStream::builder(self.schema.clone(), 2);
         let out = builder.tx();
         let scan = self.clone();
-        builder.spawn(async move { Ok(scan.run(rows, out).await?) });
+        builder.spawn(async move {
+            // By the channel and not as the task's result, so that it does not overtake the rows before it.
+            if let Err(e) = scan.run(rows, &out).await {
+                out.send(Err(e.into())).await.ok();
+            }
+            Ok(())
+        });
         builder.build()
     }
 }
 
 impl Scan {
-    async fn run(&self, rows: usize, out: Sender<DfResult<RecordBatch>>) -> Result<()> {
+    async fn run(&self, rows: usize, out: &Sender<DfResult<RecordBatch>>) -> Result<()> {
+        let mut left = self.limit.unwrap_or(usize::MAX);
         for file in self.table.files.iter() {
-            match self.read(file, rows, &out).await {
-                Ok(true) => {}
-                Ok(false) => return Ok(()),
-                Err(e) => self.table.rejects.reject_file(file.name(), e)?,
+            if left == 0 {
+                break;
+            }
+            let mut stream = match self.open(file, rows).await {
+                Ok(stream) => stream,
+                Err(e) => {
+                    self.table.rejects.reject_file(file.name(), e)?;
+                    continue;
+                }
+            };
+            while left > 0 {
+                let stored = match stream.try_next().await {
+                    Ok(Some(stored)) => stored,
+                    Ok(None) => break,
+                    Err(e) => {
+                        self.table.rejects.reject_file(file.name(), unreadable(file.name(), e))?;
+                        break;
+                    }
+                };
+                let batch = self.convert(file.name(), &stored)?;
+                left = left.saturating_sub(batch.num_rows());
+                if batch.num_rows() > 0 && out.send(Ok(batch)).await.is_err() {
+                    return Ok(());
+                }
             }
         }
         Ok(())
     }
 
-    /// Sends the rows of `file`; false once nobody wants more.
-    async fn read(&self, file: &DataFile, rows: usize, out: &Sender<DfResult<RecordBatch>>) -> Result<bool> {
+    /// The rows of `file` that pass the filter, as they are stored, with the columns that are needed.
+    async fn open(&self, file: &DataFile, rows: usize) -> Result<ParquetRecordBatchStream<ObjectReader>> {
         let spec = &self.table.spec;
         let open = ParquetFile::open(file, spec).await?;
         self.check_types(&open)?;
-        let all = plain_names(spec).chain(spec.features.columns());
         let judged = self.table.rejects.leaves_out();
-        let needed = all.filter(|c| {
-            let features = spec.features.columns().contains(c) && self.schema.index_of(FEATURES).is_ok();
-            let key = spec.keys.contains(c) || spec.features.columns().contains(c);
-            features || self.schema.index_of(c).is_ok() || (judged && key)
+        let needed = plain_names(spec).chain(spec.features.columns()).filter(|c| {
+            let feature = spec.features.columns().contains(c);
+            let asked = if feature { FEATURES } else { c.as_str() };
+            self.schema.index_of(asked).is_ok() || (judged && (feature || spec.keys.contains(c)))
         });
         let mut builder = open.builder().with_projection(open.mask(needed)).with_batch_size(rows);
         if let Some(filter) = &self.filter {
             let mask = open.mask(filter.schema.fields().iter().map(|f| f.name()));
             builder = builder.with_row_filter(RowFilter::new(vec![filter.of(mask)]));
         }
-        let mut stream = builder.build().map_err(|e| unreadable(&open.name, e))?;
-        while let Some(batch) = stream.try_next().await.map_err(|e| unreadable(&open.name, e))? {
-            let batch = self.convert(&open.name, &batch)?;
-            if batch.num_rows() > 0 && out.send(Ok(batch)).await.is_err() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        builder.build().map_err(|e| unreadable(&open.name, e))
     }
 
     /// Every file has the types of the first.

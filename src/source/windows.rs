@@ -116,7 +116,7 @@ impl TableProvider for WindowTable {
         };
         let columns = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let schema = Arc::new(self.schema.project(&columns)?);
-        let scan = Scan { table: self.clone(), columns, schema: schema.clone(), wanted, limited: limit.is_some() };
+        let scan = Scan { table: self.clone(), columns, schema: schema.clone(), wanted, limit };
         Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(scan)], None, None, false, limit)?))
     }
 }
@@ -128,7 +128,7 @@ struct Scan {
     columns: Vec<usize>,
     schema: SchemaRef,
     wanted: Wanted,
-    limited: bool,
+    limit: Option<usize>,
 }
 
 impl PartitionStream for Scan {
@@ -147,20 +147,22 @@ impl PartitionStream for Scan {
             extracts: wants_features || table.rejects.leaves_out(),
         });
         // A scan that will stop early should not have read ahead.
-        let ahead = if self.limited { 1 } else { table.threads };
+        let ahead = if self.limit.is_some() { 1 } else { table.threads };
         let wanted = self.wanted.clone();
         let mut builder = RecordBatchReceiverStream::builder(self.schema.clone(), 2);
         let out = builder.tx();
-        builder.spawn(read_in_order(job, wanted, ahead, out));
+        builder.spawn(read_in_order(job, wanted, ahead, self.limit.unwrap_or(usize::MAX), out));
         builder.build()
     }
 }
 
-/// Reads up to `ahead` recordings at a time and sends their batches in the order of the recordings.
+/// Reads up to `ahead` recordings at a time and sends their batches in the order of the recordings, until there are
+/// `limit` rows.
 async fn read_in_order(
     job: Arc<Job>,
     wanted: Wanted,
     ahead: usize,
+    limit: usize,
     out: mpsc::Sender<DfResult<RecordBatch>>,
 ) -> DfResult<()> {
     let (loads_in, mut loads) = mpsc::channel::<Result<Load>>(1);
@@ -173,7 +175,7 @@ async fn read_in_order(
         }
     });
     let mut running: VecDeque<SendableRecordBatchStream> = VecDeque::new();
-    let mut more = true;
+    let (mut more, mut left) = (true, limit);
     while more || !running.is_empty() {
         tokio::select! {
             load = loads.recv(), if more && running.len() < ahead => match load {
@@ -183,7 +185,8 @@ async fn read_in_order(
             batch = async { running.front_mut()?.next().await }, if !running.is_empty() => match batch {
                 None => drop(running.pop_front()),
                 Some(batch) => {
-                    if out.send(batch).await.is_err() {
+                    left = left.saturating_sub(batch.as_ref().map_or(0, RecordBatch::num_rows));
+                    if out.send(batch).await.is_err() || left == 0 {
                         return Ok(());
                     }
                 }
@@ -209,9 +212,13 @@ impl Job {
         let mut builder = RecordBatchReceiverStream::builder(self.schema.clone(), 1);
         let out = builder.tx();
         builder.spawn_blocking(move || {
-            let recordings = load?()?;
             let mut send = |batch| out.blocking_send(Ok(batch)).is_ok();
-            Ok(self.run(&recordings, &mut send)?)
+            let done = load.and_then(|load| self.run(&load()?, &mut send));
+            // By the channel and not as the task's result, so that it does not overtake the rows before it.
+            if let Err(e) = done {
+                out.blocking_send(Err(e.into())).ok();
+            }
+            Ok(())
         });
         builder.build()
     }

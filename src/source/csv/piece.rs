@@ -7,7 +7,7 @@ use datafusion::common::ScalarValue;
 use crate::source::recording::{Interval, Recording, hold};
 
 /// Steps up to this many sample periods are no gap.
-const GAP: f64 = 1.5;
+pub(super) const GAP: f64 = 1.5;
 /// How far the mean step of a recording may be from the sample period, as a part of it.
 const RATE_TOLERANCE: f64 = 0.1;
 /// Fewer samples than this say nothing of a rate.

@@ -1,6 +1,7 @@
 //! The sampling rate that a time column shows.
 
 use super::TimeUnit;
+use super::piece::GAP;
 use super::scan::OpenFile;
 use crate::error::{Error, Result};
 
@@ -10,7 +11,7 @@ const LINES: usize = 4096;
 /// makes steps jump by one.
 const TOLERANCE: f64 = 0.1;
 const ROUNDED_TOLERANCE: f64 = 0.25;
-/// The part of the steps that may be further away (gaps, lines that are bad).
+/// The part of the steps that may be further away, gaps not counted.
 const IRREGULAR: f64 = 0.1;
 
 /// The samples a second of `file`: what `given` says, if its times agree; else what its times say.
@@ -38,10 +39,11 @@ pub(super) fn settle(file: &mut OpenFile, unit: TimeUnit, given: Option<f64>) ->
     };
     let tolerance =
         if rounded { (TOLERANCE * median).max(1f64.min(ROUNDED_TOLERANCE * median)) } else { TOLERANCE * median };
+    let steps: Vec<f64> = steps.into_iter().filter(|&step| step > 0.0 && step <= GAP * median).collect();
     let regular: Vec<f64> = steps.iter().copied().filter(|step| (step - median).abs() <= tolerance).collect();
     let second = unit.per_second();
     if let Some(given) = given {
-        if (second / given - median).abs() > tolerance.max(0.0) {
+        if (second / given - median).abs() > tolerance {
             let rate = second / median;
             return Err(Error::input(format!(
                 "{name}: rate_hz is {given}, but the time column steps by {median} {}, which is {rate} samples a second; \
@@ -51,9 +53,8 @@ pub(super) fn settle(file: &mut OpenFile, unit: TimeUnit, given: Option<f64>) ->
         }
         return Ok(given);
     }
-    let irregular = 1.0 - regular.len() as f64 / steps.len() as f64;
-    if median <= 0.0 || irregular > IRREGULAR {
-        let (least, most) = (steps[0], steps[steps.len() - 1]);
+    if regular.is_empty() || regular.len() as f64 / (steps.len() as f64) < 1.0 - IRREGULAR {
+        let (least, most) = (steps.first().unwrap_or(&median), steps.last().unwrap_or(&median));
         return Err(Error::input(format!(
             "{name}: the time column steps by {least} to {most} {}, {median} as the median, expected nine in ten within \
              a tenth of it; resample the recordings evenly, or say with rate_hz what to take their rate for",
