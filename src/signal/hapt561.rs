@@ -44,7 +44,7 @@
 use super::filter::{LowPass, median};
 use super::spectrum::{Spectrum, SpectrumScratch, band_energy, centre};
 use super::statistics::{
-    AR_ORDER, BurgScratch, Description, LevelEntropy, angle, burg, correlations, describe, interquartile_range, lane,
+    AR_ORDER, BurgScratch, Description, LevelEntropy, Quartiles, angle, burg, correlations, describe,
     skewness_and_kurtosis,
 };
 use crate::error::{Error, Result};
@@ -164,7 +164,7 @@ impl Signals {
 /// The buffers of one thread.
 #[derive(Debug, Clone)]
 pub struct Scratch {
-    column: Vec<f64>,
+    quartiles: Quartiles,
     burg: BurgScratch<4>,
     entropy: LevelEntropy,
     fft: SpectrumScratch,
@@ -189,7 +189,7 @@ impl Hapt561 {
     /// Buffers for one thread.
     pub fn scratch(&self) -> Scratch {
         Scratch {
-            column: Vec::with_capacity(WINDOW),
+            quartiles: Quartiles::new(WINDOW),
             burg: BurgScratch::new(WINDOW),
             entropy: LevelEntropy::new(WINDOW),
             fft: self.spectrum.scratch(),
@@ -267,7 +267,7 @@ impl Hapt561 {
         self.spectrum.amplitudes(window, &mut s.spectrum, &mut s.fft);
         let spectrum = &s.spectrum[..];
         let d = describe(spectrum);
-        let (range, entropy) = ranges_and_entropies(spectrum, scale, &mut s.column, &mut s.entropy);
+        let (range, entropy) = ranges_and_entropies(spectrum, &d, scale, &mut s.quartiles, &mut s.entropy);
         let shape = Shape::of(spectrum, &d);
         let mut to = Writer::new(axes);
         to.statistics(&d, &range, &entropy, 0..3);
@@ -285,7 +285,8 @@ impl Hapt561 {
         self.spectrum.amplitudes(window, &mut s.magnitude, &mut s.fft);
         let spectrum = &s.magnitude[..];
         let d = describe(spectrum);
-        let (range, entropy) = ranges_and_entropies(spectrum, entropy_scale(GYRO_JERK), &mut s.column, &mut s.entropy);
+        let (range, entropy) =
+            ranges_and_entropies(spectrum, &d, entropy_scale(GYRO_JERK), &mut s.quartiles, &mut s.entropy);
         let mut to = Writer::new(out);
         to.statistics(&d, &range, &entropy, 0..1);
         to.shape(&Shape::of(spectrum, &d), 0..1);
@@ -317,7 +318,7 @@ fn derivative(x: &[Row]) -> Vec<Row> {
 /// Writes the features in time of the axes (40) and of the magnitude (13), and gives the means.
 fn time_features(window: &[Row], scale: f64, s: &mut Scratch, axes: &mut [f32], magnitude: &mut [f32]) -> Row {
     let d = describe(window);
-    let (range, entropy) = ranges_and_entropies(window, scale, &mut s.column, &mut s.entropy);
+    let (range, entropy) = ranges_and_entropies(window, &d, scale, &mut s.quartiles, &mut s.entropy);
     let autoregression = burg(window, &mut s.burg);
     let mut to = Writer::new(axes);
     to.statistics(&d, &range, &entropy, 0..3);
@@ -335,14 +336,12 @@ fn time_features(window: &[Row], scale: f64, s: &mut Scratch, axes: &mut [f32], 
 
 fn ranges_and_entropies<const L: usize>(
     x: &[[f64; L]],
+    d: &Description<L>,
     scale: f64,
-    column: &mut Vec<f64>,
+    quartiles: &mut Quartiles,
     levels: &mut LevelEntropy,
 ) -> ([f64; L], [f64; L]) {
-    let range = std::array::from_fn(|l| {
-        lane(x, l, column);
-        interquartile_range(column)
-    });
+    let range = std::array::from_fn(|l| quartiles.range(x, l, d.min[l], d.max[l]));
     (range, std::array::from_fn(|l| levels.of(x, l, scale)))
 }
 

@@ -95,53 +95,86 @@ pub fn skewness_and_kurtosis<const L: usize>(x: &[[f64; L]], mean: &[f64; L]) ->
     (skewness, kurtosis)
 }
 
-/// Copies lane `lane` of a window into `out`.
-pub fn lane<const L: usize>(x: &[[f64; L]], lane: usize, out: &mut Vec<f64>) {
-    out.clear();
-    out.extend(x.iter().map(|row| row[lane]));
-}
+/// Buckets of [`Quartiles`].
+const BUCKETS: usize = 128;
 
-/// The distance between the first and the third quartile. Reorders `x`; expected time `O(n)`, by selection.
+/// The buffers of the interquartile range, kept between windows.
 ///
-/// The quantile `p` of `n` values is the sorted value at position `p n - 1/2`, counted from 0 and interpolated between
-/// neighbours (definition 5 of Hyndman and Fan, 1996; MATLAB's `prctile`).
-///
-/// ```
-/// use dacpipe::signal::statistics::interquartile_range;
-/// assert_eq!(interquartile_range(&mut [7.0, 1.0, 5.0, 3.0]), 4.0);
-/// ```
-pub fn interquartile_range(x: &mut [f64]) -> f64 {
-    let n = x.len();
-    if n < 2 {
-        return 0.0;
-    }
-    let (upper, upper_weight) = quantile_position(n, 0.75);
-    let (lower, lower_weight) = quantile_position(n, 0.25);
-    let (left, at_upper, right) = x.select_nth_unstable_by(upper, f64::total_cmp);
-    let third = interpolate(*at_upper, right, upper_weight);
-    // Everything left of the third quartile is smaller than it, so the first needs only that part.
-    let at_upper = *at_upper;
-    let (_, at_lower, middle) = left.select_nth_unstable_by(lower, f64::total_cmp);
-    let first = if middle.is_empty() {
-        *at_lower + lower_weight * (at_upper - *at_lower)
-    } else {
-        interpolate(*at_lower, middle, lower_weight)
-    };
-    third - first
+/// Sorting is not needed: values are counted into equal buckets between the extremes, and only the buckets that hold
+/// the quartiles are looked into. That is `O(n)` for windows whose values spread, and falls back on selection inside a
+/// bucket for those that do not.
+#[derive(Debug, Clone, Default)]
+pub struct Quartiles {
+    buckets: Vec<u8>,
+    found: Vec<f64>,
 }
 
-/// The index below quantile `p` of `n` sorted values, and the weight of the value after it.
-fn quantile_position(n: usize, p: f64) -> (usize, f64) {
-    let position = (p * n as f64 - 0.5).clamp(0.0, (n - 1) as f64);
-    (position as usize, position.fract())
+impl Quartiles {
+    /// For windows of `length` samples (others work, and longer ones allocate once).
+    pub fn new(length: usize) -> Self {
+        Self { buckets: Vec::with_capacity(length), found: Vec::with_capacity(length) }
+    }
+
+    /// The distance between the first and the third quartile of lane `lane` of `x`, whose extremes are `min` and
+    /// `max`.
+    ///
+    /// The quantile `p` of `n` values is the sorted value at position `p n - 1/2`, counted from 0 and interpolated
+    /// between neighbours (definition 5 of Hyndman and Fan, 1996; MATLAB's `prctile`).
+    ///
+    /// ```
+    /// use dacpipe::signal::statistics::Quartiles;
+    /// assert_eq!(Quartiles::new(4).range(&[[7.0], [1.0], [5.0], [3.0]], 0, 1.0, 7.0), 4.0);
+    /// ```
+    pub fn range<const L: usize>(&mut self, x: &[[f64; L]], lane: usize, min: f64, max: f64) -> f64 {
+        let scale = (BUCKETS - 1) as f64 / (max - min);
+        if !scale.is_finite() {
+            // All the same, or so close together that their difference has no inverse.
+            return 0.0;
+        }
+        let mut counts = [0u32; BUCKETS];
+        self.buckets.clear();
+        // Multiplying and truncating keep the order, so that buckets are in the order of the values.
+        self.buckets.extend(x.iter().map(|row| {
+            let bucket = ((row[lane] - min) * scale) as u8 & (BUCKETS - 1) as u8;
+            counts[bucket as usize] += 1;
+            bucket
+        }));
+        self.quantile(x, lane, &counts, 0.75) - self.quantile(x, lane, &counts, 0.25)
+    }
+
+    fn quantile<const L: usize>(&mut self, x: &[[f64; L]], lane: usize, counts: &[u32; BUCKETS], p: f64) -> f64 {
+        let n = x.len();
+        let position = (p * n as f64 - 0.5).clamp(0.0, (n - 1) as f64);
+        let (rank, weight) = (position as usize, position.fract());
+        let (first, before) = bucket_of(counts, rank, 0, 0);
+        let (last, _) = bucket_of(counts, (rank + 1).min(n - 1), first, before);
+        if self.found.len() <= n {
+            self.found.resize(n + 1, 0.0);
+        }
+        let mut count = 0;
+        for (row, bucket) in x.iter().zip(&self.buckets) {
+            // Written always and kept sometimes: cheaper than a branch that is hard to foresee.
+            self.found[count] = row[lane];
+            count += usize::from((first..=last).contains(&usize::from(*bucket)));
+        }
+        let found = &mut self.found[..count];
+        let (_, value, larger) = found.select_nth_unstable_by(rank - before, f64::total_cmp);
+        if weight == 0.0 || larger.is_empty() {
+            return *value;
+        }
+        let next = larger.iter().fold(f64::INFINITY, |m, v| if *v < m { *v } else { m });
+        *value + weight * (next - *value)
+    }
 }
 
-fn interpolate(value: f64, larger: &[f64], weight: f64) -> f64 {
-    if weight == 0.0 || larger.is_empty() {
-        return value;
+/// The bucket that holds the value of `rank`, and how many values lie in the buckets before it; the search starts at
+/// `bucket`, before which there are `before` values.
+fn bucket_of(counts: &[u32; BUCKETS], rank: usize, mut bucket: usize, mut before: usize) -> (usize, usize) {
+    while bucket + 1 < BUCKETS && before + counts[bucket] as usize <= rank {
+        before += counts[bucket] as usize;
+        bucket += 1;
     }
-    let next = larger.iter().fold(f64::INFINITY, |m, v| if *v < m { *v } else { m });
-    value + weight * (next - value)
+    (bucket, before)
 }
 
 /// The entropy, in bits, of values sorted into 256 levels of \[0, 1\]: level `round(255 x)`, values outside going to
@@ -153,12 +186,13 @@ fn interpolate(value: f64, larger: &[f64], weight: f64) -> f64 {
 pub struct LevelEntropy {
     counts: [u32; 256],
     bits: Vec<f64>,
+    levels: Vec<u8>,
 }
 
 impl LevelEntropy {
     /// For windows of `length` samples (others work, and longer ones make the table longer).
     pub fn new(length: usize) -> Self {
-        let mut new = Self { counts: [0; 256], bits: vec![0.0] };
+        let mut new = Self { counts: [0; 256], bits: vec![0.0], levels: Vec::with_capacity(length) };
         new.reach(length);
         new
     }
@@ -177,14 +211,15 @@ impl LevelEntropy {
     /// ```
     pub fn of<const L: usize>(&mut self, x: &[[f64; L]], lane: usize, scale: f64) -> f64 {
         self.reach(x.len());
+        self.levels.clear();
         // A cast to u8 saturates, which is the clipping wanted.
-        let level = |row: &[f64; L]| (row[lane] * scale * 255.0 + 0.5) as u8 as usize;
-        for row in x {
-            self.counts[level(row)] += 1;
+        self.levels.extend(x.iter().map(|row| (row[lane] * scale * 255.0 + 0.5) as u8));
+        for level in &self.levels {
+            self.counts[usize::from(*level)] += 1;
         }
         let mut sum = 0.0;
-        for row in x {
-            let count = &mut self.counts[level(row)];
+        for level in &self.levels {
+            let count = &mut self.counts[usize::from(*level)];
             sum += self.bits[*count as usize];
             *count = 0;
         }
@@ -294,22 +329,27 @@ fn products<const L: usize>(f: &[[f64; L]], b: &[[f64; L]]) -> ([f64; L], [f64; 
 /// ones one sample late.
 fn lattice_step<const L: usize>(f: &mut [[f64; L]], b: &mut [[f64; L]], k: &[f64; L]) -> ([f64; L], [f64; L]) {
     let (mut cross, mut power) = ([0.0; L], [0.0; L]);
-    let mut late = [0.0; L];
-    for (i, (f, b)) in f.iter_mut().zip(b).enumerate() {
-        let mut next = [0.0; L];
+    let mut step = |f: &mut [f64; L], b: &mut [f64; L], late: Option<[f64; L]>| {
+        // Rows are copied in and out as a whole, which shows that they do not overlap while lanes are computed.
+        let (old_f, old_b) = (*f, *b);
+        let (mut new_f, mut new_b) = ([0.0; L], [0.0; L]);
         for l in 0..L {
-            let forward = f[l] + k[l] * b[l];
-            next[l] = b[l] + k[l] * f[l];
-            f[l] = forward;
-            b[l] = next[l];
+            new_f[l] = old_f[l] + k[l] * old_b[l];
+            new_b[l] = old_b[l] + k[l] * old_f[l];
         }
-        if i > 0 {
+        (*f, *b) = (new_f, new_b);
+        if let Some(late) = late {
             for l in 0..L {
-                cross[l] += f[l] * late[l];
-                power[l] += f[l] * f[l] + late[l] * late[l];
+                cross[l] += new_f[l] * late[l];
+                power[l] += new_f[l] * new_f[l] + late[l] * late[l];
             }
         }
-        late = next;
+        new_b
+    };
+    let mut rows = f.iter_mut().zip(b);
+    let mut late = rows.next().map(|(f, b)| step(f, b, None));
+    for (f, b) in rows {
+        late = Some(step(f, b, late));
     }
     (cross, power)
 }
@@ -387,8 +427,7 @@ mod tests {
         let x = wave(50);
         let d = describe(&x);
         let (skewness, kurtosis) = skewness_and_kurtosis(&x, &d.mean);
-        let mut column = Vec::new();
-        lane(&x, 0, &mut column);
+        let column: Vec<f64> = x.iter().map(|row| row[0]).collect();
         let histogram = histogram_entropy(&column, d.min[0], d.max[0]);
         let got = [
             d.mean[0],
@@ -400,7 +439,7 @@ mod tests {
             d.energy[0],
             skewness[0],
             kurtosis[0],
-            interquartile_range(&mut column),
+            Quartiles::new(50).range(&x, 0, d.min[0], d.max[0]),
             LevelEntropy::new(50).of(&x, 0, 1.0),
             histogram,
             correlations(&x, &d.mean)[0],
@@ -470,7 +509,7 @@ mod tests {
             let (s, k) = skewness_and_kurtosis(&x, &d.mean);
             assert_eq!((d.std, s, k), ([0.0; 3], [0.0; 3], [0.0; 3]));
             assert_eq!(correlations(&x, &d.mean), [0.0; 3]);
-            assert_eq!(interquartile_range(&mut vec![3.0; n]), 0.0);
+            assert_eq!(Quartiles::new(n).range(&x, 2, 2.0, 2.0), 0.0);
             assert!(burg(&x, &mut BurgScratch::new(n)).iter().flatten().all(|v| v.is_finite()));
             assert_eq!(LevelEntropy::new(n).of(&x, 1, 1.0), 0.0);
         }
@@ -490,10 +529,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn selection_equals_sorting(x in prop::collection::vec(-20i32..20, 1..70)) {
-            let x: Vec<f64> = x.into_iter().map(|v| f64::from(v) * 0.37).collect();
-            let expected = sorted_iqr(&x);
-            prop_assert!(close(interquartile_range(&mut x.clone()), expected, 1e-14));
+        fn selection_equals_sorting(
+            x in prop::collection::vec((-20i32..20, -1e3..1e3f64), 1..300), outlier in prop::option::of(1e3..1e300f64),
+        ) {
+            let mut rows: Vec<[f64; 2]> = x.into_iter().map(|(a, b)| [f64::from(a) * 0.37, b]).collect();
+            if let Some(v) = outlier {
+                rows[0] = [v; 2];
+            }
+            let d = describe(&rows);
+            let mut quartiles = Quartiles::new(rows.len());
+            for l in 0..2 {
+                let expected = sorted_iqr(&rows.iter().map(|r| r[l]).collect::<Vec<_>>());
+                let got = quartiles.range(&rows, l, d.min[l], d.max[l]);
+                prop_assert!(close(got, expected, 1e-14), "{} {}", got, expected);
+            }
         }
 
         #[test]

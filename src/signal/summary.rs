@@ -3,7 +3,7 @@
 use super::filter::{LowPass, median};
 use super::spectrum::{Spectrum, SpectrumScratch, band_energy, centre};
 use super::statistics::{
-    AR_ORDER, BurgScratch, Description, burg, correlation, describe, histogram_entropy, interquartile_range, lane,
+    AR_ORDER, BurgScratch, Description, Quartiles, burg, correlation, describe, histogram_entropy,
     skewness_and_kurtosis,
 };
 use crate::error::{Error, Result};
@@ -146,7 +146,7 @@ pub struct Summary {
 /// The buffers of one thread.
 #[derive(Debug, Clone)]
 pub struct Scratch {
-    column: Vec<f64>,
+    quartiles: Quartiles,
     burg: BurgScratch<1>,
     fft: SpectrumScratch,
     amplitudes: Vec<[f64; 1]>,
@@ -195,7 +195,7 @@ impl Summary {
     /// Buffers for one thread.
     pub fn scratch(&self) -> Scratch {
         Scratch {
-            column: Vec::with_capacity(self.spectrum.length()),
+            quartiles: Quartiles::new(self.spectrum.length()),
             burg: BurgScratch::new(self.spectrum.length()),
             fft: self.spectrum.scratch(),
             amplitudes: vec![[0.0]; self.spectrum.bins()],
@@ -269,10 +269,7 @@ impl Summary {
                 Statistic::Min => push(d.min[0]),
                 Statistic::Magnitude => push(d.magnitude[0]),
                 Statistic::Energy => push(d.energy[0]),
-                Statistic::Iqr => {
-                    lane(window, 0, &mut scratch.column);
-                    push(interquartile_range(&mut scratch.column));
-                }
+                Statistic::Iqr => push(scratch.quartiles.range(window, 0, d.min[0], d.max[0])),
                 Statistic::Entropy => push(histogram_entropy(window.as_flattened(), d.min[0], d.max[0])),
                 Statistic::Skewness => push(shape.get_or_insert_with(|| skewness_and_kurtosis(window, &d.mean)).0[0]),
                 Statistic::Kurtosis => push(shape.get_or_insert_with(|| skewness_and_kurtosis(window, &d.mean)).1[0]),
