@@ -46,6 +46,19 @@ async fn what_is_committed_is_what_sql_reads() {
     ");
 }
 
+/// The generic dialect takes `, cluster` for a trailing comma before the keyword of CLUSTER BY.
+#[tokio::test]
+async fn the_column_cluster_needs_no_quotes_in_the_postgresql_dialect() {
+    let (_dir, place) = local();
+    append(&place, "a", &rows(0, 5)).await.unwrap();
+    let context = session(&place).await;
+    let query = "SELECT split, cluster FROM t LIMIT 1";
+    assert!(context.sql(query).await.is_err(), "then the dialect need not be set any more");
+    assert!(sql(&context, "SELECT split, t.cluster FROM t LIMIT 1").await.contains("train"));
+    context.sql("SET datafusion.sql_parser.dialect = 'PostgreSQL'").await.unwrap();
+    assert!(sql(&context, query).await.contains("train"));
+}
+
 #[tokio::test]
 async fn appends_add_and_overwrites_replace() {
     let (_dir, place) = local();
