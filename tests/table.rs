@@ -46,6 +46,19 @@ async fn what_is_committed_is_what_sql_reads() {
     ");
 }
 
+/// The generic dialect takes `, cluster` for a trailing comma before the keyword of CLUSTER BY.
+#[tokio::test]
+async fn the_column_cluster_needs_no_quotes_in_the_postgresql_dialect() {
+    let (_dir, place) = local();
+    append(&place, "a", &rows(0, 5)).await.unwrap();
+    let context = session(&place).await;
+    let query = "SELECT split, cluster FROM t LIMIT 1";
+    assert!(context.sql(query).await.is_err(), "then the dialect need not be set any more");
+    assert!(sql(&context, "SELECT split, t.cluster FROM t LIMIT 1").await.contains("train"));
+    context.sql("SET datafusion.sql_parser.dialect = 'PostgreSQL'").await.unwrap();
+    assert!(sql(&context, query).await.contains("train"));
+}
+
 #[tokio::test]
 async fn appends_add_and_overwrites_replace() {
     let (_dir, place) = local();
@@ -122,7 +135,7 @@ async fn a_query_shows_what_it_pushed_down() {
     assert!(explain.contains("data/b/part-00000.parquet"), "{explain}");
     assert!(!explain.contains("data/a/part-00000.parquet"), "the log rules it out: {explain}");
     assert!(explain.contains("predicate=start@1 > 1050"), "{explain}");
-    assert!(explain.contains("projection=[cluster]"), "{explain}");
+    assert!(explain.contains("projection=[start, cluster]"), "{explain}");
     let explain = sql(&context, "EXPLAIN SELECT start FROM t LIMIT 5").await;
     assert!(explain.contains("limit=5") && explain.contains("projection=[start]"), "{explain}");
     assert!(!explain.contains("data/b/"), "one file has rows enough: {explain}");
@@ -174,7 +187,7 @@ async fn a_partition_is_read_alone() {
     assert_eq!(integers(&context, &format!("{count} <> 'train'")).await, [30]);
     assert_eq!(integers(&context, &format!("{count} IN ('test', 'other')")).await, [30]);
     assert_eq!(integers(&context, &format!("{count} = 'none'")).await, [0]);
-    assert_eq!(integers(&context, "SELECT count(*) FROM t WHERE split = 'train' AND start > 40 LIMIT 3").await, [20]);
+    assert_eq!(integers(&context, "SELECT count(*) FROM t WHERE split = 'train' AND start > 40 LIMIT 3").await, [10]);
     assert_eq!(
         integers(&context, "SELECT start FROM t WHERE split = 'test' AND start > 44 ORDER BY 1").await.len(),
         15
@@ -247,15 +260,15 @@ async fn columns_are_found_by_name_and_absent_ones_are_null() {
     append(&place, "a", &rows(0, 2)).await.unwrap();
     let other = rows(2, 4).project(&[5, 4, 3, 1, 0]).unwrap();
     append(&place, "b", &other).await.unwrap();
-    insta::assert_snapshot!(sql(&session(&place).await, "SELECT user, start, split, cluster FROM t").await, @r"
-    +------+-------+-------+---------+
-    | user | start | split | cluster |
-    +------+-------+-------+---------+
-    | 0    | 0     | train | 0       |
-    | 0    | 1     | train | 1       |
-    | 0    | 2     |       | 2       |
-    | 0    | 3     |       | 0       |
-    +------+-------+-------+---------+
+    insta::assert_snapshot!(sql(&session(&place).await, "SELECT cluster, user, start, split FROM t").await, @r"
+    +---------+------+-------+-------+
+    | cluster | user | start | split |
+    +---------+------+-------+-------+
+    | 0       | 0    | 0     | train |
+    | 1       | 0    | 1     | train |
+    | 2       | 0    | 2     |       |
+    | 0       | 0    | 3     |       |
+    +---------+------+-------+-------+
     ");
 }
 
@@ -352,6 +365,40 @@ async fn data_bytes(all: &RecordBatch, cuts: &[usize], partition_by: &[&str]) ->
     let root = dir.path().join("t");
     let data = files(&root).into_iter().filter(|f| f.starts_with("data/"));
     data.map(|f| (f.clone(), std::fs::read(root.join(&f)).unwrap())).collect()
+}
+
+/// Reads the data files with pyarrow and DuckDB, where the variable names a Python that has both.
+#[tokio::test]
+async fn plain_parquet_readers_read_the_files() {
+    let Ok(python) = std::env::var("DACPIPE_PYTHON") else {
+        eprintln!("skipped: DACPIPE_PYTHON does not name a Python with pyarrow and duckdb");
+        return;
+    };
+    let (dir, place) = local();
+    let options = |run: &str| WriteOptions::new(Mode::Append, run).partition_by(["split"]);
+    write(&place, options("a"), &[rows(0, 6000)]).await.unwrap();
+    write(&place, options("b"), &[rows(6000, 9000)]).await.unwrap();
+    let script = r#"
+import sys, glob, duckdb, pyarrow.dataset as ds, pyarrow.parquet as pq
+files = sorted(glob.glob(sys.argv[1] + "/data/**/*.parquet", recursive=True))
+table = ds.dataset(files, format="parquet").to_table()
+print(table.num_rows, sum(table["start"].to_pylist()), table["split"].null_count)
+print({str(pq.ParquetFile(f).metadata.created_by) for f in files})
+print(table.schema.field("embedding").type, table.schema.field("labelled_at").type)
+for f in files:
+    part = pq.ParquetFile(f).read()
+    assert [v for e in part["embedding"].to_pylist() for v in e] == [float(v) for s in part["start"].to_pylist() for v in (2*s, 2*s+1)]
+sql = "SELECT count(*), sum(start), count(split), min(model), sum(len(embedding)) FROM read_parquet(?)"
+print(duckdb.execute(sql, [files]).fetchone())
+"#;
+    let output = std::process::Command::new(python).args(["-c", script]).arg(dir.path().join("t")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    insta::assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @r"
+    9000 40495500 3000
+    {'dacpipe version 0.1.0'}
+    fixed_size_list<item: float not null>[2] timestamp[us, tz=UTC]
+    (9000, 40495500, 6000, 'm1', 18000)
+    ");
 }
 
 proptest! {
