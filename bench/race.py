@@ -133,6 +133,7 @@ def race(line, program):
     run([sys.executable, PEERS / "prepare.py", line])
     found = []
     for pair in range(int(os.environ["PAIRS"])):
+        os.environ["PAIR"] = str(pair)
         for measurement in theirs(line) + ours(line, program):
             found.append({"line": line, "pair": pair, **measurement})
             print(f"{line} {pair + 1}: {measurement['peer']} {measurement['seconds']:.3f} s, "
