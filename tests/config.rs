@@ -133,6 +133,46 @@ fn values_are_held_against_each_other() {
 }
 
 #[test]
+fn choices_of_features_fit_the_sensors() {
+    let summary = |choice: &str| with("set = \"hapt561\"", &format!("set = \"summary\"\n{choice}"));
+    assert_eq!(
+        summary(
+            "statistics = [\"mean\", \"ar\"]\nspectrum = []\nbands = 4\njerk = true\nmedian = 3\n\
+             low_pass = { order = 3, cutoff_hz = 20 }\nmagnitudes = { acc = [\"acc_x\", \"acc_y\", \"acc_z\"] }"
+        ),
+        [""; 0]
+    );
+    assert_eq!(summary("statistics = [\"mean\", \"sdt\"]"), ["`statistics[1]` cannot be \"sdt\""]);
+    assert_eq!(summary("bands = 65"), ["65 bands, but a window of 128 samples has 64 frequencies"]);
+    assert_eq!(summary("median = 4"), ["a running median of 4 samples has no middle"]);
+    assert_eq!(summary("low_pass = { order = 3, cutoff_hz = 25 }"), ["a corner of 25 Hz at 50 samples a second"]);
+    assert_eq!(summary("low_pass = { order = 0 }").len(), 2);
+    assert_eq!(summary("magnitudes = { acc_x = [\"acc_y\"] }"), ["\"acc_x\" is a channel already"]);
+    assert_eq!(summary("magnitudes = { acc = [\"ac_x\"] }"), ["the source has no channel \"ac_x\""]);
+    assert_eq!(summary("magnitudes = { acc = 3 }"), ["`acc` must be a list of strings, got 3"]);
+    assert_eq!(
+        with("set = \"hapt561\"", "set = \"hapt561\"\nbands = 4"),
+        ["`bands` is given, but the set has no such choice"]
+    );
+}
+
+#[test]
+fn learning_rates_fall_in_the_ways_there_are() {
+    let decay = |value: &str| with("epochs = 200", &format!("epochs = 200\ndecay = {value}"));
+    for good in ["{ kind = \"none\" }", "{ kind = \"cosine\" }", "{ kind = \"step\", every = 50, factor = 0.5 }"] {
+        assert_eq!(decay(good), [""; 0], "{good}");
+    }
+    assert_eq!(decay("{ kind = \"exponential\", rate = 0 }"), ["`rate` must be above 0 and at most 1, got 0"]);
+    assert_eq!(decay("{ kind = \"cosine\", rate = 1 }"), ["unknown key `rate` in [decay]"]);
+    let problems = parse(GOOD, &["stage.autoencoder.decay=cosine"]).unwrap_err();
+    let help = problems.iter().next().and_then(|problem| problem.help_text().map(String::from));
+    assert_eq!(help.as_deref(), Some("write decay = { kind = \"cosine\" }"));
+    assert_eq!(messages(parse(GOOD, &["stage.autoencoder.decay.kind=none"])), [""; 0]);
+    let stop = with("epochs = 200", "early_stop = { patience = 5, min_delta = 1 }");
+    assert_eq!(stop, ["`min_delta` must be at least 0 and below 1, got 1"]);
+}
+
+#[test]
 fn stages_come_in_an_order_that_can_run() {
     assert_eq!(with("kind = \"scale\"\nmethod = \"min_max\"", "kind = \"kmeans\"\nk = 2").len(), 4);
     assert_eq!(with("[[stage]]\nkind = \"kmeans\"\nk = 12", ""), ["there is no kmeans stage"]);
@@ -255,6 +295,24 @@ fn every_pipeline_of_the_repository_is_good() {
     }
     names.sort();
     assert_eq!(names, ["fashion_mnist", "hapt", "mnist", "pump"]);
+}
+
+#[test]
+fn the_example_of_a_sensor_file_is_what_its_pipeline_reads() {
+    let text = std::fs::read_to_string(root().join("examples/data/pump.csv")).unwrap();
+    assert!(text.len() < 200_000);
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("machine,time_ms,vibration_x,vibration_y,vibration_z"));
+    let mut machines = std::collections::BTreeMap::new();
+    for line in lines {
+        let fields: Vec<&str> = line.split(',').collect();
+        let numbers: Vec<f64> = fields[1..].iter().map(|field| field.parse().unwrap()).collect();
+        let samples = machines.entry(fields[0]).or_insert(0usize);
+        assert_eq!(numbers[0], 20.0 * *samples as f64, "50 samples a second, without a gap");
+        assert!(numbers.len() == 4 && numbers.iter().all(|number| number.is_finite()), "{line}");
+        *samples += 1;
+    }
+    assert_eq!(machines.into_values().collect::<Vec<_>>(), [1500; 4]);
 }
 
 #[test]

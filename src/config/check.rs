@@ -5,6 +5,8 @@ use super::file::*;
 use super::problem::Problem;
 use super::size::Size;
 use super::tree::{Node, Origin, Value};
+use crate::signal::hapt561;
+use crate::source::hapt;
 use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS};
 
 /// The stages in the order in which they can follow each other.
@@ -12,11 +14,6 @@ const ORDER: [&str; 6] = ["window", "features", "scale", "feature_weights", "aut
 
 /// Less memory than this does not hold the buffers of one stage.
 const LEAST_MEMORY: Size = Size::mebibytes(64);
-
-/// The window that the bins and bands of the 561 features are made for, in samples.
-const HAPT561_WINDOW: usize = 128;
-/// Three axes of acceleration, three of angular velocity.
-const HAPT561_CHANNELS: usize = 6;
 
 /// The columns that the source's windows, the stages and the table add.
 const MADE: [&str; 8] =
@@ -209,34 +206,98 @@ impl Check<'_> {
             Some(StageTable::Window(window)) => Some(window),
             _ => None,
         });
-        let at = self.position("window").unwrap_or(0);
         if let (Some(window), Some(SourceTable::Csv(csv))) = (window, &draft.source)
             && window.within == WithinName::Labels
             && csv.label.is_none()
         {
             let help = "name the source's label column, or cut whole recordings: within = \"recordings\"";
-            self.at(&format!("stage[{at}].within"), "windows within labels, but the source has no label column", help);
+            self.at("stage.window.within", "windows within labels, but the source has no label column", help);
         }
-        let hapt561 = StageTable::Features(FeaturesTable { set: FeatureSetName::Hapt561 });
-        let Some(features) = draft.stages.iter().position(|(_, stage)| stage.as_ref() == Some(&hapt561)) else {
-            return;
-        };
-        let help = "set = \"summary\" takes windows of any length over any channels";
+        for (at, (_, stage)) in draft.stages.iter().enumerate() {
+            let Some(StageTable::Features(table)) = stage else { continue };
+            match table.set {
+                FeatureSetName::Summary => self.summary(at, table, window),
+                FeatureSetName::Samples => self.no_choices(at),
+                FeatureSetName::Hapt561 => {
+                    self.no_choices(at);
+                    self.hapt561(at, window);
+                }
+            }
+        }
+    }
+
+    /// The features of stage `at` are fixed.
+    fn no_choices(&mut self, at: usize) {
+        let tree = self.tree;
+        for entry in tree.at(&format!("stage[{at}]")).0.entries() {
+            if !["kind", "set"].contains(&entry.key.as_str()) {
+                let message = format!("`{}` is given, but the set has no such choice", entry.key);
+                self.at(&format!("stage[{at}].{}", entry.key), message, "set = \"summary\"");
+            }
+        }
+    }
+
+    /// The 561 features, stage `at`, are of the sensors and the windows of their data set.
+    fn hapt561(&mut self, at: usize, window: Option<&WindowTable>) {
+        let help = "set = \"summary\" takes any channels, rate and window";
         if let Some(window) = window
-            && window.length != HAPT561_WINDOW
+            && window.length != hapt561::WINDOW
         {
-            let message = format!("hapt561 needs windows of {HAPT561_WINDOW} samples, not {}", window.length);
-            self.at(&format!("stage[{at}].length"), message, help);
+            let message = format!("hapt561 needs windows of {} samples, not {}", hapt561::WINDOW, window.length);
+            self.at("stage.window.length", message, help);
         }
-        if let Some(SourceTable::Csv(csv)) = &draft.source
-            && ![0, HAPT561_CHANNELS].contains(&csv.channels.len())
-        {
+        let Some(SourceTable::Csv(csv)) = &self.draft.source else { return };
+        if ![0, hapt561::CHANNELS].contains(&csv.channels.len()) {
             let message = format!(
-                "hapt561 needs {HAPT561_CHANNELS} channels (acceleration x, y, z and angular velocity x, y, z), the \
-                 source has {}",
+                "hapt561 needs {} channels (acceleration x, y, z in g and angular velocity x, y, z in \
+                 rad/s), the source has {}",
+                hapt561::CHANNELS,
                 csv.channels.len()
             );
-            self.at(&format!("stage[{features}].set"), message, help);
+            self.at(&format!("stage[{at}].set"), message, help);
+        }
+        if csv.rate_hz.is_some_and(|rate| rate != hapt561::RATE_HZ) {
+            self.at("source.rate_hz", format!("hapt561 needs {} samples a second", hapt561::RATE_HZ), help);
+        }
+    }
+
+    fn summary(&mut self, at: usize, table: &FeaturesTable, window: Option<&WindowTable>) {
+        let path = |key: &str| format!("stage[{at}].{key}");
+        if let Some(median) = table.median.filter(|median| median % 2 == 0) {
+            self.at(&path("median"), format!("a running median of {median} samples has no middle"), "an odd number");
+        }
+        if let (Some(bands), Some(window)) = (table.bands, window)
+            && bands > window.length / 2
+        {
+            let bins = window.length / 2;
+            let message = format!("{bands} bands, but a window of {} samples has {bins} frequencies", window.length);
+            self.at(&path("bands"), message, "fewer bands, or longer windows");
+        }
+        let Some(source) = &self.draft.source else { return };
+        let (channels, rate_hz) = match source {
+            SourceTable::Hapt(_) => (hapt::CHANNELS.map(String::from).to_vec(), Some(hapt::RATE_HZ)),
+            SourceTable::Csv(csv) => (csv.channels.clone(), csv.rate_hz),
+            SourceTable::Parquet(_) => return,
+        };
+        if let (Some(low_pass), Some(rate)) = (table.low_pass, rate_hz)
+            && rate > 0.0
+            && low_pass.cutoff_hz >= rate / 2.0
+        {
+            let message = format!("a corner of {} Hz at {rate} samples a second", low_pass.cutoff_hz);
+            self.at(&path("low_pass.cutoff_hz"), message, "below half the sampling rate");
+        }
+        for (group, members) in table.magnitudes.iter().flatten() {
+            if channels.contains(group) {
+                self.at(
+                    &path(&format!("magnitudes.{group}")),
+                    format!("{group:?} is a channel already"),
+                    "another name",
+                );
+            }
+            for (index, name) in members.iter().enumerate().filter(|(_, name)| !channels.contains(name)) {
+                let message = format!("the source has no channel {name:?}");
+                self.unknown(&path(&format!("magnitudes.{group}[{index}]")), message, name, &channels);
+            }
         }
     }
 

@@ -3,10 +3,13 @@
 //! The doc comments of the fields become the descriptions of `schemas/pipeline.schema.json`, and the schema is what a
 //! file is held against: keys, types, bounds and accepted values are stated here and nowhere else.
 
+use std::collections::BTreeMap;
+
 use schemars::{JsonSchema, Schema, generate::SchemaSettings, transform::transform_subschemas};
 use serde::{Deserialize, Serialize};
 
 use super::size::Size;
+use crate::signal::summary::{SpectralStatistic, Statistic};
 
 /// A pipeline of dacpipe: where rows come from, the stages they pass in order, and where the labels go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -235,8 +238,46 @@ pub enum WithinName {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FeaturesTable {
-    /// Which features.
+    /// Which features. The other keys are for set = "summary".
     pub set: FeatureSetName,
+    /// Statistics in time of each signal. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<Vec<Statistic>>,
+    /// Statistics of each signal's amplitude spectrum. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spectrum: Option<Vec<SpectralStatistic>>,
+    /// Into how many equal bands the spectrum is cut, the energy of each of which is a feature; 0 for none. Default 8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bands: Option<usize>,
+    /// Whether each pair of channels gives a correlation. Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlations: Option<bool>,
+    /// Groups of channels by name, such as { acceleration = ["x", "y", "z"] }: the Euclidean norm of each is a signal
+    /// too. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub magnitudes: Option<BTreeMap<String, Vec<String>>>,
+    /// Whether the derivative in time of each channel, and of each magnitude, is a signal too. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jerk: Option<bool>,
+    /// A running median of this odd number of samples over each recording, before anything else. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub median: Option<usize>,
+    /// A Butterworth low-pass over each recording, after the median. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub low_pass: Option<LowPassTable>,
+}
+
+/// A Butterworth low-pass over each recording, run forward.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LowPassTable {
+    /// Its order.
+    #[schemars(range(min = 1, max = 20))]
+    pub order: usize,
+    /// Its corner in Hz, below half the sampling rate.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub cutoff_hz: f64,
 }
 
 /// A set of features.
@@ -323,14 +364,59 @@ pub struct AutoencoderTable {
     #[serde(default = "default_batch_size")]
     #[schemars(range(min = 1, max = 1048576))]
     pub batch_size: usize,
-    /// The step size of Adam, above 0 and at most 1. Default 0.003.
+    /// The step size of Adam in the first epoch, above 0 and at most 1. Default 0.003.
     #[serde(default = "default_learning_rate")]
     #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub learning_rate: f64,
+    /// How the step size falls from epoch to epoch. Default { kind = "cosine" }.
+    #[serde(default)]
+    pub decay: DecayTable,
     /// The factor of the L2 penalty on the network's weights. Default 1e-5.
     #[serde(default = "default_l2")]
     #[schemars(range(min = 0))]
     pub l2: f64,
+    /// When to stop before the last epoch. Default: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stop: Option<EarlyStopTable>,
+}
+
+/// How the step size falls from epoch to epoch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum DecayTable {
+    /// It stays.
+    None,
+    /// It is multiplied by `rate` after each epoch.
+    Exponential {
+        /// The factor, above 0 and at most 1.
+        #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
+        rate: f64,
+    },
+    /// It follows half a cosine from the start to zero over all epochs.
+    #[default]
+    Cosine,
+    /// It is multiplied by `factor` after every `every` epochs.
+    Step {
+        /// Epochs between two falls.
+        #[schemars(range(min = 1))]
+        every: usize,
+        /// The factor, above 0 and at most 1.
+        #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
+        factor: f64,
+    },
+}
+
+/// When to stop before the last epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EarlyStopTable {
+    /// Epochs in a row without a better training loss.
+    #[schemars(range(min = 1))]
+    pub patience: usize,
+    /// By which part of the best loss a loss must be lower to count as better: at least 0 and below 1. Default 0.
+    #[serde(default)]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
+    pub min_delta: f64,
 }
 
 fn default_epochs() -> usize {
@@ -358,16 +444,16 @@ pub struct KmeansTable {
     pub k: usize,
     /// How many times k-means starts anew from other seeds; the best one counts. Default 10.
     #[serde(default = "default_starts")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub starts: usize,
-    /// The most passes of one start. Default 300.
+    /// The most passes of one start over the rows, or over as many rows in mini-batches. Default 300.
     #[serde(default = "default_max_iterations")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     pub max_iterations: usize,
-    /// A start ends when the centroids move less than this, relative to the variance of the rows; 0: when no row
-    /// changes its cluster. Default 1e-4.
+    /// A start ends when the centroids together moved (squared) at most this times the mean variance of a feature; 0: when
+    /// no row changes its cluster. Below 1. Default 1e-4.
     #[serde(default = "default_tolerance")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub tolerance: f64,
     /// How centroids are improved. Default "lloyd".
     #[serde(default)]

@@ -10,12 +10,16 @@ use crate::Seed;
 use crate::device::Device;
 use crate::kmeans::{KMeansSpec, Method};
 use crate::scale::{ScaleMethod, ScaleSpec};
-use crate::signal::features::{FeatureSet, SummarySpec};
+use crate::signal::features::FeatureSet;
+use crate::signal::summary::{LowPassSpec, SummarySpec};
 use crate::signal::window::{WindowSpec, Within};
 use crate::source::parquet::Features;
 use crate::source::{CsvSpec, HaptSpec, OnBadRow, ParquetSpec, SourceSpec, TimeColumn, TimeUnit};
+
 use crate::table::Mode;
-use crate::train::AutoencoderSpec;
+
+use crate::train::{AutoencoderSpec, Decay, EarlyStop};
+
 use crate::weights::{WeightLabels, WeightsSpec};
 
 /// The rows of the paper's sample for feature weights.
@@ -165,8 +169,22 @@ fn window(table: &WindowTable) -> WindowSpec {
 fn features(table: &FeaturesTable) -> FeatureSet {
     match table.set {
         FeatureSetName::Hapt561 => FeatureSet::Hapt561,
-        FeatureSetName::Summary => FeatureSet::Summary(SummarySpec::default()),
+        FeatureSetName::Summary => FeatureSet::Summary(summary(table.clone())),
         FeatureSetName::Samples => FeatureSet::Samples,
+    }
+}
+
+fn summary(table: FeaturesTable) -> SummarySpec {
+    let default = SummarySpec::default();
+    SummarySpec {
+        statistics: table.statistics.unwrap_or(default.statistics),
+        spectrum: table.spectrum.unwrap_or(default.spectrum),
+        bands: table.bands.unwrap_or(default.bands),
+        correlations: table.correlations.unwrap_or(default.correlations),
+        magnitudes: table.magnitudes.unwrap_or(default.magnitudes),
+        jerk: table.jerk.unwrap_or(default.jerk),
+        median: table.median,
+        low_pass: table.low_pass.map(|LowPassTable { order, cutoff_hz }| LowPassSpec { order, cutoff_hz }),
     }
 }
 
@@ -209,7 +227,14 @@ fn autoencoder(table: &AutoencoderTable) -> AutoencoderSpec {
         epochs: table.epochs,
         batch_size: table.batch_size,
         learning_rate: table.learning_rate,
+        decay: match table.decay {
+            DecayTable::None => Decay::None,
+            DecayTable::Exponential { rate } => Decay::Exponential { rate },
+            DecayTable::Cosine => Decay::Cosine,
+            DecayTable::Step { every, factor } => Decay::Step { every, factor },
+        },
         l2: table.l2,
+        early_stop: table.early_stop.map(|EarlyStopTable { patience, min_delta }| EarlyStop { patience, min_delta }),
     }
 }
 

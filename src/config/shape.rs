@@ -104,7 +104,15 @@ impl<'a> Shape<'a> {
     fn tagged(&mut self, branches: &[(&'a str, &'a Json)], node: &mut Node, key: &str, place: &str) -> bool {
         let kinds: Vec<&str> = branches.iter().map(|(kind, _)| *kind).collect();
         if !matches!(node.value, Value::Table(_)) {
-            return self.problem(node, format!("`{key}` must be a table with a `kind`, got {}", node.describe()));
+            let problem = Problem::new(
+                node.origin.clone(),
+                format!("`{key}` must be a table with a `kind`, got {}", node.describe()),
+            );
+            self.problems.push(match node.text() {
+                Some(word) if kinds.contains(&word) => problem.help(format!("write {key} = {{ kind = {word:?} }}")),
+                _ => problem.help(format!("accepted kinds: {}", kinds.join(", "))),
+            });
+            return false;
         }
         let Some(kind) = node.get("kind") else {
             let problem = Problem::new(node.origin.clone(), format!("{place} has no `kind`"));
@@ -128,7 +136,9 @@ impl<'a> Shape<'a> {
 
     /// The keys of a table. Those in `seen` have been dealt with.
     fn table(&mut self, schema: &'a Json, node: &mut Node, place: &str, seen: &[&str]) {
-        let Some(properties) = schema["properties"].as_object() else { return };
+        let Some(properties) = schema["properties"].as_object() else {
+            return self.map(&schema["additionalProperties"], node, place);
+        };
         let names = names_of(properties);
         for name in schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str) {
             if node.get(name).is_none() {
@@ -149,6 +159,13 @@ impl<'a> Shape<'a> {
         let Value::Table(entries) = &mut node.value else { return };
         let given: Vec<String> = entries.iter().map(|entry| entry.key.clone()).collect();
         entries.retain_mut(|entry| self.entry(properties, entry, &given, place, seen));
+    }
+
+    /// A table of any keys, all of whose values are of one kind.
+    fn map(&mut self, schema: &'a Json, node: &mut Node, place: &str) {
+        if let Value::Table(entries) = &mut node.value {
+            entries.retain_mut(|entry| self.value(schema, &mut entry.node, &entry.key, place));
+        }
     }
 
     fn entry(
@@ -229,6 +246,7 @@ impl<'a> Shape<'a> {
         };
         let mut good = bound("minimum").is_none_or(|least| hold(number >= least, format!("at least {least}")));
         good &= bound("exclusiveMinimum").is_none_or(|below| hold(number > below, format!("above {below}")));
+        good &= bound("exclusiveMaximum").is_none_or(|above| hold(number < above, format!("below {above}")));
         good &= bound("maximum").is_none_or(|most| hold(number <= most, format!("at most {most}")));
         if let Value::Integer(number) = node.value
             && number > i128::from(u64::MAX)

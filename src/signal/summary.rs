@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A statistic of a signal in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Statistic {
     /// Mean.
@@ -41,7 +41,7 @@ pub enum Statistic {
 }
 
 /// A statistic of a signal's amplitude spectrum without bin 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SpectralStatistic {
     /// Largest amplitude.
@@ -119,16 +119,7 @@ impl Default for SummarySpec {
                 T::Kurtosis,
                 T::Ar,
             ],
-            spectrum: vec![
-                F::Max,
-                F::PeakHz,
-                F::MeanHz,
-                F::Std,
-                F::Entropy,
-                F::Skewness,
-                F::Kurtosis,
-                F::Energy,
-            ],
+            spectrum: vec![F::Max, F::PeakHz, F::MeanHz, F::Std, F::Entropy, F::Skewness, F::Kurtosis, F::Energy],
             bands: 8,
             correlations: true,
             magnitudes: BTreeMap::new(),
