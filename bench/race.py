@@ -82,7 +82,7 @@ def model():
         settings = ["stage.autoencoder.epochs=1", f"sink.path={sink}"]
         command = [dacpipe(), "run", "pipelines/mnist.toml", "--quiet", "--json"]
         output, _, _ = run(command + [part for s in settings for part in ("--set", s)])
-        shutil.copytree(json.loads(output)["model"]["path"], kept)
+        shutil.copytree(json.loads(output)["model_path"], kept)
     return kept
 
 
