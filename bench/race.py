@@ -82,7 +82,7 @@ def model():
         settings = ["stage.autoencoder.epochs=1", f"sink.path={sink}"]
         command = [dacpipe(), "run", "pipelines/mnist.toml", "--quiet", "--json"]
         output, _, _ = run(command + [part for s in settings for part in ("--set", s)])
-        shutil.copytree(json.loads(output)["model"]["path"], kept)
+        shutil.copytree(json.loads(output)["model_path"], kept)
     return kept
 
 
@@ -133,6 +133,7 @@ def race(line, program):
     run([sys.executable, PEERS / "prepare.py", line])
     found = []
     for pair in range(int(os.environ["PAIRS"])):
+        os.environ["PAIR"] = str(pair)
         for measurement in theirs(line) + ours(line, program):
             found.append({"line": line, "pair": pair, **measurement})
             print(f"{line} {pair + 1}: {measurement['peer']} {measurement['seconds']:.3f} s, "

@@ -15,8 +15,8 @@ class Model:
             stages = json.load(f)["stages"]
         tensors = load_file(os.path.join(directory, "model.safetensors"))
         at = {stage["kind"]: str(i) for i, stage in enumerate(stages)}
-        self.low = tensors[at["scale"] + ".offset"]
-        self.factor = tensors[at["scale"] + ".factor"]
+        self.low = tensors[at["scale"] + ".shift"]
+        self.range = tensors[at["scale"] + ".divisor"]
         self.centroids = tensors[at["label"] + ".centroids"]
         self.encoder = self._encoder(tensors, at["embed"] + ".encoder.")
 
@@ -33,4 +33,4 @@ class Model:
         return encoder.eval()
 
     def scale(self, rows):
-        return np.clip((rows - self.low) * self.factor, 0, 1)
+        return np.clip((rows - self.low) / self.range, 0, 1)

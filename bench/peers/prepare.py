@@ -71,7 +71,7 @@ def blobs(case, k):
     centers = 2 * rng.normal(size=(k, dim))
     points = (centers[rng.integers(k, size=rows)] + rng.normal(size=(rows, dim))).astype("<f4")
     init = points[rng.choice(rows, k, replace=False)]
-    save(case, {"rows.f32": points, "init.f32": init}, rows=rows, dim=dim, k=k, max_iterations=50)
+    save(case, {"rows.f32": points, "init.f32": init}, rows=rows, dim=dim, k=k, max_iterations=50, batch=4096)
 
 
 def mnist(column="pixels", split="train"):

@@ -1,0 +1,350 @@
+//! Our side of `bench/race.sh`: one piece of work on the inputs that the peers read too, one JSON line on stdout.
+//!
+//! `race LINE` with `RACE_DIR` (inputs), `THREADS`, `HAPT` and `RECORDINGS` in the environment; see `bench/race.sh`.
+
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use datafusion::execution::context::{SessionConfig, SessionContext};
+use datafusion::prelude::{col, lit};
+use futures::TryStreamExt;
+use serde_json::{Value, json};
+
+use dacpipe::event::Control;
+use dacpipe::kernel::gemm::{Left, Panels, Start, gemm};
+use dacpipe::kernel::moments::Moments;
+use dacpipe::kernel::{Dense, Pool};
+use dacpipe::kmeans::{KMeans, KMeansSpec, Method, fit, fit_from};
+use dacpipe::loss::WeightedMse;
+use dacpipe::network::{Architecture, Encoder, Mlp};
+use dacpipe::signal::features::FeatureSet;
+use dacpipe::signal::window::{WindowSpec, Within};
+use dacpipe::source::{BadRows, HaptSpec, SourceOptions, SourceSpec};
+use dacpipe::train::{StepSettings, Trainer};
+use dacpipe::{Error, Result, Seed};
+
+fn main() -> Result<()> {
+    let words = std::env::args().skip(1);
+    // Cargo passes --bench on.
+    let lines: Vec<String> = words.filter(|w| !w.starts_with("--")).collect();
+    if lines.is_empty() {
+        eprintln!("race: name a line; bench/race.sh --list shows them");
+    }
+    for line in lines {
+        println!("{}", Race::new(&line).run()?);
+    }
+    Ok(())
+}
+
+/// One line of the race.
+struct Race {
+    line: String,
+    threads: usize,
+    pool: Pool,
+}
+
+/// What a line measured.
+struct Measured {
+    rows: usize,
+    seconds: f64,
+    flops: Option<f64>,
+    check: Value,
+}
+
+impl Race {
+    fn new(line: &str) -> Self {
+        let threads = number("THREADS", 2);
+        Self { line: line.to_string(), threads, pool: Pool::new(threads) }
+    }
+
+    fn run(&self) -> Result<Value> {
+        let found = match self.line.as_str() {
+            "floors" => return Ok(self.floors()),
+            "features" => self.features()?,
+            "weights" => self.weights()?,
+            "minibatch" => self.minibatch()?,
+            line if line.starts_with("train") => self.train()?,
+            line if line.starts_with("encode") => self.encode()?,
+            line if line.starts_with("lloyd") => self.lloyd()?,
+            line => return Err(Error::config(format!("no line {line:?}; bench/race.sh --list shows them"))),
+        };
+        let Measured { rows, seconds, flops, check } = found;
+        let mut line = json!({
+            "peer": "dacpipe", "work": self.line, "rows": rows, "seconds": seconds,
+            "rows_per_second": rows as f64 / seconds, "threads": self.threads, "check": check,
+        });
+        if let Some(flops) = flops {
+            line["flops"] = json!(flops);
+        }
+        Ok(line)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        let directory = std::env::var("RACE_DIR").unwrap_or_else(|_| "target/race".into());
+        PathBuf::from(directory).join(&self.line).join(name)
+    }
+
+    fn bytes(&self, name: &str) -> Result<Vec<u8>> {
+        let path = self.path(name);
+        let missing = |e| Error::io(format!("cannot read {}; bench/race.sh writes it", path.display())).with_source(e);
+        std::fs::read(&path).map_err(missing)
+    }
+
+    fn words<T>(&self, name: &str, decode: fn([u8; 4]) -> T) -> Result<Vec<T>> {
+        Ok(self.bytes(name)?.as_chunks().0.iter().map(|word| decode(*word)).collect())
+    }
+
+    fn floats(&self, name: &str) -> Result<Vec<f32>> {
+        self.words(name, f32::from_le_bytes)
+    }
+
+    fn integers(&self, name: &str) -> Result<Vec<u32>> {
+        self.words(name, u32::from_le_bytes)
+    }
+
+    fn settings(&self) -> Result<Settings> {
+        let bytes = self.bytes("case.json")?;
+        let damaged = |e| Error::input(format!("{} is damaged", self.path("case.json").display())).with_source(e);
+        Ok(Settings(serde_json::from_slice(&bytes).map_err(damaged)?))
+    }
+
+    /// The network of the case, its parameters moved from one after the other to where the network has them.
+    fn network(&self, case: &Settings) -> Result<(Architecture, Vec<f32>)> {
+        let widths = case.widths();
+        let mirror: Vec<usize> = widths[1..widths.len() - 1].iter().rev().copied().collect();
+        let architecture = Architecture::dac(widths[0], &widths[1..], Some(&mirror));
+        let given = self.floats("parameters.f32")?;
+        let mut parameters = vec![0.0; architecture.flat_len()];
+        let mut at = 0;
+        for tensor in architecture.tensors() {
+            let len = tensor.range.len();
+            parameters[tensor.range].copy_from_slice(&given[at..at + len]);
+            at += len;
+        }
+        Ok((architecture, parameters))
+    }
+
+    fn train(&self) -> Result<Measured> {
+        let case = self.settings()?;
+        let values = self.floats("rows.f32")?;
+        let (architecture, parameters) = self.network(&case)?;
+        let dim = architecture.dim_in();
+        let rows = Dense::new(&values, dim);
+        let loss = WeightedMse { weights: self.floats("weights.f32")? };
+        let order = self.integers("order.u32")?;
+        let matrices: usize = architecture.layers().map(|l| l.inputs * l.outputs).sum();
+        let first = architecture.encoder[0].inputs * architecture.encoder[0].outputs;
+        let batch = case.number("batch");
+        let settings = StepSettings { learning_rate: case.float("learning_rate"), l2: case.float("l2") };
+        let mut trainer = Trainer::new(Mlp::new(architecture, &parameters), loss, batch);
+        let mut epoch = |order: &[u32]| -> Result<f64> {
+            let batches: Vec<&[u32]> = order.chunks(batch).collect();
+            trainer.load(&rows, batches[0], &self.pool)?;
+            let mut total = 0.0;
+            for i in 0..batches.len() {
+                let next = batches.get(i + 1).copied().unwrap_or_default();
+                total += trainer.step(&rows, next, &self.pool, &settings)?;
+            }
+            Ok(total / batches.len() as f64)
+        };
+        let count = case.number("rows");
+        let mut epochs = order.chunks(count);
+        let warm_up = epochs.next().unwrap_or_default();
+        epoch(warm_up)?;
+        let mut last = f64::NAN;
+        let clock = Instant::now();
+        for order in epochs {
+            last = epoch(order)?;
+        }
+        let seconds = clock.elapsed().as_secs_f64();
+        let rows = count * (case.number("epochs") - 1);
+        let flops = ((6 * matrices - 2 * first) * rows) as f64;
+        Ok(Measured { rows, seconds, flops: Some(flops), check: json!({ "loss": last }) })
+    }
+
+    fn encode(&self) -> Result<Measured> {
+        // Rows that one task encodes: small enough for an even share, large enough to be worth handing over.
+        const TASK_ROWS: usize = 512;
+        let case = self.settings()?;
+        let values = self.floats("rows.f32")?;
+        let (architecture, parameters) = self.network(&case)?;
+        let encoder = Encoder::new(&architecture, &parameters);
+        let (dim, code) = (encoder.dim_in(), encoder.dim_out());
+        let batch = case.number("batch");
+        let mut embeddings = vec![0.0f32; values.len() / dim * code];
+        let mut pass = || {
+            for (input, output) in values.chunks(batch * dim).zip(embeddings.chunks_mut(batch * code)) {
+                self.pool.for_each_chunk_mut(output, TASK_ROWS * code, |i, output| {
+                    let first = i * TASK_ROWS * dim;
+                    encoder.encode(&input[first..first + output.len() / code * dim], output);
+                });
+            }
+        };
+        pass();
+        let clock = Instant::now();
+        for _ in 0..case.number("repeats") {
+            pass();
+        }
+        let seconds = clock.elapsed().as_secs_f64();
+        let rows = case.number("rows") * case.number("repeats");
+        let weights: usize = architecture.encoder.iter().map(|l| l.inputs * l.outputs).sum();
+        let sum: f64 = embeddings.iter().map(|x| f64::from(x.abs())).sum();
+        let check = json!({ "sum of magnitudes": sum });
+        Ok(Measured { rows, seconds, flops: Some((2 * weights * rows) as f64), check })
+    }
+
+    /// The same recordings as the peer, five times, because once is over too soon to be timed.
+    fn features(&self) -> Result<Measured> {
+        const REPEATS: usize = 5;
+        let directory = std::env::var("HAPT").unwrap_or_else(|_| "examples/data/hapt".into());
+        let spec = SourceSpec::Hapt(HaptSpec { path: directory });
+        let options = SourceOptions {
+            window: Some(WindowSpec { length: 128, stride: 64, within: Within::Labels }),
+            features: Some(FeatureSet::Hapt561),
+            threads: self.threads,
+            ..SourceOptions::default()
+        };
+        let most = number("RECORDINGS", 4) as i32;
+        let config = SessionConfig::new().with_target_partitions(self.threads);
+        let context = SessionContext::new_with_config(config);
+        runtime(self.threads)?.block_on(async {
+            let clock = Instant::now();
+            let mut windows = 0;
+            for _ in 0..REPEATS {
+                let source = dacpipe::source::open(&spec, &options, Arc::new(BadRows::new())).await?;
+                let frame = context.read_table(source.provider)?.filter(col("experiment").lt_eq(lit(most)))?;
+                let mut batches = frame.execute_stream().await?;
+                while let Some(batch) = batches.try_next().await? {
+                    windows += batch.num_rows();
+                }
+            }
+            let seconds = clock.elapsed().as_secs_f64();
+            Ok(Measured { rows: windows, seconds, flops: None, check: json!({ "windows": windows / REPEATS }) })
+        })
+    }
+
+    fn weights(&self) -> Result<Measured> {
+        let case = self.settings()?;
+        let (dim, sample) = (case.number("dim"), case.number("sample"));
+        let rows = self.floats("rows.f32")?;
+        let classes: Vec<Option<u32>> = self.integers("labels.u32")?.into_iter().map(Some).collect();
+        let count = classes.iter().flatten().max().map_or(0, |c| *c as usize + 1);
+        let weights = |rows: &[f32], classes: &[Option<u32>]| -> Vec<f64> {
+            let mut moments = Moments::new(count, dim);
+            moments.add(rows, classes, &self.pool);
+            let (same_pairs, other_pairs) = moments.pairs();
+            let weight = |(same, other): (f64, f64)| same / same_pairs * (1.0 - other / other_pairs);
+            (0..dim).map(|i| weight(moments.pair_sums(i))).collect()
+        };
+        let clock = Instant::now();
+        black_box(weights(&rows, &classes));
+        let seconds = clock.elapsed().as_secs_f64();
+        let of_sample: f64 = weights(&rows[..sample * dim], &classes[..sample]).iter().sum();
+        let check = json!({ "weight sum of the sample": of_sample });
+        Ok(Measured { rows: classes.len(), seconds, flops: None, check })
+    }
+
+    fn lloyd(&self) -> Result<Measured> {
+        let case = self.settings()?;
+        let (dim, k) = (case.number("dim"), case.number("k"));
+        let values = self.floats("rows.f32")?;
+        let init = self.floats("init.f32")?;
+        let spec = KMeansSpec { tolerance: 0.0, max_iterations: case.number("max_iterations"), ..KMeansSpec::new(k) };
+        let rows = Dense::new(&values, dim);
+        let clock = Instant::now();
+        let KMeans { inertia, iterations, .. } = fit_from(&rows, &spec, init, &self.pool, &Control::default())?;
+        let seconds = clock.elapsed().as_secs_f64();
+        let rows = case.number("rows") * iterations;
+        let check = json!({ "inertia": inertia, "iterations": iterations });
+        Ok(Measured { rows, seconds, flops: Some((2 * rows * k * dim) as f64), check })
+    }
+
+    fn minibatch(&self) -> Result<Measured> {
+        let case = self.settings()?;
+        let values = self.floats("rows.f32")?;
+        let spec = KMeansSpec {
+            starts: 1,
+            max_iterations: case.number("max_iterations"),
+            tolerance: 0.0,
+            method: Method::MiniBatch { batch_size: case.number("batch") },
+            ..KMeansSpec::new(case.number("k"))
+        };
+        let rows = Dense::new(&values, case.number("dim"));
+        let clock = Instant::now();
+        let found = fit(&rows, &spec, Seed(number("PAIR", 0) as u64), &self.pool, &Control::default())?;
+        let seconds = clock.elapsed().as_secs_f64();
+        let check = json!({ "inertia (3 %)": found.inertia });
+        Ok(Measured { rows: found.iterations * case.number("batch"), seconds, flops: None, check })
+    }
+
+    /// The best of seven tries of a square matrix product and of reading half a GiB.
+    fn floors(&self) -> Value {
+        const SIZE: usize = 2048;
+        const BLOCK: usize = 64;
+        let a = vec![0.5f32; SIZE * SIZE];
+        let b = Panels::from_rows(&a, SIZE, SIZE);
+        let mut out = vec![0.0f32; SIZE * SIZE];
+        let product = best(|| {
+            self.pool.for_each_chunk_mut(&mut out, BLOCK * SIZE, |i, out| {
+                let left = Left::rows(&a[i * BLOCK * SIZE..], SIZE);
+                gemm(out.len() / SIZE, left, b.right(), Start::Zero, out, SIZE);
+            });
+        });
+        let numbers = vec![1.0f32; 1 << 27];
+        let read = best(|| {
+            const PART: usize = 1 << 20;
+            let sums = self.pool.map(numbers.len() / PART, |i| {
+                let mut lanes = [0.0f32; 64];
+                for line in numbers[i * PART..(i + 1) * PART].chunks_exact(64) {
+                    lanes.iter_mut().zip(line).for_each(|(sum, x)| *sum += x);
+                }
+                lanes.iter().sum::<f32>()
+            });
+            black_box(sums);
+        });
+        json!({
+            "floor": "dacpipe", "threads": self.threads,
+            "gemm_gflops": 2.0 * (SIZE * SIZE * SIZE) as f64 / product / 1e9,
+            "memory_gb_per_second": numbers.len() as f64 * 4.0 / read / 1e9,
+        })
+    }
+}
+
+/// What `prepare.py` says of a case.
+struct Settings(Value);
+
+impl Settings {
+    fn number(&self, name: &str) -> usize {
+        self.0[name].as_u64().unwrap_or_default() as usize
+    }
+
+    fn float(&self, name: &str) -> f64 {
+        self.0[name].as_f64().unwrap_or_default()
+    }
+
+    fn widths(&self) -> Vec<usize> {
+        let widths = self.0["widths"].as_array().map(Vec::as_slice).unwrap_or_default();
+        widths.iter().filter_map(|w| w.as_u64()).map(|w| w as usize).collect()
+    }
+}
+
+fn number(variable: &str, otherwise: usize) -> usize {
+    std::env::var(variable).ok().and_then(|v| v.parse().ok()).unwrap_or(otherwise)
+}
+
+fn runtime(threads: usize) -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?)
+}
+
+/// Seconds of the fastest of seven calls, after one to warm up.
+fn best(mut work: impl FnMut()) -> f64 {
+    work();
+    let time = |_| {
+        let clock = Instant::now();
+        work();
+        clock.elapsed().as_secs_f64()
+    };
+    (0..7).map(time).fold(f64::INFINITY, f64::min)
+}
