@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use super::check::{key_columns, split_column};
 use super::file::*;
 use crate::Seed;
+use crate::device::Device;
 use crate::kmeans::{KMeansSpec, Method};
 use crate::scale::{ScaleMethod, ScaleSpec};
 use crate::signal::features::FeatureSet;
@@ -14,7 +15,11 @@ use crate::signal::summary::{LowPassSpec, SummarySpec};
 use crate::signal::window::{WindowSpec, Within};
 use crate::source::parquet::Features;
 use crate::source::{CsvSpec, HaptSpec, OnBadRow, ParquetSpec, SourceSpec, TimeColumn, TimeUnit};
+
+use crate::table::Mode;
+
 use crate::train::{AutoencoderSpec, Decay, EarlyStop};
+
 use crate::weights::{WeightLabels, WeightsSpec};
 
 /// The rows of the paper's sample for feature weights.
@@ -34,7 +39,7 @@ pub struct Plan {
     /// Compute threads; none: as many as there are cores.
     pub threads: Option<usize>,
     /// Where networks are trained and applied.
-    pub device: DeviceName,
+    pub device: Device,
     /// What happens to a row that cannot be read.
     pub on_bad_row: OnBadRow,
     /// Where rows come from.
@@ -102,7 +107,7 @@ pub struct SinkSpec {
     /// The columns by whose values data files are split.
     pub partition_by: Vec<String>,
     /// What happens to the rows of earlier runs.
-    pub mode: SinkModeName,
+    pub mode: Mode,
     /// Whether the learned representation of each row is written.
     pub embedding: bool,
 }
@@ -128,7 +133,11 @@ impl Plan {
             seed: file.seed,
             memory_limit: file.memory_limit.bytes(),
             threads: file.threads,
-            device: file.device,
+            device: match file.device {
+                DeviceName::Auto => Device::Auto,
+                DeviceName::Cpu => Device::Cpu,
+                DeviceName::Cuda => Device::Cuda,
+            },
             on_bad_row: match file.on_bad_row {
                 OnBadRowName::Fail => OnBadRow::Fail,
                 OnBadRowName::Quarantine => OnBadRow::Quarantine,
@@ -286,7 +295,10 @@ fn sink(table: &SinkTable, source: &SourceTable) -> SinkSpec {
         path: table.path.clone(),
         keys: table.keys.clone().unwrap_or_else(|| key_columns(source)),
         partition_by: table.partition_by.clone(),
-        mode: table.mode,
+        mode: match table.mode {
+            SinkModeName::Append => Mode::Append,
+            SinkModeName::Overwrite => Mode::Overwrite,
+        },
         embedding: table.embedding,
     }
 }

@@ -1,12 +1,21 @@
 //! Arithmetic on slices: no Arrow, no DataFusion, no I/O. The only place with `unsafe`.
 
+pub mod activation;
+pub mod adam;
+pub mod aligned;
+pub mod dense;
 pub mod distance;
 pub mod fold;
+pub mod gemm;
+pub mod isa;
 pub(crate) mod lanes;
+pub mod matrix;
 pub mod moments;
 pub mod pool;
 pub mod rows;
 pub mod sums;
+mod transpose;
 
+pub use matrix::Matrix;
 pub use pool::Pool;
 pub use rows::{Dense, Rows};

@@ -30,7 +30,7 @@ use super::recording::{Interval, Load, Recording, Recordings, Wanted, hold};
 use crate::error::{Error, Result};
 
 /// Samples a second.
-pub const RATE_HZ: f64 = 50.0;
+pub const RATE_HZ: f64 = crate::signal::hapt561::RATE_HZ;
 /// The channels: acceleration in g, angular velocity in rad/s.
 pub const CHANNELS: [&str; 6] = ["acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z"];
 const ACTIVITY: &str = "activity";

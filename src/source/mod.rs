@@ -11,11 +11,11 @@ use std::sync::Arc;
 use datafusion::catalog::TableProvider;
 
 use crate::error::{Error, Result};
+use crate::signal::features::{FeatureExtractor, FeatureSet};
 use crate::signal::window::{WindowSpec, Within};
 
 pub mod bad;
 pub mod csv;
-mod extract;
 pub mod hapt;
 pub mod location;
 pub mod parquet;
@@ -24,12 +24,11 @@ pub mod windows;
 
 pub use bad::{BadRow, BadRows, OnBadRow};
 pub use csv::{CsvSpec, TimeColumn, TimeUnit};
-use extract::{FeatureExtractor, FeatureSet};
 pub use hapt::HaptSpec;
 pub use parquet::{Features, ParquetSpec};
 
 use bad::Rejects;
-use recording::{Recordings, check_window};
+use recording::Recordings;
 use windows::WindowTable;
 
 /// The name of the column that says which part of the data a row belongs to.
@@ -91,6 +90,31 @@ pub struct Source {
 /// # Errors
 /// Kind `Input` if files are missing, malformed, or lack a column that `spec` names; `Config` if `options` ask for
 /// what the source does not have; `Io` if a disk, network or object store fails.
+///
+/// ```
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// use dacpipe::signal::window::{WindowSpec, Within};
+/// use dacpipe::source::{BadRows, CsvSpec, SourceOptions, SourceSpec, open};
+/// use datafusion::prelude::SessionContext;
+///
+/// let dir = tempfile::tempdir()?;
+/// let path = dir.path().join("walk.csv");
+/// std::fs::write(&path, "x,activity\n1,walk\n2,walk\n3,walk\n4,walk\n5,\n")?;
+/// let mut csv = CsvSpec::new(path.display().to_string(), &["x"]);
+/// csv.label = Some("activity".into());
+/// let window = Some(WindowSpec { length: 2, stride: 1, within: Within::Labels });
+/// let options = SourceOptions { window, ..Default::default() };
+/// let source = open(&SourceSpec::Csv(csv), &options, BadRows::new().into()).await?;
+/// assert_eq!(source.feature_names, ["x-0", "x-1"]);
+///
+/// let context = SessionContext::new();
+/// context.register_table("walk", source.provider)?;
+/// let windows = context.sql("SELECT start, features FROM walk").await?.collect().await?;
+/// assert_eq!(windows.iter().map(|batch| batch.num_rows()).sum::<usize>(), 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub async fn open(spec: &SourceSpec, options: &SourceOptions, bad: Arc<BadRows>) -> Result<Source> {
     let rejects = Rejects::new(options.on_bad_row, bad);
     match spec {
@@ -134,7 +158,6 @@ fn of_recordings(
     rejects: Rejects,
 ) -> Result<Source> {
     let window = options.window.unwrap_or(WindowSpec { length: 1, stride: 1, within: Within::Recordings });
-    check_window(&window)?;
     let set = options.features.clone().unwrap_or(FeatureSet::Samples);
     let extractor = Arc::new(FeatureExtractor::new(&set, recordings.channels(), recordings.rate_hz(), &window)?);
     let names: Vec<String> = recordings.constants().fields().iter().map(|f| f.name().clone()).collect();

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float32Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Float32Type, Int64Type, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
@@ -30,7 +30,6 @@ use futures::TryStreamExt;
 use parquet::arrow::arrow_reader::{
     ArrowPredicate, ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, RowFilter,
 };
-use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStream};
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
 use parquet::errors::ParquetError;
 use tokio::sync::mpsc::Sender;
@@ -42,6 +41,12 @@ use super::{Source, check_names, no_column};
 use crate::column::{vector_array, vector_field};
 use crate::error::{Error, Kind, Result};
 use crate::stage::FEATURES;
+
+mod lists;
+mod reader;
+
+use lists::{Lists, finite};
+use reader::ObjectReader;
 
 /// Which files to read, and which columns of them.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -154,7 +159,7 @@ fn plain_type(stored: &DataType, is_split: bool) -> DataType {
 /// A file of which the footer was read.
 struct ParquetFile {
     name: String,
-    reader: ParquetObjectReader,
+    reader: ObjectReader,
     metadata: ArrowReaderMetadata,
 }
 
@@ -162,11 +167,7 @@ impl ParquetFile {
     /// Reads the footer of `file` and checks the columns that `spec` names.
     async fn open(file: &DataFile, spec: &ParquetSpec) -> Result<Self> {
         let name = file.name().to_string();
-        let (store, path, size) = file.object()?;
-        if size == 0 {
-            return Err(Error::input(format!("{name}: empty, expected a Parquet file")));
-        }
-        let mut reader = ParquetObjectReader::new(store, path).with_file_size(size);
+        let mut reader = ObjectReader::new(file)?;
         let row = Field::new(ROW, DataType::Int64, false).with_extension_type(RowNumber);
         let options = ArrowReaderOptions::new().with_virtual_columns(vec![Arc::new(row)])?;
         let metadata = ArrowReaderMetadata::load_async(&mut reader, options).await.map_err(|e| unreadable(&name, e))?;
@@ -222,7 +223,7 @@ impl ParquetFile {
         ProjectionMask::roots(self.metadata.parquet_schema(), roots.collect::<Vec<_>>())
     }
 
-    fn builder(&self) -> ParquetRecordBatchStreamBuilder<ParquetObjectReader> {
+    fn builder(&self) -> ParquetRecordBatchStreamBuilder<ObjectReader> {
         ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader.clone(), self.metadata.clone())
     }
 
@@ -375,7 +376,7 @@ impl Scan {
             let mask = open.mask(filter.schema.fields().iter().map(|f| f.name()));
             builder = builder.with_row_filter(RowFilter::new(vec![filter.of(mask)]));
         }
-        let mut stream: ParquetRecordBatchStream<_> = builder.build().map_err(|e| unreadable(&open.name, e))?;
+        let mut stream = builder.build().map_err(|e| unreadable(&open.name, e))?;
         while let Some(batch) = stream.try_next().await.map_err(|e| unreadable(&open.name, e))? {
             let batch = self.convert(&open.name, &batch)?;
             if batch.num_rows() > 0 && out.send(Ok(batch)).await.is_err() {
@@ -489,68 +490,5 @@ impl Filter {
             let passes = filter.predicate.evaluate(&batch)?.into_array(batch.num_rows())?;
             Ok(passes.as_boolean().clone())
         }))
-    }
-}
-
-/// A column of lists of numbers, in single precision.
-struct Lists {
-    list: ArrayRef,
-    values: Float32Array,
-}
-
-impl Lists {
-    fn of(list: &ArrayRef) -> Result<Self> {
-        let values = match list.data_type() {
-            DataType::FixedSizeList(..) => list.as_fixed_size_list().values(),
-            DataType::List(_) => list.as_list::<i32>().values(),
-            DataType::LargeList(_) => list.as_list::<i64>().values(),
-            other => return Err(Error::internal(format!("lists expected, found {other}"))),
-        };
-        let values = cast(values, &DataType::Float32)?.as_primitive::<Float32Type>().clone();
-        Ok(Self { list: list.clone(), values })
-    }
-
-    /// Where the values of list `i` are; `None` if it is null.
-    fn get(&self, i: usize) -> Option<std::ops::Range<usize>> {
-        if self.list.is_null(i) {
-            return None;
-        }
-        Some(match self.list.data_type() {
-            DataType::FixedSizeList(..) => {
-                let list = self.list.as_fixed_size_list();
-                let start = list.value_offset(i) as usize;
-                start..start + list.value_length() as usize
-            }
-            DataType::List(_) => {
-                let offsets = self.list.as_list::<i32>().value_offsets();
-                offsets[i] as usize..offsets[i + 1] as usize
-            }
-            _ => {
-                let offsets = self.list.as_list::<i64>().value_offsets();
-                offsets[i] as usize..offsets[i + 1] as usize
-            }
-        })
-    }
-
-    /// Copies list `i` into `row`, or says what is wrong with it.
-    fn copy(&self, i: usize, row: &mut [f32]) -> Result<(), String> {
-        let Some(range) = self.get(i) else {
-            return Err(format!("null, expected {} numbers", row.len()));
-        };
-        if range.len() != row.len() {
-            return Err(format!("{} values, expected {}", range.len(), row.len()));
-        }
-        for (position, (slot, at)) in row.iter_mut().zip(range).enumerate() {
-            *slot = finite(&self.values, at).map_err(|e| format!("value {position} is {e}"))?;
-        }
-        Ok(())
-    }
-}
-
-fn finite(values: &Float32Array, at: usize) -> Result<f32, String> {
-    match values.value(at) {
-        _ if values.is_null(at) => Err("null, expected a number".into()),
-        value if value.is_finite() => Ok(value),
-        value => Err(format!("{value}, expected a number that is finite in single precision")),
     }
 }

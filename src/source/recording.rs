@@ -8,7 +8,7 @@ use datafusion::common::ScalarValue;
 use datafusion::physical_expr::PhysicalExpr;
 
 use super::bad::Rejects;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::signal::window::{WindowSpec, Within};
 
 /// A stretch of samples, taken evenly in time on every channel.
@@ -103,21 +103,19 @@ pub struct Window {
 /// With [`Within::Recordings`] a window has the label of the interval that covers all of it, and none otherwise.
 pub fn windows(spec: &WindowSpec, recording: &Recording) -> Vec<Window> {
     let samples = recording.channels.first().map_or(0, Vec::len);
-    let starts = |first: usize, end: usize| {
-        let last = end.min(samples).checked_sub(spec.length);
-        last.into_iter().flat_map(move |last| (first..=last).step_by(spec.stride))
-    };
     let mut windows: Vec<Window> = match spec.within {
         Within::Labels => {
             let of = |i: &Interval| {
                 let label = i.label.clone();
-                starts(i.first, i.end).map(move |start| Window { start, label: Some(label.clone()) })
+                spec.starts(i.first, i.end.min(samples)).map(move |start| Window { start, label: Some(label.clone()) })
             };
             recording.intervals.iter().flat_map(of).collect()
         }
         Within::Recordings => {
             let mut cover = Cover::new(&recording.intervals);
-            starts(0, samples).map(|start| Window { start, label: cover.label(start, start + spec.length) }).collect()
+            spec.starts(0, samples)
+                .map(|start| Window { start, label: cover.label(start, start + spec.length) })
+                .collect()
         }
     };
     let clean = |w: &Window| {
@@ -163,18 +161,6 @@ pub fn hold(channels: &mut [Vec<f64>], bad: &[usize]) {
                 }
             };
         }
-    }
-}
-
-/// Checks a window specification.
-///
-/// # Errors
-/// Kind `Config` if the length or the stride is zero.
-pub fn check_window(spec: &WindowSpec) -> Result<()> {
-    match (spec.length, spec.stride) {
-        (0, _) => Err(Error::config("window length is 0, expected at least 1 sample")),
-        (_, 0) => Err(Error::config("window stride is 0, expected at least 1 sample")),
-        _ => Ok(()),
     }
 }
 

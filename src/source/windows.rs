@@ -21,10 +21,10 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 
 use super::bad::Rejects;
-use super::extract::FeatureExtractor;
 use super::recording::{Load, Recording, Recordings, Wanted, Window, check_finite, windows};
 use crate::column::{vector_array, vector_field};
 use crate::error::Result;
+use crate::signal::features::FeatureExtractor;
 use crate::signal::window::WindowSpec;
 use crate::stage::FEATURES;
 
@@ -225,13 +225,13 @@ impl Job {
         for (index, recording) in recordings.iter().enumerate() {
             let windows = windows(&table.window, recording);
             let extracts = self.extracts && !windows.is_empty();
-            let prepared = extracts.then(|| table.extractor.prepare(&recording.channels));
+            let prepared = extracts.then(|| table.extractor.prepare(&recording.channels)).transpose()?;
             for window in windows {
                 if let Some(prepared) = &prepared {
                     let at = rows.features.len();
                     rows.features.resize(at + dim, 0.0);
                     let row = &mut rows.features[at..];
-                    table.extractor.extract(&mut scratch, prepared, window.start, row);
+                    table.extractor.extract(&mut scratch, prepared, window.start, row)?;
                     let line = recording.line + window.start as u64;
                     if !check_finite(row, names, &recording.file, line, &table.rejects)? {
                         rows.features.truncate(at);

@@ -1,1 +1,46 @@
-//! Under construction.
+//! Everything that touches DataFusion's planner: labelled tables, models as functions, clustering metrics as
+//! aggregates, and the operator that applies stages.
+//!
+//! [`register`] puts all of it into a session in one call:
+//!
+//! | in SQL | what it is |
+//! |---|---|
+//! | `hapt` | the labelled table registered under that name |
+//! | `hapt_clusters` | its clusters: size, centroid, mean distance |
+//! | `hapt_quarantine` | the rows that were set aside, where there are any |
+//! | `dac_embed(model, features)` | the vectors that a model clusters: a list of `FLOAT` |
+//! | `dac_assign(model, features)` | `STRUCT(cluster INT, distance FLOAT, margin FLOAT)` |
+//! | `ari(a, b)`, `nmi(a, b)`, `clustering_accuracy(a, b)` | how far two labellings agree |
+//!
+//! `model` is the hash of a model's content (all of it, or as much as tells it apart among the models of the registered
+//! tables), or the path or URI of its directory.
+//!
+//! ```
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use datafusion::arrow::{array::AsArray, datatypes::Float64Type};
+//! use datafusion::prelude::SessionContext;
+//!
+//! let ctx = SessionContext::new();
+//! dacpipe::sql::register(&ctx, dacpipe::sql::Options::default()).await?;
+//! let pairs = "(VALUES (0, 'sit'), (0, 'sit'), (1, 'walk'), (1, 'sit'), (NULL, 'walk')) AS t(cluster, activity)";
+//! let batches = ctx.sql(&format!("SELECT clustering_accuracy(cluster, activity) FROM {pairs}")).await?.collect().await?;
+//! assert_eq!(batches[0].column(0).as_primitive::<Float64Type>().value(0), 0.75);
+//! # Ok(())
+//! # }
+//! ```
+
+mod assign;
+mod embed;
+mod features;
+mod metrics;
+mod models;
+mod register;
+mod stage_exec;
+
+pub use assign::DacAssign;
+pub use embed::DacEmbed;
+pub use metrics::{ClusteringMetric, Metric};
+pub use models::Models;
+pub use register::{MODELS, Options, QUARANTINE, Registered, Registration, register};
+pub use stage_exec::StageExec;

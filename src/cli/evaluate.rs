@@ -1,0 +1,338 @@
+//! `dacpipe evaluate`: how far the clusters of a table agree with a column of labels.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::Path;
+
+use arrow::array::{Array, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
+use arrow::record_batch::RecordBatch;
+use datafusion::common::Column;
+use datafusion::functions_aggregate::expr_fn::count;
+use datafusion::logical_expr::{Expr, lit};
+use datafusion::prelude::{DataFrame, SessionContext};
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::metrics::Contingency;
+use crate::sql::{Options, register};
+use crate::stage::LABEL_COLUMNS;
+
+use super::output::Output;
+use super::sql::found_tables;
+
+/// The columns that are taken for labels when none is named, in this order.
+const USUAL_LABELS: [&str; 5] = ["activity", "label", "class", "target", "y"];
+/// The name of the part that holds all rows.
+const ALL: &str = "all";
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum EvaluateFormat {
+    /// Aligned columns, for people
+    #[default]
+    Table,
+    /// One JSON object
+    Json,
+}
+
+/// Compare the clusters of a table with a column of labels
+///
+/// Prints the adjusted Rand index (ARI), the normalized mutual information (NMI), the accuracy under the best one-to-one
+/// matching of clusters to labels (ACC), the size of each cluster, and how often each label is in each cluster. Rows
+/// without a label are counted, and left out of the figures.
+#[derive(Debug, Clone, clap::Args)]
+pub struct EvaluateArgs {
+    /// The directory or URL of a table, or the name of one in ./out
+    #[arg(value_name = "TABLE")]
+    pub table: String,
+
+    /// The column of labels; where not given, activity, label, class, target or y
+    #[arg(long, value_name = "COLUMN")]
+    pub labels: Option<String>,
+
+    /// Only rows for which this SQL condition holds; may be given several times
+    #[arg(long = "where", value_name = "SQL")]
+    pub conditions: Vec<String>,
+
+    /// Also the figures for each value of this column, for example split
+    #[arg(long, value_name = "COLUMN")]
+    pub by: Option<String>,
+
+    /// How results are written
+    #[arg(long, value_enum, default_value_t)]
+    pub format: EvaluateFormat,
+}
+
+/// How far clusters and labels agree in one part of a table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Figures {
+    /// `all`, or the value of the column that divides the rows.
+    pub part: String,
+    /// Rows with a cluster and a label.
+    pub rows: u64,
+    /// Adjusted Rand index; none without rows.
+    pub ari: Option<f64>,
+    /// Normalized mutual information.
+    pub nmi: Option<f64>,
+    /// Accuracy under the best matching.
+    pub acc: Option<f64>,
+}
+
+/// What `dacpipe evaluate` finds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// The table, as it was named.
+    pub table: String,
+    /// The column of labels.
+    pub labels: String,
+    /// Rows that were looked at.
+    pub rows: u64,
+    /// Those of them without a label.
+    pub unlabelled: u64,
+    /// The figures of all rows, then of each part.
+    pub parts: Vec<Figures>,
+    /// The size of each cluster, rows without a label included.
+    pub clusters: BTreeMap<i64, u64>,
+    /// How often each label is in each cluster, rows without a label left out.
+    pub contingency: BTreeMap<i64, BTreeMap<String, u64>>,
+}
+
+/// Runs the command, writing to standard output.
+///
+/// # Errors
+/// Kind `Input` for a column that is not there or a condition that cannot be read, `Table` for a table that is damaged.
+pub async fn run(args: EvaluateArgs) -> Result<()> {
+    let evaluation = evaluate(&args).await?;
+    let mut out = Output::new(io::BufWriter::new(io::stdout()));
+    match args.format {
+        EvaluateFormat::Table => write!(out, "{}", evaluation.to_text())?,
+        EvaluateFormat::Json => {
+            let text = serde_json::to_string_pretty(&evaluation)
+                .map_err(|e| Error::internal("writing the figures as JSON").with_source(e))?;
+            writeln!(out, "{text}")?;
+        }
+    }
+    Ok(out.flush()?)
+}
+
+/// Counts clusters against labels in one pass over three columns of the table.
+pub async fn evaluate(args: &EvaluateArgs) -> Result<Evaluation> {
+    const NAME: &str = "evaluated";
+    let ctx = SessionContext::new();
+    register(&ctx, Options::default().table(NAME, &path_of(&args.table))).await?;
+    let mut rows = ctx.table(NAME).await?;
+    let labels = label_column(&rows, args.labels.as_deref())?;
+    for condition in &args.conditions {
+        let condition = rows.parse_sql_expr(condition).map_err(|e| {
+            Error::from(e).while_doing(format_args!("--where {condition:?}"))
+        })?;
+        rows = rows.filter(condition)?;
+    }
+    let [cluster, ..] = LABEL_COLUMNS;
+    let mut keys = vec![column(&rows, cluster)?, column(&rows, &labels)?];
+    if let Some(by) = &args.by {
+        keys.push(column(&rows, by)?.alias("part"));
+    }
+    let batches = rows.aggregate(keys, vec![count(lit(1_i64)).alias("rows")])?.collect().await?;
+    let mut tally = Tally { by: args.by.is_some(), ..Tally::default() };
+    for batch in &batches {
+        tally.add(batch)?;
+    }
+    Ok(tally.evaluation(args.table.clone(), labels))
+}
+
+/// The path of a table that may be named by its name.
+fn path_of(table: &str) -> String {
+    if table.contains(['/', '\\']) || Path::new(table).is_dir() {
+        return table.to_owned();
+    }
+    let found = found_tables(Path::new("out")).into_iter().find(|(name, _)| name == table);
+    found.map_or_else(|| table.to_owned(), |(_, path)| path.to_string_lossy().into_owned())
+}
+
+fn label_column(rows: &DataFrame, named: Option<&str>) -> Result<String> {
+    let there: Vec<&str> = rows.schema().fields().iter().map(|field| field.name().as_str()).collect();
+    let candidates = named.map_or(USUAL_LABELS.to_vec(), |name| vec![name]);
+    match candidates.iter().find(|candidate| there.contains(candidate)) {
+        Some(found) => Ok((*found).to_owned()),
+        None => Err(Error::input(format!(
+            "no column of labels {}; name one with --labels: {}",
+            candidates.join(", "),
+            there.join(", ")
+        ))),
+    }
+}
+
+fn column(rows: &DataFrame, name: &str) -> Result<Expr> {
+    let schema = rows.schema();
+    match schema.qualified_field_with_unqualified_name(name) {
+        Ok((qualifier, field)) => Ok(Expr::Column(Column::new(qualifier.cloned(), field.name()))),
+        Err(_) => Err(crate::column::missing(schema.as_arrow(), name)),
+    }
+}
+
+/// Counts of clusters, labels and parts.
+#[derive(Default)]
+struct Tally {
+    by: bool,
+    rows: u64,
+    unlabelled: u64,
+    clusters: BTreeMap<i64, u64>,
+    /// Rows with a cluster and a label, by part; the part of all rows is not among them.
+    pairs: BTreeMap<String, BTreeMap<(i64, String), u64>>,
+}
+
+impl Tally {
+    /// Adds rows of (cluster, label, part if divided, count).
+    fn add(&mut self, batch: &RecordBatch) -> Result<()> {
+        let clusters = cast(batch.column(0), &DataType::Int64)?;
+        let labels = cast(batch.column(1), &DataType::Utf8)?;
+        let counts = batch.column(batch.num_columns() - 1).as_primitive::<Int64Type>();
+        let parts = self.by.then(|| cast(batch.column(2), &DataType::Utf8)).transpose()?;
+        let (clusters, labels) = (clusters.as_primitive::<Int64Type>(), labels.as_string::<i32>());
+        for row in 0..batch.num_rows() {
+            let count = counts.value(row).unsigned_abs();
+            self.rows += count;
+            if clusters.is_valid(row) {
+                *self.clusters.entry(clusters.value(row)).or_default() += count;
+            }
+            if clusters.is_null(row) || labels.is_null(row) {
+                self.unlabelled += count;
+                continue;
+            }
+            let part = parts.as_ref().map(|parts| parts.as_string::<i32>());
+            let part = part.map_or(ALL, |part| if part.is_null(row) { "NULL" } else { part.value(row) });
+            let pair = (clusters.value(row), labels.value(row).to_owned());
+            *self.pairs.entry(part.to_owned()).or_default().entry(pair).or_default() += count;
+        }
+        Ok(())
+    }
+
+    fn evaluation(self, table: String, labels: String) -> Evaluation {
+        let mut all: BTreeMap<(i64, String), u64> = BTreeMap::new();
+        for pairs in self.pairs.values() {
+            for (pair, count) in pairs {
+                *all.entry(pair.clone()).or_default() += count;
+            }
+        }
+        let mut parts = vec![figures(ALL, &all)];
+        if self.by {
+            parts.extend(self.pairs.iter().map(|(part, pairs)| figures(part, pairs)));
+        }
+        let mut contingency: BTreeMap<i64, BTreeMap<String, u64>> = BTreeMap::new();
+        for ((cluster, label), count) in all {
+            contingency.entry(cluster).or_default().insert(label, count);
+        }
+        let Self { rows, unlabelled, clusters, .. } = self;
+        Evaluation { table, labels, rows, unlabelled, parts, clusters, contingency }
+    }
+}
+
+fn figures(part: &str, pairs: &BTreeMap<(i64, String), u64>) -> Figures {
+    let mut table = Contingency::default();
+    for ((cluster, label), &count) in pairs {
+        table.add(&cluster.to_string(), label, count);
+    }
+    let rows = table.total();
+    let figure = |value: f64| (rows > 0).then_some(value);
+    Figures {
+        part: part.to_owned(),
+        rows,
+        ari: figure(table.ari()),
+        nmi: figure(table.nmi()),
+        acc: figure(table.accuracy()),
+    }
+}
+
+impl Evaluation {
+    /// The evaluation as aligned columns.
+    pub fn to_text(&self) -> String {
+        let mut text = format!("{} rows of {}, labels from {}", self.rows, self.table, self.labels);
+        if self.unlabelled > 0 {
+            text += &format!("; {} without a label are left out of the figures", self.unlabelled);
+        }
+        text += "\n\n";
+        let figure = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
+        let figures = self.parts.iter().map(|part| {
+            vec![part.part.clone(), part.rows.to_string(), figure(part.ari), figure(part.nmi), figure(part.acc)]
+        });
+        text += &aligned(["part", "rows", "ARI", "NMI", "ACC"].map(str::to_owned).to_vec(), figures);
+        text.push('\n');
+        text += &self.contingency_text();
+        text
+    }
+
+    /// Clusters down, labels across.
+    fn contingency_text(&self) -> String {
+        let mut labels: Vec<&String> = self.contingency.values().flat_map(BTreeMap::keys).collect();
+        labels.sort();
+        labels.dedup();
+        let head = ["cluster", "size"].map(str::to_owned).into_iter().chain(labels.iter().map(|l| l.to_string()));
+        let lines = self.clusters.iter().map(|(cluster, size)| {
+            let counts = self.contingency.get(cluster);
+            let count = |label: &&String| counts.and_then(|counts| counts.get(*label)).map_or(".".into(), u64::to_string);
+            [cluster.to_string(), size.to_string()].into_iter().chain(labels.iter().map(count)).collect()
+        });
+        aligned(head.collect(), lines)
+    }
+}
+
+/// Columns with the first aligned to the left and the others to the right.
+fn aligned(head: Vec<String>, lines: impl Iterator<Item = Vec<String>>) -> String {
+    let lines: Vec<Vec<String>> = std::iter::once(head).chain(lines).collect();
+    let width = |i: usize| lines.iter().map(|line| line[i].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
+    let line = |cells: &Vec<String>| {
+        let cell = |(i, cell): (usize, &String)| match i {
+            0 => format!("{cell:<width$}", width = widths[i]),
+            _ => format!("{cell:>width$}", width = widths[i]),
+        };
+        cells.iter().enumerate().map(cell).collect::<Vec<_>>().join("  ") + "\n"
+    };
+    lines.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int32Array, Int64Array, StringArray};
+
+    fn tally() -> Tally {
+        let batch = RecordBatch::try_from_iter([
+            ("cluster", Arc::new(Int32Array::from(vec![Some(0), Some(0), Some(10), Some(10), None])) as ArrayRef),
+            ("label", Arc::new(StringArray::from(vec![Some("sit"), Some("walk"), Some("walk"), None, Some("sit")])) as _),
+            ("part", Arc::new(StringArray::from(vec![Some("test"), Some("train"), Some("train"), None, None])) as _),
+            ("rows", Arc::new(Int64Array::from(vec![5, 1, 4, 2, 1])) as _),
+        ]);
+        let mut tally = Tally { by: true, ..Tally::default() };
+        tally.add(&batch.unwrap()).unwrap();
+        tally
+    }
+
+    #[test]
+    fn rows_without_a_label_are_counted_and_left_out() {
+        let evaluation = tally().evaluation("t".into(), "label".into());
+        assert_eq!((evaluation.rows, evaluation.unlabelled), (13, 3));
+        assert_eq!(evaluation.clusters, BTreeMap::from([(0, 6), (10, 6)]));
+        let parts: Vec<(&str, u64)> = evaluation.parts.iter().map(|part| (part.part.as_str(), part.rows)).collect();
+        assert_eq!(parts, [("all", 10), ("test", 5), ("train", 5)]);
+        assert_eq!(evaluation.parts[0].acc, Some(0.9));
+        assert_eq!(evaluation.contingency[&0]["walk"], 1);
+    }
+
+    #[test]
+    fn the_text_is_aligned() {
+        insta::assert_snapshot!(tally().evaluation("out/t".into(), "label".into()).to_text(), @"");
+    }
+
+    #[test]
+    fn no_rows_give_no_figures() {
+        let none = Tally::default().evaluation("t".into(), "label".into());
+        assert_eq!(none.parts, [Figures { part: "all".into(), rows: 0, ari: None, nmi: None, acc: None }]);
+        assert!(none.to_text().contains("all      0    -    -    -"), "{}", none.to_text());
+    }
+}

@@ -1,0 +1,147 @@
+//! The prompt of `dacpipe sql`: statements over several lines until `;`, with a history that is kept.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use rustyline::DefaultEditor;
+use rustyline::error::ReadlineError;
+
+use crate::error::{Error, Result};
+
+use super::output::Output;
+use super::sql::Session;
+
+const HELP: &str = "\
+  statements end with ;      \\d         the tables
+  \\d NAME  its columns       \\q         leave";
+
+/// Reads and runs statements until the end of input or `\q`. Errors are shown, and the prompt goes on.
+pub(crate) async fn run<W: Write>(session: &Session, out: &mut Output<W>) -> Result<()> {
+    let mut editor = DefaultEditor::new().map_err(|e| Error::io("cannot open the terminal").with_source(e))?;
+    let history = history_file();
+    if let Some(path) = &history {
+        // No history yet, or none that can be read, is no reason to refuse a prompt.
+        let _ = editor.load_history(path);
+    }
+    println!("{}\n{HELP}", tables(session));
+    let mut statement = String::new();
+    loop {
+        let sign = if statement.is_empty() { "dacpipe> " } else { "      -> " };
+        let read = tokio::task::spawn_blocking(move || {
+            let line = editor.readline(sign);
+            (editor, line)
+        });
+        let line;
+        (editor, line) = read.await.map_err(|e| Error::internal("the prompt ended").with_source(e))?;
+        match line {
+            Ok(line) if statement.is_empty() && line.trim().is_empty() => {}
+            Ok(line) if statement.is_empty() && is_command(&line) => {
+                let _ = editor.add_history_entry(line.trim());
+                if !command(session, line.trim(), out).await {
+                    break;
+                }
+            }
+            Ok(line) => {
+                statement.push_str(&line);
+                if is_complete(&statement) {
+                    let _ = editor.add_history_entry(statement.as_str());
+                    show_error(interruptible(session, &statement, out).await);
+                    statement.clear();
+                } else {
+                    statement.push('\n');
+                }
+            }
+            Err(ReadlineError::Interrupted) => statement.clear(),
+            Err(ReadlineError::Eof) => break,
+            Err(e) => return Err(Error::io("reading the terminal").with_source(e)),
+        }
+    }
+    if let Some(path) = &history {
+        if let Some(dir) = path.parent() {
+            let _ = std::fs::create_dir_all(dir);
+        }
+        let _ = editor.save_history(path);
+    }
+    Ok(())
+}
+
+/// Runs a statement until it is done or Ctrl-C is pressed; dropping the query's stream stops it.
+async fn interruptible<W: Write>(session: &Session, statement: &str, out: &mut Output<W>) -> Result<()> {
+    tokio::select! {
+        result = session.run(statement, out) => result,
+        _ = tokio::signal::ctrl_c() => Err(Error::cancelled("interrupted")),
+    }
+}
+
+fn show_error(result: Result<()>) {
+    if let Err(e) = result {
+        eprintln!("error: {e}");
+    }
+}
+
+fn is_command(line: &str) -> bool {
+    let line = line.trim();
+    line.starts_with('\\') || matches!(line, "exit" | "quit" | "help")
+}
+
+/// Runs a command of the prompt; false to leave.
+async fn command<W: Write>(session: &Session, line: &str, out: &mut Output<W>) -> bool {
+    match line.split_once(char::is_whitespace).unwrap_or((line, "")) {
+        ("\\q" | "exit" | "quit", _) => return false,
+        ("\\d", "") => println!("{}", tables(session)),
+        ("\\d", name) => {
+            let name = name.trim().trim_end_matches(';');
+            let describe = format!("DESCRIBE \"{}\"", name.trim_matches('"').replace('"', "\"\""));
+            show_error(session.run(&describe, out).await);
+        }
+        ("\\?" | "\\h" | "help", _) => println!("{HELP}"),
+        (other, _) => eprintln!("error: no command {other}; there are\n{HELP}"),
+    }
+    true
+}
+
+fn tables(session: &Session) -> String {
+    if session.tables.is_empty() {
+        return "no tables; dacpipe run makes one, --table NAME=PATH names one".into();
+    }
+    let width = session.tables.iter().map(|table| table.name.len()).max().unwrap_or(0);
+    let line = |table: &crate::sql::Registered| format!("  {:width$}  {}", table.name, table.location);
+    session.tables.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// True if the last thing in `text` is a `;` outside of quotes and comments.
+fn is_complete(text: &str) -> bool {
+    match Tokenizer::new(&GenericDialect {}, text).tokenize() {
+        Ok(tokens) => {
+            let last = tokens.iter().rfind(|token| !matches!(token, Token::Whitespace(_)));
+            matches!(last, Some(Token::SemiColon))
+        }
+        // An open quote may be closed on the next line; anything else the parser explains better.
+        Err(e) => !e.message.starts_with("Unterminated"),
+    }
+}
+
+fn history_file() -> Option<PathBuf> {
+    let state = match std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()) {
+        Some(dir) => PathBuf::from(dir),
+        None => PathBuf::from(std::env::var_os("HOME")?).join(".local/state"),
+    };
+    Some(state.join("dacpipe").join("sql_history"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_ends_with_a_semicolon_outside_of_quotes() {
+        for complete in ["SELECT 1;", "SELECT ';';  ", "SELECT 1; -- done\n"] {
+            assert!(is_complete(complete), "{complete:?}");
+        }
+        for open in ["SELECT 1", "SELECT ';", "SELECT 1 -- done;", "SELECT /* ;"] {
+            assert!(!is_complete(open), "{open:?}");
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! `dacpipe sql`: queries over the tables of runs, from the command line, a file, standard input, or a prompt.
+//!
+//! Sessions only read: statements that define or change tables (`CREATE`, `DROP`, `INSERT`, `COPY`) are refused, `SET`,
+//! `SHOW`, `EXPLAIN` and `DESCRIBE` work.
+
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+
+use datafusion::common::{Diagnostic, Span};
+use datafusion::error::DataFusionError;
+use datafusion::execution::context::SQLOptions;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::parser::DFParser;
+
+use crate::error::{Error, Result};
+use crate::sql::{Options, Registered, Registration, register};
+
+use super::output::{Format, Output, write_results};
+use super::prompt;
+
+/// Query the tables of runs with SQL
+///
+/// Every table below --dir is registered under its name, with <name>_clusters beside it and <name>_quarantine where rows
+/// were set aside. Functions: dac_embed(model, features), dac_assign(model, features); aggregates: ari(a, b), nmi(a, b),
+/// clustering_accuracy(a, b). Without -c and -f, statements are read from the prompt or from standard input.
+#[derive(Debug, Clone, clap::Args)]
+pub struct SqlArgs {
+    /// Run these statements and exit; may be given several times
+    #[arg(short, long, value_name = "SQL")]
+    pub command: Vec<String>,
+
+    /// Run the statements of this file and exit
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// Register a table's directory or URL, or a Parquet or CSV file, under a name; may be given several times
+    #[arg(long, value_name = "NAME=PATH", value_parser = parse_table)]
+    pub table: Vec<(String, String)>,
+
+    /// Where the tables of runs are looked for
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    pub dir: PathBuf,
+
+    /// How results are written
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+
+    /// Rows that --format table shows of a result; 0 shows all
+    #[arg(long, value_name = "ROWS", default_value_t = 200)]
+    pub max_rows: usize,
+}
+
+fn parse_table(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, path)) if !name.trim().is_empty() && !path.is_empty() => Ok((name.trim().into(), path.into())),
+        _ => Err("expected NAME=PATH, for example hapt=out/hapt".into()),
+    }
+}
+
+/// Runs the command, writing to standard output.
+///
+/// # Errors
+/// Kind `Input` for SQL that cannot be read or planned, with line and column; otherwise what opening the tables and
+/// running the query give.
+pub async fn run(args: SqlArgs) -> Result<()> {
+    let mut out = Output::new(io::BufWriter::new(io::stdout()));
+    let session = Session::open(&args).await?;
+    let mut texts = args.command.clone();
+    if let Some(path) = &args.file {
+        texts.push(read_file(path)?);
+    }
+    if texts.is_empty() {
+        if io::stdin().is_terminal() {
+            return prompt::run(&session, &mut out).await;
+        }
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text).map_err(|e| Error::io("reading standard input").with_source(e))?;
+        texts.push(text);
+    }
+    for text in texts {
+        session.run(&text, &mut out).await?;
+        if out.closed() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn read_file(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|e| Error::io(format!("cannot read {}", path.display())).with_source(e))
+}
+
+/// A session over the registered tables.
+pub(crate) struct Session {
+    ctx: SessionContext,
+    /// What was registered.
+    pub(crate) tables: Vec<Registered>,
+    format: Format,
+    max_rows: usize,
+}
+
+impl Session {
+    /// Registers what `args` names and the tables that are found below its directory.
+    pub(crate) async fn open(args: &SqlArgs) -> Result<Self> {
+        let mut config = SessionConfig::new().with_information_schema(true);
+        config.options_mut().sql_parser.collect_spans = true;
+        let ctx = SessionContext::new_with_config(config);
+        let mut options = Options::default();
+        for (name, path) in &args.table {
+            options = options.table(name, path);
+        }
+        for (name, path) in found_tables(&args.dir) {
+            if args.table.iter().all(|(given, _)| *given != name) {
+                options = options.table_if_sound(&name, &path.to_string_lossy());
+            }
+        }
+        let Registration { tables, left_out } = register(&ctx, options).await?;
+        for (name, e) in left_out {
+            eprintln!("warning: table {name} is left out: {e}");
+        }
+        Ok(Self { ctx, tables, format: args.format, max_rows: args.max_rows })
+    }
+
+    /// Runs all statements of `text`, one after the other.
+    pub(crate) async fn run<W: Write>(&self, text: &str, out: &mut Output<W>) -> Result<()> {
+        let statements = DFParser::parse_sql(text).map_err(|e| explain(e, text))?;
+        for statement in statements {
+            let plan = self.ctx.state().statement_to_plan(statement).await.map_err(|e| explain(e, text))?;
+            self.run_plan(plan, out).await.map_err(|e| explain(e, text))??;
+            if out.closed() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The outer result is DataFusion's, whose error may know a place in the text; the inner one is of writing.
+    async fn run_plan<W: Write>(
+        &self,
+        plan: LogicalPlan,
+        out: &mut Output<W>,
+    ) -> Result<Result<()>, DataFusionError> {
+        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false);
+        if let Err(e) = options.verify_plan(&plan) {
+            let message = format!("dacpipe sql only reads: {}; tables are written by dacpipe run", e.message());
+            return Ok(Err(Error::input(message)));
+        }
+        let result = self.ctx.execute_logical_plan(plan).await?;
+        if result.schema().fields().is_empty() {
+            return Ok(Ok(()));
+        }
+        let stream = result.execute_stream().await?;
+        Ok(match write_results(stream, self.format, self.max_rows, out).await {
+            Ok(true) => {
+                eprintln!("the first {} rows; --max-rows 0 shows all", self.max_rows);
+                Ok(())
+            }
+            other => other.map(|_| ()),
+        })
+    }
+}
+
+/// The tables below `dir`: every directory with a log, by the name that its run wrote down, or its own.
+pub(crate) fn found_tables(dir: &Path) -> Vec<(String, PathBuf)> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let tables = entries.flatten().map(|entry| entry.path()).filter(|path| path.join("_log").is_dir());
+    let mut found: Vec<_> = tables.filter_map(|path| Some((table_name(&path)?, path))).collect();
+    found.sort();
+    found
+}
+
+fn table_name(path: &Path) -> Option<String> {
+    let report = std::fs::read_to_string(path.join("run.json")).ok();
+    let report = report.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
+    match report.as_ref().and_then(|report| report["name"].as_str()) {
+        Some(name) => Some(name.to_owned()),
+        None => path.file_name()?.to_str().map(str::to_owned),
+    }
+}
+
+/// The error with the place in the SQL text where DataFusion gives one.
+fn explain(error: DataFusionError, text: &str) -> Error {
+    let found = error.diagnostic().cloned();
+    let ours = Error::from(error);
+    match found {
+        Some(Diagnostic { span: Some(span), message, helps, .. }) => {
+            let helps: String = helps.iter().map(|help| format!("\n  {}", help.message)).collect();
+            Error::input(format!("{message}{}{helps}", point_at(text, &span)))
+        }
+        _ => match parser_position(ours.message()) {
+            Some((line, column)) => {
+                let place = datafusion::common::Location { line, column };
+                let what = ours.message().split(" at Line:").next().unwrap_or_default();
+                Error::input(format!("{what}{}", point_at(text, &Span::new(place, place))))
+            }
+            None => ours,
+        },
+    }
+}
+
+/// The parser writes the place at the end of its message: "… at Line: 1, Column: 8".
+fn parser_position(message: &str) -> Option<(u64, u64)> {
+    let (_, place) = message.rsplit_once(" at Line: ")?;
+    let (line, column) = place.split_once(", Column: ")?;
+    let digits = column.find(|c: char| !c.is_ascii_digit()).unwrap_or(column.len());
+    Some((line.parse().ok()?, column[..digits].parse().ok()?))
+}
+
+/// " at line 1, column 8" with the line and a mark under the place.
+fn point_at(text: &str, span: &Span) -> String {
+    let (line, column) = (span.start.line, span.start.column);
+    let Some(source) = (line as usize).checked_sub(1).and_then(|i| text.lines().nth(i)) else { return String::new() };
+    let width = match span.end.line == line {
+        true => span.end.column.saturating_sub(column).max(1),
+        false => 1,
+    };
+    let (pad, mark) = (" ".repeat(column.saturating_sub(1) as usize), "^".repeat(width as usize));
+    format!(" at line {line}, column {column}\n  | {source}\n  | {pad}{mark}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: SqlArgs,
+    }
+
+    fn args(arguments: &[&str]) -> SqlArgs {
+        let dir = ["sql", "--dir", "/nonexistent"];
+        Command::try_parse_from(dir.iter().chain(arguments)).unwrap().args
+    }
+
+    async fn ask(arguments: &[&str], sql: &str) -> Result<String> {
+        let session = Session::open(&args(arguments)).await?;
+        let mut text = Vec::new();
+        session.run(sql, &mut Output::new(&mut text)).await?;
+        Ok(String::from_utf8(text).unwrap())
+    }
+
+    const ROWS: &str = "SELECT * FROM (VALUES (1, 'a', [1, 2]), (NULL, 'b, c', NULL)) AS t(x, y, z)";
+
+    #[tokio::test]
+    async fn every_format() {
+        let table = ask(&[], ROWS).await.unwrap();
+        assert!(table.contains("| NULL | b, c | NULL   |"), "{table}");
+        let csv = ask(&["--format", "csv"], ROWS).await.unwrap();
+        assert_eq!(csv, "x,y,z\n1,a,\"[1, 2]\"\n,\"b, c\",\n");
+        let json = ask(&["--format", "json"], ROWS).await.unwrap();
+        assert_eq!(json, "[{\"x\":1,\"y\":\"a\",\"z\":[1,2]},{\"x\":null,\"y\":\"b, c\",\"z\":null}]\n");
+        let ndjson = ask(&["--format", "ndjson"], ROWS).await.unwrap();
+        assert_eq!(ndjson, "{\"x\":1,\"y\":\"a\",\"z\":[1,2]}\n{\"x\":null,\"y\":\"b, c\",\"z\":null}\n");
+        assert_eq!(ask(&["--format", "csv"], "SELECT 1 AS x LIMIT 0").await.unwrap(), "x\n");
+        assert_eq!(ask(&["--format", "json"], "SELECT 1 AS x LIMIT 0").await.unwrap(), "[]\n");
+    }
+
+    #[tokio::test]
+    async fn tables_are_cut_and_statements_follow_each_other() {
+        let text = ask(&["--max-rows", "2"], "SET datafusion.execution.batch_size = 1; SELECT * FROM generate_series(1, 5)");
+        assert_eq!(text.await.unwrap().lines().count(), 6);
+        let all = ask(&["--max-rows", "0"], "SELECT * FROM generate_series(1, 5); SHOW TABLES").await.unwrap();
+        assert!(all.contains("| 5 ") && all.contains("information_schema"), "{all}");
+    }
+
+    #[tokio::test]
+    async fn sessions_only_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let copy = format!("COPY (SELECT 1) TO '{}/x.csv'", dir.path().display());
+        for sql in ["CREATE TABLE t AS SELECT 1", "DROP TABLE t", "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 'x'", &copy] {
+            let e = ask(&[], sql).await.unwrap_err();
+            assert!(e.to_string().contains("only reads"), "{sql}: {e}");
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn errors_name_the_place() {
+        let e = ask(&[], "SELECT 1;\nSELECT clustr FROM (VALUES (1)) AS t(cluster)").await.unwrap_err().to_string();
+        assert!(e.contains("at line 2, column 8\n  | SELECT clustr FROM"), "{e}");
+        assert!(e.contains("\n  |        ^^^^^^"), "{e}");
+        let e = ask(&[], "SELECT 1 +\n  FROM x").await.unwrap_err().to_string();
+        assert!(e.contains("line 2, column 3") && e.ends_with("  |   FROM x\n  |   ^"), "{e}");
+    }
+
+    #[test]
+    fn table_arguments() {
+        assert_eq!(parse_table("a=b=c").unwrap(), ("a".to_string(), "b=c".to_string()));
+        assert!(parse_table("a").is_err() && parse_table("=b").is_err() && parse_table("a=").is_err());
+    }
+
+    #[test]
+    fn tables_of_runs_are_found_by_the_name_they_were_given() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["one/_log", "two/_log", "no-table"] {
+            std::fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        std::fs::write(dir.path().join("two/run.json"), "{\"name\": \"zwei\"}").unwrap();
+        let found = found_tables(dir.path());
+        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["one", "zwei"]);
+    }
+
+    /// A reader that goes away after the first bytes.
+    struct Closes(usize);
+
+    impl Write for Closes {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            match self.0.checked_sub(bytes.len()) {
+                Some(left) => {
+                    self.0 = left;
+                    Ok(bytes.len())
+                }
+                None => Err(io::ErrorKind::BrokenPipe.into()),
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_goes_away_is_no_error() {
+        for format in ["table", "csv", "json", "ndjson"] {
+            let session = Session::open(&args(&["--format", format, "--max-rows", "0"])).await.unwrap();
+            let mut out = Output::new(Closes(100));
+            session.run("SELECT * FROM generate_series(1, 100000); SELECT 1", &mut out).await.unwrap();
+            assert!(out.closed(), "{format}");
+        }
+    }
+}

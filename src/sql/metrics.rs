@@ -1,0 +1,230 @@
+//! The aggregates `ari(a, b)`, `nmi(a, b)` and `clustering_accuracy(a, b)`: how far two labellings of the same rows
+//! agree.
+//!
+//! Labels may be of any type that casts to text; they are compared by it. A row in which either label is NULL does not
+//! count. Memory is one count per pair of labels that occurs. The partial state holds those counts, so partitions are
+//! added up exactly and the result does not depend on how the rows were split.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::mem::size_of;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, StringArray, UInt64Array};
+use arrow::buffer::OffsetBuffer;
+use arrow::compute::{CastOptions, cast, cast_with_options};
+use arrow::datatypes::{DataType, Field, FieldRef, UInt32Type, UInt64Type};
+use datafusion::common::{Result, ScalarValue, internal_datafusion_err, not_impl_err, plan_err};
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, Signature, Volatility};
+
+use crate::metrics::Contingency;
+
+/// A figure of agreement between two labellings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Metric {
+    /// The Rand index adjusted for chance (Hubert & Arabie 1985): 1 for equal partitions, about 0 for random ones.
+    AdjustedRandIndex,
+    /// Mutual information over the arithmetic mean of the entropies: 0 to 1.
+    NormalizedMutualInformation,
+    /// The share of rows that agree under the best one-to-one matching of clusters to classes.
+    Accuracy,
+}
+
+impl Metric {
+    /// All of them.
+    pub const ALL: [Metric; 3] =
+        [Metric::AdjustedRandIndex, Metric::NormalizedMutualInformation, Metric::Accuracy];
+
+    /// Its name in SQL.
+    pub fn name(self) -> &'static str {
+        match self {
+            Metric::AdjustedRandIndex => "ari",
+            Metric::NormalizedMutualInformation => "nmi",
+            Metric::Accuracy => "clustering_accuracy",
+        }
+    }
+
+    fn of(self, table: &Contingency) -> f64 {
+        match self {
+            Metric::AdjustedRandIndex => table.ari(),
+            Metric::NormalizedMutualInformation => table.nmi(),
+            Metric::Accuracy => table.accuracy(),
+        }
+    }
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A [`Metric`] as a SQL aggregate of two columns of labels.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct ClusteringMetric {
+    metric: Metric,
+    signature: Signature,
+}
+
+impl ClusteringMetric {
+    /// The aggregate that computes `metric`.
+    pub fn new(metric: Metric) -> Self {
+        Self { metric, signature: Signature::any(2, Volatility::Immutable) }
+    }
+}
+
+impl AggregateUDFImpl for ClusteringMetric {
+    fn name(&self) -> &str {
+        self.metric.name()
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        for (at, argument) in arguments.iter().enumerate() {
+            if !arrow::compute::can_cast_types(argument, &DataType::Utf8) || argument.is_nested() {
+                let name = self.name();
+                return plan_err!("{name}: argument {} is {argument}; labels are numbers or text", at + 1);
+            }
+        }
+        Ok(DataType::Float64)
+    }
+
+    fn accumulator(&self, arguments: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        if arguments.is_distinct {
+            return not_impl_err!("{} counts every row; leave DISTINCT out", self.name());
+        }
+        Ok(Box::new(PairCounts { metric: self.metric, a: Labels::default(), b: Labels::default(), pairs: HashMap::new() }))
+    }
+
+    fn state_fields(&self, arguments: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        let list = |suffix: &str, of: DataType| {
+            let item = Arc::new(Field::new_list_field(of, true));
+            Arc::new(Field::new(format!("{}[{suffix}]", arguments.name), DataType::List(item), true))
+        };
+        Ok(vec![list("a", DataType::Utf8), list("b", DataType::Utf8), list("count", DataType::UInt64)])
+    }
+}
+
+/// The labels seen on one side, numbered in the order of their appearance.
+#[derive(Debug, Default)]
+struct Labels {
+    numbers: HashMap<Box<str>, u32>,
+    bytes: usize,
+}
+
+impl Labels {
+    fn number(&mut self, label: &str) -> u32 {
+        if let Some(&number) = self.numbers.get(label) {
+            return number;
+        }
+        let number = self.numbers.len() as u32;
+        self.bytes += label.len() + size_of::<(Box<str>, u32)>();
+        self.numbers.insert(label.into(), number);
+        number
+    }
+
+    fn names(&self) -> Vec<&str> {
+        let mut names = vec![""; self.numbers.len()];
+        for (name, &number) in &self.numbers {
+            names[number as usize] = name;
+        }
+        names
+    }
+}
+
+/// How often each pair of labels was seen.
+#[derive(Debug)]
+struct PairCounts {
+    metric: Metric,
+    a: Labels,
+    b: Labels,
+    pairs: HashMap<(u32, u32), u64>,
+}
+
+impl PairCounts {
+    fn add(&mut self, a: &str, b: &str, count: u64) {
+        let pair = (self.a.number(a), self.b.number(b));
+        *self.pairs.entry(pair).or_default() += count;
+    }
+
+    /// The pairs in the order of their labels, so that what follows from them does not depend on the order of rows.
+    fn sorted(&self) -> Vec<(&str, &str, u64)> {
+        let (a, b) = (self.a.names(), self.b.names());
+        let mut sorted: Vec<_> =
+            self.pairs.iter().map(|(&(i, j), &count)| (a[i as usize], b[j as usize], count)).collect();
+        sorted.sort_unstable();
+        sorted
+    }
+}
+
+/// A column of labels as text, with each distinct value once.
+fn dictionary(column: &ArrayRef) -> Result<ArrayRef> {
+    let text = cast(column, &DataType::Utf8)?;
+    let coded = DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::Utf8));
+    Ok(cast_with_options(&text, &coded, &CastOptions::default())?)
+}
+
+impl Accumulator for PairCounts {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let [a, b] = values else { return Err(internal_datafusion_err!("{} takes two columns", self.metric)) };
+        let (a, b) = (dictionary(a)?, dictionary(b)?);
+        let (a, b) = (a.as_dictionary::<UInt32Type>(), b.as_dictionary::<UInt32Type>());
+        let (names_a, names_b) = (a.values().as_string::<i32>(), b.values().as_string::<i32>());
+        let numbers_a: Vec<u32> = names_a.iter().map(|name| self.a.number(name.unwrap_or_default())).collect();
+        let numbers_b: Vec<u32> = names_b.iter().map(|name| self.b.number(name.unwrap_or_default())).collect();
+        for (i, j) in a.keys().iter().zip(b.keys()) {
+            if let (Some(i), Some(j)) = (i, j) {
+                *self.pairs.entry((numbers_a[i as usize], numbers_b[j as usize])).or_default() += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        if self.pairs.is_empty() {
+            return Ok(ScalarValue::Float64(None));
+        }
+        let mut table = Contingency::default();
+        for (a, b, count) in self.sorted() {
+            table.add(a, b, count);
+        }
+        Ok(ScalarValue::Float64(Some(self.metric.of(&table))))
+    }
+
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.a.bytes + self.b.bytes + self.pairs.capacity() * size_of::<((u32, u32), u64)>()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        let sorted = self.sorted();
+        let a: StringArray = sorted.iter().map(|pair| Some(pair.0)).collect();
+        let b: StringArray = sorted.iter().map(|pair| Some(pair.1)).collect();
+        let counts: UInt64Array = sorted.iter().map(|pair| Some(pair.2)).collect();
+        Ok(vec![list_of(Arc::new(a)), list_of(Arc::new(b)), list_of(Arc::new(counts))])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        let [a, b, counts] = states else {
+            return Err(internal_datafusion_err!("the state of {} has three columns", self.metric));
+        };
+        let (a, b, counts) = (a.as_list::<i32>(), b.as_list::<i32>(), counts.as_list::<i32>());
+        for row in (0..a.len()).filter(|&row| a.is_valid(row)) {
+            let (a, b, counts) = (a.value(row), b.value(row), counts.value(row));
+            let (a, b) = (a.as_string::<i32>(), b.as_string::<i32>());
+            for (i, &count) in counts.as_primitive::<UInt64Type>().values().iter().enumerate() {
+                self.add(a.value(i), b.value(i), count);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn list_of(values: ArrayRef) -> ScalarValue {
+    let item = Arc::new(Field::new_list_field(values.data_type().clone(), true));
+    let offsets = OffsetBuffer::from_lengths([values.len()]);
+    ScalarValue::List(Arc::new(ListArray::new(item, offsets, values, None)))
+}

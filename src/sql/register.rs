@@ -1,0 +1,173 @@
+//! One call that puts tables, functions and aggregates into a session.
+
+use std::sync::Arc;
+
+use datafusion::common::TableReference;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use datafusion::prelude::{CsvReadOptions, ParquetReadOptions, SessionContext};
+
+use crate::error::{Error, Result};
+use crate::model::{Restore, child};
+use crate::store::Location;
+use crate::table::LabelTable;
+
+use super::assign::DacAssign;
+use super::embed::DacEmbed;
+use super::metrics::{ClusteringMetric, Metric};
+use super::models::Models;
+
+/// The directory below a table that holds the models its rows were labelled with.
+pub const MODELS: &str = "models";
+/// The directory below a table that holds, a file a run, the rows that were set aside.
+pub const QUARANTINE: &str = "quarantine";
+
+/// What to register beside the functions.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    tables: Vec<Named>,
+    models: Vec<String>,
+    stages: Vec<(&'static str, Restore)>,
+}
+
+#[derive(Debug, Clone)]
+struct Named {
+    name: String,
+    path: String,
+    required: bool,
+}
+
+impl Options {
+    /// Nothing but the functions.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Also the table at `path` (a labelled table's directory or URL, or one Parquet or CSV file), as `name`.
+    pub fn table(mut self, name: &str, path: &str) -> Self {
+        self.tables.push(Named { name: name.into(), path: path.into(), required: true });
+        self
+    }
+
+    /// As [`table`](Self::table), but one that cannot be opened is left out, see [`Registration::left_out`].
+    pub fn table_if_sound(mut self, name: &str, path: &str) -> Self {
+        self.tables.push(Named { name: name.into(), path: path.into(), required: false });
+        self
+    }
+
+    /// Also rebuild stages of your own kind in the models that functions name.
+    pub fn stage(mut self, kind: &'static str, restore: Restore) -> Self {
+        self.stages.push((kind, restore));
+        self
+    }
+
+    /// Also look for hashes among the models in the directory or URL `path`.
+    pub fn models(mut self, path: &str) -> Self {
+        self.models.push(path.into());
+        self
+    }
+}
+
+/// A table of the session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// Its name in SQL.
+    pub name: String,
+    /// Where it is.
+    pub location: String,
+}
+
+/// What [`register`] put into a session.
+#[derive(Debug)]
+pub struct Registration {
+    /// The tables, in the order of their registration.
+    pub tables: Vec<Registered>,
+    /// The tables that could not be opened, and why.
+    pub left_out: Vec<(String, Error)>,
+}
+
+/// Puts into `ctx` the functions `dac_embed` and `dac_assign`, the aggregates `ari`, `nmi` and `clustering_accuracy`,
+/// and the tables of `options`: each labelled table `x` with `x_clusters`, and `x_quarantine` where rows were set
+/// aside. Reads the tables' logs, no data and no models.
+///
+/// # Errors
+/// A table that is not there or is damaged, or a file that is neither Parquet nor CSV.
+pub async fn register(ctx: &SessionContext, options: Options) -> Result<Registration> {
+    let models = Arc::new(Models::new(ctx.runtime_env(), options.stages));
+    for path in &options.models {
+        models.add_directory(path, Location::parse(path)?);
+    }
+    let mut registration = Registration { tables: Vec::new(), left_out: Vec::new() };
+    for Named { name, path, required } in options.tables {
+        match register_table(ctx, &models, &name, &path).await {
+            Ok(tables) => registration.tables.extend(tables),
+            Err(e) if required => return Err(e.while_doing(format_args!("table {name}"))),
+            Err(e) => registration.left_out.push((name, e)),
+        }
+    }
+    ctx.register_udf(ScalarUDF::new_from_impl(DacEmbed::new(Arc::clone(&models))));
+    ctx.register_udf(ScalarUDF::new_from_impl(DacAssign::new(models)));
+    for metric in Metric::ALL {
+        ctx.register_udaf(AggregateUDF::new_from_impl(ClusteringMetric::new(metric)));
+    }
+    Ok(registration)
+}
+
+async fn register_table(ctx: &SessionContext, models: &Models, name: &str, path: &str) -> Result<Vec<Registered>> {
+    let location = Location::parse(path)?;
+    if let Some(read) = FileKind::of(path) {
+        return register_file(ctx, read, name, path, &location).await;
+    }
+    let table = LabelTable::open_at(&location, None).await?;
+    models.add_directory(&format!("table {name}"), child(&location, MODELS)?);
+    let (clusters, quarantine) = (format!("{name}_clusters"), format!("{name}_quarantine"));
+    ctx.register_table(TableReference::bare(clusters.as_str()), table.clusters())?;
+    ctx.register_table(TableReference::bare(name), Arc::new(table))?;
+    let at = |name: &str, location: String| Registered { name: name.to_owned(), location };
+    let mut tables = vec![at(name, location.to_string()), at(&clusters, location.show("clusters"))];
+    if !location.list(QUARANTINE).await?.is_empty() {
+        let url = url_of(ctx, &location) + "/" + QUARANTINE + "/";
+        ctx.register_parquet(TableReference::bare(quarantine.as_str()), &url, ParquetReadOptions::default()).await?;
+        tables.push(at(&quarantine, location.show(QUARANTINE)));
+    }
+    Ok(tables)
+}
+
+/// The URL by which the session finds the place.
+fn url_of(ctx: &SessionContext, location: &Location) -> String {
+    location.register(&ctx.runtime_env());
+    format!("{}{}", location.store_url(), location.prefix())
+}
+
+/// The files that are tables by themselves.
+#[derive(Clone, Copy)]
+enum FileKind {
+    Parquet,
+    Csv,
+}
+
+impl FileKind {
+    fn of(path: &str) -> Option<Self> {
+        let path = path.to_ascii_lowercase();
+        match path.rsplit_once('.')?.1 {
+            "parquet" => Some(FileKind::Parquet),
+            "csv" => Some(FileKind::Csv),
+            _ => None,
+        }
+    }
+}
+
+async fn register_file(
+    ctx: &SessionContext,
+    kind: FileKind,
+    name: &str,
+    path: &str,
+    location: &Location,
+) -> Result<Vec<Registered>> {
+    let url = url_of(ctx, location);
+    let table = TableReference::bare(name);
+    match kind {
+        FileKind::Parquet => ctx.register_parquet(table, &url, ParquetReadOptions::default()).await?,
+        FileKind::Csv => ctx.register_csv(table, &url, CsvReadOptions::default()).await?,
+    }
+    Ok(vec![Registered { name: name.to_owned(), location: path.to_owned() }])
+}

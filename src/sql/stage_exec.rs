@@ -1,0 +1,210 @@
+//! The one operator that applies fitted stages inside a DataFusion plan.
+//!
+//! ```text
+//!  input stream ──► blocking thread: stage 1, stage 2, … ──► channel of 2 ──► whoever polls
+//!  (decode)         (compute; two batches in flight)                          (encode)
+//! ```
+//!
+//! The arithmetic runs on tokio's blocking threads, so that no worker thread is held by it and decoding, computing and
+//! encoding overlap. Order and partitions of the input are kept. Dropping the stream stops the work: no batch is
+//! started after that.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DataFusionError, Result, Statistics, internal_err};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{CardinalityEffect, ChildrenPropertiesMode, ReplaceChildrenOptions};
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput};
+use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
+use datafusion::physical_plan::{
+    ChildStats, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
+    StatisticsArgs,
+};
+use futures::StreamExt;
+
+use crate::stage::Transform;
+
+/// Batches that may be computed at the same time in one partition, and finished batches that may wait for the reader.
+const IN_FLIGHT: usize = 2;
+
+/// Applies fitted stages, in their order, to every batch of its input.
+///
+/// `EXPLAIN ANALYZE` shows its rows and the time spent in the stages.
+#[derive(Debug, Clone)]
+pub struct StageExec {
+    input: Arc<dyn ExecutionPlan>,
+    stages: Arc<[Arc<dyn Transform>]>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl StageExec {
+    /// `stages` over `input`.
+    ///
+    /// # Errors
+    /// What the stages' `output_schema` finds wrong with the schema of `input`: a missing column, another width.
+    pub fn try_new(input: Arc<dyn ExecutionPlan>, stages: Vec<Arc<dyn Transform>>) -> crate::Result<Self> {
+        let mut schema = input.schema();
+        for stage in &stages {
+            schema = stage.output_schema(&schema)?;
+        }
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
+            input.pipeline_behavior(),
+            input.boundedness(),
+        );
+        Ok(Self {
+            input,
+            stages: stages.into(),
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        })
+    }
+
+    /// The stages, in the order in which they are applied.
+    pub fn stages(&self) -> &[Arc<dyn Transform>] {
+        &self.stages
+    }
+
+    fn kinds(&self) -> String {
+        self.stages.iter().map(|stage| stage.kind()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl DisplayAs for StageExec {
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match format {
+            DisplayFormatType::Default | DisplayFormatType::Verbose => write!(f, "StageExec: stages=[{}]", self.kinds()),
+            DisplayFormatType::TreeRender => writeln!(f, "stages={}", self.kinds()),
+        }
+    }
+}
+
+impl ExecutionPlan for StageExec {
+    fn name(&self) -> &str {
+        "StageExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        options: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let (1, Some(input)) = (children.len(), children.pop()) else {
+            return internal_err!("StageExec has one input");
+        };
+        Ok(match options.children_properties {
+            ChildrenPropertiesMode::Keep => {
+                Arc::new(Self { input, metrics: ExecutionPlanMetricsSet::new(), ..Self::clone(&self) })
+            }
+            ChildrenPropertiesMode::Recompute => Arc::new(Self::try_new(input, self.stages.to_vec())?),
+        })
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![true]
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let input = self.input.execute(partition, context)?;
+        let baseline = BaselineMetrics::new(&self.metrics, partition);
+        let stages = Arc::clone(&self.stages);
+        let output = self.schema();
+
+        let mut builder = RecordBatchReceiverStreamBuilder::new(Arc::clone(&output), IN_FLIGHT);
+        let sender = builder.tx();
+        builder.spawn(async move {
+            let computed = input
+                .map(|batch| {
+                    let (stages, output, baseline) = (Arc::clone(&stages), Arc::clone(&output), baseline.clone());
+                    async move {
+                        let batch = batch?;
+                        let task = move || {
+                            let _timer = baseline.elapsed_compute().timer();
+                            let batch = apply_all(&stages, batch, &output)?;
+                            Ok(batch.record_output(&baseline))
+                        };
+                        SpawnedTask::spawn_blocking(task).join_unwind().await.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?
+                    }
+                })
+                .buffered(IN_FLIGHT);
+            let mut computed = std::pin::pin!(computed);
+            while let Some(batch) = computed.next().await {
+                let failed = batch.is_err();
+                // A closed channel means that nobody reads any more.
+                if sender.send(batch).await.is_err() || failed {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        Ok(builder.build())
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+
+    fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {
+        vec![ChildStats::At(partition)]
+    }
+
+    fn statistics_from_inputs(&self, inputs: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
+        let mut statistics = Statistics::new_unknown(&self.schema());
+        statistics.num_rows = inputs.first().map_or(Precision::Absent, |input| input.num_rows);
+        Ok(Arc::new(statistics))
+    }
+
+    fn supports_limit_pushdown(&self) -> bool {
+        true
+    }
+
+    fn cardinality_effect(&self) -> CardinalityEffect {
+        CardinalityEffect::Equal
+    }
+}
+
+/// `batch` through all `stages`; a stage that breaks its promise about schema or rows is told apart from bad data.
+fn apply_all(stages: &[Arc<dyn Transform>], mut batch: RecordBatch, output: &SchemaRef) -> crate::Result<RecordBatch> {
+    let rows = batch.num_rows();
+    for stage in stages {
+        batch = stage.apply(&batch).map_err(|e| e.while_doing(format_args!("stage {}", stage.kind())))?;
+        if batch.num_rows() != rows {
+            let (kind, got) = (stage.kind(), batch.num_rows());
+            return Err(crate::Error::internal(format!("stage {kind} made {got} rows of {rows}; it must keep them")));
+        }
+    }
+    match batch.schema_ref() == output {
+        true => Ok(batch),
+        false => batch.with_schema(Arc::clone(output)).map_err(|e| {
+            crate::Error::internal("the stages made other columns than their output_schema promised").with_source(e)
+        }),
+    }
+}

@@ -1,0 +1,397 @@
+//! Where a table or a file lies: a path or a URL as the user typed it, resolved to an object store and a prefix in it.
+//!
+//! Plain paths, `file://` and `memory://` always work; `s3://`, `gs://`, `az://` and `http(s)://` need the feature
+//! `cloud` and take their credentials from the environment, under the names that each cloud's own tools use
+//! (`AWS_ACCESS_KEY_ID`, `GOOGLE_SERVICE_ACCOUNT`, `AZURE_STORAGE_ACCOUNT_NAME`, ...).
+
+use std::fmt;
+use std::io::Write;
+use std::path::{Component, Path as FsPath, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use bytes::Bytes;
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use futures::TryStreamExt;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use url::Url;
+
+use crate::error::{Error, Result};
+
+/// All `memory://` locations of the process share one store, so that a writer and a reader meet.
+static MEMORY: LazyLock<Arc<InMemory>> = LazyLock::new(Arc::default);
+
+/// The start of the names of files that are not yet what they will be; no reader looks at them.
+pub(crate) const TEMPORARY: &str = ".tmp-";
+
+/// A directory (or file) in an object store. Cheap to clone.
+///
+/// ```
+/// let out = dacpipe::store::Location::parse("memory:///runs/hapt")?;
+/// assert_eq!(out.prefix().as_ref(), "runs/hapt");
+/// assert_eq!(out.local_path(), None);
+/// # Ok::<(), dacpipe::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Location {
+    store: Arc<dyn ObjectStore>,
+    prefix: Path,
+    url: ObjectStoreUrl,
+    display: String,
+    local: Option<PathBuf>,
+}
+
+impl Location {
+    /// Resolves a path (relative ones against the current directory) or a URL. Touches nothing but the local
+    /// directory tree, to resolve links.
+    ///
+    /// # Errors
+    /// Kind `Config` for a URL that no store understands, and for a cloud URL in a build without the feature `cloud`.
+    pub fn parse(text: &str) -> Result<Self> {
+        if text.is_empty() {
+            return Err(Error::config("the path is empty; expected a directory or a URL"));
+        }
+        if !text.contains("://") {
+            return Self::local(FsPath::new(text), text);
+        }
+        let url = Url::parse(text).map_err(|e| Error::config(format!("{text:?} is no valid URL")).with_source(e))?;
+        match url.scheme() {
+            "file" => {
+                let path = url.to_file_path().map_err(|()| {
+                    Error::config(format!("{text:?} names another machine; expected file:///path or a plain path"))
+                })?;
+                Self::local(&path, text)
+            }
+            "memory" => Ok(Self {
+                store: Arc::clone(&MEMORY) as _,
+                prefix: parse_prefix(url.path(), text)?,
+                url: store_url("memory://")?,
+                display: text.to_owned(),
+                local: None,
+            }),
+            _ => Self::remote(&url, text),
+        }
+    }
+
+    /// A place in a store of the caller's own: `prefix` inside `store`, called `display` in messages.
+    pub fn new(store: Arc<dyn ObjectStore>, prefix: Path, display: impl Into<String>) -> Result<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let url = store_url(&format!("object-store://{}", NEXT.fetch_add(1, Ordering::Relaxed)))?;
+        Ok(Self { store, prefix, url, display: display.into(), local: None })
+    }
+
+    fn local(path: &FsPath, text: &str) -> Result<Self> {
+        let bad = |e: String| Error::config(format!("{text:?} is no usable path: {e}"));
+        let path = resolve(path).map_err(|e| bad(e.to_string()))?;
+        let prefix = Path::from_absolute_path(&path).map_err(|e| bad(e.to_string()))?;
+        let store = Arc::new(LocalFileSystem::new());
+        let display = text.trim_end_matches('/').to_owned();
+        Ok(Self { store, prefix, url: ObjectStoreUrl::local_filesystem(), display, local: Some(path) })
+    }
+
+    #[cfg(feature = "cloud")]
+    fn remote(url: &Url, text: &str) -> Result<Self> {
+        let (store, prefix) = object_store::parse_url_opts(url, std::env::vars()).map_err(|e| {
+            Error::config(format!(
+                "cannot use {text:?}; expected a path, file://, memory://, s3://, gs://, az:// or http(s)://"
+            ))
+            .with_source(e)
+        })?;
+        // Some https URLs carry the bucket as the first segment of their path: two of them are two stores.
+        let path = url.path().trim_matches('/');
+        let bucket = path.strip_suffix(prefix.as_ref()).unwrap_or_default().trim_matches('/');
+        let authority = &url[url::Position::BeforeHost..url::Position::BeforePath];
+        let user = if url.username().is_empty() { String::new() } else { format!("{}@", url.username()) };
+        let key = match bucket {
+            "" => format!("{}://{user}{authority}", url.scheme()),
+            bucket => format!("{}://{bucket}.{authority}", url.scheme()),
+        };
+        let display = text.trim_end_matches('/').to_owned();
+        Ok(Self { store: Arc::from(store), prefix, url: store_url(&key)?, display, local: None })
+    }
+
+    #[cfg(not(feature = "cloud"))]
+    fn remote(_: &Url, text: &str) -> Result<Self> {
+        Err(Error::config(format!(
+            "cannot use {text:?}: this build has no object stores; use a path, or build with `--features cloud`"
+        )))
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    /// The path inside the store.
+    pub fn prefix(&self) -> &Path {
+        &self.prefix
+    }
+
+    /// The name under which sessions of DataFusion find the store, once it is [registered](Self::register).
+    pub fn store_url(&self) -> &ObjectStoreUrl {
+        &self.url
+    }
+
+    /// The absolute path, where the place is a local directory.
+    pub fn local_path(&self) -> Option<&FsPath> {
+        self.local.as_deref()
+    }
+
+    /// Makes the store known to a session, unless the session already has one of that name.
+    pub fn register(&self, runtime: &RuntimeEnv) {
+        if runtime.object_store(&self.url).is_err() {
+            runtime.register_object_store(self.url.as_ref(), Arc::clone(&self.store));
+        }
+    }
+
+    /// The place `name` below this one, in the same store.
+    pub fn join(&self, name: &str) -> Result<Self> {
+        let local = self.local.as_ref().map(|root| root.join(name));
+        Ok(Self { prefix: self.path(name)?, display: self.show(name), local, ..self.clone() })
+    }
+
+    /// `name` below this place, as a path in the store. `name` may have several segments.
+    pub fn path(&self, name: &str) -> Result<Path> {
+        let whole = format!("{}/{name}", self.prefix);
+        Path::parse(&whole).map_err(|e| Error::input(format!("{name:?} is no valid path: {e}")))
+    }
+
+    /// `name` below this place, for messages.
+    pub fn show(&self, name: &str) -> String {
+        format!("{}/{name}", self.display)
+    }
+
+    /// The content of `name`, or `None` if there is no such file.
+    pub async fn get(&self, name: &str) -> Result<Option<Bytes>> {
+        let failed = |e| failed("reading", &self.show(name), e);
+        match self.store.get(&self.path(name)?).await {
+            Ok(found) => Ok(Some(found.bytes().await.map_err(failed)?)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(failed(e)),
+        }
+    }
+
+    /// What the files below `name` are, in no order.
+    pub async fn list(&self, name: &str) -> Result<Vec<ObjectMeta>> {
+        let path = self.path(name)?;
+        self.store.list(Some(&path)).try_collect().await.map_err(|e| failed("listing", &self.show(name), e))
+    }
+
+    /// Writes `name` unless it exists: whole, durably and atomically. False if it exists.
+    ///
+    /// # Errors
+    /// Kind `Config` for a store that cannot do that, `Io` if writing fails.
+    pub async fn put_if_absent(&self, name: &str, content: Bytes) -> Result<bool> {
+        if let Some(root) = &self.local {
+            let path = root.join(name);
+            let written = SpawnedTask::spawn_blocking(move || create_new(&path, &content)).await;
+            let written = written.map_err(|e| Error::internal("a writing thread died").with_source(e))?;
+            return written.map_err(|e| failed("writing", &self.show(name), e));
+        }
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match self.store.put_opts(&self.path(name)?, content.into(), options).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(false),
+            Err(e @ object_store::Error::NotImplemented { .. }) => Err(Error::config(format!(
+                "{} cannot hold a table: its store has no put-if-absent; use a directory, s3://, gs:// or az://",
+                self.display
+            ))
+            .with_source(e)),
+            Err(e) => Err(failed("writing", &self.show(name), e)),
+        }
+    }
+
+    /// Writes `name` whole, durably, over what may be there.
+    pub async fn put(&self, name: &str, content: Bytes) -> Result<()> {
+        let written = self.store.put(&self.path(name)?, content.into()).await;
+        written.map_err(|e| failed("writing", &self.show(name), e))?;
+        self.sync(&[name]).await
+    }
+
+    /// Removes a file; one that does not exist is no error.
+    pub async fn delete(&self, name: &str) -> Result<()> {
+        match self.store.delete(&self.path(name)?).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(e) => Err(failed("removing", &self.show(name), e)),
+        }
+    }
+
+    /// Returns once the named files would survive a loss of power. Object stores promise it for every file written.
+    pub async fn sync(&self, names: &[&str]) -> Result<()> {
+        let Some(root) = self.local.clone() else { return Ok(()) };
+        let paths: Vec<PathBuf> = names.iter().map(|name| root.join(name)).collect();
+        let synced = SpawnedTask::spawn_blocking(move || sync_files(&root, &paths)).await;
+        let synced = synced.map_err(|e| Error::internal("a writing thread died").with_source(e))?;
+        synced.map_err(|e| failed("writing", &self.display, e))
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.display)
+    }
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Location").field("display", &self.display).field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+/// An error of kind `Io`: what was being done, to which file, and why it failed; a full disk is named as such.
+pub fn failed(doing: &str, path: &str, e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    let e = e.into();
+    match is_disk_full(e.as_ref()) {
+        true => Error::io(format!("disk is full while {doing} {path}")),
+        false => Error::io(format!("{doing} {path} failed")).with_source(e),
+    }
+}
+
+fn is_disk_full(e: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(io) = e.downcast_ref::<std::io::Error>() {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        // An io::Error that wraps another error hides it from `source()`.
+        return matches!(io.kind(), StorageFull | QuotaExceeded)
+            || io.get_ref().is_some_and(|inner| is_disk_full(inner as &(dyn std::error::Error + 'static)));
+    }
+    e.source().is_some_and(is_disk_full)
+}
+
+fn store_url(url: &str) -> Result<ObjectStoreUrl> {
+    ObjectStoreUrl::parse(url).map_err(|e| Error::config(format!("{url:?} names no object store")).with_source(e))
+}
+
+fn parse_prefix(path: &str, text: &str) -> Result<Path> {
+    Path::from_url_path(path).map_err(|e| Error::config(format!("{text:?} has no usable path")).with_source(e))
+}
+
+/// An absolute path without links and `..` in the part that exists; the rest is taken as it reads.
+fn resolve(path: &FsPath) -> std::io::Result<PathBuf> {
+    let absolute = std::path::absolute(path)?;
+    let mut resolved = PathBuf::new();
+    for part in absolute.components() {
+        match part {
+            Component::ParentDir => drop(resolved.pop()),
+            part => resolved.push(part),
+        }
+        if let Ok(real) = std::fs::canonicalize(&resolved) {
+            resolved = real;
+        }
+    }
+    Ok(resolved)
+}
+
+fn create_new(path: &FsPath, content: &[u8]) -> std::io::Result<bool> {
+    let dir = path.parent().unwrap_or(FsPath::new("/"));
+    std::fs::create_dir_all(dir)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(TEMPORARY);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // As for any file: what the umask leaves of it.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.tempfile_in(dir)?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    match file.persist_noclobber(path) {
+        Ok(_) => sync_dir(dir).map(|()| true),
+        Err(e) if e.error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(e) => Err(e.error),
+    }
+}
+
+fn sync_files(root: &FsPath, paths: &[PathBuf]) -> std::io::Result<()> {
+    let mut dirs = std::collections::BTreeSet::new();
+    for path in paths {
+        std::fs::File::open(path)?.sync_all()?;
+        dirs.extend(path.ancestors().skip(1).take_while(|dir| dir.starts_with(root)).map(FsPath::to_path_buf));
+    }
+    dirs.iter().try_for_each(|dir| sync_dir(dir))
+}
+
+#[cfg(unix)]
+fn sync_dir(dir: &FsPath) -> std::io::Result<()> {
+    std::fs::File::open(dir)?.sync_all()
+}
+
+/// Elsewhere a directory cannot be opened, and its entries are as durable as the system makes them.
+#[cfg(not(unix))]
+fn sync_dir(_: &FsPath) -> std::io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kind;
+
+    #[test]
+    fn a_path_that_does_not_exist_yet_is_resolved() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("{}/a/../b c/d#e", dir.path().display());
+        let location = Location::parse(&text).unwrap();
+        let real = std::fs::canonicalize(dir.path()).unwrap();
+        assert_eq!(location.local_path().unwrap(), real.join("b c/d#e"));
+        assert_eq!(location.show("x"), format!("{text}/x"));
+        assert!(!dir.path().join("b c").exists());
+    }
+
+    #[test]
+    fn relative_paths_and_file_urls_are_local() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(Location::parse("out/hapt").unwrap().local_path().unwrap(), here.join("out/hapt"));
+        let url = format!("file://{}/out", here.display());
+        assert_eq!(Location::parse(&url).unwrap().local_path().unwrap(), here.join("out"));
+    }
+
+    #[test]
+    fn urls_that_no_store_understands_are_errors() {
+        for bad in ["", "ftp://host/x", "nonsense://", "s3://", "file://other-machine/x"] {
+            let e = Location::parse(bad).unwrap_err();
+            assert_eq!(e.kind(), Kind::Config, "{bad}: {e}");
+        }
+    }
+
+    #[cfg(feature = "cloud")]
+    #[test]
+    fn buckets_are_told_apart() {
+        let url = |text| Location::parse(text).unwrap().store_url().to_string();
+        assert_eq!(url("gs://one/x/y"), "gs://one/");
+        assert_ne!(
+            url("https://account.blob.core.windows.net/one/x"),
+            url("https://account.blob.core.windows.net/two/x")
+        );
+    }
+
+    #[tokio::test]
+    async fn put_if_absent_writes_once() {
+        let dir = tempfile::tempdir().unwrap();
+        for place in [dir.path().to_str().unwrap(), "memory:///put_if_absent"] {
+            let location = Location::parse(place).unwrap();
+            assert!(location.put_if_absent("log/0", Bytes::from("one")).await.unwrap());
+            assert!(!location.put_if_absent("log/0", Bytes::from("two")).await.unwrap());
+            assert_eq!(location.get("log/0").await.unwrap().unwrap(), "one");
+            assert_eq!(location.list("log").await.unwrap().len(), 1);
+            location.delete("log/0").await.unwrap();
+            location.delete("log/0").await.unwrap();
+            assert_eq!(location.get("log/0").await.unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_named_through_every_wrapper() {
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let store = object_store::Error::Generic { store: "local", source: Box::new(full) };
+        let parquet = parquet::errors::ParquetError::External(Box::new(std::io::Error::other(store)));
+        assert_eq!(failed("writing", "t/x", parquet).to_string(), "disk is full while writing t/x");
+        let other = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        assert_eq!(failed("writing", "t/x", other).to_string(), "writing t/x failed: permission denied");
+    }
+}

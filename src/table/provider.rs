@@ -1,0 +1,304 @@
+//! A version of a table as DataFusion reads it.
+//!
+//! The log already says what every file holds, so a query opens only the files that can matter: those whose partition
+//! values satisfy its filters, whose ranges do not rule them out, and, without other filters, no more than its limit
+//! needs. `count(*)` is answered from the log alone.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::DFSchema;
+use datafusion::common::pruning::PrunableStatistics;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{ScalarValue, Statistics};
+use datafusion::datasource::file_format::FileFormat;
+use datafusion::datasource::file_format::parquet::ParquetFormat;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, Volatility};
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use futures::{StreamExt, TryStreamExt};
+use object_store::{ObjectMeta, ObjectStoreExt};
+
+use super::clusters::clusters_schema;
+use super::log::{DataFile, Log, Snapshot};
+use super::stats::{Taken, scalar, statistics};
+use crate::error::{Error, Result};
+use crate::store::{Location, failed};
+
+/// How many files are looked up at a time.
+const LOOKUPS: usize = 16;
+
+/// A table as it was at one version; later commits do not change what it shows.
+///
+/// Rows come in the order in which they were written, as long as the plan above keeps to one partition.
+#[derive(Debug)]
+pub struct LabelTable {
+    snapshot: Snapshot,
+    files: Files,
+}
+
+impl LabelTable {
+    /// The table at a path or URL, at `version` or as it is now.
+    ///
+    /// # Errors
+    /// Kind `Table` if there is no table, or no such version, or its log is damaged; `Config` for a URL that no store
+    /// understands; `Io` if reading fails.
+    pub async fn open(location: &str, version: Option<u64>) -> Result<Self> {
+        Self::open_at(&Location::parse(location)?, version).await
+    }
+
+    /// The table at a location, at `version` or as it is now. Errors as for [`open`](Self::open).
+    pub async fn open_at(location: &Location, version: Option<u64>) -> Result<Self> {
+        let snapshot = Log::new(location.clone()).snapshot(version).await?.ok_or_else(|| {
+            Error::table(format!("{location} holds no table: there is no {}", location.show(&super::log::file_name(0))))
+        })?;
+        check_partition_values(location, &snapshot)?;
+        let files = Files {
+            location: location.clone(),
+            schema: Arc::clone(&snapshot.schema),
+            partition_by: snapshot.partition_by.clone(),
+            files: snapshot.files.clone(),
+        };
+        Ok(Self { snapshot, files })
+    }
+
+    /// What the log says of the version.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// The table's clusters, with the columns of [`clusters_schema`]; empty if its pipeline makes none.
+    pub fn clusters(&self) -> Arc<dyn TableProvider> {
+        Arc::new(Files {
+            location: self.files.location.clone(),
+            schema: clusters_schema(),
+            partition_by: Vec::new(),
+            files: self.snapshot.clusters.iter().cloned().collect(),
+        })
+    }
+}
+
+/// Files are left out by these values, so one that cannot be read must not pass for another.
+fn check_partition_values(location: &Location, snapshot: &Snapshot) -> Result<()> {
+    for file in &snapshot.files {
+        for name in &snapshot.partition_by {
+            let data_type = snapshot.schema.field_with_name(name)?.data_type();
+            let readable = match file.partition.get(name) {
+                Some(None) => true,
+                Some(Some(text)) => !scalar(Some(text), data_type).is_null(),
+                None => false,
+            };
+            if !readable {
+                return Err(Error::table(format!(
+                    "the log of {location} is damaged: no value of {name:?} ({data_type}) for {:?}",
+                    file.path
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl TableProvider for LabelTable {
+    fn schema(&self) -> SchemaRef {
+        self.files.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> datafusion::error::Result<Vec<TableProviderFilterPushDown>> {
+        self.files.supports_filters_pushdown(filters)
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+        self.files.scan(state, projection, filters, limit).await
+    }
+}
+
+/// A fixed list of Parquet files of one schema, and what is known of them.
+#[derive(Debug)]
+struct Files {
+    location: Location,
+    schema: SchemaRef,
+    partition_by: Vec<String>,
+    files: Vec<DataFile>,
+}
+
+impl Files {
+    /// Whether the partition values alone decide a filter.
+    fn decided_by_partition(&self, filter: &Expr) -> bool {
+        let mut columns = 0;
+        let visited = filter.apply(|e| {
+            let fine = match e {
+                Expr::Column(column) => {
+                    columns += 1;
+                    self.partition_by.contains(&column.name)
+                }
+                Expr::ScalarFunction(f) => f.func.signature().volatility == Volatility::Immutable,
+                Expr::Literal(..)
+                | Expr::Not(_)
+                | Expr::IsNull(_)
+                | Expr::IsNotNull(_)
+                | Expr::IsTrue(_)
+                | Expr::IsFalse(_)
+                | Expr::BinaryExpr(_)
+                | Expr::Between(_)
+                | Expr::InList(_)
+                | Expr::Like(_)
+                | Expr::Cast(_) => true,
+                _ => false,
+            };
+            Ok(if fine { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+        });
+        columns > 0 && matches!(visited, Ok(TreeNodeRecursion::Continue))
+    }
+
+    /// The files that may hold rows for which all filters are true.
+    fn matching(&self, state: &dyn Session, filters: &[Expr]) -> datafusion::error::Result<Vec<&DataFile>> {
+        let (by_partition, others): (Vec<Expr>, Vec<Expr>) =
+            filters.iter().cloned().partition(|f| self.decided_by_partition(f));
+        let mut files: Vec<&DataFile> = self.files.iter().collect();
+        if let Some(filter) = conjunction(by_partition)
+            && !files.is_empty()
+        {
+            let keep = self.evaluate(state, filter, &files)?;
+            files = files.into_iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect();
+        }
+        if let Some(filter) = conjunction(others)
+            && !files.is_empty()
+        {
+            let schema = DFSchema::try_from(Arc::clone(&self.schema))?;
+            let predicate = state.create_physical_expr(filter, &schema)?;
+            let bounds = files.iter().map(|f| Arc::new(statistics(f, &self.schema, Taken::AsBounds))).collect();
+            let predicate =
+                PruningPredicateBuilder::new().with_file_schema(Arc::clone(&self.schema)).try_build(predicate)?;
+            let keep = predicate.prune(&PrunableStatistics::new(bounds, Arc::clone(&self.schema)))?;
+            files = files.into_iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect();
+        }
+        Ok(files)
+    }
+
+    /// Whether a filter over the partition columns is true, for each file.
+    fn evaluate(&self, state: &dyn Session, filter: Expr, files: &[&DataFile]) -> datafusion::error::Result<Vec<bool>> {
+        let fields = self.partition_by.iter().map(|name| self.schema.field_with_name(name).cloned());
+        let schema = Arc::new(Schema::new(fields.collect::<std::result::Result<Vec<_>, _>>()?));
+        let column = |(name, field): (&String, &Arc<arrow::datatypes::Field>)| {
+            let value = |f: &&DataFile| scalar(f.partition.get(name).and_then(Option::as_deref), field.data_type());
+            ScalarValue::iter_to_array(files.iter().map(value))
+        };
+        let columns = self.partition_by.iter().zip(schema.fields()).map(column);
+        let columns = columns.collect::<datafusion::error::Result<Vec<_>>>()?;
+        let expr = state.create_physical_expr(filter, &DFSchema::try_from(Arc::clone(&schema))?)?;
+        let batch = RecordBatch::try_new(schema, columns)?;
+        let result = expr.evaluate(&batch)?.into_array(files.len())?;
+        let result = result.as_boolean();
+        Ok((0..files.len()).map(|i| result.is_valid(i) && result.value(i)).collect())
+    }
+
+    /// The file as DataFusion wants it, from the store and from the log.
+    async fn look_up(&self, file: DataFile) -> Result<PartitionedFile> {
+        let damaged = |what: String| {
+            Error::table(format!(
+                "the table {} is damaged: {} {what}; restore the file, or write the table anew",
+                self.location,
+                self.location.show(&file.path)
+            ))
+        };
+        let meta: ObjectMeta = match self.location.store().head(&self.location.path(&file.path)?).await {
+            Ok(meta) => meta,
+            Err(object_store::Error::NotFound { .. }) => return Err(damaged("is missing".to_owned())),
+            Err(e) => return Err(failed("reading", &self.location.show(&file.path), e)),
+        };
+        if meta.size != file.bytes {
+            return Err(damaged(format!("has {} bytes, the log says {}", meta.size, file.bytes)));
+        }
+        let known = statistics(&file, &self.schema, Taken::AsValues);
+        Ok(PartitionedFile::new_from_meta(meta).with_statistics(Arc::new(known)))
+    }
+}
+
+#[async_trait]
+impl TableProvider for Files {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> datafusion::error::Result<Vec<TableProviderFilterPushDown>> {
+        let kind = |filter: &&Expr| match self.decided_by_partition(filter) {
+            true => TableProviderFilterPushDown::Exact,
+            false => TableProviderFilterPushDown::Inexact,
+        };
+        Ok(filters.iter().map(kind).collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+        let mut files = self.matching(state, filters)?;
+        if let Some(limit) = limit
+            && filters.iter().all(|f| self.decided_by_partition(f))
+        {
+            let mut rows = 0;
+            files.retain(|f| {
+                let wanted = rows < limit as u64;
+                rows += f.rows;
+                wanted
+            });
+        }
+        if files.is_empty() {
+            let schema = match projection {
+                Some(columns) => Arc::new(self.schema.project(columns)?),
+                None => Arc::clone(&self.schema),
+            };
+            return Ok(Arc::new(EmptyExec::new(schema)));
+        }
+        self.location.register(state.runtime_env());
+        let found: Vec<PartitionedFile> = futures::stream::iter(files.into_iter().cloned())
+            .map(|f| self.look_up(f))
+            .buffered(LOOKUPS)
+            .try_collect()
+            .await?;
+        let each = found.iter().filter_map(|f| f.statistics.as_deref());
+        let known = Statistics::try_merge_iter(each, &self.schema)?;
+        let source = Arc::new(ParquetSource::new(Arc::clone(&self.schema)));
+        let config = FileScanConfigBuilder::new(self.location.store_url().clone(), source)
+            .with_file_group(FileGroup::new(found))
+            .with_statistics(known)
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .build();
+        let format = ParquetFormat::default().with_options(state.default_table_options().parquet);
+        format.create_physical_plan(state, config).await
+    }
+}

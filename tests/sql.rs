@@ -1,0 +1,548 @@
+//! SQL over models and tables: the functions give the pipeline's bits, the aggregates the known figures.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float32Array, Float64Array, Int32Array, Int64Array, ListArray, RecordBatch, StringArray,
+};
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int32Type, Int64Type, Schema, SchemaRef};
+use dacpipe::column::{replace_in_batch, replace_in_schema, vector_array, vectors};
+use dacpipe::model::{Manifest, Model, ModelInput};
+use dacpipe::sql::{Options, StageExec, register};
+use dacpipe::stage::{Artifact, EMBEDDING, FEATURES, LABEL_COLUMNS, Tensor, Transform, VectorMap};
+use dacpipe::store::Location;
+use dacpipe::table::{CommitInfo, Labels, Mode, TableWriter, WriteOptions};
+use dacpipe::{Error, Kind, Result};
+use datafusion::datasource::MemTable;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, collect, displayable, execute_stream};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::StreamExt;
+
+const DIM: usize = 6;
+
+/// A small embedding: `tanh(W x)`, two values out of six.
+#[derive(Debug, Clone)]
+struct Squash(Vec<f32>);
+
+impl VectorMap for Squash {
+    fn dim_in(&self) -> usize {
+        DIM
+    }
+
+    fn dim_out(&self) -> usize {
+        2
+    }
+
+    fn map(&self, input: &[f32], output: &mut [f32]) {
+        for (row, out) in input.chunks_exact(DIM).zip(output.chunks_exact_mut(2)) {
+            for (weights, out) in self.0.chunks_exact(DIM).zip(out) {
+                *out = row.iter().zip(weights).map(|(x, w)| x * w).sum::<f32>().tanh();
+            }
+        }
+    }
+}
+
+impl Transform for Squash {
+    fn kind(&self) -> &'static str {
+        "squash"
+    }
+
+    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
+        replace_in_schema(input, FEATURES, EMBEDDING, 2)
+    }
+
+    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        replace_in_batch(batch, FEATURES, EMBEDDING, self)
+    }
+
+    fn save(&self) -> Artifact {
+        let weights = Tensor { shape: vec![2, DIM], values: self.0.clone() };
+        Artifact { tensors: [("weights".to_string(), weights)].into(), ..Artifact::default() }
+    }
+
+    fn as_vector_map(&self) -> Option<&dyn VectorMap> {
+        Some(self)
+    }
+}
+
+/// Labels by the sign of the embedding's first value.
+#[derive(Debug)]
+struct BySign;
+
+impl Transform for BySign {
+    fn kind(&self) -> &'static str {
+        "by_sign"
+    }
+
+    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
+        let types = [DataType::Int32, DataType::Float32, DataType::Float32];
+        let mut fields: Vec<Field> = input.fields().iter().map(|field| field.as_ref().clone()).collect();
+        fields.extend(LABEL_COLUMNS.into_iter().zip(types).map(|(name, of)| Field::new(name, of, false)));
+        Ok(Arc::new(Schema::new(fields)))
+    }
+
+    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let (values, _) = vectors(batch, EMBEDDING)?;
+        let first = || values.chunks_exact(2).map(|row| row[0]);
+        let mut columns = batch.columns().to_vec();
+        columns.push(Arc::new(first().map(|x| Some(i32::from(x > 0.0))).collect::<Int32Array>()));
+        columns.push(Arc::new(first().map(|x| Some(1.0 - x.abs())).collect::<Float32Array>()));
+        columns.push(Arc::new(first().map(|x| Some(2.0 * x.abs())).collect::<Float32Array>()));
+        Ok(RecordBatch::try_new(self.output_schema(batch.schema_ref())?, columns)?)
+    }
+
+    fn save(&self) -> Artifact {
+        Artifact::default()
+    }
+}
+
+fn restore_squash(artifact: &Artifact) -> Result<Arc<dyn Transform>> {
+    let weights = artifact.tensors.get("weights").ok_or_else(|| Error::model("squash: no weights"))?;
+    Ok(Arc::new(Squash(weights.values.clone())))
+}
+
+fn restore_by_sign(_: &Artifact) -> Result<Arc<dyn Transform>> {
+    Ok(Arc::new(BySign))
+}
+
+/// Numbers without a pattern, the same every time.
+fn noise(n: usize, salt: u32) -> Vec<f32> {
+    let value = |i: u32| (i.wrapping_add(salt).wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0;
+    (0..n as u32).map(value).collect()
+}
+
+fn model() -> Model {
+    let manifest = Manifest { name: "toy".into(), input: ModelInput::bare(DIM), ..Manifest::default() };
+    Model::new(manifest, vec![Arc::new(Squash(noise(2 * DIM, 5))), Arc::new(BySign)]).unwrap()
+}
+
+fn batch(first_id: i64, rows: usize) -> RecordBatch {
+    let ids: Int64Array = (first_id..first_id + rows as i64).map(Some).collect();
+    let values = noise(rows * DIM, first_id as u32 * DIM as u32);
+    RecordBatch::try_from_iter([("id", Arc::new(ids) as ArrayRef), (FEATURES, vector_array(values, DIM).unwrap())])
+        .unwrap()
+}
+
+/// Three partitions of unequal batches.
+fn partitions() -> Vec<Vec<RecordBatch>> {
+    vec![vec![batch(0, 70), batch(70, 1)], vec![batch(71, 33)], vec![batch(104, 5), batch(109, 64)]]
+}
+
+fn options() -> Options {
+    Options::new().stage("squash", restore_squash).stage("by_sign", restore_by_sign)
+}
+
+/// A session with the features as `rows`, and the model saved in a directory.
+async fn session(dir: &std::path::Path) -> (SessionContext, Model, String) {
+    let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
+    let rows = MemTable::try_new(batch(0, 1).schema(), partitions()).unwrap();
+    ctx.register_table("rows", Arc::new(rows)).unwrap();
+    let model = model();
+    let models = dir.join("models").to_string_lossy().into_owned();
+    let saved = model.save(&Location::parse(&models).unwrap()).await.unwrap();
+    register(&ctx, options().models(&models)).await.unwrap();
+    (ctx, model, saved.to_string())
+}
+
+async fn rows(ctx: &SessionContext, sql: &str) -> RecordBatch {
+    let batches = ctx.sql(sql).await.unwrap().collect().await.unwrap();
+    let schema = batches[0].schema();
+    arrow::compute::concat_batches(&schema, &batches).unwrap()
+}
+
+async fn error(ctx: &SessionContext, sql: &str) -> Error {
+    match ctx.sql(sql).await {
+        Err(e) => e.into(),
+        Ok(planned) => planned.collect().await.unwrap_err().into(),
+    }
+}
+
+fn bits(column: &ArrayRef) -> Vec<u32> {
+    column.as_primitive::<Float32Type>().values().iter().map(|value| value.to_bits()).collect()
+}
+
+/// (id, embedding, cluster, distance, margin), all as bits, by id.
+type Row = (i64, Vec<u32>, i32, u32, u32);
+
+fn labelled(batches: &[RecordBatch]) -> Vec<Row> {
+    let mut found = Vec::new();
+    for batch in batches {
+        let ids = batch.column_by_name("id").unwrap().as_primitive::<Int64Type>();
+        let embedding = batch.column_by_name(EMBEDDING).unwrap().as_fixed_size_list();
+        let [cluster, distance, margin] = LABEL_COLUMNS.map(|name| batch.column_by_name(name).unwrap());
+        let (distance, margin) = (bits(distance), bits(margin));
+        for row in 0..batch.num_rows() {
+            let cluster = cluster.as_primitive::<Int32Type>().value(row);
+            found.push((ids.value(row), bits(&embedding.value(row)), cluster, distance[row], margin[row]));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_pipeline_sql_and_apply_give_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ctx, model, _) = session(dir.path()).await;
+
+    let one_batch = arrow::compute::concat_batches(&batch(0, 1).schema(), partitions().iter().flatten()).unwrap();
+    let applied = labelled(&[model.apply(&one_batch).unwrap()]);
+    assert_eq!(applied.len(), 173);
+
+    let plan = stage_plan(&ctx, &model).await;
+    assert_eq!(labelled(&collect(plan, ctx.task_ctx()).await.unwrap()), applied);
+
+    let hash = model.hash();
+    let sql = format!(
+        "SELECT id, embedding, assigned['cluster'] AS cluster, assigned['distance'] AS distance,
+                assigned['margin'] AS margin
+         FROM (SELECT id, dac_embed('{hash}', features) AS embedding, dac_assign('{hash}', features) AS assigned
+               FROM rows)"
+    );
+    assert_eq!(labelled(&[rows(&ctx, &sql).await]), applied);
+}
+
+#[tokio::test]
+async fn models_are_found_by_hash_prefix_path_and_uri() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ctx, model, path) = session(dir.path()).await;
+    let uri = format!("memory:///{}", dir.path().file_name().unwrap().to_str().unwrap());
+    let uri = model.save(&Location::parse(&uri).unwrap()).await.unwrap().to_string();
+    let file_url = format!("file://{path}");
+    let (full, short, prefix) = (model.hash().as_str(), model.hash().short(), &model.hash().as_str()[..4]);
+    for name in [full, short, prefix, &full[..30], &path, &file_url, &uri] {
+        let sql = format!("SELECT count(DISTINCT dac_assign('{name}', features)['cluster']) FROM rows");
+        assert_eq!(rows(&ctx, &sql).await.column(0).as_primitive::<Int64Type>().value(0), 2, "{name}");
+    }
+    // A model in a column instead of a literal is known only when the rows are there.
+    let sql = format!(
+        "SELECT dac_embed(m, features) AS e FROM (SELECT features, id, CASE WHEN id % 3 = 0 THEN NULL
+         WHEN id % 3 = 1 THEN '{path}' ELSE '{prefix}' END AS m FROM rows) ORDER BY id"
+    );
+    let by_row = rows(&ctx, &sql).await;
+    let by_row = by_row.column(0).as_list::<i32>();
+    let all = rows(&ctx, &format!("SELECT dac_embed('{prefix}', features) FROM rows ORDER BY id")).await;
+    assert_eq!(all.schema().field(0).data_type().to_string(), "FixedSizeList(2 x non-null Float32)");
+    for row in 0..by_row.len() {
+        assert_eq!(by_row.is_null(row), row % 3 == 0);
+        if by_row.is_valid(row) {
+            assert_eq!(&by_row.value(row), &all.column(0).as_fixed_size_list().value(row));
+        }
+    }
+}
+
+#[tokio::test]
+async fn features_come_in_any_list_of_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ctx, model, _) = session(dir.path()).await;
+    let hash = model.hash().short();
+    let expected = model.assign(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
+    for features in [
+        "make_array(1, 2, 3, 4, 5, 6)",
+        "[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]",
+        "arrow_cast([1, 2, 3, 4, 5, 6], 'LargeList(UInt8)')",
+        "arrow_cast([1, 2, 3, 4, 5, 6], 'FixedSizeList(6, Float64)')",
+        "arrow_cast([1, 2, 3, 4, 5, 6], 'List(Decimal128(10, 2))')",
+    ] {
+        let row = rows(&ctx, &format!("SELECT dac_assign('{hash}', {features}) AS a")).await;
+        let found = row.column(0).as_struct();
+        assert_eq!(found.column(0).as_primitive::<Int32Type>().value(0), expected.cluster[0], "{features}");
+        assert_eq!(bits(found.column(1)), [expected.distance[0].to_bits()], "{features}");
+        assert_eq!(bits(found.column(2)), [expected.margin[0].to_bits()], "{features}");
+    }
+    let sql = format!(
+        "SELECT dac_embed('{hash}', f) IS NULL, dac_assign('{hash}', f) IS NULL, dac_assign('{hash}', f)['cluster']
+         FROM (VALUES (NULL), ([1, 2, 3, 4, 5, 6])) AS t(f)"
+    );
+    let nulls = rows(&ctx, &sql).await;
+    assert_eq!(nulls.column(0).as_boolean().iter().collect::<Vec<_>>(), [Some(true), Some(false)]);
+    assert_eq!(nulls.column(1).as_boolean().iter().collect::<Vec<_>>(), [Some(true), Some(false)]);
+    assert_eq!(nulls.column(2).null_count(), 1);
+    let none = rows(&ctx, "SELECT dac_assign(NULL, [1, 2]) IS NULL, dac_embed(NULL, [1, 2]) IS NULL").await;
+    assert!(none.column(0).as_boolean().value(0) && none.column(1).as_boolean().value(0));
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ctx, model, path) = session(dir.path()).await;
+    let hash = model.hash().short();
+    let two = "arrow_cast([1, 2], 'FixedSizeList(2, Float32)')";
+    let cases: [(String, &[&str]); 8] = [
+        ("dac_embed('nosuch', features)".into(), &["no model \"nosuch\"", hash]),
+        ("dac_assign('0123456789abcdef', features)".into(), &["no model \"0123456789abcdef\"", hash]),
+        (format!("dac_embed('{path}x', features)"), &["no model at", "manifest.json"]),
+        (format!("dac_embed('{hash}', {two})"), &["for 6 features", "have 2"]),
+        (format!("dac_assign('{hash}', [1, 2, 3])"), &["for 6 features", "have 3"]),
+        (format!("dac_assign('{hash}', [1, 2, NULL, 4, 5, 6])"), &["feature 3 of row 0", "NULL"]),
+        (format!("dac_assign('{hash}', id)"), &["a list of numbers", "Int64"]),
+        (format!("dac_assign('{hash}', ['a'])"), &["a list of numbers", "Utf8"]),
+    ];
+    for (call, parts) in cases {
+        let message = error(&ctx, &format!("SELECT {call} FROM rows")).await.to_string();
+        for part in parts {
+            assert!(message.contains(part), "{call}: no {part:?} in: {message}");
+        }
+    }
+    assert_eq!(error(&ctx, "SELECT dac_embed('nosuch', features) FROM rows").await.kind(), Kind::Model);
+}
+
+/// The figures of scikit-learn 1.9 for the labels below, by this program:
+///
+/// ```python
+/// from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+/// from scipy.optimize import linear_sum_assignment  # accuracy: on the contingency table, over the number of rows
+/// a = [0]*30 + [1]*25 + [2]*20 + [0]*5 + [1]*10 + [2]*10
+/// b = ["sit"]*30 + ["walk"]*25 + ["lie"]*20 + ["walk"]*5 + ["sit"]*10 + ["walk"]*10
+/// print(adjusted_rand_score(a, b), normalized_mutual_info_score(a, b))
+/// ```
+const FIGURES: [f64; 3] = [0.40476460578559276, 0.4751592939887974, 0.75];
+
+fn labels() -> Vec<(i32, &'static str)> {
+    let runs = [(0, "sit", 30), (1, "walk", 25), (2, "lie", 20), (0, "walk", 5), (1, "sit", 10), (2, "walk", 10)];
+    runs.iter().flat_map(|&(a, b, n)| std::iter::repeat_n((a, b), n)).collect()
+}
+
+/// The labels dealt out to `parts` partitions, with rows that have a NULL in between.
+fn labels_table(parts: usize) -> MemTable {
+    let mut dealt: Vec<Vec<(Option<i32>, Option<&str>)>> = vec![vec![(None, Some("sit")), (Some(1), None)]; parts];
+    for (i, (a, b)) in labels().into_iter().enumerate() {
+        dealt[i * 7 % parts].push((Some(a), Some(b)));
+    }
+    let partition = |rows: &Vec<(Option<i32>, Option<&str>)>| {
+        let a: Int32Array = rows.iter().map(|row| row.0).collect();
+        let b: StringArray = rows.iter().map(|row| row.1).collect();
+        let batch = RecordBatch::try_from_iter([("a", Arc::new(a) as ArrayRef), ("b", Arc::new(b) as _)]).unwrap();
+        vec![batch.slice(0, 5), batch.slice(5, batch.num_rows() - 5)]
+    };
+    let partitions: Vec<_> = dealt.iter().map(partition).collect();
+    MemTable::try_new(partitions[0][0].schema(), partitions).unwrap()
+}
+
+fn figures(batch: &RecordBatch) -> Vec<f64> {
+    batch.columns().iter().map(|column| column.as_primitive::<Float64Type>().value(0)).collect()
+}
+
+fn assert_figures(found: &[f64]) {
+    for (found, expected) in found.iter().zip(FIGURES) {
+        assert!((found - expected).abs() < 1e-12, "{found} {expected}");
+    }
+}
+
+#[tokio::test]
+async fn aggregates_give_the_known_figures_however_the_rows_are_split() {
+    let sql = "SELECT ari(a, b), nmi(a, b), clustering_accuracy(a, b) FROM t";
+    let mut seen: Vec<Vec<f64>> = Vec::new();
+    for parts in [1, 2, 5] {
+        let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(parts));
+        register(&ctx, Options::new()).await.unwrap();
+        ctx.register_table("t", Arc::new(labels_table(parts))).unwrap();
+        let found = figures(&rows(&ctx, sql).await);
+        assert_figures(&found);
+        seen.push(found);
+    }
+    assert!(seen.windows(2).all(|pair| pair[0] == pair[1]), "{seen:?}");
+}
+
+#[tokio::test]
+async fn aggregates_take_any_labels_and_groups() {
+    let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(3));
+    register(&ctx, Options::new()).await.unwrap();
+    ctx.register_table("t", Arc::new(labels_table(3))).unwrap();
+    // The figures do not depend on what labels are called, nor on which side they are.
+    let sql = "SELECT ari(arrow_cast(b, 'Dictionary(Int32, Utf8)'), a * 1.5), nmi(b, CAST(a AS BIGINT) - 7),
+               clustering_accuracy(CAST(a AS VARCHAR), b) FROM t";
+    assert_figures(&figures(&rows(&ctx, sql).await));
+    let sql = "SELECT a, clustering_accuracy(a, b), ari(a, b), ari(a, b) FILTER (WHERE b = 'none')
+               FROM t WHERE a IS NOT NULL GROUP BY a ORDER BY a";
+    let grouped = rows(&ctx, sql).await;
+    let accuracy = grouped.column(1).as_primitive::<Float64Type>().values();
+    assert_eq!(accuracy, &[30.0 / 35.0, 25.0 / 35.0, 20.0 / 30.0]);
+    assert_eq!(grouped.column(2).as_primitive::<Float64Type>().values(), &[0.0, 0.0, 0.0]);
+    assert_eq!(grouped.column(3).null_count(), 3);
+    assert_eq!(rows(&ctx, "SELECT ari(a, b) FROM t WHERE a > 99").await.column(0).null_count(), 1);
+    let e = error(&ctx, "SELECT ari(a, [b]) FROM t").await.to_string();
+    assert!(e.contains("argument 2") && e.contains("numbers or text"), "{e}");
+    let e = error(&ctx, "SELECT ari(DISTINCT a, b) FROM t").await.to_string();
+    assert!(e.contains("DISTINCT"), "{e}");
+}
+
+/// The model's stages over the features.
+async fn stage_plan(ctx: &SessionContext, model: &Model) -> Arc<StageExec> {
+    let input = ctx.table("rows").await.unwrap().create_physical_plan().await.unwrap();
+    Arc::new(StageExec::try_new(input, model.stages().to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn explain_shows_the_stages_and_their_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ctx, model, _) = session(dir.path()).await;
+    let plan = stage_plan(&ctx, &model).await;
+    insta::assert_snapshot!(displayable(plan.as_ref()).indent(false), @r"
+    StageExec: stages=[squash, by_sign]
+      DataSourceExec: partitions=3, partition_sizes=[2, 1, 2]
+    ");
+    collect(Arc::clone(&plan) as _, ctx.task_ctx()).await.unwrap();
+    let metrics = plan.metrics().unwrap();
+    assert_eq!(metrics.output_rows(), Some(173));
+    assert!(metrics.elapsed_compute().unwrap() > 0);
+    // Replacing the input keeps the stages and starts counting anew.
+    let children = plan.children().into_iter().cloned().collect();
+    #[allow(deprecated, reason = "DataFusion's own rules still call it")]
+    let replaced = Arc::clone(&plan).with_new_children(children).unwrap();
+    assert_eq!(replaced.schema(), plan.schema());
+    assert_eq!(replaced.metrics().unwrap().output_rows(), None);
+}
+
+#[tokio::test]
+async fn order_is_kept_within_each_partition() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ctx, model, _) = session(dir.path()).await;
+    let plan = stage_plan(&ctx, &model).await;
+    assert_eq!(plan.output_partitioning().partition_count(), 3);
+    for (partition, ids) in [(0, 0..71), (1, 71..104), (2, 104..173)] {
+        let mut stream = plan.execute(partition, ctx.task_ctx()).unwrap();
+        let mut seen = Vec::new();
+        while let Some(batch) = stream.next().await {
+            seen.extend(batch.unwrap().column(0).as_primitive::<Int64Type>().values().to_vec());
+        }
+        assert_eq!(seen, ids.collect::<Vec<i64>>());
+    }
+}
+
+/// Fails at the row with this id.
+#[derive(Debug)]
+struct FailsAt(i64);
+
+impl Transform for FailsAt {
+    fn kind(&self) -> &'static str {
+        "fails_at"
+    }
+
+    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
+        Ok(Arc::new(input.clone()))
+    }
+
+    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        match batch.column(0).as_primitive::<Int64Type>().values().contains(&self.0) {
+            true => Err(Error::input(format!("row {} is bad", self.0))),
+            false => Ok(batch.clone()),
+        }
+    }
+
+    fn save(&self) -> Artifact {
+        Artifact::default()
+    }
+}
+
+#[tokio::test]
+async fn the_first_error_ends_the_stream_and_keeps_its_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ctx, _, _) = session(dir.path()).await;
+    let input = ctx.table("rows").await.unwrap().create_physical_plan().await.unwrap();
+    let plan = Arc::new(StageExec::try_new(input, vec![Arc::new(FailsAt(70))]).unwrap());
+    let mut stream = plan.execute(0, ctx.task_ctx()).unwrap();
+    assert_eq!(stream.next().await.unwrap().unwrap().num_rows(), 70);
+    let e = Error::from(stream.next().await.unwrap().unwrap_err());
+    assert_eq!((e.kind(), e.to_string().as_str()), (Kind::Input, "stage fails_at: row 70 is bad"));
+    assert!(stream.next().await.is_none());
+    // A reader that stops early is no error.
+    let mut stream = execute_stream(plan, ctx.task_ctx()).unwrap();
+    drop(stream.next().await);
+    drop(stream);
+}
+
+#[tokio::test]
+async fn a_stage_that_does_not_fit_is_refused_before_anything_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ctx, model, _) = session(dir.path()).await;
+    let input = ctx.sql("SELECT id FROM rows").await.unwrap().create_physical_plan().await.unwrap();
+    let e = StageExec::try_new(input, model.stages().to_vec()).unwrap_err();
+    assert_eq!(e.kind(), Kind::Input);
+    assert!(e.to_string().contains("features"), "{e}");
+}
+
+/// A labelled table with its model, and one bad row set aside.
+async fn write_table(place: &str) -> Model {
+    let location = Location::parse(place).unwrap();
+    let model = model();
+    let mut writer = TableWriter::begin(&location, WriteOptions::new(Mode::Append, "run-1")).await.unwrap();
+    let labelled = model.apply(&batch(0, 70)).unwrap();
+    let labels = Labels { model: model.hash().as_str().into(), labelled_at: SystemTime::UNIX_EPOCH };
+    writer.sink(labelled.schema(), labels).unwrap().write(&labelled).await.unwrap();
+    model.save(&Location::parse(&location.show("models")).unwrap()).await.unwrap();
+    let centroids = [Some(vec![Some(-0.5), Some(0.0)]), Some(vec![Some(0.5), Some(0.0)])];
+    let clusters = RecordBatch::try_from_iter([
+        ("cluster", Arc::new(Int32Array::from(vec![0, 1])) as ArrayRef),
+        ("size", Arc::new(Int64Array::from(vec![30, 40])) as _),
+        ("centroid", Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>(centroids)) as _),
+        ("mean_distance", Arc::new(Float64Array::from(vec![0.5, 0.25])) as _),
+    ]);
+    let bad = RecordBatch::try_from_iter([("reason", Arc::new(StringArray::from(vec!["NaN"])) as ArrayRef)]).unwrap();
+    let mut bytes = Vec::new();
+    let mut parquet = parquet::arrow::ArrowWriter::try_new(&mut bytes, bad.schema(), None).unwrap();
+    parquet.write(&bad).unwrap();
+    parquet.close().unwrap();
+    location.put("quarantine/run-1.parquet", bytes.into()).await.unwrap();
+    writer.commit(CommitInfo { clusters: Some(clusters.unwrap()), ..CommitInfo::default() }).await.unwrap();
+    model
+}
+
+#[tokio::test]
+async fn a_table_comes_with_its_clusters_its_quarantine_and_its_models() {
+    let dir = tempfile::tempdir().unwrap();
+    for place in [dir.path().join("toy").to_str().unwrap(), "memory:///sql/toy"] {
+        let model = write_table(place).await;
+        let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+        let registration = register(&ctx, options().table("toy", place)).await.unwrap();
+        let names: Vec<&str> = registration.tables.iter().map(|table| table.name.as_str()).collect();
+        assert_eq!(names, ["toy", "toy_clusters", "toy_quarantine"]);
+        let sql = "SELECT count(*), (SELECT sum(size) FROM toy_clusters), (SELECT min(reason) FROM toy_quarantine)
+                   FROM toy JOIN toy_clusters USING (cluster)";
+        let row = rows(&ctx, sql).await;
+        assert_eq!(row.column(0).as_primitive::<Int64Type>().value(0), 70);
+        assert_eq!(row.column(1).as_primitive::<Int64Type>().value(0), 70);
+        // The model of the rows is found by the hash that stands beside them.
+        let values = ["1.0"; DIM].join(", ");
+        let sql = format!("SELECT DISTINCT dac_assign(model, [{values}])['cluster'] FROM toy");
+        let expected = model.assign(&[1.0; DIM]).unwrap().cluster[0];
+        assert_eq!(rows(&ctx, &sql).await.column(0).as_primitive::<Int32Type>().value(0), expected);
+    }
+}
+
+#[tokio::test]
+async fn explain_of_a_labelled_table_names_its_files_and_filters() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("toy");
+    write_table(place.to_str().unwrap()).await;
+    let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    register(&ctx, options().table("toy", place.to_str().unwrap())).await.unwrap();
+    let sql = "SELECT id, distance FROM toy WHERE distance < 0.5 LIMIT 3";
+    let plan = ctx.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+    let text = displayable(plan.as_ref()).indent(false).to_string();
+    let root = place.canonicalize().unwrap().to_string_lossy().trim_start_matches('/').to_owned();
+    insta::assert_snapshot!(text.replace(&root, "TABLE"), @"");
+}
+
+#[tokio::test]
+async fn tables_that_cannot_be_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let nowhere = dir.path().join("nowhere").to_string_lossy().into_owned();
+    let ctx = SessionContext::new();
+    let registration = register(&ctx, Options::new().table_if_sound("x", &nowhere)).await.unwrap();
+    assert!(registration.tables.is_empty());
+    assert_eq!(registration.left_out[0].1.kind(), Kind::Table);
+    let e = register(&ctx, Options::new().table("x", &nowhere)).await.unwrap_err();
+    assert!(e.to_string().starts_with("table x: "), "{e}");
+}
+
+#[tokio::test]
+async fn plain_files_are_tables_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.csv");
+    std::fs::write(&path, "a,b\n1,x\n2,y\n").unwrap();
+    let ctx = SessionContext::new();
+    register(&ctx, Options::new().table("x", path.to_str().unwrap())).await.unwrap();
+    assert_eq!(rows(&ctx, "SELECT sum(a) FROM x").await.column(0).as_primitive::<Int64Type>().value(0), 3);
+}
