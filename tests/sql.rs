@@ -15,7 +15,7 @@ use dacpipe::store::Location;
 use dacpipe::table::{CommitInfo, Labels, Mode, TableWriter, WriteOptions};
 use dacpipe::{Error, Kind, Result};
 use datafusion::datasource::MemTable;
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, collect, displayable, execute_stream};
+use datafusion::physical_plan::{ExecutionPlan, collect, displayable, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
 
@@ -400,7 +400,7 @@ async fn order_is_kept_within_each_partition() {
     let dir = tempfile::tempdir().unwrap();
     let (ctx, model, _) = session(dir.path()).await;
     let plan = stage_plan(&ctx, &model).await;
-    assert_eq!(plan.output_partitioning().partition_count(), 3);
+    assert_eq!(plan.properties().output_partitioning().partition_count(), 3);
     for (partition, ids) in [(0, 0..71), (1, 71..104), (2, 104..173)] {
         let mut stream = plan.execute(partition, ctx.task_ctx()).unwrap();
         let mut seen = Vec::new();
@@ -522,7 +522,10 @@ async fn explain_of_a_labelled_table_names_its_files_and_filters() {
     let plan = ctx.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
     let text = displayable(plan.as_ref()).indent(false).to_string();
     let root = place.canonicalize().unwrap().to_string_lossy().trim_start_matches('/').to_owned();
-    insta::assert_snapshot!(text.replace(&root, "TABLE"), @"");
+    insta::assert_snapshot!(text.replace(&root, "TABLE"), @r"
+    FilterExec: CAST(distance@1 AS Float64) < 0.5, fetch=3
+      DataSourceExec: file_groups={1 group: [[TABLE/data/run-1/part-00000.parquet]]}, projection=[id, distance], file_type=parquet, predicate=CAST(distance@3 AS Float64) < 0.5, pruning_predicate=distance_null_count@1 != row_count@2 AND CAST(distance_min@0 AS Float64) < 0.5, required_guarantees=[]
+    ");
 }
 
 #[tokio::test]

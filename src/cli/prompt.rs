@@ -118,8 +118,8 @@ fn is_complete(text: &str) -> bool {
             let last = tokens.iter().rfind(|token| !matches!(token, Token::Whitespace(_)));
             matches!(last, Some(Token::SemiColon))
         }
-        // An open quote may be closed on the next line; anything else the parser explains better.
-        Err(e) => !e.message.starts_with("Unterminated"),
+        // An open quote or comment may be closed on the next line; anything else the parser explains better.
+        Err(e) => !e.message.starts_with("Unterminated") && !e.message.starts_with("Unexpected EOF"),
     }
 }
 

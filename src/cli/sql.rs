@@ -282,7 +282,7 @@ mod tests {
         let e = ask(&[], "SELECT 1;\nSELECT clustr FROM (VALUES (1)) AS t(cluster)").await.unwrap_err().to_string();
         assert!(e.contains("at line 2, column 8\n  | SELECT clustr FROM"), "{e}");
         assert!(e.contains("\n  |        ^^^^^^"), "{e}");
-        let e = ask(&[], "SELECT 1 +\n  FROM x").await.unwrap_err().to_string();
+        let e = ask(&[], "SELECT (1\n  FROM x").await.unwrap_err().to_string();
         assert!(e.contains("line 2, column 3") && e.ends_with("  |   FROM x\n  |   ^"), "{e}");
     }
 
