@@ -186,12 +186,7 @@ impl Model {
         Self::assemble(manifest, stages, content, hash)
     }
 
-    fn assemble(
-        manifest: Manifest,
-        stages: Vec<Arc<dyn Transform>>,
-        content: String,
-        hash: ModelHash,
-    ) -> Result<Self> {
+    fn assemble(manifest: Manifest, stages: Vec<Arc<dyn Transform>>, content: String, hash: ModelHash) -> Result<Self> {
         let input = &manifest.input;
         if input.dim == 0 || i32::try_from(input.dim).is_err() {
             return Err(Error::model(format!("made for vectors of {} values", input.dim)));

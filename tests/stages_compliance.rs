@@ -81,7 +81,8 @@ fn batch(case: &Case) -> RecordBatch {
 
 /// Equal to the bit, also where a value is NaN.
 fn same_bits(a: &RecordBatch, b: &RecordBatch) -> bool {
-    let column = |(a, b): (&ArrayRef, &ArrayRef)| a.to_data() == b.to_data() || (bits(a).is_some() && bits(a) == bits(b));
+    let column =
+        |(a, b): (&ArrayRef, &ArrayRef)| a.to_data() == b.to_data() || (bits(a).is_some() && bits(a) == bits(b));
     a.schema() == b.schema() && a.num_rows() == b.num_rows() && a.columns().iter().zip(b.columns()).all(column)
 }
 
@@ -236,7 +237,8 @@ fn what_does_not_fit_is_refused_by_name() {
             return;
         }
         let without = batch.project(&[0, 2]).unwrap();
-        for e in [case.stage.apply(&without).unwrap_err(), case.stage.output_schema(without.schema_ref()).unwrap_err()] {
+        for e in [case.stage.apply(&without).unwrap_err(), case.stage.output_schema(without.schema_ref()).unwrap_err()]
+        {
             assert_eq!(e.kind(), Kind::Input, "{e}");
             assert!(e.to_string().contains(case.column), "{e}");
         }

@@ -125,9 +125,9 @@ pub async fn evaluate(args: &EvaluateArgs) -> Result<Evaluation> {
     let mut rows = ctx.table(NAME).await?;
     let labels = label_column(&rows, args.labels.as_deref())?;
     for condition in &args.conditions {
-        let condition = rows.parse_sql_expr(condition).map_err(|e| {
-            Error::from(e).while_doing(format_args!("--where {condition:?}"))
-        })?;
+        let condition = rows
+            .parse_sql_expr(condition)
+            .map_err(|e| Error::from(e).while_doing(format_args!("--where {condition:?}")))?;
         rows = rows.filter(condition)?;
     }
     let [cluster, ..] = LABEL_COLUMNS;
@@ -272,7 +272,8 @@ impl Evaluation {
         let head = ["cluster", "size"].map(str::to_owned).into_iter().chain(labels.iter().map(|l| l.to_string()));
         let lines = self.clusters.iter().map(|(cluster, size)| {
             let counts = self.contingency.get(cluster);
-            let count = |label: &&String| counts.and_then(|counts| counts.get(*label)).map_or(".".into(), u64::to_string);
+            let count =
+                |label: &&String| counts.and_then(|counts| counts.get(*label)).map_or(".".into(), u64::to_string);
             [cluster.to_string(), size.to_string()].into_iter().chain(labels.iter().map(count)).collect()
         });
         aligned(head.collect(), lines)
@@ -304,7 +305,10 @@ mod tests {
     fn tally() -> Tally {
         let batch = RecordBatch::try_from_iter([
             ("cluster", Arc::new(Int32Array::from(vec![Some(0), Some(0), Some(10), Some(10), None])) as ArrayRef),
-            ("label", Arc::new(StringArray::from(vec![Some("sit"), Some("walk"), Some("walk"), None, Some("sit")])) as _),
+            (
+                "label",
+                Arc::new(StringArray::from(vec![Some("sit"), Some("walk"), Some("walk"), None, Some("sit")])) as _,
+            ),
             ("part", Arc::new(StringArray::from(vec![Some("test"), Some("train"), Some("train"), None, None])) as _),
             ("rows", Arc::new(Int64Array::from(vec![5, 1, 4, 2, 1])) as _),
         ]);

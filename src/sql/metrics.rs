@@ -33,8 +33,7 @@ pub enum Metric {
 
 impl Metric {
     /// All of them.
-    pub const ALL: [Metric; 3] =
-        [Metric::AdjustedRandIndex, Metric::NormalizedMutualInformation, Metric::Accuracy];
+    pub const ALL: [Metric; 3] = [Metric::AdjustedRandIndex, Metric::NormalizedMutualInformation, Metric::Accuracy];
 
     /// Its name in SQL.
     pub fn name(self) -> &'static str {
@@ -97,7 +96,12 @@ impl AggregateUDFImpl for ClusteringMetric {
         if arguments.is_distinct {
             return not_impl_err!("{} counts every row; leave DISTINCT out", self.name());
         }
-        Ok(Box::new(PairCounts { metric: self.metric, a: Labels::default(), b: Labels::default(), pairs: HashMap::new() }))
+        Ok(Box::new(PairCounts {
+            metric: self.metric,
+            a: Labels::default(),
+            b: Labels::default(),
+            pairs: HashMap::new(),
+        }))
     }
 
     fn state_fields(&self, arguments: StateFieldsArgs) -> Result<Vec<FieldRef>> {

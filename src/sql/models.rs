@@ -153,7 +153,9 @@ impl Finder {
                     }
                 }
                 (Some((one, _)), Some((other, _))) => {
-                    let message = format!("the hash {name:?} fits several models, {one} and {other} among them; give more digits");
+                    let message = format!(
+                        "the hash {name:?} fits several models, {one} and {other} among them; give more digits"
+                    );
                     return Err(Error::model(message));
                 }
                 (None, _) => {}
