@@ -129,8 +129,7 @@ fn lock(location: &Location, root: &Path) -> Result<Option<File>> {
     let path = root.join(LOCK);
     let io = |e: std::io::Error| failed("locking", &location.show(LOCK), e);
     std::fs::create_dir_all(root.join(DIRECTORY)).map_err(io)?;
-    let mut file =
-        File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {

@@ -121,10 +121,7 @@ mod tests {
             ("cluster", Arc::new(Int32Array::from_iter_values(rows.iter().map(|r| r.0)))),
             ("size", Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.1)))),
             ("centroid", crate::column::vector_array(centroids, 2).unwrap()),
-            (
-                "mean_distance",
-                Arc::new(Float32Array::from_iter(rows.iter().map(|r| (r.1 > 0).then_some(r.2)))),
-            ),
+            ("mean_distance", Arc::new(Float32Array::from_iter(rows.iter().map(|r| (r.1 > 0).then_some(r.2))))),
         ];
         RecordBatch::try_from_iter(columns).unwrap()
     }

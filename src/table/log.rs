@@ -331,7 +331,13 @@ mod tests {
     fn names_of_entries_sort_as_their_versions() {
         assert_eq!(file_name(7), "_log/00000000000000000007.json");
         assert_eq!(version_of("00000000000000000007.json"), Some(7));
-        for other in ["7.json", "00000000000000000007.json.tmp", ".lock", "+0000000000000000007.json", "99999999999999999999.json"] {
+        for other in [
+            "7.json",
+            "00000000000000000007.json.tmp",
+            ".lock",
+            "+0000000000000000007.json",
+            "99999999999999999999.json",
+        ] {
             assert_eq!(version_of(other), None, "{other}");
         }
     }

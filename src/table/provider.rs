@@ -21,7 +21,7 @@ use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, Volatility};
-use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use futures::{StreamExt, TryStreamExt};
@@ -190,7 +190,8 @@ impl Files {
             let schema = DFSchema::try_from(Arc::clone(&self.schema))?;
             let predicate = state.create_physical_expr(filter, &schema)?;
             let bounds = files.iter().map(|f| Arc::new(statistics(f, &self.schema, Taken::AsBounds))).collect();
-            let predicate = PruningPredicate::try_new(predicate, Arc::clone(&self.schema))?;
+            let predicate =
+                PruningPredicateBuilder::new().with_file_schema(Arc::clone(&self.schema)).try_build(predicate)?;
             let keep = predicate.prune(&PrunableStatistics::new(bounds, Arc::clone(&self.schema)))?;
             files = files.into_iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect();
         }
@@ -215,7 +216,7 @@ impl Files {
     }
 
     /// The file as DataFusion wants it, from the store and from the log.
-    async fn look_up(&self, file: &DataFile) -> Result<PartitionedFile> {
+    async fn look_up(&self, file: DataFile) -> Result<PartitionedFile> {
         let damaged = |what: String| {
             Error::table(format!(
                 "the table {} is damaged: {} {what}; restore the file, or write the table anew",
@@ -231,7 +232,7 @@ impl Files {
         if meta.size != file.bytes {
             return Err(damaged(format!("has {} bytes, the log says {}", meta.size, file.bytes)));
         }
-        let known = statistics(file, &self.schema, Taken::AsValues);
+        let known = statistics(&file, &self.schema, Taken::AsValues);
         Ok(PartitionedFile::new_from_meta(meta).with_statistics(Arc::new(known)))
     }
 }
@@ -283,8 +284,11 @@ impl TableProvider for Files {
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
         self.location.register(state.runtime_env());
-        let found: Vec<PartitionedFile> =
-            futures::stream::iter(files).map(|f| self.look_up(f)).buffered(LOOKUPS).try_collect().await?;
+        let found: Vec<PartitionedFile> = futures::stream::iter(files.into_iter().cloned())
+            .map(|f| self.look_up(f))
+            .buffered(LOOKUPS)
+            .try_collect()
+            .await?;
         let each = found.iter().filter_map(|f| f.statistics.as_deref());
         let known = Statistics::try_merge_iter(each, &self.schema)?;
         let source = Arc::new(ParquetSource::new(Arc::clone(&self.schema)));

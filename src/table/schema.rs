@@ -177,7 +177,8 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_named_with_both_types() {
-        let table = table_schema(&schema(&[("user", DataType::Int32, false), ("split", DataType::Utf8, true)])).unwrap();
+        let table =
+            table_schema(&schema(&[("user", DataType::Int32, false), ("split", DataType::Utf8, true)])).unwrap();
         let check = |fields: &[(&str, DataType, bool)]| {
             check_append(&table, &table_schema(&schema(fields)).unwrap(), "out/t").map_err(|e| e.to_string())
         };

@@ -17,7 +17,9 @@ use crate::error::Result;
 /// Whether the log keeps the range of columns of this type.
 fn has_range(data_type: &DataType) -> bool {
     use DataType::{Boolean, Date32, Date64, Timestamp, Utf8};
-    data_type.is_integer() || data_type.is_floating() || matches!(data_type, Boolean | Date32 | Date64 | Timestamp(..) | Utf8)
+    data_type.is_integer()
+        || data_type.is_floating()
+        || matches!(data_type, Boolean | Date32 | Date64 | Timestamp(..) | Utf8)
 }
 
 /// Whether the footer holds the least and the greatest value themselves: long strings are cut there, NaN is left out.
@@ -37,8 +39,7 @@ pub(super) fn ranges(metadata: &ParquetMetaData, schema: &Schema) -> Result<BTre
         let (mins, maxes) = (converter.row_group_mins(groups)?, converter.row_group_maxes(groups)?);
         // A group of nulls alone has no range and needs none; a missing one elsewhere makes the file's unknown.
         let unknown = (0..groups.len()).any(|g| {
-            (mins.is_null(g) || maxes.is_null(g))
-                && nulls_of(&converter, groups, g) != Some(groups[g].num_rows())
+            (mins.is_null(g) || maxes.is_null(g)) && nulls_of(&converter, groups, g) != Some(groups[g].num_rows())
         });
         if !unknown {
             range.min = extreme(&mins, false)?;
@@ -63,7 +64,10 @@ fn extreme(values: &ArrayRef, greatest: bool) -> Result<Option<String>> {
     let first = arrow::compute::sort_to_indices(values, Some(options), Some(1))?;
     let value = arrow::compute::take(values, &first, None)?;
     let text = cast(&value, &DataType::Utf8)?;
-    let text = text.as_any().downcast_ref::<StringArray>().and_then(|t| (!t.is_empty() && t.is_valid(0)).then(|| t.value(0).to_owned()));
+    let text = text
+        .as_any()
+        .downcast_ref::<StringArray>()
+        .and_then(|t| (!t.is_empty() && t.is_valid(0)).then(|| t.value(0).to_owned()));
     Ok(text)
 }
 

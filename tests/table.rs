@@ -1,0 +1,371 @@
+//! The labelled table as its users see it: runs that write it, SQL that reads it, and what a query opens.
+
+mod table_support;
+
+use std::sync::Arc;
+
+use arrow::array::{Float32Array, Int32Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use dacpipe::Kind;
+use dacpipe::store::Location;
+use dacpipe::table::{CommitInfo, LabelTable, Mode, TableWriter, WriteOptions};
+use datafusion::datasource::MemTable;
+use datafusion::datasource::sink::DataSinkExec;
+use datafusion::prelude::SessionContext;
+use proptest::prelude::*;
+use table_support::*;
+
+fn local() -> (tempfile::TempDir, Location) {
+    let dir = tempfile::tempdir().unwrap();
+    let place = Location::parse(dir.path().join("t").to_str().unwrap()).unwrap();
+    (dir, place)
+}
+
+#[tokio::test]
+async fn what_is_committed_is_what_sql_reads() {
+    let (_dir, place) = local();
+    let committed = append(&place, "run-1", &rows(0, 100)).await.unwrap();
+    assert_eq!((committed.version, committed.rows, committed.files), (0, 100, 1));
+    let context = session(&place).await;
+    insta::assert_snapshot!(sql(&context, "SELECT * FROM t WHERE start >= 19 LIMIT 2").await, @r"
+    +------+-------+-------+--------------+---------+----------+-------+-----------------------------+
+    | user | start | split | embedding    | cluster | distance | model | labelled_at                 |
+    +------+-------+-------+--------------+---------+----------+-------+-----------------------------+
+    | 0    | 19    | test  | [38.0, 39.0] | 1       | 2.375    | m1    | 2023-11-14T22:13:20.123456Z |
+    | 0    | 20    |       | [40.0, 41.0] | 2       | 2.5      | m1    | 2023-11-14T22:13:20.123456Z |
+    +------+-------+-------+--------------+---------+----------+-------+-----------------------------+
+    ");
+    insta::assert_snapshot!(sql(&context, "SELECT cluster, count(*) AS n FROM t GROUP BY 1 ORDER BY 1").await, @r"
+    +---------+----+
+    | cluster | n  |
+    +---------+----+
+    | 0       | 34 |
+    | 1       | 33 |
+    | 2       | 33 |
+    +---------+----+
+    ");
+}
+
+#[tokio::test]
+async fn appends_add_and_overwrites_replace() {
+    let (_dir, place) = local();
+    for (i, from) in [0, 50, 80].into_iter().enumerate() {
+        assert_eq!(append(&place, &format!("a{i}"), &rows(from, from + 10)).await.unwrap().version, i as u64);
+    }
+    let appended: Vec<i64> = (0..10).chain(50..60).chain(80..90).collect();
+    assert_eq!(starts(&place).await, appended);
+    assert_eq!(overwrite(&place, "o", &rows(7, 9)).await.unwrap().version, 3);
+    assert_eq!(starts(&place).await, [7, 8]);
+    append(&place, "a3", &rows(9, 11)).await.unwrap();
+    assert_eq!(starts(&place).await, [7, 8, 9, 10]);
+    let old = session_at(&place, Some(2)).await;
+    assert_eq!(integers(&old, "SELECT start FROM t").await, appended);
+    let e = LabelTable::open_at(&place, Some(9)).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Table);
+    assert!(e.to_string().ends_with("has no version 9: its newest is 4"), "{e}");
+}
+
+#[tokio::test]
+async fn a_reader_keeps_the_version_it_opened() {
+    let (_dir, place) = local();
+    append(&place, "a", &rows(0, 10)).await.unwrap();
+    let before = session(&place).await;
+    let mut writer = TableWriter::begin(&place, WriteOptions::new(Mode::Overwrite, "b")).await.unwrap();
+    let sink = writer.sink(rows(0, 1).schema(), labels("m2")).unwrap();
+    sink.write(&rows(0, 9000)).await.unwrap();
+    assert_eq!(starts(&place).await.len(), 10, "nothing is seen before the commit");
+    writer.commit(CommitInfo::default()).await.unwrap();
+    assert_eq!(starts(&place).await.len(), 9000);
+    assert_eq!(integers(&before, "SELECT count(*) FROM t").await, [10]);
+    assert_eq!(integers(&before, "SELECT sum(start) FROM t").await, [45]);
+}
+
+#[tokio::test]
+async fn a_plan_writes_through_the_sink() {
+    let (_dir, place) = local();
+    let context = SessionContext::new();
+    let batches = vec![vec![rows(0, 30), rows(30, 5000)]];
+    context.register_table("source", Arc::new(MemTable::try_new(rows(0, 1).schema(), batches).unwrap())).unwrap();
+    let plan = context.table("source").await.unwrap().create_physical_plan().await.unwrap();
+    let mut writer = TableWriter::begin(&place, WriteOptions::new(Mode::Append, "a")).await.unwrap();
+    let sink = writer.sink(plan.schema(), labels("m1")).unwrap();
+    let plan = Arc::new(DataSinkExec::new(plan, sink.clone(), None));
+    let shown = datafusion::physical_plan::displayable(plan.as_ref()).indent(false).to_string();
+    assert!(shown.contains("DataSinkExec: sink=TableSink(table="), "{shown}");
+    datafusion::physical_plan::collect(plan, context.task_ctx()).await.unwrap();
+    assert_eq!(sink.rows().await, 5000);
+    assert_eq!(writer.commit(CommitInfo::default()).await.unwrap().rows, 5000);
+    assert_eq!(starts(&place).await, (0..5000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn an_error_on_the_way_to_the_sink_commits_nothing() {
+    let (dir, place) = local();
+    let mut writer = TableWriter::begin(&place, WriteOptions::new(Mode::Append, "a")).await.unwrap();
+    let sink = writer.sink(rows(0, 1).schema(), labels("m1")).unwrap();
+    let stream = futures::stream::iter([Ok(rows(0, 5000)), Err(dacpipe::Error::input("line 7 of x.csv").into())]);
+    let stream = datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(rows(0, 1).schema(), stream);
+    use datafusion::datasource::sink::DataSink;
+    let e = sink.write_all(Box::pin(stream), &SessionContext::new().task_ctx()).await.unwrap_err();
+    assert_eq!(dacpipe::Error::from(e).kind(), Kind::Input);
+    assert_eq!(writer.commit(CommitInfo::default()).await.unwrap_err().kind(), Kind::Internal);
+    assert_eq!(files(&dir.path().join("t")), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_query_shows_what_it_pushed_down() {
+    let (_dir, place) = local();
+    append(&place, "a", &rows(0, 100)).await.unwrap();
+    append(&place, "b", &rows(1000, 1100)).await.unwrap();
+    let context = session(&place).await;
+    let explain = sql(&context, "EXPLAIN SELECT cluster FROM t WHERE start > 1050").await;
+    assert!(explain.contains("data/b/part-00000.parquet"), "{explain}");
+    assert!(!explain.contains("data/a/part-00000.parquet"), "the log rules it out: {explain}");
+    assert!(explain.contains("predicate=start@1 > 1050"), "{explain}");
+    assert!(explain.contains("projection=[cluster]"), "{explain}");
+    let explain = sql(&context, "EXPLAIN SELECT start FROM t LIMIT 5").await;
+    assert!(explain.contains("limit=5") && explain.contains("projection=[start]"), "{explain}");
+    assert!(!explain.contains("data/b/"), "one file has rows enough: {explain}");
+    let explain = sql(&context, "EXPLAIN SELECT start FROM t LIMIT 101").await;
+    assert!(explain.contains("data/b/"), "{explain}");
+    for answered_by_the_log in ["count(*)", "max(start)", "min(cluster)"] {
+        let explain = sql(&context, &format!("EXPLAIN SELECT {answered_by_the_log} FROM t")).await;
+        assert!(explain.contains("PlaceholderRowExec") && !explain.contains("DataSourceExec"), "{explain}");
+    }
+    assert_eq!(integers(&context, "SELECT count(*) FROM t").await, [200]);
+    assert_eq!(integers(&context, "SELECT max(start) FROM t").await, [1099]);
+    assert_eq!(integers(&context, "SELECT count(*) FROM t WHERE start BETWEEN 95 AND 1004").await, [10]);
+    assert_eq!(integers(&context, "SELECT start FROM t WHERE start < -1").await, [0; 0]);
+}
+
+#[tokio::test]
+async fn nan_and_long_text_are_not_taken_from_the_log() {
+    let (_dir, place) = local();
+    let long = "é".repeat(100);
+    let batch = RecordBatch::try_from_iter([
+        ("x", Arc::new(Float32Array::from(vec![1.0, f32::NAN, 2.0])) as _),
+        ("s", Arc::new(StringArray::from(vec!["a", &long, "b"])) as _),
+    ])
+    .unwrap();
+    append(&place, "a", &batch).await.unwrap();
+    let context = session(&place).await;
+    assert!(sql(&context, "SELECT max(x) FROM t").await.contains("NaN"));
+    assert!(sql(&context, "SELECT max(s) FROM t").await.contains(&long));
+    assert_eq!(integers(&context, &format!("SELECT count(*) FROM t WHERE s = '{long}'")).await, [1]);
+    assert_eq!(integers(&context, "SELECT count(*) FROM t WHERE x >= 2.0").await, [2], "NaN is greater than all");
+}
+
+#[tokio::test]
+async fn a_partition_is_read_alone() {
+    let (dir, place) = local();
+    let options = |run: &str| WriteOptions::new(Mode::Append, run).partition_by(["split"]);
+    write(&place, options("a"), &[rows(0, 15), rows(15, 60)]).await.unwrap();
+    write(&place, options("b"), &[rows(60, 90)]).await.unwrap();
+    let there = files(&dir.path().join("t"));
+    assert!(there.contains(&"data/a/split=train/part-00000.parquet".to_owned()), "{there:?}");
+    assert!(there.contains(&"data/b/split=__HIVE_DEFAULT_PARTITION__/part-00000.parquet".to_owned()), "{there:?}");
+    let context = session(&place).await;
+    let explain = sql(&context, "EXPLAIN SELECT start FROM t WHERE split = 'train'").await;
+    assert!(explain.contains("split=train") && !explain.contains("split=test"), "{explain}");
+    assert!(!explain.contains("FilterExec"), "the partition decides it: {explain}");
+    let count = "SELECT count(*) FROM t WHERE split";
+    assert_eq!(integers(&context, &format!("{count} = 'train'")).await, [30]);
+    assert_eq!(integers(&context, &format!("{count} IS NULL")).await, [30]);
+    assert_eq!(integers(&context, &format!("{count} <> 'train'")).await, [30]);
+    assert_eq!(integers(&context, &format!("{count} IN ('test', 'other')")).await, [30]);
+    assert_eq!(integers(&context, &format!("{count} = 'none'")).await, [0]);
+    assert_eq!(integers(&context, "SELECT count(*) FROM t WHERE split = 'train' AND start > 40 LIMIT 3").await, [20]);
+    assert_eq!(
+        integers(&context, "SELECT start FROM t WHERE split = 'test' AND start > 44 ORDER BY 1").await.len(),
+        15
+    );
+    assert_eq!(integers(&context, "SELECT count(*) FROM t WHERE split = 'train' OR start = 15").await, [31]);
+    let e = append(&place, "c", &rows(0, 1)).await.unwrap_err();
+    assert!(e.to_string().contains("its files are divided by [\"split\"], this run's by []"), "{e}");
+}
+
+#[tokio::test]
+async fn any_value_can_be_a_partition() {
+    let (_dir, place) = local();
+    let values = ["a/b", "", "..", "x=y", "ü €", "50%", "a b", "#1", "?*", "__HIVE_DEFAULT_PARTITION__"];
+    let ids: Vec<i32> = (0..values.len() as i32).collect();
+    let batch = RecordBatch::try_from_iter([
+        ("id", Arc::new(Int32Array::from(ids.clone())) as _),
+        ("v", Arc::new(StringArray::from(values.to_vec())) as _),
+    ])
+    .unwrap();
+    for (i, place) in [place, Location::parse("memory:///any_value").unwrap()].iter().enumerate() {
+        let options = WriteOptions::new(Mode::Append, format!("run{i}")).partition_by(["v", "id"]);
+        let committed = write(place, options, std::slice::from_ref(&batch)).await.unwrap();
+        assert_eq!(committed.files, values.len());
+        let context = session(place).await;
+        for (id, value) in values.iter().enumerate() {
+            let found = integers(&context, &format!("SELECT id FROM t WHERE v = '{value}'")).await;
+            assert_eq!(found, [id as i64], "{value:?}");
+            let found = sql(&context, &format!("SELECT v FROM t WHERE id = {id}")).await;
+            assert!(found.contains(value), "{value:?}: {found}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn too_many_partitions_are_refused() {
+    let (dir, place) = local();
+    let options = WriteOptions::new(Mode::Append, "a").partition_by(["start"]);
+    let e = write(&place, options, &[rows(0, 300)]).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Config);
+    assert!(e.to_string().contains("partition_by = [\"start\"] has more than 256 values"), "{e}");
+    assert_eq!(files(&dir.path().join("t")), Vec::<String>::new());
+    let options = WriteOptions::new(Mode::Append, "a").partition_by(["embedding"]);
+    let e = write(&place, options, &[rows(0, 3)]).await.unwrap_err();
+    assert!(
+        e.to_string().contains("column \"embedding\" is FixedSizeList(2 x non-null Float32); expected text"),
+        "{e}"
+    );
+    let options = WriteOptions::new(Mode::Append, "a").partition_by(["activity"]);
+    let e = write(&place, options, &[rows(0, 3)]).await.unwrap_err();
+    assert!(e.to_string().contains("partition_by: no column \"activity\"; there are user, start"), "{e}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_appended_is_known_before_the_work() {
+    let (_dir, place) = local();
+    append(&place, "a", &rows(0, 10)).await.unwrap();
+    let writer = TableWriter::begin(&place, WriteOptions::new(Mode::Append, "b")).await.unwrap();
+    let other = Schema::new(vec![Field::new("user", DataType::Utf8, false)]);
+    let e = writer.check(&other).unwrap_err();
+    assert_eq!(e.kind(), Kind::Table);
+    assert!(e.to_string().contains("column \"user\" is Int32 there and Utf8 here"), "{e}");
+    drop(writer);
+    let writer = TableWriter::begin(&place, WriteOptions::new(Mode::Overwrite, "b")).await.unwrap();
+    assert_eq!(writer.check(&other).unwrap().fields().len(), 3);
+}
+
+#[tokio::test]
+async fn columns_are_found_by_name_and_absent_ones_are_null() {
+    let (_dir, place) = local();
+    append(&place, "a", &rows(0, 2)).await.unwrap();
+    let other = rows(2, 4).project(&[5, 4, 3, 1, 0]).unwrap();
+    append(&place, "b", &other).await.unwrap();
+    insta::assert_snapshot!(sql(&session(&place).await, "SELECT user, start, split, cluster FROM t").await, @r"
+    +------+-------+-------+---------+
+    | user | start | split | cluster |
+    +------+-------+-------+---------+
+    | 0    | 0     | train | 0       |
+    | 0    | 1     | train | 1       |
+    | 0    | 2     |       | 2       |
+    | 0    | 3     |       | 0       |
+    +------+-------+-------+---------+
+    ");
+}
+
+#[tokio::test]
+async fn a_large_run_has_several_files() {
+    let (dir, place) = local();
+    let mut options = WriteOptions::new(Mode::Append, "a");
+    options.file_bytes = 100_000;
+    let committed = write(&place, options, &[rows(0, 50_000)]).await.unwrap();
+    assert!(committed.files > 2, "{committed:?}");
+    assert_eq!(starts(&place).await, (0..50_000).collect::<Vec<_>>());
+    let on_disk: u64 = files(&dir.path().join("t"))
+        .iter()
+        .filter(|f| f.starts_with("data/"))
+        .map(|f| std::fs::metadata(dir.path().join("t").join(f)).unwrap().len())
+        .sum();
+    assert_eq!(committed.bytes, on_disk);
+}
+
+#[tokio::test]
+async fn a_run_without_rows_is_a_table_without_rows() {
+    let (_dir, place) = local();
+    append(&place, "a", &rows(0, 0)).await.unwrap();
+    let context = session(&place).await;
+    assert_eq!(integers(&context, "SELECT count(*) FROM t WHERE cluster = 1").await, [0]);
+    assert_eq!(integers(&context, "SELECT start FROM t").await, [0; 0]);
+    append(&place, "b", &rows(0, 3)).await.unwrap();
+    assert_eq!(starts(&place).await, [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn clusters_are_those_of_all_rows() {
+    let (_dir, place) = local();
+    let run = async |mode, run: &str, model: &str, clusters: Option<RecordBatch>| {
+        let mut writer = TableWriter::begin(&place, WriteOptions::new(mode, run)).await.unwrap();
+        writer.sink(rows(0, 6).schema(), labels(model)).unwrap().write(&rows(0, 6)).await.unwrap();
+        writer.commit(CommitInfo { clusters, ..CommitInfo::default() }).await.unwrap();
+    };
+    run(Mode::Append, "a", "m1", Some(clusters(&[4, 2], 1.0))).await;
+    run(Mode::Append, "b", "m1", Some(clusters(&[2, 4], 2.5))).await;
+    run(Mode::Append, "c", "m2", Some(clusters(&[1], 7.0))).await;
+    run(Mode::Append, "d", "m2", None).await;
+    let all = "SELECT * FROM t_clusters";
+    insta::assert_snapshot!(sql(&session(&place).await, all).await, @r"
+    +---------+------+------------+---------------+-------+
+    | cluster | size | centroid   | mean_distance | model |
+    +---------+------+------------+---------------+-------+
+    | 0       | 6    | [0.0, 1.0] | 1.5           | m1    |
+    | 1       | 6    | [2.0, 3.0] | 2.0           | m1    |
+    | 0       | 1    | [0.0, 1.0] | 7.0           | m2    |
+    +---------+------+------------+---------------+-------+
+    ");
+    assert_eq!(integers(&session_at(&place, Some(0)).await, "SELECT size FROM t_clusters").await, [4, 2]);
+    run(Mode::Overwrite, "e", "m2", None).await;
+    assert_eq!(integers(&session(&place).await, "SELECT count(*) FROM t_clusters").await, [0]);
+}
+
+#[tokio::test]
+async fn a_table_lies_in_any_object_store() {
+    let place = Location::parse("memory:///somewhere/t").unwrap();
+    append(&place, "a", &rows(0, 10)).await.unwrap();
+    append(&place, "b", &rows(10, 20)).await.unwrap();
+    let context = SessionContext::new();
+    let table = LabelTable::open("memory:///somewhere/t", None).await.unwrap();
+    assert_eq!((table.snapshot().version, table.snapshot().rows()), (1, 20));
+    context.register_table("t", Arc::new(table)).unwrap();
+    assert_eq!(integers(&context, "SELECT start FROM t WHERE cluster = 2 ORDER BY 1").await, [2, 5, 8, 11, 14, 17]);
+    let e = LabelTable::open("memory:///elsewhere", None).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Table);
+    assert!(e.to_string().contains("memory:///elsewhere holds no table"), "{e}");
+}
+
+#[tokio::test]
+async fn a_relative_path_with_odd_characters_is_a_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = Location::parse(dir.path().join("a b/ü #1/50%/t=1").to_str().unwrap()).unwrap();
+    append(&place, "a", &rows(0, 10)).await.unwrap();
+    assert_eq!(starts(&place).await.len(), 10);
+    assert_eq!(integers(&session(&place).await, "SELECT start FROM t WHERE start = 3").await, [3]);
+}
+
+/// The bytes of the data files of a run that got `all` in pieces cut at `cuts`.
+async fn data_bytes(all: &RecordBatch, cuts: &[usize], partition_by: &[&str]) -> Vec<(String, Vec<u8>)> {
+    let (dir, place) = local();
+    let mut cuts: Vec<usize> = cuts.iter().map(|c| c % (all.num_rows() + 1)).chain([0, all.num_rows()]).collect();
+    cuts.sort_unstable();
+    let pieces: Vec<RecordBatch> = cuts.windows(2).map(|w| all.slice(w[0], w[1] - w[0])).collect();
+    let mut options = WriteOptions::new(Mode::Append, "a").partition_by(partition_by.iter().copied());
+    options.file_bytes = 150_000;
+    write(&place, options, &pieces).await.unwrap();
+    if partition_by.is_empty() {
+        assert_eq!(starts(&place).await, (0..all.num_rows() as i64).collect::<Vec<_>>());
+    }
+    let root = dir.path().join("t");
+    let data = files(&root).into_iter().filter(|f| f.starts_with("data/"));
+    data.map(|f| (f.clone(), std::fs::read(root.join(&f)).unwrap())).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn batches_do_not_show_in_the_files(cuts in prop::collection::vec(0usize..20_000, 0..12)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let all = rows(0, 20_000);
+        for partition_by in [&[][..], &["split"][..]] {
+            let whole = runtime.block_on(data_bytes(&all, &[], partition_by));
+            let cut = runtime.block_on(data_bytes(&all, &cuts, partition_by));
+            prop_assert!(whole.len() > 1);
+            prop_assert!(whole == cut);
+        }
+    }
+}
