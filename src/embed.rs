@@ -1,1 +1,202 @@
-//! Under construction.
+//! The stage that replaces features by their embedding.
+
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use serde_json::json;
+
+use crate::column::{replace_in_batch, replace_in_schema, vector_dim};
+use crate::error::{Error, Result};
+use crate::network::{Architecture, Encoder, Layer};
+use crate::stage::{Artifact, EMBEDDING, FEATURES, Tensor, Transform, VectorMap};
+
+/// The encoder of a trained autoencoder as a stage.
+#[derive(Debug, Clone)]
+pub struct Embed {
+    /// The encoder's layers; there is no decoder.
+    architecture: Architecture,
+    parameters: Vec<f32>,
+    encoder: Encoder,
+}
+
+impl Embed {
+    /// The name under which it is saved.
+    pub const KIND: &'static str = "embed";
+
+    /// The encoder of `architecture` with the parameters given, in the layout of [`Architecture::tensors`]; those of
+    /// the decoder are left out.
+    ///
+    /// # Errors
+    /// Kind `Model` if there is no layer, if layers do not fit, if parameters are missing, or if one is not finite.
+    pub fn new(architecture: &Architecture, parameters: &[f32]) -> Result<Self> {
+        let architecture = Architecture { encoder: architecture.encoder.clone(), decoder: Vec::new() };
+        if architecture.encoder.is_empty() {
+            return Err(Error::model("the encoder has no layers"));
+        }
+        if let Some(problem) = architecture.chain_problems().first() {
+            return Err(Error::model(format!("the encoder does not fit together: {problem}")));
+        }
+        let parameters = parameters.get(..architecture.flat_len()).ok_or_else(|| {
+            Error::model(format!(
+                "the encoder needs {} parameters, there are {}",
+                architecture.flat_len(),
+                parameters.len()
+            ))
+        })?;
+        for tensor in architecture.tensors() {
+            if let Some(i) = parameters[tensor.range.clone()].iter().position(|v| !v.is_finite()) {
+                let value = parameters[tensor.range.start + i];
+                return Err(Error::model(format!("{} holds {value} at position {i}, expected a number", tensor.name)));
+            }
+        }
+        let encoder = Encoder::new(&architecture, parameters);
+        Ok(Self { parameters: parameters.to_vec(), architecture, encoder })
+    }
+
+    /// The stage that [`save`](Transform::save) saved.
+    ///
+    /// # Errors
+    /// Kind `Model` if a setting or a tensor is missing, has another shape than the layers say, or is not finite.
+    pub fn from_artifact(artifact: &Artifact) -> Result<Self> {
+        let layers = artifact.settings.get("encoder").ok_or_else(|| Error::model("embed: no setting \"encoder\""))?;
+        let encoder: Vec<Layer> = serde_json::from_value(layers.clone())
+            .map_err(|e| Error::model("embed: setting \"encoder\" is not a list of layers").with_source(e))?;
+        let architecture = Architecture { encoder, decoder: Vec::new() };
+        if let Some(problem) = architecture.chain_problems().first() {
+            return Err(Error::model(format!("embed: the encoder does not fit together: {problem}")));
+        }
+        let mut parameters = vec![0.0; architecture.flat_len()];
+        for place in architecture.tensors() {
+            let name = &place.name;
+            let tensor =
+                artifact.tensors.get(name).ok_or_else(|| Error::model(format!("embed: no tensor {name:?}")))?;
+            if tensor.shape != place.shape || tensor.values.len() != place.range.len() {
+                let Tensor { shape, values } = tensor;
+                return Err(Error::model(format!(
+                    "embed: tensor {name:?} has shape {shape:?} and {} values, expected {:?}",
+                    values.len(),
+                    place.shape
+                )));
+            }
+            parameters[place.range].copy_from_slice(&tensor.values);
+        }
+        Self::new(&architecture, &parameters)
+    }
+}
+
+impl Transform for Embed {
+    fn kind(&self) -> &'static str {
+        Self::KIND
+    }
+
+    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
+        let dim = vector_dim(input, FEATURES)?;
+        if dim != self.dim_in() {
+            return Err(Error::model(format!(
+                "the encoder was made for {} features, column {FEATURES:?} has {dim}",
+                self.dim_in()
+            )));
+        }
+        replace_in_schema(input, FEATURES, EMBEDDING, self.dim_out())
+    }
+
+    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        replace_in_batch(batch, FEATURES, EMBEDDING, self)
+    }
+
+    fn save(&self) -> Artifact {
+        let tensor = |range: std::ops::Range<usize>, shape| Tensor { shape, values: self.parameters[range].to_vec() };
+        Artifact {
+            settings: [("encoder".to_string(), json!(self.architecture.encoder))].into_iter().collect(),
+            tensors: self.architecture.tensors().into_iter().map(|t| (t.name, tensor(t.range, t.shape))).collect(),
+        }
+    }
+
+    fn as_vector_map(&self) -> Option<&dyn VectorMap> {
+        Some(self)
+    }
+}
+
+impl VectorMap for Embed {
+    fn dim_in(&self) -> usize {
+        self.encoder.dim_in()
+    }
+
+    fn dim_out(&self) -> usize {
+        self.encoder.dim_out()
+    }
+
+    fn map(&self, input: &[f32], output: &mut [f32]) {
+        self.encoder.encode(input, output);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use crate::column::{vector_array, vector_field, vectors};
+    use crate::error::Kind;
+    use crate::network::initialise;
+    use crate::seed::Seed;
+    use arrow::array::Int32Array;
+    use arrow::datatypes::{DataType, Field};
+
+    fn embed() -> Embed {
+        let architecture = Architecture::dac(6, &[5, 3], None);
+        Embed::new(&architecture, &initialise(&architecture, Seed(5))).expect("layers fit")
+    }
+
+    fn batch(rows: usize, dim: usize) -> RecordBatch {
+        let values = (0..rows * dim).map(|i| (i as f32).sin()).collect();
+        let schema = Schema::new(vec![Field::new("id", DataType::Int32, false), vector_field(FEATURES, dim)]);
+        let ids = Arc::new(Int32Array::from_iter_values(0..rows as i32));
+        let features = vector_array(values, dim).expect("whole rows");
+        RecordBatch::try_new(Arc::new(schema), vec![ids, features]).expect("fits its schema")
+    }
+
+    #[test]
+    fn features_become_the_embedding_and_the_rest_stays() {
+        let (embed, batch) = (embed(), batch(7, 6));
+        let out = embed.apply(&batch).expect("embeds");
+        assert_eq!(out.schema(), embed.output_schema(&batch.schema()).expect("fits"));
+        assert_eq!(out.column(0), batch.column(0));
+        let (values, dim) = vectors(&out, EMBEDDING).expect("is there");
+        assert_eq!((values.len(), dim), (21, 3));
+        let one = embed.apply(&batch.slice(4, 1)).expect("embeds");
+        assert_eq!(vectors(&one, EMBEDDING).expect("is there").0, &values[12..15]);
+    }
+
+    #[test]
+    fn what_is_saved_comes_back_with_the_same_bits() {
+        let embed = embed();
+        let artifact = embed.save();
+        assert_eq!(artifact.tensors["encoder.0.weight"].shape, [5, 6]);
+        let back = Embed::from_artifact(&artifact).expect("complete");
+        assert_eq!(back.save(), artifact);
+        let batch = batch(9, 6);
+        assert_eq!(back.apply(&batch).expect("embeds"), embed.apply(&batch).expect("embeds"));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_by_name() {
+        let message = |change: &dyn Fn(&mut Artifact)| {
+            let mut artifact = embed().save();
+            change(&mut artifact);
+            let e = Embed::from_artifact(&artifact).expect_err("is damaged");
+            assert_eq!(e.kind(), Kind::Model);
+            e.to_string()
+        };
+        let weight = "encoder.1.weight";
+        assert!(message(&|a| drop(a.settings.remove("encoder"))).contains("no setting \"encoder\""));
+        assert!(message(&|a| drop(a.settings.insert("encoder".into(), json!("x")))).contains("not a list of layers"));
+        assert!(message(&|a| drop(a.settings.insert("encoder".into(), json!([])))).contains("no layers"));
+        assert!(message(&|a| drop(a.tensors.remove(weight))).contains("no tensor \"encoder.1.weight\""));
+        assert!(message(&|a| a.tensors.get_mut(weight).expect("there").shape = vec![5, 3]).contains("expected [3, 5]"));
+        let nan = message(&|a| a.tensors.get_mut(weight).expect("there").values[4] = f32::NAN);
+        assert!(nan.contains("encoder.1.weight holds NaN at position 4"), "{nan}");
+        let e = embed().apply(&batch(2, 5)).expect_err("other width");
+        assert!(e.to_string().contains("made for 6"), "{e}");
+        assert!(embed().output_schema(&batch(1, 5).schema()).is_err());
+    }
+}

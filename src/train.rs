@@ -1,1 +1,339 @@
-//! Under construction.
+//! Training an autoencoder: epochs of shuffled mini-batches, a learning rate that falls, an early stop, checkpoints.
+
+mod state;
+mod step;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use rand::seq::SliceRandom;
+use serde_json::{Value, json};
+
+use crate::embed::Embed;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::loss::{L2Penalty, WeightedMse};
+use crate::network::{Architecture, Mlp, initialise};
+use crate::stage::{Fit, FitContext, Fitted, Training};
+use state::State;
+pub use step::{StepSettings, Trainer};
+
+/// Seconds between checkpoints: writing one after each epoch would cost more than a short epoch.
+const CHECKPOINT_SECONDS: f64 = 2.0;
+/// The widest layer that is accepted; wider ones are typing errors more often than wishes.
+const WIDEST: usize = 65_536;
+
+/// How the learning rate falls from epoch to epoch.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Decay {
+    /// It stays.
+    None,
+    /// It is multiplied by `rate` after each epoch.
+    Exponential {
+        /// The factor, above 0 and at most 1.
+        rate: f64,
+    },
+    /// It follows half a cosine from the start to zero over all epochs.
+    Cosine,
+    /// It is multiplied by `factor` after every `every` epochs.
+    Step {
+        /// Epochs between two falls.
+        every: usize,
+        /// The factor, above 0 and at most 1.
+        factor: f64,
+    },
+}
+
+impl Decay {
+    /// The factor of the learning rate in epoch `epoch` (from 0 on) of `epochs`.
+    ///
+    /// ```
+    /// use dacpipe::train::Decay;
+    /// assert_eq!(Decay::Exponential { rate: 0.5 }.factor(3, 10), 0.125);
+    /// assert_eq!(Decay::Step { every: 4, factor: 0.1 }.factor(7, 10), 0.1);
+    /// assert!((Decay::Cosine.factor(5, 10) - 0.5).abs() < 1e-12);
+    /// ```
+    pub fn factor(self, epoch: usize, epochs: usize) -> f64 {
+        match self {
+            Decay::None => 1.0,
+            Decay::Exponential { rate } => rate.powi(epoch as i32),
+            Decay::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * epoch as f64 / epochs.max(1) as f64).cos()),
+            Decay::Step { every, factor } => factor.powi((epoch / every.max(1)) as i32),
+        }
+    }
+}
+
+/// When to stop before the last epoch.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EarlyStop {
+    /// Epochs in a row without a better training loss.
+    pub patience: usize,
+    /// By which part of the best loss a loss must be lower to count as better.
+    pub min_delta: f64,
+}
+
+impl EarlyStop {
+    /// True if the losses so far ask for a stop.
+    fn reached(&self, losses: &[f64]) -> bool {
+        let mut best = f64::INFINITY;
+        let mut since = 0;
+        for &loss in losses {
+            if loss < best * (1.0 - self.min_delta) || best == f64::INFINITY {
+                (best, since) = (loss, 0);
+            } else {
+                since += 1;
+            }
+        }
+        since >= self.patience
+    }
+}
+
+/// An autoencoder and how it is trained. The defaults are those of Lu and Li 2021, where the paper gives them.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AutoencoderSpec {
+    /// Widths of the encoder's layers after the input; the last is the embedding's.
+    pub encoder: Vec<usize>,
+    /// Widths of the decoder's hidden layers; by default those that [`Architecture::dac`] gives.
+    pub decoder: Option<Vec<usize>>,
+    /// Passes over the training rows.
+    pub epochs: usize,
+    /// Rows in a mini-batch; the last of an epoch may be shorter.
+    pub batch_size: usize,
+    /// Adam's learning rate in the first epoch.
+    pub learning_rate: f64,
+    /// How it falls.
+    pub decay: Decay,
+    /// The factor of the sum of squared parameters in the loss; see [`L2Penalty`].
+    pub l2: f64,
+    /// When to stop early, if at all.
+    pub early_stop: Option<EarlyStop>,
+}
+
+impl Default for AutoencoderSpec {
+    fn default() -> Self {
+        Self {
+            encoder: vec![256, 128, 64, 32, 16, 12, 10],
+            decoder: None,
+            epochs: 200,
+            batch_size: 256,
+            learning_rate: 0.003,
+            decay: Decay::Cosine,
+            l2: 1e-5,
+            early_stop: None,
+        }
+    }
+}
+
+impl AutoencoderSpec {
+    /// What is wrong with it for rows of `dim` values, one message a problem, naming the setting, its value and what
+    /// would be accepted.
+    ///
+    /// ```
+    /// use dacpipe::train::AutoencoderSpec;
+    /// assert!(AutoencoderSpec::default().validate(561).is_empty());
+    /// let spec = AutoencoderSpec { epochs: 0, ..Default::default() };
+    /// assert_eq!(spec.validate(561), ["epochs is 0, must be at least 1"]);
+    /// ```
+    pub fn validate(&self, dim: usize) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut refuse = |wrong: bool, message: String| {
+            if wrong {
+                problems.push(message);
+            }
+        };
+        refuse(dim == 0, "rows have no values to learn from".to_string());
+        refuse(self.encoder.is_empty(), "encoder is empty, needs at least the embedding's width".to_string());
+        for (name, widths) in [("encoder", &self.encoder[..]), ("decoder", self.decoder.as_deref().unwrap_or(&[]))] {
+            for (i, &width) in widths.iter().enumerate() {
+                let wrong = width == 0 || width > WIDEST;
+                refuse(wrong, format!("{name}[{i}] is {width}, must be between 1 and {WIDEST}"));
+            }
+        }
+        refuse(self.epochs == 0, "epochs is 0, must be at least 1".to_string());
+        refuse(self.batch_size == 0, "batch_size is 0, must be at least 1".to_string());
+        let rate = self.learning_rate;
+        refuse(!(rate.is_finite() && rate > 0.0), format!("learning_rate is {rate}, must be above 0"));
+        refuse(!(self.l2.is_finite() && self.l2 >= 0.0), format!("l2 is {}, must be 0 or more", self.l2));
+        let falls = |factor: f64| factor > 0.0 && factor <= 1.0;
+        match self.decay {
+            Decay::None | Decay::Cosine => {}
+            Decay::Exponential { rate } => {
+                refuse(!falls(rate), format!("decay rate is {rate}, must be above 0 and at most 1"));
+            }
+            Decay::Step { every, factor } => {
+                refuse(every == 0, "decay every is 0, must be at least 1".to_string());
+                refuse(!falls(factor), format!("decay factor is {factor}, must be above 0 and at most 1"));
+            }
+        }
+        if let Some(EarlyStop { patience, min_delta }) = self.early_stop {
+            refuse(patience == 0, "early_stop patience is 0, must be at least 1".to_string());
+            let part = (0.0..1.0).contains(&min_delta);
+            refuse(!part, format!("early_stop min_delta is {min_delta}, must be at least 0 and below 1"));
+        }
+        problems
+    }
+
+    /// The layers for rows of `dim` values.
+    pub fn architecture(&self, dim: usize) -> Architecture {
+        Architecture::dac(dim, &self.encoder, self.decoder.as_deref())
+    }
+}
+
+/// The stage that trains an autoencoder and leaves its encoder.
+///
+/// The loss is [`WeightedMse`] with the feature weights that an earlier stage learned, used as they are, plus
+/// [`L2Penalty`]. Adam moves the parameters after every mini-batch. Costs `6 * parameters` flops a row and epoch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Autoencoder {
+    /// What is trained, and how.
+    pub spec: AutoencoderSpec,
+}
+
+impl Fit for Autoencoder {
+    fn kind(&self) -> &'static str {
+        "autoencoder"
+    }
+
+    fn fit(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<Fitted> {
+        self.check(data)?;
+        let started = Instant::now();
+        let architecture = self.spec.architecture(data.rows.dim());
+        let mut trainer = self.trainer(data, cx, architecture.clone());
+        let mut losses = Vec::new();
+        if let Some(saved) = cx.checkpoint.load()? {
+            let state = State::from_artifact(&saved, architecture.flat_len())?;
+            losses = state.restore(&mut trainer);
+        }
+        let stage = || self.kind().to_string();
+        cx.control.emit(Event::Started { stage: stage(), unit: "epochs", total: Some(self.spec.epochs as u64) });
+        self.train(data, cx, &mut trainer, &mut losses)?;
+        let loss = losses.last().copied().unwrap_or(f64::NAN);
+        let summary = format!("loss {loss:.6} after {} epochs", losses.len());
+        let seconds = started.elapsed().as_secs_f64();
+        cx.control.emit(Event::Finished { stage: stage(), seconds, summary: summary.clone() });
+        let penalty = L2Penalty { beta: self.spec.l2 }.value(trainer.parameters());
+        let figures = [
+            ("loss", json!(losses)),
+            ("penalty", json!(penalty)),
+            ("epochs", json!(losses.len())),
+            ("parameters", json!(architecture.parameter_count())),
+        ];
+        Ok(Fitted {
+            transform: Arc::new(Embed::new(&architecture, trainer.parameters())?),
+            summary,
+            figures: figures.map(|(name, value): (_, Value)| (name.to_string(), value)).into_iter().collect(),
+        })
+    }
+}
+
+impl Autoencoder {
+    fn check(&self, data: &Training<'_>) -> Result<()> {
+        let dim = data.rows.dim();
+        if let Some(problem) = self.spec.validate(dim).first() {
+            return Err(Error::config(format!("autoencoder: {problem}")));
+        }
+        if data.rows.is_empty() {
+            return Err(Error::input("no rows to train the autoencoder on, at least one is needed"));
+        }
+        if u32::try_from(data.rows.len()).is_err() {
+            return Err(Error::input(format!("{} training rows, at most {} are possible", data.rows.len(), u32::MAX)));
+        }
+        let Some(weights) = data.feature_weights else { return Ok(()) };
+        if weights.len() != dim {
+            return Err(Error::input(format!("{} feature weights for {dim} features", weights.len())));
+        }
+        if let Some(i) = weights.iter().position(|w| !(w.is_finite() && *w >= 0.0)) {
+            return Err(Error::input(format!("the weight of feature {i} is {}, must be 0 or more", weights[i])));
+        }
+        match weights.iter().all(|&w| w == 0.0) {
+            true => Err(Error::input("all feature weights are 0, so no reconstruction is better than another")),
+            false => Ok(()),
+        }
+    }
+
+    fn trainer(&self, data: &Training<'_>, cx: &FitContext<'_>, architecture: Architecture) -> Trainer<Mlp> {
+        let parameters = initialise(&architecture, cx.seed);
+        let loss = WeightedMse { weights: data.feature_weights.unwrap_or(&[]).to_vec() };
+        let batch = self.spec.batch_size.min(data.rows.len());
+        Trainer::new(Mlp::new(architecture, &parameters), loss, batch)
+    }
+
+    /// The epochs that are left.
+    fn train(
+        &self,
+        data: &Training<'_>,
+        cx: &FitContext<'_>,
+        trainer: &mut Trainer<Mlp>,
+        losses: &mut Vec<f64>,
+    ) -> Result<()> {
+        let mut order: Vec<u32> = (0..data.rows.len() as u32).collect();
+        let mut last = State::capture(trainer, losses);
+        let mut saved = Instant::now();
+        while losses.len() < self.spec.epochs && !self.spec.early_stop.is_some_and(|stop| stop.reached(losses)) {
+            let began = Instant::now();
+            let epoch = losses.len();
+            order.iter_mut().zip(0..).for_each(|(o, i)| *o = i);
+            order.shuffle(&mut cx.seed.stream("shuffle", epoch as u64));
+            match self.epoch(data, cx, trainer, epoch, &order) {
+                Ok(loss) => losses.push(loss),
+                Err(e) => {
+                    if e.kind() == crate::error::Kind::Cancelled && !last.losses.is_empty() {
+                        cx.checkpoint.save(&last.to_artifact())?;
+                    }
+                    return Err(e);
+                }
+            }
+            last = State::capture(trainer, losses);
+            if saved.elapsed().as_secs_f64() > CHECKPOINT_SECONDS {
+                cx.checkpoint.save(&last.to_artifact())?;
+                saved = Instant::now();
+            }
+            cx.control.emit(Event::Progress {
+                stage: self.kind().to_string(),
+                done: losses.len() as u64,
+                loss: losses.last().copied(),
+                rows_per_second: Some(data.rows.len() as f64 / began.elapsed().as_secs_f64()),
+            });
+        }
+        Ok(())
+    }
+
+    /// One epoch; returns the mean over its rows of the reconstruction's error, each as its mini-batch met it.
+    fn epoch(
+        &self,
+        data: &Training<'_>,
+        cx: &FitContext<'_>,
+        trainer: &mut Trainer<Mlp>,
+        epoch: usize,
+        order: &[u32],
+    ) -> Result<f64> {
+        let learning_rate = self.spec.learning_rate * self.spec.decay.factor(epoch, self.spec.epochs);
+        let settings = StepSettings { learning_rate, l2: self.spec.l2 };
+        let size = self.spec.batch_size;
+        let batches = order.len().div_ceil(size);
+        let mut sum = 0.0;
+        trainer.load(data.rows, &order[..size.min(order.len())], cx.pool)?;
+        for batch in 0..batches {
+            cx.control.check()?;
+            let next = order.get((batch + 1) * size..).unwrap_or(&[]);
+            let rows = size.min(order.len() - batch * size);
+            let loss = trainer.step(data.rows, &next[..size.min(next.len())], cx.pool, &settings)?;
+            if !loss.is_finite() {
+                return Err(Error::compute(format!(
+                    "the loss became {loss} in epoch {}, batch {} of {batches}, at learning rate {learning_rate}; \
+                     a lower learning_rate or features scaled to [0, 1] may help",
+                    epoch + 1,
+                    batch + 1,
+                )));
+            }
+            sum += loss * rows as f64;
+        }
+        Ok(sum / order.len() as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,16 @@
 //! Arithmetic on slices: no Arrow, no DataFusion, no I/O. The only place with `unsafe`.
 
+pub mod activation;
+pub mod adam;
+pub mod aligned;
+pub mod dense;
+pub mod gemm;
+pub mod isa;
+pub mod matrix;
 pub mod pool;
 pub mod rows;
+mod transpose;
 
+pub use matrix::Matrix;
 pub use pool::Pool;
 pub use rows::{Dense, Rows};

@@ -1,1 +1,7 @@
-//! Under construction.
+//! Losses: one file each, with value and gradient.
+
+mod penalty;
+mod weighted_mse;
+
+pub use penalty::L2Penalty;
+pub use weighted_mse::WeightedMse;

@@ -1,1 +1,75 @@
-//! Under construction.
+//! Autoencoders with explicit forward and backward.
+//!
+//! A batch travels as passes of at most [`PASS_ROWS`] rows, each on one thread from the input through the loss to the
+//! gradients at every layer; nothing waits between layers. Then the parameters are shared out: each block gets its
+//! gradient over all passes, in order, and is moved at once. No gradients are merged, so the result does not depend on
+//! the number of threads.
+
+mod architecture;
+mod encoder;
+mod initialisation;
+mod mlp;
+
+pub use architecture::{Activation, Architecture, Layer, TensorPlace};
+pub use encoder::Encoder;
+pub use initialisation::initialise;
+pub use mlp::{Mlp, MlpPass};
+
+use crate::kernel::{Matrix, Pool};
+
+/// Most rows in a pass. It is fixed, because sums over rows are made pass by pass: their order must not depend on the
+/// number of threads.
+pub const PASS_ROWS: usize = 64;
+
+/// Moves one block of parameters: the parameters, their gradient, and the same parts of two arrays of optimizer state.
+pub type UpdateRule<'a> = dyn Fn(&mut [f32], &[f32], [&mut [f32]; 2]) + Sync + 'a;
+
+/// An autoencoder that can learn. Its backward takes gradients at the embedding and at the reconstruction, so any
+/// clustering loss can join the reconstruction's.
+pub trait Network: Send + Sync {
+    /// Its rows under way.
+    type Pass: Pass;
+
+    /// Room for a pass of up to [`PASS_ROWS`] rows.
+    fn new_pass(&self) -> Self::Pass;
+
+    /// Computes embedding and reconstruction of the pass's input, on the calling thread.
+    fn forward(&self, pass: &mut Self::Pass);
+
+    /// Computes the gradients at all layers, on the calling thread, from the gradient at the reconstruction, which
+    /// lies in the pass, and the one at the embedding, if a loss has one.
+    fn backward(&self, pass: &mut Self::Pass, d_embedding: Option<&Matrix>);
+
+    /// Computes the gradient of all parameters over `passes` into `gradient`, which has the layout of
+    /// [`parameters`](Self::parameters), and moves each block of parameters by `rule` as soon as it has its gradient.
+    /// `state` are two arrays of the same layout that belong to the rule.
+    fn update(
+        &mut self,
+        passes: &[Self::Pass],
+        gradient: &mut [f32],
+        state: [&mut [f32]; 2],
+        pool: &Pool,
+        rule: &UpdateRule<'_>,
+    );
+
+    /// All parameters in one array. Between tensors there may be zeros, whose gradient is zero.
+    fn parameters(&self) -> &[f32];
+
+    /// Replaces them. Panics if there are not as many.
+    fn set_parameters(&mut self, parameters: &[f32]);
+}
+
+/// Rows on their way through a network.
+pub trait Pass: Send + Sync {
+    /// The rows that go in.
+    fn input(&self) -> &Matrix;
+
+    /// The same, to be filled. Its number of rows is that of the pass.
+    fn input_mut(&mut self) -> &mut Matrix;
+
+    /// What the encoder made of them.
+    fn embedding(&self) -> &Matrix;
+
+    /// The input, what the decoder made of it, and where the loss's gradient at the latter goes.
+    fn reconstruction(&mut self) -> (&Matrix, &Matrix, &mut Matrix);
+}

@@ -1,0 +1,108 @@
+//! Adam in one pass over parameters and moments.
+
+use super::isa::vectorised;
+
+/// Adam's constants (Kingma and Ba 2015, algorithm 1).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Adam {
+    /// Decay of the mean of the gradients.
+    pub beta1: f32,
+    /// Decay of the mean of the squared gradients.
+    pub beta2: f32,
+    /// Added to the root of the second moment.
+    pub epsilon: f32,
+}
+
+impl Default for Adam {
+    /// 0.9, 0.999 and 1e-8, as the paper has them.
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }
+    }
+}
+
+impl Adam {
+    /// What step number `step` (from 1 on) does with the learning rate given and with the penalty
+    /// `l2 * (sum of squared parameters)`, whose gradient `2 * l2 * parameter` is added to each gradient.
+    pub fn step(&self, step: u64, learning_rate: f64, l2: f64) -> AdamStep {
+        let power = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
+        AdamStep {
+            adam: *self,
+            rate: (learning_rate / power(self.beta1)) as f32,
+            root_scale: (1.0 / power(self.beta2).sqrt()) as f32,
+            pull: (2.0 * l2) as f32,
+        }
+    }
+}
+
+/// One step of Adam, with the corrections for its number worked out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamStep {
+    adam: Adam,
+    /// Learning rate over the correction of the first moment.
+    rate: f32,
+    /// One over the root of the correction of the second moment.
+    root_scale: f32,
+    /// Factor of the parameter in the gradient of the penalty.
+    pull: f32,
+}
+
+impl AdamStep {
+    /// Moves `parameters` against `gradient` and updates the moments; all of one length.
+    ///
+    /// ```
+    /// use dacpipe::kernel::adam::Adam;
+    /// let (mut parameter, mut first, mut second) = ([1.0], [0.0], [0.0]);
+    /// Adam::default().step(1, 0.1, 0.0).apply(&mut parameter, &[5.0], &mut first, &mut second);
+    /// // The first step has the size of the learning rate, whatever the gradient.
+    /// assert!((parameter[0] - 0.9).abs() < 1e-6);
+    /// ```
+    pub fn apply(&self, parameters: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
+        adam_step(self, parameters, gradient, first, second);
+    }
+}
+
+vectorised! {
+    fn adam_step(step: &AdamStep, parameters: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
+        let AdamStep { adam: Adam { beta1, beta2, epsilon }, rate, root_scale, pull } = *step;
+        let moments = first.iter_mut().zip(second.iter_mut());
+        for ((parameter, &g), (m, v)) in parameters.iter_mut().zip(gradient).zip(moments) {
+            let g = pull.mul_add(*parameter, g);
+            *m = beta1.mul_add(*m, (1.0 - beta1) * g);
+            *v = beta2.mul_add(*v, (1.0 - beta2) * g * g);
+            *parameter -= rate * *m / v.sqrt().mul_add(root_scale, epsilon);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equals_the_paper_s_algorithm_in_double_precision() {
+        let (mut theta, mut m, mut v) = (vec![0.5_f32; 37], vec![0.0; 37], vec![0.0; 37]);
+        let mut twin = vec![(0.5_f64, 0.0_f64, 0.0_f64); 37];
+        let (rate, l2) = (0.003, 1e-2);
+        for t in 1..=50_u64 {
+            let gradient: Vec<f32> = (0..37).map(|i| ((t as f32) * 0.37 + i as f32).sin()).collect();
+            Adam::default().step(t, rate, l2).apply(&mut theta, &gradient, &mut m, &mut v);
+            for (s, &g) in twin.iter_mut().zip(&gradient) {
+                let g = f64::from(g) + 2.0 * l2 * s.0;
+                s.1 = 0.9 * s.1 + 0.1 * g;
+                s.2 = 0.999 * s.2 + 0.001 * g * g;
+                let (m_hat, v_hat) = (s.1 / (1.0 - 0.9_f64.powf(t as f64)), s.2 / (1.0 - 0.999_f64.powf(t as f64)));
+                s.0 -= rate * m_hat / (v_hat.sqrt() + 1e-8);
+            }
+        }
+        for (ours, s) in theta.iter().zip(&twin) {
+            assert!((f64::from(*ours) - s.0).abs() < 2e-6, "{ours} {}", s.0);
+        }
+    }
+
+    #[test]
+    fn a_zero_gradient_moves_nothing() {
+        let (mut theta, mut m, mut v) = ([0.25], [0.0], [0.0]);
+        Adam::default().step(1, 0.1, 0.0).apply(&mut theta, &[0.0], &mut m, &mut v);
+        assert_eq!((theta, m, v), ([0.25], [0.0], [0.0]));
+    }
+}

@@ -1,0 +1,114 @@
+//! Passes over rows that stand between the matrix products of a dense network: the error of a reconstruction with its
+//! gradient, column sums for the bias gradients, sums of squares.
+
+use super::isa::{LANES, vectorised};
+
+/// Adds lanes up in a fixed tree.
+#[inline(always)]
+fn total(mut lanes: [f64; LANES]) -> f64 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+vectorised! {
+    /// The weighted squared error of one row, `sum_i w_i (y_i - x_i)^2`, and into `gradient` its derivative by the
+    /// `y_i` times `scale`. Empty `weights` stand for ones.
+    pub fn weighted_squared_error(x: &[f32], y: &[f32], weights: &[f32], scale: f32, gradient: &mut [f32]) -> f64 {
+        let n = x.len();
+        let (y, gradient) = (&y[..n], &mut gradient[..n]);
+        let mut sums = [0.0_f64; LANES];
+        let twice = 2.0 * scale;
+        let mut start = 0;
+        while start < n {
+            let end = (start + LANES).min(n);
+            let mut errors = [0.0_f32; LANES];
+            let mut factors = [1.0_f32; LANES];
+            for (e, (&a, &b)) in errors.iter_mut().zip(x[start..end].iter().zip(&y[start..end])) {
+                *e = b - a;
+            }
+            if !weights.is_empty() {
+                factors[..end - start].copy_from_slice(&weights[start..end]);
+            }
+            for l in 0..LANES {
+                let weighted = factors[l] * errors[l];
+                sums[l] += f64::from(weighted) * f64::from(errors[l]);
+                errors[l] = twice * weighted;
+            }
+            gradient[start..end].copy_from_slice(&errors[..end - start]);
+            start = end;
+        }
+        total(sums)
+    }
+}
+
+vectorised! {
+    /// Adds the rows of `values` (they begin `stride` values apart) to `sums`, one after the other.
+    pub fn add_rows(values: &[f32], stride: usize, sums: &mut [f32]) {
+        for row in values.chunks_exact(stride) {
+            for (sum, &v) in sums.iter_mut().zip(row) {
+                *sum += v;
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// The sum of squares, in `f64`.
+    pub fn sum_of_squares(values: &[f32]) -> f64 {
+        let mut sums = [0.0_f64; LANES];
+        let chunks = values.chunks_exact(LANES);
+        let rest = chunks.remainder();
+        for chunk in chunks {
+            for (sum, &v) in sums.iter_mut().zip(chunk) {
+                *sum += f64::from(v) * f64::from(v);
+            }
+        }
+        for (sum, &v) in sums.iter_mut().zip(rest) {
+            *sum += f64::from(v) * f64::from(v);
+        }
+        total(sums)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn squared_error_equals_its_definition_at_every_length() {
+        for n in [1, 2, 15, 16, 17, 33, 561] {
+            let x: Vec<f32> = (0..n).map(|i| (i as f32 * 0.7).sin()).collect();
+            let y: Vec<f32> = (0..n).map(|i| (i as f32 * 0.3).cos()).collect();
+            let w: Vec<f32> = (0..n).map(|i| i as f32 / n as f32).collect();
+            for weights in [&w[..], &[]] {
+                let mut gradient = vec![f32::NAN; n];
+                let value = weighted_squared_error(&x, &y, weights, 0.5, &mut gradient);
+                let weight = |i: usize| weights.get(i).map_or(1.0, |&w| f64::from(w));
+                let error = |i: usize| f64::from(y[i]) - f64::from(x[i]);
+                let exact: f64 = (0..n).map(|i| weight(i) * error(i) * error(i)).sum();
+                assert!((value - exact).abs() <= 1e-6 * exact.abs());
+                assert!((0..n).all(|i| (f64::from(gradient[i]) - weight(i) * error(i)).abs() < 1e-6));
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_added_and_padding_is_left_out() {
+        let mut sums = [1.0, 2.0];
+        add_rows(&[1.0, 2.0, 99.0, 3.0, 4.0, 99.0], 3, &mut sums);
+        assert_eq!(sums, [5.0, 8.0]);
+    }
+
+    #[test]
+    fn squares_are_summed_in_double_precision() {
+        assert_eq!(sum_of_squares(&[]), 0.0);
+        assert_eq!(sum_of_squares(&vec![3.0; 35]), 315.0);
+        assert_eq!(sum_of_squares(&[1e30, 1.0]), f64::from(1e30_f32) * f64::from(1e30_f32) + 1.0);
+    }
+}

@@ -1,0 +1,259 @@
+//! Which layers a network has, and where their parameters lie.
+
+use std::ops::Range;
+
+use crate::kernel::activation::{
+    relu_gradient, relu_in_place, sigmoid_gradient, sigmoid_in_place, tanh_gradient, tanh_in_place,
+};
+
+/// An activation function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// None.
+    Identity,
+    /// `max(0, x)`.
+    Relu,
+    /// The hyperbolic tangent.
+    Tanh,
+    /// The logistic function `1 / (1 + e^{-x})`.
+    Sigmoid,
+}
+
+impl Activation {
+    /// Applies it to every value.
+    pub fn apply(self, values: &mut [f32]) {
+        match self {
+            Activation::Identity => {}
+            Activation::Relu => relu_in_place(values),
+            Activation::Tanh => tanh_in_place(values),
+            Activation::Sigmoid => sigmoid_in_place(values),
+        }
+    }
+
+    /// Multiplies `gradient` by its derivative where the outputs are `outputs`.
+    pub fn step_back(self, outputs: &[f32], gradient: &mut [f32]) {
+        match self {
+            Activation::Identity => {}
+            Activation::Relu => relu_gradient(outputs, gradient),
+            Activation::Tanh => tanh_gradient(outputs, gradient),
+            Activation::Sigmoid => sigmoid_gradient(outputs, gradient),
+        }
+    }
+}
+
+/// A dense layer: `activation(W x + b)` with W of shape `[outputs, inputs]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Layer {
+    /// Values that go in.
+    pub inputs: usize,
+    /// Values that come out.
+    pub outputs: usize,
+    /// What is applied to them.
+    pub activation: Activation,
+}
+
+/// The layers of an autoencoder.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Architecture {
+    /// From the input to the embedding.
+    pub encoder: Vec<Layer>,
+    /// From the embedding to the reconstruction.
+    pub decoder: Vec<Layer>,
+}
+
+/// A tensor of parameters and its place in the flat array.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorPlace {
+    /// `encoder.0.weight`, `decoder.3.bias`.
+    pub name: String,
+    /// `[outputs, inputs]` or `[outputs]`.
+    pub shape: Vec<usize>,
+    /// Where its values lie, row-major.
+    pub range: Range<usize>,
+}
+
+/// Tensors begin at multiples of this many values, so that their vectors do not straddle cache lines.
+const ALIGNMENT: usize = 16;
+
+/// Where one layer's parameters lie in the flat array.
+#[derive(Debug, Clone)]
+pub(super) struct LayerPlace {
+    pub layer: Layer,
+    pub weight: Range<usize>,
+    pub bias: Range<usize>,
+}
+
+impl Architecture {
+    /// The layers of Lu and Li 2021 (section 3): an encoder with ReLU and Tanh in turn and a linear embedding, a
+    /// decoder of Tanh with Sigmoid at the end.
+    ///
+    /// `encoder` are the widths after the input, the last that of the embedding. `decoder` are the decoder's hidden
+    /// widths; `None` is the mirror of the encoder with one more layer next to the embedding, midway between it and
+    /// the width after it (the paper's decoder has nine layers to the encoder's eight, all of them widening). Where
+    /// no width lies between the two, the mirror stays as it is.
+    ///
+    /// ```
+    /// use dacpipe::network::Architecture;
+    /// let widths = |a: &Architecture| a.decoder.iter().map(|l| l.outputs).collect::<Vec<_>>();
+    /// let dac = Architecture::dac(561, &[256, 128, 64, 32, 16, 12, 10], None);
+    /// assert_eq!(widths(&dac), [11, 12, 16, 32, 64, 128, 256, 561]);
+    /// let small = Architecture::dac(20, &[8, 3], Some(&[8]));
+    /// assert_eq!(widths(&small), [8, 20]);
+    /// ```
+    pub fn dac(dim: usize, encoder: &[usize], decoder: Option<&[usize]>) -> Self {
+        let code = encoder.last().copied().unwrap_or(dim);
+        let mut back = match decoder {
+            Some(hidden) => hidden.to_vec(),
+            None => Self::widening_mirror(dim, encoder),
+        };
+        back.push(dim);
+        let alternate = |i: usize| if i.is_multiple_of(2) { Activation::Relu } else { Activation::Tanh };
+        let last = |i: usize, widths: &[usize]| i + 1 == widths.len();
+        Self {
+            encoder: chain(dim, encoder, |i| if last(i, encoder) { Activation::Identity } else { alternate(i) }),
+            decoder: chain(code, &back, |i| if last(i, &back) { Activation::Sigmoid } else { Activation::Tanh }),
+        }
+    }
+
+    fn widening_mirror(dim: usize, encoder: &[usize]) -> Vec<usize> {
+        let mut mirror: Vec<usize> = encoder.iter().rev().skip(1).copied().collect();
+        let code = encoder.last().copied().unwrap_or(dim);
+        let next = mirror.first().copied().unwrap_or(dim);
+        let midway = (code + next) / 2;
+        if code < midway && midway < next {
+            mirror.insert(0, midway);
+        }
+        mirror
+    }
+
+    /// All layers in order.
+    pub fn layers(&self) -> impl Iterator<Item = &Layer> {
+        self.encoder.iter().chain(&self.decoder)
+    }
+
+    /// Values in an input row; zero if there is no layer.
+    pub fn dim_in(&self) -> usize {
+        self.layers().next().map_or(0, |l| l.inputs)
+    }
+
+    /// Values in an embedding.
+    pub fn dim_embedding(&self) -> usize {
+        self.encoder.last().map_or(self.dim_in(), |l| l.outputs)
+    }
+
+    /// Number of weights and biases.
+    pub fn parameter_count(&self) -> usize {
+        self.layers().map(|l| (l.inputs + 1) * l.outputs).sum()
+    }
+
+    /// What is wrong with it, if anything: a layer without values, or one that does not fit the layer before it.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = self.chain_problems();
+        if self.encoder.is_empty() || self.decoder.is_empty() {
+            problems.push("encoder and decoder need at least one layer each".to_string());
+        }
+        problems
+    }
+
+    /// The same, where the decoder may be missing: an encoder alone.
+    pub(crate) fn chain_problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let layers: Vec<&Layer> = self.layers().collect();
+        for (i, layer) in layers.iter().enumerate() {
+            if layer.inputs == 0 || layer.outputs == 0 {
+                problems.push(format!("layer {i} is {} wide, widths start at 1", layer.inputs.min(layer.outputs)));
+            }
+        }
+        for (i, pair) in layers.windows(2).enumerate() {
+            if pair[0].outputs != pair[1].inputs {
+                problems.push(format!("layer {i} gives {} values, the next takes {}", pair[0].outputs, pair[1].inputs));
+            }
+        }
+        problems
+    }
+
+    pub(super) fn places(&self) -> Vec<LayerPlace> {
+        let mut end = 0_usize;
+        let mut place = |len: usize| {
+            let start = end.next_multiple_of(ALIGNMENT);
+            end = start + len;
+            start..end
+        };
+        self.layers()
+            .map(|&layer| LayerPlace { layer, weight: place(layer.inputs * layer.outputs), bias: place(layer.outputs) })
+            .collect()
+    }
+
+    /// The tensors of parameters and their places in the flat array, in its order.
+    pub fn tensors(&self) -> Vec<TensorPlace> {
+        let encoder = self.encoder.len();
+        let name = |i: usize| if i < encoder { format!("encoder.{i}") } else { format!("decoder.{}", i - encoder) };
+        let of_layer = |(i, place): (usize, LayerPlace)| {
+            let Layer { inputs, outputs, .. } = place.layer;
+            [
+                TensorPlace { name: format!("{}.weight", name(i)), shape: vec![outputs, inputs], range: place.weight },
+                TensorPlace { name: format!("{}.bias", name(i)), shape: vec![outputs], range: place.bias },
+            ]
+        };
+        self.places().into_iter().enumerate().flat_map(of_layer).collect()
+    }
+
+    /// Values in the flat array, with the zeros between tensors.
+    pub fn flat_len(&self) -> usize {
+        self.places().last().map_or(0, |place| place.bias.end)
+    }
+}
+
+fn chain(first: usize, widths: &[usize], activation: impl Fn(usize) -> Activation) -> Vec<Layer> {
+    let inputs = std::iter::once(first).chain(widths.iter().copied());
+    inputs
+        .zip(widths)
+        .enumerate()
+        .map(|(i, (inputs, &outputs))| Layer { inputs, outputs, activation: activation(i) })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_paper_s_activations() {
+        use Activation::*;
+        let dac = Architecture::dac(561, &[256, 128, 64, 32, 16, 12, 10], None);
+        let of = |layers: &[Layer]| layers.iter().map(|l| l.activation).collect::<Vec<_>>();
+        assert_eq!(of(&dac.encoder), [Relu, Tanh, Relu, Tanh, Relu, Tanh, Identity]);
+        assert_eq!(of(&dac.decoder), [Tanh, Tanh, Tanh, Tanh, Tanh, Tanh, Tanh, Sigmoid]);
+        assert_eq!((dac.encoder.len() + 1, dac.decoder.len() + 1), (8, 9));
+        assert!(dac.problems().is_empty());
+    }
+
+    #[test]
+    fn a_mirror_without_room_for_a_midpoint_stays() {
+        assert_eq!(Architecture::dac(4, &[3], None).decoder.len(), 1);
+        assert_eq!(Architecture::dac(9, &[3], None).decoder.iter().map(|l| l.outputs).collect::<Vec<_>>(), [6, 9]);
+    }
+
+    #[test]
+    fn tensors_lie_one_after_the_other_and_aligned() {
+        let dac = Architecture::dac(7, &[5, 3], None);
+        let tensors = dac.tensors();
+        assert_eq!(tensors[0].name, "encoder.0.weight");
+        assert_eq!((&tensors[0].shape[..], tensors[0].range.clone()), (&[5, 7][..], 0..35));
+        assert_eq!((&tensors[1].shape[..], tensors[1].range.clone()), (&[5][..], 48..53));
+        assert!(tensors.windows(2).all(|w| w[0].range.end <= w[1].range.start && w[1].range.start % 16 == 0));
+        assert_eq!(tensors.iter().map(|t| t.range.len()).sum::<usize>(), dac.parameter_count());
+        assert_eq!(tensors.last().map(|t| t.range.end), Some(dac.flat_len()));
+    }
+
+    #[test]
+    fn problems_are_named() {
+        let mut broken = Architecture::dac(7, &[5, 0], None);
+        broken.decoder[0].inputs = 2;
+        let problems = broken.problems().join("; ");
+        assert!(problems.contains("widths start at 1"), "{problems}");
+        assert!(problems.contains("the next takes 2"), "{problems}");
+        assert!(!Architecture { encoder: vec![], decoder: vec![] }.problems().is_empty());
+    }
+}

@@ -1,0 +1,218 @@
+use std::sync::Mutex;
+
+use super::*;
+use crate::error::Kind;
+use crate::event::{Control, Observer};
+use crate::kernel::{Dense, Pool, Rows};
+use crate::seed::Seed;
+use crate::stage::{Artifact, Checkpoint, NoCheckpoint};
+
+/// Rows on a curve in 20 dimensions, inside [0, 1].
+fn curve(rows: usize) -> Vec<f32> {
+    let value = |i: usize, j: usize| 0.5 + 0.4 * (i as f32 * 0.11 + j as f32 * (0.3 + (i % 3) as f32)).sin();
+    (0..rows).flat_map(|i| (0..20).map(move |j| value(i, j))).collect()
+}
+
+fn spec() -> AutoencoderSpec {
+    AutoencoderSpec { encoder: vec![16, 8, 3], epochs: 6, batch_size: 100, ..Default::default() }
+}
+
+fn training(rows: &dyn Rows) -> Training<'_> {
+    Training { rows, classes: None, feature_weights: None }
+}
+
+fn fit_with(spec: AutoencoderSpec, data: &Training<'_>, threads: usize, checkpoint: &dyn Checkpoint) -> Result<Fitted> {
+    let (pool, control) = (Pool::new(threads), Control::default());
+    let cx = FitContext { seed: Seed(11), pool: &pool, control: &control, checkpoint };
+    Autoencoder { spec }.fit(data, &cx)
+}
+
+fn losses(fitted: &Fitted) -> Vec<f64> {
+    fitted.figures["loss"].as_array().expect("a list").iter().filter_map(Value::as_f64).collect()
+}
+
+#[test]
+fn the_loss_falls_on_data_with_structure() {
+    let values = curve(300);
+    let fitted =
+        fit_with(AutoencoderSpec { epochs: 60, ..spec() }, &training(&Dense::new(&values, 20)), 2, &NoCheckpoint)
+            .expect("trains");
+    let losses = losses(&fitted);
+    assert_eq!(losses.len(), 60);
+    assert!(losses[59] < 0.4 * losses[0], "{} then {}", losses[0], losses[59]);
+    assert_eq!(fitted.transform.as_vector_map().map(|m| (m.dim_in(), m.dim_out())), Some((20, 3)));
+    assert!(fitted.summary.contains("after 60 epochs"));
+}
+
+#[test]
+fn the_number_of_threads_does_not_change_the_bits() {
+    let values = curve(230);
+    let weights: Vec<f32> = (0..20).map(|i| i as f32 / 20.0).collect();
+    let rows = Dense::new(&values, 20);
+    let data = Training { feature_weights: Some(&weights), ..training(&rows) };
+    let fits: Vec<Artifact> = (1..=3)
+        .map(|threads| fit_with(spec(), &data, threads, &NoCheckpoint).expect("trains").transform.save())
+        .collect();
+    assert_eq!(fits[0], fits[1]);
+    assert_eq!(fits[0], fits[2]);
+}
+
+/// Rows that are not in one slice.
+struct Scattered<'a>(Dense<'a>);
+
+impl Rows for Scattered<'_> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn dim(&self) -> usize {
+        self.0.dim()
+    }
+
+    fn read(&self, range: std::ops::Range<usize>, out: &mut [f32]) -> Result<()> {
+        self.0.read(range, out)
+    }
+}
+
+#[test]
+fn where_the_rows_lie_does_not_change_the_bits() {
+    let values = curve(130);
+    let dense = Dense::new(&values, 20);
+    let one = fit_with(spec(), &training(&dense), 2, &NoCheckpoint).expect("trains");
+    let other = fit_with(spec(), &training(&Scattered(dense)), 2, &NoCheckpoint).expect("trains");
+    assert_eq!(one.transform.save(), other.transform.save());
+}
+
+#[derive(Default)]
+struct Memory(Mutex<Option<Artifact>>);
+
+impl Checkpoint for Memory {
+    fn save(&self, state: &Artifact) -> Result<()> {
+        *self.0.lock().expect("not poisoned") = Some(state.clone());
+        Ok(())
+    }
+
+    fn load(&self) -> Result<Option<Artifact>> {
+        Ok(self.0.lock().expect("not poisoned").clone())
+    }
+}
+
+/// Cancels the run after some epochs.
+struct CancelAfter {
+    epochs: u64,
+    control: Mutex<Option<Control>>,
+}
+
+impl Observer for CancelAfter {
+    fn event(&self, event: &Event) {
+        if matches!(event, Event::Progress { done, .. } if *done == self.epochs) {
+            self.control.lock().expect("not poisoned").as_ref().expect("set").cancel();
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_run_goes_on_with_the_same_bits() {
+    let values = curve(230);
+    let rows = Dense::new(&values, 20);
+    let whole = fit_with(spec(), &training(&rows), 2, &NoCheckpoint).expect("trains");
+    let memory = Memory::default();
+    let observer = Arc::new(CancelAfter { epochs: 2, control: Mutex::default() });
+    let control = Control::new(Arc::clone(&observer) as Arc<dyn Observer>);
+    *observer.control.lock().expect("not poisoned") = Some(control.clone());
+    let pool = Pool::new(2);
+    let cx = FitContext { seed: Seed(11), pool: &pool, control: &control, checkpoint: &memory };
+    let stopped = Autoencoder { spec: spec() }.fit(&training(&rows), &cx).expect_err("is cancelled");
+    assert_eq!(stopped.kind(), Kind::Cancelled);
+    let saved = memory.load().expect("loads").expect("two epochs were saved");
+    assert_eq!(saved.settings["loss_bits"].as_array().map(Vec::len), Some(2));
+    let resumed = fit_with(spec(), &training(&rows), 1, &memory).expect("trains");
+    assert_eq!(resumed.transform.save(), whole.transform.save());
+    assert_eq!(losses(&resumed), losses(&whole));
+}
+
+#[test]
+fn a_checkpoint_of_another_network_is_refused() {
+    let values = curve(40);
+    let rows = Dense::new(&values, 20);
+    let memory = Memory::default();
+    let architecture = spec().architecture(20);
+    let parameters = initialise(&architecture, Seed(1));
+    let trainer = Trainer::new(Mlp::new(architecture, &parameters), WeightedMse::default(), 10);
+    memory.save(&State::capture(&trainer, &[0.5]).to_artifact()).expect("saves");
+    let other = AutoencoderSpec { encoder: vec![4], ..spec() };
+    let e = fit_with(other, &training(&rows), 1, &memory).expect_err("does not fit");
+    assert_eq!(e.kind(), Kind::Model);
+    assert!(e.to_string().contains("this network has"), "{e}");
+    memory.0.lock().expect("not poisoned").as_mut().expect("saved").tensors.remove("second");
+    let e = fit_with(spec(), &training(&rows), 1, &memory).expect_err("is damaged");
+    assert!(e.to_string().contains("no usable second"), "{e}");
+}
+
+#[test]
+fn a_loss_that_is_not_finite_names_epoch_batch_and_learning_rate() {
+    let mut values = curve(40);
+    values[7] = f32::NAN;
+    let e = fit_with(spec(), &training(&Dense::new(&values, 20)), 1, &NoCheckpoint).expect_err("is not finite");
+    assert_eq!(e.kind(), Kind::Compute);
+    assert!(e.to_string().contains("NaN in epoch 1, batch 1 of 1, at learning rate 0.003"), "{e}");
+}
+
+#[test]
+fn early_stop_ends_training_and_counts_relative_gains() {
+    let stop = EarlyStop { patience: 2, min_delta: 0.01 };
+    assert!(!stop.reached(&[]));
+    assert!(!stop.reached(&[1.0, 0.995]));
+    assert!(stop.reached(&[1.0, 0.995, 0.991]));
+    assert!(!stop.reached(&[1.0, 0.995, 0.9]));
+    let values = vec![0.5; 20 * 30];
+    let spec = AutoencoderSpec { epochs: 500, early_stop: Some(EarlyStop { patience: 3, min_delta: 0.5 }), ..spec() };
+    let fitted = fit_with(spec, &training(&Dense::new(&values, 20)), 1, &NoCheckpoint).expect("trains");
+    assert!(losses(&fitted).len() < 500);
+}
+
+#[test]
+fn one_row_and_one_feature_can_be_learned_from() {
+    let tiny = AutoencoderSpec { encoder: vec![1], batch_size: 256, ..spec() };
+    let fitted = fit_with(tiny.clone(), &training(&Dense::new(&[0.25], 1)), 2, &NoCheckpoint).expect("trains");
+    assert_eq!(losses(&fitted).len(), 6);
+    let zeros = vec![0.0; 20 * 3];
+    let fitted = fit_with(spec(), &training(&Dense::new(&zeros, 20)), 2, &NoCheckpoint).expect("trains");
+    assert!(losses(&fitted).iter().all(|l| l.is_finite()));
+}
+
+#[test]
+fn what_cannot_be_learned_from_is_refused() {
+    let values = curve(10);
+    let rows = Dense::new(&values, 20);
+    let refused = |data: &Training<'_>, kind: Kind, part: &str| {
+        let e = fit_with(spec(), data, 1, &NoCheckpoint).expect_err("is refused");
+        assert!(e.kind() == kind && e.to_string().contains(part), "{e}");
+    };
+    refused(&training(&Dense::new(&[], 20)), Kind::Input, "no rows");
+    let weights = |w: &'static [f32]| Training { feature_weights: Some(w), ..training(&rows) };
+    refused(&weights(&[1.0; 3]), Kind::Input, "3 feature weights for 20");
+    refused(&weights(&[0.0; 20]), Kind::Input, "all feature weights are 0");
+    static NEGATIVE: [f32; 20] = [-1.0; 20];
+    refused(&weights(&NEGATIVE), Kind::Input, "feature 0 is -1");
+}
+
+#[test]
+fn every_wrong_setting_is_named_at_once() {
+    let spec = AutoencoderSpec {
+        encoder: vec![4, 0],
+        decoder: Some(vec![100_000]),
+        epochs: 0,
+        batch_size: 0,
+        learning_rate: f64::NAN,
+        decay: Decay::Step { every: 0, factor: 2.0 },
+        l2: -1.0,
+        early_stop: Some(EarlyStop { patience: 0, min_delta: 1.0 }),
+    };
+    let problems = spec.validate(3);
+    assert_eq!(problems.len(), 10, "{problems:#?}");
+    assert!(problems[0].contains("encoder[1] is 0"));
+    let decay = Decay::Exponential { rate: 0.0 };
+    assert_eq!(AutoencoderSpec { decay, ..Default::default() }.validate(3).len(), 1);
+    assert_eq!(AutoencoderSpec { encoder: vec![], ..Default::default() }.validate(0).len(), 2);
+}
