@@ -4,11 +4,16 @@ pub mod activation;
 pub mod adam;
 pub mod aligned;
 pub mod dense;
+pub mod distance;
+pub mod fold;
 pub mod gemm;
 pub mod isa;
+pub(crate) mod lanes;
 pub mod matrix;
+pub mod moments;
 pub mod pool;
 pub mod rows;
+pub mod sums;
 mod transpose;
 
 pub use matrix::Matrix;

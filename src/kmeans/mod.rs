@@ -1,1 +1,407 @@
-//! Under construction.
+//! k-means: rows to the nearest of `k` centroids, each the mean of its rows.
+//!
+//! [`fit`] seeds with greedy k-means++ (Arthur & Vassilvitskii 2007) from several starts, refines each with Lloyd's
+//! iterations (Lloyd 1982) or mini-batches (Sculley 2010), and keeps the start of least inertia. Lloyd's iterations skip
+//! the distances that bounds rule out (Hamerly 2010) where that pays; labels and centroids are the same either way, bit
+//! for bit. Rows may be larger than memory. Nothing depends on the number of threads, on whether rows lie in memory or on
+//! how they are batched: rows are cut into parts by their number alone, and the parts' `f64` sums are added in order.
+//!
+//! ```
+//! use dacpipe::kernel::{Dense, Pool};
+//! use dacpipe::kmeans::{KMeansSpec, fit};
+//! let rows = [0.0, 0.5, 10.0, 10.5, 11.0];
+//! let found = fit(&Dense::new(&rows, 1), &KMeansSpec::new(2), dacpipe::Seed(1), &Pool::new(1), &Default::default())?;
+//! assert_eq!((found.centroids, found.sizes), (vec![10.5, 0.25], vec![3, 2]));
+//! assert_eq!(found.inertia, 0.625);
+//! # Ok::<(), dacpipe::Error>(())
+//! ```
+
+mod bounds;
+mod init;
+mod lloyd;
+mod minibatch;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::event::{Control, Event};
+use crate::kernel::distance::Centroids;
+use crate::kernel::{Pool, Rows, fold, sums};
+use crate::seed::Seed;
+
+/// How centroids are refined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// Every iteration looks at every row.
+    Lloyd,
+    /// Every iteration looks at some rows drawn at random: faster, less exact.
+    MiniBatch {
+        /// Rows in a batch.
+        batch_size: usize,
+    },
+}
+
+/// What to find.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KMeansSpec {
+    /// Number of clusters.
+    pub k: usize,
+    /// Number of seedings; the one that ends with the least inertia is kept.
+    pub starts: usize,
+    /// Most iterations of a start: passes over the rows, or as many rows in mini-batches.
+    pub max_iterations: usize,
+    /// Lloyd: stop when the centroids together moved (squared) at most this times the mean variance of a feature; 0: when
+    /// no label changes any more. Mini-batch: by how much of itself the smoothed inertia must fall to count as progress.
+    pub tolerance: f64,
+    /// How centroids are refined.
+    pub method: Method,
+}
+
+impl KMeansSpec {
+    /// `k` clusters, otherwise as is usual: ten starts of Lloyd, at most 300 iterations, tolerance 1e-4.
+    pub fn new(k: usize) -> Self {
+        Self { k, starts: 10, max_iterations: 300, tolerance: 1e-4, method: Method::Lloyd }
+    }
+
+    /// Checks that it makes sense.
+    ///
+    /// # Errors
+    /// Kind `Config`, naming the setting and what would be accepted.
+    pub fn check(&self) -> Result<()> {
+        let whole = |name: &str, value: usize, most: usize| match value {
+            0 => Err(Error::config(format!("{name} = 0, expected at least 1"))),
+            _ if value > most => Err(Error::config(format!("{name} = {value}, expected at most {most}"))),
+            _ => Ok(()),
+        };
+        whole("k", self.k, (1 << 24) - 1)?;
+        whole("starts", self.starts, 1_000_000)?;
+        whole("max_iterations", self.max_iterations, 1_000_000_000)?;
+        if let Method::MiniBatch { batch_size } = self.method {
+            whole("batch_size", batch_size, 1 << 30)?;
+        }
+        match self.tolerance.is_finite() && (0.0..1.0).contains(&self.tolerance) {
+            true => Ok(()),
+            false => Err(Error::config(format!("tolerance = {}, expected 0 or more, less than 1", self.tolerance))),
+        }
+    }
+}
+
+/// What was found. Clusters are numbered by decreasing size, those of equal size by their centroids' values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KMeans {
+    /// `k x dim` values, row-major.
+    pub centroids: Vec<f32>,
+    /// Number of clusters.
+    pub k: usize,
+    /// Values in a row.
+    pub dim: usize,
+    /// Sum over all rows of the squared distance to the nearest centroid.
+    pub inertia: f64,
+    /// Iterations of the start that was kept (mini-batch: batches).
+    pub iterations: usize,
+    /// Whether it stopped by itself and not at `max_iterations`.
+    pub converged: bool,
+    /// Rows of each cluster.
+    pub sizes: Vec<u64>,
+    /// Mean Euclidean distance of each cluster's rows to its centroid; 0 for a cluster without rows.
+    pub mean_distance: Vec<f64>,
+}
+
+/// Finds `spec.k` clusters in `rows`. Every random choice is drawn from `seed`.
+///
+/// Time: `O(rows x k x dim)` an iteration at most; memory: 12 bytes a row, the seeding's sample (at most 64 MiB, or
+/// `32 k` rows if that is more), and sums of `k x dim` doubles for up to 64 parts of the rows.
+///
+/// # Errors
+/// Kind `Config` for a bad `spec`; `Input` if there are fewer rows, or fewer distinct rows, than clusters, or values are
+/// not finite or too far apart for squared distances in `f32`; `Cancelled` between two iterations; what reading gives.
+pub fn fit(rows: &dyn Rows, spec: &KMeansSpec, seed: Seed, pool: &Pool, control: &Control) -> Result<KMeans> {
+    spec.check()?;
+    let statistics = Statistics::of(rows, spec.k, pool)?;
+    if let Method::MiniBatch { batch_size } = spec.method {
+        let seeds = minibatch::seeds(rows, spec, batch_size, seed, pool)?;
+        let outcome = minibatch::run(rows, seeds, spec, batch_size, seed, pool, control)?;
+        return finish(rows, outcome, pool);
+    }
+    let mut best: Option<KMeans> = None;
+    let mut done = 0;
+    for start in 0..spec.starts as u64 {
+        let mut rng = seed.stream("kmeans", start);
+        let seeds = init::seeds(rows, spec.k, init::sample_rows(spec.k, rows.dim()), &mut rng, pool)?;
+        let outcome = refine(rows, seeds, spec, &statistics, &mut done, pool, control)?;
+        let found = finish(rows, outcome, pool)?;
+        if best.as_ref().is_none_or(|best| found.inertia < best.inertia) {
+            best = Some(found);
+        }
+    }
+    best.ok_or_else(|| Error::internal("k-means without a start"))
+}
+
+/// Lloyd's iterations from given centroids (`k x dim`, row-major), once; `spec.starts` and `spec.method` play no part.
+///
+/// # Errors
+/// As [`fit`], and kind `Input` if `initial` is not `spec.k` rows.
+pub fn fit_from(
+    rows: &dyn Rows,
+    spec: &KMeansSpec,
+    initial: Vec<f32>,
+    pool: &Pool,
+    control: &Control,
+) -> Result<KMeans> {
+    spec.check()?;
+    let statistics = Statistics::of(rows, spec.k, pool)?;
+    if initial.len() != spec.k * rows.dim() {
+        let expected = format!("{} centroids of {} values", spec.k, rows.dim());
+        return Err(Error::input(format!("{} initial values, expected {expected}", initial.len())));
+    }
+    let outcome = refine(rows, initial, spec, &statistics, &mut 0, pool, control)?;
+    finish(rows, outcome, pool)
+}
+
+/// Centroids after the last iteration.
+struct Outcome {
+    centroids: Vec<f32>,
+    iterations: usize,
+    converged: bool,
+}
+
+fn refine(
+    rows: &dyn Rows,
+    seeds: Vec<f32>,
+    spec: &KMeansSpec,
+    statistics: &Statistics,
+    done: &mut u64,
+    pool: &Pool,
+    control: &Control,
+) -> Result<Outcome> {
+    let limits = lloyd::Limits {
+        max_iterations: spec.max_iterations,
+        shift: spec.tolerance * statistics.scatter / (rows.len() * rows.dim()) as f64,
+    };
+    let bounded = bounds::pay(spec.k, rows.dim());
+    lloyd::run(rows, seeds, &limits, bounded, pool, &mut |between| {
+        *done += 1;
+        progress(control, *done, (statistics.scatter - between(&statistics.mean)).max(0.0))
+    })
+}
+
+/// Tells of an iteration and asks whether to go on.
+fn progress(control: &Control, done: u64, inertia: f64) -> Result<()> {
+    control.emit(Event::Progress { stage: "kmeans".into(), done, loss: Some(inertia), rows_per_second: None });
+    control.check()
+}
+
+/// Sizes, inertia and distances by a last pass, and the final numbering.
+fn finish(rows: &dyn Rows, outcome: Outcome, pool: &Pool) -> Result<KMeans> {
+    let dim = rows.dim();
+    let k = outcome.centroids.len() / dim;
+    let centers = Centroids::new(&outcome.centroids, dim);
+    let start = || (vec![0u64; k], vec![0.0f64; k], 0.0f64);
+    let parts = fold::fold(rows, pool, start, |(sizes, distances, inertia), _, block| {
+        let n = block.len() / dim;
+        let (mut labels, mut squared) = (vec![0; n], vec![0.0; n]);
+        centers.nearest(block, &mut labels, &mut squared);
+        for (&label, &squared) in labels.iter().zip(&squared) {
+            sizes[label as usize] += 1;
+            distances[label as usize] += f64::from(squared).sqrt();
+            *inertia += f64::from(squared);
+        }
+        Ok(())
+    })?;
+    let (mut sizes, mut distances, mut inertia) = start();
+    for (s, d, i) in parts {
+        sizes.iter_mut().zip(s).for_each(|(a, b)| *a += b);
+        distances.iter_mut().zip(d).for_each(|(a, b)| *a += b);
+        inertia += i;
+    }
+    let mut order: Vec<usize> = (0..k).collect();
+    let centroid = |c: usize| &outcome.centroids[c * dim..][..dim];
+    order.sort_by(|&a, &b| sizes[b].cmp(&sizes[a]).then_with(|| compare(centroid(a), centroid(b))));
+    Ok(KMeans {
+        centroids: order.iter().flat_map(|&c| centroid(c)).copied().collect(),
+        k,
+        dim,
+        inertia,
+        iterations: outcome.iterations,
+        converged: outcome.converged,
+        sizes: order.iter().map(|&c| sizes[c]).collect(),
+        mean_distance: order.iter().map(|&c| distances[c] / sizes[c].max(1) as f64).collect(),
+    })
+}
+
+fn compare(a: &[f32], b: &[f32]) -> std::cmp::Ordering {
+    let differing = a.iter().zip(b).map(|(a, b)| a.total_cmp(b)).find(|o| o.is_ne());
+    differing.unwrap_or(std::cmp::Ordering::Equal)
+}
+
+/// What one pass says about the rows.
+struct Statistics {
+    mean: Vec<f64>,
+    /// Sum over all rows of the squared distance to the mean.
+    scatter: f64,
+}
+
+impl Statistics {
+    fn of(rows: &dyn Rows, k: usize, pool: &Pool) -> Result<Self> {
+        let (n, dim) = (rows.len(), rows.dim());
+        if k > n {
+            return Err(Error::input(format!("k = {k} clusters need at least {k} rows, there are {n}")));
+        }
+        if u32::try_from(n).is_err() {
+            return Err(Error::input(format!("{n} rows to learn from, at most {} are possible", u32::MAX)));
+        }
+        let mut origin = vec![0.0; dim];
+        rows.read(0..1, &mut origin)?;
+        let parts = fold::fold(rows, pool, || (vec![0.0; dim], vec![0.0; dim]), |(sums, squares), first, block| {
+            sums::add_moments(block, &origin, sums, squares);
+            match sums.iter().all(|sum: &f64| sum.is_finite()) {
+                true => Ok(()),
+                false => Err(not_finite(first, block, dim, &origin)),
+            }
+        })?;
+        let (mut mean, mut scatter) = (vec![0.0; dim], 0.0);
+        for i in 0..dim {
+            let sum: f64 = parts.iter().map(|p| p.0[i]).sum();
+            let squares: f64 = parts.iter().map(|p| p.1[i]).sum();
+            scatter += (squares - sum * sum / n as f64).max(0.0);
+            mean[i] = f64::from(origin[i]) + sum / n as f64;
+        }
+        // Two rows are at most twice as far apart as the farther of them is from the mean.
+        if 4.0 * scatter > f64::from(f32::MAX) {
+            let what = "values lie too far apart for squared distances in 32 bits";
+            return Err(Error::input(format!("{what} (sum of squares {scatter:e}, at most 8e37); scale them first")));
+        }
+        Ok(Self { mean, scatter })
+    }
+}
+
+fn not_finite(first: usize, block: &[f32], dim: usize, origin: &[f32]) -> Error {
+    let found = block.iter().position(|x| !x.is_finite());
+    let (row, at, value) = match found {
+        Some(i) => (first + i / dim, i % dim, block[i]),
+        None => {
+            let at = origin.iter().position(|x| !x.is_finite()).unwrap_or(0);
+            (0, at, origin[at])
+        }
+    };
+    Error::input(format!("row {row}, position {at} is {value}; k-means needs finite values"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kernel::Dense;
+
+    /// Rows that do not lie in memory as one slice, as those of a spill file.
+    struct Spilled(Vec<f32>, usize);
+
+    impl Rows for Spilled {
+        fn len(&self) -> usize {
+            self.0.len() / self.1
+        }
+
+        fn dim(&self) -> usize {
+            self.1
+        }
+
+        fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
+            out.copy_from_slice(&self.0[range.start * self.1..range.end * self.1]);
+            Ok(())
+        }
+    }
+
+    fn lloyd(rows: &dyn Rows, seeds: &[f32], shift: f64, bounded: bool, threads: usize) -> (Vec<f32>, usize, Vec<f64>) {
+        let limits = lloyd::Limits { max_iterations: 60, shift };
+        let mut trace = Vec::new();
+        let mean = vec![0.0; rows.dim()];
+        let found = lloyd::run(rows, seeds.to_vec(), &limits, bounded, &Pool::new(threads), &mut |between| {
+            trace.push(between(&mean));
+            Ok(())
+        });
+        let found = found.unwrap();
+        (found.centroids, found.iterations, trace)
+    }
+
+    fn problem() -> impl Strategy<Value = (usize, usize, Vec<f32>)> {
+        let dim = prop_oneof![1usize..20, 120usize..150];
+        (dim, 1usize..40, 0usize..300, prop_oneof![Just(0.0f32), Just(3.0), Just(1000.0)], any::<u64>()).prop_map(
+            |(dim, k, more, grain, seed)| {
+                let mut rng = Seed(seed).stream("test", 0);
+                let centers: Vec<f32> = (0..5 * dim).map(|_| rand::Rng::random_range(&mut rng, -2.0..2.0)).collect();
+                let rows = (0..(k + more) * dim).map(|i| {
+                    let x = centers[i / dim % 5 * dim + i % dim] + rand::Rng::random_range(&mut rng, -1.0f32..1.0);
+                    // Coarse values give duplicated rows and exact ties.
+                    if grain > 0.0 { (x * grain).round() / grain } else { x }
+                });
+                (dim, k, rows.collect())
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(80))]
+
+        #[test]
+        fn bounds_threads_and_storage_change_no_bit((dim, k, rows) in problem()) {
+            let dense = Dense::new(&rows, dim);
+            let plain = lloyd(&dense, &rows[..k * dim], 0.0, false, 1);
+            let spilled = Spilled(rows.clone(), dim);
+            for threads in [1, 2, 3] {
+                prop_assert_eq!(&plain, &lloyd(&dense, &rows[..k * dim], 0.0, true, threads));
+                prop_assert_eq!(&plain, &lloyd(&spilled, &rows[..k * dim], 0.0, threads == 2, threads));
+            }
+        }
+
+        #[test]
+        fn inertia_never_grows((dim, k, rows) in problem()) {
+            let trace = lloyd(&Dense::new(&rows, dim), &rows[..k * dim], 0.0, true, 1).2;
+            // What lies between clusters grows as the inertia falls; their sum is the scatter.
+            for pair in trace.windows(2) {
+                prop_assert!(pair[1] >= pair[0] * (1.0 - 1e-5), "{:?}", trace);
+            }
+        }
+
+        #[test]
+        fn a_fit_equals_the_textbook((dim, k, rows) in problem()) {
+            let spec = KMeansSpec { tolerance: 0.0, max_iterations: 20, ..KMeansSpec::new(k) };
+            let distinct: std::collections::BTreeSet<Vec<u32>> =
+                rows.chunks(dim).map(|r| r.iter().map(|x| (x + 0.0).to_bits()).collect()).collect();
+            let fitted = fit(&Dense::new(&rows, dim), &spec, Seed(5), &Pool::new(2), &Control::default());
+            if distinct.len() < k {
+                prop_assert!(fitted.unwrap_err().to_string().contains("distinct"));
+                return Ok(());
+            }
+            let fitted = fitted.unwrap();
+            prop_assert_eq!(fitted.sizes.iter().sum::<u64>() as usize, rows.len() / dim);
+            prop_assert!(fitted.sizes.windows(2).all(|s| s[0] >= s[1]));
+            let again = fit(&Spilled(rows.clone(), dim), &spec, Seed(5), &Pool::new(3), &Control::default()).unwrap();
+            prop_assert_eq!(&fitted, &again);
+            let naive: f64 = rows.chunks(dim).map(|row| {
+                let squared = fitted.centroids.chunks(dim).map(|c| {
+                    row.iter().zip(c).map(|(x, c)| (f64::from(*x) - f64::from(*c)).powi(2)).sum::<f64>()
+                });
+                squared.fold(f64::INFINITY, f64::min)
+            }).sum();
+            prop_assert!((fitted.inertia - naive).abs() <= 1e-5 * naive + 1e-30, "{} {}", fitted.inertia, naive);
+        }
+    }
+
+    /// Bounds over many parts and refreshes, with clusters that lose all their rows on the way.
+    #[test]
+    fn bounds_equal_plain_iterations_on_many_rows() {
+        let mut rng = Seed(11).stream("test", 0);
+        let rows: Vec<f32> = (0..30_000 * 4).map(|_| rand::Rng::random_range(&mut rng, -1.0f32..1.0).powi(3)).collect();
+        let dense = Dense::new(&rows, 4);
+        let mut seeds = rows[..4 * 40].to_vec();
+        seeds[..4].fill(50.0); // chosen by no row: it is refilled
+        let plain = lloyd(&dense, &seeds, 0.0, false, 2);
+        assert_eq!(plain, lloyd(&dense, &seeds, 0.0, true, 1));
+        assert!(plain.1 > 32, "{} iterations see two refreshes", plain.1);
+        assert!(plain.0.iter().all(|x| x.abs() <= 1.0));
+    }
+}

@@ -1,0 +1,262 @@
+//! The moments from which sums of `e^{-(x-y)^2}` over pairs of rows follow, without looking at pairs.
+//!
+//! With values in `[0, 1]`, `e^{-(x-y)^2} = e^{-x^2} e^{-y^2} sum_t (2xy)^t / t!`, so the sum over all pairs of a row of
+//! class `a` with a row of class `b` is `sum_t (2^t / t!) M_{a,t} M_{b,t}`, where `M_{a,t} = sum x^t e^{-x^2}` over the
+//! rows of class `a`. [`TERMS`] terms leave less than 1e-15 of it.
+
+use super::Pool;
+use super::lanes::Level;
+
+/// Terms of the expansion.
+pub const TERMS: usize = 30;
+
+/// Features summed together.
+const WIDTH: usize = 16;
+
+/// `M_{class, t}` of every feature, and the number of rows of each class. Additive: the moments of two sets of rows are
+/// the sums of theirs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Moments {
+    dim: usize,
+    counts: Vec<u64>,
+    /// `[feature block][class][term][feature in block]`.
+    sums: Vec<f64>,
+}
+
+impl Moments {
+    /// No rows yet, of `classes` classes and `dim` features. Holds `30 x classes x dim` doubles.
+    ///
+    /// # Panics
+    /// If `dim` or `classes` is 0.
+    pub fn new(classes: usize, dim: usize) -> Self {
+        assert!(classes > 0 && dim > 0, "no classes or no features");
+        Self { dim, counts: vec![0; classes], sums: vec![0.0; dim.div_ceil(WIDTH) * classes * TERMS * WIDTH] }
+    }
+
+    /// Number of features.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Rows of each class.
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// Adds `rows` (row-major, values in `[0, 1]`), the class of each in `classes`; `None` leaves a row out. Features are
+    /// shared out among the threads; each sum takes its rows in order. `O(rows x dim x 30)`.
+    ///
+    /// # Panics
+    /// If there are not as many classes as rows, or a class is out of range.
+    pub fn add(&mut self, rows: &[f32], classes: &[Option<u32>], pool: &Pool) {
+        assert_eq!(rows.len(), classes.len() * self.dim, "rows and classes differ in number");
+        for class in classes.iter().flatten() {
+            self.counts[*class as usize] += 1;
+        }
+        let (dim, chunk) = (self.dim, self.counts.len() * TERMS * WIDTH);
+        let level = Level::best();
+        pool.for_each_chunk_mut(&mut self.sums, chunk, |block, sums| {
+            add_features(level, rows, dim, block * WIDTH, classes, sums);
+        });
+    }
+
+    /// Adds the moments of other rows with the same classes and features.
+    ///
+    /// # Panics
+    /// If the classes or features differ in number.
+    pub fn merge(&mut self, other: &Moments) {
+        assert!(self.dim == other.dim && self.counts.len() == other.counts.len(), "moments of different shapes");
+        self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
+        self.sums.iter_mut().zip(&other.sums).for_each(|(a, b)| *a += b);
+    }
+
+    /// The sums of `e^{-(x_p - x_q)^2}` over the ordered pairs of rows of the same class (`p = q` included) and over those of
+    /// different classes, for feature `i`.
+    pub fn pair_sums(&self, i: usize) -> (f64, f64) {
+        let classes = self.counts.len();
+        let (mut same, mut different) = (0.0, 0.0);
+        let mut factor = 1.0;
+        for t in 0..TERMS {
+            let mut before = 0.0;
+            for class in 0..classes {
+                let m = self.sums[((i / WIDTH * classes + class) * TERMS + t) * WIDTH + i % WIDTH];
+                same += factor * m * m;
+                // Only sums of positive terms: total minus same would cancel where one class is small.
+                different += 2.0 * factor * m * before;
+                before += m;
+            }
+            factor *= 2.0 / (t + 1) as f64;
+        }
+        (same, different)
+    }
+
+    /// The numbers of ordered pairs of the same class (`p = q` included) and of different classes.
+    pub fn pairs(&self) -> (f64, f64) {
+        let rows: u128 = self.counts.iter().map(|&n| u128::from(n)).sum();
+        let same: u128 = self.counts.iter().map(|&n| u128::from(n) * u128::from(n)).sum();
+        (same as f64, (rows * rows - same) as f64)
+    }
+}
+
+fn add_features(level: Level, rows: &[f32], dim: usize, first: usize, classes: &[Option<u32>], sums: &mut [f64]) {
+    match level {
+        // SAFETY: the level was found on this machine.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => unsafe { add_avx512(rows, dim, first, classes, sums) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { add_avx2(rows, dim, first, classes, sums) },
+        Level::Portable => add_block(rows, dim, first, classes, sums),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn add_avx512(rows: &[f32], dim: usize, first: usize, classes: &[Option<u32>], sums: &mut [f64]) {
+    add_block(rows, dim, first, classes, sums);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn add_avx2(rows: &[f32], dim: usize, first: usize, classes: &[Option<u32>], sums: &mut [f64]) {
+    add_block(rows, dim, first, classes, sums);
+}
+
+/// Adds the features `first ..` of every row, up to `WIDTH` of them.
+#[inline(always)]
+fn add_block(rows: &[f32], dim: usize, first: usize, classes: &[Option<u32>], sums: &mut [f64]) {
+    let width = WIDTH.min(dim - first);
+    for (row, class) in rows.chunks_exact(dim).zip(classes) {
+        let Some(class) = class else { continue };
+        let sums = &mut sums[*class as usize * TERMS * WIDTH..][..TERMS * WIDTH];
+        let mut x = [0.0f64; WIDTH];
+        if width == WIDTH {
+            let row: &[f32; WIDTH] = row[first..first + WIDTH].try_into().expect("sixteen values");
+            x = row.map(f64::from);
+        } else {
+            for (x, &value) in x.iter_mut().zip(&row[first..]) {
+                *x = f64::from(value);
+            }
+        }
+        let mut power = exp_of_minus_square(&x);
+        for sums in sums.chunks_exact_mut(WIDTH) {
+            for ((sum, power), x) in sums.iter_mut().zip(&mut power).zip(&x) {
+                *sum += *power;
+                *power *= *x;
+            }
+        }
+    }
+}
+
+/// `e^{-x^2}` for `|x| <= 1`, to two units in the last place: `e^{-1/2} e^{1/2 - x^2}`, the second by its series.
+#[inline(always)]
+fn exp_of_minus_square(x: &[f64; WIDTH]) -> [f64; WIDTH] {
+    /// `1 / n!` for the powers 0 to 14; the next would add less than 1e-16 at one half.
+    const SERIES: [f64; 15] = {
+        let mut series = [1.0; 15];
+        let mut n = 1;
+        while n < 15 {
+            series[n] = series[n - 1] / n as f64;
+            n += 1;
+        }
+        series
+    };
+    const ROOT: f64 = 0.606_530_659_712_633_4; // e^{-1/2}
+    let mut y = [0.0; WIDTH];
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = 0.5 - x * x;
+    }
+    let mut sum = [SERIES[14]; WIDTH];
+    for &coefficient in SERIES[..14].iter().rev() {
+        for (sum, y) in sum.iter_mut().zip(&y) {
+            *sum = sum.mul_add(*y, coefficient);
+        }
+    }
+    sum.map(|s| s * ROOT)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_exponential_is_exact_to_rounding() {
+        for i in 0..=1000 {
+            let x = f64::from(i) / 1000.0;
+            let ours = exp_of_minus_square(&[x; WIDTH])[0];
+            assert!((ours / (-x * x).exp() - 1.0).abs() < 5e-16, "{x}: {ours}");
+        }
+    }
+
+    fn labelled() -> impl Strategy<Value = (usize, Vec<(Vec<f32>, Option<u32>)>)> {
+        (1usize..40).prop_flat_map(|dim| {
+            let row = (prop::collection::vec(0.0f32..=1.0, dim), prop::option::weighted(0.9, 0u32..3));
+            (Just(dim), prop::collection::vec(row, 0..25))
+        })
+    }
+
+    fn moments_of(dim: usize, rows: &[(Vec<f32>, Option<u32>)], threads: usize) -> Moments {
+        let values: Vec<f32> = rows.iter().flat_map(|r| r.0.clone()).collect();
+        let classes: Vec<Option<u32>> = rows.iter().map(|r| r.1).collect();
+        let mut moments = Moments::new(3, dim);
+        moments.add(&values, &classes, &Pool::new(threads));
+        moments
+    }
+
+    proptest! {
+        #[test]
+        fn pair_sums_equal_the_sums_over_pairs((dim, rows) in labelled()) {
+            let moments = moments_of(dim, &rows, 2);
+            for i in 0..dim {
+                let (mut same, mut different) = (0.0, 0.0);
+                for (p, a) in rows.iter().filter(|r| r.1.is_some()) {
+                    for (q, b) in rows.iter().filter(|r| r.1.is_some()) {
+                        let e = (-(f64::from(p[i]) - f64::from(q[i])).powi(2)).exp();
+                        *if a == b { &mut same } else { &mut different } += e;
+                    }
+                }
+                let (s, d) = moments.pair_sums(i);
+                prop_assert!((s - same).abs() <= 1e-13 * same && (d - different).abs() <= 1e-13 * different);
+            }
+        }
+
+        #[test]
+        fn every_level_and_any_batching_gives_the_same_bits((dim, rows) in labelled(), cut in 0usize..25) {
+            let values: Vec<f32> = rows.iter().flat_map(|r| r.0.clone()).collect();
+            let classes: Vec<Option<u32>> = rows.iter().map(|r| r.1).collect();
+            let whole = moments_of(dim, &rows, 1);
+            prop_assert_eq!(&whole, &moments_of(dim, &rows, 3));
+            let cut = cut.min(rows.len());
+            let mut halves = Moments::new(3, dim);
+            halves.add(&values[..cut * dim], &classes[..cut], &Pool::new(1));
+            halves.add(&values[cut * dim..], &classes[cut..], &Pool::new(1));
+            prop_assert_eq!(&whole, &halves);
+            for level in Level::all() {
+                let mut sums = vec![0.0; whole.sums.len()];
+                for (block, sums) in sums.chunks_mut(3 * TERMS * WIDTH).enumerate() {
+                    add_features(level, &values, dim, block * WIDTH, &classes, sums);
+                }
+                prop_assert_eq!(&whole.sums, &sums);
+            }
+        }
+
+        #[test]
+        fn merging_in_any_grouping_agrees((dim, rows) in labelled(), a in 0usize..25, b in 0usize..25) {
+            let (a, b) = (a.min(b).min(rows.len()), a.max(b).min(rows.len()));
+            let [x, y, z] = [&rows[..a], &rows[a..b], &rows[b..]].map(|part| moments_of(dim, part, 1));
+            let mut left = x.clone();
+            left.merge(&y);
+            left.merge(&z);
+            let mut right = y;
+            right.merge(&z);
+            let mut all = x;
+            all.merge(&right);
+            prop_assert_eq!(left.counts(), all.counts());
+            for (l, r) in left.sums.iter().zip(&all.sums) {
+                prop_assert!((l - r).abs() <= 1e-14 * l.abs());
+            }
+        }
+    }
+}
