@@ -314,6 +314,54 @@ mod tests {
         tally
     }
 
+    fn arguments(table: &str) -> EvaluateArgs {
+        EvaluateArgs {
+            table: table.into(),
+            labels: None,
+            conditions: vec![],
+            by: None,
+            format: EvaluateFormat::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_table_is_counted_under_its_conditions() {
+        use crate::store::Location;
+        use crate::table::{CommitInfo, Labels, Mode, TableWriter, WriteOptions};
+        let place = "memory:///evaluate";
+        let location = Location::parse(place).unwrap();
+        let batch = RecordBatch::try_from_iter([
+            ("Class", Arc::new(StringArray::from(vec!["sit", "sit", "walk", "walk"])) as ArrayRef),
+            ("split", Arc::new(StringArray::from(vec!["train", "test", "train", "test"])) as _),
+            ("cluster", Arc::new(Int32Array::from(vec![1, 1, 0, 1])) as _),
+        ])
+        .unwrap();
+        let mut writer = TableWriter::begin(&location, WriteOptions::new(Mode::Append, "run-1")).await.unwrap();
+        let labels = Labels { model: "3f1c".into(), labelled_at: std::time::SystemTime::UNIX_EPOCH };
+        writer.sink(batch.schema(), labels).unwrap().write(&batch).await.unwrap();
+        writer.commit(CommitInfo::default()).await.unwrap();
+
+        let labels = Some("Class".to_string());
+        let all = EvaluateArgs { labels: labels.clone(), by: Some("split".into()), ..arguments(place) };
+        let found = evaluate(&all).await.unwrap();
+        let accuracy: Vec<(&str, Option<f64>)> =
+            found.parts.iter().map(|part| (part.part.as_str(), part.acc)).collect();
+        assert_eq!(accuracy, [("all", Some(0.75)), ("test", Some(0.5)), ("train", Some(1.0))]);
+        let conditions = vec!["split = 'train'".to_string(), "cluster > 0".to_string()];
+        let some = evaluate(&EvaluateArgs { labels, conditions, ..arguments(place) }).await.unwrap();
+        assert_eq!((some.rows, some.clusters), (1, BTreeMap::from([(1, 1)])));
+
+        let message = |args: EvaluateArgs| async move { evaluate(&args).await.unwrap_err().to_string() };
+        let e = message(arguments(place)).await;
+        assert!(e.contains("--labels: Class, split, cluster"), "{e}");
+        let e = message(EvaluateArgs { by: Some("nosuch".into()), labels: Some("Class".into()), ..arguments(place) });
+        assert!(e.await.contains("no column \"nosuch\""));
+        let wrong =
+            EvaluateArgs { labels: Some("Class".into()), conditions: vec!["clustr > 1".into()], ..arguments(place) };
+        let e = message(wrong).await;
+        assert!(e.contains("--where \"clustr > 1\"") && e.contains("cluster"), "{e}");
+    }
+
     #[test]
     fn rows_without_a_label_are_counted_and_left_out() {
         let evaluation = tally().evaluation("t".into(), "label".into()).unwrap();

@@ -21,7 +21,7 @@ use super::prompt;
 
 /// Query the tables of runs with SQL
 ///
-/// Every table below --dir is registered under its name, with <name>_clusters beside it and <name>_quarantine where rows
+/// Every table below --dir is registered under its name, with NAME_clusters beside it and NAME_quarantine where rows
 /// were set aside. Functions: dac_embed(model, features), dac_assign(model, features); aggregates: ari(a, b), nmi(a, b),
 /// clustering_accuracy(a, b). Without -c and -f, statements are read from the prompt or from standard input.
 #[derive(Debug, Clone, clap::Args)]

@@ -76,7 +76,7 @@ pub struct Registered {
     pub location: String,
 }
 
-/// What [`register`] put into a session.
+/// What [`register()`] put into a session.
 #[derive(Debug)]
 pub struct Registration {
     /// The tables, in the order of their registration.
