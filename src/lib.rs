@@ -1,5 +1,56 @@
-//! dacpipe: a streaming pipeline operator that learns clusters.
+//! dacpipe learns clusters from streams: sensor recordings or feature vectors come in as Arrow record batches, every
+//! row leaves with a cluster, its distance and its margin, in a table that SQL queries.
+//!
+//! # What flows, in which order
+//!
+//! ```text
+//!  config    pipelines/hapt.toml, checked: a Plan, or every problem at once
+//!    │
+//!  source    hapt | csv | parquet: a TableProvider of windows, described by signal's features
+//!    │
+//!  replay    the rows of the first pass, in memory up to the limit and then on disk
+//!    │
+//!  scale ─► weights ─► train ─► (embed) ─► kmeans ─► (label)        stage: Fit learns, Transform applies
+//!    │                 network, loss                                kernel: the arithmetic
+//!  model     the fitted stages, saved by the hash of their content
+//!    │
+//!  table     Parquet files and a log: one commit, or nothing
+//!    │
+//!  sql       the table, dac_embed, dac_assign, ari, nmi, clustering_accuracy, in any DataFusion session
+//! ```
+//!
+//! [`pipeline`] drives all of it, [`report`] tells what happened, and [`cli`] is the command. Imports go one way,
+//! from the bottom of this list to its top: `error`, `event` and `seed`; `kernel`; `network`, `loss`, `kmeans`,
+//! `signal`, `metrics`; the stages; `store`; `model`, `table`, `source`, `replay`; `config` and `sql`; `pipeline`;
+//! `cli`. `tests/layering.rs` holds them to it.
+//!
+//! # A pipeline in a few lines
+//!
+//! ```
+//! use dacpipe::config::PipelineFile;
+//! use dacpipe::pipeline::{Pipeline, RunOptions};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> dacpipe::Result<()> {
+//! # let out = std::env::temp_dir().join(format!("dacpipe-doc-{}", std::process::id()));
+//! # let sink = format!("sink.path={:?}", out.display().to_string());
+//! // Any key of the file can be set from outside.
+//! let sets = ["stage.autoencoder.epochs=2".to_string(), sink];
+//! let plan = PipelineFile::load("pipelines/hapt.toml".as_ref(), &sets)?.plan;
+//! let report = Pipeline::new(plan)?.run(&RunOptions::default()).await?;
+//!
+//! assert_eq!(report.cluster_sizes.len(), 12);
+//! assert_eq!(report.cluster_sizes.iter().sum::<u64>(), report.labelled_rows);
+//! # std::fs::remove_dir_all(out)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! New rows need the model alone: [`model::Model::load`], then [`model::Model::apply`] on any record batch.
 
+#![deny(missing_docs)]
+
+pub mod cli;
 pub mod column;
 pub mod config;
 pub mod device;

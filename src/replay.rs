@@ -1,1 +1,358 @@
-//! Under construction.
+//! The replay cache: the rows of the first pass, kept for the passes after it.
+//!
+//! Rows lie in memory as long as the reservation grants it, the rest in one unnamed temporary file that the system
+//! removes even if the process is killed. Any row can be read at once, so mini-batches are drawn from one global
+//! permutation and a run gives the same bits whatever its memory limit.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::ops::Range;
+use std::sync::Arc;
+
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+
+use crate::error::{Error, Result};
+use crate::kernel::Rows;
+use crate::stage::VectorMap;
+
+/// Bytes of one chunk in memory.
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// Rows of `dim` values in `f32`, in memory first and then in a spill file.
+#[derive(Debug)]
+pub struct RowStore {
+    dim: usize,
+    len: usize,
+    chunk_rows: usize,
+    chunks: Vec<Vec<f32>>,
+    spill: Option<File>,
+    /// Held for as long as the chunks are.
+    _reservation: MemoryReservation,
+}
+
+impl RowStore {
+    /// Rows that lie in the spill file.
+    pub fn spilled_rows(&self) -> usize {
+        self.len - self.memory_rows()
+    }
+
+    fn memory_rows(&self) -> usize {
+        self.len.min(self.chunks.len() * self.chunk_rows)
+    }
+}
+
+impl Rows for RowStore {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn dim(&self) -> usize {
+        self.dim
+    }
+
+    fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let in_memory = self.memory_rows();
+        let (mut row, mut out) = (range.start, out);
+        while row < range.end.min(in_memory) {
+            let (chunk, at) = (&self.chunks[row / self.chunk_rows], row % self.chunk_rows);
+            let rows = (range.end - row).min(self.chunk_rows - at);
+            let (head, tail) = out.split_at_mut(rows * self.dim);
+            head.copy_from_slice(&chunk[at * self.dim..(at + rows) * self.dim]);
+            (row, out) = (row + rows, tail);
+        }
+        if row < range.end {
+            let file = self.spill.as_ref().ok_or_else(|| Error::internal("replay cache: no spill file"))?;
+            read_floats_at(file, ((row - in_memory) * self.dim) as u64 * 4, out)?;
+        }
+        Ok(())
+    }
+
+    fn as_slice(&self) -> Option<&[f32]> {
+        match (self.chunks.as_slice(), &self.spill) {
+            ([only], None) => Some(only),
+            _ => None,
+        }
+    }
+}
+
+/// Collects rows into a [`RowStore`].
+#[derive(Debug)]
+pub struct RowStoreBuilder {
+    dim: usize,
+    len: usize,
+    chunk_rows: usize,
+    chunks: Vec<Vec<f32>>,
+    spill: Option<BufWriter<File>>,
+    reservation: MemoryReservation,
+}
+
+impl RowStoreBuilder {
+    /// A store for rows of `dim` values that takes its memory from `pool`, under the name `consumer`.
+    pub fn new(consumer: &str, dim: usize, pool: &Arc<dyn MemoryPool>) -> Self {
+        let reservation = MemoryConsumer::new(consumer).with_can_spill(true).register(pool);
+        let chunk_rows = (CHUNK_BYTES / (4 * dim.max(1))).max(1);
+        Self { dim, len: 0, chunk_rows, chunks: Vec::new(), spill: None, reservation }
+    }
+
+    /// The same, laid out for `rows` rows in all: one piece of memory if it is granted whole, so that learners read
+    /// it as one slice.
+    pub fn with_rows(mut self, rows: usize) -> Self {
+        if rows > 0 && self.reservation.try_grow(4 * rows * self.dim).is_ok() {
+            self.chunk_rows = rows;
+            self.chunks.push(Vec::with_capacity(rows * self.dim));
+        }
+        self
+    }
+
+    /// Appends `values`, a whole number of rows.
+    ///
+    /// # Errors
+    /// Kind `Io` if the spill file cannot be written.
+    pub fn push(&mut self, values: &[f32]) -> Result<()> {
+        debug_assert!(values.len().is_multiple_of(self.dim));
+        self.len += values.len() / self.dim;
+        let mut rest = values;
+        while !rest.is_empty() {
+            let room = self.chunks.last().map_or(0, |chunk| self.chunk_rows * self.dim - chunk.len());
+            if self.spill.is_none() && room > 0 {
+                let (head, tail) = rest.split_at(room.min(rest.len()));
+                self.chunks.last_mut().expect("has room").extend_from_slice(head);
+                rest = tail;
+            } else if self.spill.is_none() && self.reservation.try_grow(4 * self.chunk_rows * self.dim).is_ok() {
+                self.chunks.push(Vec::with_capacity(self.chunk_rows * self.dim));
+            } else {
+                self.spill(rest)?;
+                rest = &[];
+            }
+        }
+        Ok(())
+    }
+
+    fn spill(&mut self, values: &[f32]) -> Result<()> {
+        let file = match &mut self.spill {
+            Some(file) => file,
+            none => none.insert(BufWriter::with_capacity(1 << 20, tempfile::tempfile().map_err(spill_error)?)),
+        };
+        let mut bytes = [0; 4096];
+        for part in values.chunks(bytes.len() / 4) {
+            for (to, v) in bytes.chunks_exact_mut(4).zip(part) {
+                to.copy_from_slice(&v.to_le_bytes());
+            }
+            file.write_all(&bytes[..4 * part.len()]).map_err(spill_error)?;
+        }
+        Ok(())
+    }
+
+    /// The finished store.
+    ///
+    /// # Errors
+    /// Kind `Io` if the spill file cannot be written.
+    pub fn finish(mut self) -> Result<RowStore> {
+        let spill = match self.spill {
+            Some(file) => Some(file.into_inner().map_err(|e| spill_error(e.into_error()))?),
+            None => {
+                // The last chunk was reserved whole; give back what it does not use.
+                let (used, held) = (self.len * self.dim * 4, self.reservation.size());
+                if let Some(last) = self.chunks.last_mut() {
+                    last.shrink_to_fit();
+                    self.reservation.shrink(held.saturating_sub(used));
+                }
+                None
+            }
+        };
+        Ok(RowStore {
+            dim: self.dim,
+            len: self.len,
+            chunk_rows: self.chunk_rows,
+            chunks: self.chunks,
+            spill,
+            _reservation: self.reservation,
+        })
+    }
+}
+
+fn spill_error(e: std::io::Error) -> Error {
+    let dir = std::env::temp_dir();
+    Error::io(format!("replay cache: cannot write its spill file in {} (TMPDIR names another place)", dir.display()))
+        .with_source(e)
+}
+
+fn read_floats_at(file: &File, offset: u64, out: &mut [f32]) -> Result<()> {
+    let mut bytes = [0; 8192];
+    let mut offset = offset;
+    for part in out.chunks_mut(bytes.len() / 4) {
+        let bytes = &mut bytes[..4 * part.len()];
+        read_exact_at(file, bytes, offset)
+            .map_err(|e| Error::io("replay cache: cannot read its spill file").with_source(e))?;
+        for (v, from) in part.iter_mut().zip(bytes.chunks_exact(4)) {
+            *v = f32::from_le_bytes([from[0], from[1], from[2], from[3]]);
+        }
+        offset += bytes.len() as u64;
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, bytes, offset)? {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            n => (bytes, offset) = (&mut bytes[n..], offset + n as u64),
+        }
+    }
+    Ok(())
+}
+
+/// Rows seen through the fitted stages before the one that learns, mapped as they are read.
+pub struct Mapped<'a> {
+    rows: &'a dyn Rows,
+    maps: Vec<&'a dyn VectorMap>,
+}
+
+impl<'a> Mapped<'a> {
+    /// `rows` through `maps`, first to last.
+    pub fn new(rows: &'a dyn Rows, maps: Vec<&'a dyn VectorMap>) -> Self {
+        debug_assert!(maps.first().is_none_or(|m| m.dim_in() == rows.dim()));
+        debug_assert!(maps.windows(2).all(|w| w[0].dim_out() == w[1].dim_in()));
+        Self { rows, maps }
+    }
+
+    /// Fills `out` with `count` rows that `fetch` provides, mapped.
+    fn through(&self, count: usize, out: &mut [f32], fetch: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<()> {
+        thread_local! {
+            static SCRATCH: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+        }
+        let Some((last, before)) = self.maps.split_last() else {
+            return fetch(out);
+        };
+        let [mut from, mut to] = SCRATCH.take();
+        from.resize(count * self.rows.dim(), 0.0);
+        let fetched = fetch(&mut from);
+        if fetched.is_ok() {
+            for map in before {
+                to.resize(count * map.dim_out(), 0.0);
+                map.map(&from, &mut to);
+                std::mem::swap(&mut from, &mut to);
+            }
+            last.map(&from, out);
+        }
+        SCRATCH.set([from, to]);
+        fetched
+    }
+}
+
+impl Rows for Mapped<'_> {
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn dim(&self) -> usize {
+        self.maps.last().map_or(self.rows.dim(), |m| m.dim_out())
+    }
+
+    fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
+        self.through(range.len(), out, |buffer| self.rows.read(range, buffer))
+    }
+
+    fn gather(&self, indices: &[u32], out: &mut [f32]) -> Result<()> {
+        self.through(indices.len(), out, |buffer| self.rows.gather(indices, buffer))
+    }
+
+    fn as_slice(&self) -> Option<&[f32]> {
+        self.maps.is_empty().then(|| self.rows.as_slice()).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::execution::memory_pool::GreedyMemoryPool;
+    use proptest::prelude::*;
+
+    fn store(limit: usize, rows: usize, dim: usize, batch: usize, known: bool) -> RowStore {
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(limit));
+        let mut builder = RowStoreBuilder::new("test", dim, &pool);
+        if known {
+            builder = builder.with_rows(rows);
+        }
+        let values: Vec<f32> = (0..rows * dim).map(|i| i as f32).collect();
+        for part in values.chunks(batch * dim) {
+            builder.push(part).unwrap();
+        }
+        builder.finish().unwrap()
+    }
+
+    proptest! {
+        /// The memory limit and the batch size change where rows lie and nothing else.
+        #[test]
+        fn any_limit_gives_the_same_rows(
+            limit_chunks in 0usize..4, batch in 1usize..700, known: bool, start in 0usize..3000, take in 0usize..300,
+        ) {
+            let (rows, dim) = (3300, 700);
+            let store = store(limit_chunks * CHUNK_BYTES, rows, dim, batch, known);
+            prop_assert_eq!(store.len(), rows);
+            let mut out = vec![0.0; take * dim];
+            store.read(start..start + take, &mut out).unwrap();
+            prop_assert!(out.iter().enumerate().all(|(i, &v)| v == (start * dim + i) as f32));
+            let pick = [3299, start as u32, 0];
+            let mut out = vec![0.0; 3 * dim];
+            store.gather(&pick, &mut out).unwrap();
+            for (row, &i) in out.chunks(dim).zip(&pick) {
+                prop_assert_eq!(row[0], (i as usize * dim) as f32);
+                prop_assert_eq!(row[dim - 1], (i as usize * dim + dim - 1) as f32);
+            }
+        }
+    }
+
+    #[test]
+    fn spills_beyond_its_limit_only() {
+        assert_eq!(store(64 << 20, 3300, 700, 64, false).spilled_rows(), 0);
+        let small = store(CHUNK_BYTES, 3300, 700, 64, false);
+        assert!(small.spilled_rows() > 1000 && small.spilled_rows() < 3300, "{}", small.spilled_rows());
+        assert!(store(64 << 20, 3300, 700, 64, true).as_slice().is_some());
+        assert!(small.as_slice().is_none());
+    }
+
+    #[test]
+    fn memory_returns_to_the_pool() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(64 << 20));
+        let mut builder = RowStoreBuilder::new("test", 4, &pool);
+        builder.push(&[1.0; 40]).unwrap();
+        let store = builder.finish().unwrap();
+        assert_eq!(pool.reserved(), 160);
+        drop(store);
+        assert_eq!(pool.reserved(), 0);
+    }
+
+    struct Double(usize);
+    impl VectorMap for Double {
+        fn dim_in(&self) -> usize {
+            self.0
+        }
+        fn dim_out(&self) -> usize {
+            self.0
+        }
+        fn map(&self, input: &[f32], output: &mut [f32]) {
+            for (o, i) in output.iter_mut().zip(input) {
+                *o = 2.0 * i;
+            }
+        }
+    }
+
+    #[test]
+    fn maps_as_it_reads() {
+        let store = store(64 << 20, 10, 3, 4, false);
+        let double = Double(3);
+        let mapped = Mapped::new(&store, vec![&double, &double]);
+        let mut out = [0.0; 6];
+        mapped.gather(&[9, 1], &mut out).unwrap();
+        assert_eq!(out, [108.0, 112.0, 116.0, 12.0, 16.0, 20.0]);
+        assert!(mapped.as_slice().is_none());
+    }
+}

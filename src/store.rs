@@ -149,6 +149,12 @@ impl Location {
         }
     }
 
+    /// The place `name` below this one, in the same store.
+    pub fn join(&self, name: &str) -> Result<Self> {
+        let local = self.local.as_ref().map(|root| root.join(name));
+        Ok(Self { prefix: self.path(name)?, display: self.show(name), local, ..self.clone() })
+    }
+
     /// `name` below this place, as a path in the store. `name` may have several segments.
     pub fn path(&self, name: &str) -> Result<Path> {
         let whole = format!("{}/{name}", self.prefix);

@@ -609,7 +609,8 @@ unsafe fn screened<V: Lanes, const R: usize, const C: usize>(
                 // A score that is not a number is let through and measured.
                 if score(i).partial_cmp(&limit) != Some(std::cmp::Ordering::Greater) {
                     // SAFETY: `row` holds `dim` values and `i < k`.
-                    let d = unsafe { tile::<V, 1, 1, false>(row.as_ptr(), c.dim, c.at(i), c.stride, c.dim, None)[0][0] };
+                    let d =
+                        unsafe { tile::<V, 1, 1, false>(row.as_ptr(), c.dim, c.at(i), c.stride, c.dim, None)[0][0] };
                     next = if d < first { first } else { next.min(d) };
                     if d < first {
                         (first, at) = (d, i);
@@ -692,14 +693,14 @@ mod tests {
     }
 
     fn problem(dims: std::ops::Range<usize>, k: usize) -> impl Strategy<Value = (usize, Vec<f32>, Vec<f32>)> {
-        (dims, 1..k, 1usize..150)
-            .prop_flat_map(|(dim, k, n)| (Just(dim), values(n * dim), values(k * dim)))
-            .prop_map(|(dim, mut rows, centroids)| {
+        (dims, 1..k, 1usize..150).prop_flat_map(|(dim, k, n)| (Just(dim), values(n * dim), values(k * dim))).prop_map(
+            |(dim, mut rows, centroids)| {
                 // Rows that are centroids, and with them exact ties where centroids repeat.
                 let shared = rows.len().min(centroids.len()) / dim / 2 * dim;
                 rows[..shared].copy_from_slice(&centroids[..shared]);
                 (dim, rows, centroids)
-            })
+            },
+        )
     }
 
     proptest! {

@@ -1,1 +1,232 @@
-//! Under construction.
+//! Feature sets, and the extractor that turns windows of recordings into them.
+
+use super::hapt561::{self, Hapt561};
+use super::summary::{self, Summary, SummarySpec};
+use super::window::WindowSpec;
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// What is computed of each window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeatureSet {
+    /// The 561 features of the HAPT data set (see [`hapt561`]), of exactly six channels at 50 Hz in windows of 128.
+    Hapt561,
+    /// Statistics and spectra of any channels.
+    Summary(SummarySpec),
+    /// The window's samples themselves, one channel after the other.
+    Samples,
+}
+
+/// Computes the features of windows. Shared by threads, each with a [`Scratch`] of its own; the features of a window
+/// depend on nothing but its recording and its start.
+///
+/// ```
+/// use dacpipe::signal::features::{FeatureExtractor, FeatureSet};
+/// use dacpipe::signal::window::{WindowSpec, Within};
+/// let window = WindowSpec { length: 4, stride: 2, within: Within::Recordings };
+/// let channels = ["x".to_string(), "y".to_string()];
+/// let samples = FeatureExtractor::new(&FeatureSet::Samples, &channels, 50.0, &window)?;
+/// let recording = samples.prepare(&[vec![0.0, 1.0, 2.0, 3.0, 4.0], vec![5.0, 6.0, 7.0, 8.0, 9.0]])?;
+/// let mut row = vec![0.0; samples.dim()];
+/// samples.extract(&mut samples.scratch(), &recording, 1, &mut row)?;
+/// assert_eq!(row, [1.0, 2.0, 3.0, 4.0, 6.0, 7.0, 8.0, 9.0]);
+/// assert_eq!(samples.names()[4], "y-0");
+/// # Ok::<(), dacpipe::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct FeatureExtractor {
+    set: Set,
+    channels: Vec<String>,
+    names: Vec<String>,
+    length: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Set {
+    Hapt561(Hapt561),
+    Summary(Summary),
+    Samples,
+}
+
+/// A whole recording, filtered as the feature set wants it.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    samples: usize,
+    signals: Signals,
+}
+
+#[derive(Debug, Clone)]
+enum Signals {
+    Hapt561(hapt561::Signals),
+    Plain(Vec<Vec<f64>>),
+}
+
+impl Prepared {
+    /// Samples in the recording.
+    pub fn samples(&self) -> usize {
+        self.samples
+    }
+}
+
+/// The buffers of one thread, made by [`FeatureExtractor::scratch`].
+#[derive(Debug, Clone)]
+pub struct Scratch(Buffers);
+
+#[derive(Debug, Clone)]
+enum Buffers {
+    Hapt561(Box<hapt561::Scratch>),
+    Summary(Box<summary::Scratch>),
+    Samples,
+}
+
+impl FeatureExtractor {
+    /// An extractor for recordings with these channels, in this order, `rate_hz` samples a second.
+    ///
+    /// # Errors
+    /// A [`Kind::Config`](crate::Kind::Config) error that says what the feature set accepts: no channels, a name twice,
+    /// a rate that is not positive, a window without samples; for [`FeatureSet::Hapt561`] anything but six channels,
+    /// 50 Hz and windows of 128; for a summary see [`Summary::new`].
+    pub fn new(set: &FeatureSet, channels: &[String], rate_hz: f64, window: &WindowSpec) -> Result<Self> {
+        window.validate()?;
+        if channels.is_empty() {
+            return Err(Error::config("features of no channels; name one or more"));
+        }
+        if let Some(twice) = channels.iter().enumerate().find(|(i, c)| channels[..*i].contains(c)) {
+            return Err(Error::config(format!("channel {:?} is named twice", twice.1)));
+        }
+        if !(rate_hz > 0.0 && rate_hz.is_finite()) {
+            return Err(Error::config(format!("{rate_hz} samples a second; the rate must be a positive number")));
+        }
+        let (set, names) = match set {
+            FeatureSet::Hapt561 => {
+                check_hapt(channels, rate_hz, window.length)?;
+                (Set::Hapt561(Hapt561::new()?), hapt561::names())
+            }
+            FeatureSet::Summary(spec) => {
+                let summary = Summary::new(spec, channels, rate_hz, window.length)?;
+                let names = summary.names().to_vec();
+                (Set::Summary(summary), names)
+            }
+            FeatureSet::Samples => {
+                let of = |channel| (0..window.length).map(move |i| format!("{channel}-{i}"));
+                (Set::Samples, channels.iter().flat_map(of).collect())
+            }
+        };
+        Ok(Self { set, channels: channels.to_vec(), names, length: window.length })
+    }
+
+    /// The names of the features, in order. Those of HAPT are not all different.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Features of a window.
+    pub fn dim(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Buffers for one thread.
+    pub fn scratch(&self) -> Scratch {
+        Scratch(match &self.set {
+            Set::Hapt561(hapt) => Buffers::Hapt561(Box::new(hapt.scratch())),
+            Set::Summary(summary) => Buffers::Summary(Box::new(summary.scratch())),
+            Set::Samples => Buffers::Samples,
+        })
+    }
+
+    /// Filters a recording, one slice of samples for each channel. Time and memory `O(samples)`.
+    ///
+    /// # Errors
+    /// A [`Kind::Input`](crate::Kind::Input) error for another number of channels, channels of different lengths, or a
+    /// sample that is not finite (it would spread through the filters to all later windows).
+    pub fn prepare(&self, channels: &[Vec<f64>]) -> Result<Prepared> {
+        if channels.len() != self.channels.len() {
+            let (got, want) = (channels.len(), self.channels.join(", "));
+            return Err(Error::input(format!("a recording of {got} channels; the features are of {want}")));
+        }
+        let samples = channels[0].len();
+        for (name, channel) in self.channels.iter().zip(channels) {
+            if channel.len() != samples {
+                let (first, other) = (&self.channels[0], channel.len());
+                return Err(Error::input(format!(
+                    "channel {first:?} has {samples} samples and channel {name:?} {other}; they must have as many"
+                )));
+            }
+            if let Some(at) = channel.iter().position(|v| !v.is_finite()) {
+                let value = channel[at];
+                return Err(Error::input(format!(
+                    "channel {name:?}, sample {at}: {value}; samples must be finite numbers"
+                )));
+            }
+        }
+        let signals = match &self.set {
+            Set::Hapt561(hapt) => Signals::Hapt561(hapt.prepare(channels)?),
+            Set::Summary(summary) => Signals::Plain(summary.prepare(channels)?),
+            Set::Samples => Signals::Plain(channels.to_vec()),
+        };
+        Ok(Prepared { samples, signals })
+    }
+
+    /// Writes the [`dim`](Self::dim) features of the window that starts at sample `start` (from 0) into `out`.
+    /// Allocates nothing. Time `O(n log n)` in the window's length for each signal.
+    ///
+    /// # Errors
+    /// A [`Kind::Input`](crate::Kind::Input) error when the window reaches past the recording; a
+    /// [`Kind::Internal`](crate::Kind::Internal) one when `out` is not `dim` long, or `scratch` or `recording` come
+    /// from another extractor.
+    pub fn extract(&self, scratch: &mut Scratch, recording: &Prepared, start: usize, out: &mut [f32]) -> Result<()> {
+        check_window(recording.samples, start, self.length, out.len(), self.dim())?;
+        match (&self.set, &mut scratch.0, &recording.signals) {
+            (Set::Hapt561(hapt), Buffers::Hapt561(scratch), Signals::Hapt561(signals)) => {
+                hapt.extract(scratch, signals, start, out)
+            }
+            (Set::Summary(summary), Buffers::Summary(scratch), Signals::Plain(signals)) => {
+                summary.extract(scratch, signals, start, out);
+                Ok(())
+            }
+            (Set::Samples, Buffers::Samples, Signals::Plain(signals)) => {
+                for (out, signal) in out.chunks_exact_mut(self.length).zip(signals) {
+                    out.iter_mut().zip(&signal[start..]).for_each(|(o, v)| *o = *v as f32);
+                }
+                Ok(())
+            }
+            _ => Err(Error::internal("scratch or recording prepared for another feature set")),
+        }
+    }
+}
+
+fn check_hapt(channels: &[String], rate_hz: f64, length: usize) -> Result<()> {
+    if channels.len() != hapt561::CHANNELS {
+        return Err(Error::config(format!(
+            "feature set hapt561 needs 6 channels (acceleration x, y, z in g, then angular velocity x, y, z in rad/s), \
+             got {}: {}",
+            channels.len(),
+            channels.join(", ")
+        )));
+    }
+    if rate_hz != hapt561::RATE_HZ {
+        return Err(Error::config(format!(
+            "feature set hapt561 needs 50 samples a second, got {rate_hz}; the set \"summary\" takes any rate"
+        )));
+    }
+    if length != hapt561::WINDOW {
+        return Err(Error::config(format!(
+            "feature set hapt561 needs windows of 128 samples, got {length}; the set \"summary\" takes any length"
+        )));
+    }
+    Ok(())
+}
+
+/// Checks that a window lies inside its recording and its features fit.
+pub(super) fn check_window(samples: usize, start: usize, length: usize, out: usize, dim: usize) -> Result<()> {
+    if start.checked_add(length).is_none_or(|end| end > samples) {
+        return Err(Error::input(format!(
+            "a window of {length} samples from sample {start} on reaches past the recording of {samples}"
+        )));
+    }
+    if out != dim {
+        return Err(Error::internal(format!("{out} places for {dim} features")));
+    }
+    Ok(())
+}

@@ -1,5 +1,7 @@
 //! Windows of a recording.
 
+use crate::error::{Error, Result};
+
 /// Where windows are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -19,4 +21,71 @@ pub struct WindowSpec {
     pub stride: usize,
     /// Where windows are cut.
     pub within: Within,
+}
+
+impl WindowSpec {
+    /// Checks that windows have at least one sample and that each starts after the one before it.
+    ///
+    /// # Errors
+    /// A [`Kind::Config`](crate::Kind::Config) error when `length` or `stride` is 0.
+    pub fn validate(&self) -> Result<()> {
+        if self.length == 0 {
+            return Err(Error::config("window length is 0; it must be 1 sample or more"));
+        }
+        if self.stride == 0 {
+            return Err(Error::config("window stride is 0; it must be 1 sample or more"));
+        }
+        Ok(())
+    }
+
+    /// The first sample of every window of the interval `first..last` (`last` itself is outside), in order. No window
+    /// reaches past the interval; one shorter than a window has none. A stride of 0, which
+    /// [`validate`](Self::validate) refuses, counts as 1.
+    ///
+    /// ```
+    /// use dacpipe::signal::window::{WindowSpec, Within};
+    /// let spec = WindowSpec { length: 128, stride: 64, within: Within::Labels };
+    /// assert_eq!(spec.starts(249, 505).collect::<Vec<_>>(), [249, 313, 377]);
+    /// assert_eq!(spec.starts(249, 504).len(), 2);
+    /// assert_eq!(spec.starts(249, 376).len(), 0);
+    /// ```
+    pub fn starts(&self, first: usize, last: usize) -> std::iter::StepBy<std::ops::Range<usize>> {
+        let end = last.saturating_add(1).saturating_sub(self.length.max(1));
+        (first..end.max(first)).step_by(self.stride.max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn spec(length: usize, stride: usize) -> WindowSpec {
+        WindowSpec { length, stride, within: Within::Recordings }
+    }
+
+    #[test]
+    fn zero_sizes_are_refused() {
+        assert!(spec(0, 1).validate().unwrap_err().message().contains("length is 0"));
+        assert!(spec(1, 0).validate().unwrap_err().message().contains("stride is 0"));
+        assert!(spec(1, 1).validate().is_ok());
+    }
+
+    #[test]
+    fn an_interval_that_ends_before_it_starts_has_no_windows() {
+        assert_eq!(spec(4, 2).starts(10, 3).len(), 0);
+        assert_eq!(spec(4, 2).starts(0, 0).len(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn windows_are_the_positions_that_fit(
+            length in 1usize..40, stride in 1usize..40, first in 0usize..100, samples in 0usize..200,
+        ) {
+            let last = first + samples;
+            let expected: Vec<usize> =
+                (first..last).filter(|s| (s - first) % stride == 0 && s + length <= last).collect();
+            prop_assert_eq!(spec(length, stride).starts(first, last).collect::<Vec<_>>(), expected);
+        }
+    }
 }

@@ -1,1 +1,193 @@
-//! Under construction.
+//! Where rows come from: sensor recordings cut into windows, or feature vectors, as DataFusion tables.
+//!
+//! [`open`] checks a source and gives a [`Source`]: a [`TableProvider`] whose scans yield key columns, the split, the
+//! label and a column `features` of vectors, in an order that depends on the data alone. Scans read on blocking tasks
+//! behind bounded channels, hold one recording a thread at most, and stop when their stream is dropped.
+//!
+//! A missing value is a bad row, and bad rows are never dropped silently: see [`OnBadRow`].
+
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+
+use crate::error::{Error, Result};
+use crate::signal::features::{FeatureExtractor, FeatureSet};
+use crate::signal::window::{WindowSpec, Within};
+
+pub mod bad;
+pub mod csv;
+pub mod hapt;
+pub mod location;
+pub mod parquet;
+pub mod recording;
+pub mod windows;
+
+pub use bad::{BadRow, BadRows, OnBadRow};
+pub use csv::{CsvSpec, TimeColumn, TimeUnit};
+pub use hapt::HaptSpec;
+pub use parquet::{Features, ParquetSpec};
+
+use bad::Rejects;
+use recording::Recordings;
+use windows::WindowTable;
+
+/// The name of the column that says which part of the data a row belongs to.
+pub const SPLIT: &str = "split";
+
+/// Where rows come from.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum SourceSpec {
+    /// A directory of smartphone recordings in the layout of the HAPT data set.
+    Hapt(HaptSpec),
+    /// Sensor recordings in CSV files.
+    Csv(CsvSpec),
+    /// Feature vectors in Parquet files.
+    Parquet(ParquetSpec),
+}
+
+/// What a pipeline wants of its source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceOptions {
+    /// How recordings are cut; without it each sample is a row. Not for feature vectors.
+    pub window: Option<WindowSpec>,
+    /// How windows are described; without it by their samples. Not for feature vectors.
+    pub features: Option<FeatureSet>,
+    /// What happens to rows that cannot be used.
+    pub on_bad_row: OnBadRow,
+    /// How many recordings are worked on at a time.
+    pub threads: usize,
+}
+
+impl Default for SourceOptions {
+    fn default() -> Self {
+        Self { window: None, features: None, on_bad_row: OnBadRow::Fail, threads: 1 }
+    }
+}
+
+/// An open source.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Its rows: keys, split, label, `start` (of windows) and `features`.
+    pub provider: Arc<dyn TableProvider>,
+    /// The key columns; with `start`, where there is one, they identify a row.
+    pub keys: Vec<String>,
+    /// The label column, if there is one.
+    pub label: Option<String>,
+    /// The split column, if there is one.
+    pub split: Option<String>,
+    /// The names of the values of a feature vector.
+    pub feature_names: Vec<String>,
+    /// Values in a feature vector.
+    pub dim: usize,
+    /// One line for people.
+    pub description: String,
+}
+
+/// Opens a source: finds its files, and reads of them what is needed to know the schema. Bad rows go to `bad` or are
+/// errors, as `options.on_bad_row` says.
+///
+/// # Errors
+/// Kind `Input` if files are missing, malformed, or lack a column that `spec` names; `Config` if `options` ask for
+/// what the source does not have; `Io` if a disk, network or object store fails.
+///
+/// ```
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// use dacpipe::signal::window::{WindowSpec, Within};
+/// use dacpipe::source::{BadRows, CsvSpec, SourceOptions, SourceSpec, open};
+/// use datafusion::prelude::SessionContext;
+///
+/// let dir = tempfile::tempdir()?;
+/// let path = dir.path().join("walk.csv");
+/// std::fs::write(&path, "x,activity\n1,walk\n2,walk\n3,walk\n4,walk\n5,\n")?;
+/// let mut csv = CsvSpec::new(path.display().to_string(), &["x"]);
+/// csv.label = Some("activity".into());
+/// let window = Some(WindowSpec { length: 2, stride: 1, within: Within::Labels });
+/// let options = SourceOptions { window, ..Default::default() };
+/// let source = open(&SourceSpec::Csv(csv), &options, BadRows::new().into()).await?;
+/// assert_eq!(source.feature_names, ["x-0", "x-1"]);
+///
+/// let context = SessionContext::new();
+/// context.register_table("walk", source.provider)?;
+/// let windows = context.sql("SELECT start, features FROM walk").await?.collect().await?;
+/// assert_eq!(windows.iter().map(|batch| batch.num_rows()).sum::<usize>(), 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub async fn open(spec: &SourceSpec, options: &SourceOptions, bad: Arc<BadRows>) -> Result<Source> {
+    let rejects = Rejects::new(options.on_bad_row, bad);
+    match spec {
+        SourceSpec::Hapt(spec) => {
+            let labels_needed = options.window.is_some_and(|w| w.within == Within::Labels);
+            let recordings = hapt::Hapt::open(spec, labels_needed, rejects.clone()).await?;
+            let description = recordings.describe();
+            of_recordings(Arc::new(recordings), description, options, rejects)
+        }
+        SourceSpec::Csv(spec) => {
+            let whole = options.window.is_some();
+            if spec.label.is_none() && options.window.is_some_and(|w| w.within == Within::Labels) {
+                return Err(Error::config(
+                    "windows within labels need a label column; name one in `label`, or cut within recordings",
+                ));
+            }
+            let recordings = csv::Csv::open(spec, whole, rejects.clone()).await?;
+            let description = recordings.describe();
+            of_recordings(Arc::new(recordings), description, options, rejects)
+        }
+        SourceSpec::Parquet(spec) => {
+            if options.window.is_some() || options.features.is_some() {
+                return Err(Error::config(
+                    "a parquet source holds feature vectors already: remove the window and features stages, or read \
+                     sensor recordings with a csv or hapt source",
+                ));
+            }
+            parquet::open(spec, rejects).await
+        }
+    }
+}
+
+/// The source of the windows of `recordings`.
+///
+/// # Errors
+/// Kind `Config` if windows or features cannot be made of these recordings, `Input` if two columns share a name.
+fn of_recordings(
+    recordings: Arc<dyn Recordings>,
+    description: String,
+    options: &SourceOptions,
+    rejects: Rejects,
+) -> Result<Source> {
+    let window = options.window.unwrap_or(WindowSpec { length: 1, stride: 1, within: Within::Recordings });
+    let set = options.features.clone().unwrap_or(FeatureSet::Samples);
+    let extractor = Arc::new(FeatureExtractor::new(&set, recordings.channels(), recordings.rate_hz(), &window)?);
+    let names: Vec<String> = recordings.constants().fields().iter().map(|f| f.name().clone()).collect();
+    let split = recordings.split().map(str::to_string);
+    let keys = names.into_iter().filter(|n| Some(n) != split.as_ref()).collect();
+    let label = recordings.label().map(str::to_string);
+    let (feature_names, dim) = (extractor.names().to_vec(), extractor.dim());
+    let table = WindowTable::new(recordings, window, extractor, options.threads, rejects);
+    check_names(&table.schema())?;
+    Ok(Source { provider: Arc::new(table), keys, label, split, feature_names, dim, description })
+}
+
+/// Every column of a source has a name of its own.
+fn check_names(schema: &arrow::datatypes::Schema) -> Result<()> {
+    let mut seen = std::collections::BTreeSet::new();
+    match schema.fields().iter().find(|f| !seen.insert(f.name())) {
+        Some(field) => Err(Error::input(format!(
+            "two columns of the source would be named {:?}; `start` and `features` are made by the source, and a key, \
+             the label and the split are each a column of their own",
+            field.name()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The error for column `name`, which `file` does not have; suggests the nearest of `there`.
+fn no_column<'a>(file: &str, name: &str, there: impl Iterator<Item = &'a str>) -> Error {
+    let there: Vec<&str> = there.collect();
+    let likeness = |c: &&&str| (strsim::jaro_winkler(c, name) * 1e6) as u64;
+    let near = there.iter().filter(|c| likeness(c) > 800_000).max_by_key(likeness);
+    let hint = near.map(|c| format!("; did you mean {c:?}?")).unwrap_or_default();
+    Error::input(format!("{file}: no column {name:?}{hint} (columns: {})", there.join(", ")))
+}

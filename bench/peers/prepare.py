@@ -1,0 +1,146 @@
+"""Writes the inputs of a race where both sides read them: `prepare.py LINE...`.
+
+Arrays are bare little-endian files under RACE_DIR/LINE, and case.json says their shapes. Inputs that are there already
+are left as they are.
+"""
+import json
+import os
+import sys
+
+from common import path
+
+import numpy as np
+
+WIDTHS = {
+    "561": [561, 256, 128, 64, 32, 16, 12, 10],
+    "784": [784, 512, 256, 128, 64, 32, 16, 10],
+}
+
+
+def save(case, arrays, **settings):
+    for name, values in arrays.items():
+        np.ascontiguousarray(values).tofile(path(case, name))
+    with open(path(case, "case.json"), "w") as f:
+        json.dump(settings, f)
+
+
+def layers(widths):
+    """(inputs, outputs) of encoder and mirrored decoder."""
+    encoder = list(zip(widths, widths[1:]))
+    return encoder + [(b, a) for a, b in reversed(encoder)]
+
+
+def parameters(widths, rng):
+    """Weights [outputs, inputs] and biases, layer by layer, uniform within 1 / sqrt(inputs)."""
+    parts = []
+    for inputs, outputs in layers(widths):
+        bound = inputs**-0.5
+        parts += [rng.uniform(-bound, bound, (outputs, inputs)), rng.uniform(-bound, bound, outputs)]
+    return np.concatenate([p.ravel() for p in parts]).astype("<f4")
+
+
+def smooth_rows(rows, dim, rng):
+    """Rows in [0, 1] with something to learn: sixteen hidden factors through a random map, and noise."""
+    hidden = rng.normal(size=(rows, 16)) @ rng.normal(size=(16, dim)) / 4 + 0.1 * rng.normal(size=(rows, dim))
+    return (1 / (1 + np.exp(-2 * hidden))).astype("<f4")
+
+
+def train(case, name):
+    rng = np.random.default_rng(1)
+    widths, rows, batch, epochs = WIDTHS[name], 8192, 256, 6
+    order = np.stack([rng.permutation(rows) for _ in range(epochs)]).astype("<u4")
+    arrays = {
+        "rows.f32": smooth_rows(rows, widths[0], rng),
+        "weights.f32": rng.uniform(0.05, 1, widths[0]).astype("<f4"),
+        "parameters.f32": parameters(widths, rng),
+        "order.u32": order,
+    }
+    save(case, arrays, widths=widths, rows=rows, batch=batch, epochs=epochs, learning_rate=3e-3, l2=1e-5)
+
+
+def encode(case, name):
+    rng = np.random.default_rng(2)
+    widths, rows = WIDTHS[name], 8 * 8192
+    arrays = {"rows.f32": smooth_rows(rows, widths[0], rng), "parameters.f32": parameters(widths, rng)}
+    save(case, arrays, widths=widths, rows=rows, batch=8192, repeats=5)
+
+
+def blobs(case, k):
+    rng = np.random.default_rng(3)
+    rows, dim = 1_000_000, 10
+    centers = 2 * rng.normal(size=(k, dim))
+    points = (centers[rng.integers(k, size=rows)] + rng.normal(size=(rows, dim))).astype("<f4")
+    init = points[rng.choice(rows, k, replace=False)]
+    save(case, {"rows.f32": points, "init.f32": init}, rows=rows, dim=dim, k=k, max_iterations=50)
+
+
+def mnist(column="pixels", split="train"):
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(data("mnist.parquet"), columns=[column, "label", "split"])
+    table = table.filter([s == split for s in table["split"].to_pylist()])
+    values = table[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(table.num_rows, -1), table["label"].to_numpy()
+
+
+def data(name):
+    directory = os.environ.get("DATA")
+    if not directory:
+        sys.exit(f"DATA is not set: it names the directory that holds {name}")
+    found = os.path.join(directory, name)
+    if not os.path.exists(found):
+        sys.exit(f"{found}: no such file or directory; see bench/race.sh for what DATA must hold")
+    return found
+
+
+def lloyd_mnist(case):
+    rows, _ = mnist()
+    rows = (rows / 255).astype("<f4")
+    init = rows[np.random.default_rng(4).choice(len(rows), 10, replace=False)]
+    save(case, {"rows.f32": rows, "init.f32": init}, rows=len(rows), dim=784, k=10, max_iterations=300)
+
+
+def weights(case):
+    rows, labels = mnist()
+    arrays = {"rows.f32": (rows / 255).astype("<f4"), "labels.u32": labels.astype("<u4")}
+    save(case, arrays, rows=len(rows), dim=784, sample=1000)
+
+
+def label(case):
+    """MNIST over and over to a million rows, in row groups as a writer would leave them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(data("mnist.parquet"), columns=["pixels"])
+    target, rows = 1_000_000, 0
+    fields = [pa.field("id", pa.int32()), table.schema.field("pixels")]
+    with pq.ParquetWriter(path(case, "rows.parquet"), pa.schema(fields), compression="zstd") as writer:
+        while rows < target:
+            part = table.slice(0, min(len(table), target - rows))
+            ids = pa.array(np.arange(rows, rows + len(part), dtype=np.int32))
+            writer.write_table(pa.table([ids, part["pixels"]], schema=pa.schema(fields)), row_group_size=65536)
+            rows += len(part)
+    save(case, {}, rows=rows)
+
+
+def main():
+    makers = {
+        "train-561": lambda case: train(case, "561"),
+        "train-784": lambda case: train(case, "784"),
+        "encode-561": lambda case: encode(case, "561"),
+        "encode-784": lambda case: encode(case, "784"),
+        "lloyd-10": lambda case: blobs(case, 10),
+        "lloyd-100": lambda case: blobs(case, 100),
+        "minibatch": lambda case: blobs(case, 100),
+        "lloyd-mnist": lloyd_mnist,
+        "weights": weights,
+        "label": label,
+    }
+    for case in sys.argv[1:]:
+        if case in makers and not os.path.exists(path(case, "case.json")):
+            os.makedirs(path(case), exist_ok=True)
+            makers[case](case)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Runs ours and theirs in turn and keeps one JSON line a measurement; called by race.sh."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import report
+
+PEERS = Path("bench/peers")
+RACE_DIR = Path(os.environ["RACE_DIR"])
+RUNS = RACE_DIR / "runs.jsonl"
+DATA = Path(os.environ["DATA"]) if os.environ.get("DATA") else None
+THREADS = os.environ["THREADS"]
+
+# Each line: the peers' scripts with their arguments, and whether it needs MNIST.
+LINES = {
+    "train-561": ([["network.py", "eager"], ["network.py", "fused"], ["network.py", "compile"]], False),
+    "train-784": ([["network.py", "eager"], ["network.py", "fused"], ["network.py", "compile"]], False),
+    "encode-561": ([["network.py"]], False),
+    "encode-784": ([["network.py"]], False),
+    "features": ([["features.py"]], False),
+    "weights": ([["feature_weights.py"]], True),
+    "lloyd-10": ([["kmeans.py"]], False),
+    "lloyd-100": ([["kmeans.py"]], False),
+    "lloyd-mnist": ([["kmeans.py"]], True),
+    "minibatch": ([["kmeans.py"]], False),
+    "label": ([["label_table.py"]], True),
+    "hapt": ([["hapt.py"]], False),
+}
+
+
+def hapt():
+    return DATA / "hapt" if DATA and (DATA / "hapt").is_dir() else Path("examples/data/hapt")
+
+
+def environment():
+    extra = {"HAPT": str(hapt()), "HAPT_DATA": str(hapt())}
+    if DATA:
+        extra["MNIST"] = str(DATA / "mnist.parquet")
+    return {**os.environ, **extra}
+
+
+def run(command, **more):
+    """Standard output, seconds and peak MiB of a command; its failure ends the race."""
+    start = time.perf_counter()
+    process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, text=True, env={**environment(), **more})
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if status:
+        sys.exit(f"failed: {' '.join(str(c) for c in command)}")
+    return output, seconds, usage.ru_maxrss / 1024
+
+
+def measurements(output):
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+def build():
+    """Builds the command and the race program; returns the program's path."""
+    subprocess.run(["cargo", "build", "--release"], check=True)
+    command = ["cargo", "bench", "--bench", "race", "--no-run", "--message-format", "json"]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    for message in map(json.loads, output.splitlines()):
+        if message.get("executable") and message["target"]["name"] == "race":
+            return Path(message["executable"])
+    sys.exit("cargo built no program for --bench race")
+
+
+def dacpipe():
+    return Path(os.environ.get("CARGO_TARGET_DIR", "target")) / "release" / "dacpipe"
+
+
+def model():
+    """A model for the line "label": one epoch on MNIST, learned once."""
+    kept = RACE_DIR / "label" / "model"
+    if not kept.exists():
+        sink = RACE_DIR / "label" / "mnist"
+        settings = ["stage.autoencoder.epochs=1", f"sink.path={sink}"]
+        command = [dacpipe(), "run", "pipelines/mnist.toml", "--quiet", "--json"]
+        output, _, _ = run(command + [part for s in settings for part in ("--set", s)])
+        shutil.copytree(json.loads(output)["model"]["path"], kept)
+    return kept
+
+
+def command_line(line, rows, command, setup):
+    """A measurement of the whole command, start to end."""
+    _, seconds, peak = run(command)
+    check = setup.pop("check")()
+    return dict(peer="dacpipe", work=line, rows=rows, seconds=seconds, rows_per_second=rows / seconds,
+                threads=int(THREADS), peak_mib=peak, check=check, **setup)
+
+
+def ours(line, program):
+    if line == "label":
+        case, table = RACE_DIR / "label", RACE_DIR / "label" / "ours"
+        rows = json.loads((case / "case.json").read_text())["rows"]
+        command = [dacpipe(), "label", "--model", model(), "--input", case / "rows.parquet", "--output", table,
+                   "--features", "pixels", "--keys", "id", "--threads", THREADS, "--quiet"]
+        return [command_line(line, rows, command, {"check": lambda: {"cluster sizes (1e-4)": sizes(table)}})]
+    if line == "hapt":
+        table = RACE_DIR / "hapt" / "ours"
+        command = [dacpipe(), "run", "pipelines/hapt.toml", "--quiet", "--set", f"sink.path={table}",
+                   "--set", f"threads={THREADS}"]
+        rows = sum(1 for part in ("train", "test") for _ in open(hapt() / part.title() / f"y_{part}.txt"))
+        return [command_line(line, rows, command, {"check": lambda: {"rows": sum(sizes(table))}})]
+    return measurements(run([program, line])[0])
+
+
+def sizes(table):
+    """Rows of each cluster in a labelled table, by SQL."""
+    query = "SELECT cluster, count(*) AS n FROM t GROUP BY 1 ORDER BY 1"
+    output, _, _ = run([dacpipe(), "sql", "--table", f"t={table}", "--format", "ndjson", "-c", query])
+    return [row["n"] for row in measurements(output)]
+
+
+def theirs(line):
+    scripts, _ = LINES[line]
+    more = {"MODEL": str(model())} if line == "label" else {}
+    return [m for script, *args in scripts for m in measurements(run([sys.executable, PEERS / script, line, *args], **more)[0])]
+
+
+def keep(line, found):
+    """Replaces a line's measurements."""
+    kept = [r for r in report.read(RUNS) if r["line"] != line]
+    RUNS.write_text("".join(json.dumps(r) + "\n" for r in kept + found))
+
+
+def race(line, program):
+    run([sys.executable, PEERS / "prepare.py", line])
+    found = []
+    for pair in range(int(os.environ["PAIRS"])):
+        for measurement in theirs(line) + ours(line, program):
+            found.append({"line": line, "pair": pair, **measurement})
+            print(f"{line} {pair + 1}: {measurement['peer']} {measurement['seconds']:.3f} s, "
+                  f"{measurement['rows_per_second']:,.0f} rows/s", file=sys.stderr)
+        keep(line, found)
+
+
+def floors(program):
+    """What the machine can do, measured in the same sitting by both sides."""
+    found = measurements(run([sys.executable, PEERS / "floors.py"])[0]) + measurements(run([program, "floors"])[0])
+    keep("floors", [{"line": "floors", "pair": 0, **f} for f in found])
+
+
+def main():
+    words = sys.argv[1:]
+    if "--list" in words:
+        print("\n".join(LINES))
+        return
+    if "--report" in words:
+        report.write(RUNS, hapt())
+        return
+    chosen = [line for line in LINES if not words or any(line.startswith(w) for w in words)]
+    if not chosen:
+        sys.exit(f"no line begins with {' or '.join(words)}; there are {', '.join(LINES)}")
+    missing = [line for line in chosen if LINES[line][1] and not (DATA and (DATA / "mnist.parquet").is_file())]
+    for line in missing:
+        print(f"{line}: left out, there is no mnist.parquet in DATA", file=sys.stderr)
+    RACE_DIR.mkdir(parents=True, exist_ok=True)
+    program = build()
+    floors(program)
+    for line in chosen:
+        if line not in missing:
+            race(line, program)
+    report.write(RUNS, hapt())
+
+
+main()

@@ -1,0 +1,110 @@
+//! `dacpipe label`: new rows through a saved model.
+
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+
+use crate::error::Result;
+use crate::event::{Control, Silent};
+use crate::pipeline::{InputKind, Relabel};
+use crate::report::Progress;
+use crate::signal::window::Within;
+use crate::source::OnBadRow;
+use crate::table::Mode;
+
+/// Arguments of `dacpipe label`.
+#[derive(Debug, Args)]
+pub struct LabelArgs {
+    /// The model's directory, local or an object store's URL
+    #[arg(long, value_name = "MODEL")]
+    model: String,
+    /// The rows to label: what the model's pipeline read, or Parquet files of feature vectors
+    #[arg(long, value_name = "PATH")]
+    input: String,
+    /// The table to write
+    #[arg(long, value_name = "PATH")]
+    output: String,
+    /// What the input is; from its name and the model's pipeline if not given
+    #[arg(long, value_enum)]
+    kind: Option<Kind>,
+    /// The column of feature vectors, of Parquet input
+    #[arg(long, value_name = "COLUMN")]
+    features: Option<String>,
+    /// The key columns to write, separated by commas; those of the model's pipeline if not given
+    #[arg(long, value_delimiter = ',', value_name = "COLUMNS")]
+    keys: Vec<String>,
+    /// Where windows are cut; as the model's pipeline did if not given
+    #[arg(long, value_enum)]
+    within: Option<WithinArg>,
+    /// Add to the table in place of replacing what it holds
+    #[arg(long)]
+    append: bool,
+    /// Write the embeddings, too
+    #[arg(long)]
+    embedding: bool,
+    /// Set bad rows aside in a table of their own in place of failing at the first
+    #[arg(long)]
+    quarantine: bool,
+    /// Compute threads; one a core if not given
+    #[arg(long)]
+    threads: Option<usize>,
+    /// No progress on stderr
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Kind {
+    Hapt,
+    Csv,
+    Parquet,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum WithinArg {
+    Labels,
+    Recordings,
+}
+
+/// Labels the rows; prints what was written.
+pub async fn run(args: LabelArgs) -> Result<()> {
+    let control = match args.quiet {
+        true => Control::new(Arc::new(Silent)),
+        false => Control::new(Arc::new(Progress::on_stderr())),
+    };
+    let _listener = super::cancel_on_interrupt(&control);
+    let relabel = Relabel {
+        model: args.model,
+        input: args.input,
+        output: args.output,
+        kind: args.kind.map(|kind| match kind {
+            Kind::Hapt => InputKind::Hapt,
+            Kind::Csv => InputKind::Csv,
+            Kind::Parquet => InputKind::Parquet,
+        }),
+        features: args.features,
+        keys: args.keys,
+        within: args.within.map(|within| match within {
+            WithinArg::Labels => Within::Labels,
+            WithinArg::Recordings => Within::Recordings,
+        }),
+        mode: if args.append { Mode::Append } else { Mode::Overwrite },
+        embedding: args.embedding,
+        on_bad_row: if args.quarantine { OnBadRow::Quarantine } else { OnBadRow::Fail },
+        threads: args.threads,
+    };
+    let report = relabel.run(&control).await?;
+    println!(
+        "{} rows labelled by model {} in {:.2} s\n  clusters  {}\n  table     {} (version {})",
+        report.rows,
+        report.model,
+        report.seconds,
+        report.cluster_sizes.iter().map(u64::to_string).collect::<Vec<_>>().join(" "),
+        report.table,
+        report.table_version,
+    );
+    if let Some(file) = &report.quarantine {
+        println!("  set aside {} rows in {file}", report.quarantined_rows);
+    }
+    Ok(())
+}

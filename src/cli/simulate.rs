@@ -1,0 +1,71 @@
+//! `dacpipe simulate`: recordings for machines without the real ones.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::error::Result;
+use crate::seed::Seed;
+use crate::simulate::{SimulateSpec, WriteOptions, write_hapt};
+
+/// Write simulated recordings.
+#[derive(Debug, Args)]
+pub struct SimulateArgs {
+    #[command(subcommand)]
+    layout: Layout,
+}
+
+#[derive(Debug, Subcommand)]
+enum Layout {
+    /// A phone at the waist, in the layout of the HAPT data set: twelve activities at 50 Hz
+    Hapt(HaptArgs),
+}
+
+#[derive(Debug, Args)]
+struct HaptArgs {
+    /// The directory to write; it must be empty or not exist
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Number of users, three in ten of them for the test part
+    #[arg(long, default_value_t = SimulateSpec::default().users)]
+    users: usize,
+    /// Recordings of each user
+    #[arg(long, default_value_t = SimulateSpec::default().experiments_per_user)]
+    experiments_per_user: usize,
+    /// Minutes of a recording, about
+    #[arg(long, default_value_t = SimulateSpec::default().minutes)]
+    minutes: f64,
+    /// The same seed gives the same recordings
+    #[arg(long, default_value_t = SimulateSpec::default().seed.0)]
+    seed: u64,
+    /// Compress the recordings
+    #[arg(long)]
+    gzip: bool,
+    /// Replace the simulated recordings that the directory holds
+    #[arg(long)]
+    force: bool,
+}
+
+/// Writes the recordings and prints what was written and how to use it.
+///
+/// # Errors
+/// Those of [`write_hapt`].
+pub fn run(args: SimulateArgs) -> Result<()> {
+    let Layout::Hapt(args) = args.layout;
+    let HaptArgs { users, experiments_per_user, minutes, seed, gzip, force, .. } = args;
+    let spec = SimulateSpec { users, experiments_per_user, minutes, seed: Seed(seed) };
+    let written = write_hapt(&args.out, spec, WriteOptions { gzip, force })?;
+    let out = args.out.display();
+    println!(
+        "{out}: {} simulated recordings of {users} users, {} samples, {} labelled windows ({} to train on, {} to test \
+         on), {:.1} MB",
+        written.experiments,
+        written.samples,
+        written.train_windows + written.test_windows,
+        written.train_windows,
+        written.test_windows,
+        written.bytes as f64 / 1e6,
+    );
+    println!("Cluster them:\n    HAPT_DATA={out} dacpipe run pipelines/hapt.toml");
+    Ok(())
+}

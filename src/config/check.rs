@@ -1,0 +1,488 @@
+//! What one value of a pipeline file says about another: order of stages, columns, splits.
+
+use super::Draft;
+use super::file::*;
+use super::problem::Problem;
+use super::size::Size;
+use super::tree::{Node, Origin, Value};
+use crate::signal::hapt561;
+use crate::source::hapt;
+use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS};
+
+/// The stages in the order in which they can follow each other.
+const ORDER: [&str; 6] = ["window", "features", "scale", "feature_weights", "autoencoder", "kmeans"];
+
+/// Less memory than this does not hold the buffers of one stage.
+const LEAST_MEMORY: Size = Size::mebibytes(64);
+
+/// The columns that the source's windows, the stages and the table add.
+const MADE: [&str; 8] =
+    ["start", FEATURES, EMBEDDING, LABEL_COLUMNS[0], LABEL_COLUMNS[1], LABEL_COLUMNS[2], "model", "labelled_at"];
+
+/// Required keys about whose values there are checks here: where one is missing, that has been reported.
+const FILLED: [&str; 3] = [".path", ".length", ".set"];
+
+/// Words that cannot name a table in `FROM` without quotes.
+const RESERVED: [&str; 32] = [
+    "all", "and", "as", "by", "case", "create", "cross", "delete", "distinct", "drop", "exists", "false", "from",
+    "full", "group", "having", "in", "insert", "join", "limit", "not", "null", "on", "or", "order", "select", "table",
+    "true", "union", "values", "where", "with",
+];
+
+/// Reports what does not go together in `draft`, at its places in `tree`.
+pub(super) fn check(draft: &Draft, tree: &Node, problems: &mut Vec<Problem>) {
+    let before = problems.len();
+    let mut check = Check { draft, tree, problems, before };
+    check.general();
+    check.source();
+    check.order();
+    check.recordings();
+    check.features();
+    check.feature_weights();
+    check.network();
+    check.kmeans();
+    check.split();
+    check.sink();
+}
+
+struct Check<'a> {
+    draft: &'a Draft,
+    tree: &'a Node,
+    problems: &'a mut Vec<Problem>,
+    /// How many problems of the file's shape there were.
+    before: usize,
+}
+
+impl Check<'_> {
+    fn at(&mut self, path: &str, message: impl Into<String>, help: &str) {
+        self.report(path, message, |problem| if help.is_empty() { problem } else { problem.help(help) });
+    }
+
+    /// `name`, the value of `path`, is not one of those that are `accepted`.
+    fn unknown<S: AsRef<str>>(&mut self, path: &str, message: String, name: &str, accepted: &[S]) {
+        self.report(path, message, |problem| problem.accepted(name, accepted));
+    }
+
+    fn no_column(&mut self, path: &str, name: &str, columns: &[String]) {
+        self.unknown(path, format!("the source yields no column {name:?}"), name, columns);
+    }
+
+    /// Reports a problem of the value at `path`, unless the value is there in the place of one that was reported.
+    fn report(&mut self, path: &str, message: impl Into<String>, with: impl FnOnce(Problem) -> Problem) {
+        let (node, found) = self.tree.at(path);
+        let reported = |origin: &Origin| self.problems[..self.before].iter().any(|problem| problem.origin == *origin);
+        let is_value = !matches!(node.value, Value::Table(_));
+        if (found && is_value && reported(&node.origin)) || (!found && FILLED.iter().any(|key| path.ends_with(key))) {
+            return;
+        }
+        self.problems.push(with(Problem::new(node.origin.clone(), message)));
+    }
+
+    fn general(&mut self) {
+        if let Some(name) = &self.draft.name {
+            let letters = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            if !letters || name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
+                let help = "lowercase letters, digits and _, not starting with a digit";
+                self.at("name", format!("{name:?} cannot name a table in SQL"), help);
+            } else if RESERVED.contains(&name.as_str()) {
+                self.at("name", format!("{name:?} cannot name a table in SQL: it is a word of SQL"), "");
+            }
+        }
+        if let Some(limit) = self.draft.memory_limit
+            && limit < LEAST_MEMORY
+        {
+            self.at(
+                "memory_limit",
+                format!("a memory limit of {limit} is too small"),
+                &format!("at least {LEAST_MEMORY}"),
+            );
+        }
+    }
+
+    fn source(&mut self) {
+        let draft = self.draft;
+        let named = match &draft.source {
+            None => return,
+            Some(SourceTable::Hapt(table)) => {
+                self.not_empty("source.path", &table.path);
+                return;
+            }
+            Some(SourceTable::Csv(table)) => {
+                self.not_empty("source.path", &table.path);
+                let delimiter = table.delimiter.as_str();
+                if !delimiter.is_ascii() || ["\"", "\n", "\r"].contains(&delimiter) {
+                    self.at("source.delimiter", format!("{delimiter:?} cannot separate fields"), "one ASCII character");
+                }
+                let time = table.time.iter().map(|name| ("source.time".to_string(), name));
+                named(&table.channels, "source.channels")
+                    .chain(time)
+                    .chain(described(&table.keys, &table.label, &table.split))
+                    .collect::<Vec<_>>()
+            }
+            Some(SourceTable::Parquet(table)) => {
+                self.not_empty("source.path", &table.path);
+                let features = match &table.features {
+                    Columns::One(name) => vec![("source.features".to_string(), name)],
+                    Columns::Many(names) => named(names, "source.features").collect(),
+                };
+                features.into_iter().chain(described(&table.keys, &table.label, &table.split)).collect()
+            }
+        };
+        let described = |path: &str| !path.starts_with("source.channels") && !path.starts_with("source.features");
+        for (at, (path, name)) in named.iter().enumerate() {
+            if described(path) && path != "source.time" && MADE.contains(&name.as_str()) {
+                let help = format!("rename it; these columns are made here: {}", MADE.join(", "));
+                self.at(path, format!("a column named {name:?} would be there twice"), &help);
+            }
+            if let Some((other, _)) = named[..at].iter().find(|(_, earlier)| earlier == name) {
+                self.at(path, format!("column {name:?} is named twice, here and in `{other}`"), "");
+            }
+        }
+    }
+
+    fn not_empty(&mut self, path: &str, value: &str) {
+        if value.trim().is_empty() {
+            self.at(path, format!("`{path}` is empty"), "");
+        }
+    }
+
+    /// Where the first stage of `kind` is.
+    fn position(&self, kind: &str) -> Option<usize> {
+        self.draft.stages.iter().position(|(name, _)| name.as_deref() == Some(kind))
+    }
+
+    /// Whether every stage is of a kind that there is; else what seems missing may be there under a wrong name.
+    fn kinds_known(&self) -> bool {
+        self.draft.stages.iter().all(|(kind, _)| kind.as_deref().is_some_and(|kind| ORDER.contains(&kind)))
+    }
+
+    fn order(&mut self) {
+        let ranks: Vec<Option<usize>> = self.draft.stages.iter().map(|(kind, _)| rank(kind.as_deref())).collect();
+        for (at, rank) in ranks.iter().enumerate() {
+            let Some(rank) = *rank else { continue };
+            let before = |wrong: &dyn Fn(usize) -> bool| {
+                ranks[..at].iter().flatten().copied().find(|earlier| wrong(*earlier)).map(|earlier| ORDER[earlier])
+            };
+            let (kind, path) = (ORDER[rank], format!("stage[{at}].kind"));
+            if before(&|earlier| earlier == rank).is_some() {
+                self.at(&path, format!("a second {kind} stage"), "one of each kind");
+            } else if let Some(earlier) = before(&|earlier| earlier > rank) {
+                let help = format!("the order is {}", ORDER.join(", "));
+                self.at(&path, format!("the {kind} stage comes after the {earlier} stage"), &help);
+            }
+        }
+        if !ranks.is_empty() && self.kinds_known() && self.position("kmeans").is_none() {
+            let path = format!("stage[{}]", ranks.len() - 1);
+            self.at(&path, "there is no kmeans stage", "the last stage finds the clusters: kind = \"kmeans\"");
+        }
+    }
+
+    /// Features are computed from the windows of recordings; feature vectors are taken as they are.
+    fn recordings(&mut self) {
+        let (window, features) = (self.position("window"), self.position("features"));
+        let Some(source) = &self.draft.source else { return };
+        if let SourceTable::Parquet(_) = source {
+            for (at, kind) in [(window, "window"), (features, "features")] {
+                if let Some(at) = at {
+                    let message = format!("a {kind} stage, but the parquet source yields feature vectors");
+                    self.at(&format!("stage[{at}].kind"), message, "leave the stage out");
+                }
+            }
+            return;
+        }
+        if let (None, Some(at), true) = (window, features, self.kinds_known()) {
+            let help = "add a stage of kind = \"window\" before it, with its length and stride in samples";
+            self.at(
+                &format!("stage[{at}].kind"),
+                "features are computed from windows, and no window stage cuts them",
+                help,
+            );
+        }
+    }
+
+    fn features(&mut self) {
+        let draft = self.draft;
+        let window = draft.stages.iter().find_map(|(_, stage)| match stage {
+            Some(StageTable::Window(window)) => Some(window),
+            _ => None,
+        });
+        if let (Some(window), Some(SourceTable::Csv(csv))) = (window, &draft.source)
+            && window.within == WithinName::Labels
+            && csv.label.is_none()
+        {
+            let help = "name the source's label column, or cut whole recordings: within = \"recordings\"";
+            self.at("stage.window.within", "windows within labels, but the source has no label column", help);
+        }
+        for (at, (_, stage)) in draft.stages.iter().enumerate() {
+            let Some(StageTable::Features(table)) = stage else { continue };
+            match table.set {
+                FeatureSetName::Summary => self.summary(at, table, window),
+                FeatureSetName::Samples => self.no_choices(at),
+                FeatureSetName::Hapt561 => {
+                    self.no_choices(at);
+                    self.hapt561(at, window);
+                }
+            }
+        }
+    }
+
+    /// The features of stage `at` are fixed.
+    fn no_choices(&mut self, at: usize) {
+        let tree = self.tree;
+        for entry in tree.at(&format!("stage[{at}]")).0.entries() {
+            if !["kind", "set"].contains(&entry.key.as_str()) {
+                let message = format!("`{}` is given, but the set has no such choice", entry.key);
+                self.at(&format!("stage[{at}].{}", entry.key), message, "set = \"summary\"");
+            }
+        }
+    }
+
+    /// The 561 features, stage `at`, are of the sensors and the windows of their data set.
+    fn hapt561(&mut self, at: usize, window: Option<&WindowTable>) {
+        let help = "set = \"summary\" takes any channels, rate and window";
+        if let Some(window) = window
+            && window.length != hapt561::WINDOW
+        {
+            let message = format!("hapt561 needs windows of {} samples, not {}", hapt561::WINDOW, window.length);
+            self.at("stage.window.length", message, help);
+        }
+        let Some(SourceTable::Csv(csv)) = &self.draft.source else { return };
+        if ![0, hapt561::CHANNELS].contains(&csv.channels.len()) {
+            let message = format!(
+                "hapt561 needs {} channels (acceleration x, y, z in g and angular velocity x, y, z in \
+                 rad/s), the source has {}",
+                hapt561::CHANNELS,
+                csv.channels.len()
+            );
+            self.at(&format!("stage[{at}].set"), message, help);
+        }
+        if csv.rate_hz.is_some_and(|rate| rate != hapt561::RATE_HZ) {
+            self.at("source.rate_hz", format!("hapt561 needs {} samples a second", hapt561::RATE_HZ), help);
+        }
+    }
+
+    fn summary(&mut self, at: usize, table: &FeaturesTable, window: Option<&WindowTable>) {
+        let path = |key: &str| format!("stage[{at}].{key}");
+        if let Some(median) = table.median.filter(|median| median % 2 == 0) {
+            self.at(&path("median"), format!("a running median of {median} samples has no middle"), "an odd number");
+        }
+        if let (Some(bands), Some(window)) = (table.bands, window)
+            && bands > window.length / 2
+        {
+            let bins = window.length / 2;
+            let message = format!("{bands} bands, but a window of {} samples has {bins} frequencies", window.length);
+            self.at(&path("bands"), message, "fewer bands, or longer windows");
+        }
+        let Some(source) = &self.draft.source else { return };
+        let (channels, rate_hz) = match source {
+            SourceTable::Hapt(_) => (hapt::CHANNELS.map(String::from).to_vec(), Some(hapt::RATE_HZ)),
+            SourceTable::Csv(csv) => (csv.channels.clone(), csv.rate_hz),
+            SourceTable::Parquet(_) => return,
+        };
+        if let (Some(low_pass), Some(rate)) = (table.low_pass, rate_hz)
+            && rate > 0.0
+            && low_pass.cutoff_hz >= rate / 2.0
+        {
+            let message = format!("a corner of {} Hz at {rate} samples a second", low_pass.cutoff_hz);
+            self.at(&path("low_pass.cutoff_hz"), message, "below half the sampling rate");
+        }
+        for (group, members) in table.magnitudes.iter().flatten() {
+            if channels.contains(group) {
+                self.at(
+                    &path(&format!("magnitudes.{group}")),
+                    format!("{group:?} is a channel already"),
+                    "another name",
+                );
+            }
+            for (index, name) in members.iter().enumerate().filter(|(_, name)| !channels.contains(name)) {
+                let message = format!("the source has no channel {name:?}");
+                self.unknown(&path(&format!("magnitudes.{group}[{index}]")), message, name, &channels);
+            }
+        }
+    }
+
+    fn feature_weights(&mut self) {
+        let draft = self.draft;
+        let Some(at) = self.position("feature_weights") else { return };
+        if self.kinds_known() && self.position("autoencoder").is_none() {
+            let help = "the weights enter the autoencoder's loss";
+            self.at(&format!("stage[{at}].kind"), "feature weights, but no autoencoder stage uses them", help);
+        }
+        let Some(StageTable::FeatureWeights(table)) = &draft.stages[at].1 else { return };
+        let path = |key: &str| format!("stage[{at}].{key}");
+        let method = table.method;
+        if table.sample.is_some() && matches!(method, Some(WeightMethodName::Exact | WeightMethodName::Uniform)) {
+            self.at(&path("sample"), "`sample` is given, but the method draws no sample", "method = \"sample\"");
+        }
+        if method == Some(WeightMethodName::Uniform) {
+            for key in ["labels", "k"] {
+                if self.tree.at(&path(key)).1 {
+                    self.at(&path(key), format!("`{key}` is given, but uniform weights come from no classes"), "");
+                }
+            }
+        } else if table.labels.is_some() && table.k.is_some() {
+            let help = "`k` counts pseudo-labels, which are made where `labels` is left out";
+            self.at(&path("k"), "both `labels` and `k` are given", help);
+        }
+        if let (Some(labels), Some(source)) = (&table.labels, &draft.source) {
+            let classes = class_columns(source);
+            if !classes.contains(labels) {
+                self.no_column(&path("labels"), labels, &classes);
+            }
+        }
+    }
+
+    fn network(&mut self) {
+        let Some(at) = self.position("autoencoder") else { return };
+        let scale = self.position("scale");
+        let help =
+            "the decoder ends in a sigmoid, so features must lie in [0, 1]: kind = \"scale\", method = \"min_max\"";
+        match scale.map(|scale| (scale, &self.draft.stages[scale].1)) {
+            None if self.kinds_known() => {
+                self.at(&format!("stage[{at}].kind"), "no scale stage before the autoencoder", help);
+            }
+            Some((scale, Some(StageTable::Scale(table)))) if table.method == ScaleMethodName::Standard => {
+                self.at(&format!("stage[{scale}].method"), "standard scaling before an autoencoder", help);
+            }
+            _ => {}
+        }
+    }
+
+    fn kmeans(&mut self) {
+        let Some(at) = self.position("kmeans") else { return };
+        if let Some(StageTable::Kmeans(table)) = &self.draft.stages[at].1
+            && table.batch_size.is_some()
+            && table.method == KmeansMethodName::Lloyd
+        {
+            let message = "`batch_size` is given, but method \"lloyd\" uses all rows in every pass";
+            self.at(&format!("stage[{at}].batch_size"), message, "method = \"mini_batch\"");
+        }
+    }
+
+    fn split(&mut self) {
+        let draft = self.draft;
+        let Some(source) = &draft.source else { return };
+        let split = &draft.split;
+        let column = split.column.as_ref().or(split_column(source));
+        if let Some(name) = &split.column {
+            let columns = class_columns(source);
+            if !columns.contains(name) {
+                self.no_column("split.column", name, &columns);
+            }
+        }
+        for (path, value) in [("split.fit", &split.fit), ("split.label", &split.label)] {
+            if value == ALL {
+                continue;
+            }
+            match (column, source) {
+                (None, _) => {
+                    let help = "name the source's column with `split`, or write \"all\"";
+                    self.at(path, format!("rows of {value:?} are asked for, but the source has no split column"), help);
+                }
+                (Some(_), SourceTable::Hapt(_)) if split.column.as_deref().is_none_or(|name| name == "split") => {
+                    let accepted = [ALL, "train", "test"];
+                    if !accepted.contains(&value.as_str()) {
+                        self.unknown(path, format!("there is no split {value:?}"), value, &accepted);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn sink(&mut self) {
+        let draft = self.draft;
+        let Some(sink) = &draft.sink else { return };
+        self.not_empty("sink.path", &sink.path);
+        let Some(source) = &draft.source else { return };
+        let trimmed = |path: &str| path.trim_end_matches('/').to_string();
+        if trimmed(&sink.path) == trimmed(source_path(source)) && !sink.path.is_empty() {
+            self.at("sink.path", "the table would be written into the source", "another directory");
+        }
+        let columns = source_columns(source);
+        for (list, at) in [(sink.keys.as_deref(), "sink.keys"), (Some(&sink.partition_by[..]), "sink.partition_by")] {
+            for (index, name) in list.unwrap_or_default().iter().enumerate() {
+                let path = format!("{at}[{index}]");
+                let list = list.unwrap_or_default();
+                let mut accepted = columns.clone();
+                if at == "sink.partition_by" {
+                    accepted.push("cluster".into());
+                }
+                if !accepted.contains(name) {
+                    self.no_column(&path, name, &accepted);
+                } else if list[..index].contains(name) {
+                    self.at(&path, format!("column {name:?} is named twice"), "");
+                }
+            }
+        }
+    }
+}
+
+fn rank(kind: Option<&str>) -> Option<usize> {
+    ORDER.iter().position(|name| Some(*name) == kind)
+}
+
+/// Names with the paths of their places in the file.
+fn named<'a>(names: &'a [String], path: &'a str) -> impl Iterator<Item = (String, &'a String)> {
+    names.iter().enumerate().map(move |(index, name)| (format!("{path}[{index}]"), name))
+}
+
+fn described<'a>(
+    keys: &'a [String],
+    label: &'a Option<String>,
+    split: &'a Option<String>,
+) -> impl Iterator<Item = (String, &'a String)> {
+    let single = |path: &'static str, name: &'a Option<String>| name.iter().map(move |name| (path.to_string(), name));
+    named(keys, "source.keys").chain(single("source.label", label)).chain(single("source.split", split))
+}
+
+fn source_path(source: &SourceTable) -> &str {
+    match source {
+        SourceTable::Hapt(table) => &table.path,
+        SourceTable::Csv(table) => &table.path,
+        SourceTable::Parquet(table) => &table.path,
+    }
+}
+
+/// The column that says which part of the data a row belongs to.
+pub(super) fn split_column(source: &SourceTable) -> Option<&String> {
+    static HAPT: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| "split".into());
+    match source {
+        SourceTable::Hapt(_) => Some(&HAPT),
+        SourceTable::Csv(table) => table.split.as_ref(),
+        SourceTable::Parquet(table) => table.split.as_ref(),
+    }
+}
+
+/// The columns that identify a row of the source.
+pub(super) fn key_columns(source: &SourceTable) -> Vec<String> {
+    match source {
+        SourceTable::Hapt(_) => ["experiment", "user", "start"].map(String::from).to_vec(),
+        SourceTable::Csv(table) => recording_keys(table).into_iter().chain(["start".into()]).collect(),
+        SourceTable::Parquet(table) => table.keys.clone(),
+    }
+}
+
+/// The columns that tell recordings apart: the file's name where none are given.
+fn recording_keys(table: &CsvTable) -> Vec<String> {
+    if table.keys.is_empty() { vec!["file".into()] } else { table.keys.clone() }
+}
+
+/// The columns that hold classes: all but the place in the recording and the features.
+fn class_columns(source: &SourceTable) -> Vec<String> {
+    match source {
+        SourceTable::Hapt(_) => ["experiment", "user", "split", "activity"].map(String::from).to_vec(),
+        SourceTable::Csv(table) => {
+            recording_keys(table).into_iter().chain(table.split.clone()).chain(table.label.clone()).collect()
+        }
+        SourceTable::Parquet(ParquetTable { keys, label, split, .. }) => {
+            keys.iter().chain(split).chain(label).cloned().collect()
+        }
+    }
+}
+
+/// The columns that the source yields beside the features.
+fn source_columns(source: &SourceTable) -> Vec<String> {
+    let start = !matches!(source, SourceTable::Parquet(_));
+    class_columns(source).into_iter().chain(start.then(|| "start".to_string())).collect()
+}

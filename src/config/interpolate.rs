@@ -1,0 +1,131 @@
+//! `${VAR}` and `${VAR:-default}` in string values, after parsing: a value of the environment can never change the
+//! structure of the file.
+
+use super::problem::Problem;
+use super::tree::{Node, Origin};
+
+/// Looks a variable of the environment up.
+pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Replaces the variables in every string value below `root`; `text` is the file, to point into its strings.
+pub(super) fn interpolate(root: &mut Node, text: &str, environment: Environment<'_>, problems: &mut Vec<Problem>) {
+    root.for_each_text(&mut |value, origin| match expand(value, environment) {
+        Ok(expanded) => *value = expanded,
+        Err(wrong) => problems.push(wrong.at(origin, text)),
+    });
+}
+
+/// A variable that cannot be replaced, and its text in the value.
+struct Wrong {
+    written: String,
+    message: String,
+    help: &'static str,
+}
+
+impl Wrong {
+    /// The problem, at the variable inside the string where the file spells it out.
+    fn at(self, origin: &Origin, text: &str) -> Problem {
+        let origin = match origin {
+            Origin::File(span) => {
+                let inside = text.get(span.clone()).and_then(|written| written.find(&self.written));
+                Origin::File(inside.map_or(span.clone(), |at| span.start + at..span.start + at + self.written.len()))
+            }
+            other => other.clone(),
+        };
+        Problem::new(origin, self.message).help(self.help)
+    }
+}
+
+fn expand(value: &str, environment: Environment<'_>) -> Result<String, Wrong> {
+    let mut expanded = String::with_capacity(value.len());
+    let mut rest = value;
+    while let Some(at) = rest.find("${") {
+        if rest[..at].ends_with('$') {
+            expanded.push_str(&rest[..at - 1]);
+            expanded.push_str("${");
+            rest = &rest[at + 2..];
+            continue;
+        }
+        expanded.push_str(&rest[..at]);
+        let Some(end) = rest[at..].find('}').map(|length| at + length) else {
+            return Err(Wrong {
+                written: rest[at..].into(),
+                message: "`${` without its `}`".into(),
+                help: "write ${VAR}, ${VAR:-default}, or $${ for the characters themselves",
+            });
+        };
+        expanded.push_str(&variable(&rest[at..=end], environment)?);
+        rest = &rest[end + 1..];
+    }
+    expanded.push_str(rest);
+    Ok(expanded)
+}
+
+/// The value of `written`, a whole `${…}`.
+fn variable(written: &str, environment: Environment<'_>) -> Result<String, Wrong> {
+    let inside = &written[2..written.len() - 1];
+    let (name, default) = match inside.split_once(":-") {
+        Some((name, default)) => (name, Some(default)),
+        None => (inside, None),
+    };
+    let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    if !starts_well || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        return Err(Wrong {
+            written: written.into(),
+            message: format!("{name:?} is not the name of an environment variable"),
+            help: "letters, digits and _, not starting with a digit; $${ writes the characters themselves",
+        });
+    }
+    match (environment(name), default) {
+        (Some(value), None) => Ok(value),
+        (Some(value), Some(_)) if !value.is_empty() => Ok(value),
+        (_, Some(default)) => Ok(default.to_string()),
+        (None, None) => Err(Wrong {
+            written: written.into(),
+            message: format!("the environment variable {name} is not set"),
+            help: "set it, or give a default: ${VAR:-default}",
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expanded(value: &str) -> Result<String, String> {
+        let environment = |name: &str| match name {
+            "A" => Some("1".to_string()),
+            "EMPTY" => Some(String::new()),
+            "NESTED" => Some("${A}".to_string()),
+            _ => None,
+        };
+        expand(value, &environment).map_err(|wrong| wrong.message)
+    }
+
+    #[test]
+    fn replaces_variables_once() {
+        for (value, expected) in [
+            ("plain $A {x} $", "plain $A {x} $"),
+            ("${A}/${A}", "1/1"),
+            ("${B:-data/x}", "data/x"),
+            ("${A:-data/x}", "1"),
+            ("${EMPTY}", ""),
+            ("${EMPTY:-full}", "full"),
+            ("${B:-}", ""),
+            ("$${A}", "${A}"),
+            ("$${A} ${A}", "${A} 1"),
+            ("${NESTED}", "${A}"),
+            ("ü${A}ü", "ü1ü"),
+        ] {
+            assert_eq!(expanded(value).as_deref(), Ok(expected), "{value}");
+        }
+    }
+
+    #[test]
+    fn says_what_cannot_be_replaced() {
+        assert_eq!(expanded("x/${B}").unwrap_err(), "the environment variable B is not set");
+        assert_eq!(expanded("${A").unwrap_err(), "`${` without its `}`");
+        assert_eq!(expanded("${}").unwrap_err(), "\"\" is not the name of an environment variable");
+        assert_eq!(expanded("${1A}").unwrap_err(), "\"1A\" is not the name of an environment variable");
+    }
+}

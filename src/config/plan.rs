@@ -1,0 +1,348 @@
+//! What runs: the checked specs that a pipeline file stands for.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+use sha2::{Digest, Sha256};
+
+use super::check::{key_columns, split_column};
+use super::file::*;
+use crate::Seed;
+use crate::device::Device;
+use crate::kmeans::{KMeansSpec, Method};
+use crate::scale::{ScaleMethod, ScaleSpec};
+use crate::signal::features::FeatureSet;
+use crate::signal::summary::{LowPassSpec, SummarySpec};
+use crate::signal::window::{WindowSpec, Within};
+use crate::source::parquet::Features;
+use crate::source::{CsvSpec, HaptSpec, OnBadRow, ParquetSpec, SourceSpec, TimeColumn, TimeUnit};
+
+use crate::table::Mode;
+
+use crate::train::{AutoencoderSpec, Decay, EarlyStop};
+
+use crate::weights::{WeightLabels, WeightsSpec};
+
+/// The rows of the paper's sample for feature weights.
+const PAPER_SAMPLE: usize = 1000;
+/// The default mini-batch of k-means.
+const KMEANS_BATCH: usize = 1024;
+
+/// A pipeline as it runs: every value checked, every default filled in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The table's name in SQL.
+    pub name: String,
+    /// The source of every random choice.
+    pub seed: u64,
+    /// Memory for buffered training rows, in bytes.
+    pub memory_limit: u64,
+    /// Compute threads; none: as many as there are cores.
+    pub threads: Option<usize>,
+    /// Where networks are trained and applied.
+    pub device: Device,
+    /// What happens to a row that cannot be read.
+    pub on_bad_row: OnBadRow,
+    /// Where rows come from.
+    pub source: SourceSpec,
+    /// How recordings are cut; none for feature vectors, and for recordings whose every sample is a row.
+    pub window: Option<WindowSpec>,
+    /// What is computed from a window; none: its samples.
+    pub features: Option<FeatureSet>,
+    /// The stages that learn, in order. The last is k-means.
+    pub stages: Vec<StageSpec>,
+    /// Which rows are learned from, and which are labelled.
+    pub split: SplitSpec,
+    /// Where the labels go.
+    pub sink: SinkSpec,
+    /// SHA-256, in hexadecimal, of everything that decides the result: not of paths, threads and memory. A run can be
+    /// resumed by a pipeline of the same fingerprint.
+    pub fingerprint: String,
+}
+
+/// A stage that learns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum StageSpec {
+    /// Brings features to a common range.
+    Scale(ScaleSpec),
+    /// Weighs features for the autoencoder's loss.
+    FeatureWeights(WeightsSpec),
+    /// Learns a representation.
+    Autoencoder(AutoencoderSpec),
+    /// Finds clusters and labels rows.
+    #[serde(rename = "kmeans")]
+    KMeans(KMeansSpec),
+}
+
+impl StageSpec {
+    /// The stage's name, as in the pipeline file.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            StageSpec::Scale(_) => "scale",
+            StageSpec::FeatureWeights(_) => "feature_weights",
+            StageSpec::Autoencoder(_) => "autoencoder",
+            StageSpec::KMeans(_) => "kmeans",
+        }
+    }
+}
+
+/// Which rows are learned from, and which are labelled.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitSpec {
+    /// The split whose rows are learned from; none: all.
+    pub fit: Option<String>,
+    /// The split whose rows are labelled and evaluated; none: all.
+    pub label: Option<String>,
+    /// The column that names the split of a row, where there is one.
+    pub column: Option<String>,
+}
+
+/// Where the labels go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkSpec {
+    /// The directory of the labelled table, or the URL of one in an object store.
+    pub path: String,
+    /// The columns of the source that the table has, to identify its rows.
+    pub keys: Vec<String>,
+    /// The columns by whose values data files are split.
+    pub partition_by: Vec<String>,
+    /// What happens to the rows of earlier runs.
+    pub mode: Mode,
+    /// Whether the learned representation of each row is written.
+    pub embedding: bool,
+}
+
+impl Plan {
+    /// The plan of a file that was found good.
+    pub(super) fn of(file: &PipelineFile) -> Self {
+        let stages = || file.stage.iter();
+        let window = stages().find_map(|stage| match stage {
+            StageTable::Window(table) => Some(window(table)),
+            _ => None,
+        });
+        let features = stages().find_map(|stage| match stage {
+            StageTable::Features(table) => Some(features(table)),
+            _ => None,
+        });
+        let clusters = stages().find_map(|stage| match stage {
+            StageTable::Kmeans(table) => Some(table.k),
+            _ => None,
+        });
+        Plan {
+            name: file.name.clone(),
+            seed: file.seed,
+            memory_limit: file.memory_limit.bytes(),
+            threads: file.threads,
+            device: match file.device {
+                DeviceName::Auto => Device::Auto,
+                DeviceName::Cpu => Device::Cpu,
+                DeviceName::Cuda => Device::Cuda,
+            },
+            on_bad_row: match file.on_bad_row {
+                OnBadRowName::Fail => OnBadRow::Fail,
+                OnBadRowName::Quarantine => OnBadRow::Quarantine,
+            },
+            source: source(&file.source),
+            window,
+            features,
+            stages: stages().filter_map(|stage| learner(stage, clusters)).collect(),
+            split: split(&file.split, &file.source),
+            sink: sink(&file.sink, &file.source),
+            fingerprint: fingerprint(file),
+        }
+    }
+
+    /// The source of every random choice.
+    pub fn seed(&self) -> Seed {
+        Seed(self.seed)
+    }
+}
+
+fn window(table: &WindowTable) -> WindowSpec {
+    let within = match table.within {
+        WithinName::Labels => Within::Labels,
+        WithinName::Recordings => Within::Recordings,
+    };
+    WindowSpec { length: table.length, stride: table.stride, within }
+}
+
+fn features(table: &FeaturesTable) -> FeatureSet {
+    match table.set {
+        FeatureSetName::Hapt561 => FeatureSet::Hapt561,
+        FeatureSetName::Summary => FeatureSet::Summary(summary(table.clone())),
+        FeatureSetName::Samples => FeatureSet::Samples,
+    }
+}
+
+fn summary(table: FeaturesTable) -> SummarySpec {
+    let default = SummarySpec::default();
+    SummarySpec {
+        statistics: table.statistics.unwrap_or(default.statistics),
+        spectrum: table.spectrum.unwrap_or(default.spectrum),
+        bands: table.bands.unwrap_or(default.bands),
+        correlations: table.correlations.unwrap_or(default.correlations),
+        magnitudes: table.magnitudes.unwrap_or(default.magnitudes),
+        jerk: table.jerk.unwrap_or(default.jerk),
+        median: table.median,
+        low_pass: table.low_pass.map(|LowPassTable { order, cutoff_hz }| LowPassSpec { order, cutoff_hz }),
+    }
+}
+
+/// The spec of a stage that learns; windows and features belong to the source. `clusters` is the k of k-means.
+fn learner(stage: &StageTable, clusters: Option<usize>) -> Option<StageSpec> {
+    match stage {
+        StageTable::Window(_) | StageTable::Features(_) => None,
+        StageTable::Scale(table) => Some(StageSpec::Scale(scale(table))),
+        StageTable::FeatureWeights(table) => Some(StageSpec::FeatureWeights(feature_weights(table, clusters))),
+        StageTable::Autoencoder(table) => Some(StageSpec::Autoencoder(autoencoder(table))),
+        StageTable::Kmeans(table) => Some(StageSpec::KMeans(kmeans(table))),
+    }
+}
+
+fn scale(table: &ScaleTable) -> ScaleSpec {
+    let method = match table.method {
+        ScaleMethodName::MinMax => ScaleMethod::MinMax,
+        ScaleMethodName::Standard => ScaleMethod::Standard,
+    };
+    ScaleSpec { method }
+}
+
+fn feature_weights(table: &FeatureWeightsTable, clusters: Option<usize>) -> WeightsSpec {
+    let labels = match (table.method, &table.labels) {
+        (Some(WeightMethodName::Uniform), _) => WeightLabels::Uniform,
+        (_, Some(column)) => WeightLabels::Column(column.clone()),
+        (_, None) => WeightLabels::Pseudo { k: table.k.or(clusters).unwrap_or(1) },
+    };
+    let sample = match table.method {
+        Some(WeightMethodName::Sample) => table.sample.or(Some(PAPER_SAMPLE)),
+        _ => table.sample,
+    };
+    WeightsSpec { labels, sample }
+}
+
+fn autoencoder(table: &AutoencoderTable) -> AutoencoderSpec {
+    AutoencoderSpec {
+        encoder: table.encoder.clone(),
+        decoder: table.decoder.clone(),
+        epochs: table.epochs,
+        batch_size: table.batch_size,
+        learning_rate: table.learning_rate,
+        decay: match table.decay {
+            DecayTable::None => Decay::None,
+            DecayTable::Exponential { rate } => Decay::Exponential { rate },
+            DecayTable::Cosine => Decay::Cosine,
+            DecayTable::Step { every, factor } => Decay::Step { every, factor },
+        },
+        l2: table.l2,
+        early_stop: table.early_stop.map(|EarlyStopTable { patience, min_delta }| EarlyStop { patience, min_delta }),
+    }
+}
+
+fn kmeans(table: &KmeansTable) -> KMeansSpec {
+    let method = match table.method {
+        KmeansMethodName::Lloyd => Method::Lloyd,
+        KmeansMethodName::MiniBatch => Method::MiniBatch { batch_size: table.batch_size.unwrap_or(KMEANS_BATCH) },
+    };
+    let KmeansTable { k, starts, max_iterations, tolerance, method: _, batch_size: _ } = *table;
+    KMeansSpec { k, starts, max_iterations, tolerance, method }
+}
+
+fn source(table: &SourceTable) -> SourceSpec {
+    match table {
+        SourceTable::Hapt(table) => SourceSpec::Hapt(HaptSpec { path: table.path.clone() }),
+        SourceTable::Csv(table) => SourceSpec::Csv(csv(table)),
+        SourceTable::Parquet(table) => SourceSpec::Parquet(ParquetSpec {
+            path: table.path.clone(),
+            features: match &table.features {
+                Columns::One(name) => Features::Column(name.clone()),
+                Columns::Many(names) => Features::Columns(names.clone()),
+            },
+            label: table.label.clone(),
+            keys: table.keys.clone(),
+            split: table.split.clone(),
+        }),
+    }
+}
+
+fn csv(table: &CsvTable) -> CsvSpec {
+    let unit = match table.time_unit {
+        TimeUnitName::S => TimeUnit::S,
+        TimeUnitName::Ms => TimeUnit::Ms,
+        TimeUnitName::Us => TimeUnit::Us,
+        TimeUnitName::Ns => TimeUnit::Ns,
+    };
+    CsvSpec {
+        path: table.path.clone(),
+        channels: table.channels.clone(),
+        time: table.time.clone().map(|column| TimeColumn { column, unit }),
+        rate_hz: table.rate_hz,
+        keys: table.keys.clone(),
+        label: table.label.clone(),
+        split: table.split.clone(),
+        delimiter: table.delimiter.chars().next().unwrap_or(','),
+        has_header: table.header,
+    }
+}
+
+fn split(table: &SplitTable, source: &SourceTable) -> SplitSpec {
+    let value = |value: &String| Some(value.clone()).filter(|value| value != ALL);
+    let column = table.column.as_ref().or(split_column(source)).cloned();
+    SplitSpec { fit: value(&table.fit), label: value(&table.label), column }
+}
+
+fn sink(table: &SinkTable, source: &SourceTable) -> SinkSpec {
+    SinkSpec {
+        path: table.path.clone(),
+        keys: table.keys.clone().unwrap_or_else(|| key_columns(source)),
+        partition_by: table.partition_by.clone(),
+        mode: match table.mode {
+            SinkModeName::Append => Mode::Append,
+            SinkModeName::Overwrite => Mode::Overwrite,
+        },
+        embedding: table.embedding,
+    }
+}
+
+/// Of the file with its defaults, without what has no part in the result.
+fn fingerprint(file: &PipelineFile) -> String {
+    let mut json = serde_json::to_value(file).unwrap_or_default();
+    if let Some(root) = json.as_object_mut() {
+        root.remove("memory_limit");
+        root.remove("threads");
+        for table in ["source", "sink"] {
+            if let Some(table) = root.get_mut(table).and_then(Json::as_object_mut) {
+                table.remove("path");
+            }
+        }
+    }
+    let mut text = String::new();
+    canonical(&json, &mut text);
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// JSON with sorted keys and no space: one text for one value.
+fn canonical(json: &Json, text: &mut String) {
+    match json {
+        Json::Object(map) => {
+            let mut keys: Vec<&String> = map.keys().collect();
+            keys.sort_unstable();
+            text.push('{');
+            for key in keys {
+                text.push_str(&Json::from(key.as_str()).to_string());
+                text.push(':');
+                canonical(&map[key], text);
+                text.push(',');
+            }
+            text.push('}');
+        }
+        Json::Array(items) => {
+            text.push('[');
+            for item in items {
+                canonical(item, text);
+                text.push(',');
+            }
+            text.push(']');
+        }
+        other => text.push_str(&other.to_string()),
+    }
+}

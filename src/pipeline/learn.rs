@@ -1,0 +1,177 @@
+//! The learning passes: each stage in turn learns from the rows as the fitted stages before it leave them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use datafusion::execution::memory_pool::MemoryPool;
+
+use super::collect::Collected;
+use super::state::RunState;
+use crate::error::{Error, Result};
+use crate::event::{Control, Event};
+use crate::kernel::{Pool, Rows};
+use crate::kmeans::KMeansSpec;
+use crate::label::KMeansStage;
+use crate::model::{self, Restore};
+use crate::replay::{Mapped, RowStore, RowStoreBuilder};
+use crate::report::StageReport;
+use crate::seed::Seed;
+use crate::stage::{FEATURES, Fit, FitContext, Fitted, NoCheckpoint, Training, Transform, VectorMap};
+
+/// Rows mapped at a time when a stage's output is stored.
+const BLOCK_ROWS: usize = 2048;
+
+/// What the passes need beside the rows.
+pub(super) struct Learn {
+    pub stages: Vec<Arc<dyn Fit>>,
+    pub seed: Seed,
+    pub pool: Arc<Pool>,
+    /// Where the stored output of a stage takes its memory from.
+    pub embeddings: Arc<dyn MemoryPool>,
+    pub control: Control,
+    pub state: RunState,
+    /// What rebuilds the stages that are not dacpipe's own.
+    pub extra: Vec<(&'static str, Restore)>,
+    /// Fit raw k-means as well, on the rows that the first stage with an output of another width is given.
+    pub baseline: Option<KMeansSpec>,
+}
+
+/// What was learned.
+pub(super) struct Learned {
+    pub transforms: Vec<Arc<dyn Transform>>,
+    /// k-means on the features, and how many of the transforms come before it.
+    pub baseline: Option<(usize, Arc<dyn Transform>)>,
+    pub reports: Vec<StageReport>,
+    /// Rows that were learned from, and how many of them were spilled.
+    pub rows: u64,
+    pub spilled_rows: u64,
+}
+
+/// The rows a stage learns from: a store, and the fitted maps that its rows have yet to go through.
+struct View {
+    store: RowStore,
+    /// The first of the transforms that are not in the store.
+    from: usize,
+}
+
+impl View {
+    fn rows<'a>(&'a self, transforms: &'a [Arc<dyn Transform>]) -> Mapped<'a> {
+        Mapped::new(&self.store, maps(&transforms[self.from..]))
+    }
+}
+
+fn maps(transforms: &[Arc<dyn Transform>]) -> Vec<&dyn VectorMap> {
+    transforms.iter().filter_map(|t| t.as_vector_map()).collect()
+}
+
+impl Learn {
+    /// Fits every stage, in order.
+    pub fn run(self, collected: Collected) -> Result<Learned> {
+        let mut learned = Learned {
+            transforms: Vec::new(),
+            baseline: None,
+            reports: Vec::new(),
+            rows: collected.rows.len() as u64,
+            spilled_rows: collected.rows.spilled_rows() as u64,
+        };
+        let classes = collected.classes;
+        let mut view = View { store: collected.rows, from: 0 };
+        for (index, stage) in self.stages.iter().enumerate() {
+            self.control.check()?;
+            let began = Instant::now();
+            let rows = view.rows(&learned.transforms);
+            let fitted = self.fit(index, stage.as_ref(), &rows, classes.as_deref(), &learned.transforms)?;
+            let widens = fitted.transform.as_vector_map().is_some_and(|m| m.dim_in() != m.dim_out());
+            if let (true, Some(spec), None) = (widens, &self.baseline, &learned.baseline) {
+                learned.baseline = Some((learned.transforms.len(), self.fit_baseline(spec, &rows, &mut learned.reports)?));
+            }
+            learned.transforms.push(fitted.transform);
+            learned.reports.push(StageReport {
+                stage: stage.kind().into(),
+                seconds: began.elapsed().as_secs_f64(),
+                summary: fitted.summary,
+                figures: fitted.figures,
+            });
+            if widens {
+                view = self.store(view, &learned.transforms)?;
+            }
+        }
+        Ok(learned)
+    }
+
+    /// The fitted stage number `index`, from an earlier attempt or learned now.
+    fn fit(
+        &self,
+        index: usize,
+        stage: &dyn Fit,
+        rows: &dyn Rows,
+        classes: Option<&[Option<u32>]>,
+        before: &[Arc<dyn Transform>],
+    ) -> Result<Fitted> {
+        if let Some((kind, artifact)) = self.state.fitted(index)? {
+            let transform = model::restore(&kind, &artifact, &self.extra)?;
+            let summary = "learned before the interrupt".to_string();
+            return Ok(Fitted { transform, summary, figures: Default::default() });
+        }
+        let began = Instant::now();
+        let feature_weights = before.iter().rev().find_map(|t| t.feature_weights());
+        let data = Training { rows, classes, feature_weights };
+        let checkpoint = self.state.checkpoint(index);
+        let cx = FitContext { seed: self.seed, pool: &self.pool, control: &self.control, checkpoint: &checkpoint };
+        let fitted = stage.fit(&data, &cx).map_err(|e| e.while_doing(format!("stage {}", stage.kind())))?;
+        self.state.keep_fitted(index, fitted.transform.kind(), fitted.transform.save())?;
+        self.control.emit(Event::Finished {
+            stage: stage.kind().into(),
+            seconds: began.elapsed().as_secs_f64(),
+            summary: fitted.summary.clone(),
+        });
+        Ok(fitted)
+    }
+
+    fn fit_baseline(
+        &self,
+        spec: &KMeansSpec,
+        rows: &dyn Rows,
+        reports: &mut Vec<StageReport>,
+    ) -> Result<Arc<dyn Transform>> {
+        let began = Instant::now();
+        let stage = KMeansStage::new(spec.clone(), FEATURES);
+        let cx = FitContext { seed: self.seed, pool: &self.pool, control: &self.control, checkpoint: &NoCheckpoint };
+        let data = Training { rows, classes: None, feature_weights: None };
+        let fitted = stage.fit(&data, &cx).map_err(|e| e.while_doing("raw k-means"))?;
+        let seconds = began.elapsed().as_secs_f64();
+        self.control.emit(Event::Finished { stage: "raw k-means".into(), seconds, summary: fitted.summary.clone() });
+        reports.push(StageReport {
+            stage: "raw k-means".into(),
+            seconds,
+            summary: fitted.summary,
+            figures: fitted.figures,
+        });
+        Ok(fitted.transform)
+    }
+
+    /// The rows of `view` through the maps they have yet to go through, stored: later stages read them many times.
+    fn store(&self, view: View, transforms: &[Arc<dyn Transform>]) -> Result<View> {
+        let rows = view.rows(transforms);
+        let (len, dim) = (rows.len(), rows.dim());
+        let mut builder = RowStoreBuilder::new("embeddings", dim, &self.embeddings).with_rows(len);
+        let step = BLOCK_ROWS * self.pool.threads();
+        for start in (0..len).step_by(step) {
+            self.control.check()?;
+            let end = (start + step).min(len);
+            let mut block = vec![0.0; (end - start) * dim];
+            let failed = std::sync::Mutex::new(None::<Error>);
+            self.pool.for_each_chunk_mut(&mut block, BLOCK_ROWS * dim, |i, out| {
+                let first = start + i * BLOCK_ROWS;
+                if let Err(e) = rows.read(first..first + out.len() / dim, out) {
+                    failed.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(e);
+                }
+            });
+            if let Some(e) = failed.into_inner().unwrap_or_else(|e| e.into_inner()) {
+                return Err(e);
+            }
+            builder.push(&block)?;
+        }
+        Ok(View { store: builder.finish()?, from: transforms.len() })
+    }
+}

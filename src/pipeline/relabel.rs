@@ -1,0 +1,212 @@
+//! New rows through a saved model: no pipeline file, no label column, nothing but the model and the rows.
+
+use std::sync::Arc;
+
+use super::label_pass::LabelPass;
+use super::tally::Columns;
+use super::{Clock, run_id, select, session, source_info};
+use crate::device;
+use crate::error::{Error, Result};
+use crate::event::Control;
+use crate::label::Label;
+use crate::model::{Model, ModelInput};
+use crate::signal::features::FeatureSet;
+use crate::signal::window::{WindowSpec, Within};
+use crate::source::{self, BadRows, FeatureColumns, HaptSpec, OnBadRow, ParquetSpec, SourceOptions, SourceSpec};
+use crate::stage::{EMBEDDING, FEATURES};
+use crate::store::Location;
+use crate::table::{CommitInfo, Committed, Labels, Mode, TableWriter, WriteOptions};
+
+/// What the rows to label are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputKind {
+    /// Recordings in the layout of the HAPT data set.
+    Hapt,
+    /// Sensor recordings in CSV files.
+    Csv,
+    /// Feature vectors in Parquet files.
+    Parquet,
+}
+
+/// Rows to label with a saved model, and the table to write.
+#[derive(Debug, Clone)]
+pub struct Relabel {
+    /// The model's directory.
+    pub model: String,
+    /// The rows.
+    pub input: String,
+    /// The table.
+    pub output: String,
+    /// What the rows are: from the input's name and the model's pipeline if `None`.
+    pub kind: Option<InputKind>,
+    /// The column of feature vectors of Parquet input; that of the model's pipeline, or `features`, if `None`.
+    pub features: Option<String>,
+    /// The key columns to write; those of the source if empty.
+    pub keys: Vec<String>,
+    /// Where windows are cut; as the model's pipeline did if `None`.
+    pub within: Option<Within>,
+    /// Whether the table keeps what it holds.
+    pub mode: Mode,
+    /// Write the embeddings, too.
+    pub embedding: bool,
+    /// What happens to rows that cannot be used.
+    pub on_bad_row: OnBadRow,
+    /// Compute threads; one a core if `None`.
+    pub threads: Option<usize>,
+}
+
+/// What was labelled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RelabelReport {
+    /// Rows that were labelled.
+    pub rows: u64,
+    /// Rows that were set aside, and the table that holds them.
+    pub quarantined_rows: u64,
+    /// The file that holds the rows that were set aside, if there are any.
+    pub quarantine: Option<String>,
+    /// Rows of each cluster.
+    pub cluster_sizes: Vec<u64>,
+    /// The model's content hash.
+    pub model: String,
+    /// The table, and its version after this.
+    pub table: String,
+    /// The table's version after this.
+    pub table_version: u64,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+}
+
+/// Bytes that a relabelling may hold in operators; it buffers nothing itself.
+const MEMORY_LIMIT: u64 = 256 << 20;
+
+impl Relabel {
+    /// Labels the rows and commits them.
+    ///
+    /// # Errors
+    /// As documented for [`Kind`](crate::Kind). Whatever fails, the table is as it was before.
+    pub async fn run(&self, control: &Control) -> Result<RelabelReport> {
+        let clock = Clock::start();
+        let model = Arc::new(Model::load(&Location::parse(&self.model)?).await?);
+        let label = label_of(&model)?;
+        let output = Location::parse(&self.output)?;
+        let run_id = run_id(clock.started_at, model.hash().as_str());
+        let mut writer = TableWriter::begin(&output, WriteOptions::new(self.mode, &run_id)).await?;
+        let bad = Arc::new(BadRows::new());
+        let threads = device::threads(self.threads)?;
+        let (spec, source_options) = self.source(&model.manifest().input, threads)?;
+        let source = source::open(&spec, &source_options, Arc::clone(&bad)).await?;
+        model.check_width(source.dim)?;
+
+        let ctx = session(MEMORY_LIMIT, source.dim)?;
+        let mut keep = match self.keys.is_empty() {
+            true => source.row_keys(),
+            false => self.keys.clone(),
+        };
+        keep.extend(source.label.clone().filter(|l| !keep.contains(l)));
+        let columns: Vec<&str> = std::iter::once(FEATURES).chain(keep.iter().map(String::as_str)).collect();
+        let rows = select(&ctx, &source, &columns, None)?;
+        keep.extend(crate::stage::LABEL_COLUMNS.map(String::from));
+        if self.embedding {
+            keep.push(EMBEDDING.into());
+        }
+        let labels = Labels { model: model.hash().as_str().into(), labelled_at: clock.labelled_at()? };
+        let pass = LabelPass {
+            rows,
+            transforms: model.stages().to_vec(),
+            keep,
+            columns: Columns::default(),
+            k: label.k(),
+            control: control.clone(),
+        };
+        let tally = pass.run(&ctx, &mut writer, labels).await?;
+        model.save(&output.join("models")?).await?;
+        let quarantine = super::quarantine(&output, &run_id, &bad).await?;
+        let clusters = tally.clusters(label.centroids())?;
+        let info = CommitInfo { source: source_info(&source, &tally), clusters: Some(clusters) };
+        let Committed { version: table_version, .. } = writer.commit(info).await?;
+        Ok(RelabelReport {
+            rows: tally.rows(),
+            quarantined_rows: bad.len() as u64,
+            quarantine,
+            cluster_sizes: tally.sizes().to_vec(),
+            model: model.hash().as_str().into(),
+            table: output.to_string(),
+            table_version,
+            seconds: clock.began.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// The input as a source: the model's own with another path, or Parquet files of feature vectors.
+    fn source(&self, input: &ModelInput, threads: usize) -> Result<(SourceSpec, SourceOptions)> {
+        let trained_on: Option<SourceSpec> = from_json(&input.source, "source")?;
+        let window: Option<WindowSpec> = from_json(&input.window, "window")?;
+        let features: Option<FeatureSet> = from_json(&input.features, "features")?;
+        let kind = self.kind.or_else(|| self.kind_by_name()).or(match &trained_on {
+            Some(SourceSpec::Hapt(_)) => Some(InputKind::Hapt),
+            Some(SourceSpec::Csv(_)) => Some(InputKind::Csv),
+            Some(SourceSpec::Parquet(_)) | None => Some(InputKind::Parquet),
+        });
+        let path = self.input.clone();
+        let spec = match (kind.unwrap_or(InputKind::Parquet), trained_on) {
+            (InputKind::Hapt, _) => SourceSpec::Hapt(HaptSpec { path }),
+            (InputKind::Csv, Some(SourceSpec::Csv(spec))) => {
+                let label = spec.label.filter(|_| window.is_some_and(|w| w.within == Within::Labels));
+                SourceSpec::Csv(source::CsvSpec { path, label, split: None, ..spec })
+            }
+            (InputKind::Csv, _) => {
+                return Err(Error::config(
+                    "--kind csv: the model was not trained on CSV recordings, so their channels are not known; \
+                     label Parquet files of feature vectors, or recordings like those it was trained on",
+                ));
+            }
+            (InputKind::Parquet, trained_on) => SourceSpec::Parquet(self.parquet(path, trained_on)),
+        };
+        let of_recordings = !matches!(spec, SourceSpec::Parquet(_));
+        let window = window.map(|w| WindowSpec { within: self.within.unwrap_or(w.within), ..w });
+        let options = SourceOptions {
+            window: window.filter(|_| of_recordings),
+            features: features.filter(|_| of_recordings),
+            on_bad_row: self.on_bad_row,
+            threads,
+        };
+        Ok((spec, options))
+    }
+
+    fn kind_by_name(&self) -> Option<InputKind> {
+        let name = self.input.trim_end_matches(".gz");
+        match name {
+            _ if name.ends_with(".parquet") => Some(InputKind::Parquet),
+            _ if name.ends_with(".csv") => Some(InputKind::Csv),
+            _ => None,
+        }
+    }
+
+    fn parquet(&self, path: String, trained_on: Option<SourceSpec>) -> ParquetSpec {
+        let (trained_features, keys) = match trained_on {
+            Some(SourceSpec::Parquet(spec)) => (Some(spec.features), spec.keys),
+            _ => (None, vec![]),
+        };
+        let features = match &self.features {
+            Some(column) => FeatureColumns::Column(column.clone()),
+            None => trained_features.unwrap_or_else(|| FeatureColumns::Column(FEATURES.into())),
+        };
+        let keys = if self.keys.is_empty() { keys } else { self.keys.clone() };
+        ParquetSpec { path, features, label: None, keys, split: None }
+    }
+}
+
+/// The stage that labels, of a model.
+fn label_of(model: &Model) -> Result<Label> {
+    let label = model.stages().iter().find(|s| s.kind() == "label");
+    let label = label.ok_or_else(|| Error::model(format!("model {} has no clusters to label with", model.name())))?;
+    Label::from_artifact(&label.save())
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(value: &serde_json::Value, what: &str) -> Result<Option<T>> {
+    match value {
+        serde_json::Value::Null => Ok(None),
+        value => T::deserialize(value)
+            .map(Some)
+            .map_err(|e| Error::model(format!("the model's manifest: {what}")).with_source(e)),
+    }
+}

@@ -1,0 +1,239 @@
+//! What an interrupted run leaves behind for `run --resume`: the stages already fitted, and the latest state of the
+//! one that was learning.
+//!
+//! Every file is written beside its place and renamed, so a kill at any moment leaves the file before or the file
+//! after. The state belongs to one pipeline over one data set: a digest of both is kept and compared.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::error::{Error, Result};
+use crate::stage::{Artifact, Checkpoint, Tensor};
+
+/// The state directory of one run.
+#[derive(Debug, Clone)]
+pub struct RunState {
+    dir: PathBuf,
+}
+
+impl RunState {
+    /// The state in `dir` of a run identified by `identity` (pipeline and data). With `resume`, the state that is
+    /// there goes on if its identity is the same; without, it is cleared.
+    ///
+    /// # Errors
+    /// Kind `Config` if `resume` is asked for and there is nothing to resume, or it was another pipeline or other data.
+    pub fn open(dir: &Path, identity: &str, resume: bool) -> Result<Self> {
+        let file = dir.join(IDENTITY);
+        if resume {
+            Self::check_resumable(dir)?;
+            let found = std::fs::read_to_string(&file).map_err(|e| at(&file, "cannot read", e))?;
+            if found != identity {
+                return Err(Error::config(format!(
+                    "--resume: the pipeline file or its data changed since the run in {} was interrupted; \
+                     run without --resume to start anew",
+                    dir.display()
+                )));
+            }
+        } else {
+            Self { dir: dir.to_path_buf() }.clear()?;
+            std::fs::create_dir_all(dir).map_err(|e| at(dir, "cannot create", e))?;
+            write_whole(&file, identity.as_bytes())?;
+        }
+        Ok(Self { dir: dir.to_path_buf() })
+    }
+
+    /// An error of kind `Config` if there is no interrupted run in `dir`.
+    pub fn check_resumable(dir: &Path) -> Result<()> {
+        match dir.join(IDENTITY).exists() {
+            true => Ok(()),
+            false => Err(Error::config(format!(
+                "--resume: no interrupted run in {}; run without --resume to start one",
+                dir.display()
+            ))),
+        }
+    }
+
+    /// The fitted stage number `index`, if an earlier attempt got that far.
+    pub fn fitted(&self, index: usize) -> Result<Option<(String, Artifact)>> {
+        let Some(mut artifact) = read_artifact(&self.fitted_path(index))? else {
+            return Ok(None);
+        };
+        match artifact.settings.remove(KIND).and_then(|v| v.as_str().map(String::from)) {
+            Some(kind) => Ok(Some((kind, artifact))),
+            None => Err(damaged(&self.fitted_path(index), "it does not say which stage it is")),
+        }
+    }
+
+    /// Keeps the fitted stage number `index` of the given kind, and drops the checkpoint it learned with.
+    pub fn keep_fitted(&self, index: usize, kind: &str, mut artifact: Artifact) -> Result<()> {
+        artifact.settings.insert(KIND.into(), kind.into());
+        write_artifact(&self.fitted_path(index), &artifact)?;
+        remove(&self.checkpoint_path(index))
+    }
+
+    /// Where stage number `index` keeps its state while it learns.
+    pub fn checkpoint(&self, index: usize) -> StageCheckpoint {
+        StageCheckpoint { path: self.checkpoint_path(index) }
+    }
+
+    /// Removes the state: the run is complete.
+    pub fn clear(&self) -> Result<()> {
+        match std::fs::remove_dir_all(&self.dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(at(&self.dir, "cannot remove", e)),
+            _ => Ok(()),
+        }
+    }
+
+    fn fitted_path(&self, index: usize) -> PathBuf {
+        self.dir.join(format!("{index}.fitted.safetensors"))
+    }
+
+    fn checkpoint_path(&self, index: usize) -> PathBuf {
+        self.dir.join(format!("{index}.checkpoint.safetensors"))
+    }
+}
+
+/// The file that says whose state it is.
+const IDENTITY: &str = "identity";
+/// The key of the settings under which a fitted stage's kind is kept.
+const KIND: &str = "__kind";
+/// The key of a file's metadata that holds the settings.
+const SETTINGS: &str = "settings";
+
+/// A [`Checkpoint`] in one file.
+#[derive(Debug, Clone)]
+pub struct StageCheckpoint {
+    path: PathBuf,
+}
+
+impl Checkpoint for StageCheckpoint {
+    fn save(&self, state: &Artifact) -> Result<()> {
+        write_artifact(&self.path, state)
+    }
+
+    fn load(&self) -> Result<Option<Artifact>> {
+        read_artifact(&self.path)
+    }
+}
+
+fn write_artifact(path: &Path, artifact: &Artifact) -> Result<()> {
+    let bytes: Vec<(&String, &Tensor, Vec<u8>)> = artifact
+        .tensors
+        .iter()
+        .map(|(name, t)| (name, t, t.values.iter().flat_map(|v| v.to_le_bytes()).collect()))
+        .collect();
+    let mut views = BTreeMap::new();
+    for (name, tensor, bytes) in &bytes {
+        let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes)
+            .map_err(|e| Error::internal(format!("tensor {name}")).with_source(e))?;
+        views.insert(name.as_str(), view);
+    }
+    let settings = serde_json::to_string(&artifact.settings)
+        .map_err(|e| Error::internal("settings of a checkpoint").with_source(e))?;
+    let metadata = HashMap::from([(SETTINGS.to_string(), settings)]);
+    let whole = safetensors::serialize(views, Some(metadata))
+        .map_err(|e| Error::internal("cannot encode a checkpoint").with_source(e))?;
+    write_whole(path, &whole)
+}
+
+fn read_artifact(path: &Path) -> Result<Option<Artifact>> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(at(path, "cannot read", e)),
+    };
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(path, &e.to_string()))?;
+    let settings = header.metadata().as_ref().and_then(|m| m.get(SETTINGS));
+    let settings = settings.ok_or_else(|| damaged(path, "it has no settings"))?;
+    let settings = serde_json::from_str(settings).map_err(|e| damaged(path, &e.to_string()))?;
+    let mut tensors = BTreeMap::new();
+    for (name, view) in SafeTensors::deserialize(&bytes).map_err(|e| damaged(path, &e.to_string()))?.iter() {
+        if view.dtype() != Dtype::F32 {
+            return Err(damaged(path, &format!("tensor {name} is {:?}, expected F32", view.dtype())));
+        }
+        let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        tensors.insert(name.to_string(), Tensor { shape: view.shape().to_vec(), values });
+    }
+    Ok(Some(Artifact { settings, tensors }))
+}
+
+/// Writes a file all or nothing.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(dir)?;
+        file.write_all(bytes)?;
+        file.persist(path).map_err(|e| e.error)?;
+        Ok(())
+    };
+    write().map_err(|e| at(path, "cannot write", e))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(at(path, "cannot remove", e)),
+        _ => Ok(()),
+    }
+}
+
+fn at(path: &Path, what: &str, e: std::io::Error) -> Error {
+    Error::io(format!("{what} {}", path.display())).with_source(e)
+}
+
+fn damaged(path: &Path, why: &str) -> Error {
+    Error::io(format!("{} is damaged ({why}); run without --resume to start anew", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kind;
+
+    fn artifact() -> Artifact {
+        let tensor = Tensor { shape: vec![2, 1], values: vec![1.5, f32::MIN_POSITIVE / 4.0] };
+        let settings = serde_json::from_str(r#"{"epoch": 3, "loss": [0.1, 0.30000000000000004]}"#).unwrap();
+        Artifact { settings, tensors: BTreeMap::from([("moment".to_string(), tensor)]) }
+    }
+
+    #[test]
+    fn what_is_kept_comes_back_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = RunState::open(&dir.path().join("state"), "a", false).unwrap();
+        let checkpoint = state.checkpoint(2);
+        assert_eq!(checkpoint.load().unwrap(), None);
+        checkpoint.save(&artifact()).unwrap();
+        assert_eq!(checkpoint.load().unwrap(), Some(artifact()));
+        state.keep_fitted(2, "embed", artifact()).unwrap();
+        assert_eq!(checkpoint.load().unwrap(), None);
+        let again = RunState::open(&dir.path().join("state"), "a", true).unwrap();
+        assert_eq!(again.fitted(2).unwrap(), Some(("embed".to_string(), artifact())));
+        assert_eq!(again.fitted(1).unwrap(), None);
+    }
+
+    #[test]
+    fn only_the_same_run_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("state");
+        let e = RunState::open(&place, "a", true).unwrap_err();
+        assert_eq!(e.kind(), Kind::Config);
+        assert!(e.to_string().contains("no interrupted run"), "{e}");
+        let state = RunState::open(&place, "a", false).unwrap();
+        state.keep_fitted(0, "scale", artifact()).unwrap();
+        let e = RunState::open(&place, "b", true).unwrap_err();
+        assert!(e.to_string().contains("changed"), "{e}");
+        let anew = RunState::open(&place, "b", false).unwrap();
+        assert_eq!(anew.fitted(0).unwrap(), None);
+    }
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = RunState::open(dir.path(), "a", false).unwrap();
+        std::fs::write(dir.path().join("0.fitted.safetensors"), b"not one").unwrap();
+        let e = state.fitted(0).unwrap_err();
+        assert!(e.to_string().contains("0.fitted.safetensors"), "{e}");
+    }
+}

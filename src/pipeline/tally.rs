@@ -1,0 +1,132 @@
+//! What the label pass counts as it goes: cluster sizes and distances, and agreement with the labels.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, ListArray, RecordBatch, StringArray};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Field, Float32Type, Int32Type};
+
+use crate::column;
+use crate::error::{Error, Result};
+use crate::metrics::Contingency;
+use crate::report::Scores;
+
+/// The part under which all rows are counted.
+const ALL: &str = "all";
+
+/// Counts over the labelled rows.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    sizes: Vec<u64>,
+    distances: Vec<f64>,
+    rows: u64,
+    scores: BTreeMap<String, Contingency>,
+    raw: BTreeMap<String, Contingency>,
+}
+
+/// The columns that a [`Tally`] looks at.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Columns {
+    /// The label column.
+    pub label: Option<String>,
+    /// The column that tells the parts of the split.
+    pub split: Option<String>,
+    /// The column of raw k-means' clusters.
+    pub raw: Option<String>,
+}
+
+impl Tally {
+    /// Counts for `k` clusters.
+    pub fn new(k: usize) -> Self {
+        Self { sizes: vec![0; k], distances: vec![0.0; k], ..Self::default() }
+    }
+
+    /// Rows counted.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Rows of each cluster.
+    pub fn sizes(&self) -> &[u64] {
+        &self.sizes
+    }
+
+    /// Counts a labelled batch.
+    pub fn add(&mut self, batch: &RecordBatch, columns: &Columns) -> Result<()> {
+        let clusters = typed(batch, "cluster")?.as_primitive::<Int32Type>();
+        let distances = typed(batch, "distance")?.as_primitive::<Float32Type>();
+        self.rows += batch.num_rows() as u64;
+        for (&cluster, &distance) in clusters.values().iter().zip(distances.values()) {
+            self.sizes[cluster as usize] += 1;
+            self.distances[cluster as usize] += f64::from(distance);
+        }
+        let Some(label) = &columns.label else {
+            return Ok(());
+        };
+        let labels = text(batch, label)?;
+        let parts = columns.split.as_ref().map(|s| text(batch, s)).transpose()?;
+        count(&mut self.scores, clusters.values(), &labels, parts.as_deref());
+        if let Some(raw) = &columns.raw {
+            let raw = typed(batch, raw)?.as_primitive::<Int32Type>();
+            count(&mut self.raw, raw.values(), &labels, parts.as_deref());
+        }
+        Ok(())
+    }
+
+    /// Agreement of the clusters with the labels, and of raw k-means' clusters, by part of the split and over all.
+    pub fn scores(&self) -> (BTreeMap<String, Scores>, BTreeMap<String, Scores>) {
+        (scores(&self.scores), scores(&self.raw))
+    }
+
+    /// The `clusters` table: cluster, size, centroid, mean distance (null for a cluster without rows).
+    pub fn clusters(&self, centroids: &[f32]) -> Result<RecordBatch> {
+        let k = self.sizes.len();
+        let dim = centroids.len() / k.max(1);
+        let means = self.sizes.iter().zip(&self.distances).map(|(&n, &sum)| (n > 0).then(|| sum / n as f64));
+        let item = Arc::new(Field::new("item", DataType::Float32, false));
+        let values = Arc::new(arrow::array::Float32Array::from(centroids.to_vec()));
+        let centroid = ListArray::try_new(item, OffsetBuffer::from_lengths(vec![dim; k]), values, None)?;
+        Ok(RecordBatch::try_from_iter([
+            ("cluster", Arc::new(Int32Array::from_iter_values(0..k as i32)) as ArrayRef),
+            ("size", Arc::new(Int64Array::from_iter_values(self.sizes.iter().map(|&n| n as i64)))),
+            ("centroid", Arc::new(centroid)),
+            ("mean_distance", Arc::new(Float64Array::from_iter(means))),
+        ])?)
+    }
+}
+
+fn count(tables: &mut BTreeMap<String, Contingency>, clusters: &[i32], labels: &StringArray, parts: Option<&StringArray>) {
+    for (i, cluster) in clusters.iter().enumerate() {
+        if labels.is_null(i) {
+            continue;
+        }
+        let cluster = cluster.to_string();
+        if let Some(parts) = parts.filter(|p| !p.is_null(i)) {
+            table(tables, parts.value(i)).add(&cluster, labels.value(i), 1);
+        }
+        table(tables, ALL).add(&cluster, labels.value(i), 1);
+    }
+}
+
+fn table<'a>(tables: &'a mut BTreeMap<String, Contingency>, part: &str) -> &'a mut Contingency {
+    if !tables.contains_key(part) {
+        tables.insert(part.to_string(), Contingency::default());
+    }
+    tables.get_mut(part).expect("inserted above")
+}
+
+fn scores(tables: &BTreeMap<String, Contingency>) -> BTreeMap<String, Scores> {
+    let of = |t: &Contingency| Scores { rows: t.total(), ari: t.ari(), nmi: t.nmi(), acc: t.accuracy() };
+    tables.iter().map(|(part, t)| (part.clone(), of(t))).collect()
+}
+
+fn typed<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
+    batch.column_by_name(name).ok_or_else(|| column::missing(&batch.schema(), name))
+}
+
+fn text(batch: &RecordBatch, name: &str) -> Result<Arc<StringArray>> {
+    let cast = arrow::compute::cast(typed(batch, name)?, &DataType::Utf8)
+        .map_err(|e| Error::input(format!("column {name:?} cannot be read as text")).with_source(e))?;
+    Ok(Arc::new(cast.as_string::<i32>().clone()))
+}

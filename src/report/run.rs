@@ -1,0 +1,105 @@
+//! `run.json`: one execution, for programs.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// One execution of a pipeline, as `run.json` holds it.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+pub struct RunReport {
+    /// dacpipe's version.
+    pub dacpipe: String,
+    /// The pipeline's name, which is the table's name in SQL.
+    pub name: String,
+    /// This execution's identifier.
+    pub run: String,
+    /// The fingerprint of the pipeline file as it was resolved.
+    pub pipeline: String,
+    /// The seed of every random choice.
+    pub seed: u64,
+    /// When it began (RFC 3339, UTC).
+    pub started_at: String,
+    /// Wall-clock seconds of the whole run.
+    pub seconds: f64,
+    /// What was read, for people.
+    pub source: String,
+    /// True if the source says that its recordings were simulated.
+    pub simulated: bool,
+    /// Rows that were learned from.
+    pub fit_rows: u64,
+    /// Rows that were labelled.
+    pub labelled_rows: u64,
+    /// Rows that were set aside.
+    pub quarantined_rows: u64,
+    /// Threads that computed.
+    pub threads: usize,
+    /// Bytes the pipeline may hold, and rows of the replay cache that were spilled to stay below it.
+    pub memory_limit: u64,
+    /// Rows of the replay cache that went to disk.
+    pub spilled_rows: u64,
+    /// The steps in order, with their times and figures.
+    pub stages: Vec<StageReport>,
+    /// Cluster sizes, in the order of the clusters.
+    pub cluster_sizes: Vec<u64>,
+    /// The label column that the clusters were compared with, where there is one. Labels take part in learning only
+    /// if [`labels_used`](Self::labels_used) says so.
+    pub label_column: Option<String>,
+    /// True if a stage learned from the labels (DAC's equation 5 does).
+    pub labels_used: bool,
+    /// Agreement of the clusters with the labels: by part of the split and `"all"`.
+    pub scores: BTreeMap<String, Scores>,
+    /// The same for k-means on the features that the autoencoder was given.
+    pub raw_kmeans: BTreeMap<String, Scores>,
+    /// The model's content hash and where it is.
+    pub model: String,
+    /// Where the model is.
+    pub model_path: String,
+    /// Where the table is, and its version after this run.
+    pub table: String,
+    /// The table's version after this run.
+    pub table_version: u64,
+}
+
+impl RunReport {
+    /// The report as JSON, for `run.json`.
+    pub fn to_json(&self) -> Result<String> {
+        serde_json::to_string_pretty(self).map_err(|e| Error::internal("cannot write run.json").with_source(e))
+    }
+}
+
+/// One step of a run.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+pub struct StageReport {
+    /// The stage's name (`"source"`, `"scale"`, …, `"label"`).
+    pub stage: String,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// One line for people.
+    pub summary: String,
+    /// Its figures by name: loss by epoch, inertia, iterations.
+    pub figures: Map<String, Value>,
+}
+
+impl StageReport {
+    /// The report of a step without figures that began at `began` and ends now.
+    pub fn new(stage: &str, began: Instant, summary: String) -> Self {
+        Self { stage: stage.into(), seconds: began.elapsed().as_secs_f64(), summary, figures: Map::new() }
+    }
+}
+
+/// Agreement of clusters with labels, over the rows that have a label.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq)]
+pub struct Scores {
+    /// Rows that have a label.
+    pub rows: u64,
+    /// Adjusted Rand index.
+    pub ari: f64,
+    /// Normalised mutual information (arithmetic mean).
+    pub nmi: f64,
+    /// Accuracy under the best matching of clusters to labels.
+    pub acc: f64,
+}

@@ -1,0 +1,59 @@
+//! The short table that ends a run.
+
+use std::fmt::Write;
+
+use super::run::{RunReport, Scores};
+
+/// The end of a run for people: rows, clusters, agreement with labels beside raw k-means, seconds a stage, and the
+/// command to try next.
+pub fn summary(report: &RunReport) -> String {
+    let mut out = String::new();
+    let kind = if report.simulated { " (SIMULATED recordings, not real ones)" } else { "" };
+    let _ = writeln!(out, "{}: {}{kind}", report.name, report.source);
+    let _ = writeln!(out, "  rows      {} learned from, {} labelled", report.fit_rows, report.labelled_rows);
+    if report.quarantined_rows > 0 {
+        let _ = writeln!(out, "            {} set aside in table {}_quarantine", report.quarantined_rows, report.name);
+    }
+    if report.spilled_rows > 0 {
+        let _ = writeln!(out, "            {} spilled to disk to stay within the memory limit", report.spilled_rows);
+    }
+    let sizes: Vec<String> = report.cluster_sizes.iter().map(u64::to_string).collect();
+    let _ = writeln!(out, "  clusters  {} of sizes {}", sizes.len(), sizes.join(" "));
+    scores(&mut out, report);
+    let _ = write!(out, "  seconds   {:.2}:", report.seconds);
+    for stage in &report.stages {
+        let _ = write!(out, " {} {:.2}", stage.stage, stage.seconds);
+    }
+    let _ = writeln!(out, "\n  model     {}\n  table     {} (version {})", report.model_path, report.table, report.table_version);
+    let _ = write!(out, "\nTry next:\n  {}", next(report));
+    out
+}
+
+/// The SQL line that a reader of the summary can paste.
+fn next(report: &RunReport) -> String {
+    let name = &report.name;
+    let columns = match &report.label_column {
+        Some(label) => format!("{label}, cluster"),
+        None => "cluster".to_string(),
+    };
+    format!(
+        "dacpipe sql --table {name}={} -c 'SELECT {columns}, count(*) AS n FROM {name} GROUP BY {columns} ORDER BY n DESC LIMIT 20'",
+        report.table
+    )
+}
+
+fn scores(out: &mut String, report: &RunReport) {
+    let Some(label) = &report.label_column else {
+        return;
+    };
+    let used = if report.labels_used { "labels of the fit split weighted the loss" } else { "labels took no part in learning" };
+    let _ = writeln!(out, "  against {label} ({used}):");
+    let _ = writeln!(out, "    {:<10} {:>8}  {:>6} {:>6} {:>6}   raw k-means {:>6} {:>6} {:>6}", "part", "rows", "ARI", "NMI", "ACC", "ARI", "NMI", "ACC");
+    for (part, Scores { rows, ari, nmi, acc }) in &report.scores {
+        let _ = write!(out, "    {part:<10} {rows:>8}  {ari:>6.4} {nmi:>6.4} {acc:>6.4}");
+        let _ = match report.raw_kmeans.get(part) {
+            Some(raw) => writeln!(out, "               {:>6.4} {:>6.4} {:>6.4}", raw.ari, raw.nmi, raw.acc),
+            None => writeln!(out),
+        };
+    }
+}

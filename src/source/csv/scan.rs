@@ -1,0 +1,330 @@
+//! Lines of CSV files, in order, put together to recordings.
+
+use std::io::BufRead;
+use std::sync::Arc;
+
+use csv::{ByteRecord, Reader, ReaderBuilder};
+use datafusion::common::ScalarValue;
+
+use super::piece::{Piece, Sample};
+use super::{CsvSpec, Layout};
+use crate::error::{Error, Result};
+use crate::source::bad::{Rejects, shown};
+use crate::source::hapt::number;
+use crate::source::location::DataFile;
+use crate::source::no_column;
+use crate::source::recording::{Load, Recording, Wanted};
+
+/// How many samples go to a worker at a time, at least; and at most, where a recording may be cut.
+const CHUNK: usize = 1 << 14;
+
+/// A file of which the header was read.
+pub(super) struct OpenFile {
+    name: Arc<str>,
+    below: String,
+    reader: Reader<Box<dyn BufRead + Send>>,
+    columns: Columns,
+    record: ByteRecord,
+    /// Whether `record` holds the first line, which is not a header.
+    pending: bool,
+    rows: u64,
+}
+
+/// Where the columns are.
+#[derive(Debug)]
+struct Columns {
+    width: usize,
+    channels: Vec<usize>,
+    keys: Vec<usize>,
+    time: Option<usize>,
+    label: Option<usize>,
+    split: Option<usize>,
+    names: Vec<String>,
+}
+
+impl OpenFile {
+    /// Opens `file` and finds the columns that `spec` names. Blocks.
+    ///
+    /// # Errors
+    /// Kind `Input` if it is missing, empty or damaged, or lacks a column; `Io` if it cannot be read.
+    pub(super) fn new(file: &DataFile, spec: &CsvSpec) -> Result<Self> {
+        let mut reader = ReaderBuilder::new()
+            .delimiter(spec.delimiter as u8)
+            .has_headers(false)
+            .flexible(true)
+            .from_reader(file.open()?);
+        let mut record = ByteRecord::new();
+        let read = reader.read_byte_record(&mut record).map_err(|e| unreadable(file, e))?;
+        if !read {
+            return Err(Error::input(format!("{}: empty, expected lines of comma-separated values", file.name())));
+        }
+        let names: Vec<String> = match spec.has_header {
+            true => record.iter().map(|name| String::from_utf8_lossy(name.trim_ascii()).into_owned()).collect(),
+            false => (1..=record.len()).map(|i| format!("column_{i}")).collect(),
+        };
+        let columns = Columns::find(file.name(), names, spec)?;
+        let (name, below) = (file.name().into(), file.below().to_string());
+        Ok(Self { name, below, reader, columns, record, pending: !spec.has_header, rows: 0 })
+    }
+
+    /// Reads the next line into `record`. False at the end.
+    fn advance(&mut self) -> csv::Result<bool> {
+        let more = std::mem::take(&mut self.pending) || self.reader.read_byte_record(&mut self.record)?;
+        self.rows += u64::from(more);
+        Ok(more)
+    }
+
+    /// The time of the next line and what identifies its recording; `None` for a bad line.
+    pub(super) fn next_time(&mut self) -> Option<Option<(f64, Vec<u8>)>> {
+        if !matches!(self.advance(), Ok(true)) {
+            return None;
+        }
+        let id = self.id();
+        let time = self.columns.time.and_then(|c| self.record.get(c)).and_then(|t| number(t.trim_ascii()).ok());
+        Some(time.zip(id.ok()))
+    }
+
+    /// Its name, for messages.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn field(&self, column: usize) -> &[u8] {
+        self.record.get(column).unwrap_or_default().trim_ascii()
+    }
+
+    /// The bytes of the keys and the split, or what is wrong with the line.
+    fn id(&self) -> Result<Vec<u8>, String> {
+        let (found, width) = (self.record.len(), self.columns.width);
+        if found != width {
+            let line = self.record.iter().collect::<Vec<_>>().join(&b","[..]);
+            return Err(format!("{found} fields, expected {width}: {}", shown(&line)));
+        }
+        let mut id = Vec::new();
+        for &key in &self.columns.keys {
+            let value = self.field(key);
+            if value.is_empty() {
+                return Err(format!("key column {:?} is empty, expected a value", self.columns.names[key]));
+            }
+            id.extend_from_slice(value);
+            id.push(0);
+        }
+        id.extend_from_slice(self.columns.split.map_or(&[], |s| self.field(s)));
+        Ok(id)
+    }
+
+    fn constants(&self) -> Vec<ScalarValue> {
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        let mut values: Vec<_> = self.columns.keys.iter().map(|&k| Some(text(self.field(k)))).collect();
+        if values.is_empty() {
+            values.push(Some(self.below.clone()));
+        }
+        values.extend(self.columns.split.map(|s| Some(text(self.field(s))).filter(|s| !s.is_empty())));
+        values.into_iter().map(ScalarValue::Utf8).collect()
+    }
+
+    /// Reads the numbers of the line into `sample`.
+    fn sample(&self, sample: &mut Sample) -> Result<(), String> {
+        let named = |column: usize| {
+            let wrong = |e| format!("column {:?}: {e}, expected a finite number", self.columns.names[column]);
+            number(self.field(column)).map_err(wrong)
+        };
+        sample.values.clear();
+        for &channel in &self.columns.channels {
+            sample.values.push(named(channel)?);
+        }
+        sample.time = match self.columns.time {
+            Some(time) => Some(named(time)?),
+            None => None,
+        };
+        Ok(())
+    }
+
+    fn line(&self) -> u64 {
+        self.record.position().map_or(0, csv::Position::line)
+    }
+}
+
+fn unreadable(file: &DataFile, e: csv::Error) -> Error {
+    match e.into_kind() {
+        csv::ErrorKind::Io(e) => file.unreadable(e),
+        other => Error::input(format!("{}: {other:?}", file.name())),
+    }
+}
+
+impl Columns {
+    fn find(file: &str, names: Vec<String>, spec: &CsvSpec) -> Result<Self> {
+        let find = |name: &String| {
+            let at = names.iter().position(|n| n == name);
+            at.ok_or_else(|| no_column(file, name, names.iter().map(String::as_str)))
+        };
+        Ok(Self {
+            width: names.len(),
+            channels: spec.channels.iter().map(find).collect::<Result<_>>()?,
+            keys: spec.keys.iter().map(find).collect::<Result<_>>()?,
+            time: spec.time.as_ref().map(|t| find(&t.column)).transpose()?,
+            label: spec.label.as_ref().map(find).transpose()?,
+            split: spec.split.as_ref().map(find).transpose()?,
+            names,
+        })
+    }
+}
+
+/// One pass over all files.
+pub(super) struct Scan {
+    layout: Arc<Layout>,
+    wanted: Wanted,
+    rejects: Rejects,
+    next_file: usize,
+    file: Option<OpenFile>,
+    piece: Option<Piece>,
+    sample: Sample,
+    ready: Vec<Recording>,
+    ready_samples: usize,
+    over: bool,
+}
+
+impl Scan {
+    pub(super) fn new(layout: Arc<Layout>, wanted: Wanted, rejects: Rejects) -> Self {
+        let sample = Sample::default();
+        let ready = Vec::new();
+        Self {
+            layout,
+            wanted,
+            rejects,
+            next_file: 0,
+            file: None,
+            piece: None,
+            sample,
+            ready,
+            ready_samples: 0,
+            over: false,
+        }
+    }
+
+    /// Reads on until there is enough for a worker; false at the end of the last file.
+    fn fill(&mut self) -> Result<bool> {
+        while self.ready_samples < CHUNK {
+            let Some(mut file) = self.file.take() else {
+                let Some(next) = self.layout.files.get(self.next_file) else { return Ok(false) };
+                self.next_file += 1;
+                match OpenFile::new(next, &self.layout.spec) {
+                    Ok(open) => self.file = Some(open),
+                    Err(e) => self.rejects.reject_file(next.name(), e)?,
+                }
+                continue;
+            };
+            match file.advance() {
+                Ok(true) => {
+                    self.row(&file)?;
+                    self.file = Some(file);
+                }
+                Ok(false) => {
+                    self.finish()?;
+                    if file.rows == 0 {
+                        self.rejects.reject(&file.name, 0, "no lines but the header, expected a line a sample")?;
+                    }
+                }
+                Err(e) => {
+                    self.finish()?;
+                    let of = &self.layout.files[self.next_file - 1];
+                    let e = unreadable(of, e).while_doing(format!("{}: after {} rows", file.name, file.rows));
+                    self.rejects.reject_file(&file.name, e)?;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes the line that `file` holds.
+    fn row(&mut self, file: &OpenFile) -> Result<()> {
+        let id = match file.id() {
+            Ok(id) => id,
+            Err(reason) => return self.bad_row(file, reason),
+        };
+        if self.piece.as_ref().is_none_or(|piece| piece.id != id) {
+            self.finish()?;
+            let constants = file.constants();
+            let wanted = self.wanted.takes(&constants)?;
+            let channels = self.layout.spec.channels.len();
+            self.piece = Some(Piece::new(id, constants, wanted, channels, file.name.clone(), file.line()));
+        }
+        let Some(piece) = self.piece.as_mut().filter(|piece| piece.wanted) else { return Ok(()) };
+        if let Err(reason) = file.sample(&mut self.sample) {
+            return self.bad_row(file, reason);
+        }
+        if let (Some(period), Some(time)) = (self.layout.period, self.sample.time) {
+            if piece.last_time() == Some(time) {
+                let reason = format!("time {time} is that of the line before, expected a later one");
+                return self.bad_row(file, reason);
+            }
+            if piece.is_gap(time, period) {
+                let rest = piece.split_off(file.line());
+                self.finish()?;
+                self.piece = Some(rest);
+            }
+        }
+        let label = file.columns.label.map(|c| file.field(c)).unwrap_or_default();
+        if let Some(piece) = self.piece.as_mut() {
+            piece.push(&self.sample, label);
+        }
+        self.cut(file)
+    }
+
+    fn bad_row(&mut self, file: &OpenFile, reason: String) -> Result<()> {
+        // What a recording that is not wanted looks like is for the scan to say that wants it.
+        if self.piece.as_ref().is_some_and(|piece| !piece.wanted) {
+            return Ok(());
+        }
+        self.rejects.reject(&file.name, file.line(), reason)?;
+        if let Some(piece) = self.piece.as_mut() {
+            piece.push_bad();
+        }
+        self.cut(file)
+    }
+
+    /// Passes samples on before their recording is over, where that changes nothing.
+    fn cut(&mut self, file: &OpenFile) -> Result<()> {
+        if let Some(piece) = self.piece.as_mut().filter(|p| !self.layout.whole && p.len() >= CHUNK) {
+            let rest = piece.split_off(file.line() + 1);
+            self.finish()?;
+            self.piece = Some(rest);
+        }
+        Ok(())
+    }
+
+    /// Ends the piece being read.
+    fn finish(&mut self) -> Result<()> {
+        let Some(piece) = self.piece.take().filter(|piece| piece.wanted && piece.len() > 0) else { return Ok(()) };
+        if let Some((found, expected)) = self.layout.period.and_then(|period| piece.other_rate(period)) {
+            let reason = format!(
+                "the {} samples from here on are {found} apart in time, expected {expected} (give or take a tenth)",
+                piece.len()
+            );
+            return self.rejects.reject(piece.file(), piece.line(), reason);
+        }
+        self.ready_samples += piece.len();
+        self.ready.push(piece.into_recording());
+        Ok(())
+    }
+}
+
+impl Iterator for Scan {
+    type Item = Result<Load>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.over {
+            return None;
+        }
+        match self.fill() {
+            Ok(more) => self.over = !more,
+            Err(e) => {
+                self.over = true;
+                return Some(Err(e));
+            }
+        }
+        let recordings = std::mem::take(&mut self.ready);
+        self.ready_samples = 0;
+        (!recordings.is_empty()).then(|| Ok(Box::new(move || Ok(recordings)) as Load))
+    }
+}

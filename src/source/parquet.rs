@@ -1,0 +1,494 @@
+//! Feature vectors in Parquet files.
+//!
+//! The vectors are a column of lists (`FixedSizeList`, `List`, `LargeList`) of any integer or float type, or a column
+//! each value. Scans give them as `features`, vectors of `Float32`, in the order of the files' paths and of their rows.
+//! Filters on the other columns are evaluated before vectors are read; only the columns that a scan asks for are read.
+//!
+//! # Bad rows
+//! A null vector, value or key, a vector of another length, a value that is not finite in single precision. A file that
+//! cannot be read, or lacks a column, is bad as a whole.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, Field, Float32Type, Int64Type, Schema, SchemaRef};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::DFSchema;
+use datafusion::error::Result as DfResult;
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::stream::RecordBatchReceiverStream;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
+use futures::TryStreamExt;
+use parquet::arrow::arrow_reader::{
+    ArrowPredicate, ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, RowFilter,
+};
+use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
+use parquet::errors::ParquetError;
+use tokio::sync::mpsc::Sender;
+
+use super::bad::Rejects;
+use super::location::{DataFile, list};
+use super::windows::batch_rows;
+use super::{Source, check_names, no_column};
+use crate::column::{vector_array, vector_field};
+use crate::error::{Error, Kind, Result};
+use crate::stage::FEATURES;
+
+mod lists;
+mod reader;
+
+use lists::{Lists, finite};
+use reader::ObjectReader;
+
+/// Which files to read, and which columns of them.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ParquetSpec {
+    /// A file, a directory (its `.parquet` and `.pq`), a glob, or a URL of one of these.
+    pub path: String,
+    /// The column or the columns of the vectors.
+    pub features: Features,
+    /// The column of labels, nullable.
+    #[serde(default)]
+    pub label: Option<String>,
+    /// The columns that identify a row; never null.
+    #[serde(default)]
+    pub keys: Vec<String>,
+    /// The column that says which part of the data a row belongs to, nullable; becomes text.
+    #[serde(default)]
+    pub split: Option<String>,
+}
+
+/// Where feature vectors are.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+pub enum Features {
+    /// In one column of lists.
+    Column(String),
+    /// A column each value.
+    Columns(Vec<String>),
+}
+
+impl Features {
+    fn columns(&self) -> &[String] {
+        match self {
+            Features::Column(name) => std::slice::from_ref(name),
+            Features::Columns(names) => names,
+        }
+    }
+}
+
+/// The name of the virtual column of row numbers; no column of a file should be named like that.
+const ROW: &str = "\0row";
+
+/// Opens the files of `spec` and checks the first.
+///
+/// # Errors
+/// Kind `Input` if no file can be used, a column is missing or has another type than expected, or vectors are empty;
+/// `Config` if no column is named; `Io` if a disk, network or object store fails.
+pub(super) async fn open(spec: &ParquetSpec, rejects: Rejects) -> Result<Source> {
+    if spec.features.columns().is_empty() {
+        return Err(Error::config("a parquet source needs `features`: a column of lists, or columns of numbers"));
+    }
+    let files = list(&spec.path, &[".parquet", ".pq"]).await?;
+    let mut first_problem = None;
+    let mut found = None;
+    for file in &files {
+        match ParquetFile::open(file, spec).await {
+            Ok(open) => match open.dim(spec).await? {
+                Some(dim) => {
+                    found = Some((open.plain_fields(spec), dim));
+                    break;
+                }
+                None => drop(first_problem.get_or_insert(format!("{}: has no vectors", file.name()))),
+            },
+            Err(e) => {
+                let message = e.to_string();
+                rejects.reject_file(file.name(), e)?;
+                first_problem.get_or_insert(message);
+            }
+        }
+    }
+    let Some((plain, dim)) = found else {
+        let problem = first_problem.unwrap_or_default();
+        return Err(Error::input(format!("{}: no file can be used, the first because: {problem}", spec.path)));
+    };
+    let mut fields = plain.clone();
+    fields.push(vector_field(FEATURES, dim));
+    let schema = Arc::new(Schema::new(fields));
+    check_names(&schema)?;
+    let feature_names = match &spec.features {
+        Features::Column(name) => (0..dim).map(|i| format!("{name}[{i}]")).collect(),
+        Features::Columns(names) => names.clone(),
+    };
+    let description = format!("vectors of {dim} values in {} Parquet files at {}", files.len(), spec.path);
+    let table = VectorTable { spec: Arc::new(spec.clone()), files: files.into(), schema, dim, rejects };
+    Ok(Source {
+        provider: Arc::new(table),
+        keys: spec.keys.clone(),
+        label: spec.label.clone(),
+        split: spec.split.clone(),
+        feature_names,
+        dim,
+        description,
+    })
+}
+
+/// The names of the columns beside the vectors: keys, split, label.
+fn plain_names(spec: &ParquetSpec) -> impl Iterator<Item = &String> {
+    spec.keys.iter().chain(&spec.split).chain(&spec.label)
+}
+
+/// Text as `Utf8`, whatever it is in the file; everything else as it is.
+fn plain_type(stored: &DataType, is_split: bool) -> DataType {
+    match stored {
+        DataType::Dictionary(_, values) => plain_type(values, is_split),
+        DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
+        _ if is_split => DataType::Utf8,
+        other => other.clone(),
+    }
+}
+
+/// A file of which the footer was read.
+struct ParquetFile {
+    name: String,
+    reader: ObjectReader,
+    metadata: ArrowReaderMetadata,
+}
+
+impl ParquetFile {
+    /// Reads the footer of `file` and checks the columns that `spec` names.
+    async fn open(file: &DataFile, spec: &ParquetSpec) -> Result<Self> {
+        let name = file.name().to_string();
+        let mut reader = ObjectReader::new(file)?;
+        let row = Field::new(ROW, DataType::Int64, false).with_extension_type(RowNumber);
+        let options = ArrowReaderOptions::new().with_virtual_columns(vec![Arc::new(row)])?;
+        let metadata = ArrowReaderMetadata::load_async(&mut reader, options).await.map_err(|e| unreadable(&name, e))?;
+        let open = Self { name, reader, metadata };
+        for column in plain_names(spec) {
+            open.field(column)?;
+        }
+        for column in spec.features.columns() {
+            open.check_features(open.field(column)?, matches!(spec.features, Features::Column(_)))?;
+        }
+        Ok(open)
+    }
+
+    fn field(&self, column: &str) -> Result<&Field> {
+        let fields = self.metadata.schema().fields();
+        let there = || fields.iter().map(|f| f.name().as_str()).filter(|name| *name != ROW);
+        let found = fields.iter().find(|f| f.name() == column);
+        found.map(|f| f.as_ref()).ok_or_else(|| no_column(&self.name, column, there()))
+    }
+
+    fn check_features(&self, field: &Field, lists: bool) -> Result<()> {
+        let number = |t: &DataType| t.is_integer() || t.is_floating();
+        let fits = match field.data_type() {
+            DataType::FixedSizeList(item, _) | DataType::List(item) | DataType::LargeList(item) => {
+                lists && number(item.data_type())
+            }
+            other => !lists && number(other),
+        };
+        if fits {
+            return Ok(());
+        }
+        let expected = match lists {
+            true => "a FixedSizeList, List or LargeList of an integer or float type",
+            false => "an integer or float type",
+        };
+        let (name, column, found) = (&self.name, field.name(), field.data_type());
+        Err(Error::input(format!("{name}: column {column:?} is {found}, expected {expected}")))
+    }
+
+    fn plain_fields(&self, spec: &ParquetSpec) -> Vec<Field> {
+        let field = |name: &String| {
+            let stored = self.field(name).expect("open has looked for it").data_type();
+            let is_key = spec.keys.contains(name);
+            Field::new(name, plain_type(stored, spec.split.as_ref() == Some(name)), !is_key)
+        };
+        plain_names(spec).map(field).collect()
+    }
+
+    /// The columns of a scan, by name.
+    fn mask<'a>(&self, columns: impl Iterator<Item = &'a String>) -> ProjectionMask {
+        let fields = self.metadata.schema().fields();
+        let roots = columns.filter_map(|c| fields.iter().position(|f| f.name() == c));
+        ProjectionMask::roots(self.metadata.parquet_schema(), roots.collect::<Vec<_>>())
+    }
+
+    fn builder(&self) -> ParquetRecordBatchStreamBuilder<ObjectReader> {
+        ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader.clone(), self.metadata.clone())
+    }
+
+    /// Values in a vector: from the type, or from the first vector; `None` if there is none.
+    async fn dim(&self, spec: &ParquetSpec) -> Result<Option<usize>> {
+        let column = match &spec.features {
+            Features::Columns(names) => return Ok(Some(names.len())),
+            Features::Column(column) => column,
+        };
+        if let DataType::FixedSizeList(_, dim) = self.field(column)?.data_type() {
+            return Ok(Some(*dim as usize).filter(|dim| *dim > 0));
+        }
+        let mask = self.mask(std::iter::once(column));
+        let mut stream = self.builder().with_projection(mask).with_batch_size(64).build()?;
+        while let Some(batch) = stream.try_next().await.map_err(|e| unreadable(&self.name, e))? {
+            let lists = Lists::of(batch.column(0))?;
+            let lengths = (0..batch.num_rows()).filter_map(|i| lists.get(i).map(|r| r.len()));
+            if let Some(dim) = lengths.into_iter().find(|len| *len > 0) {
+                return Ok(Some(dim));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn unreadable(name: &str, e: ParquetError) -> Error {
+    let e = Error::from(e);
+    match e.kind() {
+        Kind::Input => Error::input(format!("{name}: not a readable Parquet file")).with_source(e),
+        _ => e.while_doing(name),
+    }
+}
+
+/// The table of the vectors of Parquet files: keys, split, label, `features`. One partition, in order.
+#[derive(Debug, Clone)]
+struct VectorTable {
+    spec: Arc<ParquetSpec>,
+    files: Arc<[DataFile]>,
+    schema: SchemaRef,
+    dim: usize,
+    rejects: Rejects,
+}
+
+impl VectorTable {
+    fn is_plain(&self, expr: &Expr) -> bool {
+        let columns = expr.column_refs();
+        let known = columns.iter().all(|c| plain_names(&self.spec).any(|name| *name == c.name));
+        !columns.is_empty() && known && !expr.is_volatile() && !expr.contains_outer()
+    }
+}
+
+#[async_trait]
+impl TableProvider for VectorTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
+        let pushed = |exact| match exact {
+            true => TableProviderFilterPushDown::Exact,
+            false => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(|f| pushed(self.is_plain(f))).collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let filter = conjunction(filters.iter().filter(|f| self.is_plain(f)).cloned());
+        let filter = filter.map(|filter| -> DfResult<Filter> {
+            let names: BTreeSet<_> = filter.column_refs().iter().map(|c| c.name.clone()).collect();
+            let fields = self.schema.fields().iter().filter(|f| names.contains(f.name())).cloned();
+            let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+            let df_schema = DFSchema::try_from(schema.as_ref().clone())?;
+            Ok(Filter { predicate: state.create_physical_expr(filter, &df_schema)?, schema })
+        });
+        let columns = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let schema = Arc::new(self.schema.project(&columns)?);
+        let scan = Scan { table: self.clone(), schema: schema.clone(), filter: filter.transpose()?, limit };
+        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(scan)], None, None, false, limit)?))
+    }
+}
+
+/// A condition on the columns of `schema`.
+#[derive(Debug, Clone)]
+struct Filter {
+    predicate: Arc<dyn PhysicalExpr>,
+    schema: SchemaRef,
+}
+
+/// One scan of a [`VectorTable`].
+#[derive(Debug, Clone)]
+struct Scan {
+    table: VectorTable,
+    schema: SchemaRef,
+    filter: Option<Filter>,
+    limit: Option<usize>,
+}
+
+impl PartitionStream for Scan {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let rows = batch_rows(self.table.dim, context.session_config().batch_size());
+        let rows = rows.min(self.limit.unwrap_or(rows)).max(1);
+        let mut builder = RecordBatchReceiverStream::builder(self.schema.clone(), 2);
+        let out = builder.tx();
+        let scan = self.clone();
+        builder.spawn(async move { Ok(scan.run(rows, out).await?) });
+        builder.build()
+    }
+}
+
+impl Scan {
+    async fn run(&self, rows: usize, out: Sender<DfResult<RecordBatch>>) -> Result<()> {
+        for file in self.table.files.iter() {
+            match self.read(file, rows, &out).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(e) => self.table.rejects.reject_file(file.name(), e)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the rows of `file`; false once nobody wants more.
+    async fn read(&self, file: &DataFile, rows: usize, out: &Sender<DfResult<RecordBatch>>) -> Result<bool> {
+        let spec = &self.table.spec;
+        let open = ParquetFile::open(file, spec).await?;
+        self.check_types(&open)?;
+        let all = plain_names(spec).chain(spec.features.columns());
+        let judged = self.table.rejects.leaves_out();
+        let needed = all.filter(|c| {
+            let features = spec.features.columns().contains(c) && self.schema.index_of(FEATURES).is_ok();
+            let key = spec.keys.contains(c) || spec.features.columns().contains(c);
+            features || self.schema.index_of(c).is_ok() || (judged && key)
+        });
+        let mut builder = open.builder().with_projection(open.mask(needed)).with_batch_size(rows);
+        if let Some(filter) = &self.filter {
+            let mask = open.mask(filter.schema.fields().iter().map(|f| f.name()));
+            builder = builder.with_row_filter(RowFilter::new(vec![filter.of(mask)]));
+        }
+        let mut stream = builder.build().map_err(|e| unreadable(&open.name, e))?;
+        while let Some(batch) = stream.try_next().await.map_err(|e| unreadable(&open.name, e))? {
+            let batch = self.convert(&open.name, &batch)?;
+            if batch.num_rows() > 0 && out.send(Ok(batch)).await.is_err() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Every file has the types of the first.
+    fn check_types(&self, open: &ParquetFile) -> Result<()> {
+        for field in open.plain_fields(&self.table.spec) {
+            let expected = self.table.schema.field_with_name(field.name())?;
+            if field.data_type() != expected.data_type() {
+                return Err(Error::input(format!(
+                    "{}: column {:?} is {}, expected {} as in the first file",
+                    open.name,
+                    field.name(),
+                    field.data_type(),
+                    expected.data_type()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The good rows of `stored`, a batch of the file `name`, with the columns of the scan.
+    fn convert(&self, name: &str, stored: &RecordBatch) -> Result<RecordBatch> {
+        let spec = &self.table.spec;
+        let mut reasons: Vec<Option<String>> = vec![None; stored.num_rows()];
+        let mut vectors = self.vectors(stored, &mut reasons)?;
+        for key in &spec.keys {
+            let Some(column) = stored.column_by_name(key) else { continue };
+            for i in (0..column.len()).filter(|&i| column.is_null(i)) {
+                reasons[i].get_or_insert_with(|| format!("column {key:?} is null, expected a key"));
+            }
+        }
+        let row_numbers = stored.column_by_name(ROW).map(|c| c.as_primitive::<Int64Type>());
+        for (i, reason) in reasons.iter().enumerate() {
+            if let Some(reason) = reason {
+                let row = row_numbers.map_or(0, |r| r.value(i)) as u64 + 1;
+                self.table.rejects.reject(name, row, format!("row {row}, {reason}"))?;
+            }
+        }
+        let columns = self.schema.fields().iter().map(|field| -> Result<ArrayRef> {
+            match vectors.take_if(|_| field.name() == FEATURES) {
+                Some(vectors) => vector_array(vectors, self.table.dim),
+                None => Ok(cast(stored_column(stored, field.name())?, field.data_type())?),
+            }
+        });
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(stored.num_rows()));
+        let good: BooleanArray = reasons.iter().map(|r| Some(r.is_none())).collect();
+        if good.true_count() == good.len() {
+            return Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?);
+        }
+        // Keys are declared to be never null, which holds once the bad rows are gone.
+        let loose = self.schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true));
+        let loose = Arc::new(Schema::new(loose.collect::<Vec<_>>()));
+        let batch = RecordBatch::try_new_with_options(loose, columns, &options)?;
+        let batch = filter_record_batch(&batch, &good)?;
+        let options = options.with_row_count(Some(batch.num_rows()));
+        Ok(RecordBatch::try_new_with_options(self.schema.clone(), batch.columns().to_vec(), &options)?)
+    }
+
+    /// The vectors of a batch, row-major, where the columns were read; what is wrong with a row goes to `reasons`.
+    fn vectors(&self, stored: &RecordBatch, reasons: &mut [Option<String>]) -> Result<Option<Vec<f32>>> {
+        let (dim, features) = (self.table.dim, &self.table.spec.features);
+        if stored.column_by_name(&features.columns()[0]).is_none() {
+            return Ok(None);
+        }
+        let mut out = vec![0.0; stored.num_rows() * dim];
+        match features {
+            Features::Column(name) => {
+                let lists = Lists::of(stored_column(stored, name)?)?;
+                for (i, (row, reason)) in out.chunks_exact_mut(dim).zip(reasons).enumerate() {
+                    *reason = lists.copy(i, row).err().map(|e| format!("column {name:?}: {e}"));
+                }
+            }
+            Features::Columns(names) => {
+                for (at, name) in names.iter().enumerate() {
+                    let values = cast(stored_column(stored, name)?, &DataType::Float32)?;
+                    let values = values.as_primitive::<Float32Type>();
+                    for (i, reason) in reasons.iter_mut().enumerate() {
+                        match finite(values, i) {
+                            Ok(value) => out[i * dim + at] = value,
+                            Err(e) => drop(reason.get_or_insert_with(|| format!("column {name:?} is {e}"))),
+                        }
+                    }
+                }
+            }
+        }
+        Ok(Some(out))
+    }
+}
+
+fn stored_column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
+    batch.column_by_name(name).ok_or_else(|| Error::internal(format!("column {name:?} was not read")))
+}
+
+impl Filter {
+    /// The condition for the reader, which gives the columns of `mask` as they are stored.
+    fn of(&self, mask: ProjectionMask) -> Box<dyn ArrowPredicate> {
+        let filter = self.clone();
+        Box::new(ArrowPredicateFn::new(mask, move |stored| {
+            let column = |f: &Arc<Field>| cast(&stored[f.name().as_str()], f.data_type());
+            let columns = filter.schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
+            // A null key makes a bad row, which is found once the row has passed.
+            let loose = filter.schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true));
+            let batch = RecordBatch::try_new(Arc::new(Schema::new(loose.collect::<Vec<_>>())), columns)?;
+            let passes = filter.predicate.evaluate(&batch)?.into_array(batch.num_rows())?;
+            Ok(passes.as_boolean().clone())
+        }))
+    }
+}

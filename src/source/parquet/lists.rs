@@ -1,0 +1,72 @@
+//! Columns of lists, and what can be wrong with one.
+
+use arrow::array::{Array, ArrayRef, AsArray, Float32Array};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float32Type};
+
+use crate::error::{Error, Result};
+
+/// A column of lists of numbers, in single precision.
+pub(super) struct Lists {
+    list: ArrayRef,
+    values: Float32Array,
+}
+
+impl Lists {
+    /// The lists of a column that was checked to hold lists of numbers.
+    pub(super) fn of(list: &ArrayRef) -> Result<Self> {
+        let values = match list.data_type() {
+            DataType::FixedSizeList(..) => list.as_fixed_size_list().values(),
+            DataType::List(_) => list.as_list::<i32>().values(),
+            DataType::LargeList(_) => list.as_list::<i64>().values(),
+            other => return Err(Error::internal(format!("lists expected, found {other}"))),
+        };
+        let values = cast(values, &DataType::Float32)?.as_primitive::<Float32Type>().clone();
+        Ok(Self { list: list.clone(), values })
+    }
+
+    /// Where the values of list `i` are; `None` if it is null.
+    pub(super) fn get(&self, i: usize) -> Option<std::ops::Range<usize>> {
+        if self.list.is_null(i) {
+            return None;
+        }
+        Some(match self.list.data_type() {
+            DataType::FixedSizeList(..) => {
+                let list = self.list.as_fixed_size_list();
+                let start = list.value_offset(i) as usize;
+                start..start + list.value_length() as usize
+            }
+            DataType::List(_) => {
+                let offsets = self.list.as_list::<i32>().value_offsets();
+                offsets[i] as usize..offsets[i + 1] as usize
+            }
+            _ => {
+                let offsets = self.list.as_list::<i64>().value_offsets();
+                offsets[i] as usize..offsets[i + 1] as usize
+            }
+        })
+    }
+
+    /// Copies list `i` into `row`, or says what is wrong with it.
+    pub(super) fn copy(&self, i: usize, row: &mut [f32]) -> Result<(), String> {
+        let Some(range) = self.get(i) else {
+            return Err(format!("null, expected {} numbers", row.len()));
+        };
+        if range.len() != row.len() {
+            return Err(format!("{} values, expected {}", range.len(), row.len()));
+        }
+        for (position, (slot, at)) in row.iter_mut().zip(range).enumerate() {
+            *slot = finite(&self.values, at).map_err(|e| format!("value {position} is {e}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Value `at`, or what is wrong with it.
+pub(super) fn finite(values: &Float32Array, at: usize) -> Result<f32, String> {
+    match values.value(at) {
+        _ if values.is_null(at) => Err("null, expected a number".into()),
+        value if value.is_finite() => Ok(value),
+        value => Err(format!("{value}, expected a number that is finite in single precision")),
+    }
+}

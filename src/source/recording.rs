@@ -1,0 +1,228 @@
+//! Recordings of sensors, and how they become a table of windows.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::common::ScalarValue;
+use datafusion::physical_expr::PhysicalExpr;
+
+use super::bad::Rejects;
+use crate::error::Result;
+use crate::signal::window::{WindowSpec, Within};
+
+/// A stretch of samples, taken evenly in time on every channel.
+#[derive(Debug, Clone)]
+pub struct Recording {
+    /// A value for each field of [`Recordings::constants`].
+    pub constants: Vec<ScalarValue>,
+    /// The samples of each channel; all channels have the same number.
+    pub channels: Vec<Vec<f64>>,
+    /// The labelled stretches, in the order in which their windows are yielded.
+    pub intervals: Vec<Interval>,
+    /// The samples that stand for bad rows, ascending: windows that hold one are left out.
+    pub bad: Vec<usize>,
+    /// The number of samples of the same recording before these.
+    pub offset: usize,
+    /// The file of the samples.
+    pub file: Arc<str>,
+    /// The line of the first sample.
+    pub line: u64,
+}
+
+/// A labelled stretch of a recording: samples `first..end`, counted from 0.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Interval {
+    /// What it shows.
+    pub label: Arc<str>,
+    /// Its first sample.
+    pub first: usize,
+    /// The sample after its last.
+    pub end: usize,
+}
+
+/// Reads recordings; called on a thread that may block and compute.
+pub type Load = Box<dyn FnOnce() -> Result<Vec<Recording>> + Send>;
+
+/// An ordered list of recordings that can be read one after the other, as often as needed.
+pub trait Recordings: Debug + Send + Sync {
+    /// The columns that are constant in a recording: the keys, then the split if there is one.
+    fn constants(&self) -> &SchemaRef;
+
+    /// The name of the split among the constants, if there is one.
+    fn split(&self) -> Option<&str>;
+
+    /// The name of the label column, if recordings are labelled.
+    fn label(&self) -> Option<&str>;
+
+    /// The names of the channels.
+    fn channels(&self) -> &[String];
+
+    /// Samples a second.
+    fn rate_hz(&self) -> f64;
+
+    /// The recordings that are `wanted`, in order. Called on a thread that may block. What is returned may do the
+    /// reading in `next` or leave it to the [`Load`]s, which run in parallel.
+    fn open(&self, wanted: Wanted) -> Box<dyn Iterator<Item = Result<Load>> + Send>;
+}
+
+/// Says which recordings a scan needs, by their constants.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted(Option<(SchemaRef, Arc<dyn PhysicalExpr>)>);
+
+impl Wanted {
+    /// Those for which `predicate`, over columns `constants`, is true.
+    pub fn by(constants: SchemaRef, predicate: Arc<dyn PhysicalExpr>) -> Self {
+        Self(Some((constants, predicate)))
+    }
+
+    /// Whether the recording with these constants is needed.
+    ///
+    /// # Errors
+    /// What the evaluation of the predicate gives.
+    pub fn takes(&self, constants: &[ScalarValue]) -> Result<bool> {
+        let Some((schema, predicate)) = &self.0 else { return Ok(true) };
+        let columns = constants.iter().map(ScalarValue::to_array).collect::<Result<_, _>>()?;
+        let row = arrow::record_batch::RecordBatch::try_new(schema.clone(), columns)?;
+        let value = predicate.evaluate(&row)?.into_array(1)?;
+        Ok(ScalarValue::try_from_array(&value, 0)? == ScalarValue::Boolean(Some(true)))
+    }
+}
+
+/// Where a window starts in its recording, and the label of the interval that it is in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Window {
+    /// Its first sample.
+    pub start: usize,
+    /// The label of the interval that covers it.
+    pub label: Option<Arc<str>>,
+}
+
+/// The windows of `recording` that hold no bad sample, in order: by interval, or by start over the whole recording.
+///
+/// With [`Within::Recordings`] a window has the label of the interval that covers all of it, and none otherwise.
+pub fn windows(spec: &WindowSpec, recording: &Recording) -> Vec<Window> {
+    let samples = recording.channels.first().map_or(0, Vec::len);
+    let mut windows: Vec<Window> = match spec.within {
+        Within::Labels => {
+            let of = |i: &Interval| {
+                let label = i.label.clone();
+                spec.starts(i.first, i.end.min(samples)).map(move |start| Window { start, label: Some(label.clone()) })
+            };
+            recording.intervals.iter().flat_map(of).collect()
+        }
+        Within::Recordings => {
+            let mut cover = Cover::new(&recording.intervals);
+            spec.starts(0, samples)
+                .map(|start| Window { start, label: cover.label(start, start + spec.length) })
+                .collect()
+        }
+    };
+    let clean = |w: &Window| {
+        let next_bad = recording.bad.partition_point(|&b| b < w.start);
+        recording.bad.get(next_bad).is_none_or(|&b| b >= w.start + spec.length)
+    };
+    windows.retain(clean);
+    windows
+}
+
+/// Finds the interval that covers each of ever later windows, in one pass.
+struct Cover<'a> {
+    intervals: Vec<&'a Interval>,
+    next: usize,
+}
+
+impl<'a> Cover<'a> {
+    fn new(intervals: &'a [Interval]) -> Self {
+        let mut intervals: Vec<_> = intervals.iter().collect();
+        intervals.sort_by_key(|i| (i.first, i.end));
+        Self { intervals, next: 0 }
+    }
+
+    fn label(&mut self, start: usize, end: usize) -> Option<Arc<str>> {
+        // An interval that ends before this window's end ends before every later window's.
+        while self.intervals.get(self.next).is_some_and(|i| i.end < end) {
+            self.next += 1;
+        }
+        self.intervals.get(self.next).filter(|i| i.first <= start).map(|i| i.label.clone())
+    }
+}
+
+/// Gives each bad sample the value of the sample before it (at the start: of the first good one; 0 if there is none),
+/// so that filters over the recording go on as if the sensor had held its value.
+pub fn hold(channels: &mut [Vec<f64>], bad: &[usize]) {
+    for channel in channels {
+        for &at in bad {
+            channel[at] = match at.checked_sub(1) {
+                Some(before) => channel[before],
+                None => {
+                    let good = (0..channel.len()).find(|i| bad.binary_search(i).is_err());
+                    good.map_or(0.0, |i| channel[i])
+                }
+            };
+        }
+    }
+}
+
+/// The first value of `row` that is not finite goes to `rejects` as the window that starts at `line` of `file`.
+/// Returns whether the row is good.
+pub fn check_finite(row: &[f32], names: &[String], file: &str, line: u64, rejects: &Rejects) -> Result<bool> {
+    let Some(at) = row.iter().position(|v| !v.is_finite()) else { return Ok(true) };
+    let name = names.get(at).map_or("?", String::as_str);
+    let reason = format!("feature {name} of the window that starts here is {}, expected a finite number", row[at]);
+    rejects.reject(file, line, reason)?;
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recording(samples: usize, intervals: &[(&str, usize, usize)], bad: &[usize]) -> Recording {
+        let intervals = intervals.iter().map(|&(label, first, end)| Interval { label: label.into(), first, end });
+        Recording {
+            constants: vec![],
+            channels: vec![vec![0.0; samples]],
+            intervals: intervals.collect(),
+            bad: bad.to_vec(),
+            offset: 0,
+            file: "a".into(),
+            line: 1,
+        }
+    }
+
+    fn cut(within: Within, length: usize, stride: usize, recording: &Recording) -> Vec<(usize, Option<String>)> {
+        let windows = windows(&WindowSpec { length, stride, within }, recording);
+        windows.into_iter().map(|w| (w.start, w.label.map(|l| l.to_string()))).collect()
+    }
+
+    #[test]
+    fn windows_stay_inside_their_interval() {
+        let r = recording(20, &[("b", 10, 17), ("a", 0, 6), ("short", 6, 9)], &[]);
+        let label = |l: &str| Some(l.to_string());
+        let expected = [(10, label("b")), (12, label("b")), (0, label("a")), (2, label("a"))];
+        assert_eq!(cut(Within::Labels, 4, 2, &r), expected);
+        assert_eq!(cut(Within::Labels, 21, 2, &recording(20, &[("a", 0, 20)], &[])), []);
+    }
+
+    #[test]
+    fn a_window_over_a_recording_is_labelled_if_covered() {
+        let r = recording(9, &[("a", 0, 4), ("b", 4, 9)], &[]);
+        let labels: Vec<_> = cut(Within::Recordings, 4, 1, &r).into_iter().map(|(_, l)| l).collect();
+        let label = |l: &str| Some(l.to_string());
+        assert_eq!(labels, [label("a"), None, None, None, label("b"), label("b")]);
+    }
+
+    #[test]
+    fn only_windows_that_hold_a_bad_sample_are_left_out() {
+        let starts: Vec<_> = cut(Within::Recordings, 3, 1, &recording(9, &[], &[4])).iter().map(|w| w.0).collect();
+        assert_eq!(starts, [0, 1, 5, 6]);
+    }
+
+    #[test]
+    fn a_bad_sample_holds_the_value_before_it() {
+        let mut channels = vec![vec![f64::NAN, f64::NAN, 1.0, 2.0, f64::NAN, 3.0]];
+        hold(&mut channels, &[0, 1, 4]);
+        assert_eq!(channels, [[1.0, 1.0, 1.0, 2.0, 2.0, 3.0]]);
+    }
+}

@@ -1,0 +1,293 @@
+//! The table of the windows of recordings, as DataFusion scans it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, StringArray, UInt32Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::error::{DataFusionError, Result as DfResult};
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::stream::RecordBatchReceiverStream;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
+use futures::StreamExt;
+use tokio::sync::mpsc;
+
+use super::bad::Rejects;
+use super::recording::{Load, Recording, Recordings, Wanted, Window, check_finite, windows};
+use crate::column::{vector_array, vector_field};
+use crate::error::Result;
+use crate::signal::features::FeatureExtractor;
+use crate::signal::window::WindowSpec;
+use crate::stage::FEATURES;
+
+/// The column of where a window starts: its first sample, counted from 0 in its recording.
+pub const START: &str = "start";
+
+/// Most bytes of features in a batch.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// How many rows of `dim` values a batch of at most `most` rows has.
+pub fn batch_rows(dim: usize, most: usize) -> usize {
+    (BATCH_BYTES / (4 * dim.max(1))).min(most).max(1)
+}
+
+/// The windows of recordings: the recordings' constants, the label (nullable), `start` and `features`.
+///
+/// One partition. Rows come in the order of the recordings and of their windows, whatever the number of threads.
+/// Filters on the constants skip whole recordings unread; `features` are computed only if a scan asks for them; a limit
+/// stops the reading. Memory holds as many recordings as there are threads, and a few batches.
+#[derive(Debug, Clone)]
+pub struct WindowTable {
+    recordings: Arc<dyn Recordings>,
+    window: WindowSpec,
+    extractor: Arc<FeatureExtractor>,
+    schema: SchemaRef,
+    threads: usize,
+    rejects: Rejects,
+}
+
+impl WindowTable {
+    /// The windows `window` of `recordings`, each described by `extractor`, which works on up to `threads` recordings
+    /// at a time.
+    pub fn new(
+        recordings: Arc<dyn Recordings>,
+        window: WindowSpec,
+        extractor: Arc<FeatureExtractor>,
+        threads: usize,
+        rejects: Rejects,
+    ) -> Self {
+        let mut fields: Vec<_> = recordings.constants().fields().iter().cloned().collect();
+        fields.extend(recordings.label().map(|label| Arc::new(Field::new(label, DataType::Utf8, true))));
+        fields.push(Arc::new(Field::new(START, DataType::Int64, false)));
+        fields.push(Arc::new(vector_field(FEATURES, extractor.dim())));
+        let schema = Arc::new(Schema::new(fields));
+        Self { recordings, window, extractor, schema, threads: threads.max(1), rejects }
+    }
+
+    fn is_constant(&self, expr: &Expr) -> bool {
+        let constants = self.recordings.constants();
+        let columns = expr.column_refs();
+        let known = columns.iter().all(|c| constants.field_with_name(c.name()).is_ok());
+        !columns.is_empty() && known && !expr.is_volatile() && !expr.contains_outer()
+    }
+}
+
+#[async_trait]
+impl TableProvider for WindowTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
+        let pushed = |exact| match exact {
+            true => TableProviderFilterPushDown::Exact,
+            false => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(|f| pushed(self.is_constant(f))).collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let constants = self.recordings.constants();
+        let usable = filters.iter().filter(|f| self.is_constant(f)).cloned();
+        let wanted = match conjunction(usable) {
+            None => Wanted::default(),
+            Some(filter) => {
+                let schema = DFSchema::try_from(constants.as_ref().clone())?;
+                Wanted::by(constants.clone(), state.create_physical_expr(filter, &schema)?)
+            }
+        };
+        let columns = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let schema = Arc::new(self.schema.project(&columns)?);
+        let scan = Scan { table: self.clone(), columns, schema: schema.clone(), wanted, limited: limit.is_some() };
+        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(scan)], None, None, false, limit)?))
+    }
+}
+
+/// One scan of a [`WindowTable`].
+#[derive(Debug)]
+struct Scan {
+    table: WindowTable,
+    columns: Vec<usize>,
+    schema: SchemaRef,
+    wanted: Wanted,
+    limited: bool,
+}
+
+impl PartitionStream for Scan {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let table = &self.table;
+        let wants_features = self.columns.contains(&(table.schema.fields().len() - 1));
+        let job = Arc::new(Job {
+            table: table.clone(),
+            columns: self.columns.clone(),
+            schema: self.schema.clone(),
+            batch_rows: batch_rows(table.extractor.dim(), context.session_config().batch_size()),
+            extracts: wants_features || table.rejects.leaves_out(),
+        });
+        // A scan that will stop early should not have read ahead.
+        let ahead = if self.limited { 1 } else { table.threads };
+        let wanted = self.wanted.clone();
+        let mut builder = RecordBatchReceiverStream::builder(self.schema.clone(), 2);
+        let out = builder.tx();
+        builder.spawn(read_in_order(job, wanted, ahead, out));
+        builder.build()
+    }
+}
+
+/// Reads up to `ahead` recordings at a time and sends their batches in the order of the recordings.
+async fn read_in_order(
+    job: Arc<Job>,
+    wanted: Wanted,
+    ahead: usize,
+    out: mpsc::Sender<DfResult<RecordBatch>>,
+) -> DfResult<()> {
+    let (loads_in, mut loads) = mpsc::channel::<Result<Load>>(1);
+    let recordings = job.table.recordings.clone();
+    let lister = SpawnedTask::spawn_blocking(move || {
+        for load in recordings.open(wanted) {
+            if loads_in.blocking_send(load).is_err() {
+                break;
+            }
+        }
+    });
+    let mut running: VecDeque<SendableRecordBatchStream> = VecDeque::new();
+    let mut more = true;
+    while more || !running.is_empty() {
+        tokio::select! {
+            load = loads.recv(), if more && running.len() < ahead => match load {
+                Some(load) => running.push_back(job.clone().start(load)),
+                None => more = false,
+            },
+            batch = async { running.front_mut()?.next().await }, if !running.is_empty() => match batch {
+                None => drop(running.pop_front()),
+                Some(batch) => {
+                    if out.send(batch).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            },
+        }
+    }
+    lister.join_unwind().await.map_err(|e| DataFusionError::External(Box::new(e)))
+}
+
+/// What a scan makes of recordings.
+#[derive(Debug)]
+struct Job {
+    table: WindowTable,
+    columns: Vec<usize>,
+    schema: SchemaRef,
+    batch_rows: usize,
+    extracts: bool,
+}
+
+impl Job {
+    /// Starts to read `load` on a blocking task; its batches wait behind a bounded channel.
+    fn start(self: Arc<Self>, load: Result<Load>) -> SendableRecordBatchStream {
+        let mut builder = RecordBatchReceiverStream::builder(self.schema.clone(), 1);
+        let out = builder.tx();
+        builder.spawn_blocking(move || {
+            let recordings = load?()?;
+            let mut send = |batch| out.blocking_send(Ok(batch)).is_ok();
+            Ok(self.run(&recordings, &mut send)?)
+        });
+        builder.build()
+    }
+
+    /// Makes batches of the windows of `recordings`, until `send` says that nobody wants more.
+    fn run(&self, recordings: &[Recording], send: &mut dyn FnMut(RecordBatch) -> bool) -> Result<()> {
+        let table = &self.table;
+        let (names, dim) = (table.extractor.names(), table.extractor.dim());
+        let mut rows = Rows::default();
+        let mut scratch = table.extractor.scratch();
+        for (index, recording) in recordings.iter().enumerate() {
+            let windows = windows(&table.window, recording);
+            let extracts = self.extracts && !windows.is_empty();
+            let prepared = extracts.then(|| table.extractor.prepare(&recording.channels)).transpose()?;
+            for window in windows {
+                if let Some(prepared) = &prepared {
+                    let at = rows.features.len();
+                    rows.features.resize(at + dim, 0.0);
+                    let row = &mut rows.features[at..];
+                    table.extractor.extract(&mut scratch, prepared, window.start, row)?;
+                    let line = recording.line + window.start as u64;
+                    if !check_finite(row, names, &recording.file, line, &table.rejects)? {
+                        rows.features.truncate(at);
+                        continue;
+                    }
+                }
+                rows.push(index, recording, window);
+                if rows.recording.len() == self.batch_rows && !send(self.batch(recordings, std::mem::take(&mut rows))?)
+                {
+                    return Ok(());
+                }
+            }
+        }
+        if !rows.recording.is_empty() {
+            send(self.batch(recordings, rows)?);
+        }
+        Ok(())
+    }
+
+    fn batch(&self, recordings: &[Recording], rows: Rows) -> Result<RecordBatch> {
+        let count = rows.recording.len();
+        let of_recording = UInt32Array::from(rows.recording);
+        let mut features = Some(rows.features);
+        let constants = self.table.recordings.constants().fields().len();
+        let columns = self.columns.iter().map(|&column| -> Result<ArrayRef> {
+            let field = self.table.schema.field(column);
+            Ok(if column < constants {
+                let values = recordings.iter().map(|r| r.constants[column].clone());
+                arrow::compute::take(&ScalarValue::iter_to_array(values)?, &of_recording, None)?
+            } else if field.name() == START {
+                Arc::new(Int64Array::from(rows.start.clone()))
+            } else if field.name() == FEATURES {
+                vector_array(features.take().unwrap_or_default(), self.table.extractor.dim())?
+            } else {
+                Arc::new(rows.label.iter().map(Option::as_deref).collect::<StringArray>())
+            })
+        });
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
+    }
+}
+
+/// The rows of the batch being made.
+#[derive(Debug, Default)]
+struct Rows {
+    recording: Vec<u32>,
+    start: Vec<i64>,
+    label: Vec<Option<Arc<str>>>,
+    features: Vec<f32>,
+}
+
+impl Rows {
+    fn push(&mut self, index: usize, recording: &Recording, window: Window) {
+        self.recording.push(index as u32);
+        self.start.push((recording.offset + window.start) as i64);
+        self.label.push(window.label);
+    }
+}

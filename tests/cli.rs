@@ -1,0 +1,243 @@
+//! The command as a person meets it: exit codes, messages, a kill in the middle, memory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn dacpipe(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dacpipe"));
+    command.args(args).current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("HAPT_DATA").env_remove("DACPIPE_THREADS");
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Runs, expects this exit code, and returns standard output and standard error.
+fn expect(code: i32, mut command: Command) -> (String, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let (stdout, stderr) = (text(&stdout), text(&stderr));
+    assert_eq!(status.code(), Some(code), "{command:?}\nstdout: {stdout}\nstderr: {stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    (stdout, stderr)
+}
+
+fn set(key: &str, path: &Path) -> String {
+    format!("{key}={:?}", path.display().to_string())
+}
+
+/// `dacpipe run pipelines/hapt.toml` with few epochs into `out`, and more `--set`s.
+fn run(out: &Path, sets: &[&str]) -> Command {
+    let mut command = dacpipe(&["run", "pipelines/hapt.toml", "--quiet", "--set", "stage.autoencoder.epochs=3"]);
+    command.arg("--set").arg(set("sink.path", out));
+    for s in sets {
+        command.args(["--set", s]);
+    }
+    command
+}
+
+/// Lets the child work before it is looked at again.
+#[allow(clippy::disallowed_methods)]
+fn pause() {
+    std::thread::sleep(std::time::Duration::from_millis(5));
+}
+
+/// A copy of the example recordings that a test may break.
+fn recordings(dir: &Path) -> PathBuf {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/hapt");
+    let to = dir.join("hapt");
+    copy(&from, &to);
+    to
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => {
+                fs::copy(entry.path(), &target).unwrap();
+            }
+        }
+    }
+}
+
+/// The table has no version: nothing was committed.
+fn nothing_committed(out: &Path) -> bool {
+    let log = out.join("_log");
+    !log.exists() || fs::read_dir(log).unwrap().all(|e| e.unwrap().path().extension().is_none_or(|e| e != "json"))
+}
+
+#[test]
+fn a_run_ends_with_a_summary_and_a_line_that_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("hapt");
+    let (stdout, _) = expect(0, run(&out, &[]));
+    assert!(stdout.contains("SIMULATED"), "{stdout}");
+    assert!(stdout.contains("ARI") && stdout.contains("raw k-means"), "{stdout}");
+    let next = stdout.lines().find(|l| l.contains("dacpipe sql")).unwrap();
+    let query = next.split("-c '").nth(1).unwrap().trim_end_matches('\'');
+    let table = format!("hapt={}", out.display());
+    assert!(next.contains(&table), "{next}");
+    let (answer, _) = expect(0, dacpipe(&["sql", "--table", &table, "--format", "csv", "-c", query]));
+    assert!(answer.starts_with("activity,cluster,n\n") && answer.lines().count() > 5, "{answer}");
+
+    let (scores, _) = expect(0, dacpipe(&["evaluate", out.to_str().unwrap(), "--labels", "activity"]));
+    assert!(scores.contains("ARI") && scores.contains("WALKING"), "{scores}");
+}
+
+#[test]
+fn labels_new_rows_with_the_model_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("hapt");
+    expect(0, run(&out, &[]));
+    let model = fs::read_dir(out.join("models")).unwrap().next().unwrap().unwrap().path();
+    // Recordings without any label: windows over whole recordings.
+    let unlabelled = recordings(dir.path());
+    for gone in ["RawData/labels.txt", "RawData/labels.txt.gz", "Train", "Test"] {
+        let path = unlabelled.join(gone);
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap();
+        } else if path.exists() {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let new = dir.path().join("new");
+    let (model, input, output) = (model.to_str().unwrap(), unlabelled.to_str().unwrap(), new.to_str().unwrap());
+    let args = ["label", "--model", model, "--input", input, "--output", output, "--within", "recordings", "-q"];
+    let (stdout, _) = expect(0, dacpipe(&args));
+    assert!(stdout.contains("rows labelled"), "{stdout}");
+    let table = format!("new={output}");
+    let query = "SELECT count(*) > 300 AND min(distance) >= 0 AS ok FROM new";
+    let (answer, _) = expect(0, dacpipe(&["sql", "--table", &table, "--format", "csv", "-c", query]));
+    assert_eq!(answer, "ok\ntrue\n");
+}
+
+#[test]
+fn bad_recordings_fail_with_file_and_line_and_leave_no_table() {
+    type Break = fn(&Path);
+    fn edit(path: &Path, change: impl Fn(&mut Vec<String>)) {
+        use std::io::{Read, Write};
+        let mut content = String::new();
+        flate2::read::GzDecoder::new(fs::File::open(path).unwrap()).read_to_string(&mut content).unwrap();
+        let mut lines: Vec<String> = content.lines().map(String::from).collect();
+        change(&mut lines);
+        let mut out = flate2::write::GzEncoder::new(fs::File::create(path).unwrap(), flate2::Compression::fast());
+        out.write_all((lines.join("\n") + "\n").as_bytes()).unwrap();
+        out.finish().unwrap();
+    }
+    fn acc(hapt: &Path) -> PathBuf {
+        let mut files: Vec<_> = fs::read_dir(hapt.join("RawData")).unwrap().map(|e| e.unwrap().path()).collect();
+        files.sort();
+        files.into_iter().find(|f| f.file_name().unwrap().to_str().unwrap().starts_with("acc_")).unwrap()
+    }
+    let cases: &[(&str, Break, &[&str])] = &[
+        ("two numbers", |h| edit(&acc(h), |l| l[9] = "1.0 2.0".into()), &["acc_exp01", "10"]),
+        ("text", |h| edit(&acc(h), |l| l[4] = "1.0 x 2.0".into()), &["acc_exp01", "5"]),
+        ("not a number", |h| edit(&acc(h), |l| l[4] = "1.0 NaN 2.0".into()), &["acc_exp01", "5", "NaN"]),
+        ("lengths differ", |h| edit(&acc(h), |l| l.truncate(l.len() - 7)), &["acc_exp01", "gyro_exp01"]),
+        ("empty", |h| edit(&acc(h), |l| l.clear()), &["acc_exp01"]),
+        ("missing", |h| fs::remove_file(acc(h)).unwrap(), &["exp01"]),
+        ("no recordings", |h| fs::remove_dir_all(h.join("RawData")).unwrap(), &["RawData"]),
+    ];
+    for (name, break_it, said) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let hapt = recordings(dir.path());
+        break_it(&hapt);
+        let out = dir.path().join("out");
+        let (_, stderr) = expect(4, run(&out, &[&set("source.path", &hapt)]));
+        for part in *said {
+            assert!(stderr.contains(part), "{name}: no {part:?} in: {stderr}");
+        }
+        assert!(nothing_committed(&out), "{name}");
+    }
+}
+
+#[test]
+fn a_model_for_another_width_names_both_widths() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("hapt");
+    expect(0, run(&out, &[]));
+    let model = fs::read_dir(out.join("models")).unwrap().next().unwrap().unwrap().path();
+    let parquet = fs::read_dir(out.join("clusters")).unwrap().next().unwrap().unwrap().path();
+    let (model, input, new) = (model.to_str().unwrap(), parquet.to_str().unwrap(), dir.path().join("new"));
+    let args = ["label", "-q", "--model", model, "--input", input, "--features", "centroid", "--output", new.to_str().unwrap()];
+    let (_, stderr) = expect(5, dacpipe(&args));
+    assert!(stderr.contains("561") && stderr.contains("10"), "{stderr}");
+    let (_, stderr) = expect(5, dacpipe(&["label", "-q", "--model", "nowhere", "--input", input, "--output", new.to_str().unwrap()]));
+    assert!(stderr.contains("nowhere"), "{stderr}");
+}
+
+#[test]
+fn wrong_pipelines_and_arguments() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let (_, stderr) = expect(3, run(&out, &["stage.kmeans.kk=3"]));
+    assert!(stderr.contains("kk"), "{stderr}");
+    expect(2, dacpipe(&["runn"]));
+    let (_, stderr) = expect(3, dacpipe(&["check", "nowhere.toml"]));
+    assert!(stderr.contains("nowhere.toml"), "{stderr}");
+    let (_, stderr) = expect(3, run(&out, &["device=\"cuda\""]));
+    assert!(stderr.contains("cuda"), "{stderr}");
+}
+
+/// Killed without warning while it trains, and run again with `--resume`: as if nothing had happened.
+#[cfg(unix)]
+#[test]
+fn killed_in_the_middle_and_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));
+    let epochs = "stage.autoencoder.epochs=40";
+    expect(0, run(&whole, &[epochs]));
+    let mut child = run(&broken, &[epochs]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let checkpoint = |name: &fs::DirEntry| name.file_name().to_string_lossy().contains("checkpoint");
+    while !fs::read_dir(broken.join("_run")).is_ok_and(|d| d.flatten().any(|e| checkpoint(&e))) {
+        assert!(child.try_wait().unwrap().is_none(), "ended before it left a checkpoint");
+        pause();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(nothing_committed(&broken));
+    let mut again = run(&broken, &[epochs]);
+    again.arg("--resume");
+    expect(0, again);
+    let model = |out: &Path| fs::read_dir(out.join("models")).unwrap().next().unwrap().unwrap().file_name();
+    assert_eq!(model(&whole), model(&broken));
+    assert!(!broken.join("_run").exists());
+}
+
+/// The most memory a run held, in bytes, as the kernel counted it.
+#[cfg(target_os = "linux")]
+fn peak_memory(mut command: Command) -> u64 {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        let line = fs::read_to_string(&status).ok().and_then(|s| {
+            s.lines().find(|l| l.starts_with("VmHWM:")).and_then(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok())
+        });
+        peak = peak.max(line.unwrap_or(0) * 1024);
+        pause();
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    peak
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn mnist_stays_within_its_memory_limit() {
+    let Some(data) = std::env::var_os("DACPIPE_DATA").map(PathBuf::from) else {
+        eprintln!("skipped: DACPIPE_DATA names no directory of real data");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = dacpipe(&["run", "pipelines/mnist.toml", "--quiet", "--set", "stage.autoencoder.epochs=1"]);
+    command.args(["--set", "stage.kmeans.starts=2"]).arg("--set").arg(set("sink.path", &dir.path().join("mnist")));
+    command.env("MNIST", data.join("mnist.parquet"));
+    let peak = peak_memory(command);
+    assert!(peak < 300_000_000, "{peak} bytes with memory_limit = \"300 MB\"");
+}

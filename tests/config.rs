@@ -1,0 +1,392 @@
+//! Pipeline files: what is accepted, and how every problem of a broken one is shown.
+//!
+//! The expected outputs lie in tests/golden/; `UPDATE_GOLDEN=1` rewrites them, `UPDATE_SCHEMAS=1` the JSON Schema.
+
+use std::path::PathBuf;
+
+use dacpipe::config::{Loaded, PipelineFile, Plan, Problems, pipeline_schema};
+use proptest::prelude::*;
+
+const GOOD: &str = include_str!("golden/config/good.toml");
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn nothing_set(_: &str) -> Option<String> {
+    None
+}
+
+fn parse(text: &str, sets: &[&str]) -> Result<Loaded, Problems> {
+    let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
+    PipelineFile::parse("pipeline.toml", text, &sets, &nothing_set)
+}
+
+/// The messages alone.
+fn messages(result: Result<Loaded, Problems>) -> Vec<String> {
+    match result {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.iter().map(|problem| problem.message().to_string()).collect(),
+    }
+}
+
+/// `GOOD` with `from` replaced, as messages.
+fn with(from: &str, to: &str) -> Vec<String> {
+    assert!(GOOD.contains(from), "{from}");
+    messages(parse(&GOOD.replacen(from, to, 1), &[]))
+}
+
+/// Holds `output` against the file `name` of tests/golden/config.
+fn golden(name: &str, output: &str) {
+    let path = root().join("tests/golden/config").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, output).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(output, expected, "{} differs; UPDATE_GOLDEN=1 rewrites it", path.display());
+}
+
+fn broken(name: &str, sets: &[&str]) -> String {
+    let text = std::fs::read_to_string(root().join("tests/golden/config").join(name)).unwrap();
+    let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
+    PipelineFile::parse(name, &text, &sets, &nothing_set).unwrap_err().to_string() + "\n"
+}
+
+#[test]
+fn every_problem_of_a_broken_file_is_shown_at_once() {
+    golden("shape.txt", &broken("shape.toml", &[]));
+    golden("meaning.txt", &broken("meaning.toml", &[]));
+    golden("sensors.txt", &broken("sensors.toml", &[]));
+    golden("syntax.txt", &broken("syntax.toml", &[]));
+}
+
+#[test]
+fn colors_are_for_terminals() {
+    let problems = parse("name = 3", &[]).unwrap_err();
+    assert!(problems.render(true).contains("\u{1b}["));
+    assert!(!problems.to_string().contains('\u{1b}'));
+}
+
+#[test]
+fn problems_of_overrides_name_the_override() {
+    let sets = [
+        "memory_limit=3MB",
+        "stage.kmean.k=3",
+        "stage.9.k=3",
+        "stage.autoencoder.epoch=5",
+        "stage.autoencoder.epochs=x",
+        "seed.x=1",
+        "split.fit=trian",
+        "name",
+        "sink..path=x",
+        "source.path=${NOWHERE}",
+    ];
+    golden("overrides.txt", &broken("good.toml", &sets));
+}
+
+#[test]
+fn a_missing_file_is_a_problem_that_names_its_neighbour() {
+    let path = root().join("pipelines/hapd.toml");
+    let problems = PipelineFile::load(&path, &[]).unwrap_err();
+    assert_eq!(problems.len(), 1);
+    let help = problems.iter().next().and_then(|problem| problem.help_text()).unwrap_or_default();
+    assert!(help.ends_with("pipelines/hapt.toml"), "{help}");
+    let error = dacpipe::Error::from(problems);
+    assert_eq!(error.kind(), dacpipe::Kind::Config);
+}
+
+#[test]
+fn nonsense_is_a_problem_and_no_panic() {
+    for text in ["", "\u{feff}", "x", "[[[", "stage = 3", "[stage]", "source = []", "name = 2020-01-01", "[[stage]]\n"]
+    {
+        assert!(!messages(parse(text, &[])).is_empty(), "{text:?}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("latin.toml");
+    std::fs::write(&path, b"name = \"a\"\n# caf\xe9\n").unwrap();
+    assert!(messages(PipelineFile::load(&path, &[]))[0].ends_with("line 2 is not UTF-8"));
+}
+
+#[test]
+fn values_are_held_against_each_other() {
+    assert_eq!(messages(parse(GOOD, &[])), [""; 0]);
+    assert_eq!(with("name = \"good\"", "name = \"Good\""), ["\"Good\" cannot name a table in SQL"]);
+    assert_eq!(with("name = \"good\"", "name = \"select\"").len(), 1);
+    assert_eq!(with("\"1 GiB\"", "\"10 MB\""), ["a memory limit of 10 MB is too small"]);
+    assert_eq!(with("length = 128", "length = 100"), ["hapt561 needs windows of 128 samples, not 100"]);
+    assert_eq!(with("labels = \"activity\"", "labels = \"activty\""), ["the source yields no column \"activty\""]);
+    assert_eq!(with("labels = \"activity\"", "labels = \"activity\"\nk = 3"), ["both `labels` and `k` are given"]);
+    assert_eq!(with("labels = \"activity\"", "method = \"uniform\""), [""; 0]);
+    assert_eq!(with("labels = \"activity\"", "sample = 1000"), [""; 0]);
+    assert_eq!(
+        with("labels = \"activity\"", "sample = 1000\nmethod = \"exact\""),
+        ["`sample` is given, but the method draws no sample"]
+    );
+    assert_eq!(with("\"min_max\"", "\"standard\""), ["standard scaling before an autoencoder"]);
+    assert_eq!(with("kind = \"kmeans\"", "kind = \"kmeans\"\nbatch_size = 10").len(), 1);
+    assert_eq!(with("kind = \"kmeans\"", "kind = \"kmeans\"\nmethod = \"mini_batch\"\nbatch_size = 10"), [""; 0]);
+    assert_eq!(with("fit = \"train\"", "fit = \"training\""), ["there is no split \"training\""]);
+    assert_eq!(with("fit = \"train\"", "fit = \"3\"\ncolumn = \"user\""), [""; 0]);
+    assert_eq!(with("\"out/good\"", "\"data/hapt/\""), ["the table would be written into the source"]);
+    assert_eq!(with("\"start\"]", "\"begin\"]"), ["the source yields no column \"begin\""]);
+    assert_eq!(with("\"start\"]", "\"user\"]"), ["column \"user\" is named twice"]);
+}
+
+#[test]
+fn choices_of_features_fit_the_sensors() {
+    let summary = |choice: &str| with("set = \"hapt561\"", &format!("set = \"summary\"\n{choice}"));
+    assert_eq!(
+        summary(
+            "statistics = [\"mean\", \"ar\"]\nspectrum = []\nbands = 4\njerk = true\nmedian = 3\n\
+             low_pass = { order = 3, cutoff_hz = 20 }\nmagnitudes = { acc = [\"acc_x\", \"acc_y\", \"acc_z\"] }"
+        ),
+        [""; 0]
+    );
+    assert_eq!(summary("statistics = [\"mean\", \"sdt\"]"), ["`statistics[1]` cannot be \"sdt\""]);
+    assert_eq!(summary("bands = 65"), ["65 bands, but a window of 128 samples has 64 frequencies"]);
+    assert_eq!(summary("median = 4"), ["a running median of 4 samples has no middle"]);
+    assert_eq!(summary("low_pass = { order = 3, cutoff_hz = 25 }"), ["a corner of 25 Hz at 50 samples a second"]);
+    assert_eq!(summary("low_pass = { order = 0 }").len(), 2);
+    assert_eq!(summary("magnitudes = { acc_x = [\"acc_y\"] }"), ["\"acc_x\" is a channel already"]);
+    assert_eq!(summary("magnitudes = { acc = [\"ac_x\"] }"), ["the source has no channel \"ac_x\""]);
+    assert_eq!(summary("magnitudes = { acc = 3 }"), ["`acc` must be a list of strings, got 3"]);
+    assert_eq!(
+        with("set = \"hapt561\"", "set = \"hapt561\"\nbands = 4"),
+        ["`bands` is given, but the set has no such choice"]
+    );
+}
+
+#[test]
+fn learning_rates_fall_in_the_ways_there_are() {
+    let decay = |value: &str| with("epochs = 200", &format!("epochs = 200\ndecay = {value}"));
+    for good in ["{ kind = \"none\" }", "{ kind = \"cosine\" }", "{ kind = \"step\", every = 50, factor = 0.5 }"] {
+        assert_eq!(decay(good), [""; 0], "{good}");
+    }
+    assert_eq!(decay("{ kind = \"exponential\", rate = 0 }"), ["`rate` must be above 0 and at most 1, got 0"]);
+    assert_eq!(decay("{ kind = \"cosine\", rate = 1 }"), ["unknown key `rate` in [decay]"]);
+    let problems = parse(GOOD, &["stage.autoencoder.decay=cosine"]).unwrap_err();
+    let help = problems.iter().next().and_then(|problem| problem.help_text().map(String::from));
+    assert_eq!(help.as_deref(), Some("write decay = { kind = \"cosine\" }"));
+    assert_eq!(messages(parse(GOOD, &["stage.autoencoder.decay.kind=none"])), [""; 0]);
+    let stop = with("epochs = 200", "early_stop = { patience = 5, min_delta = 1 }");
+    assert_eq!(stop, ["`min_delta` must be at least 0 and below 1, got 1"]);
+}
+
+#[test]
+fn stages_come_in_an_order_that_can_run() {
+    assert_eq!(with("kind = \"scale\"\nmethod = \"min_max\"", "kind = \"kmeans\"\nk = 2").len(), 4);
+    assert_eq!(with("[[stage]]\nkind = \"kmeans\"\nk = 12", ""), ["there is no kmeans stage"]);
+    let window = "[[stage]]\nkind = \"window\"\nlength = 128\nstride = 64\nwithin = \"labels\"\n";
+    assert_eq!(with(window, ""), ["features are computed from windows, and no window stage cuts them"]);
+}
+
+#[test]
+fn variables_are_replaced_in_strings_after_parsing() {
+    let text = GOOD.replace("\"data/hapt\"", "\"${DATA:-data}/${NAME}/$${x}\"");
+    let environment = |name: &str| (name == "NAME").then(|| "a\"\nseed = 1\n# ".to_string());
+    let loaded = PipelineFile::parse("x.toml", &text, &[], &environment).unwrap();
+    let dacpipe::config::SourceTable::Hapt(source) = &loaded.file.source else { panic!("{:?}", loaded.file.source) };
+    assert_eq!(source.path, "data/a\"\nseed = 1\n# /${x}");
+    assert_eq!(loaded.file.seed, 7);
+    let problems = parse(&text, &[]).unwrap_err();
+    assert_eq!(messages(Err(problems)), ["the environment variable NAME is not set"]);
+}
+
+#[test]
+fn overrides_replace_and_add() {
+    let sets = [
+        "stage.autoencoder.epochs=5",
+        "stage.4.batch_size = 32",
+        "stage.autoencoder.encoder=[8, 4]",
+        "memory_limit=300MB",
+        "name=other_name",
+        "source.path=2024",
+        "sink.mode=append",
+        "split.fit=\"test\"",
+        "threads=2",
+    ];
+    let plan = parse(GOOD, &sets).unwrap().plan;
+    assert_eq!((plan.name.as_str(), plan.memory_limit, plan.threads), ("other_name", 300_000_000, Some(2)));
+    let changed = GOOD
+        .replace("epochs = 200", "epochs = 5")
+        .replace("batch_size = 256", "batch_size = 32")
+        .replace("[256, 128, 64, 32, 16, 12, 10]", "[8, 4]")
+        .replace("\"1 GiB\"", "300000000\nthreads = 2")
+        .replace("name = \"good\"", "name = \"other_name\"")
+        .replace("\"data/hapt\"", "\"2024\"")
+        .replace("[sink]", "[sink]\nmode = \"append\"")
+        .replace("fit = \"train\"", "fit = \"test\"");
+    assert_eq!(plan, parse(&changed, &[]).unwrap().plan);
+}
+
+#[test]
+fn a_later_problem_points_into_the_file() {
+    let loaded = parse(GOOD, &["stage.kmeans.k=40000"]).unwrap();
+    let shown = loaded.problem_at("stage[3].labels", "column \"activity\" has one class").to_string();
+    assert!(shown.contains("pipeline.toml:25:10\n"), "{shown}");
+    assert!(shown.contains("25 | labels = \"activity\"\n   |          ^^^^^^^^^^"), "{shown}");
+    assert_eq!(
+        shown,
+        loaded.problem_at("stage.feature_weights.labels", "column \"activity\" has one class").to_string()
+    );
+    let table = loaded.problem_at("stage[3].sample", "no").to_string();
+    assert!(table.contains("pipeline.toml:23:1\n"), "{table}");
+    let set = loaded.problem_at("stage[5].k", "k = 40000 is more than the 300 rows").to_string();
+    assert!(set.contains("error: --set stage.kmeans.k=40000: k = 40000 is more than the 300 rows"), "{set}");
+    let two = loaded.problem_at("sink.path", "a").merge(loaded.problem_at("seed", "b"));
+    assert_eq!(two.iter().map(|problem| problem.message()).collect::<Vec<_>>(), ["b", "a"]);
+}
+
+#[test]
+fn the_fingerprint_is_of_what_decides_the_result() {
+    let of = |sets: &[&str]| parse(GOOD, sets).unwrap().plan.fingerprint;
+    let plain = of(&[]);
+    assert_eq!(plain.len(), 64);
+    assert_eq!(plain, of(&["memory_limit=2GiB", "threads=1", "source.path=elsewhere", "sink.path=there"]));
+    assert_eq!(plain, of(&["stage.kmeans.starts=10"]), "a default that is spelled out changes nothing");
+    for set in ["seed=8", "stage.kmeans.k=11", "stage.autoencoder.epochs=1", "split.fit=all", "stage.window.stride=32"]
+    {
+        assert_ne!(plain, of(&[set]), "{set}");
+    }
+}
+
+#[test]
+fn the_json_schema_is_current() {
+    let path = root().join("schemas/pipeline.schema.json");
+    let schema = pipeline_schema();
+    if std::env::var_os("UPDATE_SCHEMAS").is_some() {
+        std::fs::write(&path, serde_json::to_string_pretty(&schema).unwrap() + "\n").unwrap();
+    }
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let written: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    assert_eq!(written, schema, "{} is not current; UPDATE_SCHEMAS=1 rewrites it", path.display());
+}
+
+#[test]
+fn every_key_is_described() {
+    fn undescribed(path: &str, schema: &serde_json::Value, found: &mut Vec<String>) {
+        for (key, property) in schema["properties"].as_object().into_iter().flatten() {
+            if property.get("description").is_none() && key != "kind" {
+                found.push(format!("{path}.{key}"));
+            }
+        }
+        let branches = schema["oneOf"].as_array().into_iter().flatten();
+        branches.for_each(|branch| undescribed(path, branch, found));
+    }
+    let schema = pipeline_schema();
+    let mut found = Vec::new();
+    undescribed("", &schema, &mut found);
+    for (name, definition) in schema["$defs"].as_object().unwrap() {
+        undescribed(name, definition, &mut found);
+    }
+    assert_eq!(found, [""; 0]);
+}
+
+#[test]
+fn every_pipeline_of_the_repository_is_good() {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(root().join("pipelines")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let loaded = PipelineFile::parse(&path.display().to_string(), &text, &[], &nothing_set);
+        let loaded = loaded.unwrap_or_else(|problems| panic!("{problems}"));
+        names.push(loaded.plan.name);
+        assert!(text.starts_with("#:schema ../schemas/pipeline.schema.json\n"), "{}", path.display());
+    }
+    names.sort();
+    assert_eq!(names, ["fashion_mnist", "hapt", "mnist", "pump"]);
+}
+
+#[test]
+fn the_example_of_a_sensor_file_is_what_its_pipeline_reads() {
+    let text = std::fs::read_to_string(root().join("examples/data/pump.csv")).unwrap();
+    assert!(text.len() < 200_000);
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("machine,time_ms,vibration_x,vibration_y,vibration_z"));
+    let mut machines = std::collections::BTreeMap::new();
+    for line in lines {
+        let fields: Vec<&str> = line.split(',').collect();
+        let numbers: Vec<f64> = fields[1..].iter().map(|field| field.parse().unwrap()).collect();
+        let samples = machines.entry(fields[0]).or_insert(0usize);
+        assert_eq!(numbers[0], 20.0 * *samples as f64, "50 samples a second, without a gap");
+        assert!(numbers.len() == 4 && numbers.iter().all(|number| number.is_finite()), "{line}");
+        *samples += 1;
+    }
+    assert_eq!(machines.into_values().collect::<Vec<_>>(), [1500; 4]);
+}
+
+#[test]
+fn the_pipelines_read_what_their_variables_name() {
+    let path = root().join("pipelines/hapt.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let source = |data: Option<&str>| {
+        let environment = |name: &str| data.filter(|_| name == "HAPT_DATA").map(String::from);
+        let loaded = PipelineFile::parse("hapt.toml", &text, &[], &environment).unwrap();
+        serde_json::to_value(&loaded.file).unwrap()["source"]["path"].as_str().unwrap().to_string()
+    };
+    assert_eq!(source(None), "examples/data/hapt");
+    assert_eq!(source(Some("/data/hapt")), "/data/hapt");
+}
+
+prop_compose! {
+    /// Pipeline files of any values that are within bounds.
+    fn any_file()(
+        seed in 0..=i64::MAX as u64,
+        memory in 64u64..10_000,
+        threads in proptest::option::of(1usize..64),
+        widths in proptest::collection::vec(1usize..2000, 1..8),
+        decoder in proptest::option::of(proptest::collection::vec(1usize..2000, 0..8)),
+        epochs in 1usize..1000,
+        rate in (1u32..1_000_000).prop_map(|rate| f64::from(rate) / 1e6),
+        k in 1usize..100,
+        keys in proptest::sample::subsequence(vec!["experiment", "user", "split", "activity", "start"], 0..5),
+        path in "[ -~äß€]{1,20}",
+        mini_batch in any::<bool>(),
+    ) -> String {
+        let mut lines = vec![
+            "name = \"any\"".to_string(),
+            format!("seed = {seed}\nmemory_limit = \"{memory} MiB\""),
+        ];
+        lines.extend(threads.map(|n| format!("threads = {n}")));
+        lines.push("[source]\nkind = \"hapt\"\npath = \"in\"".into());
+        lines.push("[[stage]]\nkind = \"window\"\nlength = 64\nstride = 32".into());
+        lines.push("[[stage]]\nkind = \"features\"\nset = \"summary\"\n[[stage]]\nkind = \"scale\"".into());
+        lines.push(format!("[[stage]]\nkind = \"autoencoder\"\nencoder = {widths:?}\nepochs = {epochs}"));
+        lines.push(format!("learning_rate = {rate:?}"));
+        lines.extend(decoder.map(|widths| format!("decoder = {widths:?}")));
+        lines.push(format!("[[stage]]\nkind = \"kmeans\"\nk = {k}"));
+        lines.extend(mini_batch.then(|| "method = \"mini_batch\"\nbatch_size = 10".into()));
+        let path = path.replace("${", "$${").replace('\\', "/").replace('"', "'");
+        lines.push(format!("[sink]\npath = \"out {path}\"\nkeys = {keys:?}"));
+        lines.join("\n")
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_was_read_writes_and_reads_back(text in any_file()) {
+        let first = parse(&text, &[]).map_err(|problems| TestCaseError::fail(format!("{problems}\n{text}")))?;
+        let written = toml::to_string(&first.file).unwrap().replace("${", "$${");
+        let second = parse(&written, &[]).map_err(|problems| TestCaseError::fail(format!("{problems}\n{written}")))?;
+        prop_assert_eq!(&first.file, &second.file);
+        prop_assert_eq!(&first.plan, &second.plan);
+        let json = serde_json::to_string(&first.plan).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Plan>(&json).unwrap(), second.plan);
+    }
+
+    #[test]
+    fn no_text_makes_it_panic(text in "(?s).{0,200}", set in ".{0,30}") {
+        let _ = parse(&text, &[&set]);
+        let _ = parse(GOOD, &[&set, &format!("stage.0.{set}"), &format!("sink.path={set}")]);
+    }
+
+    #[test]
+    fn no_damage_to_a_good_file_makes_it_panic(at in 0usize..GOOD.len(), length in 0usize..40, with in ".{0,5}") {
+        let mut bytes = GOOD.as_bytes().to_vec();
+        let end = (at + length).min(bytes.len());
+        bytes.splice(at..end, with.bytes());
+        let _ = parse(&String::from_utf8_lossy(&bytes), &[]);
+    }
+}

@@ -1,0 +1,141 @@
+//! Imports go one way: a module may use those on its own layer or below. One crate gives no compiler check, so this
+//! test reads the sources.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The layers, lowest first; a module is a file or a directory directly under `src/`.
+const LAYERS: &[&[&str]] = &[
+    &["error"],
+    &["event", "seed"],
+    &["kernel"],
+    &["network", "loss", "kmeans", "signal", "metrics", "device"],
+    &["stage", "column", "scale", "weights", "train", "embed", "label"],
+    &["store"],
+    &["model", "table", "source", "replay", "simulate", "report"],
+    &["config", "sql"],
+    &["pipeline"],
+    &["cli"],
+    &["main", "lib"],
+];
+
+/// Crates that the layers up to and with `kernel`, `network`, `loss`, `kmeans` and `signal` know nothing of.
+const NOT_IN_ARITHMETIC: &[&str] = &["arrow", "datafusion", "parquet", "object_store", "tokio", "std::fs", "std::net"];
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Every file under `src/` with its module and its text without comments and tests.
+fn modules() -> Vec<(PathBuf, String, String)> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    let read = |path: PathBuf| {
+        let inside = path.strip_prefix(&src).unwrap();
+        let first = inside.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
+        let module = first.trim_end_matches(".rs").to_string();
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let code: Vec<&str> = code.lines().filter(|l| !l.trim_start().starts_with("//")).collect();
+        (inside.to_path_buf(), module, code.join("\n"))
+    };
+    files.into_iter().map(read).collect()
+}
+
+fn layer(module: &str) -> usize {
+    LAYERS
+        .iter()
+        .position(|names| names.contains(&module))
+        .unwrap_or_else(|| panic!("src/{module} has no layer: add it to LAYERS in tests/layering.rs and to src/lib.rs"))
+}
+
+/// The modules named after `crate::`, in `use` lines and in paths, grouped imports included.
+fn used_modules(code: &str) -> BTreeSet<String> {
+    let ident = |s: &str| s.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut used = BTreeSet::new();
+    for part in code.split("crate::").skip(1) {
+        if let Some(group) = part.strip_prefix('{') {
+            let mut depth = 0;
+            let mut start = true;
+            for (i, c) in group.char_indices() {
+                match c {
+                    '{' => depth += 1,
+                    '}' if depth == 0 => break,
+                    '}' => depth -= 1,
+                    ',' if depth == 0 => start = true,
+                    c if start && !c.is_whitespace() => {
+                        used.insert(ident(&group[i..]));
+                        start = false;
+                    }
+                    _ => {}
+                }
+            }
+        } else {
+            used.insert(ident(part));
+        }
+    }
+    // Names re-exported at the root.
+    let root = |name: String| match name.as_str() {
+        "Error" | "Result" | "Kind" => "error".to_string(),
+        "Seed" => "seed".to_string(),
+        _ => name,
+    };
+    used.into_iter().map(root).filter(|n| n.chars().next().is_some_and(char::is_lowercase)).collect()
+}
+
+#[test]
+fn imports_go_one_way() {
+    let mut wrong = Vec::new();
+    for (file, module, code) in modules() {
+        if module == "lib" || module == "main" {
+            continue;
+        }
+        for used in used_modules(&code) {
+            if layer(&used) > layer(&module) {
+                wrong.push(format!("{}: {module} uses {used}, which is above it", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn arithmetic_knows_no_arrow_and_no_io() {
+    let mut wrong = Vec::new();
+    for (file, module, code) in modules() {
+        if !["kernel", "network", "loss", "kmeans", "signal"].contains(&module.as_str()) {
+            continue;
+        }
+        for name in NOT_IN_ARITHMETIC {
+            if code.contains(&format!("{name}::")) {
+                wrong.push(format!("{} uses {name}", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn unsafe_is_in_kernels_only() {
+    let stray: Vec<_> = modules()
+        .into_iter()
+        .filter(|(_, module, code)| module != "kernel" && code.contains("unsafe "))
+        .map(|(file, ..)| file)
+        .collect();
+    assert!(stray.is_empty(), "unsafe outside src/kernel: {stray:?}");
+}
+
+#[test]
+fn the_reader_of_imports_sees_groups() {
+    let used = used_modules("use crate::{error::{Error, Result}, kernel::Rows};\nlet s: crate::seed::Seed;\nuse crate::Kind;");
+    assert_eq!(used.into_iter().collect::<Vec<_>>(), ["error", "kernel", "seed"]);
+}

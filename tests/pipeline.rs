@@ -1,0 +1,191 @@
+//! The whole road, through the library: simulated recordings to a labelled table, again and again with what must not
+//! matter changed.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use dacpipe::Kind;
+use dacpipe::config::PipelineFile;
+use dacpipe::event::{Control, Event, Observer};
+use dacpipe::pipeline::{Pipeline, RunOptions};
+use dacpipe::report::RunReport;
+use dacpipe::sql::{self, Options};
+use datafusion::arrow::array::AsArray;
+use datafusion::arrow::datatypes::Float64Type;
+use datafusion::prelude::SessionContext;
+
+/// A pipeline over the example recordings into `out`, short enough for a test.
+fn pipeline(out: &Path, sets: &[&str]) -> Pipeline {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/hapt.toml");
+    let recordings = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/hapt");
+    let mut all = vec![
+        format!("source.path={:?}", recordings.display().to_string()),
+        format!("sink.path={:?}", out.display().to_string()),
+        "stage.autoencoder.epochs=6".to_string(),
+    ];
+    all.extend(sets.iter().map(|s| s.to_string()));
+    Pipeline::new(PipelineFile::load(&file, &all).unwrap_or_else(|e| panic!("{e}")).plan).unwrap()
+}
+
+async fn run(out: &Path, sets: &[&str]) -> RunReport {
+    pipeline(out, sets).run(&RunOptions::default()).await.unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The table's labels without what tells one run from another, as text.
+async fn labels(out: &Path) -> String {
+    let ctx = SessionContext::new();
+    sql::register(&ctx, Options::new().table("hapt", out.to_str().unwrap())).await.unwrap();
+    let query = "SELECT experiment, \"user\", start, activity, cluster, distance, margin, model FROM hapt \
+                 ORDER BY experiment, start";
+    let batches = ctx.sql(query).await.unwrap().collect().await.unwrap();
+    datafusion::arrow::util::pretty::pretty_format_batches(&batches).unwrap().to_string()
+}
+
+async fn one_figure(ctx: &SessionContext, query: &str) -> f64 {
+    let batches = ctx.sql(query).await.unwrap().collect().await.unwrap();
+    batches[0].column(0).as_primitive::<Float64Type>().value(0)
+}
+
+#[tokio::test]
+async fn recordings_become_a_table_that_sql_agrees_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = run(dir.path(), &[]).await;
+    assert!(report.simulated);
+    assert_eq!(report.cluster_sizes.iter().sum::<u64>(), report.labelled_rows);
+    assert_eq!(report.cluster_sizes.len(), 12);
+    assert!(report.labels_used);
+
+    let ctx = SessionContext::new();
+    sql::register(&ctx, Options::new().table("hapt", dir.path().to_str().unwrap())).await.unwrap();
+    let all = report.scores["all"];
+    assert_eq!(one_figure(&ctx, "SELECT ari(cluster, activity) FROM hapt").await, all.ari);
+    assert_eq!(one_figure(&ctx, "SELECT nmi(cluster, activity) FROM hapt").await, all.nmi);
+    assert_eq!(one_figure(&ctx, "SELECT clustering_accuracy(cluster, activity) FROM hapt").await, all.acc);
+    let test = report.scores["test"].ari;
+    assert_eq!(one_figure(&ctx, "SELECT ari(cluster, activity) FROM hapt WHERE split = 'test'").await, test);
+    let rows = one_figure(&ctx, "SELECT CAST(count(*) AS DOUBLE) FROM hapt").await;
+    assert_eq!(rows as u64, report.labelled_rows);
+    let sizes = one_figure(&ctx, "SELECT CAST(sum(size) AS DOUBLE) FROM hapt_clusters").await;
+    assert_eq!(sizes as u64, report.labelled_rows);
+    assert!(all.ari > 0.2, "six epochs still find something: {}", all.ari);
+    let on_disk: RunReport = serde_json::from_slice(&std::fs::read(dir.path().join("run.json")).unwrap()).unwrap();
+    assert_eq!(on_disk, report);
+}
+
+#[tokio::test]
+async fn neither_threads_nor_memory_change_a_bit() {
+    let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let a = run(dirs[0].path(), &["threads=1"]).await;
+    let b = run(dirs[1].path(), &["threads=3"]).await;
+    let c = run(dirs[2].path(), &["threads=2", "memory_limit=\"64 MiB\""]).await;
+    assert_eq!(a.model, b.model);
+    assert_eq!(a.model, c.model);
+    let first = labels(dirs[0].path()).await;
+    assert_eq!(first, labels(dirs[1].path()).await);
+    assert_eq!(first, labels(dirs[2].path()).await);
+    let other_seed = run(dirs[0].path(), &["seed=8"]).await;
+    assert_ne!(a.model, other_seed.model);
+    assert_eq!(other_seed.table_version, a.table_version + 1);
+}
+
+/// Interrupts the run when the autoencoder has done `after` epochs.
+struct Interrupt {
+    after: u64,
+    epochs_seen: AtomicU64,
+    control: Mutex<Option<Control>>,
+}
+
+impl Observer for Interrupt {
+    fn event(&self, event: &Event) {
+        if let Event::Progress { stage, done, .. } = event
+            && stage == "autoencoder"
+        {
+            self.epochs_seen.fetch_add(1, Ordering::Relaxed);
+            if *done == self.after {
+                self.control.lock().unwrap().as_ref().unwrap().cancel();
+            }
+        }
+    }
+}
+
+fn interrupting(after: u64) -> (Control, Arc<Interrupt>) {
+    let observer = Arc::new(Interrupt { after, epochs_seen: AtomicU64::new(0), control: Mutex::new(None) });
+    let control = Control::new(observer.clone());
+    *observer.control.lock().unwrap() = Some(control.clone());
+    (control, observer)
+}
+
+#[tokio::test]
+async fn an_interrupted_run_goes_on_to_the_same_bits() {
+    let (whole, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let expected = run(whole.path(), &[]).await;
+
+    let (control, _) = interrupting(3);
+    let options = RunOptions { resume: false, control };
+    let e = pipeline(broken.path(), &[]).run(&options).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Cancelled, "{e}");
+    assert!(!broken.path().join("_log").join("00000000000000000000.json").exists(), "nothing is committed");
+
+    let (control, seen) = interrupting(u64::MAX);
+    let options = RunOptions { resume: true, control };
+    let resumed = pipeline(broken.path(), &[]).run(&options).await.unwrap();
+    assert_eq!(resumed.model, expected.model);
+    assert_eq!(labels(broken.path()).await, labels(whole.path()).await);
+    assert_eq!(seen.epochs_seen.load(Ordering::Relaxed), 3, "the first three epochs are not trained again");
+
+    let options = RunOptions { resume: true, ..RunOptions::default() };
+    let e = pipeline(broken.path(), &[]).run(&options).await.unwrap_err();
+    assert!(e.to_string().contains("no interrupted run"), "{e}");
+}
+
+#[tokio::test]
+async fn a_changed_pipeline_does_not_resume() {
+    let dir = tempfile::tempdir().unwrap();
+    let (control, _) = interrupting(1);
+    pipeline(dir.path(), &[]).run(&RunOptions { resume: false, control }).await.unwrap_err();
+    let options = RunOptions { resume: true, ..RunOptions::default() };
+    let e = pipeline(dir.path(), &["stage.autoencoder.learning_rate=0.001"]).run(&options).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Config);
+    assert!(e.to_string().contains("changed"), "{e}");
+}
+
+#[tokio::test]
+async fn a_part_without_rows_names_those_that_have_some() {
+    let dir = tempfile::tempdir().unwrap();
+    let e = pipeline(dir.path(), &["split.fit=\"trian\""]).run(&RunOptions::default()).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Input);
+    assert!(e.to_string().contains("\"trian\"") && e.to_string().contains("test, train"), "{e}");
+}
+
+#[tokio::test]
+async fn more_clusters_than_rows_is_an_error_that_names_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let e = pipeline(dir.path(), &["stage.kmeans.k=100000"]).run(&RunOptions::default()).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Input, "{e}");
+    assert!(e.to_string().contains("100000"), "{e}");
+}
+
+fn real_data() -> Option<PathBuf> {
+    match std::env::var_os("DACPIPE_DATA") {
+        Some(path) => Some(path.into()),
+        None => {
+            eprintln!("skipped: DACPIPE_DATA names no directory of real data");
+            None
+        }
+    }
+}
+
+#[tokio::test]
+async fn real_recordings_from_raw_text_to_table() {
+    let Some(data) = real_data() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let path = format!("source.path={:?}", data.join("hapt").display().to_string());
+    let report = run(dir.path(), &[&path, "stage.autoencoder.epochs=10"]).await;
+    assert!(!report.simulated);
+    assert_eq!((report.fit_rows, report.labelled_rows), (7767, 10929));
+    assert_eq!((report.scores["train"].rows, report.scores["test"].rows), (7767, 3162));
+    let (dac, raw) = (report.scores["test"].ari, report.raw_kmeans["test"].ari);
+    assert!(raw > 0.3 && raw < 0.55, "raw k-means on the test users: {raw}");
+    assert!(dac > 0.3, "ten epochs: {dac}");
+}
