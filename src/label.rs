@@ -1,1 +1,335 @@
-//! Under construction.
+//! The `kmeans` stage, and the labels that it gives: cluster, distance and margin.
+
+use std::sync::Arc;
+
+use arrow::array::{Float32Array, Int32Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use serde_json::json;
+
+use crate::column;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::kernel::distance::Centroids;
+use crate::kmeans::{self, KMeans, KMeansSpec};
+use crate::stage::{Artifact, Fit, FitContext, Fitted, LABEL_COLUMNS, Tensor, Training, Transform};
+
+/// Learns clusters of the vectors of one column.
+#[derive(Debug, Clone)]
+pub struct KMeansStage {
+    spec: KMeansSpec,
+    column: String,
+}
+
+impl KMeansStage {
+    /// Clusters of `column`: [`EMBEDDING`](crate::stage::EMBEDDING) or [`FEATURES`](crate::stage::FEATURES).
+    pub fn new(spec: KMeansSpec, column: impl Into<String>) -> Self {
+        Self { spec, column: column.into() }
+    }
+}
+
+impl Fit for KMeansStage {
+    fn kind(&self) -> &'static str {
+        "kmeans"
+    }
+
+    fn fit(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<Fitted> {
+        cx.control.emit(Event::Started { stage: "kmeans".into(), unit: "iterations", total: None });
+        let found = kmeans::fit(data.rows, &self.spec, cx.seed, cx.pool, cx.control)?;
+        let how = if found.converged { "after" } else { "not converged after" };
+        let summary = format!(
+            "{} clusters of {} rows, inertia {:.6e}, {how} {} iterations",
+            found.k,
+            data.rows.len(),
+            found.inertia,
+            found.iterations
+        );
+        let figures = [
+            ("inertia", json!(found.inertia)),
+            ("iterations", json!(found.iterations)),
+            ("converged", json!(found.converged)),
+            ("sizes", json!(found.sizes)),
+        ];
+        Ok(Fitted {
+            transform: Arc::new(Label::new(&found, self.column.clone())),
+            summary,
+            figures: figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        })
+    }
+}
+
+/// The fitted stage: appends to each row the number of its nearest centroid (`cluster`, Int32), the Euclidean distance to
+/// it (`distance`, Float32) and by how much the second nearest is farther (`margin`, Float32; 0 where two are equally
+/// near, infinite where there is only one cluster). Other columns stay as they are.
+#[derive(Debug, Clone)]
+pub struct Label {
+    column: String,
+    centroids: Vec<f32>,
+    centers: Centroids,
+    sizes: Vec<u64>,
+    mean_distance: Vec<f32>,
+}
+
+impl Label {
+    /// The labels of what k-means found in `column`.
+    pub fn new(found: &KMeans, column: impl Into<String>) -> Self {
+        Self {
+            column: column.into(),
+            centroids: found.centroids.clone(),
+            centers: Centroids::new(&found.centroids, found.dim),
+            sizes: found.sizes.clone(),
+            mean_distance: found.mean_distance.iter().map(|&d| d as f32).collect(),
+        }
+    }
+
+    /// Number of clusters.
+    pub fn k(&self) -> usize {
+        self.centers.k()
+    }
+
+    /// Values in a row.
+    pub fn dim(&self) -> usize {
+        self.centers.dim()
+    }
+
+    /// The column whose vectors are labelled.
+    pub fn column(&self) -> &str {
+        &self.column
+    }
+
+    /// The centroids, `k x dim`, row-major.
+    pub fn centroids(&self) -> &[f32] {
+        &self.centroids
+    }
+
+    /// Training rows of each cluster.
+    pub fn sizes(&self) -> &[u64] {
+        &self.sizes
+    }
+
+    /// Mean Euclidean distance of each cluster's training rows to its centroid.
+    pub fn mean_distance(&self) -> &[f32] {
+        &self.mean_distance
+    }
+
+    /// Labels `rows` (row-major): nearest centroid, distance to it, and how much farther the second nearest is. Each row
+    /// by itself, on the calling thread; a tie goes to the lower cluster. `O(rows x k x dim)`.
+    ///
+    /// A row with a value that is not finite gets cluster 0 and a distance that is not finite.
+    ///
+    /// # Panics
+    /// If the lengths do not fit together.
+    pub fn assign(&self, rows: &[f32], cluster: &mut [i32], distance: &mut [f32], margin: &mut [f32]) {
+        const BLOCK: usize = 1024;
+        assert_eq!(rows.len(), cluster.len() * self.dim(), "rows and clusters differ in number");
+        assert!(distance.len() == cluster.len() && margin.len() == cluster.len(), "outputs differ in length");
+        let mut labels = vec![0u32; BLOCK.min(cluster.len())];
+        let outputs = cluster.chunks_mut(BLOCK).zip(distance.chunks_mut(BLOCK).zip(margin.chunks_mut(BLOCK)));
+        for (rows, (cluster, (distance, margin))) in rows.chunks(BLOCK * self.dim()).zip(outputs) {
+            let labels = &mut labels[..cluster.len()];
+            self.centers.nearest_two(rows, labels, distance, margin);
+            cluster.iter_mut().zip(labels).for_each(|(cluster, label)| *cluster = *label as i32);
+            for (distance, margin) in distance.iter_mut().zip(margin) {
+                *distance = distance.sqrt();
+                *margin = margin.sqrt() - *distance;
+            }
+        }
+    }
+
+    /// The stage as it was saved.
+    ///
+    /// # Errors
+    /// Kind `Model` if a part is missing or does not fit.
+    pub fn from_artifact(artifact: &Artifact) -> Result<Self> {
+        let bad = |what: String| Error::model(format!("stage label: {what}"));
+        let setting =
+            |name: &str| artifact.settings.get(name).ok_or_else(|| bad(format!("setting {name:?} is missing")));
+        let tensor = |name: &str| artifact.tensors.get(name).ok_or_else(|| bad(format!("tensor {name:?} is missing")));
+        let column = setting("column")?;
+        let column = column.as_str().ok_or_else(|| bad(format!("column is {column}, expected a name")))?.to_owned();
+        let centroids = tensor("centroids")?;
+        let (k, dim) = match centroids.shape[..] {
+            [k, dim] if k > 0 && dim > 0 && k < 1 << 24 && k * dim == centroids.values.len() => (k, dim),
+            _ => return Err(bad(format!("centroids of shape {:?}, expected [k, dim]", centroids.shape))),
+        };
+        if let Some(i) = centroids.values.iter().position(|x| !x.is_finite()) {
+            return Err(bad(format!("value {} of centroid {} is {}", i % dim, i / dim, centroids.values[i])));
+        }
+        let sizes: Vec<u64> = serde_json::from_value(setting("sizes")?.clone())
+            .map_err(|e| bad("sizes, expected a list of whole numbers".into()).with_source(e))?;
+        let mean_distance = tensor("mean_distance")?.values.clone();
+        if sizes.len() != k || mean_distance.len() != k {
+            let lengths = format!("{} sizes and {} mean distances", sizes.len(), mean_distance.len());
+            return Err(bad(format!("{lengths} for {k} centroids")));
+        }
+        let centers = Centroids::new(&centroids.values, dim);
+        Ok(Self { column, centroids: centroids.values.clone(), centers, sizes, mean_distance })
+    }
+}
+
+impl Transform for Label {
+    fn kind(&self) -> &'static str {
+        "label"
+    }
+
+    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
+        let dim = column::vector_dim(input, &self.column)?;
+        if dim != self.dim() {
+            let what = format!("centroids have {} values, column {:?} has {dim}", self.dim(), self.column);
+            return Err(Error::model(what));
+        }
+        if let Some(name) = LABEL_COLUMNS.iter().find(|name| input.column_with_name(name).is_some()) {
+            return Err(Error::input(format!(
+                "column {name:?} is there already; rename it or leave it out of the source"
+            )));
+        }
+        let mut fields: Vec<_> = input.fields().iter().cloned().collect();
+        let types = [DataType::Int32, DataType::Float32, DataType::Float32];
+        fields.extend(LABEL_COLUMNS.iter().zip(types).map(|(name, kind)| Arc::new(Field::new(*name, kind, false))));
+        Ok(Arc::new(Schema::new_with_metadata(fields, input.metadata().clone())))
+    }
+
+    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let schema = self.output_schema(&batch.schema())?;
+        let (rows, _) = column::vectors(batch, &self.column)?;
+        let n = batch.num_rows();
+        let (mut cluster, mut distance, mut margin) = (vec![0; n], vec![0.0; n], vec![0.0; n]);
+        self.assign(rows, &mut cluster, &mut distance, &mut margin);
+        if let Some(row) = distance.iter().position(|d| !d.is_finite()) {
+            let place = format!("column {:?}, row {row} of a batch", self.column);
+            return Err(Error::input(format!("{place}: values that are not finite, or too large, have no distance")));
+        }
+        let mut columns = batch.columns().to_vec();
+        columns.push(Arc::new(Int32Array::from(cluster)));
+        columns.push(Arc::new(Float32Array::from(distance)));
+        columns.push(Arc::new(Float32Array::from(margin)));
+        Ok(RecordBatch::try_new(schema, columns)?)
+    }
+
+    fn save(&self) -> Artifact {
+        let centroids = Tensor { shape: vec![self.k(), self.dim()], values: self.centroids.clone() };
+        let mean_distance = Tensor { shape: vec![self.k()], values: self.mean_distance.clone() };
+        Artifact {
+            settings: [("column".to_owned(), json!(self.column)), ("sizes".to_owned(), json!(self.sizes))]
+                .into_iter()
+                .collect(),
+            tensors: [("centroids".to_owned(), centroids), ("mean_distance".to_owned(), mean_distance)]
+                .into_iter()
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Control;
+    use crate::kernel::{Dense, Pool};
+    use crate::seed::Seed;
+    use crate::stage::{EMBEDDING, NoCheckpoint};
+
+    fn label(centroids: &[f32], dim: usize) -> Label {
+        let k = centroids.len() / dim;
+        let found = KMeans {
+            centroids: centroids.to_vec(),
+            k,
+            dim,
+            inertia: 0.0,
+            iterations: 1,
+            converged: true,
+            sizes: vec![1; k],
+            mean_distance: vec![0.25; k],
+        };
+        Label::new(&found, EMBEDDING)
+    }
+
+    fn batch(values: Vec<f32>, dim: usize) -> RecordBatch {
+        let ids = Int32Array::from_iter_values(0..(values.len() / dim) as i32);
+        let schema = Schema::new(vec![column::vector_field(EMBEDDING, dim), Field::new("id", DataType::Int32, false)]);
+        let vectors = column::vector_array(values, dim).unwrap();
+        RecordBatch::try_new(Arc::new(schema), vec![vectors, Arc::new(ids)]).unwrap()
+    }
+
+    fn floats<'a>(batch: &'a RecordBatch, name: &str) -> &'a [f32] {
+        batch.column_by_name(name).unwrap().as_any().downcast_ref::<Float32Array>().unwrap().values()
+    }
+
+    #[test]
+    fn a_batch_gains_cluster_distance_and_margin() {
+        let label = label(&[0.0, 0.0, 3.0, 4.0], 2);
+        let batch = batch(vec![3.0, 4.0, 0.0, 0.0, 1.5, 2.0, 0.0, -1.0], 2);
+        let out = label.apply(&batch).unwrap();
+        assert_eq!(out.schema(), label.output_schema(&batch.schema()).unwrap());
+        assert_eq!(out.columns()[..2], *batch.columns());
+        let clusters = out.column(2).as_any().downcast_ref::<Int32Array>().unwrap();
+        assert_eq!(clusters.values()[..], [1, 0, 0, 0]);
+        assert_eq!(floats(&out, "distance"), [0.0, 0.0, 2.5, 1.0]);
+        assert_eq!(floats(&out, "margin"), [5.0, 5.0, 0.0, 34f32.sqrt() - 1.0]);
+        assert!(label.apply(&out).unwrap_err().to_string().contains("\"cluster\" is there already"));
+    }
+
+    #[test]
+    fn one_cluster_has_an_infinite_margin() {
+        let out = label(&[1.0], 1).apply(&batch(vec![4.0], 1)).unwrap();
+        assert_eq!((floats(&out, "distance"), floats(&out, "margin")), (&[3.0f32][..], &[f32::INFINITY][..]));
+    }
+
+    #[test]
+    fn rows_without_a_distance_and_other_widths_are_refused() {
+        let label = label(&[0.0, 1.0], 1);
+        for bad in [f32::NAN, f32::INFINITY, 3e38] {
+            let error = label.apply(&batch(vec![0.0, bad], 1)).unwrap_err();
+            assert!(error.to_string().starts_with("column \"embedding\", row 1 of a batch"), "{error}");
+        }
+        assert_eq!(label.apply(&batch(vec![0.0, 1.0], 2)).unwrap_err().kind(), crate::Kind::Model);
+        let empty = label.apply(&batch(vec![], 1)).unwrap();
+        assert_eq!((empty.num_rows(), empty.num_columns()), (0, 5));
+    }
+
+    #[test]
+    fn any_cut_into_batches_gives_the_same_bits() {
+        let rows: Vec<f32> = (0..3000 * 3).map(|i| ((i * 31 % 1009) as f32).sin()).collect();
+        let label = label(&rows[..3 * 20], 3);
+        let whole = |rows: &[f32]| {
+            let n = rows.len() / 3;
+            let (mut c, mut d, mut m) = (vec![0; n], vec![0.0; n], vec![0.0; n]);
+            label.assign(rows, &mut c, &mut d, &mut m);
+            (c, d, m)
+        };
+        let all = whole(&rows);
+        for cut in [1, 100, 1024, 2500] {
+            let (a, b) = (whole(&rows[..cut * 3]), whole(&rows[cut * 3..]));
+            assert_eq!(([a.0, b.0].concat(), [a.1, b.1].concat(), [a.2, b.2].concat()), all);
+        }
+    }
+
+    #[test]
+    fn the_stage_learns_and_its_artifact_gives_it_back() {
+        let rows = [0.0, 0.5, 10.0, 10.5, 11.0];
+        let (pool, control, dense) = (Pool::new(1), Control::default(), Dense::new(&rows, 1));
+        let data = Training { rows: &dense, classes: None, feature_weights: None };
+        let cx = FitContext { seed: Seed(1), pool: &pool, control: &control, checkpoint: &NoCheckpoint };
+        let fitted = KMeansStage::new(KMeansSpec::new(2), EMBEDDING).fit(&data, &cx).unwrap();
+        assert_eq!(fitted.figures["sizes"], json!([3, 2]));
+        let saved = fitted.transform.save();
+        let back = Label::from_artifact(&saved).unwrap();
+        assert_eq!(
+            (back.centroids(), back.sizes(), back.k(), back.dim()),
+            (&[10.5f32, 0.25][..], &[3u64, 2][..], 2, 1)
+        );
+        assert_eq!((back.save(), back.column()), (saved.clone(), EMBEDDING));
+        let damage: [fn(&mut Artifact); 6] = [
+            |a| drop(a.settings.remove("column")),
+            |a| drop(a.settings.insert("sizes".into(), json!([1]))),
+            |a| drop(a.settings.insert("sizes".into(), json!("many"))),
+            |a| drop(a.tensors.remove("centroids")),
+            |a| a.tensors.get_mut("centroids").unwrap().shape = vec![2],
+            |a| a.tensors.get_mut("centroids").unwrap().values[0] = f32::NAN,
+        ];
+        for damage in damage {
+            let mut artifact = saved.clone();
+            damage(&mut artifact);
+            assert_eq!(Label::from_artifact(&artifact).unwrap_err().kind(), crate::Kind::Model);
+        }
+    }
+}

@@ -1,1 +1,339 @@
-//! Under construction.
+//! The `scale` stage: every feature to `[0, 1]`, or to mean 0 and standard deviation 1.
+
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::column;
+use crate::error::{Error, Result};
+use crate::kernel::{Pool, Rows, fold, sums};
+use crate::stage::{Artifact, FEATURES, Fit, FitContext, Fitted, Tensor, Training, Transform, VectorMap};
+
+/// What a feature is scaled to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScaleMethod {
+    /// `[0, 1]` between the least and the greatest training value. Values beyond them, which later rows may have, are
+    /// clamped, so that equation 5 and a Sigmoid output hold for every row.
+    MinMax,
+    /// Mean 0, standard deviation 1 (dividing by the number of rows) over the training rows; nothing is clamped.
+    Standard,
+}
+
+/// Settings of the stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScaleSpec {
+    /// What a feature is scaled to.
+    pub method: ScaleMethod,
+}
+
+/// Learns the scale of every feature in one pass over the training rows.
+#[derive(Debug, Clone)]
+pub struct ScaleStage {
+    spec: ScaleSpec,
+}
+
+impl ScaleStage {
+    /// The stage with these settings.
+    pub fn new(spec: ScaleSpec) -> Self {
+        Self { spec }
+    }
+}
+
+impl Fit for ScaleStage {
+    fn kind(&self) -> &'static str {
+        "scale"
+    }
+
+    fn fit(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<Fitted> {
+        let scale = Scale::learn(data.rows, self.spec.method, cx.pool)?;
+        let constant = scale.divisor.iter().filter(|d| d.is_infinite()).count();
+        let summary = format!("{} rows, {} features, {constant} of them constant", data.rows.len(), scale.dim());
+        let figures = [("rows", json!(data.rows.len())), ("constant_features", json!(constant))];
+        Ok(Fitted {
+            transform: std::sync::Arc::new(scale),
+            summary,
+            figures: figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        })
+    }
+}
+
+/// The fitted stage: `(x - shift) / divisor`, feature by feature, in place in column `features`. A feature that was
+/// constant in the training rows has an infinite divisor: it becomes 0.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scale {
+    method: ScaleMethod,
+    shift: Vec<f32>,
+    divisor: Vec<f32>,
+}
+
+impl Scale {
+    /// Learns from rows. The result does not depend on the number of threads. `O(rows x dim)`.
+    ///
+    /// # Errors
+    /// Kind `Input` if there are no rows, or a value is not finite (naming its row and position), or a feature's range
+    /// is beyond 32-bit floats.
+    pub fn learn(rows: &dyn Rows, method: ScaleMethod, pool: &Pool) -> Result<Self> {
+        if rows.is_empty() {
+            return Err(Error::input("no rows to learn the scale from; at least one is needed"));
+        }
+        let (shift, spread) = match method {
+            ScaleMethod::MinMax => min_max(rows, pool)?,
+            ScaleMethod::Standard => mean_and_deviation(rows, pool)?,
+        };
+        if let Some(i) = spread.iter().position(|s| !s.is_finite()) {
+            return Err(Error::input(format!(
+                "feature {i} spans more than 32-bit floats can hold; scale it in the source"
+            )));
+        }
+        let divisor = spread.into_iter().map(|s| if s > 0.0 { s } else { f32::INFINITY }).collect();
+        Ok(Self { method, shift, divisor })
+    }
+
+    /// Number of features.
+    pub fn dim(&self) -> usize {
+        self.shift.len()
+    }
+
+    /// The stage as it was saved.
+    ///
+    /// # Errors
+    /// Kind `Model` if a part is missing or does not fit.
+    pub fn from_artifact(artifact: &Artifact) -> Result<Self> {
+        let method = artifact.settings.get("method").cloned().unwrap_or_default();
+        let method = serde_json::from_value(method)
+            .map_err(|e| Error::model("stage scale: method, expected \"min_max\" or \"standard\"").with_source(e))?;
+        let tensor = |name: &str| match artifact.tensors.get(name) {
+            Some(t) if t.shape == [t.values.len()] && !t.values.is_empty() => Ok(t.values.clone()),
+            Some(t) => {
+                Err(Error::model(format!("stage scale: tensor {name:?} of shape {:?}, expected [dim]", t.shape)))
+            }
+            None => Err(Error::model(format!("stage scale: tensor {name:?} is missing"))),
+        };
+        let (shift, divisor) = (tensor("shift")?, tensor("divisor")?);
+        if shift.len() != divisor.len() {
+            let lengths = format!("{} shifts and {} divisors", shift.len(), divisor.len());
+            return Err(Error::model(format!("stage scale: {lengths}, expected as many")));
+        }
+        if let Some(i) = (0..shift.len()).find(|&i| !(shift[i].is_finite() && divisor[i] > 0.0)) {
+            let values = format!("shift {} and divisor {} of feature {i}", shift[i], divisor[i]);
+            return Err(Error::model(format!("stage scale: {values}, expected finite and positive")));
+        }
+        Ok(Self { method, shift, divisor })
+    }
+}
+
+impl VectorMap for Scale {
+    fn dim_in(&self) -> usize {
+        self.dim()
+    }
+
+    fn dim_out(&self) -> usize {
+        self.dim()
+    }
+
+    fn map(&self, input: &[f32], output: &mut [f32]) {
+        for (input, output) in input.chunks_exact(self.dim()).zip(output.chunks_exact_mut(self.dim())) {
+            let scales = self.shift.iter().zip(&self.divisor);
+            match self.method {
+                ScaleMethod::MinMax => output
+                    .iter_mut()
+                    .zip(input.iter().zip(scales))
+                    .for_each(|(y, (x, (shift, divisor)))| *y = ((x - shift) / divisor).clamp(0.0, 1.0)),
+                ScaleMethod::Standard => output
+                    .iter_mut()
+                    .zip(input.iter().zip(scales))
+                    .for_each(|(y, (x, (shift, divisor)))| *y = (x - shift) / divisor),
+            }
+        }
+    }
+}
+
+impl Transform for Scale {
+    fn kind(&self) -> &'static str {
+        "scale"
+    }
+
+    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
+        let dim = column::vector_dim(input, FEATURES)?;
+        if dim != self.dim() {
+            return Err(Error::model(format!("stage scale was fitted on {} features, got {dim}", self.dim())));
+        }
+        column::replace_in_schema(input, FEATURES, FEATURES, dim)
+    }
+
+    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        column::replace_in_batch(batch, FEATURES, FEATURES, self)
+    }
+
+    fn save(&self) -> Artifact {
+        let tensor = |values: &[f32]| Tensor { shape: vec![values.len()], values: values.to_vec() };
+        Artifact {
+            settings: [("method".to_owned(), json!(self.method))].into_iter().collect(),
+            tensors: [("shift", &self.shift), ("divisor", &self.divisor)]
+                .into_iter()
+                .map(|(name, values)| (name.to_owned(), tensor(values)))
+                .collect(),
+        }
+    }
+
+    fn as_vector_map(&self) -> Option<&dyn VectorMap> {
+        Some(self)
+    }
+}
+
+/// The least value and the range of each feature.
+fn min_max(rows: &dyn Rows, pool: &Pool) -> Result<(Vec<f32>, Vec<f32>)> {
+    let dim = rows.dim();
+    let start = || (vec![f32::INFINITY; dim], vec![f32::NEG_INFINITY; dim]);
+    let parts = fold::fold(rows, pool, start, |(low, high), first, block| {
+        check_finite(first, block, dim)?;
+        for row in block.chunks_exact(dim) {
+            low.iter_mut().zip(row).for_each(|(low, x)| *low = if x < low { *x } else { *low });
+            high.iter_mut().zip(row).for_each(|(high, x)| *high = if x > high { *x } else { *high });
+        }
+        Ok(())
+    })?;
+    let (mut low, mut high) = start();
+    for part in parts {
+        low.iter_mut().zip(part.0).for_each(|(a, b)| *a = a.min(b));
+        high.iter_mut().zip(part.1).for_each(|(a, b)| *a = a.max(b));
+    }
+    let range = low.iter().zip(&high).map(|(low, high)| high - low).collect();
+    Ok((low, range))
+}
+
+/// The mean and the standard deviation of each feature, from sums about the first row.
+fn mean_and_deviation(rows: &dyn Rows, pool: &Pool) -> Result<(Vec<f32>, Vec<f32>)> {
+    let (n, dim) = (rows.len() as f64, rows.dim());
+    let mut origin = vec![0.0; dim];
+    rows.read(0..1, &mut origin)?;
+    let parts = fold::fold(
+        rows,
+        pool,
+        || (vec![0.0; dim], vec![0.0; dim]),
+        |(sums, squares), first, block| {
+            check_finite(first, block, dim)?;
+            sums::add_moments(block, &origin, sums, squares);
+            Ok(())
+        },
+    )?;
+    let total = |i: usize| parts.iter().fold((0.0, 0.0), |(s, q), part| (s + part.0[i], q + part.1[i]));
+    let feature = |i: usize| {
+        let (sum, squares) = total(i);
+        let variance: f64 = (squares - sum * sum / n).max(0.0) / n;
+        ((f64::from(origin[i]) + sum / n) as f32, variance.sqrt() as f32)
+    };
+    Ok((0..dim).map(feature).unzip())
+}
+
+fn check_finite(first: usize, block: &[f32], dim: usize) -> Result<()> {
+    if block.iter().fold(true, |finite, x| finite & x.is_finite()) {
+        return Ok(());
+    }
+    let at = block.iter().position(|x| !x.is_finite()).unwrap_or(0);
+    let place = format!("row {}, feature {}", first + at / dim, at % dim);
+    Err(Error::input(format!("{place} is {}; the scale is learned from finite values", block[at])))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::Int32Array;
+    use arrow::datatypes::{DataType, Field};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kernel::Dense;
+
+    fn learn(rows: &[f32], dim: usize, method: ScaleMethod) -> Result<Scale> {
+        Scale::learn(&Dense::new(rows, dim), method, &Pool::new(2))
+    }
+
+    fn mapped(scale: &Scale, rows: &[f32]) -> Vec<f32> {
+        let mut out = vec![9.0; rows.len()];
+        scale.map(rows, &mut out);
+        out
+    }
+
+    #[test]
+    fn min_max_spans_zero_to_one_and_clamps_what_comes_later() {
+        let scale = learn(&[1.0, 5.0, 3.0, 5.0, 2.0, 5.0], 2, ScaleMethod::MinMax).unwrap();
+        assert_eq!(mapped(&scale, &[1.0, 5.0, 3.0, 5.0, 2.0, 5.0]), [0.0, 0.0, 1.0, 0.0, 0.5, 0.0]);
+        assert_eq!(mapped(&scale, &[-7.0, 9.0, 70.0, -9.0]), [0.0, 0.0, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn standard_has_mean_zero_and_deviation_one() {
+        // numpy: x = [2, 4, 4, 4, 5, 5, 7, 9]; (x - x.mean()) / x.std() with mean 5, std 2
+        let scale = learn(&[2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0], 1, ScaleMethod::Standard).unwrap();
+        assert_eq!(mapped(&scale, &[2.0, 5.0, 9.0]), [-1.5, 0.0, 2.0]);
+        let constant = learn(&[3.0, 3.0], 1, ScaleMethod::Standard).unwrap();
+        assert_eq!(mapped(&constant, &[3.0, 4.0]), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn bad_rows_are_named() {
+        let error = learn(&[1.0, 2.0, 3.0, f32::NAN], 2, ScaleMethod::MinMax).unwrap_err();
+        assert!(error.to_string().starts_with("row 1, feature 1 is NaN"), "{error}");
+        let error = learn(&[f32::INFINITY, 2.0], 2, ScaleMethod::Standard).unwrap_err();
+        assert!(error.to_string().starts_with("row 0, feature 0 is inf"), "{error}");
+        let error = learn(&[-3e38, 3e38], 1, ScaleMethod::MinMax).unwrap_err();
+        assert!(error.to_string().starts_with("feature 0 spans more"), "{error}");
+        assert!(learn(&[], 1, ScaleMethod::MinMax).is_err());
+    }
+
+    #[test]
+    fn a_batch_keeps_its_other_columns() {
+        let scale = learn(&[0.0, 0.0, 2.0, 4.0], 2, ScaleMethod::MinMax).unwrap();
+        let schema =
+            Arc::new(Schema::new(vec![Field::new("id", DataType::Int32, false), column::vector_field(FEATURES, 2)]));
+        let ids = Arc::new(Int32Array::from(vec![7, 8]));
+        let vectors = column::vector_array(vec![1.0, 1.0, 2.0, 0.0], 2).unwrap();
+        let batch = RecordBatch::try_new(schema.clone(), vec![ids, vectors]).unwrap();
+        let out = scale.apply(&batch).unwrap();
+        assert_eq!(out.schema(), scale.output_schema(&schema).unwrap());
+        assert_eq!(out.column(0), batch.column(0));
+        assert_eq!(column::vectors(&out, FEATURES).unwrap().0, [0.5, 0.25, 1.0, 0.0]);
+        let other = Schema::new(vec![column::vector_field(FEATURES, 3)]);
+        assert!(scale.output_schema(&other).unwrap_err().to_string().contains("fitted on 2 features, got 3"));
+    }
+
+    #[test]
+    fn a_damaged_artifact_is_refused() {
+        let scale = learn(&[0.0, 0.0, 2.0, 4.0], 2, ScaleMethod::MinMax).unwrap();
+        assert_eq!(Scale::from_artifact(&scale.save()).unwrap(), scale);
+        let damage: [fn(&mut Artifact); 4] = [
+            |a| drop(a.settings.insert("method".into(), json!("max"))),
+            |a| drop(a.tensors.remove("shift")),
+            |a| a.tensors.get_mut("shift").unwrap().shape = vec![1, 2],
+            |a| a.tensors.get_mut("divisor").unwrap().values[1] = 0.0,
+        ];
+        for damage in damage {
+            let mut artifact = scale.save();
+            damage(&mut artifact);
+            assert_eq!(Scale::from_artifact(&artifact).unwrap_err().kind(), crate::Kind::Model);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn threads_change_no_bit(dim in 1usize..9, rows in prop::collection::vec(-1e6f32..1e6, 9..20_000)) {
+            let rows = &rows[..rows.len() / dim * dim];
+            for method in [ScaleMethod::MinMax, ScaleMethod::Standard] {
+                let one = Scale::learn(&Dense::new(rows, dim), method, &Pool::new(1)).unwrap();
+                let three = Scale::learn(&Dense::new(rows, dim), method, &Pool::new(3)).unwrap();
+                prop_assert_eq!(&one, &three);
+                if method == ScaleMethod::MinMax {
+                    let out = mapped(&one, rows);
+                    prop_assert!(out.iter().all(|y| (0.0..=1.0).contains(y)));
+                    if rows.len() > 20 * dim {
+                        prop_assert!(out.contains(&0.0) && out.contains(&1.0));
+                    }
+                }
+            }
+        }
+    }
+}

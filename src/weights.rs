@@ -1,1 +1,418 @@
-//! Under construction.
+//! The `feature_weights` stage: how well each feature tells classes apart, by equation 5 of Lu & Li 2021.
+//!
+//! `w_i` is the mean of `e^{-(x_p,i - x_q,i)^2}` over pairs of rows `p`, `q` of the same class, times the mean of
+//! `1 - e^{-(x_p,i - x_q,i)^2}` over pairs of different classes. Every ordered pair counts, `p = q` included, as in the
+//! paper's sums. The paper samples 1000 rows because pairs grow with their square; the moment form of
+//! [`kernel::moments`](crate::kernel::moments) takes one pass over any number of rows, `O(rows x dim)`, and is exact to
+//! rounding (about 1e-15 of the means). A sample may still be asked for; its weights equal those pair by pair.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::column;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::kernel::distance::Centroids;
+use crate::kernel::moments::Moments;
+use crate::kernel::{Dense, Pool, Rows, fold};
+use crate::kmeans::{self, KMeansSpec};
+use crate::seed::Seed;
+use crate::stage::{Artifact, FEATURES, Fit, FitContext, Fitted, Tensor, Training, Transform};
+
+/// Where the classes come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightLabels {
+    /// A label column; rows without a label are left out.
+    Column(String),
+    /// The clusters of a k-means over the same rows.
+    Pseudo {
+        /// Number of clusters.
+        k: usize,
+    },
+    /// None: every feature weighs 1.
+    Uniform,
+}
+
+/// Settings of the stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightsSpec {
+    /// Where the classes come from.
+    pub labels: WeightLabels,
+    /// Labelled rows to draw (the paper: 1000); `None` takes all.
+    pub sample: Option<usize>,
+}
+
+/// Learns the weights.
+#[derive(Debug, Clone)]
+pub struct FeatureWeightsStage {
+    spec: WeightsSpec,
+}
+
+impl FeatureWeightsStage {
+    /// The stage with these settings.
+    pub fn new(spec: WeightsSpec) -> Self {
+        Self { spec }
+    }
+
+    fn learn(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<(Vec<f32>, u64, usize)> {
+        let clusters;
+        let classes = match &self.spec.labels {
+            WeightLabels::Uniform => return Ok((vec![1.0; data.rows.dim()], data.rows.len() as u64, 0)),
+            WeightLabels::Column(name) => data.classes.ok_or_else(|| {
+                Error::input(format!("no labels were read from column {name:?}; feature_weights needs them"))
+            })?,
+            WeightLabels::Pseudo { k } => {
+                clusters = pseudo_classes(data.rows, *k, cx)?;
+                &clusters
+            }
+        };
+        let moments = match self.spec.sample {
+            Some(0) => return Err(Error::config("sample = 0 rows, expected at least 1")),
+            Some(m) => {
+                let (values, classes) = draw(data.rows, classes, m, cx.seed)?;
+                moments(&Dense::new(&values, data.rows.dim()), &classes, cx)?
+            }
+            None => moments(data.rows, classes, cx)?,
+        };
+        let rows = moments.counts().iter().sum();
+        Ok((weights(&moments)?, rows, moments.counts().iter().filter(|&&n| n > 0).count()))
+    }
+}
+
+impl Fit for FeatureWeightsStage {
+    fn kind(&self) -> &'static str {
+        "feature_weights"
+    }
+
+    fn fit(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<Fitted> {
+        let (weights, rows, classes) = self.learn(data, cx)?;
+        let (least, most) = weights.iter().fold((f32::INFINITY, 0.0f32), |(a, b), w| (a.min(*w), b.max(*w)));
+        let summary = match classes {
+            0 => format!("{} features, all of weight 1", weights.len()),
+            _ => format!(
+                "{} features weighted {least:.4} to {most:.4} by {rows} rows of {classes} classes",
+                weights.len()
+            ),
+        };
+        let figures = [
+            ("rows", json!(rows)),
+            ("classes", json!(classes)),
+            ("least_weight", json!(least)),
+            ("greatest_weight", json!(most)),
+        ];
+        Ok(Fitted {
+            transform: Arc::new(FeatureWeights { weights }),
+            summary,
+            figures: figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        })
+    }
+}
+
+/// The fitted stage: leaves batches as they are and keeps the weights for the loss of a later stage.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FeatureWeights {
+    weights: Vec<f32>,
+}
+
+impl FeatureWeights {
+    /// The stage as it was saved.
+    ///
+    /// # Errors
+    /// Kind `Model` if the weights are missing or are not finite numbers of at least 0.
+    pub fn from_artifact(artifact: &Artifact) -> Result<Self> {
+        let tensor = artifact
+            .tensors
+            .get("weights")
+            .ok_or_else(|| Error::model("stage feature_weights: tensor \"weights\" is missing"))?;
+        if tensor.shape != [tensor.values.len()] || tensor.values.is_empty() {
+            let shape = format!("tensor \"weights\" of shape {:?}, expected [dim]", tensor.shape);
+            return Err(Error::model(format!("stage feature_weights: {shape}")));
+        }
+        if let Some(i) = tensor.values.iter().position(|w| !(w.is_finite() && *w >= 0.0)) {
+            let weight = format!("weight {i} is {}, expected a number of at least 0", tensor.values[i]);
+            return Err(Error::model(format!("stage feature_weights: {weight}")));
+        }
+        Ok(Self { weights: tensor.values.clone() })
+    }
+}
+
+impl Transform for FeatureWeights {
+    fn kind(&self) -> &'static str {
+        "feature_weights"
+    }
+
+    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
+        let (dim, fitted) = (column::vector_dim(input, FEATURES)?, self.weights.len());
+        match dim == fitted {
+            true => Ok(Arc::new(input.clone())),
+            false => Err(Error::model(format!("stage feature_weights was fitted on {fitted} features, got {dim}"))),
+        }
+    }
+
+    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        Ok(batch.clone())
+    }
+
+    fn save(&self) -> Artifact {
+        let tensor = Tensor { shape: vec![self.weights.len()], values: self.weights.clone() };
+        Artifact { settings: Default::default(), tensors: [("weights".to_owned(), tensor)].into_iter().collect() }
+    }
+
+    fn feature_weights(&self) -> Option<&[f32]> {
+        Some(&self.weights)
+    }
+}
+
+/// Equation 5 for every feature, from the moments.
+///
+/// With one class only there is no pair of different classes: that factor is then 1, and a feature weighs by how alike
+/// the rows are in it.
+///
+/// # Errors
+/// Kind `Input` if no row was counted, or if every weight is 0 (no feature varies between classes): a loss so weighted
+/// would learn nothing.
+pub fn weights(moments: &Moments) -> Result<Vec<f32>> {
+    let (same_pairs, different_pairs) = moments.pairs();
+    if same_pairs == 0.0 {
+        return Err(Error::input("no row has a label; feature_weights needs labelled rows, or no label column at all"));
+    }
+    let weight = |i: usize| {
+        let (same, different) = moments.pair_sums(i);
+        let apart = if different_pairs > 0.0 { (1.0 - different / different_pairs).max(0.0) } else { 1.0 };
+        (same / same_pairs * apart) as f32
+    };
+    let weights: Vec<f32> = (0..moments.dim()).map(weight).collect();
+    match weights.iter().any(|w| *w > 0.0) {
+        true => Ok(weights),
+        false => Err(Error::input("every feature weighs 0: none differs between classes")),
+    }
+}
+
+/// The moments of all rows; values must lie in `[0, 1]`.
+fn moments(rows: &dyn Rows, classes: &[Option<u32>], cx: &FitContext<'_>) -> Result<Moments> {
+    if classes.len() != rows.len() {
+        return Err(Error::internal(format!("{} labels for {} rows", classes.len(), rows.len())));
+    }
+    let (count, dim) = (classes.iter().flatten().max().map_or(1, |c| *c as usize + 1), rows.dim());
+    let total = Some(rows.len() as u64);
+    cx.control.emit(Event::Started { stage: "feature_weights".into(), unit: "rows", total });
+    // Few features cannot keep the threads busy: then rows are shared out, otherwise features.
+    if dim * count <= 1024 {
+        let alone = Pool::new(1);
+        let parts = fold::fold(
+            rows,
+            cx.pool,
+            || Moments::new(count, dim),
+            |moments, first, block| {
+                cx.control.check()?;
+                check_range(first, block, dim)?;
+                moments.add(block, &classes[first..first + block.len() / dim], &alone);
+                Ok(())
+            },
+        )?;
+        let mut all = Moments::new(count, dim);
+        parts.iter().for_each(|part| all.merge(part));
+        return Ok(all);
+    }
+    const BLOCK: usize = 1024;
+    const CHECKED: usize = 64;
+    let (mut all, mut buffer) = (Moments::new(count, dim), Vec::new());
+    for start in (0..rows.len()).step_by(BLOCK) {
+        let end = (start + BLOCK).min(rows.len());
+        let block = fold::block(rows, start..end, &mut buffer)?;
+        let chunks: Vec<&[f32]> = block.chunks(CHECKED * dim).collect();
+        let checks = cx.pool.map(chunks.len(), |i| check_range(start + i * CHECKED, chunks[i], dim));
+        checks.into_iter().collect::<Result<()>>()?;
+        all.add(block, &classes[start..end], cx.pool);
+        let stage = "feature_weights".to_owned();
+        cx.control.emit(Event::Progress { stage, done: end as u64, loss: None, rows_per_second: None });
+        cx.control.check()?;
+    }
+    Ok(all)
+}
+
+fn check_range(first: usize, block: &[f32], dim: usize) -> Result<()> {
+    if block.iter().fold(true, |inside, x| inside & (0.0..=1.0).contains(x)) {
+        return Ok(());
+    }
+    let at = block.iter().position(|x| !(0.0..=1.0).contains(x)).unwrap_or(0);
+    let place = format!("row {}, feature {} is {}", first + at / dim, at % dim, block[at]);
+    Err(Error::input(format!(
+        "{place}; feature_weights takes values in [0, 1]: put a scale stage with min_max before it"
+    )))
+}
+
+/// `m` labelled rows drawn without replacement (all if there are no more), in their order, with their classes.
+fn draw(rows: &dyn Rows, classes: &[Option<u32>], m: usize, seed: Seed) -> Result<(Vec<f32>, Vec<Option<u32>>)> {
+    let labelled: Vec<u32> = (0..classes.len() as u32).filter(|&i| classes[i as usize].is_some()).collect();
+    let mut rng = seed.stream("feature_weights.sample", 0);
+    let mut drawn: Vec<u32> = rand::seq::index::sample(&mut rng, labelled.len(), m.min(labelled.len()))
+        .into_iter()
+        .map(|i| labelled[i])
+        .collect();
+    drawn.sort_unstable();
+    let mut values = vec![0.0; drawn.len() * rows.dim()];
+    rows.gather(&drawn, &mut values)?;
+    Ok((values, drawn.iter().map(|&i| classes[i as usize]).collect()))
+}
+
+/// The clusters of the rows as their classes.
+fn pseudo_classes(rows: &dyn Rows, k: usize, cx: &FitContext<'_>) -> Result<Vec<Option<u32>>> {
+    let spec = KMeansSpec { starts: 3, ..KMeansSpec::new(k) };
+    // Its own stream: the k-means stage of the same pipeline draws other seeds.
+    let seed = Seed(cx.seed.stream("feature_weights.pseudo", 0).random());
+    let found = kmeans::fit(rows, &spec, seed, cx.pool, cx.control)?;
+    let centers = Centroids::new(&found.centroids, found.dim);
+    let parts = fold::fold(rows, cx.pool, Vec::new, |classes, _, block| {
+        let n = block.len() / found.dim;
+        let (mut labels, mut squared) = (vec![0; n], vec![0.0; n]);
+        centers.nearest(block, &mut labels, &mut squared);
+        classes.extend(labels.into_iter().map(Some));
+        Ok(())
+    })?;
+    Ok(parts.concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::event::Control;
+    use crate::stage::NoCheckpoint;
+
+    fn fit_with(
+        labels: WeightLabels,
+        sample: Option<usize>,
+        rows: &[f32],
+        dim: usize,
+        classes: &[Option<u32>],
+        threads: usize,
+    ) -> Result<Vec<f32>> {
+        let (pool, control) = (Pool::new(threads), Control::default());
+        let dense = Dense::new(rows, dim);
+        let data = Training { rows: &dense, classes: Some(classes), feature_weights: None };
+        let cx = FitContext { seed: Seed(3), pool: &pool, control: &control, checkpoint: &NoCheckpoint };
+        let fitted = FeatureWeightsStage::new(WeightsSpec { labels, sample }).fit(&data, &cx)?;
+        Ok(fitted.transform.feature_weights().unwrap().to_vec())
+    }
+
+    fn column() -> WeightLabels {
+        WeightLabels::Column("activity".into())
+    }
+
+    /// Equation 5, pair by pair.
+    fn brute_force(rows: &[f32], dim: usize, classes: &[Option<u32>]) -> Vec<f64> {
+        let kept: Vec<(&[f32], u32)> =
+            rows.chunks(dim).zip(classes).filter_map(|(row, class)| class.map(|c| (row, c))).collect();
+        let weight = |i: usize| {
+            let (mut same, mut same_pairs, mut different, mut different_pairs) = (0.0, 0.0, 0.0, 0.0);
+            for (a, class) in &kept {
+                for (b, other) in &kept {
+                    let e = (-(f64::from(a[i]) - f64::from(b[i])).powi(2)).exp();
+                    if class == other {
+                        same += e;
+                        same_pairs += 1.0;
+                    } else {
+                        different += 1.0 - e;
+                        different_pairs += 1.0;
+                    }
+                }
+            }
+            same / same_pairs * if different_pairs > 0.0 { different / different_pairs } else { 1.0 }
+        };
+        (0..dim).map(weight).collect()
+    }
+
+    fn labelled() -> impl Strategy<Value = (usize, Vec<f32>, Vec<Option<u32>>)> {
+        (prop_oneof![1usize..20, 300usize..310], 2usize..40).prop_flat_map(|(dim, n)| {
+            let values = prop::collection::vec(0.0f32..=1.0, n * dim);
+            (Just(dim), values, prop::collection::vec(prop::option::weighted(0.9, 0u32..4), n))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn moments_give_the_weights_of_the_pairs((dim, rows, classes) in labelled()) {
+            prop_assume!(classes.iter().any(Option::is_some));
+            let (pool, control) = (Pool::new(2), Control::default());
+            let cx = FitContext { seed: Seed(3), pool: &pool, control: &control, checkpoint: &NoCheckpoint };
+            let moments = moments(&Dense::new(&rows, dim), &classes, &cx).unwrap();
+            let (same_pairs, different_pairs) = moments.pairs();
+            for (i, expected) in brute_force(&rows, dim, &classes).into_iter().enumerate() {
+                let (same, different) = moments.pair_sums(i);
+                let apart = if different_pairs > 0.0 { 1.0 - different / different_pairs } else { 1.0 };
+                let ours = same / same_pairs * apart;
+                prop_assert!((ours - expected).abs() <= 1e-12 * expected + 1e-15, "{ours} {expected}");
+            }
+        }
+
+        #[test]
+        fn threads_change_no_bit((dim, rows, classes) in labelled()) {
+            prop_assume!(classes.iter().any(Option::is_some));
+            let one = fit_with(column(), None, &rows, dim, &classes, 1);
+            let three = fit_with(column(), None, &rows, dim, &classes, 3);
+            prop_assert_eq!(one.map_err(|e| e.to_string()), three.map_err(|e| e.to_string()));
+        }
+    }
+
+    #[test]
+    fn a_telling_feature_outweighs_noise_and_a_constant_weighs_nothing() {
+        let rows: Vec<f32> = (0..40).flat_map(|i| [(i % 2) as f32, (i * 17 % 40) as f32 / 40.0, 0.5]).collect();
+        let classes: Vec<_> = (0..40).map(|i| Some(i % 2)).collect();
+        let weights = fit_with(column(), None, &rows, 3, &classes, 2).unwrap();
+        assert!((weights[0] - (1.0 - (-1.0f32).exp())).abs() < 1e-6, "{weights:?}");
+        assert!(weights[0] > 3.0 * weights[1] && weights[2] < 1e-6, "{weights:?}");
+        assert_eq!(fit_with(WeightLabels::Uniform, None, &rows, 3, &classes, 2).unwrap(), [1.0; 3]);
+        // The clusters of the rows are the classes here.
+        assert_eq!(fit_with(WeightLabels::Pseudo { k: 2 }, None, &rows, 3, &[], 2).unwrap(), weights);
+    }
+
+    #[test]
+    fn a_sample_weighs_like_its_pairs() {
+        let rows: Vec<f32> = (0..300).map(|i| (i * 37 % 101) as f32 / 101.0).collect();
+        let classes: Vec<_> = (0..100).map(|i| (i % 10 != 0).then_some(i % 3)).collect();
+        let (values, drawn) = draw(&Dense::new(&rows, 3), &classes, 20, Seed(3)).unwrap();
+        assert!(drawn.len() == 20 && drawn.iter().all(Option::is_some));
+        let expected: Vec<f32> = brute_force(&values, 3, &drawn).into_iter().map(|w| w as f32).collect();
+        let ours = fit_with(column(), Some(20), &rows, 3, &classes, 2).unwrap();
+        assert!(ours.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6), "{ours:?} {expected:?}");
+        let all = fit_with(column(), None, &rows, 3, &classes, 2).unwrap();
+        assert_eq!(fit_with(column(), Some(1000), &rows, 3, &classes, 2).unwrap(), all);
+    }
+
+    #[test]
+    fn one_class_weighs_by_likeness() {
+        let weights = fit_with(column(), None, &[0.0, 0.5, 1.0, 0.5], 2, &[Some(0), Some(0)], 1).unwrap();
+        assert!((weights[0] - (2.0 + 2.0 * (-1.0f32).exp()) / 4.0).abs() < 1e-6 && weights[1] == 1.0, "{weights:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_weighed_is_refused() {
+        let error = fit_with(column(), None, &[0.0, 0.5, 0.25, -0.5], 2, &[Some(0), Some(1)], 1).unwrap_err();
+        assert!(error.to_string().starts_with("row 1, feature 1 is -0.5; ") && error.to_string().contains("min_max"));
+        let error = fit_with(column(), None, &[f32::NAN], 1, &[Some(0)], 1).unwrap_err();
+        assert!(error.to_string().starts_with("row 0, feature 0 is NaN"));
+        let error = fit_with(column(), None, &[0.5, 0.5], 1, &[None, None], 1).unwrap_err();
+        assert!(error.to_string().starts_with("no row has a label"));
+        let error = fit_with(column(), None, &[0.0, 0.0], 1, &[Some(0), Some(1)], 1).unwrap_err();
+        assert!(error.to_string().starts_with("every feature weighs 0"), "{error}");
+    }
+
+    #[test]
+    fn an_artifact_gives_the_stage_back() {
+        let stage = FeatureWeights { weights: vec![0.5, 0.0, 2.0] };
+        assert_eq!(FeatureWeights::from_artifact(&stage.save()).unwrap(), stage);
+        for bad in [vec![f32::NAN], vec![-1.0], vec![]] {
+            let error = FeatureWeights::from_artifact(&FeatureWeights { weights: bad }.save()).unwrap_err();
+            assert_eq!(error.kind(), crate::Kind::Model);
+        }
+        assert!(FeatureWeights::from_artifact(&Artifact::default()).is_err());
+    }
+}

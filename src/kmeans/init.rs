@@ -18,13 +18,7 @@ pub(super) fn sample_rows(k: usize, dim: usize) -> usize {
 /// `k` distinct rows as the first centroids, by k-means++ over `sample` rows drawn without replacement.
 ///
 /// Should the sample have fewer distinct rows, the rows farthest from the centroids so far complete them.
-pub(super) fn seeds(
-    rows: &dyn Rows,
-    k: usize,
-    sample: usize,
-    rng: &mut ChaCha8Rng,
-    pool: &Pool,
-) -> Result<Vec<f32>> {
+pub(super) fn seeds(rows: &dyn Rows, k: usize, sample: usize, rng: &mut ChaCha8Rng, pool: &Pool) -> Result<Vec<f32>> {
     let dim = rows.dim();
     let sampled = draw(rows, sample, rng)?;
     let mut seeds = plus_plus(&sampled, dim, k, rng, pool);
@@ -62,17 +56,22 @@ pub(super) fn draw<'a>(rows: &'a dyn Rows, count: usize, rng: &mut ChaCha8Rng) -
 
 /// The row farthest from its nearest centroid, the first of several; none if every row is a centroid.
 fn farthest(rows: &dyn Rows, centers: &Centroids, pool: &Pool) -> Result<Option<usize>> {
-    let parts = fold::fold(rows, pool, || (0.0f32, None), |best, first, block| {
-        let n = block.len() / centers.dim();
-        let (mut labels, mut squared) = (vec![0; n], vec![0.0; n]);
-        centers.nearest(block, &mut labels, &mut squared);
-        for (i, &squared) in squared.iter().enumerate() {
-            if squared > best.0 {
-                *best = (squared, Some(first + i));
+    let parts = fold::fold(
+        rows,
+        pool,
+        || (0.0f32, None),
+        |best, first, block| {
+            let n = block.len() / centers.dim();
+            let (mut labels, mut squared) = (vec![0; n], vec![0.0; n]);
+            centers.nearest(block, &mut labels, &mut squared);
+            for (i, &squared) in squared.iter().enumerate() {
+                if squared > best.0 {
+                    *best = (squared, Some(first + i));
+                }
             }
-        }
-        Ok(())
-    })?;
+            Ok(())
+        },
+    )?;
     Ok(parts.into_iter().fold((0.0, None), |best, part| if part.0 > best.0 { part } else { best }).1)
 }
 

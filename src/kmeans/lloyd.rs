@@ -104,7 +104,8 @@ fn label(rows: &dyn Rows, parts: &mut [Part], step: &Step, fresh: bool, pool: &P
         part.sums.fill(0.0);
         part.counts.fill(0);
         part.changed = 0;
-        let result = if part.bounds.is_some() { part.bounded(rows, step, fresh) } else { part.plain(rows, step, fresh) };
+        let result =
+            if part.bounds.is_some() { part.bounded(rows, step, fresh) } else { part.plain(rows, step, fresh) };
         if let Err(error) = result {
             // The first part that fails speaks, whichever thread came first.
             let mut failure = failure.lock().expect("no task panics while it holds the lock");

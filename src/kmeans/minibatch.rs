@@ -143,7 +143,8 @@ impl Batch {
     /// Puts each centroid that no row ever chose on the row of this batch that lies farthest from its own.
     fn restart_unused(&mut self, centroids: &mut [f32], seen: &mut [i64]) {
         for c in (0..seen.len()).filter(|&c| seen[c] == 0).collect::<Vec<_>>() {
-            let far = (0..self.squared.len()).fold(0, |far, i| if self.squared[i] > self.squared[far] { i } else { far });
+            let far =
+                (0..self.squared.len()).fold(0, |far, i| if self.squared[i] > self.squared[far] { i } else { far });
             if self.squared[far] > 0.0 {
                 centroids[c * self.dim..][..self.dim].copy_from_slice(&self.rows[far * self.dim..][..self.dim]);
                 self.squared[far] = 0.0;

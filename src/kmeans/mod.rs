@@ -253,13 +253,18 @@ impl Statistics {
         }
         let mut origin = vec![0.0; dim];
         rows.read(0..1, &mut origin)?;
-        let parts = fold::fold(rows, pool, || (vec![0.0; dim], vec![0.0; dim]), |(sums, squares), first, block| {
-            sums::add_moments(block, &origin, sums, squares);
-            match sums.iter().all(|sum: &f64| sum.is_finite()) {
-                true => Ok(()),
-                false => Err(not_finite(first, block, dim, &origin)),
-            }
-        })?;
+        let parts = fold::fold(
+            rows,
+            pool,
+            || (vec![0.0; dim], vec![0.0; dim]),
+            |(sums, squares), first, block| {
+                sums::add_moments(block, &origin, sums, squares);
+                match sums.iter().all(|sum: &f64| sum.is_finite()) {
+                    true => Ok(()),
+                    false => Err(not_finite(first, block, dim, &origin)),
+                }
+            },
+        )?;
         let (mut mean, mut scatter) = (vec![0.0; dim], 0.0);
         for i in 0..dim {
             let sum: f64 = parts.iter().map(|p| p.0[i]).sum();
