@@ -341,7 +341,7 @@ impl Model {
         // Each file appears whole or not at all, and one that is there already has the same content.
         models.put_if_absent(&file(TENSORS), encode_tensors(&artifacts)?.into()).await?;
         models.put_if_absent(&file(MANIFEST), envelope_of(&self.content, &self.hash).into()).await?;
-        child(models, self.hash.short())
+        models.join(self.hash.short())
     }
 
     /// Reads a model from its directory.
@@ -518,11 +518,6 @@ async fn read(directory: &Location, file: &str) -> Result<Bytes> {
         Some(content) => Ok(content),
         None => Err(Error::model(format!("no model at {directory}: it has no {file}"))),
     }
-}
-
-/// The place `name` below `parent`.
-pub(crate) fn child(parent: &Location, name: &str) -> Result<Location> {
-    Location::new(Arc::clone(parent.store()), parent.path(name)?, parent.show(name))
 }
 
 #[cfg(test)]
