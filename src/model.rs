@@ -186,12 +186,7 @@ impl Model {
         Self::assemble(manifest, stages, content, hash)
     }
 
-    fn assemble(
-        manifest: Manifest,
-        stages: Vec<Arc<dyn Transform>>,
-        content: String,
-        hash: ModelHash,
-    ) -> Result<Self> {
+    fn assemble(manifest: Manifest, stages: Vec<Arc<dyn Transform>>, content: String, hash: ModelHash) -> Result<Self> {
         let input = &manifest.input;
         if input.dim == 0 || i32::try_from(input.dim).is_err() {
             return Err(Error::model(format!("made for vectors of {} values", input.dim)));
@@ -346,7 +341,7 @@ impl Model {
         // Each file appears whole or not at all, and one that is there already has the same content.
         models.put_if_absent(&file(TENSORS), encode_tensors(&artifacts)?.into()).await?;
         models.put_if_absent(&file(MANIFEST), envelope_of(&self.content, &self.hash).into()).await?;
-        child(models, self.hash.short())
+        models.join(self.hash.short())
     }
 
     /// Reads a model from its directory.
@@ -523,11 +518,6 @@ async fn read(directory: &Location, file: &str) -> Result<Bytes> {
         Some(content) => Ok(content),
         None => Err(Error::model(format!("no model at {directory}: it has no {file}"))),
     }
-}
-
-/// The place `name` below `parent`.
-pub(crate) fn child(parent: &Location, name: &str) -> Result<Location> {
-    Location::new(Arc::clone(parent.store()), parent.path(name)?, parent.show(name))
 }
 
 #[cfg(test)]

@@ -8,14 +8,23 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int32Type, Int64Type, Schema, SchemaRef};
 use dacpipe::column::{replace_in_batch, replace_in_schema, vector_array, vectors};
+use dacpipe::event::Control;
+use dacpipe::kernel::{Dense, Pool};
+use dacpipe::kmeans::KMeansSpec;
+use dacpipe::label::KMeansStage;
 use dacpipe::model::{Manifest, Model, ModelInput};
+use dacpipe::scale::{ScaleMethod, ScaleSpec, ScaleStage};
 use dacpipe::sql::{Options, StageExec, register};
-use dacpipe::stage::{Artifact, EMBEDDING, FEATURES, LABEL_COLUMNS, Tensor, Transform, VectorMap};
+use dacpipe::stage::{
+    Artifact, EMBEDDING, FEATURES, Fit, FitContext, LABEL_COLUMNS, NoCheckpoint, Tensor, Training, Transform, VectorMap,
+};
 use dacpipe::store::Location;
 use dacpipe::table::{CommitInfo, Labels, Mode, TableWriter, WriteOptions};
-use dacpipe::{Error, Kind, Result};
+use dacpipe::train::{Autoencoder, AutoencoderSpec};
+use dacpipe::weights::{FeatureWeightsStage, WeightLabels, WeightsSpec};
+use dacpipe::{Error, Kind, Result, Seed};
 use datafusion::datasource::MemTable;
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, collect, displayable, execute_stream};
+use datafusion::physical_plan::{ExecutionPlan, collect, displayable, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
 
@@ -117,6 +126,32 @@ fn model() -> Model {
     Model::new(manifest, vec![Arc::new(Squash(noise(2 * DIM, 5))), Arc::new(BySign)]).unwrap()
 }
 
+/// A model of dacpipe's own stages, each learned from the rows as those before it leave them.
+fn learned() -> Model {
+    let scale = ScaleStage::new(ScaleSpec { method: ScaleMethod::MinMax });
+    let weights = FeatureWeightsStage::new(WeightsSpec { labels: WeightLabels::Uniform, sample: None });
+    let network = AutoencoderSpec { encoder: vec![5, 2], epochs: 3, batch_size: 32, ..AutoencoderSpec::default() };
+    let kmeans = KMeansStage::new(KMeansSpec::new(4), EMBEDDING);
+    let stages: [&dyn Fit; 4] = [&scale, &weights, &Autoencoder { spec: network }, &kmeans];
+    let (pool, control) = (Pool::new(2), Control::default());
+    let cx = FitContext { seed: Seed(7), pool: &pool, control: &control, checkpoint: &NoCheckpoint };
+    let (mut values, mut dim) = (noise(173 * DIM, 0), DIM);
+    let mut fitted: Vec<Arc<dyn Transform>> = Vec::new();
+    for stage in stages {
+        let rows = Dense::new(&values, dim);
+        let feature_weights = fitted.iter().find_map(|stage| stage.feature_weights());
+        let transform = stage.fit(&Training { rows: &rows, classes: None, feature_weights }, &cx).unwrap().transform;
+        if let Some(map) = transform.as_vector_map() {
+            let mut mapped = vec![0.0; values.len() / dim * map.dim_out()];
+            map.map(&values, &mut mapped);
+            (values, dim) = (mapped, map.dim_out());
+        }
+        fitted.push(transform);
+    }
+    let manifest = Manifest { name: "learned".into(), input: ModelInput::bare(DIM), seed: 7, ..Manifest::default() };
+    Model::new(manifest, fitted).unwrap()
+}
+
 fn batch(first_id: i64, rows: usize) -> RecordBatch {
     let ids: Int64Array = (first_id..first_id + rows as i64).map(Some).collect();
     let values = noise(rows * DIM, first_id as u32 * DIM as u32);
@@ -135,10 +170,13 @@ fn options() -> Options {
 
 /// A session with the features as `rows`, and the model saved in a directory.
 async fn session(dir: &std::path::Path) -> (SessionContext, Model, String) {
+    session_with(dir, model()).await
+}
+
+async fn session_with(dir: &std::path::Path, model: Model) -> (SessionContext, Model, String) {
     let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
     let rows = MemTable::try_new(batch(0, 1).schema(), partitions()).unwrap();
     ctx.register_table("rows", Arc::new(rows)).unwrap();
-    let model = model();
     let models = dir.join("models").to_string_lossy().into_owned();
     let saved = model.save(&Location::parse(&models).unwrap()).await.unwrap();
     register(&ctx, options().models(&models)).await.unwrap();
@@ -183,24 +221,28 @@ fn labelled(batches: &[RecordBatch]) -> Vec<Row> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_pipeline_sql_and_apply_give_the_same_bits() {
-    let dir = tempfile::tempdir().unwrap();
-    let (ctx, model, _) = session(dir.path()).await;
+    for model in [model(), learned()] {
+        let dir = tempfile::tempdir().unwrap();
+        let (ctx, model, _) = session_with(dir.path(), model).await;
 
-    let one_batch = arrow::compute::concat_batches(&batch(0, 1).schema(), partitions().iter().flatten()).unwrap();
-    let applied = labelled(&[model.apply(&one_batch).unwrap()]);
-    assert_eq!(applied.len(), 173);
+        let one_batch = arrow::compute::concat_batches(&batch(0, 1).schema(), partitions().iter().flatten()).unwrap();
+        let applied = model.apply(&one_batch).unwrap();
+        assert_eq!(applied.schema(), model.output_schema(one_batch.schema_ref()).unwrap());
+        let applied = labelled(&[applied]);
+        assert_eq!(applied.len(), 173);
 
-    let plan = stage_plan(&ctx, &model).await;
-    assert_eq!(labelled(&collect(plan, ctx.task_ctx()).await.unwrap()), applied);
+        let plan = stage_plan(&ctx, &model).await;
+        assert_eq!(labelled(&collect(plan, ctx.task_ctx()).await.unwrap()), applied);
 
-    let hash = model.hash();
-    let sql = format!(
-        "SELECT id, embedding, assigned['cluster'] AS cluster, assigned['distance'] AS distance,
-                assigned['margin'] AS margin
-         FROM (SELECT id, dac_embed('{hash}', features) AS embedding, dac_assign('{hash}', features) AS assigned
-               FROM rows)"
-    );
-    assert_eq!(labelled(&[rows(&ctx, &sql).await]), applied);
+        let hash = model.hash();
+        let sql = format!(
+            "SELECT id, embedding, assigned['cluster'] AS cluster, assigned['distance'] AS distance,
+                    assigned['margin'] AS margin
+             FROM (SELECT id, dac_embed('{hash}', features) AS embedding, dac_assign('{hash}', features) AS assigned
+                   FROM rows)"
+        );
+        assert_eq!(labelled(&[rows(&ctx, &sql).await]), applied);
+    }
 }
 
 #[tokio::test]
@@ -400,7 +442,7 @@ async fn order_is_kept_within_each_partition() {
     let dir = tempfile::tempdir().unwrap();
     let (ctx, model, _) = session(dir.path()).await;
     let plan = stage_plan(&ctx, &model).await;
-    assert_eq!(plan.output_partitioning().partition_count(), 3);
+    assert_eq!(plan.properties().output_partitioning().partition_count(), 3);
     for (partition, ids) in [(0, 0..71), (1, 71..104), (2, 104..173)] {
         let mut stream = plan.execute(partition, ctx.task_ctx()).unwrap();
         let mut seen = Vec::new();
@@ -522,7 +564,10 @@ async fn explain_of_a_labelled_table_names_its_files_and_filters() {
     let plan = ctx.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
     let text = displayable(plan.as_ref()).indent(false).to_string();
     let root = place.canonicalize().unwrap().to_string_lossy().trim_start_matches('/').to_owned();
-    insta::assert_snapshot!(text.replace(&root, "TABLE"), @"");
+    insta::assert_snapshot!(text.replace(&root, "TABLE"), @r"
+    FilterExec: CAST(distance@1 AS Float64) < 0.5, fetch=3
+      DataSourceExec: file_groups={1 group: [[TABLE/data/run-1/part-00000.parquet]]}, projection=[id, distance], file_type=parquet, predicate=CAST(distance@3 AS Float64) < 0.5, pruning_predicate=distance_null_count@1 != row_count@2 AND CAST(distance_min@0 AS Float64) < 0.5, required_guarantees=[]
+    ");
 }
 
 #[tokio::test]

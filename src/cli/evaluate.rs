@@ -125,9 +125,9 @@ pub async fn evaluate(args: &EvaluateArgs) -> Result<Evaluation> {
     let mut rows = ctx.table(NAME).await?;
     let labels = label_column(&rows, args.labels.as_deref())?;
     for condition in &args.conditions {
-        let condition = rows.parse_sql_expr(condition).map_err(|e| {
-            Error::from(e).while_doing(format_args!("--where {condition:?}"))
-        })?;
+        let condition = rows
+            .parse_sql_expr(condition)
+            .map_err(|e| Error::from(e).while_doing(format_args!("--where {condition:?}")))?;
         rows = rows.filter(condition)?;
     }
     let [cluster, ..] = LABEL_COLUMNS;
@@ -140,7 +140,7 @@ pub async fn evaluate(args: &EvaluateArgs) -> Result<Evaluation> {
     for batch in &batches {
         tally.add(batch)?;
     }
-    Ok(tally.evaluation(args.table.clone(), labels))
+    tally.evaluation(args.table.clone(), labels)
 }
 
 /// The path of a table that may be named by its name.
@@ -210,40 +210,37 @@ impl Tally {
         Ok(())
     }
 
-    fn evaluation(self, table: String, labels: String) -> Evaluation {
+    fn evaluation(self, table: String, labels: String) -> Result<Evaluation> {
         let mut all: BTreeMap<(i64, String), u64> = BTreeMap::new();
         for pairs in self.pairs.values() {
             for (pair, count) in pairs {
                 *all.entry(pair.clone()).or_default() += count;
             }
         }
-        let mut parts = vec![figures(ALL, &all)];
+        let mut parts = vec![figures(ALL, &all)?];
         if self.by {
-            parts.extend(self.pairs.iter().map(|(part, pairs)| figures(part, pairs)));
+            for (part, pairs) in &self.pairs {
+                parts.push(figures(part, pairs)?);
+            }
         }
         let mut contingency: BTreeMap<i64, BTreeMap<String, u64>> = BTreeMap::new();
         for ((cluster, label), count) in all {
             contingency.entry(cluster).or_default().insert(label, count);
         }
         let Self { rows, unlabelled, clusters, .. } = self;
-        Evaluation { table, labels, rows, unlabelled, parts, clusters, contingency }
+        Ok(Evaluation { table, labels, rows, unlabelled, parts, clusters, contingency })
     }
 }
 
-fn figures(part: &str, pairs: &BTreeMap<(i64, String), u64>) -> Figures {
+fn figures(part: &str, pairs: &BTreeMap<(i64, String), u64>) -> Result<Figures> {
     let mut table = Contingency::default();
     for ((cluster, label), &count) in pairs {
-        table.add(&cluster.to_string(), label, count);
+        table.add_count(*cluster, label.as_str(), count);
     }
-    let rows = table.total();
+    let rows = table.rows();
     let figure = |value: f64| (rows > 0).then_some(value);
-    Figures {
-        part: part.to_owned(),
-        rows,
-        ari: figure(table.ari()),
-        nmi: figure(table.nmi()),
-        acc: figure(table.accuracy()),
-    }
+    let (ari, nmi, acc) = (figure(table.ari()), figure(table.nmi()), figure(table.accuracy()?));
+    Ok(Figures { part: part.to_owned(), rows, ari, nmi, acc })
 }
 
 impl Evaluation {
@@ -272,7 +269,8 @@ impl Evaluation {
         let head = ["cluster", "size"].map(str::to_owned).into_iter().chain(labels.iter().map(|l| l.to_string()));
         let lines = self.clusters.iter().map(|(cluster, size)| {
             let counts = self.contingency.get(cluster);
-            let count = |label: &&String| counts.and_then(|counts| counts.get(*label)).map_or(".".into(), u64::to_string);
+            let count =
+                |label: &&String| counts.and_then(|counts| counts.get(*label)).map_or(".".into(), u64::to_string);
             [cluster.to_string(), size.to_string()].into_iter().chain(labels.iter().map(count)).collect()
         });
         aligned(head.collect(), lines)
@@ -304,7 +302,10 @@ mod tests {
     fn tally() -> Tally {
         let batch = RecordBatch::try_from_iter([
             ("cluster", Arc::new(Int32Array::from(vec![Some(0), Some(0), Some(10), Some(10), None])) as ArrayRef),
-            ("label", Arc::new(StringArray::from(vec![Some("sit"), Some("walk"), Some("walk"), None, Some("sit")])) as _),
+            (
+                "label",
+                Arc::new(StringArray::from(vec![Some("sit"), Some("walk"), Some("walk"), None, Some("sit")])) as _,
+            ),
             ("part", Arc::new(StringArray::from(vec![Some("test"), Some("train"), Some("train"), None, None])) as _),
             ("rows", Arc::new(Int64Array::from(vec![5, 1, 4, 2, 1])) as _),
         ]);
@@ -313,9 +314,57 @@ mod tests {
         tally
     }
 
+    fn arguments(table: &str) -> EvaluateArgs {
+        EvaluateArgs {
+            table: table.into(),
+            labels: None,
+            conditions: vec![],
+            by: None,
+            format: EvaluateFormat::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_table_is_counted_under_its_conditions() {
+        use crate::store::Location;
+        use crate::table::{CommitInfo, Labels, Mode, TableWriter, WriteOptions};
+        let place = "memory:///evaluate";
+        let location = Location::parse(place).unwrap();
+        let batch = RecordBatch::try_from_iter([
+            ("Class", Arc::new(StringArray::from(vec!["sit", "sit", "walk", "walk"])) as ArrayRef),
+            ("split", Arc::new(StringArray::from(vec!["train", "test", "train", "test"])) as _),
+            ("cluster", Arc::new(Int32Array::from(vec![1, 1, 0, 1])) as _),
+        ])
+        .unwrap();
+        let mut writer = TableWriter::begin(&location, WriteOptions::new(Mode::Append, "run-1")).await.unwrap();
+        let labels = Labels { model: "3f1c".into(), labelled_at: std::time::SystemTime::UNIX_EPOCH };
+        writer.sink(batch.schema(), labels).unwrap().write(&batch).await.unwrap();
+        writer.commit(CommitInfo::default()).await.unwrap();
+
+        let labels = Some("Class".to_string());
+        let all = EvaluateArgs { labels: labels.clone(), by: Some("split".into()), ..arguments(place) };
+        let found = evaluate(&all).await.unwrap();
+        let accuracy: Vec<(&str, Option<f64>)> =
+            found.parts.iter().map(|part| (part.part.as_str(), part.acc)).collect();
+        assert_eq!(accuracy, [("all", Some(0.75)), ("test", Some(0.5)), ("train", Some(1.0))]);
+        let conditions = vec!["split = 'train'".to_string(), "cluster > 0".to_string()];
+        let some = evaluate(&EvaluateArgs { labels, conditions, ..arguments(place) }).await.unwrap();
+        assert_eq!((some.rows, some.clusters), (1, BTreeMap::from([(1, 1)])));
+
+        let message = |args: EvaluateArgs| async move { evaluate(&args).await.unwrap_err().to_string() };
+        let e = message(arguments(place)).await;
+        assert!(e.contains("--labels: Class, split, cluster"), "{e}");
+        let e = message(EvaluateArgs { by: Some("nosuch".into()), labels: Some("Class".into()), ..arguments(place) });
+        assert!(e.await.contains("no column \"nosuch\""));
+        let wrong =
+            EvaluateArgs { labels: Some("Class".into()), conditions: vec!["clustr > 1".into()], ..arguments(place) };
+        let e = message(wrong).await;
+        assert!(e.contains("--where \"clustr > 1\"") && e.contains("cluster"), "{e}");
+    }
+
     #[test]
     fn rows_without_a_label_are_counted_and_left_out() {
-        let evaluation = tally().evaluation("t".into(), "label".into());
+        let evaluation = tally().evaluation("t".into(), "label".into()).unwrap();
         assert_eq!((evaluation.rows, evaluation.unlabelled), (13, 3));
         assert_eq!(evaluation.clusters, BTreeMap::from([(0, 6), (10, 6)]));
         let parts: Vec<(&str, u64)> = evaluation.parts.iter().map(|part| (part.part.as_str(), part.rows)).collect();
@@ -326,12 +375,23 @@ mod tests {
 
     #[test]
     fn the_text_is_aligned() {
-        insta::assert_snapshot!(tally().evaluation("out/t".into(), "label".into()).to_text(), @"");
+        insta::assert_snapshot!(tally().evaluation("out/t".into(), "label".into()).unwrap().to_text(), @r"
+        13 rows of out/t, labels from label; 3 without a label are left out of the figures
+
+        part   rows     ARI     NMI     ACC
+        all      10  0.5970  0.6190  0.9000
+        test      5  1.0000  1.0000  1.0000
+        train     5  0.0000  0.0000  0.8000
+
+        cluster  size  sit  walk
+        0           6    5     1
+        10          6    .     4
+        ");
     }
 
     #[test]
     fn no_rows_give_no_figures() {
-        let none = Tally::default().evaluation("t".into(), "label".into());
+        let none = Tally::default().evaluation("t".into(), "label".into()).unwrap();
         assert_eq!(none.parts, [Figures { part: "all".into(), rows: 0, ari: None, nmi: None, acc: None }]);
         assert!(none.to_text().contains("all      0    -    -    -"), "{}", none.to_text());
     }

@@ -9,6 +9,8 @@ use crate::event::Control;
 pub mod check;
 pub mod evaluate;
 pub mod label;
+pub mod output;
+mod prompt;
 pub mod run;
 pub mod simulate;
 pub mod sql;

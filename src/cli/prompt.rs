@@ -106,9 +106,19 @@ fn tables(session: &Session) -> String {
     if session.tables.is_empty() {
         return "no tables; dacpipe run makes one, --table NAME=PATH names one".into();
     }
-    let width = session.tables.iter().map(|table| table.name.len()).max().unwrap_or(0);
-    let line = |table: &crate::sql::Registered| format!("  {:width$}  {}", table.name, table.location);
-    session.tables.iter().map(line).collect::<Vec<_>>().join("\n")
+    let names: Vec<String> = session.tables.iter().map(|table| as_typed(&table.name)).collect();
+    let width = names.iter().map(String::len).max().unwrap_or(0);
+    let lines = names.iter().zip(&session.tables).map(|(name, table)| format!("  {name:width$}  {}", table.location));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// A name as it is typed in SQL: in quotes unless it is small letters, digits and underscores.
+fn as_typed(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    match name.chars().all(plain) && !name.starts_with(|c: char| c.is_ascii_digit()) {
+        true => name.to_owned(),
+        false => format!("\"{}\"", name.replace('"', "\"\"")),
+    }
 }
 
 /// True if the last thing in `text` is a `;` outside of quotes and comments.
@@ -118,8 +128,8 @@ fn is_complete(text: &str) -> bool {
             let last = tokens.iter().rfind(|token| !matches!(token, Token::Whitespace(_)));
             matches!(last, Some(Token::SemiColon))
         }
-        // An open quote may be closed on the next line; anything else the parser explains better.
-        Err(e) => !e.message.starts_with("Unterminated"),
+        // An open quote or comment may be closed on the next line; anything else the parser explains better.
+        Err(e) => !e.message.starts_with("Unterminated") && !e.message.starts_with("Unexpected EOF"),
     }
 }
 
@@ -134,6 +144,14 @@ fn history_file() -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_shown_as_they_are_typed() {
+        assert_eq!(as_typed("hapt_clusters"), "hapt_clusters");
+        assert_eq!(as_typed("fashion-mnist"), "\"fashion-mnist\"");
+        assert_eq!(as_typed("Hapt"), "\"Hapt\"");
+        assert_eq!(as_typed("2nd"), "\"2nd\"");
+    }
 
     #[test]
     fn a_statement_ends_with_a_semicolon_outside_of_quotes() {

@@ -21,7 +21,7 @@ use super::prompt;
 
 /// Query the tables of runs with SQL
 ///
-/// Every table below --dir is registered under its name, with <name>_clusters beside it and <name>_quarantine where rows
+/// Every table below --dir is registered under its name, with NAME_clusters beside it and NAME_quarantine where rows
 /// were set aside. Functions: dac_embed(model, features), dac_assign(model, features); aggregates: ari(a, b), nmi(a, b),
 /// clustering_accuracy(a, b). Without -c and -f, statements are read from the prompt or from standard input.
 #[derive(Debug, Clone, clap::Args)]
@@ -136,11 +136,7 @@ impl Session {
     }
 
     /// The outer result is DataFusion's, whose error may know a place in the text; the inner one is of writing.
-    async fn run_plan<W: Write>(
-        &self,
-        plan: LogicalPlan,
-        out: &mut Output<W>,
-    ) -> Result<Result<()>, DataFusionError> {
+    async fn run_plan<W: Write>(&self, plan: LogicalPlan, out: &mut Output<W>) -> Result<Result<()>, DataFusionError> {
         let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false);
         if let Err(e) = options.verify_plan(&plan) {
             let message = format!("dacpipe sql only reads: {}; tables are written by dacpipe run", e.message());
@@ -260,7 +256,8 @@ mod tests {
 
     #[tokio::test]
     async fn tables_are_cut_and_statements_follow_each_other() {
-        let text = ask(&["--max-rows", "2"], "SET datafusion.execution.batch_size = 1; SELECT * FROM generate_series(1, 5)");
+        let text =
+            ask(&["--max-rows", "2"], "SET datafusion.execution.batch_size = 1; SELECT * FROM generate_series(1, 5)");
         assert_eq!(text.await.unwrap().lines().count(), 6);
         let all = ask(&["--max-rows", "0"], "SELECT * FROM generate_series(1, 5); SHOW TABLES").await.unwrap();
         assert!(all.contains("| 5 ") && all.contains("information_schema"), "{all}");
@@ -270,7 +267,9 @@ mod tests {
     async fn sessions_only_read() {
         let dir = tempfile::tempdir().unwrap();
         let copy = format!("COPY (SELECT 1) TO '{}/x.csv'", dir.path().display());
-        for sql in ["CREATE TABLE t AS SELECT 1", "DROP TABLE t", "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 'x'", &copy] {
+        for sql in
+            ["CREATE TABLE t AS SELECT 1", "DROP TABLE t", "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 'x'", &copy]
+        {
             let e = ask(&[], sql).await.unwrap_err();
             assert!(e.to_string().contains("only reads"), "{sql}: {e}");
         }
@@ -282,7 +281,7 @@ mod tests {
         let e = ask(&[], "SELECT 1;\nSELECT clustr FROM (VALUES (1)) AS t(cluster)").await.unwrap_err().to_string();
         assert!(e.contains("at line 2, column 8\n  | SELECT clustr FROM"), "{e}");
         assert!(e.contains("\n  |        ^^^^^^"), "{e}");
-        let e = ask(&[], "SELECT 1 +\n  FROM x").await.unwrap_err().to_string();
+        let e = ask(&[], "SELECT (1\n  FROM x").await.unwrap_err().to_string();
         assert!(e.contains("line 2, column 3") && e.ends_with("  |   FROM x\n  |   ^"), "{e}");
     }
 

@@ -17,7 +17,11 @@ use super::models::Models;
 ///
 /// # Errors
 /// Another type of argument, an unknown model, or a `FixedSizeList` of another width than the model's.
-pub(super) fn plan(function: &str, models: &Models, args: &ReturnFieldArgs<'_>) -> Result<Option<std::sync::Arc<Model>>> {
+pub(super) fn plan(
+    function: &str,
+    models: &Models,
+    args: &ReturnFieldArgs<'_>,
+) -> Result<Option<std::sync::Arc<Model>>> {
     let [model, features] = args.arg_fields else {
         return plan_err!("{function} takes a model and features, got {} arguments", args.arg_fields.len());
     };
@@ -127,7 +131,8 @@ impl Vectors {
             model.check_width(range.len())?;
             if let Some(at) = range.clone().find(|&at| self.values.is_null(at)) {
                 let position = at - range.start + 1;
-                let message = format!("{function}: feature {position} of row {row} of a batch is NULL; give every value");
+                let message =
+                    format!("{function}: feature {position} of row {row} of a batch is NULL; give every value");
                 return Err(Error::input(message).into());
             }
             gathered.extend_from_slice(&self.values.values()[range]);

@@ -1,7 +1,7 @@
 //! The aggregates `ari(a, b)`, `nmi(a, b)` and `clustering_accuracy(a, b)`: how far two labellings of the same rows
 //! agree.
 //!
-//! Labels may be of any type that casts to text; they are compared by it. A row in which either label is NULL does not
+//! Labels may be of any type that casts to text, and two are the same if their texts are. A row in which either label is NULL does not
 //! count. Memory is one count per pair of labels that occurs. The partial state holds those counts, so partitions are
 //! added up exactly and the result does not depend on how the rows were split.
 
@@ -18,7 +18,7 @@ use datafusion::common::{Result, ScalarValue, internal_datafusion_err, not_impl_
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, Signature, Volatility};
 
-use crate::metrics::Contingency;
+use crate::metrics::{Contingency, LabelRef};
 
 /// A figure of agreement between two labellings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,8 +33,7 @@ pub enum Metric {
 
 impl Metric {
     /// All of them.
-    pub const ALL: [Metric; 3] =
-        [Metric::AdjustedRandIndex, Metric::NormalizedMutualInformation, Metric::Accuracy];
+    pub const ALL: [Metric; 3] = [Metric::AdjustedRandIndex, Metric::NormalizedMutualInformation, Metric::Accuracy];
 
     /// Its name in SQL.
     pub fn name(self) -> &'static str {
@@ -45,10 +44,10 @@ impl Metric {
         }
     }
 
-    fn of(self, table: &Contingency) -> f64 {
+    fn of(self, table: &Contingency) -> crate::Result<f64> {
         match self {
-            Metric::AdjustedRandIndex => table.ari(),
-            Metric::NormalizedMutualInformation => table.nmi(),
+            Metric::AdjustedRandIndex => Ok(table.ari()),
+            Metric::NormalizedMutualInformation => Ok(table.nmi()),
             Metric::Accuracy => table.accuracy(),
         }
     }
@@ -97,7 +96,11 @@ impl AggregateUDFImpl for ClusteringMetric {
         if arguments.is_distinct {
             return not_impl_err!("{} counts every row; leave DISTINCT out", self.name());
         }
-        Ok(Box::new(PairCounts { metric: self.metric, a: Labels::default(), b: Labels::default(), pairs: HashMap::new() }))
+        let labels = |side: usize| {
+            let whole = arguments.expr_fields.get(side).is_some_and(|field| field.data_type().is_integer());
+            Labels { whole, ..Labels::default() }
+        };
+        Ok(Box::new(PairCounts { metric: self.metric, a: labels(0), b: labels(1), pairs: HashMap::new() }))
     }
 
     fn state_fields(&self, arguments: StateFieldsArgs) -> Result<Vec<FieldRef>> {
@@ -114,6 +117,8 @@ impl AggregateUDFImpl for ClusteringMetric {
 struct Labels {
     numbers: HashMap<Box<str>, u32>,
     bytes: usize,
+    /// Whether they are whole numbers, which have another order than their text.
+    whole: bool,
 }
 
 impl Labels {
@@ -125,6 +130,13 @@ impl Labels {
         self.bytes += label.len() + size_of::<(Box<str>, u32)>();
         self.numbers.insert(label.into(), number);
         number
+    }
+
+    fn label<'a>(&self, name: &'a str) -> LabelRef<'a> {
+        match name.parse() {
+            Ok(number) if self.whole => LabelRef::Int(number),
+            _ => LabelRef::Text(name),
+        }
     }
 
     fn names(&self) -> Vec<&str> {
@@ -151,7 +163,7 @@ impl PairCounts {
         *self.pairs.entry(pair).or_default() += count;
     }
 
-    /// The pairs in the order of their labels, so that what follows from them does not depend on the order of rows.
+    /// The pairs in the order of their labels' text, so that the state does not depend on the order of rows.
     fn sorted(&self) -> Vec<(&str, &str, u64)> {
         let (a, b) = (self.a.names(), self.b.names());
         let mut sorted: Vec<_> =
@@ -190,9 +202,9 @@ impl Accumulator for PairCounts {
         }
         let mut table = Contingency::default();
         for (a, b, count) in self.sorted() {
-            table.add(a, b, count);
+            table.add_count(self.a.label(a), self.b.label(b), count);
         }
-        Ok(ScalarValue::Float64(Some(self.metric.of(&table))))
+        Ok(ScalarValue::Float64(Some(self.metric.of(&table)?)))
     }
 
     fn size(&self) -> usize {

@@ -1,7 +1,7 @@
 //! Everything that touches DataFusion's planner: labelled tables, models as functions, clustering metrics as
 //! aggregates, and the operator that applies stages.
 //!
-//! [`register`] puts all of it into a session in one call:
+//! [`register()`] puts all of it into a session in one call:
 //!
 //! | in SQL | what it is |
 //! |---|---|

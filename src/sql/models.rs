@@ -14,7 +14,7 @@ use object_store::path::Path;
 use url::Url;
 
 use crate::error::{Error, Result};
-use crate::model::{Model, Restore, child};
+use crate::model::{Model, Restore};
 use crate::store::Location;
 
 /// The digits of a hash that name a model's directory.
@@ -153,7 +153,9 @@ impl Finder {
                     }
                 }
                 (Some((one, _)), Some((other, _))) => {
-                    let message = format!("the hash {name:?} fits several models, {one} and {other} among them; give more digits");
+                    let message = format!(
+                        "the hash {name:?} fits several models, {one} and {other} among them; give more digits"
+                    );
                     return Err(Error::model(message));
                 }
                 (None, _) => {}
@@ -175,7 +177,7 @@ impl Finder {
             let listed = listed.map_err(|e| Error::from(e).while_doing(format_args!("listing {location}")))?;
             for model in listed.common_prefixes {
                 if let Some(name) = model.filename() {
-                    known.insert(name.to_owned(), (owner.clone(), child(&location, name)?));
+                    known.insert(name.to_owned(), (owner.clone(), location.join(name)?));
                 }
             }
         }

@@ -7,7 +7,7 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::{CsvReadOptions, ParquetReadOptions, SessionContext};
 
 use crate::error::{Error, Result};
-use crate::model::{Restore, child};
+use crate::model::Restore;
 use crate::store::Location;
 use crate::table::LabelTable;
 
@@ -76,7 +76,7 @@ pub struct Registered {
     pub location: String,
 }
 
-/// What [`register`] put into a session.
+/// What [`register()`] put into a session.
 #[derive(Debug)]
 pub struct Registration {
     /// The tables, in the order of their registration.
@@ -118,7 +118,7 @@ async fn register_table(ctx: &SessionContext, models: &Models, name: &str, path:
         return register_file(ctx, read, name, path, &location).await;
     }
     let table = LabelTable::open_at(&location, None).await?;
-    models.add_directory(&format!("table {name}"), child(&location, MODELS)?);
+    models.add_directory(&format!("table {name}"), location.join(MODELS)?);
     let (clusters, quarantine) = (format!("{name}_clusters"), format!("{name}_quarantine"));
     ctx.register_table(TableReference::bare(clusters.as_str()), table.clusters())?;
     ctx.register_table(TableReference::bare(name), Arc::new(table))?;

@@ -82,7 +82,9 @@ impl StageExec {
 impl DisplayAs for StageExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match format {
-            DisplayFormatType::Default | DisplayFormatType::Verbose => write!(f, "StageExec: stages=[{}]", self.kinds()),
+            DisplayFormatType::Default | DisplayFormatType::Verbose => {
+                write!(f, "StageExec: stages=[{}]", self.kinds())
+            }
             DisplayFormatType::TreeRender => writeln!(f, "stages={}", self.kinds()),
         }
     }
@@ -151,7 +153,10 @@ impl ExecutionPlan for StageExec {
                             let batch = apply_all(&stages, batch, &output)?;
                             Ok(batch.record_output(&baseline))
                         };
-                        SpawnedTask::spawn_blocking(task).join_unwind().await.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?
+                        SpawnedTask::spawn_blocking(task)
+                            .join_unwind()
+                            .await
+                            .map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?
                     }
                 })
                 .buffered(IN_FLIGHT);
