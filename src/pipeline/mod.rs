@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use arrow::array::AsArray;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::memory_pool::GreedyMemoryPool;
@@ -26,7 +27,7 @@ mod relabel;
 mod state;
 mod tally;
 
-pub use relabel::{Relabel, RelabelReport};
+pub use relabel::{InputKind, Relabel, RelabelReport};
 
 use crate::config::{Plan, StageSpec};
 use crate::device;
@@ -34,12 +35,12 @@ use crate::error::{Error, Result};
 use crate::event::Control;
 use crate::kernel::Pool;
 use crate::kmeans::KMeansSpec;
-use crate::label::KMeansStage;
+use crate::label::{KMeansStage, Label};
 use crate::model::{Manifest, Model, ModelInput, Restore};
 use crate::report::{RunReport, StageReport};
 use crate::scale::ScaleStage;
-use crate::source::{self, BadRows, Source, SourceOptions};
-use crate::stage::{EMBEDDING, FEATURES, Fit, Transform};
+use crate::source::{self, BadRows, Source, SourceOptions, SourceSpec};
+use crate::stage::{EMBEDDING, FEATURES, Fit, LABEL_COLUMNS};
 use crate::store::Location;
 use crate::replay::RowStoreBuilder;
 use crate::table::{CommitInfo, Committed, Labels, SourceInfo, TableWriter, WriteOptions};
@@ -87,7 +88,7 @@ impl Pipeline {
                 StageSpec::FeatureWeights(spec) => Arc::new(FeatureWeightsStage::new(spec.clone())),
                 StageSpec::Autoencoder(spec) => {
                     vectors = EMBEDDING;
-                    Arc::new(Autoencoder::new(spec.clone()))
+                    Arc::new(Autoencoder { spec: spec.clone() })
                 }
                 StageSpec::KMeans(spec) => Arc::new(KMeansStage::new(spec.clone(), vectors)),
             });
@@ -319,7 +320,7 @@ impl Execution<'_> {
 
         let mut stages = learned.reports;
         stages.push(StageReport::new("label", began, format!("{} rows", tally.rows())));
-        let (scores, raw_kmeans) = tally.scores();
+        let (scores, raw_kmeans) = tally.scores()?;
         let report = RunReport {
             dacpipe: env!("CARGO_PKG_VERSION").into(),
             name: plan.name.clone(),
@@ -329,7 +330,7 @@ impl Execution<'_> {
             started_at: humantime::format_rfc3339_seconds(clock.started_at).to_string(),
             seconds: clock.began.elapsed().as_secs_f64(),
             source: source.description.clone(),
-            simulated: source.simulated,
+            simulated: is_simulated(&plan.source),
             fit_rows: learned.rows,
             labelled_rows: tally.rows(),
             quarantined_rows: bad.len() as u64,
@@ -410,6 +411,11 @@ async fn distinct(ctx: &SessionContext, source: &Source, column: &str) -> Result
     }
     values.sort();
     Ok(values)
+}
+
+/// True if a directory of recordings says that they were simulated.
+fn is_simulated(source: &SourceSpec) -> bool {
+    matches!(source, SourceSpec::Hapt(spec) if Path::new(&spec.path).join("SIMULATED").exists())
 }
 
 /// What the commit says of the source.

@@ -12,7 +12,8 @@ use crate::label::Label;
 use crate::model::{Model, ModelInput};
 use crate::signal::features::FeatureSet;
 use crate::signal::window::{WindowSpec, Within};
-use crate::source::{self, BadRows, FeatureColumns, HaptSpec, OnBadRow, ParquetSpec, SourceOptions, SourceSpec};
+use crate::source::parquet::Features;
+use crate::source::{self, BadRows, HaptSpec, OnBadRow, ParquetSpec, SourceOptions, SourceSpec};
 use crate::stage::{EMBEDDING, FEATURES};
 use crate::store::Location;
 use crate::table::{CommitInfo, Committed, Labels, Mode, TableWriter, WriteOptions};
@@ -99,7 +100,7 @@ impl Relabel {
 
         let ctx = session(MEMORY_LIMIT, source.dim)?;
         let mut keep = match self.keys.is_empty() {
-            true => source.row_keys(),
+            true => row_keys(&source),
             false => self.keys.clone(),
         };
         keep.extend(source.label.clone().filter(|l| !keep.contains(l)));
@@ -187,12 +188,18 @@ impl Relabel {
             _ => (None, vec![]),
         };
         let features = match &self.features {
-            Some(column) => FeatureColumns::Column(column.clone()),
-            None => trained_features.unwrap_or_else(|| FeatureColumns::Column(FEATURES.into())),
+            Some(column) => Features::Column(column.clone()),
+            None => trained_features.unwrap_or_else(|| Features::Column(FEATURES.into())),
         };
         let keys = if self.keys.is_empty() { keys } else { self.keys.clone() };
         ParquetSpec { path, features, label: None, keys, split: None }
     }
+}
+
+/// The columns that identify a row of a source.
+fn row_keys(source: &source::Source) -> Vec<String> {
+    let start = source.provider.schema().column_with_name("start").map(|_| "start".to_string());
+    source.keys.iter().cloned().chain(start).collect()
 }
 
 /// The stage that labels, of a model.

@@ -45,6 +45,11 @@ impl RunState {
         Ok(Self { dir: dir.to_path_buf() })
     }
 
+    /// The state in `dir`, as it is.
+    pub fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_path_buf() }
+    }
+
     /// An error of kind `Config` if there is no interrupted run in `dir`.
     pub fn check_resumable(dir: &Path) -> Result<()> {
         match dir.join(IDENTITY).exists() {

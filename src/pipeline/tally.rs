@@ -75,8 +75,8 @@ impl Tally {
     }
 
     /// Agreement of the clusters with the labels, and of raw k-means' clusters, by part of the split and over all.
-    pub fn scores(&self) -> (BTreeMap<String, Scores>, BTreeMap<String, Scores>) {
-        (scores(&self.scores), scores(&self.raw))
+    pub fn scores(&self) -> Result<(BTreeMap<String, Scores>, BTreeMap<String, Scores>)> {
+        Ok((scores(&self.scores)?, scores(&self.raw)?))
     }
 
     /// The `clusters` table: cluster, size, centroid, mean distance (null for a cluster without rows).
@@ -101,11 +101,10 @@ fn count(tables: &mut BTreeMap<String, Contingency>, clusters: &[i32], labels: &
         if labels.is_null(i) {
             continue;
         }
-        let cluster = cluster.to_string();
         if let Some(parts) = parts.filter(|p| !p.is_null(i)) {
-            table(tables, parts.value(i)).add(&cluster, labels.value(i), 1);
+            table(tables, parts.value(i)).add(*cluster, labels.value(i));
         }
-        table(tables, ALL).add(&cluster, labels.value(i), 1);
+        table(tables, ALL).add(*cluster, labels.value(i));
     }
 }
 
@@ -116,9 +115,9 @@ fn table<'a>(tables: &'a mut BTreeMap<String, Contingency>, part: &str) -> &'a m
     tables.get_mut(part).expect("inserted above")
 }
 
-fn scores(tables: &BTreeMap<String, Contingency>) -> BTreeMap<String, Scores> {
-    let of = |t: &Contingency| Scores { rows: t.total(), ari: t.ari(), nmi: t.nmi(), acc: t.accuracy() };
-    tables.iter().map(|(part, t)| (part.clone(), of(t))).collect()
+fn scores(tables: &BTreeMap<String, Contingency>) -> Result<BTreeMap<String, Scores>> {
+    let of = |t: &Contingency| Ok(Scores { rows: t.rows(), ari: t.ari(), nmi: t.nmi(), acc: t.accuracy()? });
+    tables.iter().map(|(part, t)| Ok((part.clone(), of(t)?))).collect()
 }
 
 fn typed<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
