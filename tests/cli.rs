@@ -164,10 +164,22 @@ fn a_model_for_another_width_names_both_widths() {
     let model = fs::read_dir(out.join("models")).unwrap().next().unwrap().unwrap().path();
     let parquet = fs::read_dir(out.join("clusters")).unwrap().next().unwrap().unwrap().path();
     let (model, input, new) = (model.to_str().unwrap(), parquet.to_str().unwrap(), dir.path().join("new"));
-    let args = ["label", "-q", "--model", model, "--input", input, "--features", "centroid", "--output", new.to_str().unwrap()];
+    let args = [
+        "label",
+        "-q",
+        "--model",
+        model,
+        "--input",
+        input,
+        "--features",
+        "centroid",
+        "--output",
+        new.to_str().unwrap(),
+    ];
     let (_, stderr) = expect(5, dacpipe(&args));
     assert!(stderr.contains("561") && stderr.contains("10"), "{stderr}");
-    let (_, stderr) = expect(5, dacpipe(&["label", "-q", "--model", "nowhere", "--input", input, "--output", new.to_str().unwrap()]));
+    let (_, stderr) =
+        expect(5, dacpipe(&["label", "-q", "--model", "nowhere", "--input", input, "--output", new.to_str().unwrap()]));
     assert!(stderr.contains("nowhere"), "{stderr}");
 }
 

@@ -136,6 +136,7 @@ fn unsafe_is_in_kernels_only() {
 
 #[test]
 fn the_reader_of_imports_sees_groups() {
-    let used = used_modules("use crate::{error::{Error, Result}, kernel::Rows};\nlet s: crate::seed::Seed;\nuse crate::Kind;");
+    let used =
+        used_modules("use crate::{error::{Error, Result}, kernel::Rows};\nlet s: crate::seed::Seed;\nuse crate::Kind;");
     assert_eq!(used.into_iter().collect::<Vec<_>>(), ["error", "kernel", "seed"]);
 }

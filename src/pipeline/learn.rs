@@ -83,7 +83,8 @@ impl Learn {
             let fitted = self.fit(index, stage.as_ref(), &rows, classes.as_deref(), &learned.transforms)?;
             let widens = fitted.transform.as_vector_map().is_some_and(|m| m.dim_in() != m.dim_out());
             if let (true, Some(spec), None) = (widens, &self.baseline, &learned.baseline) {
-                learned.baseline = Some((learned.transforms.len(), self.fit_baseline(spec, &rows, &mut learned.reports)?));
+                learned.baseline =
+                    Some((learned.transforms.len(), self.fit_baseline(spec, &rows, &mut learned.reports)?));
             }
             learned.transforms.push(fitted.transform);
             learned.reports.push(StageReport {

@@ -34,21 +34,21 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::event::Control;
 use crate::kernel::Pool;
+use crate::kernel::Rows;
 use crate::kmeans::KMeansSpec;
 use crate::label::{KMeansStage, Label};
 use crate::model::{Manifest, Model, ModelInput, Restore};
+use crate::replay::RowStoreBuilder;
 use crate::report::{RunReport, StageReport};
 use crate::scale::ScaleStage;
 use crate::source::{self, BadRows, Source, SourceOptions, SourceSpec};
 use crate::stage::{EMBEDDING, FEATURES, Fit, LABEL_COLUMNS};
 use crate::store::Location;
-use crate::replay::RowStoreBuilder;
 use crate::table::{CommitInfo, Committed, Labels, SourceInfo, TableWriter, WriteOptions};
 use crate::train::Autoencoder;
 use crate::weights::{FeatureWeightsStage, WeightLabels};
 use collect::{Collected, collect};
 use label_pass::{LabelPass, RAW_CLUSTER, RawKMeans};
-use crate::kernel::Rows;
 use learn::{Learn, Learned};
 use state::RunState;
 use tally::{Columns, Tally};
@@ -295,7 +295,9 @@ impl Execution<'_> {
         let label = self.label_stage(&learned)?;
         let Self { options, clock, run_id, pool, source, bad, ctx, sink, mut writer, state_dir, .. } = self;
         let mut keep = plan.sink.keys.clone();
-        keep.extend([&source.split, &source.label].into_iter().flatten().filter(|c| !plan.sink.keys.contains(c)).cloned());
+        keep.extend(
+            [&source.split, &source.label].into_iter().flatten().filter(|c| !plan.sink.keys.contains(c)).cloned(),
+        );
         let columns: Vec<&str> = std::iter::once(FEATURES).chain(keep.iter().map(String::as_str)).collect();
         let rows = select(&ctx, &source, &columns, plan.split.label.as_deref())?;
         keep.extend(LABEL_COLUMNS.map(String::from));

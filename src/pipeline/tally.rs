@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, ListArray, RecordBatch, StringArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, ListArray, RecordBatch, StringArray,
+};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Float32Type, Int32Type};
 
@@ -96,7 +98,12 @@ impl Tally {
     }
 }
 
-fn count(tables: &mut BTreeMap<String, Contingency>, clusters: &[i32], labels: &StringArray, parts: Option<&StringArray>) {
+fn count(
+    tables: &mut BTreeMap<String, Contingency>,
+    clusters: &[i32],
+    labels: &StringArray,
+    parts: Option<&StringArray>,
+) {
     for (i, cluster) in clusters.iter().enumerate() {
         if labels.is_null(i) {
             continue;
@@ -116,7 +123,9 @@ fn table<'a>(tables: &'a mut BTreeMap<String, Contingency>, part: &str) -> &'a m
 }
 
 fn scores(tables: &BTreeMap<String, Contingency>) -> Result<BTreeMap<String, Scores>> {
-    let of = |t: &Contingency| Ok(Scores { rows: t.rows(), ari: t.ari(), nmi: t.nmi(), acc: t.accuracy()? });
+    let of = |t: &Contingency| -> Result<Scores> {
+        Ok(Scores { rows: t.rows(), ari: t.ari(), nmi: t.nmi(), acc: t.accuracy()? })
+    };
     tables.iter().map(|(part, t)| Ok((part.clone(), of(t)?))).collect()
 }
 

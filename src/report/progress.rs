@@ -59,10 +59,8 @@ fn show_bar(bar: &mut Option<ProgressBar>, event: &Event) {
     match event {
         Event::Started { stage, unit, total } => {
             let new = match total {
-                Some(n) => ProgressBar::new(*n).with_style(style(
-                    "{prefix:>16} {bar:24} {pos}/{len} {unit} {elapsed}, {eta} left  {msg}",
-                    unit,
-                )),
+                Some(n) => ProgressBar::new(*n)
+                    .with_style(style("{prefix:>16} {bar:24} {pos}/{len} {unit} {elapsed}, {eta} left  {msg}", unit)),
                 None => ProgressBar::new_spinner()
                     .with_style(style("{prefix:>16} {spinner} {human_pos} {unit} {elapsed}  {msg}", unit)),
             };
@@ -128,8 +126,12 @@ mod tests {
 
     #[test]
     fn plain_lines_say_what_and_how_long() {
-        let event =
-            Event::Progress { stage: "autoencoder".into(), done: 50, loss: Some(0.0123456), rows_per_second: Some(9.6e4) };
+        let event = Event::Progress {
+            stage: "autoencoder".into(),
+            done: 50,
+            loss: Some(0.0123456),
+            rows_per_second: Some(9.6e4),
+        };
         let line = plain_line(&event, Some(200), "epochs", Duration::from_secs(10)).unwrap();
         assert_eq!(line, "autoencoder: 50/200 epochs, 30 s left  loss 0.012346, 96000 rows/s");
         let event = Event::Progress { stage: "source".into(), done: 4096, loss: None, rows_per_second: None };

@@ -24,7 +24,11 @@ pub fn summary(report: &RunReport) -> String {
     for stage in &report.stages {
         let _ = write!(out, " {} {:.2}", stage.stage, stage.seconds);
     }
-    let _ = writeln!(out, "\n  model     {}\n  table     {} (version {})", report.model_path, report.table, report.table_version);
+    let _ = writeln!(
+        out,
+        "\n  model     {}\n  table     {} (version {})",
+        report.model_path, report.table, report.table_version
+    );
     let _ = write!(out, "\nTry next:\n  {}", next(report));
     out
 }
@@ -46,9 +50,17 @@ fn scores(out: &mut String, report: &RunReport) {
     let Some(label) = &report.label_column else {
         return;
     };
-    let used = if report.labels_used { "labels of the fit split weighted the loss" } else { "labels took no part in learning" };
+    let used = if report.labels_used {
+        "labels of the fit split weighted the loss"
+    } else {
+        "labels took no part in learning"
+    };
     let _ = writeln!(out, "  against {label} ({used}):");
-    let _ = writeln!(out, "    {:<10} {:>8}  {:>6} {:>6} {:>6}   raw k-means {:>6} {:>6} {:>6}", "part", "rows", "ARI", "NMI", "ACC", "ARI", "NMI", "ACC");
+    let _ = writeln!(
+        out,
+        "    {:<10} {:>8}  {:>6} {:>6} {:>6}   raw k-means {:>6} {:>6} {:>6}",
+        "part", "rows", "ARI", "NMI", "ACC", "ARI", "NMI", "ACC"
+    );
     for (part, Scores { rows, ari, nmi, acc }) in &report.scores {
         let _ = write!(out, "    {part:<10} {rows:>8}  {ari:>6.4} {nmi:>6.4} {acc:>6.4}");
         let _ = match report.raw_kmeans.get(part) {
