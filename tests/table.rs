@@ -1,6 +1,5 @@
 //! The labelled table as its users see it: runs that write it, SQL that reads it, and what a query opens.
 
-mod table_support;
 
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use datafusion::datasource::MemTable;
 use datafusion::datasource::sink::DataSinkExec;
 use datafusion::prelude::SessionContext;
 use proptest::prelude::*;
-use table_support::*;
+use crate::table_support::*;
 
 fn local() -> (tempfile::TempDir, Location) {
     let dir = tempfile::tempdir().unwrap();

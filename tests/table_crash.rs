@@ -1,6 +1,5 @@
 //! What becomes of a table when writers die, meet, run out of disk, or find damage: the whole commit or none of it.
 
-mod table_support;
 
 use std::ops::Range;
 use std::path::Path as FsPath;
@@ -21,7 +20,7 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
     PutOptions, PutPayload, PutResult, Result as StoreResult,
 };
-use table_support::*;
+use crate::table_support::*;
 
 fn local() -> (tempfile::TempDir, Location) {
     let dir = tempfile::tempdir().unwrap();

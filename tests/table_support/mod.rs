@@ -1,5 +1,4 @@
 //! What the tests of the table share: rows, a run that writes them, and SQL over the result.
-#![allow(dead_code)]
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};

@@ -1,0 +1,18 @@
+//! All integration tests in one program: each file here would otherwise link DataFusion again.
+
+mod cli;
+mod config;
+mod features_hapt;
+mod kmeans;
+mod layering;
+mod metrics;
+mod oracle;
+mod pipeline;
+mod simulate;
+mod sources;
+mod sql;
+mod stages_compliance;
+mod table;
+mod table_crash;
+mod table_support;
+mod windows_hapt;
