@@ -17,7 +17,7 @@ use dacpipe::kernel::gemm::{Left, Panels, Start, gemm};
 use dacpipe::kernel::moments::Moments;
 use dacpipe::kernel::{Dense, Pool};
 use dacpipe::kmeans::{KMeans, KMeansSpec, Method, fit, fit_from};
-use dacpipe::loss::WeightedMse;
+use dacpipe::loss::{L2Penalty, PenaltyForm, WeightedMse};
 use dacpipe::network::{Architecture, Encoder, Mlp};
 use dacpipe::signal::features::FeatureSet;
 use dacpipe::signal::window::{WindowSpec, Within};
@@ -137,7 +137,8 @@ impl Race {
         let matrices: usize = architecture.layers().map(|l| l.inputs * l.outputs).sum();
         let first = architecture.encoder[0].inputs * architecture.encoder[0].outputs;
         let batch = case.number("batch");
-        let settings = StepSettings { learning_rate: case.float("learning_rate"), l2: case.float("l2") };
+        let penalty = L2Penalty { beta: case.float("l2"), form: PenaltyForm::Squared };
+        let settings = StepSettings { learning_rate: case.float("learning_rate"), penalty };
         let mut trainer = Trainer::new(Mlp::new(architecture, &parameters), loss, batch);
         let mut epoch = |order: &[u32]| -> Result<f64> {
             let batches: Vec<&[u32]> = order.chunks(batch).collect();

@@ -7,7 +7,7 @@
 
 use dacpipe::Seed;
 use dacpipe::kernel::{Dense, Pool};
-use dacpipe::loss::WeightedMse;
+use dacpipe::loss::{L2Penalty, PenaltyForm, WeightedMse};
 use dacpipe::network::{Architecture, Encoder, Layer, Mlp, initialise};
 use dacpipe::train::{StepSettings, Trainer};
 use divan::counter::ItemsCount;
@@ -57,7 +57,7 @@ fn train(bencher: Bencher, network: usize) {
     let mut trainer = Trainer::new(Mlp::new(a, &parameters), WeightedMse { weights: vec![0.5; dim] }, BATCH);
     trainer.load(&rows, &order[..BATCH], &pool).expect("rows in memory");
     let mut batches = order.chunks_exact(BATCH).cycle();
-    let settings = StepSettings { learning_rate: 0.003, l2: 1e-5 };
+    let settings = StepSettings { learning_rate: 0.003, penalty: L2Penalty { beta: 1e-5, form: PenaltyForm::Norm } };
     bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
         let next = batches.next().expect("a cycle never ends");
         trainer.step(&rows, next, &pool, &settings).expect("rows in memory")

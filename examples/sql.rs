@@ -9,7 +9,7 @@ use datafusion::prelude::SessionContext;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let ctx = SessionContext::new();
+    let ctx = SessionContext::new_with_config(sql::session_config());
     sql::register(&ctx, Options::new().table("hapt", "out/hapt")).await?;
 
     let queries = [

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::embed::Embed;
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::loss::{L2Penalty, WeightedMse};
+use crate::loss::{L2Penalty, PenaltyForm, WeightedMse};
 use crate::network::{Architecture, Mlp, initialise};
 use crate::stage::{Fit, FitContext, Fitted, Training};
 use state::State;
@@ -106,8 +106,10 @@ pub struct AutoencoderSpec {
     pub learning_rate: f64,
     /// How it falls.
     pub decay: Decay,
-    /// The factor of the sum of squared parameters in the loss; see [`L2Penalty`].
+    /// The factor of the penalty on the parameters in the loss; see [`L2Penalty`].
     pub l2: f64,
+    /// What that factor multiplies.
+    pub l2_form: PenaltyForm,
     /// When to stop early, if at all.
     pub early_stop: Option<EarlyStop>,
 }
@@ -122,6 +124,7 @@ impl Default for AutoencoderSpec {
             learning_rate: 0.003,
             decay: Decay::Cosine,
             l2: 1e-5,
+            l2_form: PenaltyForm::Norm,
             early_stop: None,
         }
     }
@@ -176,6 +179,10 @@ impl AutoencoderSpec {
         problems
     }
 
+    fn penalty(&self) -> L2Penalty {
+        L2Penalty { beta: self.l2, form: self.l2_form }
+    }
+
     /// The layers for rows of `dim` values.
     pub fn architecture(&self, dim: usize) -> Architecture {
         Architecture::dac(dim, &self.encoder, self.decoder.as_deref())
@@ -199,7 +206,6 @@ impl Fit for Autoencoder {
 
     fn fit(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<Fitted> {
         self.check(data)?;
-        let started = Instant::now();
         let architecture = self.spec.architecture(data.rows.dim());
         let mut trainer = self.trainer(data, cx, architecture.clone());
         let mut losses = Vec::new();
@@ -212,9 +218,7 @@ impl Fit for Autoencoder {
         self.train(data, cx, &mut trainer, &mut losses)?;
         let loss = losses.last().copied().unwrap_or(f64::NAN);
         let summary = format!("loss {loss:.6} after {} epochs", losses.len());
-        let seconds = started.elapsed().as_secs_f64();
-        cx.control.emit(Event::Finished { stage: stage(), seconds, summary: summary.clone() });
-        let penalty = L2Penalty { beta: self.spec.l2 }.value(trainer.parameters());
+        let penalty = self.spec.penalty().value(trainer.parameters());
         let figures = [
             ("loss", json!(losses)),
             ("penalty", json!(penalty)),
@@ -311,7 +315,7 @@ impl Autoencoder {
         order: &[u32],
     ) -> Result<f64> {
         let learning_rate = self.spec.learning_rate * self.spec.decay.factor(epoch, self.spec.epochs);
-        let settings = StepSettings { learning_rate, l2: self.spec.l2 };
+        let settings = StepSettings { learning_rate, penalty: self.spec.penalty() };
         let size = self.spec.batch_size;
         let batches = order.len().div_ceil(size);
         let mut sum = 0.0;

@@ -4,7 +4,7 @@ use candle_core::{Device, Result, Tensor, Var};
 use candle_nn::{Linear, Module, Optimizer, ops::sigmoid};
 use dacpipe::Seed;
 use dacpipe::kernel::{Dense, Matrix, Pool};
-use dacpipe::loss::{L2Penalty, WeightedMse};
+use dacpipe::loss::{L2Penalty, PenaltyForm, WeightedMse};
 use dacpipe::network::{Activation, Architecture, Layer, Mlp, Network, PASS_ROWS, Pass, initialise};
 use dacpipe::train::{StepSettings, Trainer};
 
@@ -52,10 +52,14 @@ impl Oracle {
     }
 
     /// Equation 6's penalty.
-    fn penalty(&self, beta: f64) -> Result<Tensor> {
+    fn penalty(&self, penalty: L2Penalty) -> Result<Tensor> {
         let squares: Vec<Tensor> =
             self.variables.iter().map(|v| v.as_tensor().sqr()?.sum_all()).collect::<Result<_>>()?;
-        Tensor::stack(&squares, 0)?.sum_all()? * beta
+        let squares = Tensor::stack(&squares, 0)?.sum_all()?;
+        match penalty.form {
+            PenaltyForm::Norm => squares.sqrt()? * penalty.beta,
+            PenaltyForm::Squared => squares * penalty.beta,
+        }
     }
 }
 
@@ -199,8 +203,15 @@ fn gradients_equal_finite_differences() {
 /// Steps of the trainer against candle's AdamW without its own decay, on a loss with the penalty in it.
 #[test]
 fn steps_of_adam_equal_candle_s() -> Result<()> {
+    for (beta, form) in [(1e-3, PenaltyForm::Squared), (1e-2, PenaltyForm::Norm), (0.0, PenaltyForm::Norm)] {
+        steps_equal_candle_s(L2Penalty { beta, form })?;
+    }
+    Ok(())
+}
+
+fn steps_equal_candle_s(penalty: L2Penalty) -> Result<()> {
     let architecture = Architecture::dac(23, &[17, 9, 5], None);
-    let (dim, rows, rate, l2) = (23, 100, 0.003, 1e-3);
+    let (dim, rows, rate) = (23, 100, 0.003);
     let (x, weights) = (values(rows * dim, 6), values(dim, 2));
     let parameters = initialise(&architecture, Seed(9));
     let loss = WeightedMse { weights: weights.clone() };
@@ -213,14 +224,14 @@ fn steps_of_adam_equal_candle_s() -> Result<()> {
     let input = Tensor::from_slice(&x, (rows, dim), &Device::Cpu)?;
     trainer.load(&data, &all, &pool).expect("rows in memory");
     for step in 0..8 {
-        let penalty = L2Penalty { beta: l2 }.value(trainer.parameters());
-        assert_close("penalty", &[penalty as f32], &[oracle.penalty(l2)?.to_scalar()?], 1e-4);
-        let settings = StepSettings { learning_rate: rate, l2 };
+        let value = penalty.value(trainer.parameters());
+        assert_close("penalty", &[value as f32], &[oracle.penalty(penalty)?.to_scalar()?], 1e-4);
+        let settings = StepSettings { learning_rate: rate, penalty };
         let ours = trainer.step(&data, &all, &pool, &settings).expect("rows in memory");
         let (_, output) = oracle.forward(&input)?;
         let theirs = oracle.reconstruction_loss(&input, &output, &weights)?;
         assert_close(&format!("loss of step {step}"), &[ours as f32], &[theirs.to_scalar()?], 1e-4);
-        adam.backward_step(&(theirs + oracle.penalty(l2)?)?)?;
+        adam.backward_step(&(theirs + oracle.penalty(penalty)?)?)?;
     }
     for (place, variable) in architecture.tensors().into_iter().zip(&oracle.variables) {
         assert_close(&place.name, &trainer.parameters()[place.range], &flat(variable), 2e-3);

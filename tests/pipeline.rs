@@ -34,7 +34,7 @@ async fn run(out: &Path, sets: &[&str]) -> RunReport {
 
 /// The table's labels without what tells one run from another, as text.
 async fn labels(out: &Path) -> String {
-    let ctx = SessionContext::new();
+    let ctx = SessionContext::new_with_config(sql::session_config());
     sql::register(&ctx, Options::new().table("hapt", out.to_str().unwrap())).await.unwrap();
     let query = "SELECT experiment, \"user\", start, activity, cluster, distance, margin, model FROM hapt \
                  ORDER BY experiment, start";
@@ -56,7 +56,7 @@ async fn recordings_become_a_table_that_sql_agrees_with() {
     assert_eq!(report.cluster_sizes.len(), 12);
     assert!(report.labels_used);
 
-    let ctx = SessionContext::new();
+    let ctx = SessionContext::new_with_config(sql::session_config());
     sql::register(&ctx, Options::new().table("hapt", dir.path().to_str().unwrap())).await.unwrap();
     let all = report.scores["all"];
     assert_eq!(one_figure(&ctx, "SELECT ari(cluster, activity) FROM hapt").await, all.ari);

@@ -1,8 +1,8 @@
 //! The labelled table as its users see it: runs that write it, SQL that reads it, and what a query opens.
 
-
 use std::sync::Arc;
 
+use crate::table_support::*;
 use arrow::array::{Float32Array, Int32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use dacpipe::Kind;
@@ -12,7 +12,6 @@ use datafusion::datasource::MemTable;
 use datafusion::datasource::sink::DataSinkExec;
 use datafusion::prelude::SessionContext;
 use proptest::prelude::*;
-use crate::table_support::*;
 
 fn local() -> (tempfile::TempDir, Location) {
     let dir = tempfile::tempdir().unwrap();

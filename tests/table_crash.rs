@@ -1,11 +1,11 @@
 //! What becomes of a table when writers die, meet, run out of disk, or find damage: the whole commit or none of it.
 
-
 use std::ops::Range;
 use std::path::Path as FsPath;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use crate::table_support::*;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,7 +20,6 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
     PutOptions, PutPayload, PutResult, Result as StoreResult,
 };
-use crate::table_support::*;
 
 fn local() -> (tempfile::TempDir, Location) {
     let dir = tempfile::tempdir().unwrap();
@@ -260,7 +259,7 @@ async fn a_killed_process_leaves_the_table_as_it_was() {
     append(&place, "before", &rows(0, 10)).await.unwrap();
     let before = files(dir.path());
     let status = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "dies_while_writing", "--nocapture"])
+        .args(["--exact", "table_crash::dies_while_writing", "--nocapture"])
         .env(DIE, dir.path())
         .stderr(std::process::Stdio::null())
         .status()

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::metrics::Contingency;
-use crate::sql::{Options, register};
+use crate::sql::{Options, register, session_config};
 use crate::stage::LABEL_COLUMNS;
 
 use super::output::Output;
@@ -120,7 +120,7 @@ pub async fn run(args: EvaluateArgs) -> Result<()> {
 /// Counts clusters against labels in one pass over three columns of the table.
 pub async fn evaluate(args: &EvaluateArgs) -> Result<Evaluation> {
     const NAME: &str = "evaluated";
-    let ctx = SessionContext::new();
+    let ctx = SessionContext::new_with_config(session_config());
     register(&ctx, Options::default().table(NAME, &path_of(&args.table))).await?;
     let mut rows = ctx.table(NAME).await?;
     let labels = label_column(&rows, args.labels.as_deref())?;

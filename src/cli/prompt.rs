@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
@@ -123,7 +123,7 @@ fn as_typed(name: &str) -> String {
 
 /// True if the last thing in `text` is a `;` outside of quotes and comments.
 fn is_complete(text: &str) -> bool {
-    match Tokenizer::new(&GenericDialect {}, text).tokenize() {
+    match Tokenizer::new(&PostgreSqlDialect {}, text).tokenize() {
         Ok(tokens) => {
             let last = tokens.iter().rfind(|token| !matches!(token, Token::Whitespace(_)));
             matches!(last, Some(Token::SemiColon))

@@ -39,7 +39,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
         false => Control::new(Arc::new(Progress::on_stderr())),
     };
     let _listener = super::cancel_on_interrupt(&control);
-    let options = RunOptions { resume: args.resume, control, ..RunOptions::default() };
+    let options = RunOptions { resume: args.resume, control };
     let report = Pipeline::new(plan)?.run(&options).await?;
     match args.json {
         true => println!("{}", report.to_json()?),

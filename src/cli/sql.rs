@@ -10,11 +10,12 @@ use datafusion::common::{Diagnostic, Span};
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::DFParser;
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 
 use crate::error::{Error, Result};
-use crate::sql::{Options, Registered, Registration, register};
+use crate::sql::{Options, Registered, Registration, register, session_config};
 
 use super::output::{Format, Output, write_results};
 use super::prompt;
@@ -103,7 +104,7 @@ pub(crate) struct Session {
 impl Session {
     /// Registers what `args` names and the tables that are found below its directory.
     pub(crate) async fn open(args: &SqlArgs) -> Result<Self> {
-        let mut config = SessionConfig::new().with_information_schema(true);
+        let mut config = session_config().with_information_schema(true);
         config.options_mut().sql_parser.collect_spans = true;
         let ctx = SessionContext::new_with_config(config);
         let mut options = Options::default();
@@ -124,7 +125,7 @@ impl Session {
 
     /// Runs all statements of `text`, one after the other.
     pub(crate) async fn run<W: Write>(&self, text: &str, out: &mut Output<W>) -> Result<()> {
-        let statements = DFParser::parse_sql(text).map_err(|e| explain(e, text))?;
+        let statements = DFParser::parse_sql_with_dialect(text, &PostgreSqlDialect {}).map_err(|e| explain(e, text))?;
         for statement in statements {
             let plan = self.ctx.state().statement_to_plan(statement).await.map_err(|e| explain(e, text))?;
             self.run_plan(plan, out).await.map_err(|e| explain(e, text))??;

@@ -375,6 +375,9 @@ pub struct AutoencoderTable {
     #[serde(default = "default_l2")]
     #[schemars(range(min = 0))]
     pub l2: f64,
+    /// What `l2` multiplies: the "norm" of the weights, or the norm "squared" (weight decay). Default "norm".
+    #[serde(default)]
+    pub l2_form: PenaltyFormName,
     /// When to stop before the last epoch. Default: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stop: Option<EarlyStopTable>,
@@ -404,6 +407,17 @@ pub enum DecayTable {
         #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
         factor: f64,
     },
+}
+
+/// What the factor of the L2 penalty multiplies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PenaltyFormName {
+    /// The L2 norm of all weights.
+    #[default]
+    Norm,
+    /// Its square, which is weight decay of twice the factor.
+    Squared,
 }
 
 /// When to stop before the last epoch.

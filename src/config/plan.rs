@@ -18,6 +18,7 @@ use crate::source::{CsvSpec, HaptSpec, OnBadRow, ParquetSpec, SourceSpec, TimeCo
 
 use crate::table::Mode;
 
+use crate::loss::PenaltyForm;
 use crate::train::{AutoencoderSpec, Decay, EarlyStop};
 
 use crate::weights::{WeightLabels, WeightsSpec};
@@ -234,6 +235,10 @@ fn autoencoder(table: &AutoencoderTable) -> AutoencoderSpec {
             DecayTable::Step { every, factor } => Decay::Step { every, factor },
         },
         l2: table.l2,
+        l2_form: match table.l2_form {
+            PenaltyFormName::Norm => PenaltyForm::Norm,
+            PenaltyFormName::Squared => PenaltyForm::Squared,
+        },
         early_stop: table.early_stop.map(|EarlyStopTable { patience, min_delta }| EarlyStop { patience, min_delta }),
     }
 }

@@ -21,15 +21,15 @@ impl Default for Adam {
 }
 
 impl Adam {
-    /// What step number `step` (from 1 on) does with the learning rate given and with the penalty
-    /// `l2 * (sum of squared parameters)`, whose gradient `2 * l2 * parameter` is added to each gradient.
-    pub fn step(&self, step: u64, learning_rate: f64, l2: f64) -> AdamStep {
+    /// What step number `step` (from 1 on) does with the learning rate given, and with a penalty whose gradient is
+    /// `pull` times the parameter.
+    pub fn step(&self, step: u64, learning_rate: f64, pull: f64) -> AdamStep {
         let power = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
         AdamStep {
             adam: *self,
             rate: (learning_rate / power(self.beta1)) as f32,
             root_scale: (1.0 / power(self.beta2).sqrt()) as f32,
-            pull: (2.0 * l2) as f32,
+            pull: pull as f32,
         }
     }
 }
@@ -82,12 +82,12 @@ mod tests {
     fn equals_the_paper_s_algorithm_in_double_precision() {
         let (mut theta, mut m, mut v) = (vec![0.5_f32; 37], vec![0.0; 37], vec![0.0; 37]);
         let mut twin = vec![(0.5_f64, 0.0_f64, 0.0_f64); 37];
-        let (rate, l2) = (0.003, 1e-2);
+        let (rate, pull) = (0.003, 2e-2);
         for t in 1..=50_u64 {
             let gradient: Vec<f32> = (0..37).map(|i| ((t as f32) * 0.37 + i as f32).sin()).collect();
-            Adam::default().step(t, rate, l2).apply(&mut theta, &gradient, &mut m, &mut v);
+            Adam::default().step(t, rate, pull).apply(&mut theta, &gradient, &mut m, &mut v);
             for (s, &g) in twin.iter_mut().zip(&gradient) {
-                let g = f64::from(g) + 2.0 * l2 * s.0;
+                let g = f64::from(g) + pull * s.0;
                 s.1 = 0.9 * s.1 + 0.1 * g;
                 s.2 = 0.999 * s.2 + 0.001 * g * g;
                 let (m_hat, v_hat) = (s.1 / (1.0 - 0.9_f64.powf(t as f64)), s.2 / (1.0 - 0.999_f64.powf(t as f64)));

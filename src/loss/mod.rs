@@ -3,5 +3,5 @@
 mod penalty;
 mod weighted_mse;
 
-pub use penalty::L2Penalty;
+pub use penalty::{L2Penalty, PenaltyForm};
 pub use weighted_mse::WeightedMse;

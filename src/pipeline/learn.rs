@@ -6,7 +6,7 @@ use std::time::Instant;
 use datafusion::execution::memory_pool::MemoryPool;
 
 use super::collect::Collected;
-use super::state::RunState;
+use super::state::{About, Kept, RunState};
 use crate::error::{Error, Result};
 use crate::event::{Control, Event};
 use crate::kernel::{Pool, Rows};
@@ -109,10 +109,14 @@ impl Learn {
         classes: Option<&[Option<u32>]>,
         before: &[Arc<dyn Transform>],
     ) -> Result<Fitted> {
-        if let Some((kind, artifact)) = self.state.fitted(index)? {
+        if let Some(Kept { about: About { kind, summary, figures }, artifact }) = self.state.fitted(index)? {
             let transform = model::restore(&kind, &artifact, &self.extra)?;
-            let summary = "learned before the interrupt".to_string();
-            return Ok(Fitted { transform, summary, figures: Default::default() });
+            self.control.emit(Event::Finished {
+                stage: stage.kind().into(),
+                seconds: 0.0,
+                summary: format!("learned before the interrupt: {summary}"),
+            });
+            return Ok(Fitted { transform, summary, figures });
         }
         let began = Instant::now();
         let feature_weights = before.iter().rev().find_map(|t| t.feature_weights());
@@ -120,7 +124,9 @@ impl Learn {
         let checkpoint = self.state.checkpoint(index);
         let cx = FitContext { seed: self.seed, pool: &self.pool, control: &self.control, checkpoint: &checkpoint };
         let fitted = stage.fit(&data, &cx).map_err(|e| e.while_doing(format!("stage {}", stage.kind())))?;
-        self.state.keep_fitted(index, fitted.transform.kind(), fitted.transform.save())?;
+        let Fitted { transform, summary, figures } = &fitted;
+        let about = About { kind: transform.kind().into(), summary: summary.clone(), figures: figures.clone() };
+        self.state.keep_fitted(index, Kept { about, artifact: transform.save() })?;
         self.control.emit(Event::Finished {
             stage: stage.kind().into(),
             seconds: began.elapsed().as_secs_f64(),

@@ -62,19 +62,22 @@ impl RunState {
     }
 
     /// The fitted stage number `index`, if an earlier attempt got that far.
-    pub fn fitted(&self, index: usize) -> Result<Option<(String, Artifact)>> {
-        let Some(mut artifact) = read_artifact(&self.fitted_path(index))? else {
+    pub fn fitted(&self, index: usize) -> Result<Option<Kept>> {
+        let path = self.fitted_path(index);
+        let Some(mut artifact) = read_artifact(&path)? else {
             return Ok(None);
         };
-        match artifact.settings.remove(KIND).and_then(|v| v.as_str().map(String::from)) {
-            Some(kind) => Ok(Some((kind, artifact))),
-            None => Err(damaged(&self.fitted_path(index), "it does not say which stage it is")),
-        }
+        let about =
+            artifact.settings.remove(ABOUT).ok_or_else(|| damaged(&path, "it does not say which stage it is"))?;
+        let about = serde_json::from_value(about).map_err(|e| damaged(&path, &e.to_string()))?;
+        Ok(Some(Kept { about, artifact }))
     }
 
-    /// Keeps the fitted stage number `index` of the given kind, and drops the checkpoint it learned with.
-    pub fn keep_fitted(&self, index: usize, kind: &str, mut artifact: Artifact) -> Result<()> {
-        artifact.settings.insert(KIND.into(), kind.into());
+    /// Keeps the fitted stage number `index`, and drops the checkpoint it learned with.
+    pub fn keep_fitted(&self, index: usize, kept: Kept) -> Result<()> {
+        let Kept { about, mut artifact } = kept;
+        let about = serde_json::to_value(about).map_err(|e| Error::internal("a fitted stage").with_source(e))?;
+        artifact.settings.insert(ABOUT.into(), about);
         write_artifact(&self.fitted_path(index), &artifact)?;
         remove(&self.checkpoint_path(index))
     }
@@ -101,10 +104,31 @@ impl RunState {
     }
 }
 
+/// A fitted stage as it is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kept {
+    /// What it is and how it was learned.
+    pub about: About,
+    /// What rebuilds it.
+    pub artifact: Artifact,
+}
+
+/// What a kept stage is and how it was learned. The model names its figures, so a resumed run needs them to make the
+/// same model.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct About {
+    /// The kind under which it is saved.
+    pub kind: String,
+    /// One line for people.
+    pub summary: String,
+    /// Its figures by name.
+    pub figures: serde_json::Map<String, serde_json::Value>,
+}
+
 /// The file that says whose state it is.
 const IDENTITY: &str = "identity";
-/// The key of the settings under which a fitted stage's kind is kept.
-const KIND: &str = "__kind";
+/// The key of the settings under which [`About`] is kept.
+const ABOUT: &str = "__about";
 /// The key of a file's metadata that holds the settings.
 const SETTINGS: &str = "settings";
 
@@ -203,6 +227,11 @@ mod tests {
         Artifact { settings, tensors: BTreeMap::from([("moment".to_string(), tensor)]) }
     }
 
+    fn kept() -> Kept {
+        let figures = serde_json::from_str(r#"{"loss": [0.1, 0.30000000000000004]}"#).unwrap();
+        Kept { about: About { kind: "embed".into(), summary: "loss 0.3".into(), figures }, artifact: artifact() }
+    }
+
     #[test]
     fn what_is_kept_comes_back_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
@@ -211,10 +240,10 @@ mod tests {
         assert_eq!(checkpoint.load().unwrap(), None);
         checkpoint.save(&artifact()).unwrap();
         assert_eq!(checkpoint.load().unwrap(), Some(artifact()));
-        state.keep_fitted(2, "embed", artifact()).unwrap();
+        state.keep_fitted(2, kept()).unwrap();
         assert_eq!(checkpoint.load().unwrap(), None);
         let again = RunState::open(&dir.path().join("state"), "a", true).unwrap();
-        assert_eq!(again.fitted(2).unwrap(), Some(("embed".to_string(), artifact())));
+        assert_eq!(again.fitted(2).unwrap(), Some(kept()));
         assert_eq!(again.fitted(1).unwrap(), None);
     }
 
@@ -226,7 +255,7 @@ mod tests {
         assert_eq!(e.kind(), Kind::Config);
         assert!(e.to_string().contains("no interrupted run"), "{e}");
         let state = RunState::open(&place, "a", false).unwrap();
-        state.keep_fitted(0, "scale", artifact()).unwrap();
+        state.keep_fitted(0, kept()).unwrap();
         let e = RunState::open(&place, "b", true).unwrap_err();
         assert!(e.to_string().contains("changed"), "{e}");
         let anew = RunState::open(&place, "b", false).unwrap();

@@ -21,7 +21,7 @@
 //! use datafusion::arrow::{array::AsArray, datatypes::Float64Type};
 //! use datafusion::prelude::SessionContext;
 //!
-//! let ctx = SessionContext::new();
+//! let ctx = SessionContext::new_with_config(dacpipe::sql::session_config());
 //! dacpipe::sql::register(&ctx, dacpipe::sql::Options::default()).await?;
 //! let pairs = "(VALUES (0, 'sit'), (0, 'sit'), (1, 'walk'), (1, 'sit'), (NULL, 'walk')) AS t(cluster, activity)";
 //! let batches = ctx.sql(&format!("SELECT clustering_accuracy(cluster, activity) FROM {pairs}")).await?.collect().await?;
@@ -42,5 +42,5 @@ pub use assign::DacAssign;
 pub use embed::DacEmbed;
 pub use metrics::{ClusteringMetric, Metric};
 pub use models::Models;
-pub use register::{MODELS, Options, QUARANTINE, Registered, Registration, register};
+pub use register::{MODELS, Options, QUARANTINE, Registered, Registration, register, session_config};
 pub use stage_exec::StageExec;

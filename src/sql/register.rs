@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use datafusion::common::TableReference;
+use datafusion::config::Dialect;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
-use datafusion::prelude::{CsvReadOptions, ParquetReadOptions, SessionContext};
+use datafusion::prelude::{CsvReadOptions, ParquetReadOptions, SessionConfig, SessionContext};
 
 use crate::error::{Error, Result};
 use crate::model::Restore;
@@ -85,9 +86,29 @@ pub struct Registration {
     pub left_out: Vec<(String, Error)>,
 }
 
+/// The configuration of a session over labelled tables: SQL in the dialect of PostgreSQL. The generic dialect knows a
+/// clause `CLUSTER BY`, and so cannot read `SELECT activity, cluster FROM hapt`.
+///
+/// ```
+/// use datafusion::prelude::SessionContext;
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let ctx = SessionContext::new_with_config(dacpipe::sql::session_config());
+/// let rows = ctx.sql("SELECT activity, cluster FROM (VALUES ('sit', 0)) AS t(activity, cluster)").await?;
+/// assert_eq!(rows.count().await?, 1);
+/// # Ok(())
+/// # }
+/// ```
+pub fn session_config() -> SessionConfig {
+    let mut config = SessionConfig::new();
+    config.options_mut().sql_parser.dialect = Dialect::PostgreSQL;
+    config
+}
+
 /// Puts into `ctx` the functions `dac_embed` and `dac_assign`, the aggregates `ari`, `nmi` and `clustering_accuracy`,
 /// and the tables of `options`: each labelled table `x` with `x_clusters`, and `x_quarantine` where rows were set
-/// aside. Reads the tables' logs, no data and no models.
+/// aside. Reads the tables' logs, no data and no models. Make the session from [`session_config`]: in another dialect
+/// `cluster` may need quotes.
 ///
 /// # Errors
 /// A table that is not there or is damaged, or a file that is neither Parquet nor CSV.

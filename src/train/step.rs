@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::kernel::adam::Adam;
 use crate::kernel::aligned::Aligned;
 use crate::kernel::{Matrix, Pool, Rows};
-use crate::loss::WeightedMse;
+use crate::loss::{L2Penalty, WeightedMse};
 use crate::network::{Network, PASS_ROWS, Pass};
 
 /// What a step is told.
@@ -14,8 +14,8 @@ use crate::network::{Network, PASS_ROWS, Pass};
 pub struct StepSettings {
     /// Adam's learning rate.
     pub learning_rate: f64,
-    /// The factor of the penalty on the parameters.
-    pub l2: f64,
+    /// The penalty on the parameters.
+    pub penalty: L2Penalty,
 }
 
 /// A network with its optimizer state and all the room that a step needs; a step allocates nothing.
@@ -159,7 +159,8 @@ impl<N: Network> Trainer<N> {
 
     fn update(&mut self, pool: &Pool, settings: &StepSettings) {
         self.steps += 1;
-        let adam = self.adam.step(self.steps, settings.learning_rate, settings.l2);
+        let pull = settings.penalty.pull(self.network.parameters());
+        let adam = self.adam.step(self.steps, settings.learning_rate, pull);
         let used = self.rows.div_ceil(PASS_ROWS);
         let state = [&mut self.first[..], &mut self.second[..]];
         let rule = |parameters: &mut [f32], gradient: &[f32], [first, second]: [&mut [f32]; 2]| {
