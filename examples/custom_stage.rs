@@ -12,7 +12,6 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use dacpipe::config::PipelineFile;
-use dacpipe::kernel::Rows;
 use dacpipe::pipeline::{Pipeline, RunOptions};
 use dacpipe::stage::{Artifact, FEATURES, Fit, FitContext, Fitted, Tensor, Training, Transform, VectorMap};
 use dacpipe::{Error, Result, column};

@@ -211,6 +211,7 @@ fn every_wrong_setting_is_named_at_once() {
         learning_rate: f64::NAN,
         decay: Decay::Step { every: 0, factor: 2.0 },
         l2: -1.0,
+        l2_form: PenaltyForm::Norm,
         early_stop: Some(EarlyStop { patience: 0, min_delta: 1.0 }),
     };
     let problems = spec.validate(3);
