@@ -88,7 +88,7 @@ impl Control {
     /// An error of kind `Cancelled` once [`cancel`](Self::cancel) was called.
     pub fn check(&self) -> Result<()> {
         match self.cancelled.load(Ordering::Relaxed) {
-            true => Err(Error::cancelled("interrupted; run the same file again with --resume to go on")),
+            true => Err(Error::cancelled("interrupted")),
             false => Ok(()),
         }
     }

@@ -28,6 +28,12 @@ impl KMeansStage {
     }
 }
 
+/// The columns that the stage appends.
+pub fn label_fields() -> impl Iterator<Item = Field> {
+    let types = [DataType::Int32, DataType::Float32, DataType::Float32];
+    LABEL_COLUMNS.into_iter().zip(types).map(|(name, kind)| Field::new(name, kind, false))
+}
+
 impl Fit for KMeansStage {
     fn kind(&self) -> &'static str {
         "kmeans"
@@ -184,8 +190,7 @@ impl Transform for Label {
             )));
         }
         let mut fields: Vec<_> = input.fields().iter().cloned().collect();
-        let types = [DataType::Int32, DataType::Float32, DataType::Float32];
-        fields.extend(LABEL_COLUMNS.iter().zip(types).map(|(name, kind)| Arc::new(Field::new(*name, kind, false))));
+        fields.extend(label_fields().map(Arc::new));
         Ok(Arc::new(Schema::new_with_metadata(fields, input.metadata().clone())))
     }
 

@@ -108,6 +108,12 @@ fn imports_go_one_way() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
+/// True if a path in `code` begins with `crate_name` (and not with a longer word that ends so, such as `narrow`).
+fn names(code: &str, crate_name: &str) -> bool {
+    let path = format!("{crate_name}::");
+    code.match_indices(&path).any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+}
+
 #[test]
 fn arithmetic_knows_no_arrow_and_no_io() {
     let mut wrong = Vec::new();
@@ -116,7 +122,7 @@ fn arithmetic_knows_no_arrow_and_no_io() {
             continue;
         }
         for name in NOT_IN_ARITHMETIC {
-            if code.contains(&format!("{name}::")) {
+            if names(&code, name) {
                 wrong.push(format!("{} uses {name}", file.display()));
             }
         }
@@ -132,6 +138,12 @@ fn unsafe_is_in_kernels_only() {
         .map(|(file, ..)| file)
         .collect();
     assert!(stray.is_empty(), "unsafe outside src/kernel: {stray:?}");
+}
+
+#[test]
+fn a_longer_word_is_no_crate() {
+    assert!(names("use arrow::array;", "arrow"));
+    assert!(!names("narrow::<16>(x)", "arrow"));
 }
 
 #[test]

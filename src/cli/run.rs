@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use crate::config::PipelineFile;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::event::{Control, Silent};
 use crate::pipeline::{Pipeline, RunOptions};
 use crate::report::{Progress, summary};
@@ -40,7 +40,10 @@ pub async fn run(args: RunArgs) -> Result<()> {
     };
     let _listener = super::cancel_on_interrupt(&control);
     let options = RunOptions { resume: args.resume, control };
-    let report = Pipeline::new(plan)?.run(&options).await?;
+    let report = Pipeline::new(plan)?.run(&options).await.map_err(|e| match e.kind() {
+        Kind::Cancelled => Error::cancelled(format!("{e}; run the same file again with --resume to go on")),
+        _ => e,
+    })?;
     match args.json {
         true => println!("{}", report.to_json()?),
         false => println!("{}", summary::summary(&report)),

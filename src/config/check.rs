@@ -399,15 +399,19 @@ impl Check<'_> {
         if trimmed(&sink.path) == trimmed(source_path(source)) && !sink.path.is_empty() {
             self.at("sink.path", "the table would be written into the source", "another directory");
         }
+        let has_autoencoder = draft.stages.iter().any(|(kind, _)| kind.as_deref() == Some("autoencoder"));
+        if sink.embedding && !has_autoencoder {
+            self.at("sink.embedding", "there is no autoencoder stage whose embedding could be written", "false");
+        }
         let columns = source_columns(source);
         for (list, at) in [(sink.keys.as_deref(), "sink.keys"), (Some(&sink.partition_by[..]), "sink.partition_by")] {
             for (index, name) in list.unwrap_or_default().iter().enumerate() {
                 let path = format!("{at}[{index}]");
                 let list = list.unwrap_or_default();
-                let mut accepted = columns.clone();
-                if at == "sink.partition_by" {
-                    accepted.push("cluster".into());
-                }
+                let accepted = match at {
+                    "sink.partition_by" => written_columns(sink, draft, source),
+                    _ => columns.clone(),
+                };
                 if !accepted.contains(name) {
                     self.no_column(&path, name, &accepted);
                 } else if list[..index].contains(name) {
@@ -479,6 +483,23 @@ fn class_columns(source: &SourceTable) -> Vec<String> {
             keys.iter().chain(split).chain(label).cloned().collect()
         }
     }
+}
+
+/// The columns of the table that its files can be divided by.
+fn written_columns(sink: &SinkTable, draft: &Draft, source: &SourceTable) -> Vec<String> {
+    let label = match source {
+        SourceTable::Hapt(_) => Some("activity".to_string()),
+        SourceTable::Csv(table) => table.label.clone(),
+        SourceTable::Parquet(table) => table.label.clone(),
+    };
+    let split = draft.split.column.as_ref().or(split_column(source)).cloned();
+    let mut columns = sink.keys.clone().unwrap_or_else(|| key_columns(source));
+    for column in split.into_iter().chain(label).chain(["cluster".to_string()]) {
+        if !columns.contains(&column) {
+            columns.push(column);
+        }
+    }
+    columns
 }
 
 /// The columns that the source yields beside the features.

@@ -6,7 +6,6 @@ use sha2::{Digest, Sha256};
 
 use super::check::{key_columns, split_column};
 use super::file::*;
-use crate::Seed;
 use crate::device::Device;
 use crate::kmeans::{KMeansSpec, Method};
 use crate::scale::{ScaleMethod, ScaleSpec};
@@ -15,6 +14,7 @@ use crate::signal::summary::{LowPassSpec, SummarySpec};
 use crate::signal::window::{WindowSpec, Within};
 use crate::source::parquet::Features;
 use crate::source::{CsvSpec, HaptSpec, OnBadRow, ParquetSpec, SourceSpec, TimeColumn, TimeUnit};
+use crate::{Error, Result, Seed};
 
 use crate::table::Mode;
 
@@ -96,6 +96,23 @@ pub struct SplitSpec {
     pub label: Option<String>,
     /// The column that names the split of a row, where there is one.
     pub column: Option<String>,
+}
+
+impl SplitSpec {
+    /// The column and the value that choose the rows of one part ([`fit`](Self::fit) or [`label`](Self::label)); none
+    /// for all rows.
+    ///
+    /// # Errors
+    /// Kind `Config` if the part is named, but no column.
+    pub fn part<'a>(&'a self, part: &'a Option<String>) -> Result<Option<(&'a str, &'a str)>> {
+        match (part, &self.column) {
+            (None, _) => Ok(None),
+            (Some(value), Some(column)) => Ok(Some((column, value))),
+            (Some(value), None) => Err(Error::config(format!(
+                "split: {value:?} is asked for, but the source has no split column; name one, or use \"all\""
+            ))),
+        }
+    }
 }
 
 /// Where the labels go.

@@ -235,6 +235,17 @@ fn compare(a: &[f32], b: &[f32]) -> std::cmp::Ordering {
     differing.unwrap_or(std::cmp::Ordering::Equal)
 }
 
+/// That `rows` rows can make `k` clusters.
+///
+/// # Errors
+/// Kind `Input` if there are fewer rows than clusters.
+pub fn check_rows(k: usize, rows: usize) -> Result<()> {
+    match k > rows {
+        true => Err(Error::input(format!("k = {k} clusters need at least {k} rows, there are {rows}"))),
+        false => Ok(()),
+    }
+}
+
 /// What one pass says about the rows.
 struct Statistics {
     mean: Vec<f64>,
@@ -245,9 +256,7 @@ struct Statistics {
 impl Statistics {
     fn of(rows: &dyn Rows, k: usize, pool: &Pool) -> Result<Self> {
         let (n, dim) = (rows.len(), rows.dim());
-        if k > n {
-            return Err(Error::input(format!("k = {k} clusters need at least {k} rows, there are {n}")));
-        }
+        check_rows(k, n)?;
         if u32::try_from(n).is_err() {
             return Err(Error::input(format!("{n} rows to learn from, at most {} are possible", u32::MAX)));
         }

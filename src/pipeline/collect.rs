@@ -16,6 +16,9 @@ use crate::kernel::Rows;
 use crate::replay::{RowStore, RowStoreBuilder};
 use crate::stage::FEATURES;
 
+/// Most classes that are learned from: feature weights hold sums for each class and feature.
+const MOST_CLASSES: usize = 10_000;
+
 /// Rows to learn from.
 pub(super) struct Collected {
     /// The feature vectors, as the source yields them.
@@ -89,6 +92,11 @@ impl Classes {
                 true => None,
                 false => {
                     let next = self.numbers.len() as u32;
+                    if self.numbers.len() > MOST_CLASSES {
+                        return Err(Error::input(format!(
+                            "column {label:?} has more than {MOST_CLASSES} different labels; is it an identifier?"
+                        )));
+                    }
                     Some(match self.numbers.get(text.value(i)) {
                         Some(&code) => code,
                         None => *self.numbers.entry(text.value(i).to_string()).or_insert(next),

@@ -14,29 +14,32 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use arrow::array::AsArray;
+use arrow::datatypes::{DataType, Schema};
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::prelude::{DataFrame, SessionConfig, ident, lit};
+use datafusion::prelude::{DataFrame, SessionConfig, cast, ident, lit};
 
 mod collect;
 mod label_pass;
 mod learn;
 mod relabel;
+mod resume;
 mod state;
 mod tally;
 
 pub use relabel::{InputKind, Relabel, RelabelReport};
 
+use crate::column;
 use crate::config::{Plan, StageSpec};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::event::Control;
 use crate::kernel::Pool;
 use crate::kernel::Rows;
-use crate::kmeans::KMeansSpec;
-use crate::label::{KMeansStage, Label};
+use crate::kmeans::{self, KMeansSpec};
+use crate::label::{KMeansStage, Label, label_fields};
 use crate::model::{Manifest, Model, ModelInput, Restore};
 use crate::replay::RowStoreBuilder;
 use crate::report::{RunReport, StageReport};
@@ -116,8 +119,13 @@ impl Pipeline {
     /// # Errors
     /// As documented for [`Kind`](crate::Kind). Whatever fails, the table is as it was before, or has all of this run.
     pub async fn run(&self, options: &RunOptions) -> Result<RunReport> {
-        let clock = Clock::start();
+        let clock = Clock::start()?;
+        if let Some(report) = resume::committed(&self.plan, options).await? {
+            return Ok(report);
+        }
         let run = Execution::open(self, options, &clock).await?;
+        run.check_output()?;
+        run.check_parts().await?;
         let learned = run.learn().await?;
         let model = run.model(&learned)?;
         run.label(learned, model).await
@@ -128,24 +136,23 @@ impl Pipeline {
 struct Clock {
     began: Instant,
     started_at: SystemTime,
+    /// The time that labels carry: `SOURCE_DATE_EPOCH` if set, for files that are the same byte for byte.
+    labelled_at: SystemTime,
 }
 
 impl Clock {
-    fn start() -> Self {
-        Self { began: Instant::now(), started_at: SystemTime::now() }
-    }
-
-    /// The time that labels carry: `SOURCE_DATE_EPOCH` if set, for files that are the same byte for byte.
-    fn labelled_at(&self) -> Result<SystemTime> {
-        match std::env::var("SOURCE_DATE_EPOCH") {
-            Err(_) => Ok(self.started_at),
+    fn start() -> Result<Self> {
+        let started_at = SystemTime::now();
+        let labelled_at = match std::env::var("SOURCE_DATE_EPOCH") {
+            Err(_) => started_at,
             Ok(text) => {
-                let seconds = text.parse().map_err(|_| {
+                let seconds = text.parse().ok().map(std::time::Duration::from_secs);
+                seconds.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(seconds)).ok_or_else(|| {
                     Error::config(format!("SOURCE_DATE_EPOCH={text}: expected seconds since 1970-01-01 UTC"))
-                })?;
-                Ok(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds))
+                })?
             }
-        }
+        };
+        Ok(Self { began: Instant::now(), started_at, labelled_at })
     }
 }
 
@@ -165,8 +172,8 @@ struct Execution<'a> {
 }
 
 impl<'a> Execution<'a> {
-    /// Opens the source and the table. The table's lock is taken before anything is learned, so that two runs into one
-    /// table do not train for an hour to find out.
+    /// Opens the source and then the table, so that a source that is not there leaves no trace of a table. The table's
+    /// lock is taken before anything is learned: two runs into one table do not train for an hour to find out.
     async fn open(pipeline: &'a Pipeline, options: &'a RunOptions, clock: &'a Clock) -> Result<Self> {
         let plan = &pipeline.plan;
         let pool = Arc::new(Pool::new(device::threads(plan.threads)?));
@@ -175,9 +182,6 @@ impl<'a> Execution<'a> {
         if options.resume {
             RunState::check_resumable(&state_dir)?;
         }
-        let run_id = run_id(clock.started_at, &plan.fingerprint);
-        let write = WriteOptions::new(plan.sink.mode, &run_id).partition_by(&plan.sink.partition_by);
-        let writer = TableWriter::begin(&sink, write).await?;
         let bad = Arc::new(BadRows::new());
         let source_options = SourceOptions {
             window: plan.window,
@@ -186,8 +190,57 @@ impl<'a> Execution<'a> {
             threads: pool.threads(),
         };
         let source = source::open(&plan.source, &source_options, Arc::clone(&bad)).await?;
+        let run_id = run_id(clock.started_at, &plan.fingerprint);
+        let write = WriteOptions::new(plan.sink.mode, &run_id).partition_by(&plan.sink.partition_by);
+        let writer = TableWriter::begin(&sink, write).await?;
         let ctx = session(plan.memory_limit, source.dim)?;
         Ok(Self { pipeline, options, clock, run_id, pool, source, bad, ctx, sink, writer, state_dir })
+    }
+
+    /// The columns of the source that are written beside the labels, in order.
+    fn kept(&self) -> Vec<String> {
+        let plan = &self.pipeline.plan;
+        let mut kept = plan.sink.keys.clone();
+        for column in [&plan.split.column, &self.source.label].into_iter().flatten() {
+            if !kept.contains(column) {
+                kept.push(column.clone());
+            }
+        }
+        kept
+    }
+
+    /// That what this run will write fits the table, found out before anything is learned.
+    fn check_output(&self) -> Result<()> {
+        let plan = &self.pipeline.plan;
+        let there = self.source.provider.schema();
+        let mut fields = Vec::new();
+        for name in self.kept() {
+            fields.push(there.field_with_name(&name).map_err(|_| column::missing(&there, &name))?.clone());
+        }
+        fields.extend(label_fields());
+        if plan.sink.embedding {
+            let width = plan.stages.iter().find_map(|stage| match stage {
+                StageSpec::Autoencoder(spec) => spec.encoder.last().copied(),
+                _ => None,
+            });
+            fields.push(column::vector_field(EMBEDDING, width.unwrap_or(self.source.dim)));
+        }
+        self.writer.check(&Schema::new(fields)).map(|_| ())
+    }
+
+    /// That there are rows to label, found out before anything is learned. Reads the split column alone, and that only
+    /// up to the first such row.
+    async fn check_parts(&self) -> Result<()> {
+        let split = &self.pipeline.plan.split;
+        let Some((column, part)) = split.part(&split.label)? else { return Ok(()) };
+        if split.fit == split.label {
+            return Ok(());
+        }
+        let rows = select(&self.ctx, &self.source, &[column], Some((column, part)))?.limit(0, Some(1))?;
+        match rows.collect().await?.iter().map(|batch| batch.num_rows()).sum::<usize>() {
+            0 => Err(self.no_rows("split.label", "label", Some(part)).await),
+            _ => Ok(()),
+        }
     }
 
     /// The label column that a stage learns from.
@@ -207,12 +260,17 @@ impl<'a> Execution<'a> {
         let began = Instant::now();
         let label = self.learned_label();
         let columns: Vec<&str> = std::iter::once(FEATURES).chain(label).collect();
-        let rows = select(&self.ctx, &self.source, &columns, plan.split.fit.as_deref())?;
+        let rows = select(&self.ctx, &self.source, &columns, plan.split.part(&plan.split.fit)?)?;
         let memory = &self.ctx.runtime_env().memory_pool;
         let builder = RowStoreBuilder::new("replay cache", self.source.dim, memory);
         let collected = collect(rows.execute_stream().await?, builder, label, &self.options.control).await?;
         if collected.rows.is_empty() {
-            return Err(self.nothing_to_learn_from(plan.split.fit.as_deref()).await);
+            return Err(self.no_rows("split.fit", "learn from", plan.split.fit.as_deref()).await);
+        }
+        for stage in &plan.stages {
+            if let StageSpec::KMeans(spec) = stage {
+                kmeans::check_rows(spec.k, collected.rows.len()).map_err(|e| e.while_doing("stage kmeans"))?;
+            }
         }
         let summary = format!("{} rows of {} values", collected.rows.len(), collected.rows.dim());
         let source = StageReport::new("source", began, summary);
@@ -224,7 +282,8 @@ impl<'a> Execution<'a> {
     /// Fits the stages on a thread of their own, so that no worker of the I/O runtime computes.
     async fn learn_from(&self, collected: Collected) -> Result<Learned> {
         let plan = &self.pipeline.plan;
-        let identity = format!("{} {}", plan.fingerprint, collected.digest);
+        let stages: Vec<&str> = self.pipeline.stages().collect();
+        let identity = format!("{} {} {}", plan.fingerprint, stages.join("-"), collected.digest);
         let state = RunState::open(&self.state_dir, &identity, self.options.resume)?;
         let learn = Learn {
             stages: self.pipeline.stages.clone(),
@@ -250,16 +309,17 @@ impl<'a> Execution<'a> {
         })
     }
 
-    /// The error for a split without rows, naming the parts that there are.
-    async fn nothing_to_learn_from(&self, part: Option<&str>) -> Error {
-        let (Some(part), Some(split)) = (part, &self.source.split) else {
-            return Error::input(format!("{}: no rows to learn from", self.source.description));
+    /// The error for a part of the split (the key `key` of the file) without rows to `learn from` or to `label`, naming
+    /// the parts that there are.
+    async fn no_rows(&self, key: &str, purpose: &str, part: Option<&str>) -> Error {
+        let (Some(part), Some(split)) = (part, &self.pipeline.plan.split.column) else {
+            return Error::input(format!("{}: no rows to {purpose}", self.source.description));
         };
         let parts = match distinct(&self.ctx, &self.source, split).await {
             Ok(parts) => parts.join(", "),
             Err(e) => return e,
         };
-        Error::input(format!("no rows with {split} = {part:?} to learn from (split.fit); there are: {parts}"))
+        Error::input(format!("no rows with {split} = {part:?} to {purpose} ({key}); there are: {parts}"))
     }
 
     /// The model of the fitted stages.
@@ -293,13 +353,10 @@ impl Execution<'_> {
         let plan = &self.pipeline.plan;
         let began = Instant::now();
         let label = self.label_stage(&learned)?;
+        let mut keep = self.kept();
         let Self { options, clock, run_id, pool, source, bad, ctx, sink, mut writer, state_dir, .. } = self;
-        let mut keep = plan.sink.keys.clone();
-        keep.extend(
-            [&source.split, &source.label].into_iter().flatten().filter(|c| !plan.sink.keys.contains(c)).cloned(),
-        );
         let columns: Vec<&str> = std::iter::once(FEATURES).chain(keep.iter().map(String::as_str)).collect();
-        let rows = select(&ctx, &source, &columns, plan.split.label.as_deref())?;
+        let rows = select(&ctx, &source, &columns, plan.split.part(&plan.split.label)?)?;
         keep.extend(LABEL_COLUMNS.map(String::from));
         if plan.sink.embedding {
             keep.push(EMBEDDING.into());
@@ -309,8 +366,8 @@ impl Execution<'_> {
             transforms.insert(*at, Arc::new(RawKMeans(Arc::clone(raw))));
         }
         let raw = learned.baseline.is_some().then(|| RAW_CLUSTER.to_string());
-        let columns = Columns { label: source.label.clone(), split: source.split.clone(), raw };
-        let labels = Labels { model: model.hash().as_str().into(), labelled_at: clock.labelled_at()? };
+        let columns = Columns { label: source.label.clone(), split: plan.split.column.clone(), raw };
+        let labels = Labels { model: model.hash().as_str().into(), labelled_at: clock.labelled_at };
         let pass = LabelPass { rows, transforms, keep, columns, k: label.k(), control: options.control.clone() };
         let tally = pass.run(&ctx, &mut writer, labels).await?;
 
@@ -318,12 +375,10 @@ impl Execution<'_> {
         quarantine(&sink, &run_id, &bad).await?;
         let source_info = source_info(&source, &tally);
         let clusters = Some(tally.clusters(label.centroids())?);
-        let Committed { version, .. } = writer.commit(CommitInfo { source: source_info, clusters }).await?;
-
         let mut stages = learned.reports;
         stages.push(StageReport::new("label", began, format!("{} rows", tally.rows())));
-        let (scores, raw_kmeans) = tally.scores()?;
-        let report = RunReport {
+        let (scores, raw_kmeans) = tally.scores();
+        let mut report = RunReport {
             dacpipe: env!("CARGO_PKG_VERSION").into(),
             name: plan.name.clone(),
             run: run_id,
@@ -348,10 +403,15 @@ impl Execution<'_> {
             model: model.hash().as_str().into(),
             model_path: model_path.to_string(),
             table: sink.to_string(),
-            table_version: version,
+            table_version: 0,
         };
-        sink.put("run.json", report.to_json()?.into()).await?;
-        RunState::at(&state_dir).clear()?;
+        // Should the process die right after the commit, a resumed run finds that its rows are there already.
+        let state = RunState::at(&state_dir);
+        state.keep_report(&report)?;
+        let Committed { version, .. } = writer.commit(CommitInfo { source: source_info, clusters }).await?;
+        report.table_version = version;
+        report.seconds = clock.began.elapsed().as_secs_f64();
+        resume::finish(&sink, &state, &report).await?;
         Ok(report)
     }
 
@@ -382,23 +442,25 @@ fn run_id(started_at: SystemTime, fingerprint: &str) -> String {
 /// other half is for batches in flight, the networks and the embeddings.
 fn session(memory_limit: u64, dim: usize) -> Result<SessionContext> {
     let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(GreedyMemoryPool::new(memory_limit as usize * 3 / 8)))
+        .with_memory_pool(Arc::new(GreedyMemoryPool::new(memory_limit as usize / 8 * 3)))
         .build_arc()?;
     let batch_rows = (BATCH_BYTES / (4 * dim.max(1))).clamp(64, 8192);
     let config = SessionConfig::new().with_target_partitions(1).with_batch_size(batch_rows);
     Ok(SessionContext::new_with_config_rt(config, runtime))
 }
 
-/// The rows of one part of the split, or all, with the columns asked for.
-fn select(ctx: &SessionContext, source: &Source, columns: &[&str], part: Option<&str>) -> Result<DataFrame> {
+/// The rows whose split column has the value given, or all, with the columns asked for.
+fn select(ctx: &SessionContext, source: &Source, columns: &[&str], part: Option<(&str, &str)>) -> Result<DataFrame> {
     let mut rows = ctx.read_table(Arc::clone(&source.provider))?;
-    if let Some(part) = part {
-        let Some(split) = &source.split else {
-            return Err(Error::config(format!(
-                "split: {part:?} is asked for, but the source has no split column; name one, or use \"all\""
-            )));
+    if let Some((column, value)) = part {
+        let schema = source.provider.schema();
+        let field = schema.field_with_name(column).map_err(|_| column::missing(&schema, column))?;
+        // Sources filter on text themselves; a cast would hide the column from them.
+        let name = match field.data_type() {
+            DataType::Utf8 => ident(column),
+            _ => cast(ident(column), DataType::Utf8),
         };
-        rows = rows.filter(ident(split).eq(lit(part)))?;
+        rows = rows.filter(name.eq(lit(value)))?;
     }
     Ok(rows.select(columns.iter().map(|c| ident(*c)))?)
 }
@@ -417,7 +479,9 @@ async fn distinct(ctx: &SessionContext, source: &Source, column: &str) -> Result
 
 /// True if a directory of recordings says that they were simulated.
 fn is_simulated(source: &SourceSpec) -> bool {
-    matches!(source, SourceSpec::Hapt(spec) if Path::new(&spec.path).join("SIMULATED").exists())
+    let SourceSpec::Hapt(spec) = source else { return false };
+    let place = Location::parse(&spec.path).ok();
+    place.and_then(|place| place.local_path().map(|path| path.join("SIMULATED").exists())).unwrap_or(false)
 }
 
 /// What the commit says of the source.

@@ -6,14 +6,14 @@ use super::label_pass::LabelPass;
 use super::tally::Columns;
 use super::{Clock, run_id, select, session, source_info};
 use crate::device;
-use crate::error::{Error, Result};
-use crate::event::Control;
+use crate::error::{Error, Kind, Result};
+use crate::event::{Control, Event};
 use crate::label::Label;
 use crate::model::{Model, ModelInput};
 use crate::signal::features::FeatureSet;
 use crate::signal::window::{WindowSpec, Within};
 use crate::source::parquet::Features;
-use crate::source::{self, BadRows, HaptSpec, OnBadRow, ParquetSpec, SourceOptions, SourceSpec};
+use crate::source::{self, BadRows, HaptSpec, OnBadRow, ParquetSpec, Source, SourceOptions, SourceSpec};
 use crate::stage::{EMBEDDING, FEATURES};
 use crate::store::Location;
 use crate::table::{CommitInfo, Committed, Labels, Mode, TableWriter, WriteOptions};
@@ -86,17 +86,15 @@ impl Relabel {
     /// # Errors
     /// As documented for [`Kind`](crate::Kind). Whatever fails, the table is as it was before.
     pub async fn run(&self, control: &Control) -> Result<RelabelReport> {
-        let clock = Clock::start();
+        let clock = Clock::start()?;
         let model = Arc::new(Model::load(&Location::parse(&self.model)?).await?);
         let label = label_of(&model)?;
         let output = Location::parse(&self.output)?;
+        let bad = Arc::new(BadRows::new());
+        let source = self.open(&model.manifest().input, &bad, control).await?;
+        model.check_width(source.dim)?;
         let run_id = run_id(clock.started_at, model.hash().as_str());
         let mut writer = TableWriter::begin(&output, WriteOptions::new(self.mode, &run_id)).await?;
-        let bad = Arc::new(BadRows::new());
-        let threads = device::threads(self.threads)?;
-        let (spec, source_options) = self.source(&model.manifest().input, threads)?;
-        let source = source::open(&spec, &source_options, Arc::clone(&bad)).await?;
-        model.check_width(source.dim)?;
 
         let ctx = session(MEMORY_LIMIT, source.dim)?;
         let mut keep = match self.keys.is_empty() {
@@ -110,7 +108,7 @@ impl Relabel {
         if self.embedding {
             keep.push(EMBEDDING.into());
         }
-        let labels = Labels { model: model.hash().as_str().into(), labelled_at: clock.labelled_at()? };
+        let labels = Labels { model: model.hash().as_str().into(), labelled_at: clock.labelled_at };
         let pass = LabelPass {
             rows,
             transforms: model.stages().to_vec(),
@@ -120,6 +118,9 @@ impl Relabel {
             control: control.clone(),
         };
         let tally = pass.run(&ctx, &mut writer, labels).await?;
+        if tally.rows() == 0 && bad.is_empty() {
+            return Err(Error::input(format!("{}: no rows to label", source.description)));
+        }
         model.save(&output.join("models")?).await?;
         let quarantine = super::quarantine(&output, &run_id, &bad).await?;
         let clusters = tally.clusters(label.centroids())?;
@@ -137,10 +138,40 @@ impl Relabel {
         })
     }
 
-    /// The input as a source: the model's own with another path, or Parquet files of feature vectors.
-    fn source(&self, input: &ModelInput, threads: usize) -> Result<(SourceSpec, SourceOptions)> {
+    /// The input as a source. Where the model was learned on windows cut within labels and the input has none, windows
+    /// are cut over whole recordings.
+    async fn open(&self, input: &ModelInput, bad: &Arc<BadRows>, control: &Control) -> Result<Source> {
+        let threads = device::threads(self.threads)?;
+        let (spec, options) = self.source(input, threads, self.within)?;
+        let e = match source::open(&spec, &options, Arc::clone(bad)).await {
+            Ok(source) => return Ok(source),
+            Err(e) => e,
+        };
+        let within_labels = options.window.is_some_and(|w| w.within == Within::Labels);
+        if self.within.is_some() || !within_labels || e.kind() != Kind::Input {
+            return Err(e);
+        }
+        let (spec, options) = self.source(input, threads, Some(Within::Recordings))?;
+        match source::open(&spec, &options, Arc::clone(bad)).await {
+            Ok(source) => {
+                let message = format!("{e}: windows are cut over whole recordings, as by --within recordings");
+                control.emit(Event::Warning { message });
+                Ok(source)
+            }
+            Err(_) => Err(e),
+        }
+    }
+
+    /// The model's own source with another path, or Parquet files of feature vectors.
+    fn source(
+        &self,
+        input: &ModelInput,
+        threads: usize,
+        within: Option<Within>,
+    ) -> Result<(SourceSpec, SourceOptions)> {
         let trained_on: Option<SourceSpec> = from_json(&input.source, "source")?;
         let window: Option<WindowSpec> = from_json(&input.window, "window")?;
+        let window = window.map(|w| WindowSpec { within: within.unwrap_or(w.within), ..w });
         let features: Option<FeatureSet> = from_json(&input.features, "features")?;
         let kind = self.kind.or_else(|| self.kind_by_name()).or(match &trained_on {
             Some(SourceSpec::Hapt(_)) => Some(InputKind::Hapt),
@@ -163,7 +194,6 @@ impl Relabel {
             (InputKind::Parquet, trained_on) => SourceSpec::Parquet(self.parquet(path, trained_on)),
         };
         let of_recordings = !matches!(spec, SourceSpec::Parquet(_));
-        let window = window.map(|w| WindowSpec { within: self.within.unwrap_or(w.within), ..w });
         let options = SourceOptions {
             window: window.filter(|_| of_recordings),
             features: features.filter(|_| of_recordings),
@@ -197,7 +227,7 @@ impl Relabel {
 }
 
 /// The columns that identify a row of a source.
-fn row_keys(source: &source::Source) -> Vec<String> {
+fn row_keys(source: &Source) -> Vec<String> {
     let start = source.provider.schema().column_with_name("start").map(|_| "start".to_string());
     source.keys.iter().cloned().chain(start).collect()
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::error::{Error, Result};
+use crate::report::RunReport;
 use crate::stage::{Artifact, Checkpoint, Tensor};
 
 /// The state directory of one run.
@@ -87,6 +88,21 @@ impl RunState {
         StageCheckpoint { path: self.checkpoint_path(index) }
     }
 
+    /// Keeps the report of a run that is about to commit.
+    pub fn keep_report(&self, report: &RunReport) -> Result<()> {
+        write_whole(&self.dir.join(REPORT), report.to_json()?.as_bytes())
+    }
+
+    /// The report of a run that was about to commit.
+    pub fn report(&self) -> Result<Option<RunReport>> {
+        let path = self.dir.join(REPORT);
+        match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| damaged(&path, &e.to_string())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(at(&path, "cannot read", e)),
+        }
+    }
+
     /// Removes the state: the run is complete.
     pub fn clear(&self) -> Result<()> {
         match std::fs::remove_dir_all(&self.dir) {
@@ -127,6 +143,8 @@ pub struct About {
 
 /// The file that says whose state it is.
 const IDENTITY: &str = "identity";
+/// The file that holds the report of a run that is about to commit.
+const REPORT: &str = "report.json";
 /// The key of the settings under which [`About`] is kept.
 const ABOUT: &str = "__about";
 /// The key of a file's metadata that holds the settings.

@@ -77,8 +77,8 @@ impl Tally {
     }
 
     /// Agreement of the clusters with the labels, and of raw k-means' clusters, by part of the split and over all.
-    pub fn scores(&self) -> Result<(BTreeMap<String, Scores>, BTreeMap<String, Scores>)> {
-        Ok((scores(&self.scores)?, scores(&self.raw)?))
+    pub fn scores(&self) -> (BTreeMap<String, Scores>, BTreeMap<String, Scores>) {
+        (scores(&self.scores), scores(&self.raw))
     }
 
     /// The `clusters` table: cluster, size, centroid, mean distance (null for a cluster without rows).
@@ -122,11 +122,9 @@ fn table<'a>(tables: &'a mut BTreeMap<String, Contingency>, part: &str) -> &'a m
     tables.get_mut(part).expect("inserted above")
 }
 
-fn scores(tables: &BTreeMap<String, Contingency>) -> Result<BTreeMap<String, Scores>> {
-    let of = |t: &Contingency| -> Result<Scores> {
-        Ok(Scores { rows: t.rows(), ari: t.ari(), nmi: t.nmi(), acc: t.accuracy()? })
-    };
-    tables.iter().map(|(part, t)| Ok((part.clone(), of(t)?))).collect()
+fn scores(tables: &BTreeMap<String, Contingency>) -> BTreeMap<String, Scores> {
+    let of = |t: &Contingency| Scores { rows: t.rows(), ari: t.ari(), nmi: t.nmi(), acc: t.accuracy().ok() };
+    tables.iter().map(|(part, t)| (part.clone(), of(t))).collect()
 }
 
 fn typed<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {

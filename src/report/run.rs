@@ -100,6 +100,6 @@ pub struct Scores {
     pub ari: f64,
     /// Normalised mutual information (arithmetic mean).
     pub nmi: f64,
-    /// Accuracy under the best matching of clusters to labels.
-    pub acc: f64,
+    /// Accuracy under the best matching of clusters to labels; none where there are too many labels to match.
+    pub acc: Option<f64>,
 }

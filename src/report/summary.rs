@@ -46,6 +46,10 @@ fn next(report: &RunReport) -> String {
     )
 }
 
+fn figure(value: Option<f64>) -> String {
+    value.map_or("-".to_string(), |value| format!("{value:.4}"))
+}
+
 fn scores(out: &mut String, report: &RunReport) {
     let Some(label) = &report.label_column else {
         return;
@@ -62,9 +66,9 @@ fn scores(out: &mut String, report: &RunReport) {
         "part", "rows", "ARI", "NMI", "ACC", "ARI", "NMI", "ACC"
     );
     for (part, Scores { rows, ari, nmi, acc }) in &report.scores {
-        let _ = write!(out, "    {part:<10} {rows:>8}  {ari:>6.4} {nmi:>6.4} {acc:>6.4}");
+        let _ = write!(out, "    {part:<10} {rows:>8}  {ari:>6.4} {nmi:>6.4} {:>6}", figure(*acc));
         let _ = match report.raw_kmeans.get(part) {
-            Some(raw) => writeln!(out, "               {:>6.4} {:>6.4} {:>6.4}", raw.ari, raw.nmi, raw.acc),
+            Some(raw) => writeln!(out, "               {:>6.4} {:>6.4} {:>6}", raw.ari, raw.nmi, figure(raw.acc)),
             None => writeln!(out),
         };
     }
