@@ -193,7 +193,7 @@ async fn a_part_without_rows_names_those_that_have_some() {
         let pipeline = vector_pipeline(dir.path(), &[set]).unwrap();
         let e = pipeline.run(&RunOptions::default()).await.unwrap_err();
         assert_eq!(e.kind(), Kind::Input);
-        assert!(e.to_string().contains(named) && e.to_string().contains("learn, later"), "{e}");
+        assert!(e.to_string().contains(named) && e.to_string().contains("later, learn"), "{e}");
         assert!(!dir.path().join("out/_log/00000000000000000000.json").exists(), "nothing is committed");
     }
 }

@@ -493,13 +493,10 @@ fn written_columns(sink: &SinkTable, draft: &Draft, source: &SourceTable) -> Vec
         SourceTable::Parquet(table) => table.label.clone(),
     };
     let split = draft.split.column.as_ref().or(split_column(source)).cloned();
-    let mut columns = sink.keys.clone().unwrap_or_else(|| key_columns(source));
-    for column in split.into_iter().chain(label).chain(["cluster".to_string()]) {
-        if !columns.contains(&column) {
-            columns.push(column);
-        }
-    }
-    columns
+    let keys = sink.keys.clone().unwrap_or_else(|| key_columns(source));
+    let written: Vec<String> = keys.into_iter().chain(split).chain(label).collect();
+    let there = source_columns(source).into_iter().filter(|column| written.contains(column));
+    there.chain(["cluster".to_string()]).collect()
 }
 
 /// The columns that the source yields beside the features.
