@@ -3,12 +3,14 @@
 mod cli;
 mod config;
 mod features_hapt;
+mod golden;
 mod kmeans;
 mod layering;
 mod metrics;
 mod oracle;
 mod pipeline;
 mod simulate;
+mod small_run;
 mod sources;
 mod sql;
 mod stages_compliance;
