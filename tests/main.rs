@@ -2,6 +2,7 @@
 
 mod cli;
 mod config;
+mod examples;
 mod features_hapt;
 mod golden;
 mod kmeans;
