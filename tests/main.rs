@@ -10,6 +10,7 @@ mod layering;
 mod metrics;
 mod oracle;
 mod pipeline;
+mod readme;
 mod schemas;
 mod simulate;
 mod small_run;
