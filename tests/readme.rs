@@ -106,6 +106,15 @@ fn its_links_lead_to_files() {
 }
 
 #[test]
+fn its_map_is_that_of_the_crate() {
+    let library = std::fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let map = library.split("//! ```text\n").nth(1).unwrap().split("//! ```").next().unwrap();
+    let map: Vec<&str> = map.lines().map(|line| line.strip_prefix("//!").unwrap().trim_start()).collect();
+    let shown = README.split("## Architecture\n\n```text\n").nth(1).unwrap().split("```").next().unwrap();
+    assert_eq!(shown.lines().map(str::trim_start).collect::<Vec<_>>(), map);
+}
+
+#[test]
 fn every_module_and_directory_has_its_place() {
     let shown = |path: &Path| {
         let name = path.file_name().unwrap().to_str().unwrap();
