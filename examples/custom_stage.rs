@@ -3,7 +3,7 @@
 //!     cargo run --release --example custom_stage
 //!
 //! A stage is two types. `Clip` learns (one pass, any number of rows); `Clipped` is what it learned: pure, and saved
-//! with the model under a kind of its own.
+//! with the model under a kind of its own. Whoever loads the model says how that kind is rebuilt.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,8 +12,10 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use dacpipe::config::PipelineFile;
+use dacpipe::model::{Model, Restore};
 use dacpipe::pipeline::{Pipeline, RunOptions};
 use dacpipe::stage::{Artifact, FEATURES, Fit, FitContext, Fitted, Tensor, Training, Transform, VectorMap};
+use dacpipe::store::Location;
 use dacpipe::{Error, Result, column};
 
 /// Learns the mean and the deviation of each feature.
@@ -60,7 +62,11 @@ struct Clipped {
 impl Clipped {
     fn from_artifact(artifact: &Artifact) -> Result<Arc<dyn Transform>> {
         let limits = artifact.tensors.get("limits").ok_or_else(|| Error::model("clip: no tensor \"limits\""))?;
-        Ok(Arc::new(Clipped { limits: limits.values.chunks_exact(2).map(|l| (l[0], l[1])).collect() }))
+        let limits: Vec<(f32, f32)> = limits.values.chunks_exact(2).map(|l| (l[0], l[1])).collect();
+        match limits.iter().all(|(low, high)| low <= high) {
+            true => Ok(Arc::new(Clipped { limits })),
+            false => Err(Error::model("clip: a lower limit is above its upper one")),
+        }
     }
 }
 
@@ -119,6 +125,10 @@ async fn main() -> Result<()> {
 
     let report = pipeline.run(&RunOptions::default()).await?;
     println!("ARI {:.3}, sizes {:?}", report.scores["all"].ari, report.cluster_sizes);
+
+    let stages: [(&str, Restore); 1] = [("clip", Clipped::from_artifact)];
+    let model = Model::load_with(&Location::parse(&report.model_path)?, &stages).await?;
+    println!("model {}: {} values in, {} stages", model.hash().short(), model.dim_in(), model.stages().len());
     std::fs::remove_dir_all(out)?;
     Ok(())
 }

@@ -16,7 +16,7 @@ async fn main() -> Result<()> {
         "SELECT cluster, count(*) AS n, avg(distance) AS spread FROM hapt GROUP BY cluster ORDER BY n DESC",
         "SELECT split, ari(cluster, activity), nmi(cluster, activity) FROM hapt GROUP BY split ORDER BY split",
         "SELECT h.cluster, h.activity, h.distance / c.mean_distance AS oddness
-         FROM hapt h JOIN hapt_clusters c USING (cluster) ORDER BY oddness DESC LIMIT 5",
+         FROM hapt h JOIN hapt_clusters c USING (cluster, model) ORDER BY oddness DESC LIMIT 5",
     ];
     for query in queries {
         println!("{query}");

@@ -81,3 +81,8 @@ pub mod weights;
 
 pub use error::{Error, Kind, Result};
 pub use seed::Seed;
+
+/// The Rust in the README is compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

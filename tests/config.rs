@@ -1,6 +1,6 @@
 //! Pipeline files: what is accepted, and how every problem of a broken one is shown.
 //!
-//! The expected outputs lie in tests/golden/; `UPDATE_GOLDEN=1` rewrites them, `UPDATE_SCHEMAS=1` the JSON Schema.
+//! The expected outputs lie in tests/golden/config/; `UPDATE_GOLDEN=1` rewrites them, `UPDATE_SCHEMAS=1` the JSON Schema.
 
 use std::path::PathBuf;
 
@@ -38,12 +38,7 @@ fn with(from: &str, to: &str) -> Vec<String> {
 
 /// Holds `output` against the file `name` of tests/golden/config.
 fn golden(name: &str, output: &str) {
-    let path = root().join("tests/golden/config").join(name);
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, output).unwrap();
-    }
-    let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(output, expected, "{} differs; UPDATE_GOLDEN=1 rewrites it", path.display());
+    crate::golden::golden(&format!("config/{name}"), output);
 }
 
 fn broken(name: &str, sets: &[&str]) -> String {

@@ -2,13 +2,18 @@
 
 mod cli;
 mod config;
+mod examples;
 mod features_hapt;
+mod golden;
 mod kmeans;
 mod layering;
 mod metrics;
 mod oracle;
 mod pipeline;
+mod readme;
+mod schemas;
 mod simulate;
+mod small_run;
 mod sources;
 mod sql;
 mod stages_compliance;

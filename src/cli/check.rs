@@ -7,13 +7,22 @@ use clap::Args;
 use crate::config::PipelineFile;
 use crate::error::{Error, Result};
 
-/// Arguments of `dacpipe check`.
+const EXAMPLES: &str = "\
+Examples:
+  dacpipe check pipelines/*.toml
+  dacpipe check mine.toml --set source.path=/data/hapt";
+
+/// Report every problem of pipeline files, with line and column
+///
+/// Keys, types, bounds, names of columns and the order of the stages are held against what a run accepts; data is not
+/// read. Exit code 3 if any file has a problem.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct CheckArgs {
     /// Pipeline files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Override a key, as `run` would: --set stage.autoencoder.epochs=5
+    /// Override a key of the files, as run would; may be given several times
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
 }

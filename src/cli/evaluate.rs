@@ -27,6 +27,11 @@ const USUAL_LABELS: [&str; 5] = ["activity", "label", "class", "target", "y"];
 /// The name of the part that holds all rows.
 const ALL: &str = "all";
 
+const EXAMPLES: &str = "\
+Examples:
+  dacpipe evaluate hapt
+  dacpipe evaluate out/hapt --labels activity --by split --where 'margin > 0.1' --format json";
+
 /// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum EvaluateFormat {
@@ -43,6 +48,7 @@ pub enum EvaluateFormat {
 /// matching of clusters to labels (ACC), the size of each cluster, and how often each label is in each cluster. Rows
 /// without a label are counted, and left out of the figures.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct EvaluateArgs {
     /// The directory or URL of a table, or the name of one in ./out
     #[arg(value_name = "TABLE")]

@@ -12,25 +12,34 @@ use crate::signal::window::Within;
 use crate::source::OnBadRow;
 use crate::table::Mode;
 
-/// Arguments of `dacpipe label`.
+const EXAMPLES: &str = "\
+Examples (MODEL is the directory that the summary of a run names):
+  dacpipe label --model MODEL --input /data/new --within recordings --output out/new
+  dacpipe label --model MODEL --input rows.parquet --keys id --output out/new --append";
+
+/// Label new rows with a saved model
+///
+/// Needs the model alone, no pipeline file and no label column. Recordings are windowed and described as they were for
+/// training. The rows are committed together, as in a run: the table holds all of them or is as it was.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct LabelArgs {
-    /// The model's directory, local or an object store's URL
+    /// The model's directory, local or the URL of one in an object store
     #[arg(long, value_name = "MODEL")]
     model: String,
     /// The rows to label: what the model's pipeline read, or Parquet files of feature vectors
     #[arg(long, value_name = "PATH")]
     input: String,
-    /// The table to write
+    /// The table to write, local or the URL of one in an object store
     #[arg(long, value_name = "PATH")]
     output: String,
     /// What the input is; from its name and the model's pipeline if not given
     #[arg(long, value_enum)]
     kind: Option<Kind>,
-    /// The column of feature vectors, of Parquet input
+    /// The column of feature vectors, of Parquet input; that of the model's pipeline, or features, if not given
     #[arg(long, value_name = "COLUMN")]
     features: Option<String>,
-    /// The key columns to write, separated by commas; those of the model's pipeline if not given
+    /// The key columns to write, separated by commas; those that identify a row of the source if not given
     #[arg(long, value_delimiter = ',', value_name = "COLUMNS")]
     keys: Vec<String>,
     /// Where windows are cut; as the model's pipeline did if not given
@@ -45,8 +54,8 @@ pub struct LabelArgs {
     /// Set bad rows aside in a table of their own in place of failing at the first
     #[arg(long)]
     quarantine: bool,
-    /// Compute threads; one a core if not given
-    #[arg(long)]
+    /// Compute threads; DACPIPE_THREADS, or one a core, if not given
+    #[arg(long, value_name = "NUMBER")]
     threads: Option<usize>,
     /// No progress on stderr
     #[arg(long, short)]
@@ -55,14 +64,19 @@ pub struct LabelArgs {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Kind {
+    /// Recordings in the layout of the HAPT data set
     Hapt,
+    /// Sensor recordings in CSV files, of the columns that the model's pipeline read
     Csv,
+    /// Feature vectors in Parquet files
     Parquet,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum WithinArg {
+    /// Inside labelled intervals
     Labels,
+    /// Over whole recordings, labelled or not
     Recordings,
 }
 

@@ -15,33 +15,38 @@ pub mod run;
 pub mod simulate;
 pub mod sql;
 
-/// Exit codes, as `--help` shows them.
-const EXIT_CODES: &str = "\
+/// What `--help` shows below the commands.
+const AFTER_HELP: &str = "\
+First steps, in a checkout of dacpipe:
+  dacpipe run pipelines/hapt.toml
+  dacpipe sql -c 'SELECT cluster, count(*) FROM hapt GROUP BY cluster'
+  dacpipe evaluate hapt --by split
+
+Environment:
+  DACPIPE_THREADS    compute threads, where neither the pipeline file nor a flag says
+  DACPIPE_LOG        what is logged on stderr: error, warn, info, debug or trace [default: warn]
+  SOURCE_DATE_EPOCH  seconds since 1970 that rows are said to be labelled at [default: now]
+
 Exit codes:
   0 success   2 wrong usage   3 pipeline file   4 input data   5 model   6 labelled table
   7 disk, network or object store   8 arithmetic   70 a defect of dacpipe   130 interrupted";
 
 /// Learns clusters from streams of sensor data or feature vectors and writes them as a table for SQL.
 #[derive(Debug, Parser)]
-#[command(version, after_help = EXIT_CODES)]
+#[command(version, after_help = AFTER_HELP)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
+// No doc comments here: they would replace those of the arguments' types, which are what `--help` shows.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a pipeline: read, learn, label, and write the labelled table
     Run(run::RunArgs),
-    /// Report every problem of pipeline files, with line and column
     Check(check::CheckArgs),
-    /// Label new rows with a saved model
     Label(label::LabelArgs),
-    /// Query labelled tables with SQL
     Sql(sql::SqlArgs),
-    /// Compare the clusters of a table with labels: ARI, NMI, ACC, sizes, contingency
     Evaluate(evaluate::EvaluateArgs),
-    /// Write simulated sensor recordings
     Simulate(simulate::SimulateArgs),
 }
 

@@ -11,13 +11,24 @@ use crate::event::{Control, Silent};
 use crate::pipeline::{Pipeline, RunOptions};
 use crate::report::{Progress, summary};
 
-/// Arguments of `dacpipe run`.
+const EXAMPLES: &str = "\
+Examples:
+  dacpipe run pipelines/hapt.toml
+  dacpipe run pipelines/hapt.toml --set name=quick --set sink.path=out/quick --set seed=8
+  HAPT_DATA=/data/hapt dacpipe run pipelines/hapt.toml";
+
+/// Run a pipeline: read, learn, label, and write the labelled table
+///
+/// Nothing is in the table before all rows are labelled; then they are committed together. The summary goes to stdout,
+/// progress to stderr; run.json and the model lie in the table's directory. An interrupted run (Ctrl-C, or a machine
+/// that went down) leaves the table as it was, and goes on with --resume.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct RunArgs {
     /// The pipeline file
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Override a key: --set stage.autoencoder.epochs=5, --set memory_limit=300MB
+    /// Override a key of the file; may be given several times. Stages go by their kind: stage.kmeans.k=6
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
     /// Go on with an interrupted run of the same file over the same data

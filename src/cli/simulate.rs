@@ -8,8 +8,14 @@ use crate::error::Result;
 use crate::seed::Seed;
 use crate::simulate::{SimulateSpec, WriteOptions, write_hapt};
 
-/// Write simulated recordings.
+const EXAMPLES: &str = "\
+Examples:
+  dacpipe simulate hapt --out data/simulated --users 8 --seed 7
+  HAPT_DATA=data/simulated dacpipe run pipelines/hapt.toml";
+
+/// Write simulated sensor recordings, for machines without real ones
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct SimulateArgs {
     #[command(subcommand)]
     layout: Layout,
@@ -22,23 +28,24 @@ enum Layout {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 struct HaptArgs {
     /// The directory to write; it must be empty or not exist
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Number of users, three in ten of them for the test part
-    #[arg(long, default_value_t = SimulateSpec::default().users)]
+    /// Number of users, 2 or more, three in ten of them for the test part
+    #[arg(long, value_name = "NUMBER", default_value_t = SimulateSpec::default().users)]
     users: usize,
     /// Recordings of each user
-    #[arg(long, default_value_t = SimulateSpec::default().experiments_per_user)]
+    #[arg(long, value_name = "NUMBER", default_value_t = SimulateSpec::default().experiments_per_user)]
     experiments_per_user: usize,
-    /// Minutes of a recording, about
+    /// Minutes of a recording, about, from 1 to 60
     #[arg(long, default_value_t = SimulateSpec::default().minutes)]
     minutes: f64,
     /// The same seed gives the same recordings
     #[arg(long, default_value_t = SimulateSpec::default().seed.0)]
     seed: u64,
-    /// Compress the recordings
+    /// Compress the recordings with gzip
     #[arg(long)]
     gzip: bool,
     /// Replace the simulated recordings that the directory holds

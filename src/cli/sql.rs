@@ -20,12 +20,20 @@ use crate::sql::{Options, Registered, Registration, register, session_config};
 use super::output::{Format, Output, write_results};
 use super::prompt;
 
+const EXAMPLES: &str = "\
+Examples:
+  dacpipe sql -c 'SELECT cluster, count(*) FROM hapt GROUP BY cluster'
+  dacpipe sql -c 'SELECT ari(cluster, activity) FROM hapt' --format csv
+  dacpipe sql --table old=backup/hapt --table rows=rows.parquet
+Column names that are also words of SQL need double quotes: SELECT \"user\" FROM hapt";
+
 /// Query the tables of runs with SQL
 ///
 /// Every table below --dir is registered under its name, with NAME_clusters beside it and NAME_quarantine where rows
 /// were set aside. Functions: dac_embed(model, features), dac_assign(model, features); aggregates: ari(a, b), nmi(a, b),
 /// clustering_accuracy(a, b). Without -c and -f, statements are read from the prompt or from standard input.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct SqlArgs {
     /// Run these statements and exit; may be given several times
     #[arg(short, long, value_name = "SQL")]

@@ -1,0 +1,181 @@
+//! schemas/hapt-input.arrow.json and schemas/hapt-output.arrow.json: the columns of what the hapt source yields and of
+//! the tables that a run of pipelines/hapt.toml writes.
+//!
+//! Names, types and nullability are taken from the code; what the columns mean is written here, once for each.
+//! `UPDATE_SCHEMAS=1 cargo test --test all schemas` rewrites the files.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use dacpipe::config::PipelineFile;
+use dacpipe::source::{self, BadRows, SourceOptions, hapt};
+use dacpipe::table::{LabelTable, clusters_schema};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use datafusion::catalog::TableProvider;
+use serde::Serialize;
+
+use crate::small_run::small_run;
+
+/// What a column means. Columns of the same name mean the same in every table.
+fn meaning(column: &str) -> &'static str {
+    match column {
+        "experiment" => "the number of the recording, from the names of its files",
+        "user" => "the number of the person who was recorded; a word of SQL, so in double quotes there",
+        "split" => "train or test, as the files in Train/ and Test/ list the users; null where neither does",
+        "activity" => "the label of the interval in RawData/labels.txt that the window lies in; null outside of them",
+        "start" => "the first sample of the window, counted from 0 in its recording",
+        "features" => "what is computed of the window; `values` names it in order",
+        "cluster" => "the nearest centroid, counted from 0",
+        "distance" => "the Euclidean distance to that centroid, in the space that was clustered",
+        "margin" => "by how much farther the second nearest centroid is; 0 where two are equally near",
+        "embedding" => "the vector that was clustered; only with [sink] embedding = true",
+        "model" => "the hash of the model that labelled the row; models/ holds it under the first 16 digits",
+        "labelled_at" => "when the run that labelled the row began, or SOURCE_DATE_EPOCH",
+        "size" => "how many rows of the table are in the cluster",
+        "centroid" => "the centre of the cluster, in the space that was clustered",
+        "mean_distance" => "the mean of `distance` over the rows of the cluster; null where it has none",
+        "file" => "the file that holds what could not be used",
+        "line" => "its line (row, in Parquet), counted from 1; 0 for the file as a whole",
+        "reason" => "what was found, and what would be accepted",
+        other => panic!("say in tests/schemas.rs what column {other:?} means"),
+    }
+}
+
+/// The unit of a column or a channel, where it has one.
+fn unit(name: &str) -> Option<String> {
+    let unit = match name {
+        "start" => "samples",
+        "size" => "rows",
+        _ if name.starts_with("acc_") => "g",
+        _ if name.starts_with("gyro_") => "rad/s",
+        _ => return None,
+    };
+    Some(unit.to_string())
+}
+
+#[derive(Debug, Serialize)]
+struct Column {
+    name: String,
+    /// As Arrow prints it and reads it back.
+    #[serde(rename = "type")]
+    data_type: String,
+    nullable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<String>,
+    description: String,
+    /// The names of the values of a vector.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    values: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Channel {
+    name: String,
+    unit: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Input {
+    title: String,
+    /// The samples that windows are cut from.
+    channels: Vec<Channel>,
+    rate_hz: f64,
+    columns: Vec<Column>,
+}
+
+#[derive(Debug, Serialize)]
+struct Table {
+    name: String,
+    description: String,
+    columns: Vec<Column>,
+}
+
+#[derive(Debug, Serialize)]
+struct Output {
+    title: String,
+    tables: Vec<Table>,
+}
+
+fn columns(schema: &Schema, values: &[String]) -> Vec<Column> {
+    let column = |field: &FieldRef| {
+        let name = field.name();
+        Column {
+            name: name.clone(),
+            data_type: field.data_type().to_string(),
+            nullable: field.is_nullable(),
+            unit: unit(name),
+            description: meaning(name).to_string(),
+            values: if name == "features" { values.to_vec() } else { vec![] },
+        }
+    };
+    schema.fields().iter().map(column).collect()
+}
+
+/// Holds `schema` against the file `name` of schemas/.
+fn current(name: &str, schema: &impl Serialize) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas").join(name);
+    let text = serde_json::to_string_pretty(schema).unwrap() + "\n";
+    if std::env::var_os("UPDATE_SCHEMAS").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(written == text, "{} is not current; UPDATE_SCHEMAS=1 rewrites it", path.display());
+}
+
+/// The Arrow schema that the columns of a file describe.
+fn parsed(columns: &[Column]) -> Schema {
+    let field = |column: &Column| {
+        let data_type: DataType = column.data_type.parse().unwrap();
+        Field::new(&column.name, data_type, column.nullable)
+    };
+    Schema::new(columns.iter().map(field).collect::<Vec<_>>())
+}
+
+#[tokio::test]
+async fn the_schema_of_what_hapt_yields_is_current() {
+    let run = small_run();
+    let recordings = format!("source.path={:?}", run.path().join("examples/data/hapt").display().to_string());
+    let pipeline = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/hapt.toml");
+    let plan = PipelineFile::load(pipeline, &[recordings]).unwrap_or_else(|problems| panic!("{problems}")).plan;
+    let options = SourceOptions { window: plan.window, features: plan.features, ..SourceOptions::default() };
+    let source = source::open(&plan.source, &options, Arc::new(BadRows::new())).await.unwrap();
+
+    let columns = columns(&source.provider.schema(), &source.feature_names);
+    assert_eq!(parsed(&columns), *source.provider.schema());
+    let channel = |name: &&str| Channel { name: name.to_string(), unit: unit(name) };
+    let input = Input {
+        title: "What the hapt source yields to pipelines/hapt.toml: a row a window".into(),
+        channels: hapt::CHANNELS.iter().map(channel).collect(),
+        rate_hz: hapt::RATE_HZ,
+        columns,
+    };
+    current("hapt-input.arrow.json", &input);
+}
+
+#[tokio::test]
+async fn the_schemas_of_the_tables_of_a_run_are_current() {
+    let run = small_run();
+    let sets = ["sink.path=embedded", "sink.embedding=true", "stage.autoencoder.epochs=1", "stage.kmeans.starts=1"];
+    let mut args = vec!["run", "pipelines/hapt.toml", "--quiet"];
+    args.extend(sets.iter().flat_map(|set| ["--set", set]));
+    run.dacpipe(&args);
+    let open = |name: &str| {
+        let path = run.path().join(name).display().to_string();
+        async move { LabelTable::open(&path, None).await.unwrap() }
+    };
+    let (table, plain) = (open("embedded").await.schema(), open("out/hapt").await.schema());
+    let without: Vec<_> = table.fields().iter().filter(|field| field.name() != "embedding").cloned().collect();
+    assert_eq!(Schema::new(without), *plain, "the embedding is all that `embedding = true` adds");
+
+    let described = |name: &str, description: &str, schema: &Schema| {
+        let columns = columns(schema, &[]);
+        assert_eq!(parsed(&columns), *schema, "{name}");
+        Table { name: name.into(), description: description.into(), columns }
+    };
+    let tables = vec![
+        described("hapt", "the labelled table, a row a window", &table),
+        described("hapt_clusters", "a row for each cluster of each model that labelled rows", &clusters_schema()),
+        described("hapt_quarantine", "what could not be used, where on_bad_row = \"quarantine\"", &BadRows::schema()),
+    ];
+    current("hapt-output.arrow.json", &Output { title: "The tables of a run of pipelines/hapt.toml".into(), tables });
+}
