@@ -53,8 +53,8 @@ impl Kind {
     }
 }
 
-/// An error with its [`Kind`], a message for people, and what caused it.
-#[derive(Debug)]
+/// An error with its [`Kind`], a message for people, and what caused it. Its debug form is readable too: it is what a
+/// program whose `main` returns it prints.
 pub struct Error {
     kind: Kind,
     message: String,
@@ -120,6 +120,12 @@ impl fmt::Display for Error {
             Some(source) => write!(f, ": {source}"),
             None => Ok(()),
         }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.kind)
     }
 }
 

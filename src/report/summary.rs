@@ -37,7 +37,8 @@ pub fn summary(report: &RunReport) -> String {
 fn next(report: &RunReport) -> String {
     let name = &report.name;
     let columns = match &report.label_column {
-        Some(label) => format!("{label}, cluster"),
+        // Quoted, as it may have capitals or be a word of SQL.
+        Some(label) => format!("\"{label}\", cluster"),
         None => "cluster".to_string(),
     };
     format!(
