@@ -98,7 +98,7 @@ impl Centroids {
         for (to, from) in padded.chunks_exact_mut(stride).zip(values.chunks_exact(dim)) {
             to[..dim].copy_from_slice(from);
         }
-        let screen = (dim > COLUMN_DIM && k >= SCREEN_K).then(|| Screen::new(values, dim, stride));
+        let screen = (dim > COLUMN_DIM && k >= SCREEN_K).then(|| Screen::new(values, dim, stride)).flatten();
         Self { k, dim, stride, values: padded, screen }
     }
 

@@ -5,6 +5,9 @@ use super::super::isa::Vector;
 use super::wide::{tile, wide};
 use super::{BLOCK, Centroids, relative_error};
 
+/// The least number above zero.
+const LEAST: f32 = f32::from_bits(1);
+
 /// What the scores `|c|^2/2 - x.c` need, all about the centroids' mean.
 #[derive(Debug, Clone)]
 pub(super) struct Screen {
@@ -15,7 +18,8 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    pub(super) fn new(values: &[f32], dim: usize, stride: usize) -> Self {
+    /// None for centroids so far apart that scores would overflow.
+    pub(super) fn new(values: &[f32], dim: usize, stride: usize) -> Option<Self> {
         let k = values.len() / dim;
         let mut mean = Aligned::zeros(stride);
         let mut centered = Aligned::zeros(k * stride);
@@ -35,16 +39,19 @@ impl Screen {
             half_norms.push((norm / 2.0) as f32);
             longest = longest.max(norm);
         }
-        Self { mean, centered, half_norms, longest: longest.sqrt() as f32 }
+        // Then scores are finite for every row whose squared length is.
+        let within = longest <= f64::from(f32::MAX) / 4.0;
+        within.then(|| Self { mean, centered, half_norms, longest: longest.sqrt() as f32 })
     }
 
     /// How far apart two scores of a row this long (squared, about the mean) may lie and still be in the wrong order.
     ///
     /// With `s = |x| + |c|`: a score errs by `dim/16 + 6` roundings of `|x||c| + |c|^2/2`, the centering by `2 s^2`
     /// roundings, half the measured squared distance by `relative_error / 2` of `s^2`. The sum for both scores, doubled.
+    /// Where squares underflow, each of `dim` products errs by half the least number as well.
     fn slack(&self, squared_length: f32, dim: usize) -> f32 {
         let s = squared_length.sqrt() + self.longest;
-        4.0 * (relative_error(dim) + 8.0 * f32::EPSILON) * s * s
+        4.0 * (relative_error(dim) + 8.0 * f32::EPSILON) * s * s + 8.0 * dim as f32 * LEAST
     }
 }
 

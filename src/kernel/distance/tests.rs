@@ -61,6 +61,7 @@ fn values(len: usize) -> impl Strategy<Value = Vec<f32>> {
         prop::collection::vec(-1.0f32..1.0, len),
         prop::collection::vec((0u8..3).prop_map(f32::from), len),
         prop::collection::vec(prop_oneof![Just(0.0f32), Just(1e-40), Just(-1e-30)], len),
+        prop::collection::vec(-1e-21f32..1e-21, len),
         prop::collection::vec(-1e18f32..1e18, len),
         prop::collection::vec(-4e18f32..4e18, len),
         prop::collection::vec(prop_oneof![9 => -1e30f32..1e30, 1 => Just(f32::MAX), 1 => Just(f32::MIN)], len),
@@ -123,6 +124,34 @@ fn sizes_at_the_edges_of_blocks_equal_the_slow_twin() {
                 check(&rows, &centroids, dim);
             }
         }
+    }
+}
+
+/// A centroid whose score overflows, though its distance does not, is the nearest.
+#[test]
+fn centroids_too_far_apart_for_scores_equal_the_slow_twin() {
+    let (dim, far) = (COLUMN_DIM + 1, 2.7e19f32);
+    let mut centroids = vec![0.0; SCREEN_K * dim];
+    for (i, c) in centroids.chunks_mut(dim).enumerate() {
+        let length = if i < 2 { far } else { 1e19 };
+        c[i / 2] = if i % 2 == 0 { length } else { -length };
+    }
+    let mut row = vec![0.0; dim];
+    row[0] = 0.45 * far;
+    check(&row, &centroids, dim);
+    assert_eq!(naive(&row, &centroids, dim).0.0, [0]);
+}
+
+/// Squares and scores that underflow, a little or all of them.
+#[test]
+fn wide_rows_of_tiny_values_equal_the_slow_twin() {
+    let dim = COLUMN_DIM + 1;
+    for exponent in -84..-64 {
+        let step = 2.0f64.powi(exponent) as f32;
+        let value = |i: usize| ((i * 2_654_435_761) % 401) as f32 * step - 200.0 * step;
+        let rows: Vec<f32> = (0..100 * dim).map(value).collect();
+        let centroids: Vec<f32> = (0..30 * dim).map(|i| value(i + 1_000_003)).collect();
+        check(&rows, &centroids, dim);
     }
 }
 
