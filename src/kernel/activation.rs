@@ -118,6 +118,7 @@ vectorised! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::isa::on_each;
 
     /// Numbers of all magnitudes and both signs.
     fn spread() -> impl Iterator<Item = f32> {
@@ -145,14 +146,36 @@ mod tests {
     }
 
     #[test]
-    fn the_vectorised_loop_gives_the_bits_of_one_value_at_a_time() {
+    fn every_instruction_set_gives_the_bits_of_one_value_at_a_time() {
+        type InPlace = fn(&mut [f32]);
+        type Gradient = fn(&[f32], &mut [f32]);
         let inputs: Vec<f32> = spread().step_by(37).collect();
-        for (function, one) in [(tanh_in_place as fn(&mut [f32]), tanh as fn(f32) -> f32), (sigmoid_in_place, sigmoid)]
-        {
-            let mut outputs = inputs.clone();
-            function(&mut outputs);
-            assert!(inputs.iter().zip(&outputs).all(|(&x, y)| one(x).to_bits() == y.to_bits()));
-        }
+        let relu = |x: f32| if x < 0.0 { 0.0 } else { x };
+        let functions: [(InPlace, fn(f32) -> f32); 3] =
+            [(tanh_in_place, tanh), (sigmoid_in_place, sigmoid), (relu_in_place, relu)];
+        let gradients: [(Gradient, fn(f32, f32) -> f32); 3] = [
+            (tanh_gradient, |y, g| g * (-y).mul_add(y, 1.0)),
+            (sigmoid_gradient, |y, g| g * (y * (1.0 - y))),
+            (relu_gradient, |y, g| if y > 0.0 { g } else { 0.0 }),
+        ];
+        let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+        on_each(|isa| {
+            // All lengths about the width of a vector, and one long one.
+            for len in (0..35).chain([inputs.len()]) {
+                let inputs = &inputs[inputs.len() - len..];
+                for (function, one) in functions {
+                    let mut outputs = inputs.to_vec();
+                    function(&mut outputs);
+                    assert!(inputs.iter().zip(&outputs).all(|(&x, &y)| same(one(x), y)), "{isa:?} {len}");
+                }
+                for (gradient, one) in gradients {
+                    let mut slopes: Vec<f32> = inputs.iter().rev().copied().collect();
+                    gradient(inputs, &mut slopes);
+                    let twin = inputs.iter().zip(inputs.iter().rev()).map(|(&y, &g)| one(y, g));
+                    assert!(twin.zip(&slopes).all(|(a, &b)| same(a, b)), "{isa:?} {len}");
+                }
+            }
+        });
     }
 
     #[test]

@@ -77,6 +77,43 @@ vectorised! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::isa::on_each;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Zeros, denormals and huge values too: where a squared gradient overflows, its parameter stays and is a number.
+        #[test]
+        fn every_instruction_set_gives_the_bits_of_one_parameter_at_a_time(
+            inputs in prop::collection::vec(
+                (-2.0f32..2.0, prop_oneof![-1.0f32..1.0, prop::sample::select(vec![0.0, 1e-40, -1e-30, 1e18, -1e30])]),
+                1..70,
+            ),
+            l2 in prop_oneof![Just(0.0), Just(1e-2)],
+        ) {
+            let start: Vec<f32> = inputs.iter().map(|i| i.0).collect();
+            let gradient: Vec<f32> = inputs.iter().map(|i| i.1).collect();
+            let steps: Vec<AdamStep> = (1..4).map(|t| Adam::default().step(t, 0.01, l2)).collect();
+            let one = |mut theta: f32, g: f32| {
+                let (mut m, mut v) = (0.0f32, 0.0f32);
+                for s in &steps {
+                    let g = s.pull.mul_add(theta, g);
+                    m = s.adam.beta1.mul_add(m, (1.0 - s.adam.beta1) * g);
+                    v = s.adam.beta2.mul_add(v, (1.0 - s.adam.beta2) * g * g);
+                    theta -= s.rate * m / v.sqrt().mul_add(s.root_scale, s.adam.epsilon);
+                }
+                [theta, m, v].map(f32::to_bits)
+            };
+            on_each(|isa| {
+                let mut theta = start.clone();
+                let (mut m, mut v) = (vec![0.0; theta.len()], vec![0.0; theta.len()]);
+                steps.iter().for_each(|step| step.apply(&mut theta, &gradient, &mut m, &mut v));
+                for (i, ((&theta, &m), &v)) in theta.iter().zip(&m).zip(&v).enumerate() {
+                    assert_eq!([theta, m, v].map(f32::to_bits), one(start[i], gradient[i]), "{isa:?} {i}");
+                    assert!(theta.is_finite() && (theta == start[i] || gradient[i].abs() < 1e30), "{isa:?} {i}");
+                }
+            });
+        }
+    }
 
     #[test]
     fn equals_the_paper_s_algorithm_in_double_precision() {

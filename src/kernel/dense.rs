@@ -79,6 +79,60 @@ vectorised! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::isa::on_each;
+    use proptest::prelude::*;
+
+    /// Rows of any length of one kind of values.
+    fn row() -> impl Strategy<Value = Vec<f32>> {
+        let kind = prop_oneof![
+            Just(vec![0.0f32, -0.0]),
+            Just(vec![0.0, 1e-40, -1e-45, 1e-30]),
+            Just(vec![1e30, -1e30, 1.0]),
+            prop::collection::vec(-10.0f32..10.0, 50),
+        ];
+        (kind, 1usize..70).prop_flat_map(|(kind, n)| prop::collection::vec(prop::sample::select(kind), n))
+    }
+
+    /// Lane `l` takes every sixteenth value in order; then halves are added to halves.
+    fn in_lanes(values: &[f64]) -> f64 {
+        let mut lanes: Vec<f64> =
+            (0..LANES).map(|l| values.iter().skip(l).step_by(LANES).fold(0.0, |sum, v| sum + v)).collect();
+        while lanes.len() > 1 {
+            let high = lanes.split_off(lanes.len() / 2);
+            lanes.iter_mut().zip(high).for_each(|(low, high)| *low += high);
+        }
+        lanes[0]
+    }
+
+    proptest! {
+        #[test]
+        fn every_instruction_set_gives_the_bits_of_one_value_at_a_time(
+            x in row(), y in row(), weighted in any::<bool>(), scale in 1e-3f32..1.0
+        ) {
+            let n = x.len().min(y.len());
+            let (x, y) = (&x[..n], &y[..n]);
+            let weights: Vec<f32> = (0..n).filter(|_| weighted).map(|i| (i % 5) as f32 * 0.25).collect();
+            let weight = |i: usize| weights.get(i).copied().unwrap_or(1.0);
+            let parts: Vec<f64> = (0..n).map(|i| f64::from(weight(i) * (y[i] - x[i])) * f64::from(y[i] - x[i])).collect();
+            let slopes: Vec<f32> = (0..n).map(|i| 2.0 * scale * (weight(i) * (y[i] - x[i]))).collect();
+            let squares: Vec<f64> = x.iter().map(|&v| f64::from(v) * f64::from(v)).collect();
+            let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            on_each(|isa| {
+                let mut gradient = vec![f32::NAN; n];
+                let error = weighted_squared_error(x, y, &weights, scale, &mut gradient);
+                assert_eq!(error.to_bits(), in_lanes(&parts).to_bits(), "{isa:?}");
+                assert!(error.is_finite());
+                assert_eq!(bits(&gradient), bits(&slopes), "{isa:?}");
+                assert_eq!(sum_of_squares(x).to_bits(), in_lanes(&squares).to_bits(), "{isa:?}");
+                for stride in [1, 2, 3, n] {
+                    let mut sums = vec![0.5; stride];
+                    add_rows(x, stride, &mut sums);
+                    let twin = |i: usize| x[..n / stride * stride].iter().skip(i).step_by(stride).fold(0.5f32, |sum, v| sum + v);
+                    assert!((0..stride.min(n)).all(|i| sums[i].to_bits() == twin(i).to_bits()), "{isa:?}");
+                }
+            });
+        }
+    }
 
     #[test]
     fn squared_error_equals_its_definition_at_every_length() {

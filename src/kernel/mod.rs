@@ -8,7 +8,6 @@ pub mod distance;
 pub mod fold;
 pub mod gemm;
 pub mod isa;
-pub(crate) mod lanes;
 pub mod matrix;
 pub mod moments;
 pub mod pool;

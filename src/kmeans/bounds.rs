@@ -22,6 +22,11 @@ pub(super) fn pay(k: usize, dim: usize) -> bool {
     k > 1 && k * dim >= 512
 }
 
+/// The root of a squared distance, as a lower bound: one that overflowed is only known to be as long as the longest.
+fn root(squared: f32) -> f32 {
+    squared.min(f32::MAX).sqrt()
+}
+
 /// Bounds of a part's rows.
 pub(super) struct Bounds {
     upper: Vec<f32>,
@@ -90,7 +95,7 @@ impl Moves {
             // A centroid's nearest is itself, or its double at the same place; the second nearest is the gap.
             let (mut labels, mut own) = (vec![0; gaps.len()], vec![0.0; gaps.len()]);
             centers.nearest_two(&values, &mut labels, &mut own, gaps);
-            gaps.iter_mut().for_each(|gap| *gap = gap.sqrt() * (0.5 - slack));
+            gaps.iter_mut().for_each(|gap| *gap = root(*gap) * (0.5 - slack));
         });
         let largest = (0..k).max_by(|&a, &b| drift[a].total_cmp(&drift[b])).unwrap_or(0);
         let others = drift.iter().enumerate().filter(|(c, _)| *c != largest).map(|(_, d)| *d);
@@ -228,6 +233,6 @@ fn measure(
     for (p, &i) in picked.at.iter().enumerate() {
         labels[i as usize] = picked.new[p];
         upper[i as usize] = picked.squared[p].sqrt() * (1.0 + moves.slack) + TINY;
-        lower[i as usize] = (picked.second[p].sqrt() * (1.0 - moves.slack) - TINY).max(0.0);
+        lower[i as usize] = (root(picked.second[p]) * (1.0 - moves.slack) - TINY).max(0.0);
     }
 }

@@ -175,8 +175,10 @@ fn refill(
 ) -> Result<usize> {
     let dim = centers.dim();
     let empty: Vec<usize> = (0..counts.len()).filter(|&c| counts[c] == 0).collect();
-    let shared = &*parts;
-    let candidates = pool.map(parts.len(), |i| farthest(rows, &shared[i], centers, empty.len()));
+    let (shared, sizes) = (&*parts, &*counts);
+    // A cluster that gave rows away holds back one at most, so of twice as many rows enough may move.
+    let most = 2 * empty.len();
+    let candidates = pool.map(parts.len(), |i| farthest(rows, &shared[i], centers, sizes, most));
     let mut farthest_rows = Vec::new();
     for part in candidates {
         farthest_rows.extend(part?);
@@ -206,14 +208,23 @@ fn refill(
     Ok(moved)
 }
 
-fn farthest(rows: &dyn Rows, part: &Part, centers: &Centroids, most: usize) -> Result<Vec<(f32, usize)>> {
+/// The `most` rows of a part that lie farthest from their own centroids, of those that are not alone there.
+fn farthest(
+    rows: &dyn Rows,
+    part: &Part,
+    centers: &Centroids,
+    sizes: &[i64],
+    most: usize,
+) -> Result<Vec<(f32, usize)>> {
     let mut found = Vec::new();
     fold::for_each_block(rows, part.range.clone(), |first, block| {
         let n = block.len() / centers.dim();
         let at = first - part.range.start;
         let mut squared = vec![0.0; n];
-        centers.own(block, &part.labels[at..at + n], &mut squared);
-        found.extend(squared.iter().enumerate().filter(|(_, d)| **d > 0.0).map(|(i, &d)| (d, first + i)));
+        let labels = &part.labels[at..at + n];
+        centers.own(block, labels, &mut squared);
+        let may_move = |i: usize| squared[i] > 0.0 && sizes[labels[i] as usize] > 1;
+        found.extend((0..n).filter(|&i| may_move(i)).map(|i| (squared[i], first + i)));
         sort_farthest(&mut found);
         found.truncate(most);
         Ok(())

@@ -114,8 +114,9 @@ pub struct KMeans {
 /// `32 k` rows if that is more), and sums of `k x dim` doubles for up to 64 parts of the rows.
 ///
 /// # Errors
-/// Kind `Config` for a bad `spec`; `Input` if there are fewer rows, or fewer distinct rows, than clusters, or values are
-/// not finite or too far apart for squared distances in `f32`; `Cancelled` between two iterations; what reading gives.
+/// Kind `Config` for a bad `spec`; `Input` if there are fewer rows, or fewer distinct rows (whose squared distances are
+/// not 0 in `f32`: some 1e-22 apart), than clusters, or values are not finite or too far apart for squared distances in
+/// `f32` (some 1e19); `Cancelled` between two iterations; what reading gives.
 pub fn fit(rows: &dyn Rows, spec: &KMeansSpec, seed: Seed, pool: &Pool, control: &Control) -> Result<KMeans> {
     spec.check()?;
     let statistics = Statistics::of(rows, spec.k, pool)?;
@@ -141,7 +142,7 @@ pub fn fit(rows: &dyn Rows, spec: &KMeansSpec, seed: Seed, pool: &Pool, control:
 /// Lloyd's iterations from given centroids (`k x dim`, row-major), once; `spec.starts` and `spec.method` play no part.
 ///
 /// # Errors
-/// As [`fit`], and kind `Input` if `initial` is not `spec.k` rows.
+/// As [`fit`], and kind `Input` if `initial` is not `spec.k` rows of finite values.
 pub fn fit_from(
     rows: &dyn Rows,
     spec: &KMeansSpec,
@@ -154,6 +155,12 @@ pub fn fit_from(
     if initial.len() != spec.k * rows.dim() {
         let expected = format!("{} centroids of {} values", spec.k, rows.dim());
         return Err(Error::input(format!("{} initial values, expected {expected}", initial.len())));
+    }
+    if let Some(i) = initial.iter().position(|x| !x.is_finite()) {
+        let (centroid, at) = (i / rows.dim(), i % rows.dim());
+        let message =
+            format!("initial centroid {centroid}, position {at} is {}; k-means needs finite values", initial[i]);
+        return Err(Error::input(message));
     }
     let outcome = refine(rows, initial, spec, &statistics, &mut 0, pool, control)?;
     finish(rows, outcome, pool)
@@ -303,119 +310,4 @@ fn not_finite(first: usize, block: &[f32], dim: usize, origin: &[f32]) -> Error 
 }
 
 #[cfg(test)]
-mod tests {
-    use std::ops::Range;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::kernel::Dense;
-
-    /// Rows that do not lie in memory as one slice, as those of a spill file.
-    struct Spilled(Vec<f32>, usize);
-
-    impl Rows for Spilled {
-        fn len(&self) -> usize {
-            self.0.len() / self.1
-        }
-
-        fn dim(&self) -> usize {
-            self.1
-        }
-
-        fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
-            out.copy_from_slice(&self.0[range.start * self.1..range.end * self.1]);
-            Ok(())
-        }
-    }
-
-    fn lloyd(rows: &dyn Rows, seeds: &[f32], shift: f64, bounded: bool, threads: usize) -> (Vec<f32>, usize, Vec<f64>) {
-        let limits = lloyd::Limits { max_iterations: 60, shift };
-        let mut trace = Vec::new();
-        let mean = vec![0.0; rows.dim()];
-        let found = lloyd::run(rows, seeds.to_vec(), &limits, bounded, &Pool::new(threads), &mut |between| {
-            trace.push(between(&mean));
-            Ok(())
-        });
-        let found = found.unwrap();
-        (found.centroids, found.iterations, trace)
-    }
-
-    fn problem() -> impl Strategy<Value = (usize, usize, Vec<f32>)> {
-        let dim = prop_oneof![1usize..20, 120usize..150];
-        (dim, 1usize..40, 0usize..300, prop_oneof![Just(0.0f32), Just(3.0), Just(1000.0)], any::<u64>()).prop_map(
-            |(dim, k, more, grain, seed)| {
-                let mut rng = Seed(seed).stream("test", 0);
-                let centers: Vec<f32> = (0..5 * dim).map(|_| rand::Rng::random_range(&mut rng, -2.0..2.0)).collect();
-                let rows = (0..(k + more) * dim).map(|i| {
-                    let x = centers[i / dim % 5 * dim + i % dim] + rand::Rng::random_range(&mut rng, -1.0f32..1.0);
-                    // Coarse values give duplicated rows and exact ties.
-                    if grain > 0.0 { (x * grain).round() / grain } else { x }
-                });
-                (dim, k, rows.collect())
-            },
-        )
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(80))]
-
-        #[test]
-        fn bounds_threads_and_storage_change_no_bit((dim, k, rows) in problem()) {
-            let dense = Dense::new(&rows, dim);
-            let plain = lloyd(&dense, &rows[..k * dim], 0.0, false, 1);
-            let spilled = Spilled(rows.clone(), dim);
-            for threads in [1, 2, 3] {
-                prop_assert_eq!(&plain, &lloyd(&dense, &rows[..k * dim], 0.0, true, threads));
-                prop_assert_eq!(&plain, &lloyd(&spilled, &rows[..k * dim], 0.0, threads == 2, threads));
-            }
-        }
-
-        #[test]
-        fn inertia_never_grows((dim, k, rows) in problem()) {
-            let trace = lloyd(&Dense::new(&rows, dim), &rows[..k * dim], 0.0, true, 1).2;
-            // What lies between clusters grows as the inertia falls; their sum is the scatter.
-            for pair in trace.windows(2) {
-                prop_assert!(pair[1] >= pair[0] * (1.0 - 1e-5), "{:?}", trace);
-            }
-        }
-
-        #[test]
-        fn a_fit_equals_the_textbook((dim, k, rows) in problem()) {
-            let spec = KMeansSpec { tolerance: 0.0, max_iterations: 20, ..KMeansSpec::new(k) };
-            let distinct: std::collections::BTreeSet<Vec<u32>> =
-                rows.chunks(dim).map(|r| r.iter().map(|x| (x + 0.0).to_bits()).collect()).collect();
-            let fitted = fit(&Dense::new(&rows, dim), &spec, Seed(5), &Pool::new(2), &Control::default());
-            if distinct.len() < k {
-                prop_assert!(fitted.unwrap_err().to_string().contains("distinct"));
-                return Ok(());
-            }
-            let fitted = fitted.unwrap();
-            prop_assert_eq!(fitted.sizes.iter().sum::<u64>() as usize, rows.len() / dim);
-            prop_assert!(fitted.sizes.windows(2).all(|s| s[0] >= s[1]));
-            let again = fit(&Spilled(rows.clone(), dim), &spec, Seed(5), &Pool::new(3), &Control::default()).unwrap();
-            prop_assert_eq!(&fitted, &again);
-            let naive: f64 = rows.chunks(dim).map(|row| {
-                let squared = fitted.centroids.chunks(dim).map(|c| {
-                    row.iter().zip(c).map(|(x, c)| (f64::from(*x) - f64::from(*c)).powi(2)).sum::<f64>()
-                });
-                squared.fold(f64::INFINITY, f64::min)
-            }).sum();
-            prop_assert!((fitted.inertia - naive).abs() <= 1e-5 * naive + 1e-30, "{} {}", fitted.inertia, naive);
-        }
-    }
-
-    /// Bounds over many parts and refreshes, with clusters that lose all their rows on the way.
-    #[test]
-    fn bounds_equal_plain_iterations_on_many_rows() {
-        let mut rng = Seed(11).stream("test", 0);
-        let rows: Vec<f32> = (0..30_000 * 4).map(|_| rand::Rng::random_range(&mut rng, -1.0f32..1.0).powi(3)).collect();
-        let dense = Dense::new(&rows, 4);
-        let mut seeds = rows[..4 * 40].to_vec();
-        seeds[..4].fill(50.0); // chosen by no row: it is refilled
-        let plain = lloyd(&dense, &seeds, 0.0, false, 2);
-        assert_eq!(plain, lloyd(&dense, &seeds, 0.0, true, 1));
-        assert!(plain.1 > 32, "{} iterations see two refreshes", plain.1);
-        assert!(plain.0.iter().all(|x| x.abs() <= 1.0));
-    }
-}
+mod tests;

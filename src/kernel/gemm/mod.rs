@@ -331,6 +331,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn equals_the_triple_loop(rows in 1_usize..40, steps in 0_usize..300, columns in 1_usize..120, salt in 0_u32..1000) {
             check(rows, steps, columns, &values(rows * steps, salt), &values(steps * columns, salt + 1), &values(columns, salt + 2));
