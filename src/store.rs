@@ -48,7 +48,7 @@ pub struct Location {
 
 impl Location {
     /// Resolves a path (relative ones against the current directory) or a URL. Touches nothing but the local
-    /// directory tree, to resolve links.
+    /// directory tree, to resolve links; `..` behind what does not exist yet takes away the name before it.
     ///
     /// # Errors
     /// Kind `Config` for a URL that no store understands, and for a cloud URL in a build without the feature `cloud`.

@@ -121,6 +121,132 @@ fn compress(dir: &Path) {
     }
 }
 
+/// `path` as it is reached from the directory that the tests run in, by way of `..`.
+fn relative(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap().canonicalize().unwrap();
+    let up = here.components().skip(1).map(|_| "..").collect::<Vec<_>>().join("/");
+    let path = path.canonicalize().unwrap();
+    format!("{up}/{}", path.strip_prefix("/").unwrap().display())
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_may_go_up() {
+    let options = windows(4, 4, Within::Labels);
+    let hapt = hapt();
+    let up = SourceSpec::Hapt(HaptSpec { path: relative(hapt.path()) });
+    assert_eq!(all(&up, &options).await.unwrap(), all(&hapt_spec(&hapt), &options).await.unwrap());
+
+    let dir = TempDir::new().unwrap();
+    fs::create_dir(dir.path().join("other")).unwrap();
+    let here = relative(dir.path());
+    write(&dir.path().join("a.csv"), "x\n1\n2\n");
+    write_parquet(&dir.path().join("a.parquet"), vec![("v", list(&plain_vectors(2))), ("id", ids(2))]);
+    for place in [here.clone(), format!("{here}/other/.."), format!("{here}/not-there/..")] {
+        for name in ["a", "?"] {
+            let csv = SourceSpec::Csv(CsvSpec::new(format!("{place}/{name}.csv"), &["x"]));
+            let rows = all(&csv, &SourceOptions::default()).await.unwrap();
+            assert_eq!(firsts(&rows), [1.0, 2.0], "{place}");
+            assert_eq!(texts(&rows, "file")[0].as_deref(), Some("a.csv"));
+            let parquet = SourceSpec::Parquet(parquet_spec(Path::new(&format!("{place}/{name}.parquet"))));
+            let rows = all(&parquet, &SourceOptions::default()).await.unwrap();
+            assert_eq!(firsts(&rows), [0.0, 2.0], "{place}");
+        }
+    }
+}
+
+/// What a pipeline wrote into a store of the process can be read from there.
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_one_store() {
+    use dacpipe::store::Location;
+    let place = Location::parse("memory:///sources/one_store").unwrap();
+    place.put("a.csv", "x\n1\n2\n".into()).await.unwrap();
+    let dir = TempDir::new().unwrap();
+    write_parquet(&dir.path().join("a.parquet"), vec![("v", list(&plain_vectors(2))), ("id", ids(2))]);
+    place.put("a.parquet", fs::read(dir.path().join("a.parquet")).unwrap().into()).await.unwrap();
+    let csv = SourceSpec::Csv(CsvSpec::new(place.to_string(), &["x"]));
+    assert_eq!(firsts(&all(&csv, &SourceOptions::default()).await.unwrap()), [1.0, 2.0]);
+    let parquet = SourceSpec::Parquet(parquet_spec(Path::new("memory:///sources/one_store/*.parquet")));
+    assert_eq!(firsts(&all(&parquet, &SourceOptions::default()).await.unwrap()), [0.0, 2.0]);
+}
+
+/// Under quarantine every bad row is listed with file, line and reason, and no good row is lost: three bad rows in two
+/// files of each kind, read twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn quarantine_names_every_bad_row_and_keeps_every_good_one() {
+    let (csv, hapt, parquet) = (TempDir::new().unwrap(), hapt(), TempDir::new().unwrap());
+    let line = |i: usize| format!("{i},{i}.5\n");
+    let good = |n: usize| (0..n).map(line).collect::<String>();
+    write(&csv.path().join("a.csv"), &format!("x,y\n{}1,\n{}one,1\n", good(3), good(2)));
+    write(&csv.path().join("b.csv"), &format!("x,y\n{}1,2,3\n{}", good(1), good(4)));
+    for (name, at, bad) in
+        [("acc_exp01_user01", 6, "1 2"), ("gyro_exp01_user01", 12, "1 2 inf"), ("acc_exp03_user02", 1, "")]
+    {
+        let path = hapt.path().join(format!("RawData/{name}.txt"));
+        let mut lines: Vec<String> = fs::read_to_string(&path).unwrap().lines().map(String::from).collect();
+        lines[at - 1] = bad.into();
+        write(&path, &lines.join("\n"));
+    }
+    let (mut first, mut second) = (plain_vectors(8), plain_vectors(5));
+    (first[2], first[7], second[0]) = (None, Some(vec![Some(1.0)]), Some(vec![Some(1.0), Some(f64::NAN)]));
+    write_parquet(&parquet.path().join("a.parquet"), vec![("v", list(&first)), ("id", ids(8))]);
+    write_parquet(&parquet.path().join("b.parquet"), vec![("v", list(&second)), ("id", ids(5))]);
+
+    let one_by_one = SourceOptions { threads: 3, ..SourceOptions::default() };
+    let csv = SourceSpec::Csv(CsvSpec::new(csv.path().display().to_string(), &["x", "y"]));
+    let hapt = hapt_spec(&hapt);
+    let parquet = SourceSpec::Parquet(parquet_spec(parquet.path()));
+    let cases: [(&SourceSpec, usize, [(&str, u64, &str); 3]); 3] = [
+        (
+            &csv,
+            10,
+            [
+                ("a.csv", 5, "column \"y\": \"\" is not a number, expected a finite number"),
+                ("a.csv", 8, "column \"x\": \"one\" is not a number, expected a finite number"),
+                ("b.csv", 3, "3 fields, expected 2: \"1,2,3\""),
+            ],
+        ),
+        (
+            &hapt,
+            72 - 3,
+            [
+                ("acc_exp01_user01.txt", 6, "2 numbers on the line, expected 3: \"1 2\""),
+                ("acc_exp03_user02.txt", 1, "0 numbers on the line, expected 3: \"\""),
+                ("gyro_exp01_user01.txt", 12, "\"inf\" is not finite; expected a line of 3 finite numbers"),
+            ],
+        ),
+        (
+            &parquet,
+            10,
+            [
+                ("a.parquet", 3, "row 3, column \"v\": null, expected 2 numbers"),
+                ("a.parquet", 8, "row 8, column \"v\": 1 values, expected 2"),
+                (
+                    "b.parquet",
+                    1,
+                    "row 1, column \"v\": value 1 is NaN, expected a number that is finite in single precision",
+                ),
+            ],
+        ),
+    ];
+    for (spec, rows, expected) in cases {
+        let opened = opened(spec, &quarantine(one_by_one.clone())).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(opened.sql("SELECT * FROM t").await.unwrap().num_rows(), rows, "{spec:?}");
+            let expected = expected.map(|(file, line, reason)| (file.to_string(), line, reason.to_string()));
+            assert_eq!(opened.bad_rows(), expected);
+        }
+        let table = opened.bad.to_batch().unwrap();
+        assert_eq!(texts(&table, "reason")[2].as_deref(), Some(expected[2].2));
+        assert!(texts(&table, "file")[0].as_deref().unwrap().ends_with(expected[0].0));
+        let error = error_of(spec, &SourceOptions::default()).await;
+        assert!(
+            expected.iter().any(|(file, line, why)| error.to_string().ends_with(&format!("{file}:{line}: {why}"))),
+            "{error}"
+        );
+    }
+}
+
 // ---- hapt ----
 
 /// Two users, three experiments of 20, 24 and 28 samples. Sample `i` of experiment `e` has acc_x = 100 e + i.
