@@ -902,3 +902,22 @@ async fn parquet_refuses_files_that_do_not_fit() {
     let error = all(&spec, &windows(2, 1, Within::Recordings)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Config);
 }
+#[tokio::test]
+async fn parquet_sets_a_damaged_first_file_aside() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.parquet");
+    write_parquet(&path, vec![("v", list(&plain_vectors(9))), ("id", ids(9))]);
+    write_parquet(&dir.path().join("b.parquet"), vec![("v", list(&plain_vectors(3))), ("id", ids(3))]);
+    // The pages are damaged and the footer is not.
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[4..200].fill(0xff);
+    fs::write(&path, bytes).unwrap();
+    let spec = SourceSpec::Parquet(parquet_spec(dir.path()));
+    assert_says(&error_of(&spec, &SourceOptions::default()).await, &["a.parquet: not a readable Parquet file"]);
+    let opened = opened(&spec, &quarantine(SourceOptions::default())).await.unwrap();
+    assert_eq!(i32s(&opened.sql("SELECT * FROM t").await.unwrap(), "id"), [0, 1, 2]);
+    let bad = opened.bad_rows();
+    assert_eq!((bad.len(), bad[0].0.as_str(), bad[0].1), (1, "a.parquet", 0), "{bad:?}");
+    assert_eq!(bad[0].2.matches("a.parquet").count(), 0, "{bad:?}");
+}
+

@@ -102,14 +102,12 @@ pub(super) async fn open(spec: &ParquetSpec, rejects: Rejects) -> Result<Source>
     let mut first_problem = None;
     let mut found = None;
     for file in &files {
-        match ParquetFile::open(file, spec).await {
-            Ok(open) => match open.dim(spec).await? {
-                Some(dim) => {
-                    found = Some((open.plain_fields(spec), dim));
-                    break;
-                }
-                None => drop(first_problem.get_or_insert(format!("{}: has no vectors", file.name()))),
-            },
+        match ParquetFile::measure(file, spec).await {
+            Ok((plain, Some(dim))) => {
+                found = Some((plain, dim));
+                break;
+            }
+            Ok((_, None)) => drop(first_problem.get_or_insert(format!("{}: has no vectors", file.name()))),
             Err(e) => {
                 let message = e.to_string();
                 rejects.reject_file(file.name(), e)?;
@@ -178,6 +176,13 @@ impl ParquetFile {
         }
         for column in spec.features.columns() {
             open.check_features(open.field(column)?, matches!(spec.features, Features::Column(_)))?;
+    /// What the table needs to know of `file`: the columns beside its vectors, and how many values a vector has, if it
+    /// has any.
+    async fn measure(file: &DataFile, spec: &ParquetSpec) -> Result<(Vec<Field>, Option<usize>)> {
+        let open = Self::open(file, spec).await?;
+        Ok((open.plain_fields(spec), open.dim(spec).await?))
+    }
+
         }
         Ok(open)
     }
@@ -238,7 +243,8 @@ impl ParquetFile {
             return Ok(Some(*dim as usize).filter(|dim| *dim > 0));
         }
         let mask = self.mask(std::iter::once(column));
-        let mut stream = self.builder().with_projection(mask).with_batch_size(64).build()?;
+        let stream = self.builder().with_projection(mask).with_batch_size(64).build();
+        let mut stream = stream.map_err(|e| unreadable(&self.name, e))?;
         while let Some(batch) = stream.try_next().await.map_err(|e| unreadable(&self.name, e))? {
             let lists = Lists::of(batch.column(0))?;
             let lengths = (0..batch.num_rows()).filter_map(|i| lists.get(i).map(|r| r.len()));
