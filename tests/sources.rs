@@ -582,6 +582,104 @@ async fn csv_reads_gzip_directories_globs_and_urls_alike() {
     assert_says(&error_of(&nothing, &SourceOptions::default()).await, &["*.tsv: no files"]);
 }
 
+/// The key column `file` says the same of a file, however it was asked for.
+#[tokio::test]
+async fn csv_names_recordings_by_their_path_below_what_was_asked_for() {
+    let dir = TempDir::new().unwrap();
+    write(&dir.path().join("in/a.csv"), "x\n1\n");
+    write(&dir.path().join("in/b/c.csv"), "x\n2\n");
+    let root = dir.path().join("in").display().to_string();
+    for path in [root.clone(), format!("{root}/"), format!("{root}/**/*.csv"), format!("file://{root}/**/?.csv")] {
+        let rows = all(&SourceSpec::Csv(CsvSpec::new(path.clone(), &["x"])), &SourceOptions::default()).await.unwrap();
+        assert_eq!(texts(&rows, "file"), ["a.csv", "b/c.csv"].map(|f| Some(f.to_string())), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn csv_says_once_where_a_file_is_cut_off() {
+    let (dir, spec) = csv_file(&format!("x,y\n{}", "1.25,-3\n".repeat(20_000)));
+    compress(dir.path());
+    let path = dir.path().join("a.csv.gz");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 20]).unwrap();
+    let spec = SourceSpec::Csv(CsvSpec { path: path.display().to_string(), ..spec });
+    let error = error_of(&spec, &SourceOptions::default()).await;
+    assert_says(&error, &["a.csv.gz: damaged or cut off after ", " rows"]);
+    assert_eq!(error.to_string().matches("a.csv.gz").count(), 1, "{error}");
+}
+
+/// Samples of two devices in turn, as a gateway writes them down.
+fn in_turn(devices: &[&str], samples: usize) -> String {
+    let mut text = String::from("device,t,activity,y,x\n");
+    for i in 0..samples {
+        text.extend(devices.iter().map(|device| format!("{device},{},walk,-{i},{i}.5\n", 1000 + 20 * i)));
+    }
+    text
+}
+
+#[tokio::test]
+async fn csv_refuses_recordings_whose_lines_do_not_lie_together() {
+    let options = windows(3, 3, Within::Recordings);
+    // Alternating from the first line on: not even a rate can be told.
+    let (_dir, spec) = csv_file(&in_turn(&["a", "b"], 20));
+    let spec = keyed(spec);
+    let error = error_of(&SourceSpec::Csv(spec.clone()), &options).await;
+    assert_says(&error, &["a.csv:4: device=\"a\" comes back", "lie together", "sort the file by device, then by t"]);
+    let rated = SourceSpec::Csv(CsvSpec { rate_hz: Some(50.0), ..spec.clone() });
+    assert_says(&error_of(&rated, &options).await, &["a.csv:4: device=\"a\" comes back"]);
+    let untimed = SourceSpec::Csv(CsvSpec { time: None, ..spec });
+    assert_says(&error_of(&untimed, &options).await, &["a.csv:4: ", "sort the file by device"]);
+    // A device that comes back at the end. The others keep their rows, and no (device, start) is there twice.
+    let late = walk() + "a,1200,walk,-9,9.5\na,1220,walk,-9,9.5\na,1240,walk,-9,9.5\n";
+    let (_dir, spec) = csv_file(&late);
+    let spec = SourceSpec::Csv(keyed(spec));
+    assert_says(&error_of(&spec, &options).await, &["a.csv:22: device=\"a\" comes back"]);
+    let opened = opened(&spec, &quarantine(options)).await.unwrap();
+    let rows = opened.sql("SELECT * FROM t").await.unwrap();
+    assert_eq!(i64s(&rows, "start"), [0, 3, 6, 0, 3, 6]);
+    let bad = opened.bad_rows();
+    assert_eq!((bad.len(), bad[0].1), (1, 22), "{bad:?}");
+    // The scan that wants another device leaves it to the one that wants this one.
+    assert_eq!(opened.sql("SELECT * FROM t WHERE device = 'b'").await.unwrap().num_rows(), 3);
+}
+
+#[tokio::test]
+async fn csv_counts_on_where_the_split_changes() {
+    let mut text = String::from("device,part,x,y\n");
+    for device in ["a", "b"] {
+        text.extend((0..11).map(|i| format!("{device},{},{i},1\n", if i < 5 || i > 7 { "train" } else { "test" })));
+    }
+    // A bad line counts as a sample whether its part is asked for or not.
+    let text = text.replacen("a,train,1,1", "a,train,one,1", 1);
+    let (_dir, spec) = csv_file(&text);
+    let spec = CsvSpec { keys: vec!["device".into()], split: Some("part".into()), ..spec };
+    let opened = opened(&SourceSpec::Csv(spec), &quarantine(windows(3, 3, Within::Recordings))).await.unwrap();
+    for (device, starts) in [("a", vec![5, 8]), ("b", vec![0, 5, 8])] {
+        let rows = opened.sql(&format!("SELECT * FROM t WHERE device = '{device}'")).await.unwrap();
+        assert_eq!(i64s(&rows, "start"), starts);
+        let rows = opened.sql(&format!("SELECT * FROM t WHERE device = '{device}' AND part = 'test'")).await.unwrap();
+        assert_eq!(i64s(&rows, "start"), [5]);
+        assert_eq!(firsts(&rows), [5.0]);
+    }
+}
+
+#[tokio::test]
+async fn a_source_knows_that_its_recordings_are_too_short() {
+    let (_dir, spec) = csv_file(&walk());
+    let spec = SourceSpec::Csv(keyed(spec));
+    for (within, says) in [
+        (Within::Labels, "no window of 11 samples fits: the longest labelled interval has 6"),
+        (Within::Recordings, "no window of 11 samples fits: the longest stretch of a recording without a gap has 10"),
+    ] {
+        let opened = opened(&spec, &windows(11, 1, within)).await.unwrap();
+        assert_eq!(opened.source.why_no_rows(), None, "nothing was read yet");
+        assert_eq!(opened.sql("SELECT * FROM t WHERE device = 'none'").await.unwrap().num_rows(), 0);
+        assert_eq!(opened.source.why_no_rows(), None, "the filter is why");
+        assert_eq!(opened.sql("SELECT * FROM t").await.unwrap().num_rows(), 0);
+        assert_eq!(opened.source.why_no_rows().as_deref(), Some(says));
+    }
+}
+
 #[tokio::test]
 async fn csv_knows_other_dialects() {
     let (_dir, spec) = csv_file("1; 2 ;\"a;b\"\r\n3;4;c\r\n");
@@ -858,6 +956,25 @@ async fn parquet_refuses_bad_rows_and_keeps_the_good_ones() {
 }
 
 #[tokio::test]
+async fn parquet_sets_a_damaged_first_file_aside() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.parquet");
+    write_parquet(&path, vec![("v", list(&plain_vectors(9))), ("id", ids(9))]);
+    write_parquet(&dir.path().join("b.parquet"), vec![("v", list(&plain_vectors(3))), ("id", ids(3))]);
+    // The pages are damaged and the footer is not.
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[4..200].fill(0xff);
+    fs::write(&path, bytes).unwrap();
+    let spec = SourceSpec::Parquet(parquet_spec(dir.path()));
+    assert_says(&error_of(&spec, &SourceOptions::default()).await, &["a.parquet: not a readable Parquet file"]);
+    let opened = opened(&spec, &quarantine(SourceOptions::default())).await.unwrap();
+    assert_eq!(i32s(&opened.sql("SELECT * FROM t").await.unwrap(), "id"), [0, 1, 2]);
+    let bad = opened.bad_rows();
+    assert_eq!((bad.len(), bad[0].0.as_str(), bad[0].1), (1, "a.parquet", 0), "{bad:?}");
+    assert_eq!(bad[0].2.matches("a.parquet").count(), 0, "{bad:?}");
+}
+
+#[tokio::test]
 async fn parquet_refuses_null_keys_and_values_of_columns() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("a.parquet");
@@ -902,22 +1019,3 @@ async fn parquet_refuses_files_that_do_not_fit() {
     let error = all(&spec, &windows(2, 1, Within::Recordings)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Config);
 }
-#[tokio::test]
-async fn parquet_sets_a_damaged_first_file_aside() {
-    let dir = TempDir::new().unwrap();
-    let path = dir.path().join("a.parquet");
-    write_parquet(&path, vec![("v", list(&plain_vectors(9))), ("id", ids(9))]);
-    write_parquet(&dir.path().join("b.parquet"), vec![("v", list(&plain_vectors(3))), ("id", ids(3))]);
-    // The pages are damaged and the footer is not.
-    let mut bytes = fs::read(&path).unwrap();
-    bytes[4..200].fill(0xff);
-    fs::write(&path, bytes).unwrap();
-    let spec = SourceSpec::Parquet(parquet_spec(dir.path()));
-    assert_says(&error_of(&spec, &SourceOptions::default()).await, &["a.parquet: not a readable Parquet file"]);
-    let opened = opened(&spec, &quarantine(SourceOptions::default())).await.unwrap();
-    assert_eq!(i32s(&opened.sql("SELECT * FROM t").await.unwrap(), "id"), [0, 1, 2]);
-    let bad = opened.bad_rows();
-    assert_eq!((bad.len(), bad[0].0.as_str(), bad[0].1), (1, "a.parquet", 0), "{bad:?}");
-    assert_eq!(bad[0].2.matches("a.parquet").count(), 0, "{bad:?}");
-}
-
