@@ -115,7 +115,7 @@ pub fn session_config() -> SessionConfig {
 pub async fn register(ctx: &SessionContext, options: Options) -> Result<Registration> {
     let models = Arc::new(Models::new(ctx.runtime_env(), options.stages));
     for path in &options.models {
-        models.add_directory(path, Location::parse(path)?);
+        models.add_directory(path, Location::in_session(path, &ctx.runtime_env())?);
     }
     let mut registration = Registration { tables: Vec::new(), left_out: Vec::new() };
     for Named { name, path, required } in options.tables {
@@ -134,7 +134,7 @@ pub async fn register(ctx: &SessionContext, options: Options) -> Result<Registra
 }
 
 async fn register_table(ctx: &SessionContext, models: &Models, name: &str, path: &str) -> Result<Vec<Registered>> {
-    let location = Location::parse(path)?;
+    let location = Location::in_session(path, &ctx.runtime_env())?;
     if let Some(read) = FileKind::of(path) {
         return register_file(ctx, read, name, path, &location).await;
     }
