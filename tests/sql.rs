@@ -14,6 +14,8 @@ use dacpipe::kmeans::KMeansSpec;
 use dacpipe::label::KMeansStage;
 use dacpipe::model::{Manifest, Model, ModelInput};
 use dacpipe::scale::{ScaleMethod, ScaleSpec, ScaleStage};
+use dacpipe::source::bad::Rejects;
+use dacpipe::source::{BadRows, OnBadRow};
 use dacpipe::sql::{Options, StageExec, register};
 use dacpipe::stage::{
     Artifact, EMBEDDING, FEATURES, Fit, FitContext, LABEL_COLUMNS, NoCheckpoint, Tensor, Training, Transform, VectorMap,
@@ -507,13 +509,16 @@ async fn a_stage_that_does_not_fit_is_refused_before_anything_runs() {
 
 /// A labelled table with its model, and one bad row set aside.
 async fn write_table(place: &str) -> Model {
-    let location = Location::parse(place).unwrap();
+    write_table_at(&Location::parse(place).unwrap()).await
+}
+
+async fn write_table_at(location: &Location) -> Model {
     let model = model();
-    let mut writer = TableWriter::begin(&location, WriteOptions::new(Mode::Append, "run-1")).await.unwrap();
+    let mut writer = TableWriter::begin(location, WriteOptions::new(Mode::Append, "run-1")).await.unwrap();
     let labelled = model.apply(&batch(0, 70)).unwrap();
     let labels = Labels { model: model.hash().as_str().into(), labelled_at: SystemTime::UNIX_EPOCH };
     writer.sink(labelled.schema(), labels).unwrap().write(&labelled).await.unwrap();
-    model.save(&Location::parse(&location.show("models")).unwrap()).await.unwrap();
+    model.save(&location.join("models").unwrap()).await.unwrap();
     let centroids = [Some(vec![Some(-0.5), Some(0.0)]), Some(vec![Some(0.5), Some(0.0)])];
     let clusters = RecordBatch::try_from_iter([
         ("cluster", Arc::new(Int32Array::from(vec![0, 1])) as ArrayRef),
@@ -521,14 +526,97 @@ async fn write_table(place: &str) -> Model {
         ("centroid", Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>(centroids)) as _),
         ("mean_distance", Arc::new(Float64Array::from(vec![0.5, 0.25])) as _),
     ]);
-    let bad = RecordBatch::try_from_iter([("reason", Arc::new(StringArray::from(vec!["NaN"])) as ArrayRef)]).unwrap();
+    set_aside(location, "run-1", "NaN").await;
+    writer.commit(CommitInfo { clusters: Some(clusters.unwrap()), ..CommitInfo::default() }).await.unwrap();
+    model
+}
+
+/// Leaves a bad row in the quarantine of a run.
+async fn set_aside(table: &Location, run: &str, reason: &str) {
+    let bad = Arc::new(BadRows::new());
+    Rejects::new(OnBadRow::Quarantine, Arc::clone(&bad)).reject("acc.txt", 7, reason).unwrap();
+    let bad = bad.to_batch().unwrap();
     let mut bytes = Vec::new();
     let mut parquet = parquet::arrow::ArrowWriter::try_new(&mut bytes, bad.schema(), None).unwrap();
     parquet.write(&bad).unwrap();
     parquet.close().unwrap();
-    location.put("quarantine/run-1.parquet", bytes.into()).await.unwrap();
-    writer.commit(CommitInfo { clusters: Some(clusters.unwrap()), ..CommitInfo::default() }).await.unwrap();
-    model
+    table.put(&format!("quarantine/{run}.parquet"), bytes.into()).await.unwrap();
+}
+
+/// Runs that failed and runs that were overwritten have left files there, too.
+#[tokio::test]
+async fn the_quarantine_is_that_of_the_rows_of_the_table() {
+    let dir = tempfile::tempdir().unwrap();
+    for place in [dir.path().join("a b/to#y 50%").to_str().unwrap(), "memory:///sql/quarantine"] {
+        let location = Location::parse(place).unwrap();
+        let registered = async || {
+            let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
+            let tables = register(&ctx, Options::new().table("toy", place)).await.unwrap().tables;
+            (ctx, tables.iter().any(|table| table.name == "toy_quarantine"))
+        };
+        let shown = async || {
+            let (ctx, _) = registered().await;
+            let found = rows(&ctx, "SELECT run, file, line, reason FROM toy_quarantine ORDER BY run").await;
+            let column = |i: usize| arrow::compute::cast(found.column(i), &DataType::Utf8).unwrap();
+            let text = |i: usize| -> Vec<String> {
+                column(i).as_string::<i32>().iter().map(|v| v.unwrap().to_owned()).collect()
+            };
+            assert!(text(1).iter().all(|file| file == "acc.txt") && text(2).iter().all(|line| line == "7"));
+            text(0).into_iter().zip(text(3)).collect::<Vec<_>>()
+        };
+        let entry = |run: &str, reason: &str| (run.to_owned(), reason.to_owned());
+        let run = async |mode, run: &str| {
+            let mut writer = TableWriter::begin(&location, WriteOptions::new(mode, run)).await.unwrap();
+            let labels = Labels { model: "m".into(), labelled_at: SystemTime::UNIX_EPOCH };
+            writer.sink(batch(0, 1).schema(), labels).unwrap().write(&batch(0, 3)).await.unwrap();
+            writer.commit(CommitInfo::default()).await.unwrap();
+        };
+        set_aside(&location, "failed", "never committed").await;
+        run(Mode::Append, "run-1").await;
+        assert!(!registered().await.1, "the run that is in the table set nothing aside");
+        set_aside(&location, "run-1", "NaN").await;
+        assert_eq!(shown().await, [entry("run-1", "NaN")]);
+        set_aside(&location, "run-2", "inf").await;
+        run(Mode::Append, "run-2").await;
+        assert_eq!(shown().await, [entry("run-1", "NaN"), entry("run-2", "inf")]);
+        let (ctx, _) = registered().await;
+        let one = rows(&ctx, "SELECT reason FROM toy_quarantine WHERE run = 'run-2'").await;
+        assert_eq!(one.num_rows(), 1);
+        run(Mode::Overwrite, "run-3").await;
+        assert!(!registered().await.1, "their rows were overwritten");
+    }
+}
+
+#[tokio::test]
+async fn the_sessions_own_stores_come_first() {
+    let store: Arc<dyn object_store::ObjectStore> = Arc::new(object_store::memory::InMemory::new());
+    let bucket = |prefix: &str| Location::new(Arc::clone(&store), prefix.into(), format!("s3://bucket/{prefix}"));
+    let labelled = write_table_at(&bucket("out/toy").unwrap()).await;
+    let alone = learned();
+    alone.save(&bucket("models").unwrap()).await.unwrap();
+
+    let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    let url = url::Url::parse("s3://bucket").unwrap();
+    ctx.register_object_store(&url, Arc::clone(&store));
+    let options = options().table("toy", "s3://bucket/out/toy").models("s3://bucket/models/");
+    let registration = register(&ctx, options).await.unwrap();
+    assert_eq!(registration.tables.len(), 3, "{registration:?}");
+    let count = async |table: &str| {
+        let batches = ctx.sql(&format!("SELECT * FROM {table}")).await.unwrap().collect().await.unwrap();
+        batches.iter().map(RecordBatch::num_rows).sum::<usize>()
+    };
+    assert_eq!([count("toy").await, count("toy_clusters").await, count("toy_quarantine").await], [70, 2, 1]);
+    let values = ["1.0"; DIM].join(", ");
+    for (name, model) in [
+        (labelled.hash().as_str().to_owned(), &labelled),
+        (format!("s3://bucket/out/toy/models/{}", labelled.hash().short()), &labelled),
+        (alone.hash().short().to_owned(), &alone),
+        (format!("s3://bucket/models/{}", alone.hash().short()), &alone),
+    ] {
+        let found = rows(&ctx, &format!("SELECT dac_assign('{name}', [{values}])['cluster']")).await;
+        let expected = model.assign(&[1.0; DIM]).unwrap().cluster[0];
+        assert_eq!(found.column(0).as_primitive::<Int32Type>().value(0), expected, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -138,6 +138,8 @@ pub struct Snapshot {
     pub model: String,
     /// The run that made this version.
     pub run_id: String,
+    /// The runs whose rows it has, in the order of their commits; that of this version is the last.
+    pub runs: Vec<String>,
 }
 
 impl Snapshot {
@@ -258,7 +260,8 @@ impl Log {
         }
         let Entry { version, since, partition_by, clusters, model, run_id, added, .. } = last;
         let files = earlier.iter().flat_map(|e| e.added.iter().cloned()).chain(added).collect();
-        Ok(Snapshot { version, since, schema, partition_by, files, clusters, model, run_id })
+        let runs = earlier.iter().map(|e| &e.run_id).chain([&run_id]).cloned().collect();
+        Ok(Snapshot { version, since, schema, partition_by, files, clusters, model, run_id, runs })
     }
 
     /// Writes `entry` as its version. False if another process made that version first.
