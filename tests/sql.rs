@@ -679,3 +679,73 @@ async fn plain_files_are_tables_too() {
     register(&ctx, Options::new().table("x", path.to_str().unwrap())).await.unwrap();
     assert_eq!(rows(&ctx, "SELECT sum(a) FROM x").await.column(0).as_primitive::<Int64Type>().value(0), 3);
 }
+
+/// `dacpipe sql` with these arguments and this standard input: what it wrote and what it said.
+fn command(arguments: &[&str], input: &str) -> (String, String) {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(env!("CARGO_BIN_EXE_dacpipe"))
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env_remove("HAPT_DATA")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn the_command_finds_the_tables_of_runs_and_takes_sql_from_everywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    // A run that failed has left a log without a version.
+    std::fs::create_dir_all(out.join("failed/_log")).unwrap();
+    let sink = format!("sink.path={:?}", out.join("first").display().to_string());
+    let quick = ["stage.autoencoder.epochs=1", "stage.kmeans.starts=1"];
+    command(&["run", "pipelines/hapt.toml", "--quiet", "--set", &sink, "--set", quick[0], "--set", quick[1]], "");
+
+    let sql = |more: &[&str], input: &str| {
+        let found = ["sql", "--dir", out.to_str().unwrap(), "--format", "csv"];
+        command(&[&found[..], more].concat(), input)
+    };
+    // The pipeline's name is the table's, whatever its directory is called.
+    let count = "SELECT count(*) > 100 AS many, count(DISTINCT cluster) AS clusters FROM hapt";
+    let answer = ("many,clusters\ntrue,12\n".to_owned(), String::new());
+    assert_eq!(sql(&["-c", count], ""), answer);
+    assert_eq!(sql(&["-c", &format!("{count};"), "-c", "SELECT 1 AS one"], "").0, answer.0.clone() + "one\n1\n");
+    let file = dir.path().join("count.sql");
+    std::fs::write(&file, format!("-- how many\n{count};\nSELECT sum(size) > 100 AS many FROM hapt_clusters;\n"))
+        .unwrap();
+    assert_eq!(sql(&["-f", file.to_str().unwrap()], "").0, answer.0.clone() + "many\ntrue\n");
+    assert_eq!(sql(&[], &format!("{count}\n;\n")), answer);
+
+    // Another run of the same pipeline beside it.
+    copy(&out.join("first"), &out.join("second"));
+    let (rows, said) = sql(&["-c", "SELECT count(*) FROM second EXCEPT SELECT count(*) FROM hapt"], "");
+    assert_eq!(rows, "count(*)\n");
+    let place = |name: &str| out.join(name).display().to_string();
+    let note =
+        format!("the table in {} is registered as second: hapt is the table in {}", place("second"), place("first"));
+    assert_eq!(said, format!("note: {note}\n"));
+    let tables = sql(&["-c", "SHOW TABLES"], "").0;
+    for name in ["hapt", "hapt_clusters", "second", "second_clusters"] {
+        assert!(tables.contains(&format!(",{name},")), "{tables}");
+    }
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()) {
+        let target = to.join(entry.file_name().unwrap());
+        match entry.is_dir() {
+            true => copy(&entry, &target),
+            false => drop(std::fs::copy(&entry, &target).unwrap()),
+        }
+    }
+}
