@@ -259,10 +259,11 @@ impl Model {
     /// Applies all stages to a batch. The same row gives the same bits in any batch.
     ///
     /// # Errors
-    /// Kind `Model` for vectors of another width (both are named), `Input` for a missing column, nulls, or values that
-    /// a stage does not accept.
+    /// Kind `Model` for vectors of another width (both are named), `Input` for a missing column, nulls, or a value that
+    /// is not finite (its row and feature are named).
     pub fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         self.check_width(vector_dim(batch.schema_ref(), &self.manifest.input.column)?)?;
+        self.check_finite(vectors(batch, &self.manifest.input.column)?.0)?;
         self.apply_stages(batch.clone(), &self.stages)
     }
 
@@ -305,6 +306,7 @@ impl Model {
         if !rows.len().is_multiple_of(*dim) {
             return Err(Error::model(format!("made for {dim} values a row; {} values are not rows of it", rows.len())));
         }
+        self.check_finite(rows)?;
         let schema = Arc::new(Schema::new(vec![vector_field(column, *dim)]));
         Ok(RecordBatch::try_new(schema, vec![vector_array(rows.to_vec(), *dim)?])?)
     }
@@ -327,6 +329,23 @@ impl Model {
                 self.dim_in(),
             ))),
         }
+    }
+
+    /// A stage may hide what is not finite: `scale` would take infinity for the greatest value it knows.
+    fn check_finite(&self, rows: &[f32]) -> Result<()> {
+        match not_finite(rows) {
+            None => Ok(()),
+            Some(at) => Err(self.not_finite(at / self.dim_in(), at % self.dim_in(), rows[at])),
+        }
+    }
+
+    /// The error of kind `Input` for feature number `feature` of row `row` of a batch, which is `value`.
+    pub(crate) fn not_finite(&self, row: usize, feature: usize, value: f32) -> Error {
+        let name = self.manifest.input.names.get(feature).map(|name| format!(" ({name})")).unwrap_or_default();
+        let (model, hash) = (self.name(), self.hash.short());
+        Error::input(format!(
+            "feature {feature}{name} of row {row} of a batch is {value}; model {model} ({hash}) takes finite numbers"
+        ))
     }
 
     /// Writes the model into the directory `models/<first 16 digits of its hash>` and returns where that is. A model
@@ -411,6 +430,14 @@ pub fn restore(kind: &str, artifact: &Artifact, extra: &[(&str, Restore)]) -> Re
             }
         },
     })
+}
+
+/// Where the first value that is not finite is. Looks at whole blocks first, which costs next to nothing.
+pub(crate) fn not_finite(values: &[f32]) -> Option<usize> {
+    let block = 1024;
+    let damaged = |block: &[f32]| !block.iter().fold(true, |finite, value| finite & value.is_finite());
+    let first = values.chunks(block).position(damaged)? * block;
+    values[first..].iter().position(|value| !value.is_finite()).map(|at| first + at)
 }
 
 /// The column that holds the vectors: the embedding where there is one, else what the model reads.

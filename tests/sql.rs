@@ -313,13 +313,21 @@ async fn what_is_wrong_is_said() {
     let (ctx, model, path) = session(dir.path()).await;
     let hash = model.hash().short();
     let two = "arrow_cast([1, 2], 'FixedSizeList(2, Float32)')";
-    let cases: [(String, &[&str]); 8] = [
+    let cases: [(String, &[&str]); 10] = [
         ("dac_embed('nosuch', features)".into(), &["no model \"nosuch\"", hash]),
         ("dac_assign('0123456789abcdef', features)".into(), &["no model \"0123456789abcdef\"", hash]),
         (format!("dac_embed('{path}x', features)"), &["no model at", "manifest.json"]),
         (format!("dac_embed('{hash}', {two})"), &["for 6 features", "have 2"]),
         (format!("dac_assign('{hash}', [1, 2, 3])"), &["for 6 features", "have 3"]),
-        (format!("dac_assign('{hash}', [1, 2, NULL, 4, 5, 6])"), &["feature 3 of row 0", "NULL"]),
+        (format!("dac_assign('{hash}', [1, 2, NULL, 4, 5, 6])"), &["feature 2 of row 0", "NULL"]),
+        (
+            format!("dac_assign('{hash}', [1.0, 2.0, 3.0, 4.0, CASE WHEN id = 3 THEN 'inf'::FLOAT ELSE 1.0 END, 6.0])"),
+            &["dac_assign: feature 4 of row 3 of a batch is inf"],
+        ),
+        (
+            format!("dac_embed('{hash}', [1, 2, 3, 4, 5, 'nan'::FLOAT])"),
+            &["dac_embed: feature 5 of row 0 of a batch is NaN", "takes finite numbers"],
+        ),
         (format!("dac_assign('{hash}', id)"), &["a list of numbers", "Int64"]),
         (format!("dac_assign('{hash}', ['a'])"), &["a list of numbers", "Utf8"]),
     ];
