@@ -196,7 +196,8 @@ async fn quarantine_names_every_bad_row_and_keeps_every_good_one() {
     let csv = SourceSpec::Csv(CsvSpec::new(csv.path().display().to_string(), &["x", "y"]));
     let hapt = hapt_spec(&hapt);
     let parquet = SourceSpec::Parquet(parquet_spec(parquet.path()));
-    let cases: [(&SourceSpec, usize, [(&str, u64, &str); 3]); 3] = [
+    type BadRow = (&'static str, u64, &'static str);
+    let cases: [(&SourceSpec, usize, [BadRow; 3]); 3] = [
         (
             &csv,
             10,

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::attempt::{data_dir, remove_files};
+use super::attempt::{clusters_file, data_dir, remove_files};
 use super::log::{Entry, Log, Snapshot};
 use crate::error::Result;
 use crate::store::Location;
@@ -22,6 +22,8 @@ pub(super) async fn remove_replaced(log: &Log, location: &Location, before: &Sna
         for entry in generation.iter().filter(|entry| !kept.contains(entry.run_id.as_str())) {
             let there = !location.list(&data_dir(&entry.run_id)).await?.is_empty();
             if there || entry.added.is_empty() {
+                // First, so that data files that are there still say of a run that it was not removed whole.
+                location.delete(&clusters_file(&entry.run_id)).await?;
                 remove_files(location, &entry.run_id).await?;
             }
             (had_files, found) = (had_files || !entry.added.is_empty(), found || there);
