@@ -50,6 +50,7 @@
 
 #![deny(missing_docs)]
 
+mod artifact;
 pub mod cli;
 pub mod column;
 pub mod config;

@@ -101,6 +101,8 @@ struct Names {
     numbers: HashMap<i64, u32>,
     texts: HashMap<String, u32>,
     labels: Vec<Label>,
+    /// Bytes of the texts, each of which is there twice.
+    bytes: usize,
 }
 
 impl Names {
@@ -119,11 +121,19 @@ impl Names {
                 self.labels.push(Label::Int(number));
             }
             LabelRef::Text(name) => {
+                self.bytes += 2 * name.len();
                 self.texts.insert(name.to_owned(), id);
                 self.labels.push(Label::Text(name.to_owned()));
             }
         }
         id
+    }
+
+    fn memory_size(&self) -> usize {
+        self.bytes
+            + self.labels.capacity() * size_of::<Label>()
+            + self.numbers.capacity() * size_of::<(i64, u32)>()
+            + self.texts.capacity() * size_of::<(String, u32)>()
     }
 }
 
@@ -163,10 +173,33 @@ impl Contingency {
     /// Counts `rows` rows with the same labels.
     pub fn add_count<'a>(&mut self, cluster: impl Into<LabelRef<'a>>, class: impl Into<LabelRef<'a>>, rows: u64) {
         if rows > 0 {
-            let key = (self.clusters.id(cluster.into()), self.classes.id(class.into()));
-            *self.counts.entry(key).or_default() += rows;
-            self.rows += rows;
+            let (cluster, class) = (self.cluster_number(cluster.into()), self.class_number(class.into()));
+            self.add_numbered(cluster, class, rows);
         }
+    }
+
+    /// The number of a cluster in this table, for [`add_numbered`](Self::add_numbered): a label of many rows is looked
+    /// up once. A label of which no row is ever counted is in no figure.
+    pub fn cluster_number(&mut self, label: LabelRef<'_>) -> u32 {
+        self.clusters.id(label)
+    }
+
+    /// The number of a class in this table, as [`cluster_number`](Self::cluster_number).
+    pub fn class_number(&mut self, label: LabelRef<'_>) -> u32 {
+        self.classes.id(label)
+    }
+
+    /// Counts `rows` rows, one or more, of a cluster and a class that this table has numbered.
+    pub fn add_numbered(&mut self, cluster: u32, class: u32, rows: u64) {
+        debug_assert!(rows > 0);
+        *self.counts.entry((cluster, class)).or_default() += rows;
+        self.rows += rows;
+    }
+
+    /// Bytes that it holds.
+    pub fn memory_size(&self) -> usize {
+        let counts = self.counts.capacity() * size_of::<((u32, u32), u64)>();
+        size_of::<Self>() + self.clusters.memory_size() + self.classes.memory_size() + counts
     }
 
     /// Adds the counts of other rows.
@@ -296,7 +329,7 @@ impl Contingency {
 
     /// Rows matched, and the (cluster, class) pairs by their places in [`table`](Self::table).
     fn solve(&self) -> Result<(i64, Vec<(usize, usize)>)> {
-        let longest = self.clusters.labels.len().max(self.classes.labels.len());
+        let longest = self.cluster_sizes().len().max(self.class_sizes().len());
         if longest > MATCHING_LABELS {
             let limit = format!("optimal matching takes at most {MATCHING_LABELS} clusters and classes");
             return Err(Error::input(format!("{limit}, there are {longest} labels; is one of the columns an id?")));

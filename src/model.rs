@@ -33,12 +33,11 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float32Type, Int32Type, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
-use safetensors::tensor::{Dtype, TensorView};
-use safetensors::{SafeTensors, serialize};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::artifact;
 use crate::column::{vector_array, vector_dim, vector_field, vectors};
 use crate::embed::Embed;
 use crate::error::{Error, Result};
@@ -260,10 +259,11 @@ impl Model {
     /// Applies all stages to a batch. The same row gives the same bits in any batch.
     ///
     /// # Errors
-    /// Kind `Model` for vectors of another width (both are named), `Input` for a missing column, nulls, or values that
-    /// a stage does not accept.
+    /// Kind `Model` for vectors of another width (both are named), `Input` for a missing column, nulls, or a value that
+    /// is not finite (its row and feature are named).
     pub fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         self.check_width(vector_dim(batch.schema_ref(), &self.manifest.input.column)?)?;
+        self.check_finite(vectors(batch, &self.manifest.input.column)?.0)?;
         self.apply_stages(batch.clone(), &self.stages)
     }
 
@@ -306,6 +306,7 @@ impl Model {
         if !rows.len().is_multiple_of(*dim) {
             return Err(Error::model(format!("made for {dim} values a row; {} values are not rows of it", rows.len())));
         }
+        self.check_finite(rows)?;
         let schema = Arc::new(Schema::new(vec![vector_field(column, *dim)]));
         Ok(RecordBatch::try_new(schema, vec![vector_array(rows.to_vec(), *dim)?])?)
     }
@@ -328,6 +329,23 @@ impl Model {
                 self.dim_in(),
             ))),
         }
+    }
+
+    /// A stage may hide what is not finite: `scale` would take infinity for the greatest value it knows.
+    fn check_finite(&self, rows: &[f32]) -> Result<()> {
+        match not_finite(rows) {
+            None => Ok(()),
+            Some(at) => Err(self.not_finite(at / self.dim_in(), at % self.dim_in(), rows[at])),
+        }
+    }
+
+    /// The error of kind `Input` for feature number `feature` of row `row` of a batch, which is `value`.
+    pub(crate) fn not_finite(&self, row: usize, feature: usize, value: f32) -> Error {
+        let name = self.manifest.input.names.get(feature).map(|name| format!(" ({name})")).unwrap_or_default();
+        let (model, hash) = (self.name(), self.hash.short());
+        Error::input(format!(
+            "feature {feature}{name} of row {row} of a batch is {value}; model {model} ({hash}) takes finite numbers"
+        ))
     }
 
     /// Writes the model into the directory `models/<first 16 digits of its hash>` and returns where that is. A model
@@ -414,6 +432,14 @@ pub fn restore(kind: &str, artifact: &Artifact, extra: &[(&str, Restore)]) -> Re
     })
 }
 
+/// Where the first value that is not finite is. Looks at whole blocks first, which costs next to nothing.
+pub(crate) fn not_finite(values: &[f32]) -> Option<usize> {
+    let block = 1024;
+    let damaged = |block: &[f32]| !block.iter().fold(true, |finite, value| finite & value.is_finite());
+    let first = values.chunks(block).position(damaged)? * block;
+    values[first..].iter().position(|value| !value.is_finite()).map(|at| first + at)
+}
+
 /// The column that holds the vectors: the embedding where there is one, else what the model reads.
 fn vector_column<'a>(schema: &Schema, input: &'a str) -> &'a str {
     if schema.index_of(EMBEDDING).is_ok() { EMBEDDING } else { input }
@@ -463,54 +489,35 @@ fn other_format(format: u64) -> Error {
 }
 
 fn encode_tensors(artifacts: &[Artifact]) -> Result<Vec<u8>> {
-    let mut arrays = BTreeMap::new();
+    let mut named: BTreeMap<String, &Tensor> = BTreeMap::new();
     for (i, artifact) in artifacts.iter().enumerate() {
-        for (name, tensor) in &artifact.tensors {
-            let bytes: Vec<u8> = tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect();
-            arrays.insert(format!("{i}.{name}"), (tensor.shape.clone(), bytes));
-        }
+        named.extend(artifact.tensors.iter().map(|(name, tensor)| (format!("{i}.{name}"), tensor)));
     }
-    let views = arrays.iter().map(|(name, (shape, bytes))| {
-        let view = TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(|e| not_a_tensor(name, e))?;
-        Ok((name, view))
-    });
-    let views = views.collect::<Result<Vec<_>>>()?;
-    serialize(views, None).map_err(|e| Error::internal("the model's arrays cannot be encoded").with_source(e))
-}
-
-fn not_a_tensor(name: &str, e: safetensors::SafeTensorError) -> Error {
-    Error::internal(format!("array {name} has more or fewer values than its shape says")).with_source(e)
+    artifact::encode(&named, None)
 }
 
 fn decode_tensors(stages: Vec<SavedStage>, bytes: &[u8]) -> Result<Vec<(String, Artifact)>> {
-    let file = SafeTensors::deserialize(bytes)
-        .map_err(|e| Error::model(format!("{TENSORS} is not a safetensors file")).with_source(e))?;
+    let (mut there, _) = artifact::decode(bytes).map_err(|e| Error::model(TENSORS).with_source(e))?;
     let named: usize = stages.iter().map(|stage| stage.tensors.len()).sum();
-    if named != file.len() {
-        return Err(Error::model(format!("{TENSORS} has {} arrays, {MANIFEST} names {named}", file.len())));
+    if named != there.len() {
+        return Err(Error::model(format!("{TENSORS} has {} arrays, {MANIFEST} names {named}", there.len())));
     }
-    let decode = |(i, stage): (usize, SavedStage)| {
-        let mut tensors = BTreeMap::new();
-        for (name, shape) in stage.tensors {
-            let tensor = decode_tensor(&file, &format!("{i}.{name}"), shape)?;
-            tensors.insert(name, tensor);
+    let mut take = |name: String, shape: Vec<usize>| match there.remove(&name) {
+        Some(tensor) if tensor.shape == shape => Ok(tensor),
+        Some(Tensor { shape: found, .. }) => {
+            Err(Error::model(format!("{TENSORS}: array {name} has shape {found:?}, {MANIFEST} says {shape:?}")))
         }
-        Ok((stage.kind, Artifact { settings: stage.settings, tensors }))
+        None => Err(Error::model(format!("{TENSORS} has no array {name}"))),
     };
-    stages.into_iter().enumerate().map(decode).collect()
-}
-
-fn decode_tensor(file: &SafeTensors<'_>, name: &str, shape: Vec<usize>) -> Result<Tensor> {
-    let view = file.tensor(name).map_err(|e| Error::model(format!("{TENSORS} has no array {name}")).with_source(e))?;
-    if view.dtype() != Dtype::F32 {
-        return Err(Error::model(format!("{TENSORS}: array {name} is {:?}, expected F32", view.dtype())));
+    let mut artifacts = Vec::new();
+    for (i, SavedStage { kind, settings, tensors }) in stages.into_iter().enumerate() {
+        let tensors = tensors.into_iter().map(|(name, shape)| {
+            let tensor = take(format!("{i}.{name}"), shape)?;
+            Ok((name, tensor))
+        });
+        artifacts.push((kind, Artifact { settings, tensors: tensors.collect::<Result<_>>()? }));
     }
-    if view.shape() != shape {
-        let found = view.shape();
-        return Err(Error::model(format!("{TENSORS}: array {name} has shape {found:?}, {MANIFEST} says {shape:?}")));
-    }
-    let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-    Ok(Tensor { shape, values })
+    Ok(artifacts)
 }
 
 async fn read(directory: &Location, file: &str) -> Result<Bytes> {
@@ -669,9 +676,28 @@ mod tests {
         assert!(say(vec![stage(vec![1, 2])], &tensors).contains("0.by has shape [2]"));
         assert!(say(vec![], &tensors).contains("has 1 arrays"));
         assert!(say(vec![stage(vec![2])], b"rubbish").contains("not a safetensors file"));
-        let halves = TensorView::new(Dtype::F16, vec![2], &[0; 4]).unwrap();
-        let halves = serialize([("0.by", halves)], None).unwrap();
-        assert!(say(vec![stage(vec![2])], &halves).contains("F16, expected F32"));
+        let other = Tensor { shape: vec![2], values: vec![1.0, 2.0] };
+        let other = artifact::encode(&BTreeMap::from([("1.by".to_string(), other)]), None).unwrap();
+        assert!(say(vec![stage(vec![2])], &other).contains("has no array 0.by"));
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_named_with_row_and_feature() {
+        let model = model(&[1.0, 2.0]);
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut rows = vec![0.5; 6000];
+            rows[2 * 1700 + 1] = value;
+            let expected = format!("feature 1 (y) of row 1700 of a batch is {value}; model m ");
+            let schema = Arc::new(Schema::new(vec![vector_field(FEATURES, 2)]));
+            let batch = RecordBatch::try_new(schema, vec![vector_array(rows.clone(), 2).unwrap()]).unwrap();
+            for e in [model.embed(&rows).unwrap_err(), model.apply(&batch).unwrap_err()] {
+                assert!(e.kind() == Kind::Input && e.to_string().starts_with(&expected), "{e}");
+            }
+            let two = vec![Arc::clone(&model.stages()[0]), Arc::clone(&model.stages()[0])];
+            let bare = Model::new(Manifest { input: ModelInput::bare(2), ..Manifest::default() }, two).unwrap();
+            let e = bare.apply(&batch.slice(1700, 1)).unwrap_err().to_string();
+            assert!(e.starts_with(&format!("feature 1 of row 0 of a batch is {value}")), "{e}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReser
 use crate::error::{Error, Result};
 use crate::kernel::Rows;
 use crate::stage::VectorMap;
+use crate::store::failed;
 
 /// Bytes of one chunk in memory.
 const CHUNK_BYTES: usize = 4 << 20;
@@ -174,8 +175,7 @@ impl RowStoreBuilder {
 
 fn spill_error(e: std::io::Error) -> Error {
     let dir = std::env::temp_dir();
-    Error::io(format!("replay cache: cannot write its spill file in {} (TMPDIR names another place)", dir.display()))
-        .with_source(e)
+    failed("writing", &format!("the replay cache's spill file in {} (TMPDIR names another place)", dir.display()), e)
 }
 
 fn read_floats_at(file: &File, offset: u64, out: &mut [f32]) -> Result<()> {
@@ -183,8 +183,7 @@ fn read_floats_at(file: &File, offset: u64, out: &mut [f32]) -> Result<()> {
     let mut offset = offset;
     for part in out.chunks_mut(bytes.len() / 4) {
         let bytes = &mut bytes[..4 * part.len()];
-        read_exact_at(file, bytes, offset)
-            .map_err(|e| Error::io("replay cache: cannot read its spill file").with_source(e))?;
+        read_exact_at(file, bytes, offset).map_err(|e| failed("reading", "the replay cache's spill file", e))?;
         for (v, from) in part.iter_mut().zip(bytes.chunks_exact(4)) {
             *v = f32::from_le_bytes([from[0], from[1], from[2], from[3]]);
         }
@@ -317,6 +316,14 @@ mod tests {
         assert!(small.spilled_rows() > 1000 && small.spilled_rows() < 3300, "{}", small.spilled_rows());
         assert!(store(64 << 20, 3300, 700, 64, true).as_slice().is_some());
         assert!(small.as_slice().is_none());
+    }
+
+    #[test]
+    fn a_full_disk_reads_as_everywhere() {
+        let e = spill_error(std::io::ErrorKind::StorageFull.into());
+        assert_eq!(e.kind(), crate::Kind::Io);
+        assert!(e.to_string().starts_with("disk is full while writing the replay cache's spill file in "), "{e}");
+        assert!(e.to_string().contains("TMPDIR"), "{e}");
     }
 
     #[test]

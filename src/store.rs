@@ -48,7 +48,7 @@ pub struct Location {
 
 impl Location {
     /// Resolves a path (relative ones against the current directory) or a URL. Touches nothing but the local
-    /// directory tree, to resolve links.
+    /// directory tree, to resolve links; `..` behind what does not exist yet takes away the name before it.
     ///
     /// # Errors
     /// Kind `Config` for a URL that no store understands, and for a cloud URL in a build without the feature `cloud`.
@@ -76,6 +76,21 @@ impl Location {
             }),
             _ => Self::remote(&url, text),
         }
+    }
+
+    /// The place `text` as a session sees it: in the session's own store for that URL, if one is registered there, else
+    /// as [`parse`](Self::parse) finds it. Paths and `file://` are places on this machine whatever the session has.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn in_session(text: &str, runtime: &RuntimeEnv) -> Result<Self> {
+        let url = Url::parse(text).ok().filter(|url| text.contains("://") && url.scheme() != "file");
+        let found = url.and_then(|url| Some((runtime.object_store_registry.get_store(&url).ok()?, url)));
+        let Some((store, url)) = found else { return Self::parse(text) };
+        let prefix = parse_prefix(url.path(), text)?;
+        let key = format!("{}://{}", url.scheme(), &url[url::Position::BeforeHost..url::Position::BeforePath]);
+        let display = text.trim_end_matches('/').to_owned();
+        Ok(Self { store, prefix, url: store_url(&key)?, display, local: None })
     }
 
     /// A place in a store of the caller's own: `prefix` inside `store`, called `display` in messages.

@@ -114,3 +114,20 @@ proptest! {
         }
     }
 }
+
+/// Labels that were numbered and never counted are in no figure and in no limit.
+#[test]
+fn numbered_labels_count_once_they_are_counted() {
+    let mut table = Contingency::default();
+    for label in 0..20_000 {
+        table.cluster_number(label.into());
+    }
+    let (cluster, class) = (table.cluster_number(7.into()), table.class_number("walk".into()));
+    table.add_numbered(cluster, class, 2);
+    table.add(7, "sit");
+    let mut other = Contingency::default();
+    [("walk", 2), ("sit", 1)].into_iter().for_each(|(class, rows)| other.add_count(7, class, rows));
+    assert_eq!(table, other);
+    assert_eq!((table.accuracy().unwrap(), table.ari(), table.nmi()), (2.0 / 3.0, other.ari(), other.nmi()));
+    assert!(table.memory_size() > 20_000 * 12 && table.memory_size() > other.memory_size());
+}

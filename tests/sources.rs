@@ -121,6 +121,133 @@ fn compress(dir: &Path) {
     }
 }
 
+/// `path` as it is reached from the directory that the tests run in, by way of `..`.
+fn relative(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap().canonicalize().unwrap();
+    let up = here.components().skip(1).map(|_| "..").collect::<Vec<_>>().join("/");
+    let path = path.canonicalize().unwrap();
+    format!("{up}/{}", path.strip_prefix("/").unwrap().display())
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_may_go_up() {
+    let options = windows(4, 4, Within::Labels);
+    let hapt = hapt();
+    let up = SourceSpec::Hapt(HaptSpec { path: relative(hapt.path()) });
+    assert_eq!(all(&up, &options).await.unwrap(), all(&hapt_spec(&hapt), &options).await.unwrap());
+
+    let dir = TempDir::new().unwrap();
+    fs::create_dir(dir.path().join("other")).unwrap();
+    let here = relative(dir.path());
+    write(&dir.path().join("a.csv"), "x\n1\n2\n");
+    write_parquet(&dir.path().join("a.parquet"), vec![("v", list(&plain_vectors(2))), ("id", ids(2))]);
+    for place in [here.clone(), format!("{here}/other/.."), format!("{here}/not-there/..")] {
+        for name in ["a", "?"] {
+            let csv = SourceSpec::Csv(CsvSpec::new(format!("{place}/{name}.csv"), &["x"]));
+            let rows = all(&csv, &SourceOptions::default()).await.unwrap();
+            assert_eq!(firsts(&rows), [1.0, 2.0], "{place}");
+            assert_eq!(texts(&rows, "file")[0].as_deref(), Some("a.csv"));
+            let parquet = SourceSpec::Parquet(parquet_spec(Path::new(&format!("{place}/{name}.parquet"))));
+            let rows = all(&parquet, &SourceOptions::default()).await.unwrap();
+            assert_eq!(firsts(&rows), [0.0, 2.0], "{place}");
+        }
+    }
+}
+
+/// What a pipeline wrote into a store of the process can be read from there.
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_one_store() {
+    use dacpipe::store::Location;
+    let place = Location::parse("memory:///sources/one_store").unwrap();
+    place.put("a.csv", "x\n1\n2\n".into()).await.unwrap();
+    let dir = TempDir::new().unwrap();
+    write_parquet(&dir.path().join("a.parquet"), vec![("v", list(&plain_vectors(2))), ("id", ids(2))]);
+    place.put("a.parquet", fs::read(dir.path().join("a.parquet")).unwrap().into()).await.unwrap();
+    let csv = SourceSpec::Csv(CsvSpec::new(place.to_string(), &["x"]));
+    assert_eq!(firsts(&all(&csv, &SourceOptions::default()).await.unwrap()), [1.0, 2.0]);
+    let parquet = SourceSpec::Parquet(parquet_spec(Path::new("memory:///sources/one_store/*.parquet")));
+    assert_eq!(firsts(&all(&parquet, &SourceOptions::default()).await.unwrap()), [0.0, 2.0]);
+}
+
+/// Under quarantine every bad row is listed with file, line and reason, and no good row is lost: three bad rows in two
+/// files of each kind, read twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn quarantine_names_every_bad_row_and_keeps_every_good_one() {
+    let (csv, hapt, parquet) = (TempDir::new().unwrap(), hapt(), TempDir::new().unwrap());
+    let line = |i: usize| format!("{i},{i}.5\n");
+    let good = |n: usize| (0..n).map(line).collect::<String>();
+    write(&csv.path().join("a.csv"), &format!("x,y\n{}1,\n{}one,1\n", good(3), good(2)));
+    write(&csv.path().join("b.csv"), &format!("x,y\n{}1,2,3\n{}", good(1), good(4)));
+    for (name, at, bad) in
+        [("acc_exp01_user01", 6, "1 2"), ("gyro_exp01_user01", 12, "1 2 inf"), ("acc_exp03_user02", 1, "")]
+    {
+        let path = hapt.path().join(format!("RawData/{name}.txt"));
+        let mut lines: Vec<String> = fs::read_to_string(&path).unwrap().lines().map(String::from).collect();
+        lines[at - 1] = bad.into();
+        write(&path, &lines.join("\n"));
+    }
+    let (mut first, mut second) = (plain_vectors(8), plain_vectors(5));
+    (first[2], first[7], second[0]) = (None, Some(vec![Some(1.0)]), Some(vec![Some(1.0), Some(f64::NAN)]));
+    write_parquet(&parquet.path().join("a.parquet"), vec![("v", list(&first)), ("id", ids(8))]);
+    write_parquet(&parquet.path().join("b.parquet"), vec![("v", list(&second)), ("id", ids(5))]);
+
+    let one_by_one = SourceOptions { threads: 3, ..SourceOptions::default() };
+    let csv = SourceSpec::Csv(CsvSpec::new(csv.path().display().to_string(), &["x", "y"]));
+    let hapt = hapt_spec(&hapt);
+    let parquet = SourceSpec::Parquet(parquet_spec(parquet.path()));
+    type BadRow = (&'static str, u64, &'static str);
+    let cases: [(&SourceSpec, usize, [BadRow; 3]); 3] = [
+        (
+            &csv,
+            10,
+            [
+                ("a.csv", 5, "column \"y\": \"\" is not a number, expected a finite number"),
+                ("a.csv", 8, "column \"x\": \"one\" is not a number, expected a finite number"),
+                ("b.csv", 3, "3 fields, expected 2: \"1,2,3\""),
+            ],
+        ),
+        (
+            &hapt,
+            72 - 3,
+            [
+                ("acc_exp01_user01.txt", 6, "2 numbers on the line, expected 3: \"1 2\""),
+                ("acc_exp03_user02.txt", 1, "0 numbers on the line, expected 3: \"\""),
+                ("gyro_exp01_user01.txt", 12, "\"inf\" is not finite; expected a line of 3 finite numbers"),
+            ],
+        ),
+        (
+            &parquet,
+            10,
+            [
+                ("a.parquet", 3, "row 3, column \"v\": null, expected 2 numbers"),
+                ("a.parquet", 8, "row 8, column \"v\": 1 values, expected 2"),
+                (
+                    "b.parquet",
+                    1,
+                    "row 1, column \"v\": value 1 is NaN, expected a number that is finite in single precision",
+                ),
+            ],
+        ),
+    ];
+    for (spec, rows, expected) in cases {
+        let opened = opened(spec, &quarantine(one_by_one.clone())).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(opened.sql("SELECT * FROM t").await.unwrap().num_rows(), rows, "{spec:?}");
+            let expected = expected.map(|(file, line, reason)| (file.to_string(), line, reason.to_string()));
+            assert_eq!(opened.bad_rows(), expected);
+        }
+        let table = opened.bad.to_batch().unwrap();
+        assert_eq!(texts(&table, "reason")[2].as_deref(), Some(expected[2].2));
+        assert!(texts(&table, "file")[0].as_deref().unwrap().ends_with(expected[0].0));
+        let error = error_of(spec, &SourceOptions::default()).await;
+        assert!(
+            expected.iter().any(|(file, line, why)| error.to_string().ends_with(&format!("{file}:{line}: {why}"))),
+            "{error}"
+        );
+    }
+}
+
 // ---- hapt ----
 
 /// Two users, three experiments of 20, 24 and 28 samples. Sample `i` of experiment `e` has acc_x = 100 e + i.
@@ -456,6 +583,104 @@ async fn csv_reads_gzip_directories_globs_and_urls_alike() {
     assert_says(&error_of(&nothing, &SourceOptions::default()).await, &["*.tsv: no files"]);
 }
 
+/// The key column `file` says the same of a file, however it was asked for.
+#[tokio::test]
+async fn csv_names_recordings_by_their_path_below_what_was_asked_for() {
+    let dir = TempDir::new().unwrap();
+    write(&dir.path().join("in/a.csv"), "x\n1\n");
+    write(&dir.path().join("in/b/c.csv"), "x\n2\n");
+    let root = dir.path().join("in").display().to_string();
+    for path in [root.clone(), format!("{root}/"), format!("{root}/**/*.csv"), format!("file://{root}/**/?.csv")] {
+        let rows = all(&SourceSpec::Csv(CsvSpec::new(path.clone(), &["x"])), &SourceOptions::default()).await.unwrap();
+        assert_eq!(texts(&rows, "file"), ["a.csv", "b/c.csv"].map(|f| Some(f.to_string())), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn csv_says_once_where_a_file_is_cut_off() {
+    let (dir, spec) = csv_file(&format!("x,y\n{}", "1.25,-3\n".repeat(20_000)));
+    compress(dir.path());
+    let path = dir.path().join("a.csv.gz");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 20]).unwrap();
+    let spec = SourceSpec::Csv(CsvSpec { path: path.display().to_string(), ..spec });
+    let error = error_of(&spec, &SourceOptions::default()).await;
+    assert_says(&error, &["a.csv.gz: damaged or cut off after ", " rows"]);
+    assert_eq!(error.to_string().matches("a.csv.gz").count(), 1, "{error}");
+}
+
+/// Samples of two devices in turn, as a gateway writes them down.
+fn in_turn(devices: &[&str], samples: usize) -> String {
+    let mut text = String::from("device,t,activity,y,x\n");
+    for i in 0..samples {
+        text.extend(devices.iter().map(|device| format!("{device},{},walk,-{i},{i}.5\n", 1000 + 20 * i)));
+    }
+    text
+}
+
+#[tokio::test]
+async fn csv_refuses_recordings_whose_lines_do_not_lie_together() {
+    let options = windows(3, 3, Within::Recordings);
+    // Alternating from the first line on: not even a rate can be told.
+    let (_dir, spec) = csv_file(&in_turn(&["a", "b"], 20));
+    let spec = keyed(spec);
+    let error = error_of(&SourceSpec::Csv(spec.clone()), &options).await;
+    assert_says(&error, &["a.csv:4: device=\"a\" comes back", "lie together", "sort the file by device, then by t"]);
+    let rated = SourceSpec::Csv(CsvSpec { rate_hz: Some(50.0), ..spec.clone() });
+    assert_says(&error_of(&rated, &options).await, &["a.csv:4: device=\"a\" comes back"]);
+    let untimed = SourceSpec::Csv(CsvSpec { time: None, ..spec });
+    assert_says(&error_of(&untimed, &options).await, &["a.csv:4: ", "sort the file by device"]);
+    // A device that comes back at the end. The others keep their rows, and no (device, start) is there twice.
+    let late = walk() + "a,1200,walk,-9,9.5\na,1220,walk,-9,9.5\na,1240,walk,-9,9.5\n";
+    let (_dir, spec) = csv_file(&late);
+    let spec = SourceSpec::Csv(keyed(spec));
+    assert_says(&error_of(&spec, &options).await, &["a.csv:22: device=\"a\" comes back"]);
+    let opened = opened(&spec, &quarantine(options)).await.unwrap();
+    let rows = opened.sql("SELECT * FROM t").await.unwrap();
+    assert_eq!(i64s(&rows, "start"), [0, 3, 6, 0, 3, 6]);
+    let bad = opened.bad_rows();
+    assert_eq!((bad.len(), bad[0].1), (1, 22), "{bad:?}");
+    // The scan that wants another device leaves it to the one that wants this one.
+    assert_eq!(opened.sql("SELECT * FROM t WHERE device = 'b'").await.unwrap().num_rows(), 3);
+}
+
+#[tokio::test]
+async fn csv_counts_on_where_the_split_changes() {
+    let mut text = String::from("device,part,x,y\n");
+    for device in ["a", "b"] {
+        text.extend((0..11).map(|i| format!("{device},{},{i},1\n", if i < 5 || i > 7 { "train" } else { "test" })));
+    }
+    // A bad line counts as a sample whether its part is asked for or not.
+    let text = text.replacen("a,train,1,1", "a,train,one,1", 1);
+    let (_dir, spec) = csv_file(&text);
+    let spec = CsvSpec { keys: vec!["device".into()], split: Some("part".into()), ..spec };
+    let opened = opened(&SourceSpec::Csv(spec), &quarantine(windows(3, 3, Within::Recordings))).await.unwrap();
+    for (device, starts) in [("a", vec![5, 8]), ("b", vec![0, 5, 8])] {
+        let rows = opened.sql(&format!("SELECT * FROM t WHERE device = '{device}'")).await.unwrap();
+        assert_eq!(i64s(&rows, "start"), starts);
+        let rows = opened.sql(&format!("SELECT * FROM t WHERE device = '{device}' AND part = 'test'")).await.unwrap();
+        assert_eq!(i64s(&rows, "start"), [5]);
+        assert_eq!(firsts(&rows), [5.0]);
+    }
+}
+
+#[tokio::test]
+async fn a_source_knows_that_its_recordings_are_too_short() {
+    let (_dir, spec) = csv_file(&walk());
+    let spec = SourceSpec::Csv(keyed(spec));
+    for (within, says) in [
+        (Within::Labels, "no window of 11 samples fits: the longest labelled interval has 6"),
+        (Within::Recordings, "no window of 11 samples fits: the longest stretch of a recording without a gap has 10"),
+    ] {
+        let opened = opened(&spec, &windows(11, 1, within)).await.unwrap();
+        assert_eq!(opened.source.why_no_rows(), None, "nothing was read yet");
+        assert_eq!(opened.sql("SELECT * FROM t WHERE device = 'none'").await.unwrap().num_rows(), 0);
+        assert_eq!(opened.source.why_no_rows(), None, "the filter is why");
+        assert_eq!(opened.sql("SELECT * FROM t").await.unwrap().num_rows(), 0);
+        assert_eq!(opened.source.why_no_rows().as_deref(), Some(says));
+    }
+}
+
 #[tokio::test]
 async fn csv_knows_other_dialects() {
     let (_dir, spec) = csv_file("1; 2 ;\"a;b\"\r\n3;4;c\r\n");
@@ -729,6 +954,25 @@ async fn parquet_refuses_bad_rows_and_keeps_the_good_ones() {
         assert_eq!(opened.bad_rows()[0].1, 5);
         assert_eq!(opened.bad.len(), 1);
     }
+}
+
+#[tokio::test]
+async fn parquet_sets_a_damaged_first_file_aside() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.parquet");
+    write_parquet(&path, vec![("v", list(&plain_vectors(9))), ("id", ids(9))]);
+    write_parquet(&dir.path().join("b.parquet"), vec![("v", list(&plain_vectors(3))), ("id", ids(3))]);
+    // The pages are damaged and the footer is not.
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[4..200].fill(0xff);
+    fs::write(&path, bytes).unwrap();
+    let spec = SourceSpec::Parquet(parquet_spec(dir.path()));
+    assert_says(&error_of(&spec, &SourceOptions::default()).await, &["a.parquet: not a readable Parquet file"]);
+    let opened = opened(&spec, &quarantine(SourceOptions::default())).await.unwrap();
+    assert_eq!(i32s(&opened.sql("SELECT * FROM t").await.unwrap(), "id"), [0, 1, 2]);
+    let bad = opened.bad_rows();
+    assert_eq!((bad.len(), bad[0].0.as_str(), bad[0].1), (1, "a.parquet", 0), "{bad:?}");
+    assert_eq!(bad[0].2.matches("a.parquet").count(), 0, "{bad:?}");
 }
 
 #[tokio::test]

@@ -14,6 +14,8 @@ use dacpipe::kmeans::KMeansSpec;
 use dacpipe::label::KMeansStage;
 use dacpipe::model::{Manifest, Model, ModelInput};
 use dacpipe::scale::{ScaleMethod, ScaleSpec, ScaleStage};
+use dacpipe::source::bad::Rejects;
+use dacpipe::source::{BadRows, OnBadRow};
 use dacpipe::sql::{Options, StageExec, register};
 use dacpipe::stage::{
     Artifact, EMBEDDING, FEATURES, Fit, FitContext, LABEL_COLUMNS, NoCheckpoint, Tensor, Training, Transform, VectorMap,
@@ -311,13 +313,21 @@ async fn what_is_wrong_is_said() {
     let (ctx, model, path) = session(dir.path()).await;
     let hash = model.hash().short();
     let two = "arrow_cast([1, 2], 'FixedSizeList(2, Float32)')";
-    let cases: [(String, &[&str]); 8] = [
+    let cases: [(String, &[&str]); 10] = [
         ("dac_embed('nosuch', features)".into(), &["no model \"nosuch\"", hash]),
         ("dac_assign('0123456789abcdef', features)".into(), &["no model \"0123456789abcdef\"", hash]),
         (format!("dac_embed('{path}x', features)"), &["no model at", "manifest.json"]),
         (format!("dac_embed('{hash}', {two})"), &["for 6 features", "have 2"]),
         (format!("dac_assign('{hash}', [1, 2, 3])"), &["for 6 features", "have 3"]),
-        (format!("dac_assign('{hash}', [1, 2, NULL, 4, 5, 6])"), &["feature 3 of row 0", "NULL"]),
+        (format!("dac_assign('{hash}', [1, 2, NULL, 4, 5, 6])"), &["feature 2 of row 0", "NULL"]),
+        (
+            format!("dac_assign('{hash}', [1.0, 2.0, 3.0, 4.0, CASE WHEN id = 3 THEN 'inf'::FLOAT ELSE 1.0 END, 6.0])"),
+            &["dac_assign: feature 4 of row 3 of a batch is inf"],
+        ),
+        (
+            format!("dac_embed('{hash}', [1, 2, 3, 4, 5, 'nan'::FLOAT])"),
+            &["dac_embed: feature 5 of row 0 of a batch is NaN", "takes finite numbers"],
+        ),
         (format!("dac_assign('{hash}', id)"), &["a list of numbers", "Int64"]),
         (format!("dac_assign('{hash}', ['a'])"), &["a list of numbers", "Utf8"]),
     ];
@@ -507,13 +517,16 @@ async fn a_stage_that_does_not_fit_is_refused_before_anything_runs() {
 
 /// A labelled table with its model, and one bad row set aside.
 async fn write_table(place: &str) -> Model {
-    let location = Location::parse(place).unwrap();
+    write_table_at(&Location::parse(place).unwrap()).await
+}
+
+async fn write_table_at(location: &Location) -> Model {
     let model = model();
-    let mut writer = TableWriter::begin(&location, WriteOptions::new(Mode::Append, "run-1")).await.unwrap();
+    let mut writer = TableWriter::begin(location, WriteOptions::new(Mode::Append, "run-1")).await.unwrap();
     let labelled = model.apply(&batch(0, 70)).unwrap();
     let labels = Labels { model: model.hash().as_str().into(), labelled_at: SystemTime::UNIX_EPOCH };
     writer.sink(labelled.schema(), labels).unwrap().write(&labelled).await.unwrap();
-    model.save(&Location::parse(&location.show("models")).unwrap()).await.unwrap();
+    model.save(&location.join("models").unwrap()).await.unwrap();
     let centroids = [Some(vec![Some(-0.5), Some(0.0)]), Some(vec![Some(0.5), Some(0.0)])];
     let clusters = RecordBatch::try_from_iter([
         ("cluster", Arc::new(Int32Array::from(vec![0, 1])) as ArrayRef),
@@ -521,14 +534,97 @@ async fn write_table(place: &str) -> Model {
         ("centroid", Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>(centroids)) as _),
         ("mean_distance", Arc::new(Float64Array::from(vec![0.5, 0.25])) as _),
     ]);
-    let bad = RecordBatch::try_from_iter([("reason", Arc::new(StringArray::from(vec!["NaN"])) as ArrayRef)]).unwrap();
+    set_aside(location, "run-1", "NaN").await;
+    writer.commit(CommitInfo { clusters: Some(clusters.unwrap()), ..CommitInfo::default() }).await.unwrap();
+    model
+}
+
+/// Leaves a bad row in the quarantine of a run.
+async fn set_aside(table: &Location, run: &str, reason: &str) {
+    let bad = Arc::new(BadRows::new());
+    Rejects::new(OnBadRow::Quarantine, Arc::clone(&bad)).reject("acc.txt", 7, reason).unwrap();
+    let bad = bad.to_batch().unwrap();
     let mut bytes = Vec::new();
     let mut parquet = parquet::arrow::ArrowWriter::try_new(&mut bytes, bad.schema(), None).unwrap();
     parquet.write(&bad).unwrap();
     parquet.close().unwrap();
-    location.put("quarantine/run-1.parquet", bytes.into()).await.unwrap();
-    writer.commit(CommitInfo { clusters: Some(clusters.unwrap()), ..CommitInfo::default() }).await.unwrap();
-    model
+    table.put(&format!("quarantine/{run}.parquet"), bytes.into()).await.unwrap();
+}
+
+/// Runs that failed and runs that were overwritten have left files there, too.
+#[tokio::test]
+async fn the_quarantine_is_that_of_the_rows_of_the_table() {
+    let dir = tempfile::tempdir().unwrap();
+    for place in [dir.path().join("a b/to#y 50%").to_str().unwrap(), "memory:///sql/quarantine"] {
+        let location = Location::parse(place).unwrap();
+        let registered = async || {
+            let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
+            let tables = register(&ctx, Options::new().table("toy", place)).await.unwrap().tables;
+            (ctx, tables.iter().any(|table| table.name == "toy_quarantine"))
+        };
+        let shown = async || {
+            let (ctx, _) = registered().await;
+            let found = rows(&ctx, "SELECT run, file, line, reason FROM toy_quarantine ORDER BY run").await;
+            let column = |i: usize| arrow::compute::cast(found.column(i), &DataType::Utf8).unwrap();
+            let text = |i: usize| -> Vec<String> {
+                column(i).as_string::<i32>().iter().map(|v| v.unwrap().to_owned()).collect()
+            };
+            assert!(text(1).iter().all(|file| file == "acc.txt") && text(2).iter().all(|line| line == "7"));
+            text(0).into_iter().zip(text(3)).collect::<Vec<_>>()
+        };
+        let entry = |run: &str, reason: &str| (run.to_owned(), reason.to_owned());
+        let run = async |mode, run: &str| {
+            let mut writer = TableWriter::begin(&location, WriteOptions::new(mode, run)).await.unwrap();
+            let labels = Labels { model: "m".into(), labelled_at: SystemTime::UNIX_EPOCH };
+            writer.sink(batch(0, 1).schema(), labels).unwrap().write(&batch(0, 3)).await.unwrap();
+            writer.commit(CommitInfo::default()).await.unwrap();
+        };
+        set_aside(&location, "failed", "never committed").await;
+        run(Mode::Append, "run-1").await;
+        assert!(!registered().await.1, "the run that is in the table set nothing aside");
+        set_aside(&location, "run-1", "NaN").await;
+        assert_eq!(shown().await, [entry("run-1", "NaN")]);
+        set_aside(&location, "run-2", "inf").await;
+        run(Mode::Append, "run-2").await;
+        assert_eq!(shown().await, [entry("run-1", "NaN"), entry("run-2", "inf")]);
+        let (ctx, _) = registered().await;
+        let one = rows(&ctx, "SELECT reason FROM toy_quarantine WHERE run = 'run-2'").await;
+        assert_eq!(one.num_rows(), 1);
+        run(Mode::Overwrite, "run-3").await;
+        assert!(!registered().await.1, "their rows were overwritten");
+    }
+}
+
+#[tokio::test]
+async fn the_sessions_own_stores_come_first() {
+    let store: Arc<dyn object_store::ObjectStore> = Arc::new(object_store::memory::InMemory::new());
+    let bucket = |prefix: &str| Location::new(Arc::clone(&store), prefix.into(), format!("s3://bucket/{prefix}"));
+    let labelled = write_table_at(&bucket("out/toy").unwrap()).await;
+    let alone = learned();
+    alone.save(&bucket("models").unwrap()).await.unwrap();
+
+    let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    let url = url::Url::parse("s3://bucket").unwrap();
+    ctx.register_object_store(&url, Arc::clone(&store));
+    let options = options().table("toy", "s3://bucket/out/toy").models("s3://bucket/models/");
+    let registration = register(&ctx, options).await.unwrap();
+    assert_eq!(registration.tables.len(), 3, "{registration:?}");
+    let count = async |table: &str| {
+        let batches = ctx.sql(&format!("SELECT * FROM {table}")).await.unwrap().collect().await.unwrap();
+        batches.iter().map(RecordBatch::num_rows).sum::<usize>()
+    };
+    assert_eq!([count("toy").await, count("toy_clusters").await, count("toy_quarantine").await], [70, 2, 1]);
+    let values = ["1.0"; DIM].join(", ");
+    for (name, model) in [
+        (labelled.hash().as_str().to_owned(), &labelled),
+        (format!("s3://bucket/out/toy/models/{}", labelled.hash().short()), &labelled),
+        (alone.hash().short().to_owned(), &alone),
+        (format!("s3://bucket/models/{}", alone.hash().short()), &alone),
+    ] {
+        let found = rows(&ctx, &format!("SELECT dac_assign('{name}', [{values}])['cluster']")).await;
+        let expected = model.assign(&[1.0; DIM]).unwrap().cluster[0];
+        assert_eq!(found.column(0).as_primitive::<Int32Type>().value(0), expected, "{name}");
+    }
 }
 
 #[tokio::test]
@@ -590,4 +686,74 @@ async fn plain_files_are_tables_too() {
     let ctx = SessionContext::new();
     register(&ctx, Options::new().table("x", path.to_str().unwrap())).await.unwrap();
     assert_eq!(rows(&ctx, "SELECT sum(a) FROM x").await.column(0).as_primitive::<Int64Type>().value(0), 3);
+}
+
+/// `dacpipe sql` with these arguments and this standard input: what it wrote and what it said.
+fn command(arguments: &[&str], input: &str) -> (String, String) {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(env!("CARGO_BIN_EXE_dacpipe"))
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env_remove("HAPT_DATA")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn the_command_finds_the_tables_of_runs_and_takes_sql_from_everywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    // A run that failed has left a log without a version.
+    std::fs::create_dir_all(out.join("failed/_log")).unwrap();
+    let sink = format!("sink.path={:?}", out.join("first").display().to_string());
+    let quick = ["stage.autoencoder.epochs=1", "stage.kmeans.starts=1"];
+    command(&["run", "pipelines/hapt.toml", "--quiet", "--set", &sink, "--set", quick[0], "--set", quick[1]], "");
+
+    let sql = |more: &[&str], input: &str| {
+        let found = ["sql", "--dir", out.to_str().unwrap(), "--format", "csv"];
+        command(&[&found[..], more].concat(), input)
+    };
+    // The pipeline's name is the table's, whatever its directory is called.
+    let count = "SELECT count(*) > 100 AS many, count(DISTINCT cluster) AS clusters FROM hapt";
+    let answer = ("many,clusters\ntrue,12\n".to_owned(), String::new());
+    assert_eq!(sql(&["-c", count], ""), answer);
+    assert_eq!(sql(&["-c", &format!("{count};"), "-c", "SELECT 1 AS one"], "").0, answer.0.clone() + "one\n1\n");
+    let file = dir.path().join("count.sql");
+    std::fs::write(&file, format!("-- how many\n{count};\nSELECT sum(size) > 100 AS many FROM hapt_clusters;\n"))
+        .unwrap();
+    assert_eq!(sql(&["-f", file.to_str().unwrap()], "").0, answer.0.clone() + "many\ntrue\n");
+    assert_eq!(sql(&[], &format!("{count}\n;\n")), answer);
+
+    // Another run of the same pipeline beside it.
+    copy(&out.join("first"), &out.join("second"));
+    let (rows, said) = sql(&["-c", "SELECT count(*) FROM second EXCEPT SELECT count(*) FROM hapt"], "");
+    assert_eq!(rows, "count(*)\n");
+    let place = |name: &str| out.join(name).display().to_string();
+    let note =
+        format!("the table in {} is registered as second: hapt is the table in {}", place("second"), place("first"));
+    assert_eq!(said, format!("note: {note}\n"));
+    let tables = sql(&["-c", "SHOW TABLES"], "").0;
+    for name in ["hapt", "hapt_clusters", "second", "second_clusters"] {
+        assert!(tables.contains(&format!(",{name},")), "{tables}");
+    }
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()) {
+        let target = to.join(entry.file_name().unwrap());
+        match entry.is_dir() {
+            true => copy(&entry, &target),
+            false => drop(std::fs::copy(&entry, &target).unwrap()),
+        }
+    }
 }

@@ -91,6 +91,86 @@ async fn a_reader_keeps_the_version_it_opened() {
     assert_eq!(integers(&before, "SELECT sum(start) FROM t").await, [45]);
 }
 
+/// The runs that have data files in a local table, and those that have clusters.
+fn runs_on_disk(root: &std::path::Path) -> (Vec<String>, Vec<String>) {
+    let names = |dir: &str| {
+        let entries = std::fs::read_dir(root.join(dir)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = entries.map(|name| name.trim_end_matches(".parquet").to_owned()).collect();
+        names.sort();
+        names
+    };
+    (names("data"), names("clusters"))
+}
+
+#[tokio::test]
+async fn an_overwrite_keeps_the_version_before_and_removes_what_that_had_replaced() {
+    let (dir, place) = local();
+    let root = dir.path().join("t");
+    let run = async |mode, run: &str, from: i64| {
+        let mut writer =
+            TableWriter::begin(&place, WriteOptions::new(mode, run).partition_by(["split"])).await.unwrap();
+        writer.sink(rows(0, 6).schema(), labels("m")).unwrap().write(&rows(from, from + 40)).await.unwrap();
+        let clusters = Some(clusters(&[4, 2], 1.0));
+        writer.commit(CommitInfo { clusters, ..CommitInfo::default() }).await.unwrap();
+    };
+    run(Mode::Append, "a", 0).await;
+    std::fs::create_dir(root.join("data/holiday")).unwrap();
+    std::fs::write(root.join("data/holiday/photo.jpg"), "x").unwrap();
+    let first = session(&place).await;
+    run(Mode::Append, "b", 100).await;
+    run(Mode::Overwrite, "c", 200).await;
+    let there = |data: &[&str], clusters: &[&str]| {
+        assert_eq!(
+            runs_on_disk(&root),
+            (data.iter().map(|r| r.to_string()).collect(), clusters.iter().map(|r| r.to_string()).collect())
+        );
+    };
+    there(&["a", "b", "c", "holiday"], &["a", "b", "c"]);
+    // Readers of every version that the overwritten one was made of go on.
+    assert_eq!(integers(&first, "SELECT count(*) FROM t WHERE cluster = 1").await, [13]);
+    assert_eq!(integers(&session_at(&place, Some(0)).await, "SELECT sum(start) FROM t").await, [780]);
+    run(Mode::Append, "d", 300).await;
+    there(&["a", "b", "c", "d", "holiday"], &["a", "b", "c", "d"]);
+    run(Mode::Overwrite, "e", 400).await;
+    there(&["c", "d", "e", "holiday"], &["c", "d", "e"]);
+    assert_eq!(integers(&session_at(&place, Some(3)).await, "SELECT count(start) FROM t").await, [80]);
+    assert_eq!(integers(&session_at(&place, Some(2)).await, "SELECT sum(size) FROM t_clusters").await, [6]);
+    let e = LabelTable::open_at(&place, Some(1)).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Table);
+    assert!(e.to_string().ends_with("has no version 1: overwrites removed its files; its oldest is 2"), "{e}");
+    run(Mode::Overwrite, "f", 500).await;
+    there(&["e", "f", "holiday"], &["e", "f"]);
+    assert_eq!(starts(&place).await.len(), 40);
+    // The name of a run that is gone, taken again: its files are those of a version that stays.
+    run(Mode::Append, "a", 600).await;
+    run(Mode::Overwrite, "g", 700).await;
+    there(&["a", "f", "g", "holiday"], &["a", "f", "g"]);
+    let mut all = integers(&session_at(&place, Some(6)).await, "SELECT start FROM t").await;
+    all.sort_unstable();
+    assert_eq!(all, (500..540).chain(600..640).collect::<Vec<_>>());
+}
+
+/// The command meets a table that this process is writing.
+#[tokio::test]
+async fn a_table_that_another_process_writes_is_exit_code_6() {
+    let (_dir, place) = local();
+    append(&place, "before", &rows(0, 10)).await.unwrap();
+    let there = files(place.local_path().unwrap());
+    let writer = TableWriter::begin(&place, WriteOptions::new(Mode::Append, "held")).await.unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_dacpipe"))
+        .args(["run", "pipelines/hapt.toml", "--quiet", "--set", &format!("sink.path={:?}", place.to_string())])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env_remove("HAPT_DATA")
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(6), "{stderr}");
+    let said = format!("is being written by process {}; wait until it is done", std::process::id());
+    assert!(stderr.contains(&said), "{stderr}");
+    drop(writer);
+    assert_eq!(files(place.local_path().unwrap()), there, "neither left anything");
+}
+
 #[tokio::test]
 async fn a_plan_writes_through_the_sink() {
     let (_dir, place) = local();

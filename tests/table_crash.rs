@@ -181,6 +181,45 @@ async fn whenever_a_writer_dies_the_commit_is_whole_or_absent() {
     }
 }
 
+/// An overwrite removes files only after its commit, and what it did not come to the next one does.
+#[tokio::test]
+async fn whenever_a_writer_dies_removing_what_was_replaced_nothing_is_lost_and_nothing_stays() {
+    let mut died_after_the_commit = 0;
+    for operations in 0.. {
+        let inner = Arc::new(InMemory::new());
+        let place = healthy(&inner);
+        run(&place, Mode::Append, "o0", &rows(0, 30)).await.unwrap();
+        run(&place, Mode::Append, "a1", &rows(30, 60)).await.unwrap();
+        run(&place, Mode::Overwrite, "o2", &rows(100, 130)).await.unwrap();
+        run(&place, Mode::Append, "a3", &rows(130, 140)).await.unwrap();
+        let result = run(&Dying::place(&inner, operations, How::Dead), Mode::Overwrite, "o4", &rows(200, 260)).await;
+        let now = integers(&session(&place).await, "SELECT start FROM t ORDER BY 1").await;
+        let committed = now == (200..260).collect::<Vec<_>>();
+        assert!(committed || now == (100..140).collect::<Vec<_>>(), "after {operations} operations: {now:?}");
+        assert_eq!(result.is_ok(), committed, "failing to remove files is no error");
+        let before = integers(&session_at(&place, Some(3)).await, "SELECT start FROM t ORDER BY 1").await;
+        assert_eq!(before, (100..140).collect::<Vec<_>>(), "after {operations} operations");
+        let stale = async |runs: &[&str]| {
+            let (data, clusters) = (place.list("data").await.unwrap(), place.list("clusters").await.unwrap());
+            let of = |file: &ObjectMeta| runs.iter().any(|run| file.location.as_ref().contains(run));
+            data.iter().chain(&clusters).filter(|file| of(file)).count()
+        };
+        let left = stale(&["o0", "a1"]).await;
+        assert!(committed || left > 0, "files went before the commit");
+        died_after_the_commit += i32::from(committed && left > 0);
+        run(&place, Mode::Overwrite, "next", &rows(300, 310)).await.unwrap();
+        assert_eq!(stale(&["o0", "a1"]).await, 0, "after {operations} operations");
+        assert_eq!(stale(&["o2", "a3"]).await > 0, !committed, "the version before stays");
+        let before = session_at(&place, Some(if committed { 4 } else { 3 })).await;
+        let before = integers(&before, "SELECT start FROM t").await;
+        assert_eq!(before.len(), if committed { 60 } else { 40 });
+        if committed && left == 0 {
+            break;
+        }
+    }
+    assert!(died_after_the_commit > 3, "{died_after_the_commit}");
+}
+
 #[tokio::test]
 async fn an_answer_that_is_lost_commits_once() {
     for operation in 0.. {

@@ -3,6 +3,7 @@
 //! Sessions only read: statements that define or change tables (`CREATE`, `DROP`, `INSERT`, `COPY`) are refused, `SET`,
 //! `SHOW`, `EXPLAIN` and `DESCRIBE` work.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -30,7 +31,7 @@ Column names that are also words of SQL need double quotes: SELECT \"user\" FROM
 /// Query the tables of runs with SQL
 ///
 /// Every table below --dir is registered under its name, with NAME_clusters beside it and NAME_quarantine where rows
-/// were set aside. Functions: dac_embed(model, features), dac_assign(model, features); aggregates: ari(a, b), nmi(a, b),
+/// were set aside; where two have the same name, the later one goes by its directory's. Functions: dac_embed(model, features), dac_assign(model, features); aggregates: ari(a, b), nmi(a, b),
 /// clustering_accuracy(a, b). Without -c and -f, statements are read from the prompt or from standard input.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -119,9 +120,16 @@ impl Session {
         for (name, path) in &args.table {
             options = options.table(name, path);
         }
+        let mut names = Names::default();
+        args.table.iter().for_each(|(name, path)| names.take(name, path));
         for (name, path) in found_tables(&args.dir) {
+            // A name that was given means what it was given to.
             if args.table.iter().all(|(given, _)| *given != name) {
-                options = options.table_if_sound(&name, &path.to_string_lossy());
+                let place = path.to_string_lossy();
+                let own = path.file_name().unwrap_or_default().to_string_lossy();
+                let (name, note) = names.choose(&name, &own, &place);
+                note.iter().for_each(|note| eprintln!("note: {note}"));
+                options = options.table_if_sound(&name, &place);
             }
         }
         let Registration { tables, left_out } = register(&ctx, options).await?;
@@ -166,13 +174,53 @@ impl Session {
     }
 }
 
-/// The tables below `dir`: every directory with a log, by the name that its run wrote down, or its own.
+/// The tables below `dir`: every directory whose log has an entry, by the name that its run wrote down, or its own. Of
+/// several of one name the first is that whose directory is called so.
 pub(crate) fn found_tables(dir: &Path) -> Vec<(String, PathBuf)> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
-    let tables = entries.flatten().map(|entry| entry.path()).filter(|path| path.join("_log").is_dir());
+    let tables = entries.flatten().map(|entry| entry.path()).filter(|path| has_commit(path));
     let mut found: Vec<_> = tables.filter_map(|path| Some((table_name(&path)?, path))).collect();
-    found.sort();
+    found.sort_by_cached_key(|(name, path)| (name.clone(), !path.ends_with(name), path.clone()));
     found
+}
+
+/// Whether there is a version in the log: a run that failed, or has not committed yet, leaves a log without one.
+fn has_commit(table: &Path) -> bool {
+    let Ok(log) = std::fs::read_dir(table.join("_log")) else { return false };
+    log.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "json"))
+}
+
+/// The names of tables, and where the tables are that have them.
+#[derive(Default)]
+struct Names(BTreeMap<String, String>);
+
+impl Names {
+    /// What a table of a name brings with it.
+    const SUFFIXES: [&str; 3] = ["", "_clusters", "_quarantine"];
+
+    fn take(&mut self, name: &str, place: &str) {
+        for suffix in Self::SUFFIXES {
+            self.0.entry(format!("{name}{suffix}")).or_insert_with(|| place.to_owned());
+        }
+    }
+
+    /// The table that has one of the names that `name` brings with it.
+    fn holder(&self, name: &str) -> Option<&str> {
+        Self::SUFFIXES.iter().find_map(|suffix| self.0.get(&format!("{name}{suffix}"))).map(String::as_str)
+    }
+
+    /// Takes for the table at `place` its `name`, or that of its directory `own`, or that with a number; where it is not
+    /// the first, with the reason.
+    fn choose(&mut self, name: &str, own: &str, place: &str) -> (String, Option<String>) {
+        let numbered = (2..).map(|number| format!("{own}_{number}"));
+        let mut names = [name.to_owned(), own.to_owned()].into_iter().chain(numbered);
+        let chosen = names.find(|name| self.holder(name).is_none()).expect("numbers do not end");
+        let note = self
+            .holder(name)
+            .map(|holder| format!("the table in {place} is registered as {chosen}: {name} is the table in {holder}"));
+        self.take(&chosen, place);
+        (chosen, note)
+    }
 }
 
 fn table_name(path: &Path) -> Option<String> {
@@ -303,13 +351,36 @@ mod tests {
     #[test]
     fn tables_of_runs_are_found_by_the_name_they_were_given() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["one/_log", "two/_log", "no-table"] {
-            std::fs::create_dir_all(dir.path().join(name)).unwrap();
+        for name in ["one", "two", "a", "zwei", "failed", "no-table"] {
+            std::fs::create_dir_all(dir.path().join(name).join("_log")).unwrap();
         }
-        std::fs::write(dir.path().join("two/run.json"), "{\"name\": \"zwei\"}").unwrap();
+        std::fs::remove_dir(dir.path().join("no-table/_log")).unwrap();
+        std::fs::write(dir.path().join("failed/_log/.lock"), "7").unwrap();
+        for (table, run) in [("one", None), ("two", Some("zwei")), ("a", Some("zwei")), ("zwei", None)] {
+            std::fs::write(dir.path().join(table).join("_log/00000000000000000000.json"), "{}").unwrap();
+            if let Some(name) = run {
+                std::fs::write(dir.path().join(table).join("run.json"), format!("{{\"name\": {name:?}}}")).unwrap();
+            }
+        }
         let found = found_tables(dir.path());
-        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["one", "zwei"]);
+        let found: Vec<_> =
+            found.iter().map(|(name, path)| (&name[..], path.strip_prefix(dir.path()).unwrap())).collect();
+        let expected = [("one", "one"), ("zwei", "zwei"), ("zwei", "a"), ("zwei", "two")];
+        assert_eq!(found, expected.map(|(name, path)| (name, Path::new(path))));
+    }
+
+    #[test]
+    fn every_table_has_names_of_its_own() {
+        let mut names = Names::default();
+        let mut choose = |name: &str, own: &str| names.choose(name, own, &format!("out/{own}"));
+        assert_eq!(choose("hapt", "hapt"), ("hapt".into(), None));
+        let note = "the table in out/again is registered as again: hapt is the table in out/hapt";
+        assert_eq!(choose("hapt", "again"), ("again".into(), Some(note.into())));
+        assert_eq!(choose("x", "again").0, "x");
+        assert_eq!(choose("x", "again").0, "again_2");
+        assert_eq!(choose("hapt_clusters", "c").0, "c", "it would hide the clusters of hapt");
+        assert_eq!(choose("a_quarantine", "q").0, "a_quarantine");
+        assert_eq!(choose("a", "b").0, "b", "its own quarantine would have no name");
     }
 
     /// A reader that goes away after the first bytes.

@@ -1,6 +1,7 @@
 //! What happens to a row that cannot be used: an error, or a place in a table of its own.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::{StringArray, UInt64Array};
@@ -122,11 +123,15 @@ impl Rejects {
             return Err(Error::input(format!("{place}: {reason}")));
         }
         let mut rows = self.bad.lock();
-        if rows.len() >= BadRows::LIMIT {
-            let limit = BadRows::LIMIT;
-            return Err(Error::input(format!("more than {limit} bad rows, the last at {place}: {reason}")));
+        let listed = rows.len();
+        // A later pass meets the same rows again: they take no room.
+        if let Entry::Vacant(entry) = rows.entry((file.to_string(), line)) {
+            if listed >= BadRows::LIMIT {
+                let limit = BadRows::LIMIT;
+                return Err(Error::input(format!("more than {limit} bad rows, the last at {place}: {reason}")));
+            }
+            entry.insert(reason);
         }
-        rows.entry((file.to_string(), line)).or_insert(reason);
         Ok(())
     }
 }
@@ -182,6 +187,9 @@ mod tests {
         let rejects = Rejects::new(OnBadRow::Quarantine, Arc::default());
         let taken = (1..).take_while(|&line| rejects.reject("a", line, "").is_ok()).count();
         assert_eq!(taken, BadRows::LIMIT);
+        // Another pass over the rows of a full list.
+        assert!((1..=taken as u64).all(|line| rejects.reject("a", line, "").is_ok()));
+        assert!(rejects.reject("a", 0, "").is_err());
     }
 
     #[test]

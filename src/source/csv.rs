@@ -1,10 +1,10 @@
 //! Sensor recordings in CSV files: a line a sample, a column a channel.
 //!
 //! # What a recording is
-//! Lines that follow each other in one file with the same values of the key columns and of the split. Runs of equal
-//! labels are its labelled intervals; an empty label is no label. With a time column, a step of more than 1.5 sample
-//! periods, or back, is a gap: no window reaches across it, windows start afresh behind it, and `start` goes on
-//! counting.
+//! The lines of one file with the same values of the key columns, which follow each other. Runs of equal labels are its
+//! labelled intervals; an empty label is no label. With a time column, a step of more than 1.5 sample periods, or back,
+//! is a gap: no window reaches across it, windows start afresh behind it, and `start` goes on counting. So it is where
+//! the split changes.
 //!
 //! # Bad rows
 //! A line with too few or too many fields, an empty key, a channel or a time that is no finite number, a time that
@@ -12,6 +12,10 @@
 //! a sample: the windows that hold it are left out, all others stay, and filters over the recording go on as if the
 //! sensor had held its last value. A file that cannot be read is left out from where the damage is; a recording at
 //! another sampling rate is left out.
+//!
+//! Keys that come back after lines with others (a file in the order of time, of several devices) are bad too: their
+//! windows would be pieces, and (keys, `start`) would not be unique. Under quarantine each such run of lines is one
+//! entry, by its first line, and is left out.
 //!
 //! # Memory
 //! Files are read as a stream. A recording is in memory while its windows are described; samples that are rows by

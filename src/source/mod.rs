@@ -16,6 +16,7 @@ use crate::signal::window::{WindowSpec, Within};
 
 pub mod bad;
 pub mod csv;
+pub mod filter;
 pub mod hapt;
 pub mod location;
 pub mod parquet;
@@ -82,6 +83,16 @@ pub struct Source {
     pub dim: usize,
     /// One line for people.
     pub description: String,
+    /// Its table once more, where it cuts windows.
+    windows: Option<WindowTable>,
+}
+
+impl Source {
+    /// After a scan that ran to its end and gave no row: why, where the source knows. `None` if it does not, as for a
+    /// filter that no row passes.
+    pub fn why_no_rows(&self) -> Option<String> {
+        self.windows.as_ref().and_then(WindowTable::too_short)
+    }
 }
 
 /// Opens a source: finds its files, and reads of them what is needed to know the schema. Bad rows go to `bad` or are
@@ -167,7 +178,8 @@ fn of_recordings(
     let (feature_names, dim) = (extractor.names().to_vec(), extractor.dim());
     let table = WindowTable::new(recordings, window, extractor, options.threads, rejects);
     check_names(&table.schema())?;
-    Ok(Source { provider: Arc::new(table), keys, label, split, feature_names, dim, description })
+    let provider = Arc::new(table.clone());
+    Ok(Source { provider, keys, label, split, feature_names, dim, description, windows: Some(table) })
 }
 
 /// Every column of a source has a name of its own.

@@ -8,7 +8,6 @@
 //! A null vector, value or key, a vector of another length, a value that is not finite in single precision. A file that
 //! cannot be read, or lacks a column, is bad as a whole.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
@@ -17,25 +16,21 @@ use arrow::datatypes::{DataType, Field, Float32Type, Int64Type, Schema, SchemaRe
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::DFSchema;
 use datafusion::error::Result as DfResult;
 use datafusion::execution::TaskContext;
-use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use futures::TryStreamExt;
-use parquet::arrow::arrow_reader::{
-    ArrowPredicate, ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, RowFilter,
-};
+use parquet::arrow::arrow_reader::{ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, RowFilter};
 use parquet::arrow::async_reader::ParquetRecordBatchStream;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
 use parquet::errors::ParquetError;
 use tokio::sync::mpsc::Sender;
 
 use super::bad::Rejects;
+use super::filter::{Condition, pushdown};
 use super::location::{DataFile, list};
 use super::windows::batch_rows;
 use super::{Source, check_names, no_column};
@@ -102,14 +97,12 @@ pub(super) async fn open(spec: &ParquetSpec, rejects: Rejects) -> Result<Source>
     let mut first_problem = None;
     let mut found = None;
     for file in &files {
-        match ParquetFile::open(file, spec).await {
-            Ok(open) => match open.dim(spec).await? {
-                Some(dim) => {
-                    found = Some((open.plain_fields(spec), dim));
-                    break;
-                }
-                None => drop(first_problem.get_or_insert(format!("{}: has no vectors", file.name()))),
-            },
+        match ParquetFile::measure(file, spec).await {
+            Ok((plain, Some(dim))) => {
+                found = Some((plain, dim));
+                break;
+            }
+            Ok((_, None)) => drop(first_problem.get_or_insert(format!("{}: has no vectors", file.name()))),
             Err(e) => {
                 let message = e.to_string();
                 rejects.reject_file(file.name(), e)?;
@@ -139,6 +132,7 @@ pub(super) async fn open(spec: &ParquetSpec, rejects: Rejects) -> Result<Source>
         feature_names,
         dim,
         description,
+        windows: None,
     })
 }
 
@@ -180,6 +174,13 @@ impl ParquetFile {
             open.check_features(open.field(column)?, matches!(spec.features, Features::Column(_)))?;
         }
         Ok(open)
+    }
+
+    /// What the table needs to know of `file`: the columns beside its vectors, and how many values a vector has, if it
+    /// has any.
+    async fn measure(file: &DataFile, spec: &ParquetSpec) -> Result<(Vec<Field>, Option<usize>)> {
+        let open = Self::open(file, spec).await?;
+        Ok((open.plain_fields(spec), open.dim(spec).await?))
     }
 
     fn field(&self, column: &str) -> Result<&Field> {
@@ -238,7 +239,8 @@ impl ParquetFile {
             return Ok(Some(*dim as usize).filter(|dim| *dim > 0));
         }
         let mask = self.mask(std::iter::once(column));
-        let mut stream = self.builder().with_projection(mask).with_batch_size(64).build()?;
+        let stream = self.builder().with_projection(mask).with_batch_size(64).build();
+        let mut stream = stream.map_err(|e| unreadable(&self.name, e))?;
         while let Some(batch) = stream.try_next().await.map_err(|e| unreadable(&self.name, e))? {
             let lists = Lists::of(batch.column(0))?;
             let lengths = (0..batch.num_rows()).filter_map(|i| lists.get(i).map(|r| r.len()));
@@ -269,10 +271,9 @@ struct VectorTable {
 }
 
 impl VectorTable {
-    fn is_plain(&self, expr: &Expr) -> bool {
-        let columns = expr.column_refs();
-        let known = columns.iter().all(|c| plain_names(&self.spec).any(|name| *name == c.name));
-        !columns.is_empty() && known && !expr.is_volatile() && !expr.contains_outer()
+    /// The columns beside the vectors.
+    fn plain(&self) -> Schema {
+        Schema::new(self.schema.fields()[..self.schema.fields().len() - 1].to_vec())
     }
 }
 
@@ -287,11 +288,7 @@ impl TableProvider for VectorTable {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
-        let pushed = |exact| match exact {
-            true => TableProviderFilterPushDown::Exact,
-            false => TableProviderFilterPushDown::Unsupported,
-        };
-        Ok(filters.iter().map(|f| pushed(self.is_plain(f))).collect())
+        Ok(pushdown(filters, &self.plain()))
     }
 
     async fn scan(
@@ -301,26 +298,12 @@ impl TableProvider for VectorTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let filter = conjunction(filters.iter().filter(|f| self.is_plain(f)).cloned());
-        let filter = filter.map(|filter| -> DfResult<Filter> {
-            let names: BTreeSet<_> = filter.column_refs().iter().map(|c| c.name.clone()).collect();
-            let fields = self.schema.fields().iter().filter(|f| names.contains(f.name())).cloned();
-            let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-            let df_schema = DFSchema::try_from(schema.as_ref().clone())?;
-            Ok(Filter { predicate: state.create_physical_expr(filter, &df_schema)?, schema })
-        });
+        let filter = Condition::new(state, filters, &self.plain())?;
         let columns = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let schema = Arc::new(self.schema.project(&columns)?);
-        let scan = Scan { table: self.clone(), schema: schema.clone(), filter: filter.transpose()?, limit };
+        let scan = Scan { table: self.clone(), schema: schema.clone(), filter, limit };
         Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(scan)], None, None, false, limit)?))
     }
-}
-
-/// A condition on the columns of `schema`.
-#[derive(Debug, Clone)]
-struct Filter {
-    predicate: Arc<dyn PhysicalExpr>,
-    schema: SchemaRef,
 }
 
 /// One scan of a [`VectorTable`].
@@ -328,7 +311,7 @@ struct Filter {
 struct Scan {
     table: VectorTable,
     schema: SchemaRef,
-    filter: Option<Filter>,
+    filter: Option<Condition>,
     limit: Option<usize>,
 }
 
@@ -400,8 +383,11 @@ impl Scan {
         });
         let mut builder = open.builder().with_projection(open.mask(needed)).with_batch_size(rows);
         if let Some(filter) = &self.filter {
-            let mask = open.mask(filter.schema.fields().iter().map(|f| f.name()));
-            builder = builder.with_row_filter(RowFilter::new(vec![filter.of(mask)]));
+            let (mask, filter) = (open.mask(filter.columns().fields().iter().map(|f| f.name())), filter.clone());
+            let passes = move |stored: RecordBatch| {
+                filter.evaluate(|field| cast(&stored[field.name().as_str()], field.data_type()))
+            };
+            builder = builder.with_row_filter(RowFilter::new(vec![Box::new(ArrowPredicateFn::new(mask, passes))]));
         }
         builder.build().map_err(|e| unreadable(&open.name, e))
     }
@@ -495,20 +481,4 @@ impl Scan {
 
 fn stored_column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
     batch.column_by_name(name).ok_or_else(|| Error::internal(format!("column {name:?} was not read")))
-}
-
-impl Filter {
-    /// The condition for the reader, which gives the columns of `mask` as they are stored.
-    fn of(&self, mask: ProjectionMask) -> Box<dyn ArrowPredicate> {
-        let filter = self.clone();
-        Box::new(ArrowPredicateFn::new(mask, move |stored| {
-            let column = |f: &Arc<Field>| cast(&stored[f.name().as_str()], f.data_type());
-            let columns = filter.schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
-            // A null key makes a bad row, which is found once the row has passed.
-            let loose = filter.schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true));
-            let batch = RecordBatch::try_new(Arc::new(Schema::new(loose.collect::<Vec<_>>())), columns)?;
-            let passes = filter.predicate.evaluate(&batch)?.into_array(batch.num_rows())?;
-            Ok(passes.as_boolean().clone())
-        }))
-    }
 }

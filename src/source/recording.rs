@@ -3,11 +3,12 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::array::Array;
+use arrow::datatypes::{Field, SchemaRef};
 use datafusion::common::ScalarValue;
-use datafusion::physical_expr::PhysicalExpr;
 
 use super::bad::Rejects;
+use super::filter::Condition;
 use crate::error::Result;
 use crate::signal::window::{WindowSpec, Within};
 
@@ -68,24 +69,23 @@ pub trait Recordings: Debug + Send + Sync {
 
 /// Says which recordings a scan needs, by their constants.
 #[derive(Debug, Clone, Default)]
-pub struct Wanted(Option<(SchemaRef, Arc<dyn PhysicalExpr>)>);
+pub struct Wanted(Option<(SchemaRef, Condition)>);
 
 impl Wanted {
-    /// Those for which `predicate`, over columns `constants`, is true.
-    pub fn by(constants: SchemaRef, predicate: Arc<dyn PhysicalExpr>) -> Self {
-        Self(Some((constants, predicate)))
+    /// Those for whose constants, of schema `constants`, the condition is true.
+    pub fn by(constants: SchemaRef, condition: Condition) -> Self {
+        Self(Some((constants, condition)))
     }
 
     /// Whether the recording with these constants is needed.
     ///
     /// # Errors
-    /// What the evaluation of the predicate gives.
+    /// What the evaluation of the condition gives.
     pub fn takes(&self, constants: &[ScalarValue]) -> Result<bool> {
-        let Some((schema, predicate)) = &self.0 else { return Ok(true) };
-        let columns = constants.iter().map(ScalarValue::to_array).collect::<Result<_, _>>()?;
-        let row = arrow::record_batch::RecordBatch::try_new(schema.clone(), columns)?;
-        let value = predicate.evaluate(&row)?.into_array(1)?;
-        Ok(ScalarValue::try_from_array(&value, 0)? == ScalarValue::Boolean(Some(true)))
+        let Some((schema, condition)) = &self.0 else { return Ok(true) };
+        let value = |field: &Arc<Field>| Ok(constants[schema.index_of(field.name())?].to_array()?);
+        let passes = condition.evaluate(value)?;
+        Ok(passes.is_valid(0) && passes.value(0))
     }
 }
 
@@ -124,6 +124,18 @@ pub fn windows(spec: &WindowSpec, recording: &Recording) -> Vec<Window> {
     };
     windows.retain(clean);
     windows
+}
+
+/// The samples of the longest stretch of `recording` in which windows are cut.
+pub fn longest_stretch(spec: &WindowSpec, recording: &Recording) -> usize {
+    let samples = recording.channels.first().map_or(0, Vec::len);
+    match spec.within {
+        Within::Labels => {
+            let lengths = recording.intervals.iter().map(|i| i.end.min(samples).saturating_sub(i.first));
+            lengths.max().unwrap_or(0)
+        }
+        Within::Recordings => samples,
+    }
 }
 
 /// Finds the interval that covers each of ever later windows, in one pass.

@@ -2,17 +2,17 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{ArrayRef, Int64Array, StringArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::ScalarValue;
 use datafusion::common::runtime::SpawnedTask;
-use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::execution::TaskContext;
-use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
@@ -21,11 +21,12 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 
 use super::bad::Rejects;
-use super::recording::{Load, Recording, Recordings, Wanted, Window, check_finite, windows};
+use super::filter::{Condition, pushdown};
+use super::recording::{Load, Recording, Recordings, Wanted, Window, check_finite, longest_stretch, windows};
 use crate::column::{vector_array, vector_field};
 use crate::error::Result;
 use crate::signal::features::FeatureExtractor;
-use crate::signal::window::WindowSpec;
+use crate::signal::window::{WindowSpec, Within};
 use crate::stage::FEATURES;
 
 /// The column of where a window starts: its first sample, counted from 0 in its recording.
@@ -52,6 +53,8 @@ pub struct WindowTable {
     schema: SchemaRef,
     threads: usize,
     rejects: Rejects,
+    /// One more than the samples of the longest stretch in the recordings that were read; 0 before the first.
+    longest: Arc<AtomicUsize>,
 }
 
 impl WindowTable {
@@ -69,14 +72,21 @@ impl WindowTable {
         fields.push(Arc::new(Field::new(START, DataType::Int64, false)));
         fields.push(Arc::new(vector_field(FEATURES, extractor.dim())));
         let schema = Arc::new(Schema::new(fields));
-        Self { recordings, window, extractor, schema, threads: threads.max(1), rejects }
+        Self { recordings, window, extractor, schema, threads: threads.max(1), rejects, longest: Arc::default() }
     }
 
-    fn is_constant(&self, expr: &Expr) -> bool {
-        let constants = self.recordings.constants();
-        let columns = expr.column_refs();
-        let known = columns.iter().all(|c| constants.field_with_name(c.name()).is_ok());
-        !columns.is_empty() && known && !expr.is_volatile() && !expr.contains_outer()
+    /// After a scan that gave no row: why, if no window is short enough for what it read.
+    pub fn too_short(&self) -> Option<String> {
+        let length = self.window.length;
+        let longest = self.longest.load(Ordering::Relaxed).checked_sub(1).filter(|&longest| longest < length)?;
+        let stretch = match self.window.within {
+            Within::Labels => "labelled interval",
+            Within::Recordings => "stretch of a recording without a gap",
+        };
+        Some(match longest {
+            0 => format!("no window of {length} samples fits: there is no {stretch}"),
+            _ => format!("no window of {length} samples fits: the longest {stretch} has {longest}"),
+        })
     }
 }
 
@@ -91,11 +101,7 @@ impl TableProvider for WindowTable {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
-        let pushed = |exact| match exact {
-            true => TableProviderFilterPushDown::Exact,
-            false => TableProviderFilterPushDown::Unsupported,
-        };
-        Ok(filters.iter().map(|f| pushed(self.is_constant(f))).collect())
+        Ok(pushdown(filters, self.recordings.constants()))
     }
 
     async fn scan(
@@ -106,13 +112,9 @@ impl TableProvider for WindowTable {
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let constants = self.recordings.constants();
-        let usable = filters.iter().filter(|f| self.is_constant(f)).cloned();
-        let wanted = match conjunction(usable) {
+        let wanted = match Condition::new(state, filters, constants)? {
             None => Wanted::default(),
-            Some(filter) => {
-                let schema = DFSchema::try_from(constants.as_ref().clone())?;
-                Wanted::by(constants.clone(), state.create_physical_expr(filter, &schema)?)
-            }
+            Some(condition) => Wanted::by(constants.clone(), condition),
         };
         let columns = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let schema = Arc::new(self.schema.project(&columns)?);
@@ -230,6 +232,7 @@ impl Job {
         let mut rows = Rows::default();
         let mut scratch = table.extractor.scratch();
         for (index, recording) in recordings.iter().enumerate() {
+            table.longest.fetch_max(1 + longest_stretch(&table.window, recording), Ordering::Relaxed);
             let windows = windows(&table.window, recording);
             let extracts = self.extracts && !windows.is_empty();
             let prepared = extracts.then(|| table.extractor.prepare(&recording.channels)).transpose()?;

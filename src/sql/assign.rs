@@ -1,6 +1,5 @@
 //! `dac_assign(model, features)`: the cluster of each row, the distance to its centroid, and the margin.
 
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float32Array, Int32Array, StructArray};
@@ -23,7 +22,7 @@ const NAME: &str = "dac_assign";
 /// Takes a list of any numeric type with as many values as the model was made for; gives
 /// `STRUCT(cluster INT, distance FLOAT, margin FLOAT)`. NULL features or model give NULL. The values are the bits that
 /// [`Model::apply`](crate::model::Model::apply) gives.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub struct DacAssign {
     models: Arc<Models>,
     signature: Signature,
@@ -33,21 +32,6 @@ impl DacAssign {
     /// The function over the models that `models` finds.
     pub fn new(models: Arc<Models>) -> Self {
         Self { models, signature: Signature::any(2, Volatility::Stable) }
-    }
-}
-
-// Two functions are the same if they find the same models.
-impl PartialEq for DacAssign {
-    fn eq(&self, other: &Self) -> bool {
-        self.models == other.models
-    }
-}
-
-impl Eq for DacAssign {}
-
-impl Hash for DacAssign {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.models.hash(state);
     }
 }
 

@@ -1,6 +1,5 @@
 //! `dac_embed(model, features)`: the vector that the model clusters.
 
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{FixedSizeListArray, Float32Array, ListArray};
@@ -21,7 +20,7 @@ const NAME: &str = "dac_embed";
 /// Takes a list of any numeric type with as many values as the model was made for; gives a list of `FLOAT`, of fixed
 /// size where the model is a literal. NULL features or model give NULL. The values are the bits that
 /// [`Model::apply`](crate::model::Model::apply) gives.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub struct DacEmbed {
     models: Arc<Models>,
     signature: Signature,
@@ -31,21 +30,6 @@ impl DacEmbed {
     /// The function over the models that `models` finds.
     pub fn new(models: Arc<Models>) -> Self {
         Self { models, signature: Signature::any(2, Volatility::Stable) }
-    }
-}
-
-// Two functions are the same if they find the same models.
-impl PartialEq for DacEmbed {
-    fn eq(&self, other: &Self) -> bool {
-        self.models == other.models
-    }
-}
-
-impl Eq for DacEmbed {}
-
-impl Hash for DacEmbed {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.models.hash(state);
     }
 }
 

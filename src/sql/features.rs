@@ -9,7 +9,7 @@ use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::{ReturnFieldArgs, ScalarFunctionArgs};
 
 use crate::error::Error;
-use crate::model::Model;
+use crate::model::{Model, not_finite};
 
 use super::models::Models;
 
@@ -130,12 +130,16 @@ impl Vectors {
             let range = self.ranges[row].clone();
             model.check_width(range.len())?;
             if let Some(at) = range.clone().find(|&at| self.values.is_null(at)) {
-                let position = at - range.start + 1;
+                let feature = at - range.start;
                 let message =
-                    format!("{function}: feature {position} of row {row} of a batch is NULL; give every value");
+                    format!("{function}: feature {feature} of row {row} of a batch is NULL; give every value");
                 return Err(Error::input(message).into());
             }
-            gathered.extend_from_slice(&self.values.values()[range]);
+            let values = &self.values.values()[range];
+            if let Some(feature) = not_finite(values) {
+                return Err(model.not_finite(row, feature, values[feature]).while_doing(function).into());
+            }
+            gathered.extend_from_slice(values);
         }
         Ok(gathered)
     }

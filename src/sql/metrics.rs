@@ -1,13 +1,11 @@
 //! The aggregates `ari(a, b)`, `nmi(a, b)` and `clustering_accuracy(a, b)`: how far two labellings of the same rows
 //! agree.
 //!
-//! Labels may be of any type that casts to text, and two are the same if their texts are. A row in which either label is NULL does not
-//! count. Memory is one count per pair of labels that occurs. The partial state holds those counts, so partitions are
-//! added up exactly and the result does not depend on how the rows were split.
+//! Labels may be of any type that casts to text, and two are the same if their texts are. A row in which either label is
+//! NULL does not count. Memory is one count per pair of labels that occurs. The partial state holds those counts, so
+//! partitions are added up exactly and the result does not depend on how the rows were split.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::mem::size_of;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, StringArray, UInt64Array};
@@ -18,7 +16,7 @@ use datafusion::common::{Result, ScalarValue, internal_datafusion_err, not_impl_
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, Signature, Volatility};
 
-use crate::metrics::{Contingency, LabelRef};
+use crate::metrics::{Contingency, Label, LabelRef};
 
 /// A figure of agreement between two labellings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -96,11 +94,9 @@ impl AggregateUDFImpl for ClusteringMetric {
         if arguments.is_distinct {
             return not_impl_err!("{} counts every row; leave DISTINCT out", self.name());
         }
-        let labels = |side: usize| {
-            let whole = arguments.expr_fields.get(side).is_some_and(|field| field.data_type().is_integer());
-            Labels { whole, ..Labels::default() }
-        };
-        Ok(Box::new(PairCounts { metric: self.metric, a: labels(0), b: labels(1), pairs: HashMap::new() }))
+        let whole = |side: usize| arguments.expr_fields.get(side).is_some_and(|field| field.data_type().is_integer());
+        let (a, b) = (Side { whole: whole(0) }, Side { whole: whole(1) });
+        Ok(Box::new(PairCounts { metric: self.metric, a, b, table: Contingency::default() }))
     }
 
     fn state_fields(&self, arguments: StateFieldsArgs) -> Result<Vec<FieldRef>> {
@@ -112,39 +108,19 @@ impl AggregateUDFImpl for ClusteringMetric {
     }
 }
 
-/// The labels seen on one side, numbered in the order of their appearance.
-#[derive(Debug, Default)]
-struct Labels {
-    numbers: HashMap<Box<str>, u32>,
-    bytes: usize,
-    /// Whether they are whole numbers, which have another order than their text.
+/// One of the two columns.
+#[derive(Debug, Clone, Copy)]
+struct Side {
+    /// Whether its labels are whole numbers, which have another order than their text.
     whole: bool,
 }
 
-impl Labels {
-    fn number(&mut self, label: &str) -> u32 {
-        if let Some(&number) = self.numbers.get(label) {
-            return number;
-        }
-        let number = self.numbers.len() as u32;
-        self.bytes += label.len() + size_of::<(Box<str>, u32)>();
-        self.numbers.insert(label.into(), number);
-        number
-    }
-
-    fn label<'a>(&self, name: &'a str) -> LabelRef<'a> {
-        match name.parse() {
+impl Side {
+    fn label(self, text: &str) -> LabelRef<'_> {
+        match text.parse() {
             Ok(number) if self.whole => LabelRef::Int(number),
-            _ => LabelRef::Text(name),
+            _ => LabelRef::Text(text),
         }
-    }
-
-    fn names(&self) -> Vec<&str> {
-        let mut names = vec![""; self.numbers.len()];
-        for (name, &number) in &self.numbers {
-            names[number as usize] = name;
-        }
-        names
     }
 }
 
@@ -152,25 +128,9 @@ impl Labels {
 #[derive(Debug)]
 struct PairCounts {
     metric: Metric,
-    a: Labels,
-    b: Labels,
-    pairs: HashMap<(u32, u32), u64>,
-}
-
-impl PairCounts {
-    fn add(&mut self, a: &str, b: &str, count: u64) {
-        let pair = (self.a.number(a), self.b.number(b));
-        *self.pairs.entry(pair).or_default() += count;
-    }
-
-    /// The pairs in the order of their labels' text, so that the state does not depend on the order of rows.
-    fn sorted(&self) -> Vec<(&str, &str, u64)> {
-        let (a, b) = (self.a.names(), self.b.names());
-        let mut sorted: Vec<_> =
-            self.pairs.iter().map(|(&(i, j), &count)| (a[i as usize], b[j as usize], count)).collect();
-        sorted.sort_unstable();
-        sorted
-    }
+    a: Side,
+    b: Side,
+    table: Contingency,
 }
 
 /// A column of labels as text, with each distinct value once.
@@ -186,36 +146,37 @@ impl Accumulator for PairCounts {
         let (a, b) = (dictionary(a)?, dictionary(b)?);
         let (a, b) = (a.as_dictionary::<UInt32Type>(), b.as_dictionary::<UInt32Type>());
         let (names_a, names_b) = (a.values().as_string::<i32>(), b.values().as_string::<i32>());
-        let numbers_a: Vec<u32> = names_a.iter().map(|name| self.a.number(name.unwrap_or_default())).collect();
-        let numbers_b: Vec<u32> = names_b.iter().map(|name| self.b.number(name.unwrap_or_default())).collect();
+        let (of_a, of_b) = (self.a, self.b);
+        let numbers_a: Vec<_> = names_a.iter().map(|n| n.map(|n| self.table.cluster_number(of_a.label(n)))).collect();
+        let numbers_b: Vec<_> = names_b.iter().map(|n| n.map(|n| self.table.class_number(of_b.label(n)))).collect();
         for (i, j) in a.keys().iter().zip(b.keys()) {
-            if let (Some(i), Some(j)) = (i, j) {
-                *self.pairs.entry((numbers_a[i as usize], numbers_b[j as usize])).or_default() += 1;
+            if let (Some(i), Some(j)) = (i, j)
+                && let (Some(a), Some(b)) = (numbers_a[i as usize], numbers_b[j as usize])
+            {
+                self.table.add_numbered(a, b, 1);
             }
         }
         Ok(())
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        if self.pairs.is_empty() {
-            return Ok(ScalarValue::Float64(None));
-        }
-        let mut table = Contingency::default();
-        for (a, b, count) in self.sorted() {
-            table.add_count(self.a.label(a), self.b.label(b), count);
-        }
-        Ok(ScalarValue::Float64(Some(self.metric.of(&table)?)))
+        Ok(ScalarValue::Float64(match self.table.rows() {
+            0 => None,
+            _ => Some(self.metric.of(&self.table)?),
+        }))
     }
 
     fn size(&self) -> usize {
-        size_of::<Self>() + self.a.bytes + self.b.bytes + self.pairs.capacity() * size_of::<((u32, u32), u64)>()
+        size_of::<Self>() - size_of::<Contingency>() + self.table.memory_size()
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        let sorted = self.sorted();
-        let a: StringArray = sorted.iter().map(|pair| Some(pair.0)).collect();
-        let b: StringArray = sorted.iter().map(|pair| Some(pair.1)).collect();
-        let counts: UInt64Array = sorted.iter().map(|pair| Some(pair.2)).collect();
+        // In the order of the labels, so that the state does not depend on the order of the rows.
+        let entries = self.table.entries();
+        let text = |label: &Label| Some(label.to_string());
+        let a: StringArray = entries.iter().map(|entry| text(entry.0)).collect();
+        let b: StringArray = entries.iter().map(|entry| text(entry.1)).collect();
+        let counts: UInt64Array = entries.iter().map(|entry| Some(entry.2)).collect();
         Ok(vec![list_of(Arc::new(a)), list_of(Arc::new(b)), list_of(Arc::new(counts))])
     }
 
@@ -228,7 +189,7 @@ impl Accumulator for PairCounts {
             let (a, b, counts) = (a.value(row), b.value(row), counts.value(row));
             let (a, b) = (a.as_string::<i32>(), b.as_string::<i32>());
             for (i, &count) in counts.as_primitive::<UInt64Type>().values().iter().enumerate() {
-                self.add(a.value(i), b.value(i), count);
+                self.table.add_count(self.a.label(a.value(i)), self.b.label(b.value(i)), count);
             }
         }
         Ok(())

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `hapt` | the labelled table registered under that name |
 //! | `hapt_clusters` | its clusters: size, centroid, mean distance |
-//! | `hapt_quarantine` | the rows that were set aside, where there are any |
+//! | `hapt_quarantine` | the rows that its runs set aside, where there are any: file, line, reason, run |
 //! | `dac_embed(model, features)` | the vectors that a model clusters: a list of `FLOAT` |
 //! | `dac_assign(model, features)` | `STRUCT(cluster INT, distance FLOAT, margin FLOAT)` |
 //! | `ari(a, b)`, `nmi(a, b)`, `clustering_accuracy(a, b)` | how far two labellings agree |

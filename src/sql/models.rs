@@ -9,9 +9,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use datafusion::execution::runtime_env::RuntimeEnv;
-use object_store::ObjectStore;
-use object_store::path::Path;
-use url::Url;
 
 use crate::error::{Error, Result};
 use crate::model::{Model, Restore};
@@ -52,6 +49,7 @@ struct Request {
     reply: Sender<Result<Arc<Model>>>,
 }
 
+// Two functions are the same if they find the same models.
 impl PartialEq for Models {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.finder, &other.finder)
@@ -163,7 +161,7 @@ impl Finder {
         }
         let a_path = name.contains(['/', '\\', ':']) || std::path::Path::new(name).is_dir();
         if a_path {
-            return Model::load_with(&self.locate(name)?, &self.extra).await;
+            return Model::load_with(&Location::in_session(name, &self.runtime)?, &self.extra).await;
         }
         Err(self.unknown(name).await)
     }
@@ -195,21 +193,5 @@ impl Finder {
             false => format!("there are {}; or give the path or URI of a model's directory", list.join(", ")),
         };
         Error::model(format!("no model {name:?}; {list}"))
-    }
-
-    /// A place in the session's object stores, or on this machine.
-    fn locate(&self, uri: &str) -> Result<Location> {
-        if let Some((url, store)) = self.session_store(uri) {
-            let path = Path::from_url_path(url.path())
-                .map_err(|e| Error::model(format!("{uri:?} is not the URI of a model")).with_source(e))?;
-            return Location::new(store, path, uri);
-        }
-        Location::parse(uri)
-    }
-
-    fn session_store(&self, uri: &str) -> Option<(Url, Arc<dyn ObjectStore>)> {
-        let url = Url::parse(uri).ok().filter(|url| uri.contains("://") && url.scheme() != "file")?;
-        let store = self.runtime.object_store_registry.get_store(&url).ok()?;
-        Some((url, store))
     }
 }

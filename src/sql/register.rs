@@ -1,14 +1,18 @@
 //! One call that puts tables, functions and aggregates into a session.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::config::Dialect;
-use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
-use datafusion::prelude::{CsvReadOptions, ParquetReadOptions, SessionConfig, SessionContext};
+use datafusion::logical_expr::{AggregateUDF, LogicalPlan, ScalarUDF, Union};
+use datafusion::prelude::{CsvReadOptions, DataFrame, ParquetReadOptions, SessionConfig, SessionContext, col, lit};
+use url::Url;
 
 use crate::error::{Error, Result};
 use crate::model::Restore;
+use crate::source::BadRows;
 use crate::store::Location;
 use crate::table::LabelTable;
 
@@ -107,15 +111,18 @@ pub fn session_config() -> SessionConfig {
 
 /// Puts into `ctx` the functions `dac_embed` and `dac_assign`, the aggregates `ari`, `nmi` and `clustering_accuracy`,
 /// and the tables of `options`: each labelled table `x` with `x_clusters`, and `x_quarantine` where rows were set
-/// aside. Reads the tables' logs, no data and no models. Make the session from [`session_config`]: in another dialect
-/// `cluster` may need quotes.
+/// aside: `file`, `line` and `reason`, and the `run`, for the runs whose rows are in the table. Reads the tables' logs,
+/// no data and no models. Make the session from [`session_config`]: in another dialect `cluster` may need quotes.
+///
+/// A URL is looked for in the object stores that are registered with `ctx`. Where none is, the store is made with
+/// credentials from the environment, as [`Location`] says.
 ///
 /// # Errors
 /// A table that is not there or is damaged, or a file that is neither Parquet nor CSV.
 pub async fn register(ctx: &SessionContext, options: Options) -> Result<Registration> {
     let models = Arc::new(Models::new(ctx.runtime_env(), options.stages));
     for path in &options.models {
-        models.add_directory(path, Location::parse(path)?);
+        models.add_directory(path, Location::in_session(path, &ctx.runtime_env())?);
     }
     let mut registration = Registration { tables: Vec::new(), left_out: Vec::new() };
     for Named { name, path, required } in options.tables {
@@ -134,29 +141,65 @@ pub async fn register(ctx: &SessionContext, options: Options) -> Result<Registra
 }
 
 async fn register_table(ctx: &SessionContext, models: &Models, name: &str, path: &str) -> Result<Vec<Registered>> {
-    let location = Location::parse(path)?;
+    let location = Location::in_session(path, &ctx.runtime_env())?;
     if let Some(read) = FileKind::of(path) {
         return register_file(ctx, read, name, path, &location).await;
     }
     let table = LabelTable::open_at(&location, None).await?;
     models.add_directory(&format!("table {name}"), location.join(MODELS)?);
     let (clusters, quarantine) = (format!("{name}_clusters"), format!("{name}_quarantine"));
+    let set_aside = set_aside(ctx, &location, &table.snapshot().runs).await?;
     ctx.register_table(TableReference::bare(clusters.as_str()), table.clusters())?;
     ctx.register_table(TableReference::bare(name), Arc::new(table))?;
     let at = |name: &str, location: String| Registered { name: name.to_owned(), location };
     let mut tables = vec![at(name, location.to_string()), at(&clusters, location.show("clusters"))];
-    if !location.list(QUARANTINE).await?.is_empty() {
-        let url = url_of(ctx, &location) + "/" + QUARANTINE + "/";
-        ctx.register_parquet(TableReference::bare(quarantine.as_str()), &url, ParquetReadOptions::default()).await?;
+    if let Some(rows) = set_aside {
+        ctx.register_table(TableReference::bare(quarantine.as_str()), rows)?;
         tables.push(at(&quarantine, location.show(QUARANTINE)));
     }
     Ok(tables)
 }
 
+/// The rows that these runs set aside, or nothing if they set none aside. Other files are there too: of runs that
+/// failed, and of those whose rows were overwritten.
+async fn set_aside(
+    ctx: &SessionContext,
+    location: &Location,
+    runs: &[String],
+) -> Result<Option<Arc<dyn TableProvider>>> {
+    let listed = location.list(QUARANTINE).await?;
+    let there: BTreeSet<&str> = listed.iter().filter_map(|file| file.location.filename()).collect();
+    let schema = BadRows::schema();
+    let mut plans = Vec::new();
+    for run in runs {
+        let file = format!("{run}.parquet");
+        if there.contains(file.as_str()) {
+            let url = url_of(ctx, &location.join(&format!("{QUARANTINE}/{file}"))?)?;
+            let rows = ctx.read_parquet(url, ParquetReadOptions::default().schema(&schema)).await?;
+            let columns = schema.fields().iter().map(|field| col(field.name()));
+            let rows = rows.select(columns.chain([lit(run.as_str()).alias("run")]))?;
+            plans.push(Arc::new(rows.into_unoptimized_plan()));
+        }
+    }
+    let plan = match plans.len() {
+        0 => return Ok(None),
+        1 => plans.swap_remove(0).as_ref().clone(),
+        _ => LogicalPlan::Union(Union::try_new(plans)?),
+    };
+    Ok(Some(DataFrame::new(ctx.state(), plan).into_view()))
+}
+
 /// The URL by which the session finds the place.
-fn url_of(ctx: &SessionContext, location: &Location) -> String {
+fn url_of(ctx: &SessionContext, location: &Location) -> Result<String> {
     location.register(&ctx.runtime_env());
-    format!("{}{}", location.store_url(), location.prefix())
+    let store: &Url = location.store_url().as_ref();
+    let mut url = store.clone();
+    let names = location.prefix().parts();
+    url.path_segments_mut()
+        .map_err(|()| Error::internal(format!("{store} has no paths")))?
+        .clear()
+        .extend(names.map(|name| name.as_ref().to_owned()));
+    Ok(url.into())
 }
 
 /// The files that are tables by themselves.
@@ -184,7 +227,7 @@ async fn register_file(
     path: &str,
     location: &Location,
 ) -> Result<Vec<Registered>> {
-    let url = url_of(ctx, location);
+    let url = url_of(ctx, location)?;
     let table = TableReference::bare(name);
     match kind {
         FileKind::Parquet => ctx.register_parquet(table, &url, ParquetReadOptions::default()).await?,

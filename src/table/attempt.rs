@@ -167,7 +167,8 @@ async fn remove_leftovers(log: &Log, location: &Location) -> Result<()> {
     Ok(())
 }
 
-async fn remove_files(location: &Location, run_id: &str) -> Result<()> {
+/// Removes the data files, the clusters and the mark of a run.
+pub(super) async fn remove_files(location: &Location, run_id: &str) -> Result<()> {
     if let Some(root) = location.local_path() {
         return remove_local_files(root, run_id).map_err(|e| failed("removing files below", &location.show("data"), e));
     }

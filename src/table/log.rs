@@ -138,6 +138,8 @@ pub struct Snapshot {
     pub model: String,
     /// The run that made this version.
     pub run_id: String,
+    /// The runs whose rows it has, in the order of their commits; that of this version is the last.
+    pub runs: Vec<String>,
 }
 
 impl Snapshot {
@@ -164,7 +166,7 @@ impl Log {
     /// Reads the newest entry and those since the last overwrite.
     ///
     /// # Errors
-    /// Kind `Table` if there is no such version, or the log is damaged: an entry is missing, is not what its name
+    /// Kind `Table` if there is no such version (any more), or the log is damaged: an entry is missing, is not what its name
     /// says, or is of another format. Kind `Io` if reading fails.
     pub async fn snapshot(&self, version: Option<u64>) -> Result<Option<Snapshot>> {
         let Some((newest, listed)) = self.newest().await? else {
@@ -178,9 +180,33 @@ impl Log {
             return Err(self.no_such_version(version, &format!("its newest is {}", newest.version)));
         }
         self.check_complete(&listed, newest.version).await?;
+        self.check_kept(version, &newest).await?;
         let last = if version == newest.version { newest } else { self.required(version).await? };
         let earlier: Vec<Entry> = self.entries(last.since, version).await?;
         self.assemble(&earlier, last).map(Some)
+    }
+
+    /// That the files of `version` are still there: of those that were overwritten, only the last and what its rows
+    /// were appended to.
+    async fn check_kept(&self, version: u64, newest: &Entry) -> Result<()> {
+        if version >= newest.since {
+            return Ok(());
+        }
+        let oldest = self.required(newest.since - 1).await?.since;
+        match version >= oldest {
+            true => Ok(()),
+            false => {
+                Err(self.no_such_version(version, &format!("overwrites removed its files; its oldest is {oldest}")))
+            }
+        }
+    }
+
+    /// The entries that make version `version`, since the last overwrite, in order.
+    pub(super) async fn generation(&self, version: u64) -> Result<Vec<Entry>> {
+        let last = self.required(version).await?;
+        let mut entries = self.entries(last.since, version).await?;
+        entries.push(last);
+        Ok(entries)
     }
 
     /// The entries of versions `from..to`, in order.
@@ -258,7 +284,8 @@ impl Log {
         }
         let Entry { version, since, partition_by, clusters, model, run_id, added, .. } = last;
         let files = earlier.iter().flat_map(|e| e.added.iter().cloned()).chain(added).collect();
-        Ok(Snapshot { version, since, schema, partition_by, files, clusters, model, run_id })
+        let runs = earlier.iter().map(|e| &e.run_id).chain([&run_id]).cloned().collect();
+        Ok(Snapshot { version, since, schema, partition_by, files, clusters, model, run_id, runs })
     }
 
     /// Writes `entry` as its version. False if another process made that version first.

@@ -10,6 +10,16 @@
 //! them. So a reader ([`LabelTable`]) sees the whole commit or none of it, whenever the writer dies. Data files are
 //! plain Parquet: other readers may read a version's files as they are, since partition columns are in them too.
 //!
+//! Which files those are, the log alone says. `data/**/*.parquet` is more: the rows of the version before, which an
+//! overwrite keeps for readers that are under way, and those of runs that have not committed yet or died. Take the
+//! paths under `added` of the entries from the newest one's `since` to the newest:
+//!
+//! ```sh
+//! cd out/hapt
+//! since=$(ls _log/*.json | tail -n 1 | xargs jq .since)
+//! ls _log/*.json | tail -n +$((since + 1)) | xargs jq -r '.added[].path'
+//! ```
+//!
 //! The same rows in the same order give the same data files, whatever the batches they came in, except for the run id
 //! (in paths) and the column `labelled_at`; a log entry differs in `committed_at` besides.
 //!
@@ -46,6 +56,7 @@ mod provider;
 mod schema;
 mod sink;
 mod stats;
+mod vacuum;
 mod writer;
 
 pub use clusters::clusters_schema;

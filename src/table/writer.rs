@@ -9,7 +9,7 @@ use arrow::record_batch::RecordBatch;
 use super::attempt::Attempt;
 use super::log::{DataFile, Entry, FORMAT, Log, Mode, Snapshot, SourceInfo, rfc3339};
 use super::sink::{Labels, TableSink, nothing_committed};
-use super::{clusters, schema};
+use super::{clusters, schema, vacuum};
 use crate::error::{Error, Result};
 use crate::store::Location;
 
@@ -21,7 +21,7 @@ pub struct WriteOptions {
     /// Columns by whose values the files are divided, so that a query for one value reads only its files. They stay in
     /// the files too.
     pub partition_by: Vec<String>,
-    /// The run's name, unique for the table: letters, digits, `-`, `_` and `.`.
+    /// The run's name, for ever unique for the table: letters, digits, `-`, `_` and `.`.
     pub run_id: String,
     /// The size beyond which another file is begun (256 MiB).
     pub file_bytes: u64,
@@ -157,13 +157,17 @@ impl TableWriter {
     /// If another process commits meanwhile (possible in object stores only), an append goes on top of it, and an
     /// overwrite fails, since it would throw away rows it does not know.
     ///
+    /// After an overwrite the files of the version before stay, for readers that are under way, and those of the
+    /// versions that it had replaced itself are removed. That they cannot be is a warning in the log, no error.
+    ///
     /// # Errors
     /// Kind `Table` if an overwrite meets another commit or an append no longer fits, `Io` if writing fails, `Input` if
     /// the clusters are not as [`CommitInfo`] says. Nothing is committed then.
     pub async fn commit(mut self, info: CommitInfo) -> Result<Committed> {
         match self.try_commit(info).await {
-            Ok(committed) => {
+            Ok((committed, entry)) => {
                 self.attempt.committed().await;
+                self.remove_replaced(&entry).await;
                 Ok(committed)
             }
             Err(Failed::Nothing(e)) => {
@@ -189,7 +193,15 @@ impl TableWriter {
         self.attempt.abort().await;
     }
 
-    async fn try_commit(&mut self, info: CommitInfo) -> Result<Committed, Failed> {
+    /// After the commit of an overwrite: removes what nobody should be reading any more. The lock is still held.
+    async fn remove_replaced(&self, now: &Entry) {
+        let Some(before) = self.base.as_ref().filter(|_| now.operation == Mode::Overwrite) else { return };
+        if let Err(e) = vacuum::remove_replaced(&self.log, &self.location, before, now).await {
+            tracing::warn!("files of replaced versions of {} stay behind: {e}", self.location);
+        }
+    }
+
+    async fn try_commit(&mut self, info: CommitInfo) -> Result<(Committed, Entry), Failed> {
         let Some(sink) = self.sink.clone() else {
             return Err(Error::internal("a table would be committed that no sink was made for").into());
         };
@@ -221,7 +233,7 @@ impl TableWriter {
             };
             if self.put(&entry).await? {
                 let (rows, bytes) = added.iter().fold((0, 0), |(r, b), f| (r + f.rows, b + f.bytes));
-                return Ok(Committed { version, rows, files: added.len(), bytes });
+                return Ok((Committed { version, rows, files: added.len(), bytes }, entry));
             }
             self.rebase(version, sink.table_schema()).await?;
         }

@@ -25,9 +25,15 @@ pub(super) struct Sample {
 pub(super) struct Piece {
     /// What tells its recording from others.
     pub(super) id: Vec<u8>,
+    /// The part of the data that it belongs to.
+    pub(super) split: Vec<u8>,
     /// Whether the scan needs it; if not, it stays empty.
     pub(super) wanted: bool,
+    /// Whether its recording was over before, so that it has no place there.
+    pub(super) lost: bool,
     recording: Recording,
+    /// Lines of a piece that is not wanted.
+    skipped: usize,
     /// Bad samples since the last good one.
     bad_run: usize,
     /// The times of the first and last good sample, and their places.
@@ -45,11 +51,22 @@ impl Piece {
     ) -> Self {
         let channels = vec![vec![]; channels];
         let recording = Recording { constants, channels, intervals: vec![], bad: vec![], offset: 0, file, line };
-        Self { id, wanted, recording, bad_run: 0, times: None }
+        Self { id, split: vec![], wanted, lost: false, recording, skipped: 0, bad_run: 0, times: None }
+    }
+
+    /// The same, `offset` samples into its recording.
+    pub(super) fn starting_at(mut self, offset: usize) -> Self {
+        self.recording.offset = offset;
+        self
     }
 
     pub(super) fn len(&self) -> usize {
         self.recording.channels[0].len()
+    }
+
+    /// The samples of its recording up to its end.
+    pub(super) fn end(&self) -> usize {
+        self.recording.offset + self.len() + self.skipped
     }
 
     pub(super) fn file(&self) -> &str {
@@ -106,12 +123,17 @@ impl Piece {
         self.bad_run += 1;
     }
 
+    /// Counts a line of a piece that is not wanted.
+    pub(super) fn skip(&mut self) {
+        self.skipped += 1;
+    }
+
     /// An empty piece that goes on where this one ends, at line `line`.
     pub(super) fn split_off(&self, line: u64) -> Self {
-        let Recording { constants, channels, offset, file, .. } = &self.recording;
+        let Recording { constants, channels, file, .. } = &self.recording;
         let mut rest = Self::new(self.id.clone(), constants.clone(), self.wanted, channels.len(), file.clone(), line);
-        rest.recording.offset = offset + self.len();
-        rest
+        rest.split.clone_from(&self.split);
+        rest.starting_at(self.end())
     }
 
     pub(super) fn into_recording(mut self) -> Recording {

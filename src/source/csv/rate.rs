@@ -2,7 +2,7 @@
 
 use super::TimeUnit;
 use super::piece::GAP;
-use super::scan::OpenFile;
+use super::scan::{Begun, OpenFile};
 use crate::error::{Error, Result};
 
 /// How many lines are looked at.
@@ -17,25 +17,32 @@ const IRREGULAR: f64 = 0.1;
 /// The samples a second of `file`: what `given` says, if its times agree; else what its times say.
 ///
 /// # Errors
-/// Kind `Input` if the times do not fit `given`, or are too irregular or too few to tell a rate from.
+/// Kind `Input` if the times do not fit `given`, or are too irregular or too few to tell a rate from, no two lines of one
+/// recording following each other among them.
 pub(super) fn settle(file: &mut OpenFile, unit: TimeUnit, given: Option<f64>) -> Result<f64> {
     let mut steps = Vec::new();
     let mut rounded = true;
-    let mut before: Option<(f64, Vec<u8>)> = None;
-    for row in std::iter::from_fn(|| file.next_time()).take(LINES) {
-        if let (Some((earlier, id)), Some((time, same))) = (&before, &row)
-            && id == same
-        {
-            steps.push(time - earlier);
+    let mut before: Option<(Vec<u8>, Option<f64>)> = None;
+    let (mut begun, mut comes_back) = (Begun::default(), None);
+    for _ in 0..LINES {
+        let Some(row) = file.next_time() else { break };
+        let Some((time, id)) = row else {
+            before = before.map(|(id, _)| (id, None));
+            continue;
+        };
+        match before.filter(|(same, _)| *same == id) {
+            Some((_, earlier)) => steps.extend(earlier.map(|earlier| time - earlier)),
+            None if begun.insert(&id) || comes_back.is_some() => {}
+            None => comes_back = Some(format!("{}:{}: {}", file.name(), file.line(), file.comes_back())),
         }
-        rounded &= row.as_ref().is_none_or(|(time, _)| time.fract() == 0.0);
-        before = row;
+        rounded &= time.fract() == 0.0;
+        before = Some((id, Some(time)));
     }
     steps.sort_by(f64::total_cmp);
     let name = file.name();
     let Some(&median) = steps.get(steps.len() / 2) else {
-        return given
-            .ok_or_else(|| Error::input(format!("{name}: too few lines to tell a sampling rate; give rate_hz")));
+        let why = || comes_back.unwrap_or(format!("{name}: too few lines to tell a sampling rate; give rate_hz"));
+        return given.ok_or_else(|| Error::input(why()));
     };
     let tolerance =
         if rounded { (TOLERANCE * median).max(1f64.min(ROUNDED_TOLERANCE * median)) } else { TOLERANCE * median };

@@ -1,5 +1,7 @@
 //! Lines of CSV files, in order, put together to recordings.
 
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::BufRead;
 use std::sync::Arc;
 
@@ -54,7 +56,7 @@ impl OpenFile {
             .flexible(true)
             .from_reader(file.open()?);
         let mut record = ByteRecord::new();
-        let read = reader.read_byte_record(&mut record).map_err(|e| unreadable(file, e))?;
+        let read = reader.read_byte_record(&mut record).map_err(|e| unreadable(file, e, ""))?;
         if !read {
             return Err(Error::input(format!("{}: empty, expected lines of comma-separated values", file.name())));
         }
@@ -74,7 +76,7 @@ impl OpenFile {
         Ok(more)
     }
 
-    /// The time of the next line and what identifies its recording; `None` for a bad line.
+    /// The time of the next line and what identifies its recording; inside, `None` for a bad line.
     pub(super) fn next_time(&mut self) -> Option<Option<(f64, Vec<u8>)>> {
         if !matches!(self.advance(), Ok(true)) {
             return None;
@@ -93,7 +95,7 @@ impl OpenFile {
         self.record.get(column).unwrap_or_default().trim_ascii()
     }
 
-    /// The bytes of the keys and the split, or what is wrong with the line.
+    /// The bytes of the keys, or what is wrong with the line.
     fn id(&self) -> Result<Vec<u8>, String> {
         let (found, width) = (self.record.len(), self.columns.width);
         if found != width {
@@ -109,8 +111,25 @@ impl OpenFile {
             id.extend_from_slice(value);
             id.push(0);
         }
-        id.extend_from_slice(self.columns.split.map_or(&[], |s| self.field(s)));
         Ok(id)
+    }
+
+    /// The part of the data that the line belongs to; empty is none.
+    fn split(&self) -> &[u8] {
+        self.columns.split.map_or(&[], |s| self.field(s))
+    }
+
+    /// What is wrong with the line if its recording was over before it.
+    pub(super) fn comes_back(&self) -> String {
+        let Columns { keys, names, time, .. } = &self.columns;
+        let recording: Vec<_> = keys.iter().map(|&k| format!("{}={}", names[k], shown(self.field(k)))).collect();
+        let by: Vec<_> = keys.iter().chain(time).map(|&c| names[c].as_str()).collect();
+        format!(
+            "{} comes back here after lines of other recordings, expected the lines of one recording to lie together; \
+             sort the file by {}",
+            recording.join(", "),
+            by.join(", then by ")
+        )
     }
 
     fn constants(&self) -> Vec<ScalarValue> {
@@ -140,15 +159,28 @@ impl OpenFile {
         Ok(())
     }
 
-    fn line(&self) -> u64 {
+    pub(super) fn line(&self) -> u64 {
         self.record.position().map_or(0, csv::Position::line)
     }
 }
 
-fn unreadable(file: &DataFile, e: csv::Error) -> Error {
+fn unreadable(file: &DataFile, e: csv::Error, after: &str) -> Error {
     match e.into_kind() {
-        csv::ErrorKind::Io(e) => file.unreadable(e),
-        other => Error::input(format!("{}: {other:?}", file.name())),
+        csv::ErrorKind::Io(e) => file.unreadable_after(e, after),
+        other => Error::input(format!("{}: {other:?}{after}", file.name())),
+    }
+}
+
+/// The recordings that have begun in a file, by a hash of their keys: eight bytes each, however long the keys are.
+#[derive(Debug, Default)]
+pub(super) struct Begun(HashSet<u64>);
+
+impl Begun {
+    /// Takes note of one; false if it had begun before.
+    pub(super) fn insert(&mut self, id: &[u8]) -> bool {
+        let mut hash = DefaultHasher::new();
+        id.hash(&mut hash);
+        self.0.insert(hash.finish())
     }
 }
 
@@ -177,6 +209,8 @@ pub(super) struct Scan {
     rejects: Rejects,
     next_file: usize,
     file: Option<OpenFile>,
+    /// The recordings of `file`.
+    begun: Begun,
     piece: Option<Piece>,
     sample: Sample,
     ready: Vec<Recording>,
@@ -186,17 +220,16 @@ pub(super) struct Scan {
 
 impl Scan {
     pub(super) fn new(layout: Arc<Layout>, wanted: Wanted, rejects: Rejects) -> Self {
-        let sample = Sample::default();
-        let ready = Vec::new();
         Self {
             layout,
             wanted,
             rejects,
             next_file: 0,
             file: None,
+            begun: Begun::default(),
             piece: None,
-            sample,
-            ready,
+            sample: Sample::default(),
+            ready: Vec::new(),
             ready_samples: 0,
             over: false,
         }
@@ -208,6 +241,7 @@ impl Scan {
             let Some(mut file) = self.file.take() else {
                 let Some(next) = self.layout.files.get(self.next_file) else { return Ok(false) };
                 self.next_file += 1;
+                self.begun = Begun::default();
                 match OpenFile::new(next, &self.layout.spec) {
                     Ok(open) => self.file = Some(open),
                     Err(e) => self.rejects.reject_file(next.name(), e)?,
@@ -228,8 +262,7 @@ impl Scan {
                 Err(e) => {
                     self.finish()?;
                     let of = &self.layout.files[self.next_file - 1];
-                    let e = unreadable(of, e).while_doing(format!("{}: after {} rows", file.name, file.rows));
-                    self.rejects.reject_file(&file.name, e)?;
+                    self.rejects.reject_file(&file.name, unreadable(of, e, &format!(" after {} rows", file.rows)))?;
                 }
             }
         }
@@ -242,14 +275,20 @@ impl Scan {
             Ok(id) => id,
             Err(reason) => return self.bad_row(file, reason),
         };
-        if self.piece.as_ref().is_none_or(|piece| piece.id != id) {
-            self.finish()?;
-            let constants = file.constants();
-            let wanted = self.wanted.takes(&constants)?;
-            let channels = self.layout.spec.channels.len();
-            self.piece = Some(Piece::new(id, constants, wanted, channels, file.name.clone(), file.line()));
+        match &self.piece {
+            Some(piece) if piece.id == id && piece.split == file.split() => {}
+            // The same recording in another part of the data: `start` goes on counting.
+            Some(piece) if piece.id == id => self.begin(file, id, piece.end(), piece.lost)?,
+            _ => {
+                let lost = !self.begun.insert(&id);
+                self.begin(file, id, 0, lost)?;
+            }
         }
-        let Some(piece) = self.piece.as_mut().filter(|piece| piece.wanted) else { return Ok(()) };
+        let Some(piece) = self.piece.as_mut() else { return Ok(()) };
+        if !piece.wanted {
+            piece.skip();
+            return Ok(());
+        }
         if let Err(reason) = file.sample(&mut self.sample) {
             return self.bad_row(file, reason);
         }
@@ -271,9 +310,27 @@ impl Scan {
         self.cut(file)
     }
 
+    /// Begins a piece with the line that `file` holds, `offset` samples into its recording. It is `lost` if that was
+    /// over before.
+    fn begin(&mut self, file: &OpenFile, id: Vec<u8>, offset: usize, lost: bool) -> Result<()> {
+        let goes_on = self.piece.as_ref().is_some_and(|piece| piece.id == id);
+        self.finish()?;
+        let constants = file.constants();
+        let wanted = self.wanted.takes(&constants)?;
+        if wanted && lost && !goes_on {
+            self.rejects.reject(&file.name, file.line(), file.comes_back())?;
+        }
+        let channels = self.layout.spec.channels.len();
+        let mut piece = Piece::new(id, constants, wanted && !lost, channels, file.name.clone(), file.line());
+        (piece.split, piece.lost) = (file.split().to_vec(), lost);
+        self.piece = Some(piece.starting_at(offset));
+        Ok(())
+    }
+
     fn bad_row(&mut self, file: &OpenFile, reason: String) -> Result<()> {
         // What a recording that is not wanted looks like is for the scan to say that wants it.
-        if self.piece.as_ref().is_some_and(|piece| !piece.wanted) {
+        if let Some(piece) = self.piece.as_mut().filter(|piece| !piece.wanted) {
+            piece.skip();
             return Ok(());
         }
         self.rejects.reject(&file.name, file.line(), reason)?;
