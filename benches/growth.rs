@@ -23,7 +23,7 @@ use dacpipe::kernel::distance::Centroids;
 use dacpipe::kernel::{Dense, Pool, fold};
 use dacpipe::kmeans::{KMeansSpec, Method, fit, fit_from};
 use dacpipe::label::Label;
-use dacpipe::loss::WeightedMse;
+use dacpipe::loss::{L2Penalty, PenaltyForm, WeightedMse};
 use dacpipe::model::{Manifest, Model, ModelInput};
 use dacpipe::network::{Architecture, Encoder, Mlp, initialise};
 use dacpipe::scale::{Scale, ScaleMethod};
@@ -260,7 +260,7 @@ impl Case {
         let mut trainer = Trainer::new(Mlp::new(architecture, &parameters), loss, self.batch);
         let mut next: Vec<u32> = indices.by_ref().take(self.batch).collect();
         trainer.load(&rows, &next, &self.pool)?;
-        let settings = StepSettings { learning_rate: 1e-3, l2: 1e-5 };
+        let settings = StepSettings { learning_rate: 1e-3, penalty: L2Penalty { beta: 1e-5, form: PenaltyForm::Norm } };
         let seconds = self.time(|| {
             for _ in 0..STEPS {
                 next.iter_mut().zip(&mut indices).for_each(|(to, i)| *to = i);
