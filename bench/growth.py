@@ -215,6 +215,32 @@ def whole(work, case, program):
     return dict(seconds=seconds, unit="file", input_mib=size, peak_mib=peak, more_mib=peak)
 
 
+def start_up(program):
+    """Milliseconds from the start of the command to its end, the median of eleven, with so many tables below `--dir`."""
+    place = DIR / "case"
+    shutil.rmtree(place, ignore_errors=True)
+    output, _, _ = call([program, "case", place, "rows=1000", "dim=8", "k=4"])
+    label = ["label", "--model", json.loads(output)["model"], "--input", place / "rows.parquet", "--features", "features",
+             "--quiet", "--output"]
+    out = place / "out"
+    call([dacpipe()] + label + [out / "t0"])
+    found = [("--help", 0, median_of([dacpipe(), "--help"]))]
+    for tables in (0, 1, 10, 100):
+        for i in range(1, tables):
+            if not (out / f"t{i}").exists():
+                shutil.copytree(out / "t0", out / f"t{i}")
+        where = out if tables else place / "empty"
+        found.append(("sql -c 'SELECT 1'", tables, median_of([dacpipe(), "sql", "--dir", where, "-c", "SELECT 1"])))
+    shutil.rmtree(place)
+    return [dict(work="start-up", command=command, tables=tables, seconds=seconds, peak_mib=peak)
+            for command, tables, (seconds, peak) in found]
+
+
+def median_of(command):
+    found = sorted(call(command)[1:] for _ in range(11))
+    return found[len(found) // 2]
+
+
 def quick(values):
     """Sizes for a look at whether everything runs."""
     return [v for v in values if v <= 512][:4] or [v // 10 for v in values[:3]]
@@ -348,6 +374,11 @@ def write(runs, table):
               "|---|---|---|---|---|---|"]
     for work, of in by_work.items():
         lines += threads(work, of)
+    if started := [r for r in runs if r["work"] == "start-up"]:
+        lines += ["", "## Start-up", "", "From the start of the process to its end, the median of eleven.", "",
+                  "| command | tables below `--dir` | ms | peak MiB |", "|---|---|---|---|"]
+        lines += [f"| `dacpipe {r['command']}` | {r['tables']} | {r['seconds'] * 1e3:.1f} | {r['peak_mib']:.0f} |"
+                  for r in started]
     lines += ["", "## Sizes"]
     for work, of in by_work.items():
         lines += details(work, of)
@@ -357,13 +388,14 @@ def write(runs, table):
 
 def main():
     words = [w for w in sys.argv[1:] if not w.startswith("--")]
+    works = [*WORKS, "start-up"]
     if "--list" in sys.argv:
-        print("\n".join(WORKS))
+        print("\n".join(works))
         return
     hurry = "--quick" in sys.argv
-    chosen = [work for work in WORKS if not words or any(work.startswith(w) for w in words)]
+    chosen = [work for work in works if not words or any(work.startswith(w) for w in words)]
     if not chosen:
-        sys.exit(f"no work begins with {' or '.join(words)}; there are {', '.join(WORKS)}")
+        sys.exit(f"no work begins with {' or '.join(words)}; there are {', '.join(works)}")
     DIR.mkdir(parents=True, exist_ok=True)
     kept = DIR / ("quick.jsonl" if hurry else "runs.jsonl")
     runs = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
@@ -371,7 +403,8 @@ def main():
         program = built("growth")
         for work in chosen:
             start = time.perf_counter()
-            runs = [r for r in runs if r["work"] != work] + measure(work, program, hurry)
+            found = start_up(program) if work == "start-up" else measure(work, program, hurry)
+            runs = [r for r in runs if r["work"] != work] + found
             kept.write_text("".join(json.dumps(r) + "\n" for r in runs))
             print(f"{work}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
     write(runs, DIR / "quick.md" if hurry else TABLE)

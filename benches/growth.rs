@@ -367,10 +367,8 @@ impl Case {
             Ok(RecordBatch::try_from_iter([("id", Arc::new(ids) as ArrayRef), (FEATURES, values)])?)
         };
         let file = std::fs::File::create(path).map_err(|e| cannot_write(path, e))?;
-        let properties = WriterProperties::builder()
-            .set_dictionary_enabled(false)
-            .set_max_row_group_row_count(Some(1 << 16))
-            .build();
+        // Row groups of a million rows, as most writers leave them: reading must not hold one whole.
+        let properties = WriterProperties::builder().set_dictionary_enabled(false).build();
         let mut writer = ArrowWriter::try_new(file, part(0)?.schema(), Some(properties))?;
         for first in (0..self.rows).step_by(PART) {
             writer.write(&part(first)?)?;
