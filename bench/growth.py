@@ -21,7 +21,7 @@ TOLERANCE = 0.15
 FITTED = 4
 # Memory below this is what a process has anyway; no exponent is fitted to it.
 LEAST_MIB = 4
-# A peak that is this much larger at most for ten times the rows is flat.
+# A peak that is this much larger at most than with a third of the rows is flat.
 FLAT = 1.1
 
 ROWS = [10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000]
@@ -140,9 +140,9 @@ WORKS = {
     "label": dict(
         what="`dacpipe label` of a Parquet file, dim 64, start to end", process=True,
         time="rows", memory="constant", t=lambda c: c["rows"], m=lambda c: 1,
-        vary=[("rows", [100_000, 300_000, 1_000_000], dict(dim=64, k=10))]),
+        vary=[("rows", [100_000, 300_000, 1_000_000, 3_000_000], dict(dim=64, k=10))]),
     "run": dict(
-        what="`dacpipe run` with `memory_limit = \"64 MB\"`, dim 64: one epoch, Lloyd from one start", process=True,
+        what="`dacpipe run` with `memory_limit = \"64 MiB\"`, dim 64: one epoch, Lloyd from one start", process=True,
         time="rows", memory="constant, and 16 B a row: order of the epoch, label and bounds of k-means",
         t=lambda c: c["rows"], m=lambda c: (64 << 20) + 16 * c["rows"],
         vary=[("rows", [100_000, 300_000, 1_000_000], dict(dim=64, k=10))]),
@@ -150,7 +150,7 @@ WORKS = {
 
 PIPELINE = """\
 name = "growth"
-memory_limit = "64 MB"
+memory_limit = "64 MiB"
 threads = {threads}
 
 [source]
@@ -216,14 +216,13 @@ def whole(work, case, program):
 
 
 def start_up(program):
-    """Milliseconds from the start of the command to its end, the median of eleven, with so many tables below `--dir`."""
+    """Seconds from the start of the command to its end, the median of eleven, with so many tables below `--dir`."""
     place = DIR / "case"
     shutil.rmtree(place, ignore_errors=True)
     output, _, _ = call([program, "case", place, "rows=1000", "dim=8", "k=4"])
-    label = ["label", "--model", json.loads(output)["model"], "--input", place / "rows.parquet", "--features", "features",
-             "--quiet", "--output"]
-    out = place / "out"
-    call([dacpipe()] + label + [out / "t0"])
+    out, model = place / "out", json.loads(output)["model"]
+    label = ["label", "--model", model, "--input", place / "rows.parquet", "--features", "features", "--quiet"]
+    call([dacpipe()] + label + ["--output", out / "t0"])
     found = [("--help", 0, median_of([dacpipe(), "--help"]))]
     for tables in (0, 1, 10, 100):
         for i in range(1, tables):
@@ -261,7 +260,7 @@ def measure(work, program, hurry):
                 result = whole(work, case, program)
             else:
                 result = json.loads(call([program, work] + settings(case))[0])
-            found.append(dict(case, **result, work=work, variable=variable))
+            found.append({**case, **result, "work": work, "variable": variable})
             print(f"{work} {variable} = {value}: {result['seconds']:.3g} s a {result['unit']}, "
                   f"{result['peak_mib'] or 0:.0f} MiB", file=sys.stderr)
     return found
@@ -317,8 +316,8 @@ def summary(work, runs):
         bad = [name for name, found in (("time", seconds), ("memory", memory)) if grows(found)]
         verdict = f"**{' and '.join(bad)} grows faster**" if bad else "no faster"
         if WORKS[work].get("process"):
-            ratio = of[-1]["peak_mib"] / of[0]["peak_mib"]
-            verdict += f"; peak × {ratio:.2f}" + (", flat" if ratio <= FLAT else "")
+            ratio = of[-1]["peak_mib"] / of[-2]["peak_mib"]
+            verdict += f"; the last step's peak × {ratio:.2f}" + (", flat" if ratio <= FLAT else "")
         start = number(seconds[2]) if seconds else "-"
         time_cells, memory_cells = exponent(seconds, "-"), exponent(memory, f"under {LEAST_MIB} MiB")
         cells = [work, variable, f"{number(of[0][variable])} to {number(of[-1][variable])}", start, *time_cells,
@@ -351,21 +350,24 @@ def details(work, runs):
         for i, r in enumerate(r for r in runs if r["variable"] == variable):
             fixed_here = ", ".join(f"{n} {number(r[n])}" for n in fixed if n != variable) if i == 0 else ""
             beyond = "" if w.get("process") else f"{r['more_mib'] or 0:.1f}"
-            lines.append(f"| {variable if i == 0 else ''} | {number(r[variable])} | {fixed_here} | {shown(r['seconds'])} | "
-                         f"{r['seconds'] / w['t'](r) * 1e9:.3g} ns | {r['peak_mib'] or 0:.0f} | {beyond} |")
+            cells = [variable if i == 0 else "", number(r[variable]), fixed_here, shown(r["seconds"]),
+                     f"{r['seconds'] / w['t'](r) * 1e9:.3g} ns", f"{r['peak_mib'] or 0:.0f}", beyond]
+            lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
 def write(runs, table):
     by_work = {work: [r for r in runs if r["work"] == work] for work in WORKS}
     by_work = {work: of for work, of in by_work.items() if of}
-    lines = ["# How cost grows", "", "Written by `bench/growth.sh`; `bench/growth.sh WORK` measures one work again.", ""]
+    lines = ["# How cost grows", "",
+             "Written by `bench/growth.sh`; `bench/growth.sh WORK` measures one work again.", ""]
     lines += [f"- {line.strip()}" for line in machine()]
     lines += [f"- threads where they are not varied: {THREADS}", "", "## Exponents", "",
-              f"Each size is measured in a process of its own: the fastest of at least two calls, and the most memory held "
-              f"beyond what was held when the input was there. Exponents are least squares on the logarithms of the last "
+              "Each size is measured in a process of its own: the fastest of at least two calls, and the most memory held "
+              "beyond what was held when the input was there. Exponents are least squares on the logarithms of the last "
               f"{FITTED} sizes, for the measurements and for the formula alike; *no faster* is at most {TOLERANCE} above "
-              f"the formula's. Rows lie around 64 points that overlap; Lloyd runs nine iterations at tolerance 0.", "",
+              "the formula's. Rows lie around 64 points that overlap; Lloyd runs nine iterations at tolerance 0, from rows "
+              "around four of the points.", "",
               "| work | against | measured | fitted from | time | its formula | memory | its formula | grows |",
               "|---|---|---|---|---|---|---|---|---|"]
     for work, of in by_work.items():
