@@ -363,11 +363,11 @@ def write(runs, table):
              "Written by `bench/growth.sh`; `bench/growth.sh WORK` measures one work again.", ""]
     lines += [f"- {line.strip()}" for line in machine()]
     lines += [f"- threads where they are not varied: {THREADS}", "", "## Exponents", "",
-              "Each size is measured in a process of its own: the fastest of at least two calls, and the most memory held "
-              "beyond what was held when the input was there. Exponents are least squares on the logarithms of the last "
-              f"{FITTED} sizes, for the measurements and for the formula alike; *no faster* is at most {TOLERANCE} above "
-              "the formula's. Rows lie around 64 points that overlap; Lloyd runs nine iterations at tolerance 0, from rows "
-              "around four of the points.", "",
+              "Each size is measured in a process of its own: the fastest of at least two calls, and the most memory "
+              "held beyond what was held when the input was there. Exponents are least squares on the logarithms of "
+              f"the last {FITTED} sizes, for the measurements and for the formula alike; *no faster* is at most "
+              f"{TOLERANCE} above the formula's. Rows lie around 64 points that overlap; Lloyd runs nine iterations at "
+              "tolerance 0, from rows around four of the points.", "",
               "| work | against | measured | fitted from | time | its formula | memory | its formula | grows |",
               "|---|---|---|---|---|---|---|---|---|"]
     for work, of in by_work.items():
