@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import report
+from cargo import built, dacpipe
 
 PEERS = Path("bench/peers")
 RACE_DIR = Path(os.environ["RACE_DIR"])
@@ -57,21 +58,6 @@ def run(command, **more):
 
 def measurements(output):
     return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
-
-
-def build():
-    """Builds the command and the race program; returns the program's path."""
-    subprocess.run(["cargo", "build", "--release"], check=True)
-    command = ["cargo", "bench", "--bench", "race", "--no-run", "--message-format", "json"]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    for message in map(json.loads, output.splitlines()):
-        if message.get("executable") and message["target"]["name"] == "race":
-            return Path(message["executable"])
-    sys.exit("cargo built no program for --bench race")
-
-
-def dacpipe():
-    return Path(os.environ.get("CARGO_TARGET_DIR", "target")) / "release" / "dacpipe"
 
 
 def model():
@@ -162,7 +148,7 @@ def main():
     for line in missing:
         print(f"{line}: left out, there is no mnist.parquet in DATA", file=sys.stderr)
     RACE_DIR.mkdir(parents=True, exist_ok=True)
-    program = build()
+    program = built("race")
     floors(program)
     for line in chosen:
         if line not in missing:

@@ -1,7 +1,8 @@
 //! SQL over models and tables: the functions give the pipeline's bits, the aggregates the known figures.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
 
 use arrow::array::{
     Array, ArrayRef, AsArray, Float32Array, Float64Array, Int32Array, Int64Array, ListArray, RecordBatch, StringArray,
@@ -25,6 +26,7 @@ use dacpipe::table::{CommitInfo, Labels, Mode, TableWriter, WriteOptions};
 use dacpipe::train::{Autoencoder, AutoencoderSpec};
 use dacpipe::weights::{FeatureWeightsStage, WeightLabels, WeightsSpec};
 use dacpipe::{Error, Kind, Result, Seed};
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::datasource::MemTable;
 use datafusion::physical_plan::{ExecutionPlan, collect, displayable, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -503,6 +505,78 @@ async fn the_first_error_ends_the_stream_and_keeps_its_kind() {
     let mut stream = execute_stream(plan, ctx.task_ctx()).unwrap();
     drop(stream.next().await);
     drop(stream);
+}
+
+/// Counts the batches that it is at work on, at all and at once; later ones are done sooner.
+#[derive(Debug, Default)]
+struct Counts {
+    begun: AtomicUsize,
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Transform for Counts {
+    fn kind(&self) -> &'static str {
+        "counts"
+    }
+
+    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
+        Ok(Arc::new(input.clone()))
+    }
+
+    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let begun = self.begun.fetch_add(1, Ordering::SeqCst);
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(if begun % 2 == 0 { 20 } else { 5 }));
+        self.now.fetch_sub(1, Ordering::SeqCst);
+        Ok(batch.clone())
+    }
+
+    fn save(&self) -> Artifact {
+        Artifact::default()
+    }
+}
+
+/// Forty batches of ten rows in one partition, through a stage that counts, on `threads` threads.
+async fn counted(threads: usize) -> (Arc<Counts>, Arc<StageExec>, SessionContext) {
+    let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    let batches: Vec<RecordBatch> = (0..40).map(|i| batch(10 * i, 10)).collect();
+    let table = MemTable::try_new(batches[0].schema(), vec![batches]).unwrap();
+    let input = ctx.read_table(Arc::new(table)).unwrap().create_physical_plan().await.unwrap();
+    let counts = Arc::new(Counts::default());
+    let plan = StageExec::try_new(input, vec![Arc::clone(&counts) as _]).unwrap().with_threads(threads);
+    (counts, Arc::new(plan), ctx)
+}
+
+async fn pause(milliseconds: u64) {
+    let sleep = move || std::thread::sleep(Duration::from_millis(milliseconds));
+    SpawnedTask::spawn_blocking(sleep).join_unwind().await.unwrap();
+}
+
+#[tokio::test]
+async fn as_many_batches_at_once_as_threads_and_in_order() {
+    for threads in [1, 3] {
+        let (counts, plan, ctx) = counted(threads).await;
+        let batches = collect(plan, ctx.task_ctx()).await.unwrap();
+        let ids = |b: &RecordBatch| b.column(0).as_primitive::<Int64Type>().values().to_vec();
+        assert_eq!(batches.iter().flat_map(ids).collect::<Vec<_>>(), (0..400).collect::<Vec<i64>>());
+        assert_eq!(counts.most.load(Ordering::SeqCst), threads);
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_reads_is_not_computed() {
+    let (counts, plan, ctx) = counted(2).await;
+    let mut stream = execute_stream(plan, ctx.task_ctx()).unwrap();
+    stream.next().await.unwrap().unwrap();
+    pause(300).await;
+    // One was read, two wait for the reader, one is on its way to them, four are in flight.
+    let begun = counts.begun.load(Ordering::SeqCst);
+    assert!(begun <= 8, "{begun} batches");
+    drop(stream);
+    pause(100).await;
+    assert_eq!(counts.begun.load(Ordering::SeqCst), begun);
 }
 
 #[tokio::test]

@@ -36,6 +36,8 @@ pub(super) struct LabelPass {
     pub columns: Columns,
     /// How many clusters there are.
     pub k: usize,
+    /// Batches that go through the stages at a time.
+    pub threads: usize,
     pub control: Control,
 }
 
@@ -45,7 +47,7 @@ impl LabelPass {
         let began = Instant::now();
         self.control.emit(Event::Started { stage: "label".into(), unit: "rows", total: None });
         let scan = self.rows.create_physical_plan().await?;
-        let plan = StageExec::try_new(scan, self.transforms)?;
+        let plan = StageExec::try_new(scan, self.transforms)?.with_threads(self.threads);
         let input = plan.schema();
         let kept: Vec<usize> = self.keep.iter().map(|name| input.index_of(name)).collect::<Result<_, _>>()?;
         let schema = Arc::new(input.project(&kept)?);

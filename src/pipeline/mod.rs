@@ -368,7 +368,15 @@ impl Execution<'_> {
         let raw = learned.baseline.is_some().then(|| RAW_CLUSTER.to_string());
         let columns = Columns { label: source.label.clone(), split: plan.split.column.clone(), raw };
         let labels = Labels { model: model.hash().as_str().into(), labelled_at: clock.labelled_at };
-        let pass = LabelPass { rows, transforms, keep, columns, k: label.k(), control: options.control.clone() };
+        let pass = LabelPass {
+            rows,
+            transforms,
+            keep,
+            columns,
+            k: label.k(),
+            threads: pool.threads(),
+            control: options.control.clone(),
+        };
         let tally = pass.run(&ctx, &mut writer, labels).await?;
 
         let model_path = model.save(&sink.join("models")?).await?;

@@ -115,6 +115,7 @@ impl Relabel {
             keep,
             columns: Columns::default(),
             k: label.k(),
+            threads,
             control: control.clone(),
         };
         let tally = pass.run(&ctx, &mut writer, labels).await?;

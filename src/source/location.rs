@@ -76,6 +76,17 @@ impl DataFile {
         Ok(bytes)
     }
 
+    /// The open file as its bytes are, where it is a local one.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn local(&self) -> Result<Option<File>> {
+        match &self.place {
+            Place::Local(path) => File::open(path).map(Some).map_err(|e| self.unreadable(e)),
+            Place::Remote(..) => Ok(None),
+        }
+    }
+
     /// The object store that it is in, its path there, and its size in bytes.
     ///
     /// # Errors

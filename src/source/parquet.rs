@@ -23,10 +23,13 @@ use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use futures::TryStreamExt;
-use parquet::arrow::arrow_reader::{ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, RowFilter};
+use parquet::arrow::arrow_reader::{
+    ArrowPredicateFn, ArrowReaderBuilder, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder, RowFilter,
+};
 use parquet::arrow::async_reader::ParquetRecordBatchStream;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
-use parquet::errors::ParquetError;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
 
 use super::bad::Rejects;
@@ -152,8 +155,10 @@ fn plain_type(stored: &DataType, is_split: bool) -> DataType {
 }
 
 /// A file of which the footer was read.
+#[derive(Clone)]
 struct ParquetFile {
     name: String,
+    file: DataFile,
     reader: ObjectReader,
     metadata: ArrowReaderMetadata,
 }
@@ -166,7 +171,7 @@ impl ParquetFile {
         let row = Field::new(ROW, DataType::Int64, false).with_extension_type(RowNumber);
         let options = ArrowReaderOptions::new().with_virtual_columns(vec![Arc::new(row)])?;
         let metadata = ArrowReaderMetadata::load_async(&mut reader, options).await.map_err(|e| unreadable(&name, e))?;
-        let open = Self { name, reader, metadata };
+        let open = Self { name, file: file.clone(), reader, metadata };
         for column in plain_names(spec) {
             open.field(column)?;
         }
@@ -225,8 +230,45 @@ impl ParquetFile {
         ProjectionMask::roots(self.metadata.parquet_schema(), roots.collect::<Vec<_>>())
     }
 
-    fn builder(&self) -> ParquetRecordBatchStreamBuilder<ObjectReader> {
-        ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader.clone(), self.metadata.clone())
+    /// The columns `columns` of the rows that pass `filter`, up to `rows` at a time.
+    fn batches(&self, columns: ProjectionMask, rows: usize, filter: Option<&Condition>) -> Result<Batches> {
+        let Some(file) = self.file.local()? else {
+            let builder =
+                ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader.clone(), self.metadata.clone());
+            return Ok(Batches::Remote(Box::new(self.select(builder, columns, rows, filter).build()?)));
+        };
+        // Group by group: a filter is held against all rows that a reader has before it gives the first.
+        let (open, filter) = (self.clone(), filter.cloned());
+        let reader = move |group| -> Result<ParquetRecordBatchReader> {
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file.try_clone()?, open.metadata.clone());
+            let builder = builder.with_row_groups(vec![group]);
+            Ok(open.select(builder, columns.clone(), rows, filter.as_ref()).build()?)
+        };
+        let groups = 0..self.metadata.metadata().num_row_groups();
+        let batches = groups.flat_map(move |group| -> LocalBatches {
+            match reader(group) {
+                Ok(reader) => Box::new(reader.map(|batch| Ok(batch?))),
+                Err(e) => Box::new(std::iter::once(Err(e))),
+            }
+        });
+        Ok(Batches::Local(Box::new(batches)))
+    }
+
+    /// What is asked of a reader, of either kind.
+    fn select<T>(
+        &self,
+        builder: ArrowReaderBuilder<T>,
+        columns: ProjectionMask,
+        rows: usize,
+        filter: Option<&Condition>,
+    ) -> ArrowReaderBuilder<T> {
+        let builder = builder.with_projection(columns).with_batch_size(rows);
+        let Some(filter) = filter else { return builder };
+        let (mask, filter) = (self.mask(filter.columns().fields().iter().map(|f| f.name())), filter.clone());
+        let passes = move |stored: RecordBatch| {
+            filter.evaluate(|field| cast(&stored[field.name().as_str()], field.data_type()))
+        };
+        builder.with_row_filter(RowFilter::new(vec![Box::new(ArrowPredicateFn::new(mask, passes))]))
     }
 
     /// Values in a vector: from the type, or from the first vector; `None` if there is none.
@@ -239,9 +281,8 @@ impl ParquetFile {
             return Ok(Some(*dim as usize).filter(|dim| *dim > 0));
         }
         let mask = self.mask(std::iter::once(column));
-        let stream = self.builder().with_projection(mask).with_batch_size(64).build();
-        let mut stream = stream.map_err(|e| unreadable(&self.name, e))?;
-        while let Some(batch) = stream.try_next().await.map_err(|e| unreadable(&self.name, e))? {
+        let mut batches = self.batches(mask, 64, None)?;
+        while let Some(batch) = batches.next().await.map_err(|e| unreadable(&self.name, e))? {
             let lists = Lists::of(batch.column(0))?;
             let lengths = (0..batch.num_rows()).filter_map(|i| lists.get(i).map(|r| r.len()));
             if let Some(dim) = lengths.into_iter().find(|len| *len > 0) {
@@ -252,8 +293,26 @@ impl ParquetFile {
     }
 }
 
-fn unreadable(name: &str, e: ParquetError) -> Error {
-    let e = Error::from(e);
+/// The stored batches of one file. A local one is read page by page, so that memory does not follow the size of its row
+/// groups, which many writers let grow to a million rows; of a remote one, each row group is fetched at once.
+enum Batches {
+    Local(LocalBatches),
+    Remote(Box<ParquetRecordBatchStream<ObjectReader>>),
+}
+
+type LocalBatches = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
+
+impl Batches {
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        match self {
+            Self::Local(batches) => batches.next().transpose(),
+            Self::Remote(batches) => Ok(batches.try_next().await?),
+        }
+    }
+}
+
+fn unreadable(name: &str, e: impl Into<Error>) -> Error {
+    let e = e.into();
     match e.kind() {
         Kind::Input => Error::input(format!("{name}: not a readable Parquet file")).with_source(e),
         _ => e.while_doing(name),
@@ -326,11 +385,15 @@ impl PartitionStream for Scan {
         let mut builder = RecordBatchReceiverStream::builder(self.schema.clone(), 2);
         let out = builder.tx();
         let scan = self.clone();
-        builder.spawn(async move {
-            // By the channel and not as the task's result, so that it does not overtake the rows before it.
-            if let Err(e) = scan.run(rows, &out).await {
-                out.send(Err(e.into())).await.ok();
-            }
+        let runtime = Handle::current();
+        // Decoding is arithmetic, and local files are read as it goes: neither belongs on a worker thread.
+        builder.spawn_blocking(move || {
+            runtime.block_on(async {
+                // By the channel and not as the task's result, so that it does not overtake the rows before it.
+                if let Err(e) = scan.run(rows, &out).await {
+                    out.send(Err(e.into())).await.ok();
+                }
+            });
             Ok(())
         });
         builder.build()
@@ -344,15 +407,15 @@ impl Scan {
             if left == 0 {
                 break;
             }
-            let mut stream = match self.open(file, rows).await {
-                Ok(stream) => stream,
+            let mut batches = match self.open(file, rows).await {
+                Ok(batches) => batches,
                 Err(e) => {
                     self.table.rejects.reject_file(file.name(), e)?;
                     continue;
                 }
             };
             while left > 0 {
-                let stored = match stream.try_next().await {
+                let stored = match batches.next().await {
                     Ok(Some(stored)) => stored,
                     Ok(None) => break,
                     Err(e) => {
@@ -371,7 +434,7 @@ impl Scan {
     }
 
     /// The rows of `file` that pass the filter, as they are stored, with the columns that are needed.
-    async fn open(&self, file: &DataFile, rows: usize) -> Result<ParquetRecordBatchStream<ObjectReader>> {
+    async fn open(&self, file: &DataFile, rows: usize) -> Result<Batches> {
         let spec = &self.table.spec;
         let open = ParquetFile::open(file, spec).await?;
         self.check_types(&open)?;
@@ -381,15 +444,7 @@ impl Scan {
             let asked = if feature { FEATURES } else { c.as_str() };
             self.schema.index_of(asked).is_ok() || (judged && (feature || spec.keys.contains(c)))
         });
-        let mut builder = open.builder().with_projection(open.mask(needed)).with_batch_size(rows);
-        if let Some(filter) = &self.filter {
-            let (mask, filter) = (open.mask(filter.columns().fields().iter().map(|f| f.name())), filter.clone());
-            let passes = move |stored: RecordBatch| {
-                filter.evaluate(|field| cast(&stored[field.name().as_str()], field.data_type()))
-            };
-            builder = builder.with_row_filter(RowFilter::new(vec![Box::new(ArrowPredicateFn::new(mask, passes))]));
-        }
-        builder.build().map_err(|e| unreadable(&open.name, e))
+        open.batches(open.mask(needed), rows, self.filter.as_ref()).map_err(|e| unreadable(&open.name, e))
     }
 
     /// Every file has the types of the first.

@@ -1,13 +1,14 @@
 //! The one operator that applies fitted stages inside a DataFusion plan.
 //!
 //! ```text
-//!  input stream ──► blocking thread: stage 1, stage 2, … ──► channel of 2 ──► whoever polls
-//!  (decode)         (compute; two batches in flight)                          (encode)
+//!  input stream ──► blocking threads: stage 1, stage 2, … ──► in order ──► channel of 2 ──► whoever polls
+//!  (decode)         (as many batches at once as threads)                                    (encode)
 //! ```
 //!
 //! The arithmetic runs on tokio's blocking threads, so that no worker thread is held by it and decoding, computing and
-//! encoding overlap. Order and partitions of the input are kept. Dropping the stream stops the work: no batch is
-//! started after that.
+//! encoding overlap. A few batches more are taken from the input than are computed at once: a batch that is done early
+//! waits for the one before it, and the thread goes on with the next. Order and partitions of the input are kept.
+//! Dropping the stream stops the work: no batch is started after that.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,11 +29,15 @@ use datafusion::physical_plan::{
     StatisticsArgs,
 };
 use futures::StreamExt;
+use tokio::sync::Semaphore;
 
 use crate::stage::Transform;
 
-/// Batches that may be computed at the same time in one partition, and finished batches that may wait for the reader.
-const IN_FLIGHT: usize = 2;
+/// Threads of a partition, if not said otherwise.
+const THREADS: usize = 2;
+/// Batches beyond those being computed that a partition takes from its input, so that no thread waits for its next or for
+/// the order; and finished batches that may wait for the reader.
+const AHEAD: usize = 2;
 
 /// Applies fitted stages, in their order, to every batch of its input.
 ///
@@ -41,12 +46,13 @@ const IN_FLIGHT: usize = 2;
 pub struct StageExec {
     input: Arc<dyn ExecutionPlan>,
     stages: Arc<[Arc<dyn Transform>]>,
+    threads: usize,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
 impl StageExec {
-    /// `stages` over `input`.
+    /// `stages` over `input`, on two threads a partition.
     ///
     /// # Errors
     /// What the stages' `output_schema` finds wrong with the schema of `input`: a missing column, another width.
@@ -64,9 +70,16 @@ impl StageExec {
         Ok(Self {
             input,
             stages: stages.into(),
+            threads: THREADS,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         })
+    }
+
+    /// The same, but each partition computes `threads` batches at a time (one at least). It holds two batches more, and
+    /// two that are done.
+    pub fn with_threads(self, threads: usize) -> Self {
+        Self { threads: threads.max(1), ..self }
     }
 
     /// The stages, in the order in which they are applied.
@@ -122,7 +135,9 @@ impl ExecutionPlan for StageExec {
             ChildrenPropertiesMode::Keep => {
                 Arc::new(Self { input, metrics: ExecutionPlanMetricsSet::new(), ..Self::clone(&self) })
             }
-            ChildrenPropertiesMode::Recompute => Arc::new(Self::try_new(input, self.stages.to_vec())?),
+            ChildrenPropertiesMode::Recompute => {
+                Arc::new(Self::try_new(input, self.stages.to_vec())?.with_threads(self.threads))
+            }
         })
     }
 
@@ -139,16 +154,23 @@ impl ExecutionPlan for StageExec {
         let baseline = BaselineMetrics::new(&self.metrics, partition);
         let stages = Arc::clone(&self.stages);
         let output = self.schema();
+        let threads = Arc::new(Semaphore::new(self.threads));
+        let in_flight = self.threads + AHEAD;
 
-        let mut builder = RecordBatchReceiverStreamBuilder::new(Arc::clone(&output), IN_FLIGHT);
+        let mut builder = RecordBatchReceiverStreamBuilder::new(Arc::clone(&output), AHEAD);
         let sender = builder.tx();
         builder.spawn(async move {
             let computed = input
                 .map(|batch| {
                     let (stages, output, baseline) = (Arc::clone(&stages), Arc::clone(&output), baseline.clone());
+                    let threads = Arc::clone(&threads);
                     async move {
                         let batch = batch?;
+                        // Granted in the order of asking, which is that of the batches.
+                        let thread =
+                            threads.acquire_owned().await.map_err(|e| DataFusionError::External(Box::new(e)))?;
                         let task = move || {
+                            let _thread = thread;
                             let _timer = baseline.elapsed_compute().timer();
                             let batch = apply_all(&stages, batch, &output)?;
                             Ok(batch.record_output(&baseline))
@@ -159,7 +181,7 @@ impl ExecutionPlan for StageExec {
                             .map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?
                     }
                 })
-                .buffered(IN_FLIGHT);
+                .buffered(in_flight);
             let mut computed = std::pin::pin!(computed);
             while let Some(batch) = computed.next().await {
                 let failed = batch.is_err();
