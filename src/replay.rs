@@ -208,6 +208,9 @@ fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> std::io:
     Ok(())
 }
 
+/// Rows that are mapped at a time. Each thread keeps the room for as many, however many rows are asked for.
+const MAPPED_ROWS: usize = 256;
+
 /// Rows seen through the fitted stages before the one that learns, mapped as they are read.
 pub struct Mapped<'a> {
     rows: &'a dyn Rows,
@@ -256,11 +259,19 @@ impl Rows for Mapped<'_> {
     }
 
     fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
-        self.through(range.len(), out, |buffer| self.rows.read(range, buffer))
+        let starts = range.clone().step_by(MAPPED_ROWS);
+        for (start, out) in starts.zip(out.chunks_mut(MAPPED_ROWS * self.dim())) {
+            let rows = start..(start + MAPPED_ROWS).min(range.end);
+            self.through(rows.len(), out, |buffer| self.rows.read(rows, buffer))?;
+        }
+        Ok(())
     }
 
     fn gather(&self, indices: &[u32], out: &mut [f32]) -> Result<()> {
-        self.through(indices.len(), out, |buffer| self.rows.gather(indices, buffer))
+        for (indices, out) in indices.chunks(MAPPED_ROWS).zip(out.chunks_mut(MAPPED_ROWS * self.dim())) {
+            self.through(indices.len(), out, |buffer| self.rows.gather(indices, buffer))?;
+        }
+        Ok(())
     }
 
     fn as_slice(&self) -> Option<&[f32]> {

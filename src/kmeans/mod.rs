@@ -110,7 +110,7 @@ pub struct KMeans {
 
 /// Finds `spec.k` clusters in `rows`. Every random choice is drawn from `seed`.
 ///
-/// Time: `O(rows x k x dim)` an iteration at most; memory: 12 bytes a row, the seeding's sample (at most 64 MiB, or
+/// Time: `O(rows x k x dim)` an iteration at most; memory: 12 bytes a row, the seeding's sample (at most 16 MiB, or
 /// `32 k` rows if that is more), and sums of `k x dim` doubles for up to 64 parts of the rows.
 ///
 /// # Errors

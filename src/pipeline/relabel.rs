@@ -115,7 +115,7 @@ impl Relabel {
             keep,
             columns: Columns::default(),
             k: label.k(),
-            threads,
+            threads: device::threads(self.threads)?,
             control: control.clone(),
         };
         let tally = pass.run(&ctx, &mut writer, labels).await?;

@@ -81,10 +81,8 @@ impl DataFile {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn local(&self) -> Result<Option<File>> {
-        match &self.place {
-            Place::Local(path) => File::open(path).map(Some).map_err(|e| self.unreadable(e)),
-            Place::Remote(..) => Ok(None),
-        }
+        let open = |path| File::open(path).map_err(|e| self.unreadable(e));
+        self.place.local_path().map(open).transpose()
     }
 
     /// The object store that it is in, its path there, and its size in bytes.
