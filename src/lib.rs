@@ -50,7 +50,6 @@
 
 #![deny(missing_docs)]
 
-mod artifact;
 pub mod cli;
 pub mod column;
 pub mod config;

@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["event", "seed"],
     &["kernel"],
     &["network", "loss", "kmeans", "signal", "metrics", "device"],
-    &["stage", "artifact", "column", "scale", "weights", "train", "embed", "label"],
+    &["stage", "column", "scale", "weights", "train", "embed", "label"],
     &["store"],
     &["model", "table", "source", "replay", "simulate", "report"],
     &["config", "sql"],

@@ -31,8 +31,9 @@ Column names that are also words of SQL need double quotes: SELECT \"user\" FROM
 /// Query the tables of runs with SQL
 ///
 /// Every table below --dir is registered under its name, with NAME_clusters beside it and NAME_quarantine where rows
-/// were set aside; where two have the same name, the later one goes by its directory's. Functions: dac_embed(model, features), dac_assign(model, features); aggregates: ari(a, b), nmi(a, b),
-/// clustering_accuracy(a, b). Without -c and -f, statements are read from the prompt or from standard input.
+/// were set aside; where two have the same name, the later one goes by its directory's. Functions: dac_embed(model,
+/// features), dac_assign(model, features); aggregates: ari(a, b), nmi(a, b), clustering_accuracy(a, b). Without -c and
+/// -f, statements are read from the prompt or from standard input.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct SqlArgs {
@@ -209,8 +210,8 @@ impl Names {
         Self::SUFFIXES.iter().find_map(|suffix| self.0.get(&format!("{name}{suffix}"))).map(String::as_str)
     }
 
-    /// Takes for the table at `place` its `name`, or that of its directory `own`, or that with a number; where it is not
-    /// the first, with the reason.
+    /// Takes for the table at `place` its `name`, or that of its directory `own`, or that with a number; with the reason
+    /// where it is not the first.
     fn choose(&mut self, name: &str, own: &str, place: &str) -> (String, Option<String>) {
         let numbered = (2..).map(|number| format!("{own}_{number}"));
         let mut names = [name.to_owned(), own.to_owned()].into_iter().chain(numbered);

@@ -1,8 +1,8 @@
 //! The aggregates `ari(a, b)`, `nmi(a, b)` and `clustering_accuracy(a, b)`: how far two labellings of the same rows
 //! agree.
 //!
-//! Labels may be of any type that casts to text, and two are the same if their texts are. A row in which either label is
-//! NULL does not count. Memory is one count per pair of labels that occurs. The partial state holds those counts, so
+//! Labels may be of any type that casts to text, and two are the same if their texts are. A row in which either label
+//! is NULL does not count. Memory is one count per pair of labels that occurs. The partial state holds those counts, so
 //! partitions are added up exactly and the result does not depend on how the rows were split.
 
 use std::fmt;

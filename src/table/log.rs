@@ -166,8 +166,8 @@ impl Log {
     /// Reads the newest entry and those since the last overwrite.
     ///
     /// # Errors
-    /// Kind `Table` if there is no such version (any more), or the log is damaged: an entry is missing, is not what its name
-    /// says, or is of another format. Kind `Io` if reading fails.
+    /// Kind `Table` if there is no such version (any more), or the log is damaged: an entry is missing, is not what its
+    /// name says, or is of another format. Kind `Io` if reading fails.
     pub async fn snapshot(&self, version: Option<u64>) -> Result<Option<Snapshot>> {
         let Some((newest, listed)) = self.newest().await? else {
             return match version {

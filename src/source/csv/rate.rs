@@ -17,8 +17,8 @@ const IRREGULAR: f64 = 0.1;
 /// The samples a second of `file`: what `given` says, if its times agree; else what its times say.
 ///
 /// # Errors
-/// Kind `Input` if the times do not fit `given`, or are too irregular or too few to tell a rate from, no two lines of one
-/// recording following each other among them.
+/// Kind `Input` if the times do not fit `given`, or are too irregular or too few to tell a rate from, as they are where
+/// no two lines of one recording follow each other.
 pub(super) fn settle(file: &mut OpenFile, unit: TimeUnit, given: Option<f64>) -> Result<f64> {
     let mut steps = Vec::new();
     let mut rounded = true;
