@@ -140,11 +140,11 @@ impl VectorMap for Scale {
                 ScaleMethod::MinMax => output
                     .iter_mut()
                     .zip(input.iter().zip(scales))
-                    .for_each(|(y, (x, (shift, divisor)))| *y = ((x - shift) / divisor).clamp(0.0, 1.0)),
+                    .for_each(|(y, (x, (shift, divisor)))| *y = (apart(*x, *shift) / divisor).clamp(0.0, 1.0)),
                 ScaleMethod::Standard => output
                     .iter_mut()
                     .zip(input.iter().zip(scales))
-                    .for_each(|(y, (x, (shift, divisor)))| *y = (x - shift) / divisor),
+                    .for_each(|(y, (x, (shift, divisor)))| *y = apart(*x, *shift) / divisor),
             }
         }
     }
@@ -181,6 +181,11 @@ impl Transform for Scale {
     fn as_vector_map(&self) -> Option<&dyn VectorMap> {
         Some(self)
     }
+}
+
+/// `x - shift`, or the last finite number: infinity over the infinite divisor of a constant feature would be no number.
+fn apart(x: f32, shift: f32) -> f32 {
+    (x - shift).clamp(f32::MIN, f32::MAX)
 }
 
 /// The least value and the range of each feature.
@@ -222,8 +227,11 @@ fn mean_and_deviation(rows: &dyn Rows, pool: &Pool) -> Result<(Vec<f32>, Vec<f32
     let total = |i: usize| parts.iter().fold((0.0, 0.0), |(s, q), part| (s + part.0[i], q + part.1[i]));
     let feature = |i: usize| {
         let (sum, squares) = total(i);
-        let variance: f64 = (squares - sum * sum / n).max(0.0) / n;
-        ((f64::from(origin[i]) + sum / n) as f32, variance.sqrt() as f32)
+        let scatter = (squares - sum * sum / n).max(0.0);
+        // No row lies farther from the mean than the root of the scatter; then every difference can be taken.
+        let within = scatter.sqrt() <= f64::from(f32::MAX);
+        let deviation = if within { (scatter / n).sqrt() as f32 } else { f32::INFINITY };
+        ((f64::from(origin[i]) + sum / n) as f32, deviation)
     };
     Ok((0..dim).map(feature).unzip())
 }
@@ -318,7 +326,78 @@ mod tests {
         }
     }
 
+    /// One to sixty rows, each feature of one kind: usual, constant, zeros, denormal, huge, or of few values.
+    fn columns() -> impl Strategy<Value = Vec<Vec<f32>>> {
+        prop_oneof![1 => Just(1usize), 9 => 2usize..60].prop_flat_map(|n| {
+            let column = prop_oneof![
+                prop::collection::vec(-5.0f32..5.0, n),
+                prop::sample::select(vec![0.0f32, 0.3, 1e-40, f32::MIN, 1e30]).prop_map(move |x| vec![x; n]),
+                prop::collection::vec((-9i32..9).prop_map(|i| i as f32 * 1e-44), n),
+                prop::collection::vec(-1e30f32..1e30, n),
+                prop::collection::vec(prop::sample::select(vec![f32::MAX, 0.0, f32::MIN, 1.0]), n),
+                prop::collection::vec((0i32..3).prop_map(|i| i as f32), n),
+            ];
+            prop::collection::vec(column, 1..6)
+        })
+    }
+
     proptest! {
+        #[test]
+        fn every_feature_is_scaled_by_its_definition(columns in columns()) {
+            let (n, dim) = (columns[0].len(), columns.len());
+            let rows: Vec<f32> = (0..n * dim).map(|i| columns[i % dim][i / dim]).collect();
+            let ends: Vec<(f32, f32)> = columns
+                .iter()
+                .map(|c| (c.iter().copied().fold(f32::MAX, f32::min), c.iter().copied().fold(f32::MIN, f32::max)))
+                .collect();
+            match learn(&rows, dim, ScaleMethod::MinMax) {
+                Ok(scale) => {
+                    for (i, y) in mapped(&scale, &rows).into_iter().enumerate() {
+                        let (low, high) = ends[i % dim];
+                        let expected = if high > low { (rows[i] - low) / (high - low) } else { 0.0 };
+                        prop_assert_eq!(y.to_bits(), expected.to_bits());
+                        prop_assert!((0.0..=1.0).contains(&y));
+                    }
+                    for later in [0.0, f32::MAX, f32::MIN, 1e-45] {
+                        for (y, (low, high)) in mapped(&scale, &vec![later; dim]).into_iter().zip(&ends) {
+                            prop_assert!((0.0..=1.0).contains(&y) && (y == 0.0 || low < high), "{later}: {y}");
+                        }
+                    }
+                }
+                Err(error) => {
+                    prop_assert!(error.to_string().contains("spans more than 32-bit floats can hold"));
+                    prop_assert!(ends.iter().any(|(low, high)| (high - low).is_infinite()));
+                }
+            }
+            // The mean, the deviation, and the root of the summed squares about the mean.
+            let moments = |column: &Vec<f32>| {
+                let mean = column.iter().map(|&x| f64::from(x)).sum::<f64>() / n as f64;
+                let squares: f64 = column.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
+                (mean, (squares / n as f64).sqrt(), squares.sqrt())
+            };
+            let twins: Vec<(f64, f64, f64)> = columns.iter().map(moments).collect();
+            match learn(&rows, dim, ScaleMethod::Standard) {
+                Ok(scale) => {
+                    for (i, y) in mapped(&scale, &rows).into_iter().enumerate() {
+                        let (mean, deviation, _) = twins[i % dim];
+                        let expected = (f64::from(rows[i]) - mean) / deviation;
+                        prop_assert!(y.is_finite());
+                        if ends[i % dim].0 == ends[i % dim].1 {
+                            prop_assert_eq!(y, 0.0);
+                        } else if deviation > 1e-30 {
+                            // The mean was rounded to 32 bits.
+                            let rounding = 1e-5 + 2e-7 * mean.abs() / deviation;
+                            prop_assert!((f64::from(y) - expected).abs() < rounding, "{y} {expected}");
+                        }
+                    }
+                }
+                Err(error) => {
+                    prop_assert!(error.to_string().contains("spans more than 32-bit floats can hold"));
+                    prop_assert!(twins.iter().any(|t| t.2 > 3e38), "{twins:?}");
+                }
+            }
+        }
+
         #[test]
         fn threads_change_no_bit(dim in 1usize..9, rows in prop::collection::vec(-1e6f32..1e6, 9..20_000)) {
             let rows = &rows[..rows.len() / dim * dim];

@@ -172,7 +172,7 @@ impl Transform for FeatureWeights {
 /// Equation 5 for every feature, from the moments.
 ///
 /// With one class only there is no pair of different classes: that factor is then 1, and a feature weighs by how alike
-/// the rows are in it.
+/// the rows are in it. A factor so small that rounding can give it counts as 0: 1e-12, or 2.2e-16 a row if that is more.
 ///
 /// # Errors
 /// Kind `Input` if no row was counted, or if every weight is 0 (no feature varies between classes): a loss so weighted
@@ -182,9 +182,12 @@ pub fn weights(moments: &Moments) -> Result<Vec<f32>> {
     if same_pairs == 0.0 {
         return Err(Error::input("no row has a label; feature_weights needs labelled rows, or no label column at all"));
     }
+    // A sum over rows errs by as many roundings at most.
+    let rounding = (moments.counts().iter().sum::<u64>() as f64 * f64::EPSILON).max(1e-12);
     let weight = |i: usize| {
         let (same, different) = moments.pair_sums(i);
-        let apart = if different_pairs > 0.0 { (1.0 - different / different_pairs).max(0.0) } else { 1.0 };
+        let apart = if different_pairs > 0.0 { 1.0 - different / different_pairs } else { 1.0 };
+        let apart = if apart < rounding { 0.0 } else { apart };
         (same / same_pairs * apart) as f32
     };
     let weights: Vec<f32> = (0..moments.dim()).map(weight).collect();
@@ -330,10 +333,28 @@ mod tests {
         (0..dim).map(weight).collect()
     }
 
+    /// Rows of up to four classes (often one only), each feature of one kind: spread out, constant, zeros and ones, or
+    /// denormal. Half the time each row occurs twice.
     fn labelled() -> impl Strategy<Value = (usize, Vec<f32>, Vec<Option<u32>>)> {
-        (prop_oneof![1usize..20, 300usize..310], 2usize..40).prop_flat_map(|(dim, n)| {
+        let shape = (prop_oneof![1usize..20, 300usize..310], prop_oneof![1 => Just(1usize), 9 => 2usize..20], 1u32..5);
+        (shape, any::<bool>()).prop_flat_map(|((dim, n, classes), doubled)| {
             let values = prop::collection::vec(0.0f32..=1.0, n * dim);
-            (Just(dim), values, prop::collection::vec(prop::option::weighted(0.9, 0u32..4), n))
+            let classes = prop::collection::vec(prop::option::weighted(0.9, 0..classes), n);
+            (values, classes, prop::collection::vec(0u8..6, dim)).prop_map(move |(mut rows, mut classes, kinds)| {
+                for (i, x) in rows.iter_mut().enumerate() {
+                    *x = match kinds[i % dim] {
+                        0 => 0.3,
+                        1 => x.round(),
+                        2 => *x * 1e-40,
+                        _ => *x,
+                    };
+                }
+                if doubled {
+                    rows.extend(rows.clone());
+                    classes.extend(classes.clone());
+                }
+                (dim, rows, classes)
+            })
         })
     }
 
@@ -345,11 +366,24 @@ mod tests {
             let cx = FitContext { seed: Seed(3), pool: &pool, control: &control, checkpoint: &NoCheckpoint };
             let moments = moments(&Dense::new(&rows, dim), &classes, &cx).unwrap();
             let (same_pairs, different_pairs) = moments.pairs();
-            for (i, expected) in brute_force(&rows, dim, &classes).into_iter().enumerate() {
+            let expected = brute_force(&rows, dim, &classes);
+            for (i, &expected) in expected.iter().enumerate() {
                 let (same, different) = moments.pair_sums(i);
                 let apart = if different_pairs > 0.0 { 1.0 - different / different_pairs } else { 1.0 };
                 let ours = same / same_pairs * apart;
-                prop_assert!((ours - expected).abs() <= 1e-12 * expected + 1e-15, "{ours} {expected}");
+                prop_assert!((ours - expected).abs() <= 1e-12 * expected + 1e-14, "{ours} {expected}");
+            }
+            match weights(&moments) {
+                Ok(weights) => {
+                    for (ours, expected) in weights.iter().zip(&expected) {
+                        prop_assert!((f64::from(*ours) - expected).abs() <= 1e-6 * expected + 1e-12, "{ours} {expected}");
+                        prop_assert!(*ours == 0.0 || *expected > 0.0, "{ours} for a feature that tells nothing apart");
+                    }
+                }
+                Err(error) => {
+                    prop_assert!(error.to_string().starts_with("every feature weighs 0"));
+                    prop_assert!(expected.iter().all(|w| *w < 1e-11), "{expected:?}");
+                }
             }
         }
 
@@ -401,8 +435,11 @@ mod tests {
         assert!(error.to_string().starts_with("row 0, feature 0 is NaN"));
         let error = fit_with(column(), None, &[0.5, 0.5], 1, &[None, None], 1).unwrap_err();
         assert!(error.to_string().starts_with("no row has a label"));
-        let error = fit_with(column(), None, &[0.0, 0.0], 1, &[Some(0), Some(1)], 1).unwrap_err();
-        assert!(error.to_string().starts_with("every feature weighs 0"), "{error}");
+        for constant in [0.0, 1e-40, 0.3, 1.0] {
+            let classes: Vec<_> = (0..99).map(|i| Some(i % 7)).collect();
+            let error = fit_with(column(), None, &[constant; 99], 1, &classes, 1).unwrap_err();
+            assert!(error.to_string().starts_with("every feature weighs 0"), "{error}");
+        }
     }
 
     #[test]
