@@ -265,9 +265,8 @@ impl ParquetFile {
         let builder = builder.with_projection(columns).with_batch_size(rows);
         let Some(filter) = filter else { return builder };
         let (mask, filter) = (self.mask(filter.columns().fields().iter().map(|f| f.name())), filter.clone());
-        let passes = move |stored: RecordBatch| {
-            filter.evaluate(|field| cast(&stored[field.name().as_str()], field.data_type()))
-        };
+        let passes =
+            move |stored: RecordBatch| filter.evaluate(|field| cast(&stored[field.name().as_str()], field.data_type()));
         builder.with_row_filter(RowFilter::new(vec![Box::new(ArrowPredicateFn::new(mask, passes))]))
     }
 
