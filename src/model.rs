@@ -375,8 +375,9 @@ impl Model {
 
     /// As [`load`](Self::load), with the kinds of your own stages and how to rebuild them.
     pub async fn load_with(directory: &Location, extra: &[(&str, Restore)]) -> Result<Self> {
-        let (manifest, tensors) = futures::try_join!(read(directory, MANIFEST), read(directory, TENSORS))?;
-        Self::decode(&manifest, &tensors, extra)
+        // Both at once; where both fail, the manifest's error is told.
+        let (manifest, tensors) = futures::join!(read(directory, MANIFEST), read(directory, TENSORS));
+        Self::decode(&manifest?, &tensors?, extra)
             .map_err(|e| Error::model(format!("the model at {directory}")).with_source(e))
     }
 
