@@ -36,8 +36,8 @@ fn mark_file(run_id: &str) -> String {
 pub(super) struct Attempt {
     location: Location,
     run_id: String,
-    /// Held by this process as long as the file is open.
-    _lock: Option<File>,
+    /// Keeps other writers of a local table out.
+    _lock: Option<Lock>,
     armed: bool,
 }
 
@@ -114,6 +114,19 @@ impl Drop for Attempt {
     }
 }
 
+/// The lock of a local table, held until it is dropped.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process that was started meanwhile has it open until it runs its program.
+        if let Err(e) = self.0.unlock() {
+            tracing::warn!("the lock of a table stays until this process ends: {e}");
+        }
+    }
+}
+
 fn check_run_id(run_id: &str) -> Result<()> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     match !run_id.is_empty() && run_id.len() <= 128 && run_id.chars().all(fine) && !run_id.starts_with('.') {
@@ -125,7 +138,7 @@ fn check_run_id(run_id: &str) -> Result<()> {
 }
 
 /// The lock, or `None` on a file system that has no locks: there the log alone keeps writers apart.
-fn lock(location: &Location, root: &Path) -> Result<Option<File>> {
+fn lock(location: &Location, root: &Path) -> Result<Option<Lock>> {
     let path = root.join(LOCK);
     let io = |e: std::io::Error| failed("locking", &location.show(LOCK), e);
     std::fs::create_dir_all(root.join(DIRECTORY)).map_err(io)?;
@@ -148,7 +161,7 @@ fn lock(location: &Location, root: &Path) -> Result<Option<File>> {
         Err(TryLockError::Error(e)) => return Err(io(e)),
     }
     file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io)?;
-    Ok(Some(file))
+    Ok(Some(Lock(file)))
 }
 
 /// Removes the files of attempts that died. Only the holder of the lock may: no other attempt can be alive.
@@ -191,4 +204,24 @@ fn remove_local_files(root: &Path, run_id: &str) -> std::io::Result<()> {
     std::fs::remove_dir_all(root.join(data_dir(run_id))).or_else(absent_is_fine)?;
     std::fs::remove_file(root.join(clusters_file(run_id))).or_else(absent_is_fine)?;
     std::fs::remove_file(root.join(mark_file(run_id))).or_else(absent_is_fine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A child process has the lock's file open, too, until it runs its program.
+    #[tokio::test]
+    async fn the_lock_ends_with_the_attempt_whoever_has_its_file_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Location::parse(dir.path().to_str().unwrap()).unwrap();
+        let log = Log::new(place.clone());
+        let first = Attempt::begin(&log, &place, "a").await.unwrap();
+        let of_the_child = first._lock.as_ref().unwrap().0.try_clone().unwrap();
+        let e = Attempt::begin(&log, &place, "b").await.unwrap_err();
+        assert_eq!(e.kind(), crate::Kind::Table, "{e}");
+        drop(first);
+        Attempt::begin(&log, &place, "b").await.unwrap();
+        drop(of_the_child);
+    }
 }
