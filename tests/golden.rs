@@ -82,7 +82,7 @@ fn a_run_ends_with_this_summary() {
           table     out/hapt (version 0)
 
         Try next:
-          dacpipe sql --table hapt=out/hapt -c 'SELECT activity, cluster, count(*) AS n FROM hapt GROUP BY activity, cluster ORDER BY n DESC LIMIT 20'
+          dacpipe sql --table hapt=out/hapt -c 'SELECT "activity", cluster, count(*) AS n FROM hapt GROUP BY "activity", cluster ORDER BY n DESC LIMIT 20'
         ");
     });
 }

@@ -1,6 +1,7 @@
 //! Passes over rows that stand between the matrix products of a dense network: the error of a reconstruction with its
 //! gradient, column sums for the bias gradients, sums of squares.
 
+use super::Pool;
 use super::isa::{LANES, vectorised};
 
 /// Adds lanes up in a fixed tree.
@@ -74,6 +75,14 @@ vectorised! {
         }
         total(sums)
     }
+}
+
+/// The same on all threads: parts of a fixed size, added in their order.
+pub fn sum_of_squares_on(pool: &Pool, values: &[f32]) -> f64 {
+    const PART: usize = 1 << 15;
+    let parts =
+        pool.map(values.len().div_ceil(PART), |i| sum_of_squares(&values[i * PART..values.len().min((i + 1) * PART)]));
+    parts.iter().sum()
 }
 
 #[cfg(test)]
@@ -163,6 +172,10 @@ mod tests {
     fn squares_are_summed_in_double_precision() {
         assert_eq!(sum_of_squares(&[]), 0.0);
         assert_eq!(sum_of_squares(&vec![3.0; 35]), 315.0);
+        let many: Vec<f32> = (0..100_003).map(|i| (i % 7) as f32).collect();
+        for threads in 1..4 {
+            assert_eq!(sum_of_squares_on(&Pool::new(threads), &many), sum_of_squares(&many));
+        }
         assert_eq!(sum_of_squares(&[1e30, 1.0]), f64::from(1e30_f32) * f64::from(1e30_f32) + 1.0);
     }
 }

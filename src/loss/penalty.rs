@@ -1,6 +1,7 @@
 //! The penalty on large parameters.
 
-use crate::kernel::dense::sum_of_squares;
+use crate::kernel::Pool;
+use crate::kernel::dense::{sum_of_squares, sum_of_squares_on};
 
 /// What the penalty grows with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -44,21 +45,23 @@ impl L2Penalty {
         }
     }
 
-    /// What a parameter is multiplied by to give its part of the gradient, for the parameters as they are.
+    /// What a parameter is multiplied by to give its part of the gradient, for the parameters as they are. The norm is
+    /// summed on the pool's threads, with the same bits on any number of them.
     ///
     /// ```
+    /// use dacpipe::kernel::Pool;
     /// use dacpipe::loss::{L2Penalty, PenaltyForm};
-    /// let parameters = [3.0, -4.0];
-    /// assert_eq!(L2Penalty { beta: 0.5, form: PenaltyForm::Norm }.pull(&parameters), 0.1);
-    /// assert_eq!(L2Penalty { beta: 0.5, form: PenaltyForm::Squared }.pull(&parameters), 1.0);
+    /// let (parameters, pool) = ([3.0, -4.0], Pool::new(1));
+    /// assert_eq!(L2Penalty { beta: 0.5, form: PenaltyForm::Norm }.pull(&parameters, &pool), 0.1);
+    /// assert_eq!(L2Penalty { beta: 0.5, form: PenaltyForm::Squared }.pull(&parameters, &pool), 1.0);
     /// ```
-    pub fn pull(&self, parameters: &[f32]) -> f64 {
+    pub fn pull(&self, parameters: &[f32], pool: &Pool) -> f64 {
         if self.beta == 0.0 {
             return 0.0;
         }
         match self.form {
             PenaltyForm::Squared => 2.0 * self.beta,
-            PenaltyForm::Norm => match sum_of_squares(parameters).sqrt() {
+            PenaltyForm::Norm => match sum_of_squares_on(pool, parameters).sqrt() {
                 0.0 => 0.0,
                 norm => self.beta / norm,
             },

@@ -313,7 +313,7 @@ impl<'a> Execution<'a> {
     /// the parts that there are.
     async fn no_rows(&self, key: &str, purpose: &str, part: Option<&str>) -> Error {
         let (Some(part), Some(split)) = (part, &self.pipeline.plan.split.column) else {
-            return Error::input(format!("{}: no rows to {purpose}", self.source.description));
+            return no_rows(&self.source, purpose);
         };
         let parts = match distinct(&self.ctx, &self.source, split).await {
             Ok(parts) => parts.join(", "),
@@ -471,6 +471,12 @@ fn select(ctx: &SessionContext, source: &Source, columns: &[&str], part: Option<
         rows = rows.filter(name.eq(lit(value)))?;
     }
     Ok(rows.select(columns.iter().map(|c| ident(*c)))?)
+}
+
+/// The error for a source without rows to `learn from` or to `label`.
+fn no_rows(source: &Source, purpose: &str) -> Error {
+    let why = source.why_no_rows().map(|why| format!(": {why}")).unwrap_or_default();
+    Error::input(format!("{}: no rows to {purpose}{why}", source.description))
 }
 
 /// The distinct values of a column, sorted, as text.

@@ -120,7 +120,7 @@ impl Relabel {
         };
         let tally = pass.run(&ctx, &mut writer, labels).await?;
         if tally.rows() == 0 && bad.is_empty() {
-            return Err(Error::input(format!("{}: no rows to label", source.description)));
+            return Err(super::no_rows(&source, "label"));
         }
         model.save(&output.join("models")?).await?;
         let quarantine = super::quarantine(&output, &run_id, &bad).await?;

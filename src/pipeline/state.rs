@@ -4,15 +4,14 @@
 //! Every file is written beside its place and renamed, so a kill at any moment leaves the file before or the file
 //! after. The state belongs to one pipeline over one data set: a digest of both is kept and compared.
 
-use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-
 use crate::error::{Error, Result};
+use crate::model::{decode_arrays, encode_arrays};
 use crate::report::RunReport;
-use crate::stage::{Artifact, Checkpoint, Tensor};
+use crate::stage::{Artifact, Checkpoint};
+use crate::store::failed;
 
 /// The state directory of one run.
 #[derive(Debug, Clone)]
@@ -167,23 +166,9 @@ impl Checkpoint for StageCheckpoint {
 }
 
 fn write_artifact(path: &Path, artifact: &Artifact) -> Result<()> {
-    let bytes: Vec<(&String, &Tensor, Vec<u8>)> = artifact
-        .tensors
-        .iter()
-        .map(|(name, t)| (name, t, t.values.iter().flat_map(|v| v.to_le_bytes()).collect()))
-        .collect();
-    let mut views = BTreeMap::new();
-    for (name, tensor, bytes) in &bytes {
-        let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes)
-            .map_err(|e| Error::internal(format!("tensor {name}")).with_source(e))?;
-        views.insert(name.as_str(), view);
-    }
     let settings = serde_json::to_string(&artifact.settings)
         .map_err(|e| Error::internal("settings of a checkpoint").with_source(e))?;
-    let metadata = HashMap::from([(SETTINGS.to_string(), settings)]);
-    let whole = safetensors::serialize(views, Some(metadata))
-        .map_err(|e| Error::internal("cannot encode a checkpoint").with_source(e))?;
-    write_whole(path, &whole)
+    write_whole(path, &encode_arrays(&artifact.tensors, Some((SETTINGS, &settings)))?)
 }
 
 fn read_artifact(path: &Path) -> Result<Option<Artifact>> {
@@ -192,18 +177,9 @@ fn read_artifact(path: &Path) -> Result<Option<Artifact>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(at(path, "cannot read", e)),
     };
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(path, &e.to_string()))?;
-    let settings = header.metadata().as_ref().and_then(|m| m.get(SETTINGS));
-    let settings = settings.ok_or_else(|| damaged(path, "it has no settings"))?;
+    let (tensors, metadata) = decode_arrays(&bytes).map_err(|e| damaged(path, &e.to_string()))?;
+    let settings = metadata.get(SETTINGS).ok_or_else(|| damaged(path, "it has no settings"))?;
     let settings = serde_json::from_str(settings).map_err(|e| damaged(path, &e.to_string()))?;
-    let mut tensors = BTreeMap::new();
-    for (name, view) in SafeTensors::deserialize(&bytes).map_err(|e| damaged(path, &e.to_string()))?.iter() {
-        if view.dtype() != Dtype::F32 {
-            return Err(damaged(path, &format!("tensor {name} is {:?}, expected F32", view.dtype())));
-        }
-        let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        tensors.insert(name.to_string(), Tensor { shape: view.shape().to_vec(), values });
-    }
     Ok(Some(Artifact { settings, tensors }))
 }
 
@@ -216,7 +192,7 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         file.persist(path).map_err(|e| e.error)?;
         Ok(())
     };
-    write().map_err(|e| at(path, "cannot write", e))
+    write().map_err(|e| failed("writing", &path.display().to_string(), e))
 }
 
 fn remove(path: &Path) -> Result<()> {
@@ -236,8 +212,11 @@ fn damaged(path: &Path, why: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::Kind;
+    use crate::stage::Tensor;
 
     fn artifact() -> Artifact {
         let tensor = Tensor { shape: vec![2, 1], values: vec![1.5, f32::MIN_POSITIVE / 4.0] };

@@ -159,7 +159,7 @@ impl<N: Network> Trainer<N> {
 
     fn update(&mut self, pool: &Pool, settings: &StepSettings) {
         self.steps += 1;
-        let pull = settings.penalty.pull(self.network.parameters());
+        let pull = settings.penalty.pull(self.network.parameters(), pool);
         let adam = self.adam.step(self.steps, settings.learning_rate, pull);
         let used = self.rows.div_ceil(PASS_ROWS);
         let state = [&mut self.first[..], &mut self.second[..]];
