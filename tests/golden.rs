@@ -68,7 +68,7 @@ fn a_run_ends_with_this_summary() {
         (r"of sizes [\d ]+", "of sizes [sizes]"),
         (r"[0-9a-f]{16}", "[model]"),
     ]}, {
-        insta::assert_snapshot!(run.summary, @r"
+        insta::assert_snapshot!(run.summary, @r#"
         hapt: 16 recordings of 6 channels at 50 Hz in examples/data/hapt (SIMULATED recordings, not real ones)
           rows      1005 learned from, 1339 labelled
           clusters  12 of sizes [sizes]
@@ -83,6 +83,6 @@ fn a_run_ends_with_this_summary() {
 
         Try next:
           dacpipe sql --table hapt=out/hapt -c 'SELECT "activity", cluster, count(*) AS n FROM hapt GROUP BY "activity", cluster ORDER BY n DESC LIMIT 20'
-        ");
+        "#);
     });
 }

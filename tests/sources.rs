@@ -648,7 +648,9 @@ async fn csv_refuses_recordings_whose_lines_do_not_lie_together() {
 async fn csv_counts_on_where_the_split_changes() {
     let mut text = String::from("device,part,x,y\n");
     for device in ["a", "b"] {
-        text.extend((0..11).map(|i| format!("{device},{},{i},1\n", if i < 5 || i > 7 { "train" } else { "test" })));
+        text.extend(
+            (0..11).map(|i| format!("{device},{},{i},1\n", if (5..8).contains(&i) { "test" } else { "train" })),
+        );
     }
     // A bad line counts as a sample whether its part is asked for or not.
     let text = text.replacen("a,train,1,1", "a,train,one,1", 1);

@@ -528,7 +528,7 @@ impl Transform for Counts {
         let begun = self.begun.fetch_add(1, Ordering::SeqCst);
         let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(now, Ordering::SeqCst);
-        std::thread::sleep(Duration::from_millis(if begun % 2 == 0 { 20 } else { 5 }));
+        work(if begun.is_multiple_of(2) { 20 } else { 5 });
         self.now.fetch_sub(1, Ordering::SeqCst);
         Ok(batch.clone())
     }
@@ -549,9 +549,14 @@ async fn counted(threads: usize) -> (Arc<Counts>, Arc<StageExec>, SessionContext
     (counts, Arc::new(plan), ctx)
 }
 
+/// Stands for work that takes so long.
+#[allow(clippy::disallowed_methods)]
+fn work(milliseconds: u64) {
+    std::thread::sleep(Duration::from_millis(milliseconds));
+}
+
 async fn pause(milliseconds: u64) {
-    let sleep = move || std::thread::sleep(Duration::from_millis(milliseconds));
-    SpawnedTask::spawn_blocking(sleep).join_unwind().await.unwrap();
+    SpawnedTask::spawn_blocking(move || work(milliseconds)).join_unwind().await.unwrap();
 }
 
 #[tokio::test]

@@ -147,13 +147,13 @@ mod tests {
 
     #[test]
     fn every_instruction_set_gives_the_bits_of_one_value_at_a_time() {
-        type InPlace = fn(&mut [f32]);
-        type Gradient = fn(&[f32], &mut [f32]);
+        /// A kernel beside the same on one value.
+        type Function = (fn(&mut [f32]), fn(f32) -> f32);
+        type Gradient = (fn(&[f32], &mut [f32]), fn(f32, f32) -> f32);
         let inputs: Vec<f32> = spread().step_by(37).collect();
         let relu = |x: f32| if x < 0.0 { 0.0 } else { x };
-        let functions: [(InPlace, fn(f32) -> f32); 3] =
-            [(tanh_in_place, tanh), (sigmoid_in_place, sigmoid), (relu_in_place, relu)];
-        let gradients: [(Gradient, fn(f32, f32) -> f32); 3] = [
+        let functions: [Function; 3] = [(tanh_in_place, tanh), (sigmoid_in_place, sigmoid), (relu_in_place, relu)];
+        let gradients: [Gradient; 3] = [
             (tanh_gradient, |y, g| g * (-y).mul_add(y, 1.0)),
             (sigmoid_gradient, |y, g| g * (y * (1.0 - y))),
             (relu_gradient, |y, g| if y > 0.0 { g } else { 0.0 }),

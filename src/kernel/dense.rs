@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn squares_are_summed_in_double_precision() {
         assert_eq!(sum_of_squares(&[]), 0.0);
-        assert_eq!(sum_of_squares(&vec![3.0; 35]), 315.0);
+        assert_eq!(sum_of_squares(&[3.0; 35]), 315.0);
         let many: Vec<f32> = (0..100_003).map(|i| (i % 7) as f32).collect();
         for threads in 1..4 {
             assert_eq!(sum_of_squares_on(&Pool::new(threads), &many), sum_of_squares(&many));

@@ -87,7 +87,7 @@ impl Pipeline {
         let mut stages: Vec<Arc<dyn Fit>> = Vec::new();
         for spec in &plan.stages {
             stages.push(match spec {
-                StageSpec::Scale(spec) => Arc::new(ScaleStage::new(spec.clone())),
+                StageSpec::Scale(spec) => Arc::new(ScaleStage::new(*spec)),
                 StageSpec::FeatureWeights(spec) => Arc::new(FeatureWeightsStage::new(spec.clone())),
                 StageSpec::Autoencoder(spec) => {
                     vectors = EMBEDDING;

@@ -84,7 +84,7 @@ impl Relabel {
     /// Labels the rows and commits them.
     ///
     /// # Errors
-    /// As documented for [`Kind`](crate::Kind). Whatever fails, the table is as it was before.
+    /// As documented for [`Kind`]. Whatever fails, the table is as it was before.
     pub async fn run(&self, control: &Control) -> Result<RelabelReport> {
         let clock = Clock::start()?;
         let model = Arc::new(Model::load(&Location::parse(&self.model)?).await?);
