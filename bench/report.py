@@ -148,7 +148,7 @@ def versions():
     names = ("numpy", "scipy", "scikit-learn", "pyarrow", "torch")
     theirs = ", ".join(f"{n} {metadata.version(n)}" for n in names)
     rustc = subprocess.run(["rustc", "--version"], stdout=subprocess.PIPE, text=True).stdout.strip()
-    return [f"Python {platform.python_version()}, {theirs}", rustc, f"{platform.system()} {platform.release()}"]
+    return [f"Python {platform.python_version()}, {theirs}", rustc, f"{platform.system()} {platform.release().split('-')[0]}"]
 
 
 def write(path, hapt):

@@ -11,8 +11,7 @@ from safetensors.numpy import load_file
 class Model:
     def __init__(self, directory):
         with open(os.path.join(directory, "manifest.json")) as f:
-            f.readline()
-            stages = json.load(f)["stages"]
+            stages = json.load(f)["content"]["stages"]
         tensors = load_file(os.path.join(directory, "model.safetensors"))
         at = {stage["kind"]: str(i) for i, stage in enumerate(stages)}
         self.low = tensors[at["scale"] + ".shift"]
