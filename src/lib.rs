@@ -36,7 +36,7 @@
 //! # let sink = format!("sink.path={:?}", out.display().to_string());
 //! // Any key of the file can be set from outside.
 //! let sets = ["stage.autoencoder.epochs=2".to_string(), sink];
-//! let plan = PipelineFile::load("pipelines/hapt.toml".as_ref(), &sets)?.plan;
+//! let plan = PipelineFile::load("pipelines/hapt.toml", &sets)?.plan;
 //! let report = Pipeline::new(plan)?.run(&RunOptions::default()).await?;
 //!
 //! assert_eq!(report.cluster_sizes.len(), 12);

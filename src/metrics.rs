@@ -13,7 +13,7 @@
 //! }
 //! assert_eq!(table.rows(), 6);
 //! assert!((table.accuracy()? - 5.0 / 6.0).abs() < 1e-15);
-//! assert!((table.ari() - 0.464_285_714_285_714_3).abs() < 1e-15);
+//! assert!((table.ari() - 7.0 / 22.0).abs() < 1e-15);
 //! # Ok::<(), dacpipe::Error>(())
 //! ```
 

@@ -20,7 +20,7 @@ const BLOCK_VALUES: usize = 1 << 16;
 /// ```
 /// use dacpipe::kernel::fold::parts;
 /// assert_eq!(parts(5000, 64), [0..2500, 2500..5000]);
-/// assert_eq!(parts(0, 64), []);
+/// assert!(parts(0, 64).is_empty());
 /// ```
 pub fn parts(rows: usize, most: usize) -> Vec<Range<usize>> {
     let count = (rows / PART_ROWS).clamp(1, most.clamp(1, MAX_PARTS));
