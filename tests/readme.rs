@@ -97,8 +97,7 @@ fn its_queries_are_answered() {
 #[test]
 fn its_links_lead_to_files() {
     for link in README.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
-        // Written by the races, which not every checkout has run.
-        if link.starts_with('#') || link == "bench/RESULTS.md" {
+        if link.starts_with('#') {
             continue;
         }
         assert!(root().join(link).exists(), "{link}");
