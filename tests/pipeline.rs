@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex};
 use dacpipe::Kind;
 use dacpipe::config::PipelineFile;
 use dacpipe::event::{Control, Event, Observer};
-use dacpipe::pipeline::{Pipeline, RunOptions};
+use dacpipe::pipeline::{Pipeline, Relabel, RunOptions};
 use dacpipe::report::RunReport;
+use dacpipe::source::OnBadRow;
 use dacpipe::sql::{self, Options};
+use dacpipe::table::Mode;
 use datafusion::arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::Float64Type;
 use datafusion::prelude::SessionContext;
@@ -254,6 +256,55 @@ async fn more_clusters_than_rows_is_an_error_that_names_both() {
     let e = pipeline(dir.path(), &["stage.kmeans.k=100000"]).run(&RunOptions::default()).await.unwrap_err();
     assert_eq!(e.kind(), Kind::Input, "{e}");
     assert!(e.to_string().contains("100000"), "{e}");
+}
+
+/// The pipeline for sensor CSV, whose rate is told from its times, and its model on recordings of another rate.
+#[tokio::test]
+async fn a_model_refuses_recordings_of_another_sampling_rate() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("pipelines/sensor-csv.toml")).unwrap();
+    let file = dir.path().join("pump.toml");
+    std::fs::write(&file, text.replace("rate_hz = 50\n", "")).unwrap();
+    let data = root.join("examples/data/pump.csv");
+    let sets = [
+        format!("source.path={:?}", data.display().to_string()),
+        format!("sink.path={:?}", dir.path().join("pump").display().to_string()),
+        "stage.autoencoder.epochs=2".to_string(),
+    ];
+    let plan = PipelineFile::load(&file, &sets).unwrap_or_else(|e| panic!("{e}")).plan;
+    let report = Pipeline::new(plan).unwrap().run(&RunOptions::default()).await.unwrap();
+    assert!(!report.labels_used && report.labelled_rows > 100, "{report:?}");
+
+    let label = |input: &Path| Relabel {
+        model: report.model_path.clone(),
+        input: input.display().to_string(),
+        output: dir.path().join("new").display().to_string(),
+        kind: None,
+        features: None,
+        keys: vec![],
+        within: None,
+        mode: Mode::Overwrite,
+        embedding: false,
+        on_bad_row: OnBadRow::Fail,
+        threads: Some(2),
+    };
+    assert_eq!(label(&data).run(&Control::default()).await.unwrap().rows, report.labelled_rows);
+    // The same samples, said to be taken twice as often.
+    let recorded = std::fs::read_to_string(&data).unwrap();
+    let at = recorded.lines().next().unwrap().split(',').position(|name| name == "time_ms").unwrap();
+    let faster = |line: &str| {
+        let mut fields: Vec<String> = line.split(',').map(String::from).collect();
+        if let Ok(time) = fields[at].parse::<f64>() {
+            fields[at] = (time / 2.0).to_string();
+        }
+        fields.join(",") + "\n"
+    };
+    let input = dir.path().join("faster.csv");
+    std::fs::write(&input, recorded.lines().map(faster).collect::<String>()).unwrap();
+    let e = label(&input).run(&Control::default()).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Input);
+    assert!(e.to_string().contains("rate_hz is 50") && e.to_string().contains("100"), "{e}");
 }
 
 fn real_data() -> Option<PathBuf> {

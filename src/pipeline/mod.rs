@@ -335,7 +335,7 @@ impl<'a> Execution<'a> {
                 column: FEATURES.into(),
                 dim: self.source.dim,
                 names: self.source.feature_names.clone(),
-                source: without_path(json(serde_json::to_value(&plan.source))?),
+                source: as_learned_from(json(serde_json::to_value(&plan.source))?, &self.source),
                 window: json(serde_json::to_value(plan.window))?,
                 features: json(serde_json::to_value(&plan.features))?,
             },
@@ -507,12 +507,16 @@ fn source_info(source: &Source, tally: &Tally) -> SourceInfo {
     }
 }
 
-/// A source's specification without where it was read: the same rows from another place make the same model.
-fn without_path(mut source: serde_json::Value) -> serde_json::Value {
-    if let Some(path) = source.get_mut("path") {
+/// A source's specification without where it was read, as the same rows from another place make the same model, and
+/// with the sampling rate that its times showed: recordings of another rate are not described by the same features.
+fn as_learned_from(mut spec: serde_json::Value, source: &Source) -> serde_json::Value {
+    if let Some(path) = spec.get_mut("path") {
         *path = "".into();
     }
-    source
+    if let (Some(rate @ serde_json::Value::Null), Some(found)) = (spec.get_mut("rate_hz"), source.rate_hz()) {
+        *rate = found.into();
+    }
+    spec
 }
 
 /// Writes the rows that were set aside as a Parquet file beside the table; returns where, or nothing if there are none.

@@ -93,6 +93,11 @@ impl Source {
     pub fn why_no_rows(&self) -> Option<String> {
         self.windows.as_ref().and_then(WindowTable::too_short)
     }
+
+    /// Samples a second of its recordings, as given or as their times show; none for feature vectors.
+    pub fn rate_hz(&self) -> Option<f64> {
+        self.windows.as_ref().map(WindowTable::rate_hz)
+    }
 }
 
 /// Opens a source: finds its files, and reads of them what is needed to know the schema. Bad rows go to `bad` or are

@@ -58,6 +58,11 @@ pub struct WindowTable {
 }
 
 impl WindowTable {
+    /// Samples a second of the recordings.
+    pub fn rate_hz(&self) -> f64 {
+        self.recordings.rate_hz()
+    }
+
     /// The windows `window` of `recordings`, each described by `extractor`, which works on up to `threads` recordings
     /// at a time.
     pub fn new(
