@@ -1,8 +1,9 @@
-"""Builds what is measured, and says where it is."""
+"""Builds what is measured, says where it is, and runs it."""
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 
@@ -20,3 +21,15 @@ def built(name):
         if message.get("executable") and message["target"]["name"] == name:
             return Path(message["executable"])
     sys.exit(f"cargo built no program for --bench {name}")
+
+
+def run(command, env=None):
+    """Standard output, seconds and peak MiB of a command; its failure ends the measuring."""
+    start = time.perf_counter()
+    process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, text=True, env=env)
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if status:
+        sys.exit(f"failed: {' '.join(str(c) for c in command)}")
+    return output, seconds, usage.ru_maxrss / 1024

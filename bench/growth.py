@@ -3,11 +3,11 @@ import json
 import math
 import os
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+import cargo
 from cargo import built, dacpipe
 from report import machine
 
@@ -180,18 +180,6 @@ keys = ["id"]
 """
 
 
-def call(command):
-    """Standard output, seconds and peak MiB of a command; its failure ends the measuring."""
-    start = time.perf_counter()
-    process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, text=True)
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    if status:
-        sys.exit(f"failed: {' '.join(str(c) for c in command)}")
-    return output, seconds, usage.ru_maxrss / 1024
-
-
 def settings(case):
     return [f"{name}={value}" for name, value in case.items()]
 
@@ -200,7 +188,7 @@ def whole(work, case, program):
     """The whole command over a file that is written for it and removed afterwards."""
     place = DIR / "case"
     shutil.rmtree(place, ignore_errors=True)
-    output, _, _ = call([program, "case", place] + settings(case))
+    output, _, _ = cargo.run([program, "case", place] + settings(case))
     rows, table = place / "rows.parquet", place / "table"
     if work == "label":
         command = ["label", "--model", json.loads(output)["model"], "--input", rows, "--output", table,
@@ -209,7 +197,7 @@ def whole(work, case, program):
         pipeline = place / "pipeline.toml"
         pipeline.write_text(PIPELINE.format(threads=case["threads"], rows=rows, table=table, k=case["k"]))
         command = ["run", pipeline, "--quiet"]
-    _, seconds, peak = min((call([dacpipe()] + command) for _ in range(2)), key=lambda found: found[1])
+    _, seconds, peak = min((cargo.run([dacpipe()] + command) for _ in range(2)), key=lambda found: found[1])
     size = rows.stat().st_size / (1 << 20)
     shutil.rmtree(place)
     return dict(seconds=seconds, unit="file", input_mib=size, peak_mib=peak, more_mib=peak)
@@ -219,10 +207,10 @@ def start_up(program):
     """Seconds from the start of the command to its end, the median of eleven, with so many tables below `--dir`."""
     place = DIR / "case"
     shutil.rmtree(place, ignore_errors=True)
-    output, _, _ = call([program, "case", place, "rows=1000", "dim=8", "k=4"])
+    output, _, _ = cargo.run([program, "case", place, "rows=1000", "dim=8", "k=4"])
     out, model = place / "out", json.loads(output)["model"]
     label = ["label", "--model", model, "--input", place / "rows.parquet", "--features", "features", "--quiet"]
-    call([dacpipe()] + label + ["--output", out / "t0"])
+    cargo.run([dacpipe()] + label + ["--output", out / "t0"])
     found = [("--help", 0, median_of([dacpipe(), "--help"]))]
     for tables in (0, 1, 10, 100):
         for i in range(1, tables):
@@ -236,7 +224,7 @@ def start_up(program):
 
 
 def median_of(command):
-    found = sorted(call(command)[1:] for _ in range(11))
+    found = sorted(cargo.run(command)[1:] for _ in range(11))
     return found[len(found) // 2]
 
 
@@ -259,7 +247,7 @@ def measure(work, program, hurry):
             if WORKS[work].get("process"):
                 result = whole(work, case, program)
             else:
-                result = json.loads(call([program, work] + settings(case))[0])
+                result = json.loads(cargo.run([program, work] + settings(case))[0])
             found.append({**case, **result, "work": work, "variable": variable})
             print(f"{work} {variable} = {value}: {result['seconds']:.3g} s a {result['unit']}, "
                   f"{result['peak_mib'] or 0:.0f} MiB", file=sys.stderr)

@@ -2,11 +2,10 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 
+import cargo
 import report
 from cargo import built, dacpipe
 
@@ -46,14 +45,7 @@ def environment():
 
 def run(command, **more):
     """Standard output, seconds and peak MiB of a command; its failure ends the race."""
-    start = time.perf_counter()
-    process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, text=True, env={**environment(), **more})
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    if status:
-        sys.exit(f"failed: {' '.join(str(c) for c in command)}")
-    return output, seconds, usage.ru_maxrss / 1024
+    return cargo.run(command, {**environment(), **more})
 
 
 def measurements(output):
