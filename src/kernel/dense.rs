@@ -17,32 +17,54 @@ fn total(mut lanes: [f64; LANES]) -> f64 {
     lanes[0]
 }
 
+/// The errors of sixteen values: their weighted squares are added to `sums`, `twice` times the weighted errors returned.
+#[inline(always)]
+fn sixteen_errors(
+    x: &[f32; LANES],
+    y: &[f32; LANES],
+    w: &[f32; LANES],
+    twice: f32,
+    sums: &mut [f64; LANES],
+) -> [f32; LANES] {
+    let mut slopes = [0.0; LANES];
+    for l in 0..LANES {
+        let error = y[l] - x[l];
+        let weighted = w[l] * error;
+        sums[l] += f64::from(weighted) * f64::from(error);
+        slopes[l] = twice * weighted;
+    }
+    slopes
+}
+
+/// The values of a last chunk with zeros after them.
+#[inline(always)]
+fn padded(rest: &[f32]) -> [f32; LANES] {
+    std::array::from_fn(|l| rest.get(l).copied().unwrap_or(0.0))
+}
+
 vectorised! {
     /// The weighted squared error of one row, `sum_i w_i (y_i - x_i)^2`, and into `gradient` its derivative by the
     /// `y_i` times `scale`. Empty `weights` stand for ones.
     pub fn weighted_squared_error(x: &[f32], y: &[f32], weights: &[f32], scale: f32, gradient: &mut [f32]) -> f64 {
         let n = x.len();
-        let (y, gradient) = (&y[..n], &mut gradient[..n]);
         let mut sums = [0.0_f64; LANES];
         let twice = 2.0 * scale;
-        let mut start = 0;
-        while start < n {
-            let end = (start + LANES).min(n);
-            let mut errors = [0.0_f32; LANES];
-            let mut factors = [1.0_f32; LANES];
-            for (e, (&a, &b)) in errors.iter_mut().zip(x[start..end].iter().zip(&y[start..end])) {
-                *e = b - a;
+        let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks(), y[..n].as_chunks());
+        let (slopes, slopes_rest) = gradient[..n].as_chunks_mut();
+        if weights.is_empty() {
+            for ((x, y), slopes) in xs.iter().zip(ys).zip(slopes) {
+                *slopes = sixteen_errors(x, y, &[1.0; LANES], twice, &mut sums);
             }
-            if !weights.is_empty() {
-                factors[..end - start].copy_from_slice(&weights[start..end]);
+        } else {
+            let (ws, _) = weights[..n].as_chunks();
+            for (((x, y), w), slopes) in xs.iter().zip(ys).zip(ws).zip(slopes) {
+                *slopes = sixteen_errors(x, y, w, twice, &mut sums);
             }
-            for l in 0..LANES {
-                let weighted = factors[l] * errors[l];
-                sums[l] += f64::from(weighted) * f64::from(errors[l]);
-                errors[l] = twice * weighted;
-            }
-            gradient[start..end].copy_from_slice(&errors[..end - start]);
-            start = end;
+        }
+        if !x_rest.is_empty() {
+            let w = if weights.is_empty() { [1.0; LANES] } else { padded(&weights[n - x_rest.len()..n]) };
+            let last = sixteen_errors(&padded(x_rest), &padded(y_rest), &w, twice, &mut sums);
+            slopes_rest.copy_from_slice(&last[..x_rest.len()]);
         }
         total(sums)
     }

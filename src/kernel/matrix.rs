@@ -1,7 +1,7 @@
 //! A matrix whose rows begin on cache lines.
 
 use super::aligned::Aligned;
-use super::isa::LANES;
+use super::isa::{LANES, prefetch};
 
 /// Up to a fixed number of rows of `f32`. Rows begin on cache lines, an odd number of lines apart: an even one would
 /// crowd the same column of many rows into a few sets of the cache.
@@ -62,6 +62,25 @@ impl Matrix {
         &mut self.values_mut()[i * stride..][..columns]
     }
 
+    /// Copies the rows of `values` that `indices` name, one for each row in use. Panics if there are not as many, or if
+    /// one lies past the end of `values`.
+    pub fn gather(&mut self, values: &[f32], indices: &[u32]) {
+        /// Rows asked of memory before they are copied: a row at random is in no cache.
+        const AHEAD: usize = 4;
+        assert_eq!(indices.len(), self.rows, "as many indices as rows");
+        let columns = self.columns;
+        let row = |index: u32| &values[index as usize * columns..][..columns];
+        for &index in indices.iter().take(AHEAD) {
+            prefetch(row(index));
+        }
+        for (i, &index) in indices.iter().enumerate() {
+            if let Some(&later) = indices.get(i + AHEAD) {
+                prefetch(row(later));
+            }
+            self.row_mut(i).copy_from_slice(row(index));
+        }
+    }
+
     /// Copies rows that lie one after the other. Panics if they are not as many values as the rows in use have.
     pub fn copy_from(&mut self, rows: &[f32]) {
         assert_eq!(rows.len(), self.rows * self.columns, "{} rows of {}", self.rows, self.columns);
@@ -90,6 +109,17 @@ mod tests {
         m.copy_from(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         m.row_mut(1)[2] = 9.0;
         assert_eq!((m.rows(), m.row(0), m.row(1)), (2, &[1.0, 2.0, 3.0][..], &[4.0, 5.0, 9.0][..]));
+    }
+
+    #[test]
+    fn gathers_rows_in_any_order() {
+        let values: Vec<f32> = (0..70).map(|v| v as f32).collect();
+        let indices = [9, 0, 0, 5, 8, 3, 9];
+        let mut m = Matrix::zeros(7, 7);
+        m.gather(&values, &indices);
+        for (i, &index) in indices.iter().enumerate() {
+            assert_eq!(m.row(i), &values[7 * index as usize..][..7]);
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A network of dense layers.
 
+use std::cell::RefCell;
+
 use super::architecture::{Architecture, Layer, LayerPlace};
 use super::{Network, PASS_ROWS, Pass, UpdateRule};
 use crate::kernel::aligned::Aligned;
@@ -9,6 +11,12 @@ use crate::kernel::{Matrix, Pool};
 
 /// Rows of a weight matrix whose gradient is computed, applied and packed by one task: two panels.
 const BLOCK_OUTPUTS: usize = 32;
+
+thread_local! {
+    /// The gradient of the block at hand, kept from step to step. It never leaves the second-level cache; an array for
+    /// all gradients would be written to memory and read back in every step.
+    static GRADIENT: RefCell<Aligned> = RefCell::default();
+}
 
 /// An autoencoder of dense layers over one flat array of parameters.
 #[derive(Debug, Clone)]
@@ -27,8 +35,8 @@ struct Plan {
     /// Where each layer's panels begin.
     panels: Vec<usize>,
     blocks: Vec<Block>,
-    /// Where each block begins in the parameters, the gradient, both arrays of optimizer state, and the panels.
-    bounds: Vec<[usize; 5]>,
+    /// Where each block begins in the parameters, both arrays of optimizer state, and the panels.
+    bounds: Vec<[usize; 4]>,
 }
 
 /// Parameters that are updated together.
@@ -43,7 +51,7 @@ enum Block {
 impl Plan {
     fn new(architecture: Architecture) -> Self {
         let places = architecture.places();
-        let mut plan = Self { architecture, places, panels: Vec::new(), blocks: Vec::new(), bounds: vec![[0; 5]] };
+        let mut plan = Self { architecture, places, panels: Vec::new(), blocks: Vec::new(), bounds: vec![[0; 4]] };
         let mut panels = 0;
         for (layer, place) in plan.places.iter().enumerate() {
             let Layer { inputs, outputs, .. } = place.layer;
@@ -53,21 +61,26 @@ impl Plan {
                 panels += Panels::len(inputs, rows);
                 plan.blocks.push(Block::Weights { layer, first, rows });
                 let end = place.weight.start + (first + rows) * inputs;
-                plan.bounds.push([end, end, end, end, panels]);
+                plan.bounds.push([end, end, end, panels]);
             }
             plan.blocks.push(Block::Biases { layer });
             let end = place.bias.end;
-            plan.bounds.push([end, end, end, end, panels]);
+            plan.bounds.push([end, end, end, panels]);
         }
         plan
     }
 
     fn panel_len(&self) -> usize {
-        self.bounds[self.bounds.len() - 1][4]
+        self.bounds[self.bounds.len() - 1][3]
     }
 
     fn flat_len(&self) -> usize {
         self.bounds[self.bounds.len() - 1][0]
+    }
+
+    /// Values in the largest block.
+    fn largest_block(&self) -> usize {
+        self.bounds.windows(2).map(|b| b[1][0] - b[0][0]).max().unwrap_or(0)
     }
 
     /// The part of block `block` that holds its values: what lies before them is the gap before a tensor.
@@ -194,21 +207,20 @@ impl Network for Mlp {
         }
     }
 
-    fn update(
-        &mut self,
-        passes: &[MlpPass],
-        gradient: &mut [f32],
-        [first, second]: [&mut [f32]; 2],
-        pool: &Pool,
-        rule: &UpdateRule<'_>,
-    ) {
+    fn update(&mut self, passes: &[MlpPass], [first, second]: [&mut [f32]; 2], pool: &Pool, rule: &UpdateRule<'_>) {
         let plan = &self.plan;
-        let arrays = [&mut self.parameters[..], gradient, first, second, &mut self.panels[..]];
-        pool.for_each_part_mut(arrays, &plan.bounds, |i, [parameters, gradient, first, second, panels]| {
+        let arrays = [&mut self.parameters[..], first, second, &mut self.panels[..]];
+        pool.for_each_part_mut(arrays, &plan.bounds, |i, [parameters, first, second, panels]| {
             let start = plan.values_start(i);
-            let (parameters, gradient) = (&mut parameters[start..], &mut gradient[start..]);
-            plan.block_gradient(plan.blocks[i], passes, gradient);
-            rule(parameters, gradient, [&mut first[start..], &mut second[start..]]);
+            let parameters = &mut parameters[start..];
+            GRADIENT.with_borrow_mut(|room| {
+                if room.len() < parameters.len() {
+                    *room = Aligned::zeros(plan.largest_block());
+                }
+                let gradient = &mut room[..parameters.len()];
+                plan.block_gradient(plan.blocks[i], passes, gradient);
+                rule(parameters, gradient, [&mut first[start..], &mut second[start..]]);
+            });
             plan.pack(plan.blocks[i], parameters, panels);
         });
     }
@@ -222,7 +234,7 @@ impl Network for Mlp {
         for (i, &block) in self.plan.blocks.iter().enumerate() {
             let (start, end) = (self.plan.bounds[i], self.plan.bounds[i + 1]);
             let values = &self.parameters[start[0] + self.plan.values_start(i)..end[0]];
-            self.plan.pack(block, values, &mut self.panels[start[4]..end[4]]);
+            self.plan.pack(block, values, &mut self.panels[start[3]..end[3]]);
         }
     }
 }

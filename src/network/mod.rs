@@ -40,17 +40,10 @@ pub trait Network: Send + Sync {
     /// lies in the pass, and the one at the embedding, if a loss has one.
     fn backward(&self, pass: &mut Self::Pass, d_embedding: Option<&Matrix>);
 
-    /// Computes the gradient of all parameters over `passes` into `gradient`, which has the layout of
-    /// [`parameters`](Self::parameters), and moves each block of parameters by `rule` as soon as it has its gradient.
-    /// `state` are two arrays of the same layout that belong to the rule.
-    fn update(
-        &mut self,
-        passes: &[Self::Pass],
-        gradient: &mut [f32],
-        state: [&mut [f32]; 2],
-        pool: &Pool,
-        rule: &UpdateRule<'_>,
-    );
+    /// Computes the gradient of all parameters over `passes`, block by block, and moves each block of parameters by
+    /// `rule` as soon as it has its gradient, which is then forgotten. `state` are two arrays in the layout of
+    /// [`parameters`](Self::parameters) that belong to the rule.
+    fn update(&mut self, passes: &[Self::Pass], state: [&mut [f32]; 2], pool: &Pool, rule: &UpdateRule<'_>);
 
     /// All parameters in one array. Between tensors there may be zeros, whose gradient is zero.
     fn parameters(&self) -> &[f32];

@@ -25,7 +25,6 @@ pub struct Trainer<N: Network> {
     loss: WeightedMse,
     adam: Adam,
     steps: u64,
-    gradient: Aligned,
     first: Aligned,
     second: Aligned,
     passes: Vec<N::Pass>,
@@ -50,14 +49,11 @@ impl Side {
     /// Copies the rows named into `next`.
     fn gather(&mut self, rows: &dyn Rows, indices: &[u32]) -> Result<()> {
         self.next.set_rows(indices.len());
-        let dim = rows.dim();
         if let Some(values) = rows.as_slice() {
-            for (i, &index) in indices.iter().enumerate() {
-                self.next.row_mut(i).copy_from_slice(&values[index as usize * dim..][..dim]);
-            }
+            self.next.gather(values, indices);
             return Ok(());
         }
-        let gathered = &mut self.gathered[..indices.len() * dim];
+        let gathered = &mut self.gathered[..indices.len() * rows.dim()];
         rows.gather(indices, gathered)?;
         self.next.copy_from(gathered);
         Ok(())
@@ -88,7 +84,6 @@ impl<N: Network> Trainer<N> {
         };
         let zeros = || Aligned::zeros(network.parameters().len());
         Self {
-            gradient: zeros(),
             first: zeros(),
             second: zeros(),
             sides: passes.iter().map(|_| Mutex::new(side())).collect(),
@@ -166,7 +161,7 @@ impl<N: Network> Trainer<N> {
         let rule = |parameters: &mut [f32], gradient: &[f32], [first, second]: [&mut [f32]; 2]| {
             adam.apply(parameters, gradient, first, second);
         };
-        self.network.update(&self.passes[..used], &mut self.gradient, state, pool, &rule);
+        self.network.update(&self.passes[..used], state, pool, &rule);
     }
 
     /// The network as it is now.
@@ -177,11 +172,6 @@ impl<N: Network> Trainer<N> {
     /// Its parameters, in one array.
     pub fn parameters(&self) -> &[f32] {
         self.network.parameters()
-    }
-
-    /// The gradient of the last step, without the penalty's part, in the layout of the parameters.
-    pub fn gradient(&self) -> &[f32] {
-        &self.gradient
     }
 
     /// Steps taken, and Adam's first and second moments in the layout of the parameters.
