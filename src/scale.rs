@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::column;
 use crate::error::{Error, Result};
+use crate::kernel::isa::vectorised;
 use crate::kernel::{Pool, Rows, fold, sums};
 use crate::stage::{Artifact, FEATURES, Fit, FitContext, Fitted, Tensor, Training, Transform, VectorMap};
 
@@ -134,17 +135,32 @@ impl VectorMap for Scale {
     }
 
     fn map(&self, input: &[f32], output: &mut [f32]) {
-        for (input, output) in input.chunks_exact(self.dim()).zip(output.chunks_exact_mut(self.dim())) {
-            let scales = self.shift.iter().zip(&self.divisor);
-            match self.method {
-                ScaleMethod::MinMax => output
-                    .iter_mut()
-                    .zip(input.iter().zip(scales))
-                    .for_each(|(y, (x, (shift, divisor)))| *y = (apart(*x, *shift) / divisor).clamp(0.0, 1.0)),
-                ScaleMethod::Standard => output
-                    .iter_mut()
-                    .zip(input.iter().zip(scales))
-                    .for_each(|(y, (x, (shift, divisor)))| *y = apart(*x, *shift) / divisor),
+        match self.method {
+            ScaleMethod::MinMax => to_unit(input, &self.shift, &self.divisor, output),
+            ScaleMethod::Standard => to_standard(input, &self.shift, &self.divisor, output),
+        }
+    }
+}
+
+vectorised! {
+    /// Rows between 0 and 1; what lies outside the training rows' extremes goes to the nearer one.
+    fn to_unit(input: &[f32], shift: &[f32], divisor: &[f32], output: &mut [f32]) {
+        let dim = shift.len();
+        for (input, output) in input.chunks_exact(dim).zip(output.chunks_exact_mut(dim)) {
+            for (y, (x, (shift, divisor))) in output.iter_mut().zip(input.iter().zip(shift.iter().zip(divisor))) {
+                *y = (apart(*x, *shift) / divisor).clamp(0.0, 1.0);
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// Rows less their mean, over their standard deviation.
+    fn to_standard(input: &[f32], shift: &[f32], divisor: &[f32], output: &mut [f32]) {
+        let dim = shift.len();
+        for (input, output) in input.chunks_exact(dim).zip(output.chunks_exact_mut(dim)) {
+            for (y, (x, (shift, divisor))) in output.iter_mut().zip(input.iter().zip(shift.iter().zip(divisor))) {
+                *y = apart(*x, *shift) / divisor;
             }
         }
     }
@@ -184,6 +200,7 @@ impl Transform for Scale {
 }
 
 /// `x - shift`, or the last finite number: infinity over the infinite divisor of a constant feature would be no number.
+#[inline(always)]
 fn apart(x: f32, shift: f32) -> f32 {
     (x - shift).clamp(f32::MIN, f32::MAX)
 }

@@ -62,6 +62,13 @@ pub struct LabelArgs {
     quiet: bool,
 }
 
+impl LabelArgs {
+    /// The compute threads asked for.
+    pub(super) fn threads(&self) -> Option<usize> {
+        self.threads
+    }
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Kind {
     /// Recordings in the layout of the HAPT data set

@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use datafusion::common::runtime::SpawnedTask;
 
+use crate::device;
 use crate::error::{Error, Result};
 use crate::event::Control;
 
@@ -54,19 +55,21 @@ impl Cli {
     /// Does what the command line asks for.
     pub fn execute(self) -> Result<()> {
         match self.command {
-            Command::Run(args) => runtime()?.block_on(run::run(args)),
+            Command::Run(args) => run::run(args),
             Command::Check(args) => check::run(&args),
-            Command::Label(args) => runtime()?.block_on(label::run(args)),
-            Command::Sql(args) => runtime()?.block_on(sql::run(args)),
-            Command::Evaluate(args) => runtime()?.block_on(evaluate::run(args)),
+            Command::Label(args) => runtime(args.threads())?.block_on(label::run(args)),
+            Command::Sql(args) => runtime(None)?.block_on(sql::run(args)),
+            Command::Evaluate(args) => runtime(None)?.block_on(evaluate::run(args)),
             Command::Simulate(args) => simulate::run(args),
         }
     }
 }
 
-/// The runtime of I/O and SQL. Arithmetic runs on the pool's threads, so a worker a core is enough.
-fn runtime() -> Result<tokio::runtime::Runtime> {
+/// The runtime of I/O and SQL, of as many workers as there are compute threads, which are `asked` for or the default.
+/// Arithmetic runs on the pool's threads and on blocking ones; while it does, workers wait for it.
+fn runtime(asked: Option<usize>) -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(device::threads(asked)?)
         .enable_all()
         .build()
         .map_err(|e| Error::io("cannot start the I/O runtime").with_source(e))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use crate::config::PipelineFile;
+use crate::config::{PipelineFile, Plan};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Control, Silent};
 use crate::pipeline::{Pipeline, RunOptions};
@@ -43,8 +43,12 @@ pub struct RunArgs {
 }
 
 /// Runs the pipeline; prints the summary on stdout and progress on stderr.
-pub async fn run(args: RunArgs) -> Result<()> {
+pub fn run(args: RunArgs) -> Result<()> {
     let plan = PipelineFile::load(&args.file, &args.set)?.plan;
+    super::runtime(plan.threads)?.block_on(run_plan(plan, &args))
+}
+
+async fn run_plan(plan: Plan, args: &RunArgs) -> Result<()> {
     let control = match args.quiet {
         true => Control::new(Arc::new(Silent)),
         false => Control::new(Arc::new(Progress::on_stderr())),

@@ -1,7 +1,8 @@
 //! A matrix whose rows begin on cache lines.
 
 use super::aligned::Aligned;
-use super::isa::{LANES, prefetch};
+use super::isa::LANES;
+use super::rows::gather;
 
 /// Up to a fixed number of rows of `f32`. Rows begin on cache lines, an odd number of lines apart: an even one would
 /// crowd the same column of many rows into a few sets of the cache.
@@ -65,20 +66,12 @@ impl Matrix {
     /// Copies the rows of `values` that `indices` name, one for each row in use. Panics if there are not as many, or if
     /// one lies past the end of `values`.
     pub fn gather(&mut self, values: &[f32], indices: &[u32]) {
-        /// Rows asked of memory before they are copied: a row at random is in no cache.
-        const AHEAD: usize = 4;
         assert_eq!(indices.len(), self.rows, "as many indices as rows");
-        let columns = self.columns;
-        let row = |index: u32| &values[index as usize * columns..][..columns];
-        for &index in indices.iter().take(AHEAD) {
-            prefetch(row(index));
-        }
-        for (i, &index) in indices.iter().enumerate() {
-            if let Some(&later) = indices.get(i + AHEAD) {
-                prefetch(row(later));
-            }
-            self.row_mut(i).copy_from_slice(row(index));
-        }
+        let (columns, mut i) = (self.columns, 0);
+        gather(values, columns, indices, |row| {
+            self.row_mut(i).copy_from_slice(row);
+            i += 1;
+        });
     }
 
     /// Copies rows that lie one after the other. Panics if they are not as many values as the rows in use have.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::isa::prefetch;
 use crate::error::Result;
 
 /// `len x dim` values in `f32`, read in order or gathered at random. Every learner reads its training data through
@@ -74,7 +75,31 @@ impl Rows for Dense<'_> {
         Ok(())
     }
 
+    fn gather(&self, indices: &[u32], out: &mut [f32]) -> Result<()> {
+        let mut rows = out.chunks_exact_mut(self.dim);
+        gather(self.values, self.dim, indices, |row| rows.next().expect("a row each index").copy_from_slice(row));
+        Ok(())
+    }
+
     fn as_slice(&self) -> Option<&[f32]> {
         Some(self.values)
+    }
+}
+
+/// Calls `take` with the rows of `values` that `indices` name, in their order. Rows at random are in no cache: they are
+/// asked of memory some rows before their turn.
+pub(crate) fn gather<'a>(values: &'a [f32], dim: usize, indices: &[u32], mut take: impl FnMut(&'a [f32])) {
+    /// Values asked for ahead of those that are taken, and the least and most rows.
+    const AHEAD: (usize, usize, usize) = (2048, 4, 32);
+    let ahead = (AHEAD.0 / dim.max(1)).clamp(AHEAD.1, AHEAD.2);
+    let row = |index: u32| &values[index as usize * dim..][..dim];
+    for &index in indices.iter().take(ahead) {
+        prefetch(row(index));
+    }
+    for (i, &index) in indices.iter().enumerate() {
+        if let Some(&later) = indices.get(i + ahead) {
+            prefetch(row(later));
+        }
+        take(row(index));
     }
 }

@@ -50,7 +50,7 @@ enum Set {
 }
 
 /// A whole recording, filtered as the feature set wants it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Prepared {
     samples: usize,
     signals: Signals,
@@ -60,6 +60,25 @@ pub struct Prepared {
 enum Signals {
     Hapt561(hapt561::Signals),
     Plain(Vec<Vec<f64>>),
+}
+
+impl Default for Signals {
+    fn default() -> Self {
+        Self::Plain(Vec::new())
+    }
+}
+
+impl Signals {
+    /// Those of [`hapt561`], with the room that they have.
+    fn hapt561(&mut self) -> &mut hapt561::Signals {
+        if let Self::Plain(_) = self {
+            *self = Self::Hapt561(hapt561::Signals::default());
+        }
+        match self {
+            Self::Hapt561(signals) => signals,
+            Self::Plain(_) => unreachable!("replaced above"),
+        }
+    }
 }
 
 impl Prepared {
@@ -141,6 +160,16 @@ impl FeatureExtractor {
     /// A [`Kind::Input`](crate::Kind::Input) error for another number of channels, channels of different lengths, or a
     /// sample that is not finite (it would spread through the filters to all later windows).
     pub fn prepare(&self, channels: &[Vec<f64>]) -> Result<Prepared> {
+        let mut prepared = Prepared::default();
+        self.prepare_into(channels, &mut prepared)?;
+        Ok(prepared)
+    }
+
+    /// [`prepare`](Self::prepare), into the room of a recording that is no longer needed.
+    ///
+    /// # Errors
+    /// The same; `prepared` then holds what it held or nothing of use.
+    pub fn prepare_into(&self, channels: &[Vec<f64>], prepared: &mut Prepared) -> Result<()> {
         if channels.len() != self.channels.len() {
             let (got, want) = (channels.len(), self.channels.join(", "));
             return Err(Error::input(format!("a recording of {got} channels; the features are of {want}")));
@@ -160,12 +189,14 @@ impl FeatureExtractor {
                 )));
             }
         }
-        let signals = match &self.set {
-            Set::Hapt561(hapt) => Signals::Hapt561(hapt.prepare(channels)?),
-            Set::Summary(summary) => Signals::Plain(summary.prepare(channels)?),
-            Set::Samples => Signals::Plain(channels.to_vec()),
-        };
-        Ok(Prepared { samples, signals })
+        prepared.samples = 0;
+        match &self.set {
+            Set::Hapt561(hapt) => hapt.prepare(channels, prepared.signals.hapt561())?,
+            Set::Summary(summary) => prepared.signals = Signals::Plain(summary.prepare(channels)?),
+            Set::Samples => prepared.signals = Signals::Plain(channels.to_vec()),
+        }
+        prepared.samples = samples;
+        Ok(())
     }
 
     /// Writes the [`dim`](Self::dim) features of the window that starts at sample `start` (from 0) into `out`.

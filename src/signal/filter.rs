@@ -23,7 +23,7 @@ pub fn median(x: &[f64], length: usize) -> Result<Vec<f64>> {
         return Err(Error::config(format!("median filter of {length} samples; the length must be odd: 1, 3, 5, …")));
     }
     if length == 3 {
-        return Ok(median_of_three(x));
+        return Ok(median_of_three(x).collect());
     }
     let half = length / 2;
     let at = |i: usize| if i < half || i - half >= x.len() { 0.0 } else { x[i - half] };
@@ -37,16 +37,15 @@ pub fn median(x: &[f64], length: usize) -> Result<Vec<f64>> {
     Ok(out)
 }
 
-fn median_of_three(x: &[f64]) -> Vec<f64> {
-    let at = |i: usize| x.get(i).copied().unwrap_or(0.0);
+/// [`median`] of three samples, one after the other.
+pub(super) fn median_of_three(x: &[f64]) -> impl Iterator<Item = f64> {
     let mut before = 0.0;
-    (0..x.len())
-        .map(|i| {
-            let (a, b, c) = (before, x[i], at(i + 1));
-            before = b;
-            a.min(b).max(a.max(b).min(c))
-        })
-        .collect()
+    let after = x.iter().skip(1).chain(std::iter::once(&0.0));
+    x.iter().zip(after).map(move |(&b, &c)| {
+        let a: f64 = before;
+        before = b;
+        a.min(b).max(a.max(b).min(c))
+    })
 }
 
 /// Takes `old` out of a sorted slice and puts `new` in, moving only what lies between the two places.
@@ -121,9 +120,17 @@ impl LowPass {
     }
 
     /// Filters `L` signals that lie side by side, in place. Time `O(n · order)`.
+    #[inline(always)]
     pub fn run<const L: usize>(&self, x: &mut [[f64; L]]) {
-        for section in &self.sections {
-            section.run(x);
+        for sections in self.sections.chunks(5) {
+            match sections {
+                [a] => Section::run([*a], x),
+                [a, b] => Section::run([*a, *b], x),
+                [a, b, c] => Section::run([*a, *b, *c], x),
+                [a, b, c, d] => Section::run([*a, *b, *c, *d], x),
+                [a, b, c, d, e] => Section::run([*a, *b, *c, *d, *e], x),
+                _ => unreachable!("chunks of at most five"),
+            }
         }
     }
 
@@ -135,17 +142,20 @@ impl LowPass {
 }
 
 impl Section {
-    /// The transposed direct form II: two numbers of state a lane.
-    fn run<const L: usize>(&self, x: &mut [[f64; L]]) {
-        let Self { b: [b0, b1, b2], a: [a1, a2] } = *self;
-        let (mut s1, mut s2) = ([0.0; L], [0.0; L]);
+    /// `N` sections one after the other, in one pass: a section waits for its own last output, and meanwhile the others
+    /// go on. The transposed direct form II: two numbers of state a lane.
+    #[inline(always)]
+    fn run<const N: usize, const L: usize>(sections: [Self; N], x: &mut [[f64; L]]) {
+        let mut state = [[[0.0; L]; 2]; N];
         for row in x {
-            for l in 0..L {
-                let v = row[l];
-                let y = b0 * v + s1[l];
-                s1[l] = b1 * v - a1 * y + s2[l];
-                s2[l] = b2 * v - a2 * y;
-                row[l] = y;
+            for ([s1, s2], Self { b: [b0, b1, b2], a: [a1, a2] }) in state.iter_mut().zip(&sections) {
+                for l in 0..L {
+                    let v = row[l];
+                    let y = b0 * v + s1[l];
+                    s1[l] = b1 * v - a1 * y + s2[l];
+                    s2[l] = b2 * v - a2 * y;
+                    row[l] = y;
+                }
             }
         }
     }

@@ -41,13 +41,14 @@
 //! spectra one is published, `fBodyGyroJerkMag-ropy-1`: it fixes the product of the jerk's unit and the amplitude's,
 //! and that the jerk is the one per sample is the reading under which every spectrum has the same `2/128`.
 
-use super::filter::{LowPass, median};
+use super::filter::{LowPass, median_of_three};
 use super::spectrum::{Spectrum, SpectrumScratch, band_energy, centre};
 use super::statistics::{
     AR_ORDER, BurgScratch, Description, LevelEntropy, Quartiles, angle, burg, correlations, describe,
     skewness_and_kurtosis,
 };
 use crate::error::{Error, Result};
+use crate::kernel::isa::vectorised;
 
 /// The channels it takes: acceleration along x, y and z in g, then angular velocity about x, y and z in rad/s.
 pub const CHANNELS: usize = 6;
@@ -151,7 +152,7 @@ pub struct Hapt561 {
 }
 
 /// The five signals of a recording, filtered: rows of three axes and their magnitude.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Signals([Vec<Row>; 5]);
 
 impl Signals {
@@ -189,49 +190,33 @@ impl Hapt561 {
     /// Buffers for one thread.
     pub fn scratch(&self) -> Scratch {
         Scratch {
-            quartiles: Quartiles::new(WINDOW),
+            quartiles: Quartiles::new(WINDOW, 4),
             burg: BurgScratch::new(WINDOW),
-            entropy: LevelEntropy::new(WINDOW),
+            entropy: LevelEntropy::new(WINDOW, 4),
             fft: self.spectrum.scratch(),
             spectrum: vec![[0.0; 4]; BINS],
             magnitude: vec![[0.0]; BINS],
         }
     }
 
-    /// Filters a whole recording, given as [`CHANNELS`] channels of the same length. Time and memory `O(samples)`: 160
-    /// bytes a sample.
+    /// Filters a whole recording, given as [`CHANNELS`] channels of the same length, into `signals`, whose room is used
+    /// again. Time and memory `O(samples)`: 160 bytes a sample.
     ///
     /// # Errors
-    /// A [`Kind::Input`](crate::Kind::Input) error for another number of channels or lengths that differ.
-    pub fn prepare(&self, channels: &[Vec<f64>]) -> Result<Signals> {
+    /// A [`Kind::Input`](crate::Kind::Input) error for another number of channels or lengths that differ; `signals` stay
+    /// as they were.
+    pub fn prepare(&self, channels: &[Vec<f64>], signals: &mut Signals) -> Result<()> {
         let [ax, ay, az, gx, gy, gz] = channels else {
             return Err(Error::input(format!("{} channels; the 561 features need {CHANNELS}", channels.len())));
         };
         if channels.iter().any(|c| c.len() != ax.len()) {
             return Err(Error::input("channels of different lengths"));
         }
-        let mut body = self.denoise([ax, ay, az])?;
-        let mut gravity = body.clone();
-        self.gravity.run(&mut gravity);
-        subtract(&mut body, &gravity);
-        let mut gyro = self.denoise([gx, gy, gz])?;
-        let mut drift = gyro.clone();
-        self.drift.run(&mut drift);
-        subtract(&mut gyro, &drift);
-        let mut signals = Signals([Vec::new(), gravity, derivative(&body), Vec::new(), derivative(&gyro)]);
-        (signals.0[BODY], signals.0[GYRO]) = (body, gyro);
-        for row in signals.0.iter_mut().flatten() {
-            row[3] = (row[0] * row[0] + row[1] * row[1] + row[2] * row[2]).sqrt();
-        }
-        Ok(signals)
-    }
-
-    fn denoise(&self, axes: [&Vec<f64>; 3]) -> Result<Vec<Row>> {
-        let [x, y, z] = axes;
-        let (x, y, z) = (median(x, 3)?, median(y, 3)?, median(z, 3)?);
-        let mut rows: Vec<Row> = x.iter().zip(&y).zip(&z).map(|((x, y), z)| [*x, *y, *z, 0.0]).collect();
-        self.noise.run(&mut rows);
-        Ok(rows)
+        let [body, gravity, jerk, gyro, gyro_jerk] = &mut signals.0;
+        despike([ax, ay, az], body);
+        despike([gx, gy, gz], gyro);
+        filter(self, [body, gravity, jerk, gyro, gyro_jerk]);
+        Ok(())
     }
 
     /// Writes the features of the window that starts at sample `start` into `out`. Allocates nothing.
@@ -242,27 +227,12 @@ impl Hapt561 {
     pub fn extract(&self, scratch: &mut Scratch, signals: &Signals, start: usize, out: &mut [f32]) -> Result<()> {
         super::features::check_window(signals.samples(), start, WINDOW, out.len(), DIM)?;
         let windows: [&[Row]; 5] = std::array::from_fn(|i| &signals.0[i][start..start + WINDOW]);
-        let mut means = [[0.0; 3]; 5];
-        for (signal, window) in windows.into_iter().enumerate() {
-            let (before, magnitudes) = out.split_at_mut(MAGNITUDES_AT);
-            let axes = &mut before[signal * TIME_AXES..][..TIME_AXES];
-            let magnitude = &mut magnitudes[signal * TIME_MAGNITUDE..][..TIME_MAGNITUDE];
-            let [x, y, z, _] = time_features(window, entropy_scale(signal), scratch, axes, magnitude);
-            means[signal] = [x, y, z];
-        }
-        let (before, magnitudes) = out[..ANGLES_AT].split_at_mut(MAGNITUDE_SPECTRA_AT);
-        for (i, signal) in WITH_SPECTRA.into_iter().enumerate() {
-            let axes = &mut before[SPECTRA_AT + i * FREQUENCY_AXES..][..FREQUENCY_AXES];
-            let magnitude = &mut magnitudes[i * FREQUENCY_MAGNITUDE..][..FREQUENCY_MAGNITUDE];
-            self.frequency_features(windows[signal], entropy_scale(signal), scratch, axes, magnitude);
-        }
-        let last = &mut magnitudes[WITH_SPECTRA.len() * FREQUENCY_MAGNITUDE..];
-        self.magnitude_frequency_features(windows[GYRO_JERK], scratch, last);
-        angles(&means, &mut out[ANGLES_AT..]);
+        features(self, scratch, &windows, out);
         Ok(())
     }
 
     /// Spectra of the axes (79 features) and of the magnitude (13).
+    #[inline(always)]
     fn frequency_features(&self, window: &[Row], scale: f64, s: &mut Scratch, axes: &mut [f32], magnitude: &mut [f32]) {
         self.spectrum.amplitudes(window, &mut s.spectrum, &mut s.fft);
         let spectrum = &s.spectrum[..];
@@ -281,6 +251,7 @@ impl Hapt561 {
     }
 
     /// The spectrum of a magnitude alone (13 features).
+    #[inline(always)]
     fn magnitude_frequency_features(&self, window: &[Row], s: &mut Scratch, out: &mut [f32]) {
         self.spectrum.amplitudes(window, &mut s.magnitude, &mut s.fft);
         let spectrum = &s.magnitude[..];
@@ -299,6 +270,59 @@ fn entropy_scale(signal: usize) -> f64 {
     if signal == JERK || signal == GYRO_JERK { 1.0 / RATE_HZ } else { 1.0 }
 }
 
+vectorised! {
+    /// All features of one window of each signal.
+    fn features(hapt: &Hapt561, scratch: &mut Scratch, windows: &[&[Row]; 5], out: &mut [f32]) {
+        let mut means = [[0.0; 3]; 5];
+        for (signal, window) in windows.iter().enumerate() {
+            let (before, magnitudes) = out.split_at_mut(MAGNITUDES_AT);
+            let axes = &mut before[signal * TIME_AXES..][..TIME_AXES];
+            let magnitude = &mut magnitudes[signal * TIME_MAGNITUDE..][..TIME_MAGNITUDE];
+            let [x, y, z, _] = time_features(window, entropy_scale(signal), scratch, axes, magnitude);
+            means[signal] = [x, y, z];
+        }
+        let (before, magnitudes) = out[..ANGLES_AT].split_at_mut(MAGNITUDE_SPECTRA_AT);
+        for (i, signal) in WITH_SPECTRA.into_iter().enumerate() {
+            let axes = &mut before[SPECTRA_AT + i * FREQUENCY_AXES..][..FREQUENCY_AXES];
+            let magnitude = &mut magnitudes[i * FREQUENCY_MAGNITUDE..][..FREQUENCY_MAGNITUDE];
+            hapt.frequency_features(windows[signal], entropy_scale(signal), scratch, axes, magnitude);
+        }
+        let last = &mut magnitudes[WITH_SPECTRA.len() * FREQUENCY_MAGNITUDE..];
+        hapt.magnitude_frequency_features(windows[GYRO_JERK], scratch, last);
+        angles(&means, &mut out[ANGLES_AT..]);
+    }
+}
+
+/// The running median of each axis, side by side.
+fn despike(axes: [&Vec<f64>; 3], rows: &mut Vec<Row>) {
+    let [x, y, z] = axes.map(|axis| median_of_three(axis));
+    rows.clear();
+    rows.extend(x.zip(y).zip(z).map(|((x, y), z)| [x, y, z, 0.0]));
+}
+
+vectorised! {
+    /// Makes the five signals of the two without spikes.
+    fn filter(hapt: &Hapt561, signals: [&mut Vec<Row>; 5]) {
+        let [body, gravity, jerk, gyro, gyro_jerk] = signals;
+        hapt.noise.run(body);
+        gravity.clone_from(body);
+        hapt.gravity.run(gravity);
+        subtract(body, gravity);
+        hapt.noise.run(gyro);
+        // The drift's place until its derivative takes it.
+        let drift = &mut *gyro_jerk;
+        drift.clone_from(gyro);
+        hapt.drift.run(drift);
+        subtract(gyro, drift);
+        derivative(body, jerk);
+        derivative(gyro, gyro_jerk);
+        for row in [body, gravity, jerk, gyro, gyro_jerk].into_iter().flatten() {
+            row[3] = (row[0] * row[0] + row[1] * row[1] + row[2] * row[2]).sqrt();
+        }
+    }
+}
+
+#[inline(always)]
 fn subtract(from: &mut [Row], part: &[Row]) {
     for (row, part) in from.iter_mut().zip(part) {
         for (v, p) in row.iter_mut().zip(part) {
@@ -307,15 +331,16 @@ fn subtract(from: &mut [Row], part: &[Row]) {
     }
 }
 
-fn derivative(x: &[Row]) -> Vec<Row> {
+#[inline(always)]
+fn derivative(x: &[Row], out: &mut Vec<Row>) {
     let step = |w: &[Row; 2]| std::array::from_fn(|l| (w[1][l] - w[0][l]) * RATE_HZ);
-    let mut rows: Vec<Row> = Vec::with_capacity(x.len());
-    rows.extend(x.array_windows().map(step));
-    rows.resize(x.len(), [0.0; 4]);
-    rows
+    out.clear();
+    out.extend(x.array_windows().map(step));
+    out.resize(x.len(), [0.0; 4]);
 }
 
 /// Writes the features in time of the axes (40) and of the magnitude (13), and gives the means.
+#[inline(always)]
 fn time_features(window: &[Row], scale: f64, s: &mut Scratch, axes: &mut [f32], magnitude: &mut [f32]) -> Row {
     let d = describe(window);
     let (range, entropy) = ranges_and_entropies(window, &d, scale, &mut s.quartiles, &mut s.entropy);
@@ -334,6 +359,7 @@ fn time_features(window: &[Row], scale: f64, s: &mut Scratch, axes: &mut [f32], 
     d.mean
 }
 
+#[inline(always)]
 fn ranges_and_entropies<const L: usize>(
     x: &[[f64; L]],
     d: &Description<L>,
@@ -341,8 +367,7 @@ fn ranges_and_entropies<const L: usize>(
     quartiles: &mut Quartiles,
     levels: &mut LevelEntropy,
 ) -> ([f64; L], [f64; L]) {
-    let range = std::array::from_fn(|l| quartiles.range(x, l, d.min[l], d.max[l]));
-    (range, std::array::from_fn(|l| levels.of(x, l, scale)))
+    (quartiles.ranges(x, &d.min, &d.max), levels.of(x, scale))
 }
 
 /// The angles between mean vectors, or axes, and gravity (7 features).
@@ -363,6 +388,7 @@ struct Shape<const L: usize> {
 }
 
 impl<const L: usize> Shape<L> {
+    #[inline(always)]
     fn of(spectrum: &[[f64; L]], d: &Description<L>) -> Self {
         let centre = centre(spectrum);
         let (skewness, kurtosis) = skewness_and_kurtosis(spectrum, &d.mean);
@@ -452,14 +478,28 @@ mod tests {
         assert_eq!(at(ANGLES_AT), "tBodyAcc-AngleWRTGravity-1");
     }
 
+    fn prepared(channels: &[Vec<f64>]) -> Result<Signals> {
+        let mut signals = Signals::default();
+        Hapt561::new()?.prepare(channels, &mut signals).map(|()| signals)
+    }
+
+    #[test]
+    fn room_used_again_changes_nothing() {
+        let channels =
+            |n: usize| (0..6).map(|c| (0..n).map(|i| ((i * (c + 2)) as f64).sin()).collect()).collect::<Vec<_>>();
+        let mut signals = prepared(&channels(900)).unwrap();
+        Hapt561::new().unwrap().prepare(&channels(300), &mut signals).unwrap();
+        assert_eq!(signals.0, prepared(&channels(300)).unwrap().0);
+    }
+
     #[test]
     fn recordings_that_do_not_fit_are_refused() {
         let hapt = Hapt561::new().unwrap();
-        assert!(hapt.prepare(&vec![vec![0.0; 200]; 5]).unwrap_err().message().contains("5 channels"));
+        assert!(prepared(&vec![vec![0.0; 200]; 5]).unwrap_err().message().contains("5 channels"));
         let mut channels = vec![vec![0.0; 200]; 6];
         channels[4].pop();
-        assert!(hapt.prepare(&channels).unwrap_err().message().contains("different lengths"));
-        let signals = hapt.prepare(&vec![vec![0.0; 200]; 6]).unwrap();
+        assert!(prepared(&channels).unwrap_err().message().contains("different lengths"));
+        let signals = prepared(&vec![vec![0.0; 200]; 6]).unwrap();
         let mut out = vec![0.0; DIM];
         assert!(hapt.extract(&mut hapt.scratch(), &signals, 73, &mut out).is_err());
         assert!(hapt.extract(&mut hapt.scratch(), &signals, usize::MAX, &mut out).is_err());
@@ -470,8 +510,8 @@ mod tests {
     #[test]
     fn silence_and_an_empty_recording_give_numbers() {
         let hapt = Hapt561::new().unwrap();
-        assert_eq!(hapt.prepare(&vec![vec![]; 6]).unwrap().samples(), 0);
-        let signals = hapt.prepare(&vec![vec![0.0; 128]; 6]).unwrap();
+        assert_eq!(prepared(&vec![vec![]; 6]).unwrap().samples(), 0);
+        let signals = prepared(&vec![vec![0.0; 128]; 6]).unwrap();
         let mut out = vec![f32::NAN; DIM];
         hapt.extract(&mut hapt.scratch(), &signals, 0, &mut out).unwrap();
         assert!(out.iter().all(|v| v.is_finite()));

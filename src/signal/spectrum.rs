@@ -69,6 +69,7 @@ impl Spectrum {
     /// spectrum.amplitudes(&wave, &mut out, &mut spectrum.scratch());
     /// assert!((out[4][0] - 1.0).abs() < 1e-12 && out[5][0] < 1e-12);
     /// ```
+    #[inline(always)]
     pub fn amplitudes<const L: usize, const M: usize>(
         &self,
         window: &[[f64; L]],
@@ -106,6 +107,7 @@ pub struct Centre<const L: usize> {
 /// let centre = dacpipe::signal::spectrum::centre(&[[1.0], [3.0], [0.0], [1.0]]);
 /// assert_eq!((centre.peak, centre.mean), ([2.0], [2.2]));
 /// ```
+#[inline(always)]
 pub fn centre<const L: usize>(amplitudes: &[[f64; L]]) -> Centre<L> {
     let (mut best, mut peak) = ([f64::NEG_INFINITY; L], [0.0; L]);
     let (mut sum, mut weighted) = ([0.0; L], [0.0; L]);
@@ -128,6 +130,7 @@ pub fn centre<const L: usize>(amplitudes: &[[f64; L]]) -> Centre<L> {
 }
 
 /// The sum of the squared amplitudes of some bins, lane by lane.
+#[inline(always)]
 pub fn band_energy<const L: usize>(amplitudes: &[[f64; L]]) -> [f64; L] {
     let mut sum = [0.0; L];
     for row in amplitudes {

@@ -195,7 +195,7 @@ impl Summary {
     /// Buffers for one thread.
     pub fn scratch(&self) -> Scratch {
         Scratch {
-            quartiles: Quartiles::new(self.spectrum.length()),
+            quartiles: Quartiles::new(self.spectrum.length(), 1),
             burg: BurgScratch::new(self.spectrum.length()),
             fft: self.spectrum.scratch(),
             amplitudes: vec![[0.0]; self.spectrum.bins()],
@@ -269,7 +269,7 @@ impl Summary {
                 Statistic::Min => push(d.min[0]),
                 Statistic::Magnitude => push(d.magnitude[0]),
                 Statistic::Energy => push(d.energy[0]),
-                Statistic::Iqr => push(scratch.quartiles.range(window, 0, d.min[0], d.max[0])),
+                Statistic::Iqr => push(scratch.quartiles.ranges(window, &d.min, &d.max)[0]),
                 Statistic::Entropy => push(histogram_entropy(window.as_flattened(), d.min[0], d.max[0])),
                 Statistic::Skewness => push(shape.get_or_insert_with(|| skewness_and_kurtosis(window, &d.mean)).0[0]),
                 Statistic::Kurtosis => push(shape.get_or_insert_with(|| skewness_and_kurtosis(window, &d.mean)).1[0]),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::compute::{cast, filter_record_batch};
-use arrow::datatypes::{DataType, Field, Float32Type, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Float32Type, Int64Type, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -22,13 +22,6 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
-use futures::TryStreamExt;
-use parquet::arrow::arrow_reader::{
-    ArrowPredicateFn, ArrowReaderBuilder, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
-    ParquetRecordBatchReaderBuilder, RowFilter,
-};
-use parquet::arrow::async_reader::ParquetRecordBatchStream;
-use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
 
@@ -36,16 +29,18 @@ use super::bad::Rejects;
 use super::filter::{Condition, pushdown};
 use super::location::{DataFile, list};
 use super::windows::batch_rows;
-use super::{Source, check_names, no_column};
+use super::{Source, check_names};
 use crate::column::{vector_array, vector_field};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::stage::FEATURES;
 
+mod direct;
+mod file;
 mod lists;
 mod reader;
 
+use file::{Batches, ParquetFile, Stored, unreadable};
 use lists::{Lists, finite};
-use reader::ObjectReader;
 
 /// Which files to read, and which columns of them.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -83,9 +78,6 @@ impl Features {
         }
     }
 }
-
-/// The name of the virtual column of row numbers; no column of a file should be named like that.
-const ROW: &str = "\0row";
 
 /// Opens the files of `spec` and checks the first.
 ///
@@ -142,180 +134,6 @@ pub(super) async fn open(spec: &ParquetSpec, rejects: Rejects) -> Result<Source>
 /// The names of the columns beside the vectors: keys, split, label.
 fn plain_names(spec: &ParquetSpec) -> impl Iterator<Item = &String> {
     spec.keys.iter().chain(&spec.split).chain(&spec.label)
-}
-
-/// Text as `Utf8`, whatever it is in the file; everything else as it is.
-fn plain_type(stored: &DataType, is_split: bool) -> DataType {
-    match stored {
-        DataType::Dictionary(_, values) => plain_type(values, is_split),
-        DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
-        _ if is_split => DataType::Utf8,
-        other => other.clone(),
-    }
-}
-
-/// A file of which the footer was read.
-#[derive(Clone)]
-struct ParquetFile {
-    name: String,
-    file: DataFile,
-    reader: ObjectReader,
-    metadata: ArrowReaderMetadata,
-}
-
-impl ParquetFile {
-    /// Reads the footer of `file` and checks the columns that `spec` names.
-    async fn open(file: &DataFile, spec: &ParquetSpec) -> Result<Self> {
-        let name = file.name().to_string();
-        let mut reader = ObjectReader::new(file)?;
-        let row = Field::new(ROW, DataType::Int64, false).with_extension_type(RowNumber);
-        let options = ArrowReaderOptions::new().with_virtual_columns(vec![Arc::new(row)])?;
-        let metadata = ArrowReaderMetadata::load_async(&mut reader, options).await.map_err(|e| unreadable(&name, e))?;
-        let open = Self { name, file: file.clone(), reader, metadata };
-        for column in plain_names(spec) {
-            open.field(column)?;
-        }
-        for column in spec.features.columns() {
-            open.check_features(open.field(column)?, matches!(spec.features, Features::Column(_)))?;
-        }
-        Ok(open)
-    }
-
-    /// What the table needs to know of `file`: the columns beside its vectors, and how many values a vector has, if it
-    /// has any.
-    async fn measure(file: &DataFile, spec: &ParquetSpec) -> Result<(Vec<Field>, Option<usize>)> {
-        let open = Self::open(file, spec).await?;
-        Ok((open.plain_fields(spec), open.dim(spec).await?))
-    }
-
-    fn field(&self, column: &str) -> Result<&Field> {
-        let fields = self.metadata.schema().fields();
-        let there = || fields.iter().map(|f| f.name().as_str()).filter(|name| *name != ROW);
-        let found = fields.iter().find(|f| f.name() == column);
-        found.map(|f| f.as_ref()).ok_or_else(|| no_column(&self.name, column, there()))
-    }
-
-    fn check_features(&self, field: &Field, lists: bool) -> Result<()> {
-        let number = |t: &DataType| t.is_integer() || t.is_floating();
-        let fits = match field.data_type() {
-            DataType::FixedSizeList(item, _) | DataType::List(item) | DataType::LargeList(item) => {
-                lists && number(item.data_type())
-            }
-            other => !lists && number(other),
-        };
-        if fits {
-            return Ok(());
-        }
-        let expected = match lists {
-            true => "a FixedSizeList, List or LargeList of an integer or float type",
-            false => "an integer or float type",
-        };
-        let (name, column, found) = (&self.name, field.name(), field.data_type());
-        Err(Error::input(format!("{name}: column {column:?} is {found}, expected {expected}")))
-    }
-
-    fn plain_fields(&self, spec: &ParquetSpec) -> Vec<Field> {
-        let field = |name: &String| {
-            let stored = self.field(name).expect("open has looked for it").data_type();
-            let is_key = spec.keys.contains(name);
-            Field::new(name, plain_type(stored, spec.split.as_ref() == Some(name)), !is_key)
-        };
-        plain_names(spec).map(field).collect()
-    }
-
-    /// The columns of a scan, by name.
-    fn mask<'a>(&self, columns: impl Iterator<Item = &'a String>) -> ProjectionMask {
-        let fields = self.metadata.schema().fields();
-        let roots = columns.filter_map(|c| fields.iter().position(|f| f.name() == c));
-        ProjectionMask::roots(self.metadata.parquet_schema(), roots.collect::<Vec<_>>())
-    }
-
-    /// The columns `columns` of the rows that pass `filter`, up to `rows` at a time.
-    fn batches(&self, columns: ProjectionMask, rows: usize, filter: Option<&Condition>) -> Result<Batches> {
-        let Some(file) = self.file.local()? else {
-            let builder =
-                ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader.clone(), self.metadata.clone());
-            return Ok(Batches::Remote(Box::new(self.select(builder, columns, rows, filter).build()?)));
-        };
-        // Group by group: a filter is held against all rows that a reader has before it gives the first.
-        let (open, filter) = (self.clone(), filter.cloned());
-        let reader = move |group| -> Result<ParquetRecordBatchReader> {
-            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file.try_clone()?, open.metadata.clone());
-            let builder = builder.with_row_groups(vec![group]);
-            Ok(open.select(builder, columns.clone(), rows, filter.as_ref()).build()?)
-        };
-        let groups = 0..self.metadata.metadata().num_row_groups();
-        let batches = groups.flat_map(move |group| -> LocalBatches {
-            match reader(group) {
-                Ok(reader) => Box::new(reader.map(|batch| Ok(batch?))),
-                Err(e) => Box::new(std::iter::once(Err(e))),
-            }
-        });
-        Ok(Batches::Local(Box::new(batches)))
-    }
-
-    /// What is asked of a reader, of either kind.
-    fn select<T>(
-        &self,
-        builder: ArrowReaderBuilder<T>,
-        columns: ProjectionMask,
-        rows: usize,
-        filter: Option<&Condition>,
-    ) -> ArrowReaderBuilder<T> {
-        let builder = builder.with_projection(columns).with_batch_size(rows);
-        let Some(filter) = filter else { return builder };
-        let (mask, filter) = (self.mask(filter.columns().fields().iter().map(|f| f.name())), filter.clone());
-        let passes =
-            move |stored: RecordBatch| filter.evaluate(|field| cast(&stored[field.name().as_str()], field.data_type()));
-        builder.with_row_filter(RowFilter::new(vec![Box::new(ArrowPredicateFn::new(mask, passes))]))
-    }
-
-    /// Values in a vector: from the type, or from the first vector; `None` if there is none.
-    async fn dim(&self, spec: &ParquetSpec) -> Result<Option<usize>> {
-        let column = match &spec.features {
-            Features::Columns(names) => return Ok(Some(names.len())),
-            Features::Column(column) => column,
-        };
-        if let DataType::FixedSizeList(_, dim) = self.field(column)?.data_type() {
-            return Ok(Some(*dim as usize).filter(|dim| *dim > 0));
-        }
-        let mask = self.mask(std::iter::once(column));
-        let mut batches = self.batches(mask, 64, None)?;
-        while let Some(batch) = batches.next().await.map_err(|e| unreadable(&self.name, e))? {
-            let lists = Lists::of(batch.column(0))?;
-            let lengths = (0..batch.num_rows()).filter_map(|i| lists.get(i).map(|r| r.len()));
-            if let Some(dim) = lengths.into_iter().find(|len| *len > 0) {
-                return Ok(Some(dim));
-            }
-        }
-        Ok(None)
-    }
-}
-
-/// The stored batches of one file. A local one is read page by page, so that memory does not follow the size of its row
-/// groups, which many writers let grow to a million rows; of a remote one, each row group is fetched at once.
-enum Batches {
-    Local(LocalBatches),
-    Remote(Box<ParquetRecordBatchStream<ObjectReader>>),
-}
-
-type LocalBatches = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
-
-impl Batches {
-    async fn next(&mut self) -> Result<Option<RecordBatch>> {
-        match self {
-            Self::Local(batches) => batches.next().transpose(),
-            Self::Remote(batches) => Ok(batches.try_next().await?),
-        }
-    }
-}
-
-fn unreadable(name: &str, e: impl Into<Error>) -> Error {
-    let e = e.into();
-    match e.kind() {
-        Kind::Input => Error::input(format!("{name}: not a readable Parquet file")).with_source(e),
-        _ => e.while_doing(name),
-    }
 }
 
 /// The table of the vectors of Parquet files: keys, split, label, `features`. One partition, in order.
@@ -422,7 +240,7 @@ impl Scan {
                         break;
                     }
                 };
-                let batch = self.convert(file.name(), &stored)?;
+                let batch = self.convert(file.name(), stored)?;
                 left = left.saturating_sub(batch.num_rows());
                 if batch.num_rows() > 0 && out.send(Ok(batch)).await.is_err() {
                     return Ok(());
@@ -443,7 +261,12 @@ impl Scan {
             let asked = if feature { FEATURES } else { c.as_str() };
             self.schema.index_of(asked).is_ok() || (judged && (feature || spec.keys.contains(c)))
         });
-        open.batches(open.mask(needed), rows, self.filter.as_ref()).map_err(|e| unreadable(&open.name, e))
+        let needed: Vec<&String> = needed.collect();
+        let vectors = match &spec.features {
+            Features::Column(name) => Some((name, self.table.dim)),
+            Features::Columns(_) => None,
+        };
+        open.batches(&needed, vectors, rows, self.filter.as_ref()).map_err(|e| unreadable(open.name(), e))
     }
 
     /// Every file has the types of the first.
@@ -453,7 +276,7 @@ impl Scan {
             if field.data_type() != expected.data_type() {
                 return Err(Error::input(format!(
                     "{}: column {:?} is {}, expected {} as in the first file",
-                    open.name,
+                    open.name(),
                     field.name(),
                     field.data_type(),
                     expected.data_type()
@@ -464,17 +287,24 @@ impl Scan {
     }
 
     /// The good rows of `stored`, a batch of the file `name`, with the columns of the scan.
-    fn convert(&self, name: &str, stored: &RecordBatch) -> Result<RecordBatch> {
+    fn convert(&self, name: &str, stored: Stored) -> Result<RecordBatch> {
         let spec = &self.table.spec;
-        let mut reasons: Vec<Option<String>> = vec![None; stored.num_rows()];
-        let mut vectors = self.vectors(stored, &mut reasons)?;
+        let Stored { batch: stored, vectors } = stored;
+        let (mut vectors, mut reasons) = match vectors {
+            Some((vectors, reasons)) => {
+                let column = &spec.features.columns()[0];
+                let of_column = |reason: Option<String>| reason.map(|reason| in_column(column, &reason));
+                (Some(vectors), reasons.into_iter().map(of_column).collect())
+            }
+            None => self.vectors(&stored)?,
+        };
         for key in &spec.keys {
             let Some(column) = stored.column_by_name(key) else { continue };
             for i in (0..column.len()).filter(|&i| column.is_null(i)) {
                 reasons[i].get_or_insert_with(|| format!("column {key:?} is null, expected a key"));
             }
         }
-        let row_numbers = stored.column_by_name(ROW).map(|c| c.as_primitive::<Int64Type>());
+        let row_numbers = stored.column_by_name(file::ROW).map(|c| c.as_primitive::<Int64Type>());
         for (i, reason) in reasons.iter().enumerate() {
             if let Some(reason) = reason {
                 let row = row_numbers.map_or(0, |r| r.value(i)) as u64 + 1;
@@ -484,7 +314,7 @@ impl Scan {
         let columns = self.schema.fields().iter().map(|field| -> Result<ArrayRef> {
             match vectors.take_if(|_| field.name() == FEATURES) {
                 Some(vectors) => vector_array(vectors, self.table.dim),
-                None => Ok(cast(stored_column(stored, field.name())?, field.data_type())?),
+                None => Ok(cast(stored_column(&stored, field.name())?, field.data_type())?),
             }
         });
         let columns = columns.collect::<Result<Vec<_>>>()?;
@@ -502,18 +332,19 @@ impl Scan {
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), batch.columns().to_vec(), &options)?)
     }
 
-    /// The vectors of a batch, row-major, where the columns were read; what is wrong with a row goes to `reasons`.
-    fn vectors(&self, stored: &RecordBatch, reasons: &mut [Option<String>]) -> Result<Option<Vec<f32>>> {
+    /// The vectors of a batch, row-major, where the columns were read; and what is wrong with each row.
+    fn vectors(&self, stored: &RecordBatch) -> Result<(Option<Vec<f32>>, Vec<Option<String>>)> {
         let (dim, features) = (self.table.dim, &self.table.spec.features);
+        let mut reasons: Vec<Option<String>> = vec![None; stored.num_rows()];
         if stored.column_by_name(&features.columns()[0]).is_none() {
-            return Ok(None);
+            return Ok((None, reasons));
         }
         let mut out = vec![0.0; stored.num_rows() * dim];
         match features {
             Features::Column(name) => {
                 let lists = Lists::of(stored_column(stored, name)?)?;
-                for (i, (row, reason)) in out.chunks_exact_mut(dim).zip(reasons).enumerate() {
-                    *reason = lists.copy(i, row).err().map(|e| format!("column {name:?}: {e}"));
+                for (i, (row, reason)) in out.chunks_exact_mut(dim).zip(&mut reasons).enumerate() {
+                    *reason = lists.copy(i, row).err().map(|e| in_column(name, &e));
                 }
             }
             Features::Columns(names) => {
@@ -529,8 +360,12 @@ impl Scan {
                 }
             }
         }
-        Ok(Some(out))
+        Ok((Some(out), reasons))
     }
+}
+
+fn in_column(name: &str, problem: &str) -> String {
+    format!("column {name:?}: {problem}")
 }
 
 fn stored_column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {

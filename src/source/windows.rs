@@ -1,8 +1,8 @@
 //! The table of the windows of recordings, as DataFusion scans it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{ArrayRef, Int64Array, StringArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -18,14 +18,14 @@ use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use futures::StreamExt;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::bad::Rejects;
 use super::filter::{Condition, pushdown};
 use super::recording::{Load, Recording, Recordings, Wanted, Window, check_finite, longest_stretch, windows};
 use crate::column::{vector_array, vector_field};
 use crate::error::Result;
-use crate::signal::features::FeatureExtractor;
+use crate::signal::features::{FeatureExtractor, Prepared, Scratch};
 use crate::signal::window::{WindowSpec, Within};
 use crate::stage::FEATURES;
 
@@ -34,6 +34,9 @@ pub const START: &str = "start";
 
 /// Most bytes of features in a batch.
 const BATCH_BYTES: usize = 4 << 20;
+
+/// Recordings taken beyond those that are worked on.
+const AHEAD: usize = 2;
 
 /// How many rows of `dim` values a batch of at most `most` rows has.
 pub fn batch_rows(dim: usize, most: usize) -> usize {
@@ -152,9 +155,11 @@ impl PartitionStream for Scan {
             schema: self.schema.clone(),
             batch_rows: batch_rows(table.extractor.dim(), context.session_config().batch_size()),
             extracts: wants_features || table.rejects.leaves_out(),
+            rooms: Mutex::default(),
         });
-        // A scan that will stop early should not have read ahead.
-        let ahead = if self.limit.is_some() { 1 } else { table.threads };
+        // A scan that will stop early should not have read ahead. Otherwise, a recording that is done early waits for the
+        // one before it, and its thread goes on with the next.
+        let ahead = if self.limit.is_some() { 1 } else { table.threads + AHEAD };
         let wanted = self.wanted.clone();
         let mut builder = RecordBatchReceiverStream::builder(self.schema.clone(), 2);
         let out = builder.tx();
@@ -181,12 +186,22 @@ async fn read_in_order(
             }
         }
     });
+    let threads = Arc::new(Semaphore::new(job.table.threads));
     let mut running: VecDeque<SendableRecordBatchStream> = VecDeque::new();
     let (mut more, mut left) = (true, limit);
     while more || !running.is_empty() {
+        // A recording starts once a thread is free, and not before the one before it: the first, whose batches are taken,
+        // never waits for one whose batches are not.
+        let next = async {
+            let thread = Arc::clone(&threads).acquire_owned().await;
+            (thread, loads.recv().await)
+        };
         tokio::select! {
-            load = loads.recv(), if more && running.len() < ahead => match load {
-                Some(load) => running.push_back(job.clone().start(load)),
+            (thread, load) = next, if more && running.len() < ahead => match load {
+                Some(load) => {
+                    let thread = thread.map_err(|e| DataFusionError::External(Box::new(e)))?;
+                    running.push_back(job.clone().start(load, thread));
+                }
                 None => more = false,
             },
             batch = async { running.front_mut()?.next().await }, if !running.is_empty() => match batch {
@@ -206,6 +221,8 @@ async fn read_in_order(
 /// What a scan makes of recordings.
 #[derive(Debug)]
 struct Job {
+    /// Room of recordings that are done, for those that come.
+    rooms: Mutex<Vec<Room>>,
     table: WindowTable,
     columns: Vec<usize>,
     schema: SchemaRef,
@@ -214,11 +231,13 @@ struct Job {
 }
 
 impl Job {
-    /// Starts to read `load` on a blocking task; its batches wait behind a bounded channel.
-    fn start(self: Arc<Self>, load: Result<Load>) -> SendableRecordBatchStream {
+    /// Starts to read `load` on a blocking task, which is one of the threads until it is done; its batches wait behind a
+    /// bounded channel.
+    fn start(self: Arc<Self>, load: Result<Load>, thread: OwnedSemaphorePermit) -> SendableRecordBatchStream {
         let mut builder = RecordBatchReceiverStream::builder(self.schema.clone(), 1);
         let out = builder.tx();
         builder.spawn_blocking(move || {
+            let _thread = thread;
             let mut send = |batch| out.blocking_send(Ok(batch)).is_ok();
             let done = load.and_then(|load| self.run(&load()?, &mut send));
             // By the channel and not as the task's result, so that it does not overtake the rows before it.
@@ -235,18 +254,23 @@ impl Job {
         let table = &self.table;
         let (names, dim) = (table.extractor.names(), table.extractor.dim());
         let mut rows = Rows::default();
-        let mut scratch = table.extractor.scratch();
+        let room = self.rooms.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut room =
+            room.unwrap_or_else(|| Room { scratch: table.extractor.scratch(), prepared: Prepared::default() });
         for (index, recording) in recordings.iter().enumerate() {
             table.longest.fetch_max(1 + longest_stretch(&table.window, recording), Ordering::Relaxed);
             let windows = windows(&table.window, recording);
             let extracts = self.extracts && !windows.is_empty();
-            let prepared = extracts.then(|| table.extractor.prepare(&recording.channels)).transpose()?;
+            if extracts {
+                table.extractor.prepare_into(&recording.channels, &mut room.prepared)?;
+                rows.features.reserve(dim * windows.len().min(self.batch_rows));
+            }
             for window in windows {
-                if let Some(prepared) = &prepared {
+                if extracts {
                     let at = rows.features.len();
                     rows.features.resize(at + dim, 0.0);
                     let row = &mut rows.features[at..];
-                    table.extractor.extract(&mut scratch, prepared, window.start, row)?;
+                    table.extractor.extract(&mut room.scratch, &room.prepared, window.start, row)?;
                     let line = recording.line + window.start as u64;
                     if !check_finite(row, names, &recording.file, line, &table.rejects)? {
                         rows.features.truncate(at);
@@ -260,6 +284,8 @@ impl Job {
                 }
             }
         }
+        // Before the last batch is waited for.
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner).push(room);
         if !rows.recording.is_empty() {
             send(self.batch(recordings, rows)?);
         }
@@ -288,6 +314,13 @@ impl Job {
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
     }
+}
+
+/// What describing a recording takes, kept for the next.
+#[derive(Debug)]
+struct Room {
+    scratch: Scratch,
+    prepared: Prepared,
 }
 
 /// The rows of the batch being made.

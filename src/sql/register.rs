@@ -8,6 +8,7 @@ use datafusion::common::TableReference;
 use datafusion::config::Dialect;
 use datafusion::logical_expr::{AggregateUDF, LogicalPlan, ScalarUDF, Union};
 use datafusion::prelude::{CsvReadOptions, DataFrame, ParquetReadOptions, SessionConfig, SessionContext, col, lit};
+use futures::{StreamExt, stream};
 use url::Url;
 
 use crate::error::{Error, Result};
@@ -109,6 +110,9 @@ pub fn session_config() -> SessionConfig {
     config
 }
 
+/// Tables whose logs are read at once.
+const AT_ONCE: usize = 16;
+
 /// Puts into `ctx` the functions `dac_embed` and `dac_assign`, the aggregates `ari`, `nmi` and `clustering_accuracy`,
 /// and the tables of `options`: each labelled table `x` with `x_clusters`, and `x_quarantine` where rows were set
 /// aside: `file`, `line` and `reason`, and the `run`, for the runs whose rows are in the table. Reads the tables' logs,
@@ -125,15 +129,21 @@ pub async fn register(ctx: &SessionContext, options: Options) -> Result<Registra
         models.add_directory(path, Location::in_session(path, &ctx.runtime_env())?);
     }
     let mut registration = Registration { tables: Vec::new(), left_out: Vec::new() };
-    for Named { name, path, required } in options.tables {
-        match register_table(ctx, &models, &name, &path).await {
+    let opened = stream::iter(options.tables).map(|table| async {
+        let opened = register_table(ctx, &models, &table.name, &table.path).await;
+        (table, opened)
+    });
+    // A log is a few small files, of which a store may take its time for each: others are read meanwhile.
+    let mut opened = std::pin::pin!(opened.buffered(AT_ONCE));
+    while let Some((Named { name, required, .. }, tables)) = opened.next().await {
+        match tables {
             Ok(tables) => registration.tables.extend(tables),
             Err(e) if required => return Err(e.while_doing(format_args!("table {name}"))),
             Err(e) => registration.left_out.push((name, e)),
         }
     }
     ctx.register_udf(ScalarUDF::new_from_impl(DacEmbed::new(Arc::clone(&models))));
-    ctx.register_udf(ScalarUDF::new_from_impl(DacAssign::new(models)));
+    ctx.register_udf(ScalarUDF::new_from_impl(DacAssign::new(Arc::clone(&models))));
     for metric in Metric::ALL {
         ctx.register_udaf(AggregateUDF::new_from_impl(ClusteringMetric::new(metric)));
     }

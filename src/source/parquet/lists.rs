@@ -25,6 +25,12 @@ impl Lists {
         Ok(Self { list: list.clone(), values })
     }
 
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
     /// Where the values of list `i` are; `None` if it is null.
     pub(super) fn get(&self, i: usize) -> Option<std::ops::Range<usize>> {
         if self.list.is_null(i) {
@@ -72,9 +78,15 @@ impl Lists {
 
 /// Value `at`, or what is wrong with it.
 pub(super) fn finite(values: &Float32Array, at: usize) -> Result<f32, String> {
-    match values.value(at) {
-        _ if values.is_null(at) => Err("null, expected a number".into()),
-        value if value.is_finite() => Ok(value),
-        value => Err(format!("{value}, expected a number that is finite in single precision")),
+    let value = values.value(at);
+    problem_of((!values.is_null(at)).then_some(value)).map_or(Ok(value), Err)
+}
+
+/// What is wrong with a value, `None` for a missing one, if it is no number that can be learned from.
+pub(super) fn problem_of(value: Option<f32>) -> Option<String> {
+    match value {
+        None => Some("null, expected a number".into()),
+        Some(value) if value.is_finite() => None,
+        Some(value) => Some(format!("{value}, expected a number that is finite in single precision")),
     }
 }
