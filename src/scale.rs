@@ -47,7 +47,7 @@ impl Fit for ScaleStage {
     }
 
     fn fit(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<Fitted> {
-        let scale = Scale::learn(data.rows, self.spec.method, cx.pool)?;
+        let scale = Scale::learn(data.rows, self.spec.method, cx.device.pool())?;
         let constant = scale.divisor.iter().filter(|d| d.is_infinite()).count();
         let summary = format!("{} rows, {} features, {constant} of them constant", data.rows.len(), scale.dim());
         let figures = [("rows", json!(data.rows.len())), ("constant_features", json!(constant))];
@@ -133,7 +133,7 @@ impl VectorMap for Scale {
         self.dim()
     }
 
-    fn map(&self, input: &[f32], output: &mut [f32]) {
+    fn map(&self, input: &[f32], output: &mut [f32]) -> Result<()> {
         for (input, output) in input.chunks_exact(self.dim()).zip(output.chunks_exact_mut(self.dim())) {
             let scales = self.shift.iter().zip(&self.divisor);
             match self.method {
@@ -147,6 +147,7 @@ impl VectorMap for Scale {
                     .for_each(|(y, (x, (shift, divisor)))| *y = apart(*x, *shift) / divisor),
             }
         }
+        Ok(())
     }
 }
 
@@ -262,7 +263,7 @@ mod tests {
 
     fn mapped(scale: &Scale, rows: &[f32]) -> Vec<f32> {
         let mut out = vec![9.0; rows.len()];
-        scale.map(rows, &mut out);
+        scale.map(rows, &mut out).unwrap();
         out
     }
 
