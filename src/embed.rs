@@ -18,8 +18,8 @@ pub struct Embed {
     /// The encoder's layers; there is no decoder.
     architecture: Architecture,
     parameters: Vec<f32>,
-    /// The same, where rows are embedded.
-    device: Arc<dyn Encode>,
+    /// The same on its device.
+    encoder: Arc<dyn Encode>,
 }
 
 impl Embed {
@@ -53,8 +53,8 @@ impl Embed {
                 return Err(Error::model(format!("{} holds {value} at position {i}, expected a number", tensor.name)));
             }
         }
-        let device = device.encoder(&architecture, parameters)?;
-        Ok(Self { parameters: parameters.to_vec(), architecture, device })
+        let encoder = device.encoder(&architecture, parameters)?;
+        Ok(Self { parameters: parameters.to_vec(), architecture, encoder })
     }
 
     /// The stage that [`save`](Transform::save) saved, to embed on `device`.
@@ -132,7 +132,7 @@ impl VectorMap for Embed {
     }
 
     fn map(&self, input: &[f32], output: &mut [f32]) -> Result<()> {
-        self.device.encode(input, output)
+        self.encoder.encode(input, output)
     }
 }
 

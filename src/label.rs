@@ -72,8 +72,8 @@ pub struct Label {
     column: String,
     dim: usize,
     centroids: Vec<f32>,
-    /// The same, where they are compared with.
-    device: Arc<dyn Assign>,
+    /// The same on their device.
+    centers: Arc<dyn Assign>,
     sizes: Vec<u64>,
     mean_distance: Vec<f32>,
 }
@@ -88,7 +88,7 @@ impl Label {
             column: column.into(),
             dim: found.dim,
             centroids: found.centroids.clone(),
-            device: device.centroids(&found.centroids, found.dim)?,
+            centers: device.centroids(&found.centroids, found.dim)?,
             sizes: found.sizes.clone(),
             mean_distance: found.mean_distance.iter().map(|&d| d as f32).collect(),
         })
@@ -138,7 +138,7 @@ impl Label {
         assert_eq!(rows.len(), cluster.len() * self.dim(), "rows and clusters differ in number");
         assert!(distance.len() == cluster.len() && margin.len() == cluster.len(), "outputs differ in length");
         let mut labels = vec![0u32; cluster.len()];
-        self.device.nearest_two(rows, &mut labels, distance, margin)?;
+        self.centers.nearest_two(rows, &mut labels, distance, margin)?;
         cluster.iter_mut().zip(labels).for_each(|(cluster, label)| *cluster = label as i32);
         for (distance, margin) in distance.iter_mut().zip(margin) {
             *distance = distance.sqrt();
@@ -173,8 +173,8 @@ impl Label {
             let lengths = format!("{} sizes and {} mean distances", sizes.len(), mean_distance.len());
             return Err(bad(format!("{lengths} for {k} centroids")));
         }
-        let device = device.centroids(&centroids.values, dim)?;
-        Ok(Self { column, dim, centroids: centroids.values.clone(), device, sizes, mean_distance })
+        let centers = device.centroids(&centroids.values, dim)?;
+        Ok(Self { column, dim, centroids: centroids.values.clone(), centers, sizes, mean_distance })
     }
 }
 

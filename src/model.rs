@@ -365,7 +365,7 @@ impl Model {
         models.join(self.hash.short())
     }
 
-    /// Reads a model from its directory.
+    /// Reads a model from its directory, to be applied on the processor.
     ///
     /// # Errors
     /// Kind `Model` if there is none, a file is damaged or incomplete, its content does not have its hash, a stage is

@@ -132,6 +132,29 @@ fn arithmetic_knows_no_arrow_and_no_io() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
+/// Training, k-means and the label pass reach the machine through `device` alone: of the arithmetic below it they name
+/// rows and layers.
+#[test]
+fn learning_and_labelling_call_no_kernel() {
+    let allowed = [("kernel", &["Rows", "Dense", "fold"]), ("network", &["Architecture", "Layer", "initialise"])];
+    let mut wrong = Vec::new();
+    for (file, module, code) in modules() {
+        if !["train", "kmeans", "embed", "label"].contains(&module.as_str()) || file.ends_with("tests.rs") {
+            continue;
+        }
+        for (below, allowed) in allowed {
+            for path in code.split(&format!("crate::{below}::")).skip(1) {
+                let names = path.split([';', '(', ')', '\n']).next().unwrap_or_default();
+                let names = names.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|name| !name.is_empty());
+                wrong.extend(
+                    names.filter(|n| !allowed.contains(n)).map(|n| format!("{}: {below}::{n}", file.display())),
+                );
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "past the device: {wrong:?}");
+}
+
 #[test]
 fn unsafe_is_in_kernels_only() {
     let stray: Vec<_> = modules()

@@ -30,7 +30,6 @@ pub trait Points {
     fn nearest(&self, centroids: &[f32], found: &Found<'_>) -> Result<()>;
 
     /// The nearest of `centroids` (`k x dim`) for the rows of these numbers, added up into `out`, which is overwritten.
-    /// Allocates nothing on the host once it has seen a batch as large.
     ///
     /// # Errors
     /// What reading the rows gives; kind `Compute` where the device fails.

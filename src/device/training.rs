@@ -47,7 +47,7 @@ pub struct TrainerState {
 }
 
 /// An autoencoder that learns. It owns parameters, optimizer state and the batch at hand; the caller owns the order of
-/// rows and the schedule. A step allocates nothing on the host.
+/// rows and the schedule.
 pub trait Trainer {
     /// Loads the first batch of an epoch, the training rows of these numbers; the later ones are loaded by the steps
     /// before them.

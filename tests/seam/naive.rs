@@ -191,6 +191,8 @@ impl Trainer for Loops<'_> {
             *m = 0.9 * *m + 0.1 * g;
             *v = 0.999 * *v + 0.001 * g * g;
             *p -= settings.learning_rate * (*m / correction(0.9)) / ((*v / correction(0.999)).sqrt() + 1e-8);
+            // A state is kept in 32 bits, and what is restored must go on as if it had not been kept.
+            [p, m, v].into_iter().for_each(|x| *x = f64::from(*x as f32));
         }
         Ok(loss)
     }

@@ -24,7 +24,7 @@ thread_local! {
 pub(super) struct Points<'a> {
     rows: &'a dyn Rows,
     pool: &'a Pool,
-    /// Room for a mini-batch.
+    /// Room for a mini-batch, kept from one to the next.
     gathered: Vec<f32>,
     chunks: Vec<Chunk>,
     centers: Option<Centroids>,
@@ -94,8 +94,11 @@ impl crate::device::Points for Points<'_> {
             }
             _ => Centroids::new(centroids, dim),
         };
-        self.chunks.resize_with(n.div_ceil(CHUNK), Chunk::default);
-        let gathered = &self.gathered;
+        let used = n.div_ceil(CHUNK);
+        if self.chunks.len() < used {
+            self.chunks.resize_with(used, Chunk::default);
+        }
+        let (gathered, chunks) = (&self.gathered, &mut self.chunks[..used]);
         let label = |i: usize, chunk: &mut Chunk| {
             let rows = &gathered[i * CHUNK * dim..n.min((i + 1) * CHUNK) * dim];
             chunk.labels.resize(rows.len() / dim, 0);
@@ -103,16 +106,16 @@ impl crate::device::Points for Points<'_> {
             centers.nearest(rows, &mut chunk.labels, &mut chunk.squared);
         };
         if n * dim * k < PARALLEL_WORK {
-            self.chunks.iter_mut().enumerate().for_each(|(i, chunk)| label(i, chunk));
+            chunks.iter_mut().enumerate().for_each(|(i, chunk)| label(i, chunk));
         } else {
-            self.pool.for_each_chunk_mut(&mut self.chunks, 1, |i, chunk| label(i, &mut chunk[0]));
+            self.pool.for_each_chunk_mut(chunks, 1, |i, chunk| label(i, &mut chunk[0]));
         }
         out.sums.clear();
         out.sums.resize(k * dim, 0.0);
         out.counts.clear();
         out.counts.resize(k, 0);
         out.squared.clear();
-        for (rows, chunk) in gathered.chunks(CHUNK * dim).zip(&self.chunks) {
+        for (rows, chunk) in gathered.chunks(CHUNK * dim).zip(chunks) {
             move_rows(rows, dim, &NOWHERE[..chunk.labels.len()], &chunk.labels, &mut out.sums, &mut out.counts);
             out.squared.extend_from_slice(&chunk.squared);
         }

@@ -10,7 +10,7 @@ use crate::kernel::{Matrix, Pool, Rows};
 use crate::loss::WeightedMse;
 use crate::network::{Network, PASS_ROWS, Pass};
 
-/// A network with its optimizer state and all the room that a step needs.
+/// A network with its optimizer state and all the room that a step needs; a step allocates nothing.
 pub(super) struct Trainer<'a, N: Network> {
     pool: &'a Pool,
     rows: &'a dyn Rows,
