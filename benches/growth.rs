@@ -17,6 +17,7 @@ use parquet::file::properties::WriterProperties;
 use serde_json::{Value, json};
 
 use dacpipe::column::vector_array;
+use dacpipe::device::{Cpu, Device, StepSettings};
 use dacpipe::embed::Embed;
 use dacpipe::event::{Control, Event, Observer};
 use dacpipe::kernel::distance::Centroids;
@@ -25,14 +26,13 @@ use dacpipe::kmeans::{KMeansSpec, Method, fit, fit_from};
 use dacpipe::label::Label;
 use dacpipe::loss::{L2Penalty, PenaltyForm, WeightedMse};
 use dacpipe::model::{Manifest, Model, ModelInput};
-use dacpipe::network::{Architecture, Encoder, Mlp, initialise};
+use dacpipe::network::{Architecture, Encoder, initialise};
 use dacpipe::scale::{Scale, ScaleMethod};
 use dacpipe::signal::features::{FeatureExtractor, FeatureSet};
 use dacpipe::signal::summary::SummarySpec;
 use dacpipe::signal::window::{WindowSpec, Within};
 use dacpipe::stage::{FEATURES, Fit, FitContext, NoCheckpoint, Training, VectorMap};
 use dacpipe::store::Location;
-use dacpipe::train::{StepSettings, Trainer};
 use dacpipe::weights::{FeatureWeightsStage, WeightLabels, WeightsSpec};
 use dacpipe::{Error, Kind, Result, Seed};
 
@@ -69,7 +69,7 @@ struct Case {
     width: usize,
     length: usize,
     enough: f64,
-    pool: Pool,
+    device: Cpu,
 }
 
 /// What was measured: seconds of one unit of work, and the bytes that it was given.
@@ -100,7 +100,7 @@ impl Case {
             *place = value.parse().map_err(|_| Error::config(format!("{setting:?}: not a whole number")))?;
         }
         let enough = enough as f64 / 1e3;
-        Ok(Self { rows, dim, k, threads, batch, width, length, enough, pool: Pool::new(threads) })
+        Ok(Self { rows, dim, k, threads, batch, width, length, enough, device: Cpu::new(threads) })
     }
 
     fn measure(&self, work: &str) -> Result<Value> {
@@ -149,7 +149,7 @@ impl Case {
     /// Rows in `[0, 1]` around sixty-four points that overlap where a row has few values. Row `i` belongs to point
     /// `i % 64` whatever the number of rows.
     fn blobs(&self) -> Vec<f32> {
-        blobs(self.rows, self.dim, 0, &self.pool)
+        blobs(self.rows, self.dim, 0, self.device.pool())
     }
 
     /// Centroids to start from: rows around four of the points where there are rows enough, so that there is much to move
@@ -168,7 +168,7 @@ impl Case {
         let seconds = self.time(|| {
             let outputs = labels.chunks_mut(block).zip(squared.chunks_mut(block));
             let mut tasks: Vec<_> = rows.chunks(block * self.dim).zip(outputs).collect();
-            self.pool.for_each_chunk_mut(&mut tasks, 1, |_, task| {
+            self.device.pool().for_each_chunk_mut(&mut tasks, 1, |_, task| {
                 let (rows, (labels, squared)) = &mut task[0];
                 centers.nearest(rows, labels, squared);
             });
@@ -186,7 +186,7 @@ impl Case {
         let memory = Memory::now();
         let seconds = self.least(|| {
             let ticks = Ticks::new(usize::MAX);
-            fit_from(&rows, &spec, self.start(&values), &self.pool, &ticks.control())?;
+            fit_from(&rows, &spec, self.start(&values), &self.device, &ticks.control())?;
             let between = ticks.between();
             match between.len() {
                 0 => Err(Error::internal("Lloyd was done after one iteration")),
@@ -204,12 +204,12 @@ impl Case {
         let memory = Memory::now();
         let given = self.least(|| {
             let ticks = Ticks::new(1);
-            stopped(fit_from(&rows, &spec, self.start(&values), &self.pool, &ticks.control()))?;
+            stopped(fit_from(&rows, &spec, self.start(&values), &self.device, &ticks.control()))?;
             Ok(ticks.first())
         })?;
         let seeded = self.least(|| {
             let ticks = Ticks::new(1);
-            stopped(fit(&rows, &spec, Seed(1), &self.pool, &ticks.control()))?;
+            stopped(fit(&rows, &spec, Seed(1), &self.device, &ticks.control()))?;
             Ok(ticks.first())
         })?;
         let seconds = (seeded - given).max(1e-9);
@@ -224,7 +224,7 @@ impl Case {
         let memory = Memory::now();
         let seconds = self.least(|| {
             let ticks = Ticks::new(BATCHES);
-            stopped(fit(&rows, &spec, Seed(1), &self.pool, &ticks.control()))?;
+            stopped(fit(&rows, &spec, Seed(1), &self.device, &ticks.control()))?;
             let mut between = ticks.between();
             between.sort_by(f64::total_cmp);
             between.get(between.len() / 2).copied().ok_or_else(|| Error::internal("one batch was enough"))
@@ -241,7 +241,7 @@ impl Case {
         let labels = WeightLabels::Column("class".into());
         let stage = FeatureWeightsStage::new(WeightsSpec { labels, sample: None });
         let control = Control::default();
-        let cx = FitContext { seed: Seed(1), pool: &self.pool, control: &control, checkpoint: &NoCheckpoint };
+        let cx = FitContext { seed: Seed(1), device: &self.device, control: &control, checkpoint: &NoCheckpoint };
         let data = Training { rows: &rows, classes: Some(&classes), feature_weights: None };
         let memory = Memory::now();
         let seconds = self.time(|| stage.fit(&data, &cx).map(|fitted| drop(black_box(fitted))))?;
@@ -264,14 +264,15 @@ impl Case {
         let parameters = initialise(&architecture, Seed(1));
         let memory = Memory::now();
         let loss = WeightedMse { weights: vec![0.5; self.dim] };
-        let mut trainer = Trainer::new(Mlp::new(architecture, &parameters), loss, self.batch);
+        let mut trainer = self.device.trainer(&rows, &architecture, &parameters, loss, self.batch)?;
         let mut next: Vec<u32> = indices.by_ref().take(self.batch).collect();
-        trainer.load(&rows, &next, &self.pool)?;
-        let settings = StepSettings { learning_rate: 1e-3, penalty: L2Penalty { beta: 1e-5, form: PenaltyForm::Norm } };
+        trainer.load(&next)?;
+        let penalty = L2Penalty { beta: 1e-5, form: PenaltyForm::Norm };
+        let settings = StepSettings { learning_rate: 1e-3, penalty, reconstruction: 1.0, embedding: None };
         let seconds = self.time(|| {
             for _ in 0..STEPS {
                 next.iter_mut().zip(&mut indices).for_each(|(to, i)| *to = i);
-                black_box(trainer.step(&rows, &next, &self.pool, &settings)?);
+                black_box(trainer.step(&next, &settings)?);
             }
             Ok(())
         })? / STEPS as f64;
@@ -287,7 +288,7 @@ impl Case {
         let encoder = Encoder::new(&architecture, &parameters);
         let mut embeddings = vec![0.0; self.rows * CODE];
         let seconds = self.time(|| {
-            self.pool.for_each_chunk_mut(&mut embeddings, TASK_ROWS * CODE, |i, out| {
+            self.device.pool().for_each_chunk_mut(&mut embeddings, TASK_ROWS * CODE, |i, out| {
                 let first = i * TASK_ROWS * self.dim;
                 encoder.encode(&values[first..first + out.len() / CODE * self.dim], out);
             });
@@ -304,11 +305,11 @@ impl Case {
         let block = fold::block_rows(self.dim) * self.dim;
         let memory = Memory::now();
         let seconds = self.time(|| {
-            let scale = Scale::learn(&rows, ScaleMethod::MinMax, &self.pool)?;
+            let scale = Scale::learn(&rows, ScaleMethod::MinMax, self.device.pool())?;
             let blocks: Vec<&[f32]> = values.chunks(block).collect();
-            self.pool.run(blocks.len(), |i| {
+            self.device.pool().run(blocks.len(), |i| {
                 let mut scaled = vec![0.0; blocks[i].len()];
-                scale.map(blocks[i], &mut scaled);
+                black_box(scale.map(blocks[i], &mut scaled)).expect("whole rows");
                 black_box(scaled);
             });
             Ok(())
@@ -326,7 +327,7 @@ impl Case {
         let recordings = self.rows.div_ceil(OF_RECORDING);
         let memory = Memory::now();
         let seconds = self.time(|| {
-            let done = self.pool.map(recordings, |i| {
+            let done = self.device.pool().map(recordings, |i| {
                 let prepared = extractor.prepare(&recording)?;
                 let (mut scratch, mut row) = (extractor.scratch(), vec![0.0; extractor.dim()]);
                 for w in 0..OF_RECORDING.min(self.rows - i * OF_RECORDING) {
@@ -344,16 +345,16 @@ impl Case {
     /// `model/` and `rows.parquet` (columns `id` and `features`) in `directory`.
     fn write(&self, directory: &Path) -> Result<()> {
         const SAMPLE: usize = 20_000;
-        let sample = blobs(SAMPLE, self.dim, 0, &self.pool);
-        let scale = Scale::learn(&Dense::new(&sample, self.dim), ScaleMethod::MinMax, &self.pool)?;
+        let sample = blobs(SAMPLE, self.dim, 0, self.device.pool());
+        let scale = Scale::learn(&Dense::new(&sample, self.dim), ScaleMethod::MinMax, self.device.pool())?;
         let architecture = self.architecture();
-        let embed = Embed::new(&architecture, &initialise(&architecture, Seed(1)))?;
+        let embed = Embed::new(&architecture, &initialise(&architecture, Seed(1)), &self.device)?;
         let (mut scaled, mut embedded) = (vec![0.0; sample.len()], vec![0.0; SAMPLE * CODE]);
-        scale.map(&sample, &mut scaled);
-        embed.map(&scaled, &mut embedded);
+        scale.map(&sample, &mut scaled)?;
+        embed.map(&scaled, &mut embedded)?;
         let spec = KMeansSpec { starts: 1, ..KMeansSpec::new(self.k) };
-        let found = fit(&Dense::new(&embedded, CODE), &spec, Seed(1), &self.pool, &Control::default())?;
-        let label = Label::new(&found, dacpipe::stage::EMBEDDING);
+        let found = fit(&Dense::new(&embedded, CODE), &spec, Seed(1), &self.device, &Control::default())?;
+        let label = Label::new(&found, dacpipe::stage::EMBEDDING, &self.device)?;
         let manifest = Manifest { name: "growth".into(), input: ModelInput::bare(self.dim), ..Manifest::default() };
         let model = Model::new(manifest, vec![Arc::new(scale), Arc::new(embed), Arc::new(label)])?;
         std::fs::create_dir_all(directory).map_err(|e| cannot_write(directory, e))?;
@@ -370,7 +371,7 @@ impl Case {
         let part = |first: usize| -> Result<RecordBatch> {
             let rows = PART.min(self.rows - first);
             let ids = Int32Array::from_iter_values(first as i32..(first + rows) as i32);
-            let values = vector_array(blobs(rows, self.dim, first, &self.pool), self.dim)?;
+            let values = vector_array(blobs(rows, self.dim, first, self.device.pool()), self.dim)?;
             Ok(RecordBatch::try_from_iter([("id", Arc::new(ids) as ArrayRef), (FEATURES, values)])?)
         };
         let file = std::fs::File::create(path).map_err(|e| cannot_write(path, e))?;

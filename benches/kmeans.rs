@@ -1,9 +1,10 @@
 //! Lloyd, mini-batch and assignment of synthetic blobs: rows x dim, k clusters, two threads.
 
 use dacpipe::Seed;
+use dacpipe::device::Cpu;
 use dacpipe::event::Control;
+use dacpipe::kernel::Dense;
 use dacpipe::kernel::distance::Centroids;
-use dacpipe::kernel::{Dense, Pool};
 use dacpipe::kmeans::{KMeansSpec, Method, fit, fit_from};
 use divan::Bencher;
 use rand::Rng;
@@ -24,20 +25,20 @@ fn blobs((rows, dim, k): (usize, usize, usize)) -> Vec<f32> {
 
 #[divan::bench(args = SHAPES, sample_count = 5)]
 fn lloyd_ten_iterations(bencher: Bencher, shape: (usize, usize, usize)) {
-    let (rows, pool) = (blobs(shape), Pool::new(2));
+    let (rows, device) = (blobs(shape), Cpu::new(2));
     let spec = KMeansSpec { max_iterations: 10, tolerance: 0.0, ..KMeansSpec::new(shape.2) };
     let seeds = rows[..shape.1 * shape.2].to_vec();
     let data = Dense::new(&rows, shape.1);
-    bencher.bench_local(|| fit_from(&data, &spec, seeds.clone(), &pool, &Control::default()));
+    bencher.bench_local(|| fit_from(&data, &spec, seeds.clone(), &device, &Control::default()));
 }
 
 #[divan::bench(args = SHAPES, sample_count = 5)]
 fn mini_batches(bencher: Bencher, shape: (usize, usize, usize)) {
-    let (rows, pool) = (blobs(shape), Pool::new(2));
+    let (rows, device) = (blobs(shape), Cpu::new(2));
     let method = Method::MiniBatch { batch_size: 4096 };
     let spec = KMeansSpec { starts: 1, method, ..KMeansSpec::new(shape.2) };
     let data = Dense::new(&rows, shape.1);
-    bencher.bench_local(|| fit(&data, &spec, Seed(0), &pool, &Control::default()));
+    bencher.bench_local(|| fit(&data, &spec, Seed(0), &device, &Control::default()));
 }
 
 #[divan::bench(args = SHAPES, sample_count = 10)]

@@ -12,17 +12,17 @@ use datafusion::prelude::{col, lit};
 use futures::TryStreamExt;
 use serde_json::{Value, json};
 
+use dacpipe::device::{Cpu, Device, StepSettings};
 use dacpipe::event::Control;
+use dacpipe::kernel::Dense;
 use dacpipe::kernel::gemm::{Left, Panels, Start, gemm};
 use dacpipe::kernel::moments::Moments;
-use dacpipe::kernel::{Dense, Pool};
 use dacpipe::kmeans::{KMeans, KMeansSpec, Method, fit, fit_from};
 use dacpipe::loss::{L2Penalty, PenaltyForm, WeightedMse};
-use dacpipe::network::{Architecture, Encoder, Mlp};
+use dacpipe::network::{Architecture, Encoder};
 use dacpipe::signal::features::FeatureSet;
 use dacpipe::signal::window::{WindowSpec, Within};
 use dacpipe::source::{BadRows, HaptSpec, SourceOptions, SourceSpec};
-use dacpipe::train::{StepSettings, Trainer};
 use dacpipe::{Error, Result, Seed};
 
 fn main() -> Result<()> {
@@ -42,7 +42,7 @@ fn main() -> Result<()> {
 struct Race {
     line: String,
     threads: usize,
-    pool: Pool,
+    device: Cpu,
 }
 
 /// What a line measured.
@@ -56,7 +56,7 @@ struct Measured {
 impl Race {
     fn new(line: &str) -> Self {
         let threads = number("THREADS", 2);
-        Self { line: line.to_string(), threads, pool: Pool::new(threads) }
+        Self { line: line.to_string(), threads, device: Cpu::new(threads) }
     }
 
     fn run(&self) -> Result<Value> {
@@ -138,15 +138,16 @@ impl Race {
         let first = architecture.encoder[0].inputs * architecture.encoder[0].outputs;
         let batch = case.number("batch");
         let penalty = L2Penalty { beta: case.float("l2"), form: PenaltyForm::Squared };
-        let settings = StepSettings { learning_rate: case.float("learning_rate"), penalty };
-        let mut trainer = Trainer::new(Mlp::new(architecture, &parameters), loss, batch);
+        let learning_rate = case.float("learning_rate");
+        let settings = StepSettings { learning_rate, penalty, reconstruction: 1.0, embedding: None };
+        let mut trainer = self.device.trainer(&rows, &architecture, &parameters, loss, batch)?;
         let mut epoch = |order: &[u32]| -> Result<f64> {
             let batches: Vec<&[u32]> = order.chunks(batch).collect();
-            trainer.load(&rows, batches[0], &self.pool)?;
+            trainer.load(batches[0])?;
             let mut total = 0.0;
             for i in 0..batches.len() {
                 let next = batches.get(i + 1).copied().unwrap_or_default();
-                total += trainer.step(&rows, next, &self.pool, &settings)?;
+                total += trainer.step(next, &settings)?.reconstruction;
             }
             Ok(total / batches.len() as f64)
         };
@@ -177,7 +178,7 @@ impl Race {
         let mut embeddings = vec![0.0f32; values.len() / dim * code];
         let mut pass = || {
             for (input, output) in values.chunks(batch * dim).zip(embeddings.chunks_mut(batch * code)) {
-                self.pool.for_each_chunk_mut(output, TASK_ROWS * code, |i, output| {
+                self.device.pool().for_each_chunk_mut(output, TASK_ROWS * code, |i, output| {
                     let first = i * TASK_ROWS * dim;
                     encoder.encode(&input[first..first + output.len() / code * dim], output);
                 });
@@ -234,7 +235,7 @@ impl Race {
         let count = classes.iter().flatten().max().map_or(0, |c| *c as usize + 1);
         let weights = |rows: &[f32], classes: &[Option<u32>]| -> Vec<f64> {
             let mut moments = Moments::new(count, dim);
-            moments.add(rows, classes, &self.pool);
+            moments.add(rows, classes, self.device.pool());
             let (same_pairs, other_pairs) = moments.pairs();
             let weight = |(same, other): (f64, f64)| same / same_pairs * (1.0 - other / other_pairs);
             (0..dim).map(|i| weight(moments.pair_sums(i))).collect()
@@ -255,7 +256,7 @@ impl Race {
         let spec = KMeansSpec { tolerance: 0.0, max_iterations: case.number("max_iterations"), ..KMeansSpec::new(k) };
         let rows = Dense::new(&values, dim);
         let clock = Instant::now();
-        let KMeans { inertia, iterations, .. } = fit_from(&rows, &spec, init, &self.pool, &Control::default())?;
+        let KMeans { inertia, iterations, .. } = fit_from(&rows, &spec, init, &self.device, &Control::default())?;
         let seconds = clock.elapsed().as_secs_f64();
         let rows = case.number("rows") * iterations;
         let check = json!({ "inertia": inertia, "iterations": iterations });
@@ -274,7 +275,7 @@ impl Race {
         };
         let rows = Dense::new(&values, case.number("dim"));
         let clock = Instant::now();
-        let found = fit(&rows, &spec, Seed(number("PAIR", 0) as u64), &self.pool, &Control::default())?;
+        let found = fit(&rows, &spec, Seed(number("PAIR", 0) as u64), &self.device, &Control::default())?;
         let seconds = clock.elapsed().as_secs_f64();
         let check = json!({ "inertia (3 %)": found.inertia });
         Ok(Measured { rows: found.iterations * case.number("batch"), seconds, flops: None, check })
@@ -288,7 +289,7 @@ impl Race {
         let b = Panels::from_rows(&a, SIZE, SIZE);
         let mut out = vec![0.0f32; SIZE * SIZE];
         let product = best(|| {
-            self.pool.for_each_chunk_mut(&mut out, BLOCK * SIZE, |i, out| {
+            self.device.pool().for_each_chunk_mut(&mut out, BLOCK * SIZE, |i, out| {
                 let left = Left::rows(&a[i * BLOCK * SIZE..], SIZE);
                 gemm(out.len() / SIZE, left, b.right(), Start::Zero, out, SIZE);
             });
@@ -296,7 +297,7 @@ impl Race {
         let numbers = vec![1.0f32; 1 << 27];
         let read = best(|| {
             const PART: usize = 1 << 20;
-            let sums = self.pool.map(numbers.len() / PART, |i| {
+            let sums = self.device.pool().map(numbers.len() / PART, |i| {
                 let mut lanes = [0.0f32; 64];
                 for line in numbers[i * PART..(i + 1) * PART].chunks_exact(64) {
                     lanes.iter_mut().zip(line).for_each(|(sum, x)| *sum += x);

@@ -6,10 +6,10 @@
 //! and packing do not count.
 
 use dacpipe::Seed;
+use dacpipe::device::{Cpu, Device, StepSettings};
 use dacpipe::kernel::{Dense, Pool};
 use dacpipe::loss::{L2Penalty, PenaltyForm, WeightedMse};
-use dacpipe::network::{Architecture, Encoder, Layer, Mlp, initialise};
-use dacpipe::train::{StepSettings, Trainer};
+use dacpipe::network::{Architecture, Encoder, Layer, initialise};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 
@@ -51,16 +51,18 @@ fn main() {
 fn train(bencher: Bencher, network: usize) {
     let (a, dim) = (architecture(NETWORKS[network]), NETWORKS[network].0);
     let values = values(dim);
-    let (rows, pool) = (Dense::new(&values, dim), Pool::new(threads()));
+    let (rows, device) = (Dense::new(&values, dim), Cpu::new(threads()));
     let order: Vec<u32> = (0..ROWS).map(|i| (i * 7919 % ROWS) as u32).collect();
     let parameters = initialise(&a, Seed(1));
-    let mut trainer = Trainer::new(Mlp::new(a, &parameters), WeightedMse { weights: vec![0.5; dim] }, BATCH);
-    trainer.load(&rows, &order[..BATCH], &pool).expect("rows in memory");
+    let loss = WeightedMse { weights: vec![0.5; dim] };
+    let mut trainer = device.trainer(&rows, &a, &parameters, loss, BATCH).expect("has room");
+    trainer.load(&order[..BATCH]).expect("rows in memory");
     let mut batches = order.chunks_exact(BATCH).cycle();
-    let settings = StepSettings { learning_rate: 0.003, penalty: L2Penalty { beta: 1e-5, form: PenaltyForm::Norm } };
+    let penalty = L2Penalty { beta: 1e-5, form: PenaltyForm::Norm };
+    let settings = StepSettings { learning_rate: 0.003, penalty, reconstruction: 1.0, embedding: None };
     bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
         let next = batches.next().expect("a cycle never ends");
-        trainer.step(&rows, next, &pool, &settings).expect("rows in memory")
+        trainer.step(next, &settings).expect("rows in memory")
     });
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use dacpipe::config::PipelineFile;
+use dacpipe::device::Cpu;
 use dacpipe::model::{Model, Restore};
 use dacpipe::pipeline::{Pipeline, RunOptions};
 use dacpipe::stage::{Artifact, FEATURES, Fit, FitContext, Fitted, Tensor, Training, Transform, VectorMap};
@@ -79,13 +80,14 @@ impl VectorMap for Clipped {
         self.limits.len()
     }
 
-    fn map(&self, input: &[f32], output: &mut [f32]) {
+    fn map(&self, input: &[f32], output: &mut [f32]) -> Result<()> {
         let dim = self.limits.len();
         for (row, out) in input.chunks_exact(dim).zip(output.chunks_exact_mut(dim)) {
             for ((v, o), &(low, high)) in row.iter().zip(out).zip(&self.limits) {
                 *o = v.clamp(low, high);
             }
         }
+        Ok(())
     }
 }
 
@@ -127,7 +129,7 @@ async fn main() -> Result<()> {
     println!("ARI {:.3}, sizes {:?}", report.scores["all"].ari, report.cluster_sizes);
 
     let stages: [(&str, Restore); 1] = [("clip", Clipped::from_artifact)];
-    let model = Model::load_with(&Location::parse(&report.model_path)?, &stages).await?;
+    let model = Model::load_with(&Location::parse(&report.model_path)?, &Cpu::default(), &stages).await?;
     println!("model {}: {} values in, {} stages", model.hash().short(), model.dim_in(), model.stages().len());
     std::fs::remove_dir_all(out)?;
     Ok(())

@@ -77,7 +77,7 @@ pub fn replace_in_batch(batch: &RecordBatch, from: &str, to: &str, map: &dyn Vec
         return Err(Error::model(format!("made for {} values a row, column {from:?} has {dim}", map.dim_in())));
     }
     let mut output = vec![0.0; batch.num_rows() * map.dim_out()];
-    map.map(input, &mut output);
+    map.map(input, &mut output)?;
     let schema = replace_in_schema(&batch.schema(), from, to, map.dim_out())?;
     let at = batch.schema().index_of(from).map_err(|_| missing(&batch.schema(), from))?;
     let mut columns = batch.columns().to_vec();

@@ -1,12 +1,15 @@
 //! The stage that replaces features by their embedding.
 
+use std::sync::Arc;
+
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use serde_json::json;
 
 use crate::column::{replace_in_batch, replace_in_schema, vector_dim};
+use crate::device::{Device, Encode};
 use crate::error::{Error, Result};
-use crate::network::{Architecture, Encoder, Layer};
+use crate::network::{Architecture, Layer};
 use crate::stage::{Artifact, EMBEDDING, FEATURES, Tensor, Transform, VectorMap};
 
 /// The encoder of a trained autoencoder as a stage.
@@ -15,19 +18,21 @@ pub struct Embed {
     /// The encoder's layers; there is no decoder.
     architecture: Architecture,
     parameters: Vec<f32>,
-    encoder: Encoder,
+    /// The same on its device.
+    encoder: Arc<dyn Encode>,
 }
 
 impl Embed {
     /// The name under which it is saved.
     pub const KIND: &'static str = "embed";
 
-    /// The encoder of `architecture` with the parameters given, in the layout of [`Architecture::tensors`]; those of
-    /// the decoder are left out.
+    /// The encoder of `architecture` with the parameters given, in the layout of [`Architecture::tensors`], to embed on
+    /// `device`; the decoder's are left out.
     ///
     /// # Errors
-    /// Kind `Model` if there is no layer, if layers do not fit, if parameters are missing, or if one is not finite.
-    pub fn new(architecture: &Architecture, parameters: &[f32]) -> Result<Self> {
+    /// Kind `Model` if there is no layer, if layers do not fit, if parameters are missing, or if one is not finite;
+    /// `Compute` where the device has no room.
+    pub fn new(architecture: &Architecture, parameters: &[f32], device: &dyn Device) -> Result<Self> {
         let architecture = Architecture { encoder: architecture.encoder.clone(), decoder: Vec::new() };
         if architecture.encoder.is_empty() {
             return Err(Error::model("the encoder has no layers"));
@@ -48,15 +53,16 @@ impl Embed {
                 return Err(Error::model(format!("{} holds {value} at position {i}, expected a number", tensor.name)));
             }
         }
-        let encoder = Encoder::new(&architecture, parameters);
+        let encoder = device.encoder(&architecture, parameters)?;
         Ok(Self { parameters: parameters.to_vec(), architecture, encoder })
     }
 
-    /// The stage that [`save`](Transform::save) saved.
+    /// The stage that [`save`](Transform::save) saved, to embed on `device`.
     ///
     /// # Errors
-    /// Kind `Model` if a setting or a tensor is missing, has another shape than the layers say, or is not finite.
-    pub fn from_artifact(artifact: &Artifact) -> Result<Self> {
+    /// Kind `Model` if a setting or a tensor is missing, has another shape than the layers say, or is not finite;
+    /// `Compute` where the device has no room.
+    pub fn from_artifact(artifact: &Artifact, device: &dyn Device) -> Result<Self> {
         let layers = artifact.settings.get("encoder").ok_or_else(|| Error::model("embed: no setting \"encoder\""))?;
         let encoder: Vec<Layer> = serde_json::from_value(layers.clone())
             .map_err(|e| Error::model("embed: setting \"encoder\" is not a list of layers").with_source(e))?;
@@ -79,7 +85,7 @@ impl Embed {
             }
             parameters[place.range].copy_from_slice(&tensor.values);
         }
-        Self::new(&architecture, &parameters)
+        Self::new(&architecture, &parameters, device)
     }
 }
 
@@ -118,24 +124,23 @@ impl Transform for Embed {
 
 impl VectorMap for Embed {
     fn dim_in(&self) -> usize {
-        self.encoder.dim_in()
+        self.architecture.dim_in()
     }
 
     fn dim_out(&self) -> usize {
-        self.encoder.dim_out()
+        self.architecture.dim_embedding()
     }
 
-    fn map(&self, input: &[f32], output: &mut [f32]) {
-        self.encoder.encode(input, output);
+    fn map(&self, input: &[f32], output: &mut [f32]) -> Result<()> {
+        self.encoder.encode(input, output)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
-
     use crate::column::{vector_array, vector_field, vectors};
+    use crate::device::Cpu;
     use crate::error::Kind;
     use crate::network::initialise;
     use crate::seed::Seed;
@@ -144,7 +149,7 @@ mod tests {
 
     fn embed() -> Embed {
         let architecture = Architecture::dac(6, &[5, 3], None);
-        Embed::new(&architecture, &initialise(&architecture, Seed(5))).expect("layers fit")
+        Embed::new(&architecture, &initialise(&architecture, Seed(5)), &Cpu::default()).expect("layers fit")
     }
 
     fn batch(rows: usize, dim: usize) -> RecordBatch {
@@ -172,7 +177,7 @@ mod tests {
         let embed = embed();
         let artifact = embed.save();
         assert_eq!(artifact.tensors["encoder.0.weight"].shape, [5, 6]);
-        let back = Embed::from_artifact(&artifact).expect("complete");
+        let back = Embed::from_artifact(&artifact, &Cpu::default()).expect("complete");
         assert_eq!(back.save(), artifact);
         let batch = batch(9, 6);
         assert_eq!(back.apply(&batch).expect("embeds"), embed.apply(&batch).expect("embeds"));
@@ -183,7 +188,7 @@ mod tests {
         let message = |change: &dyn Fn(&mut Artifact)| {
             let mut artifact = embed().save();
             change(&mut artifact);
-            let e = Embed::from_artifact(&artifact).expect_err("is damaged");
+            let e = Embed::from_artifact(&artifact, &Cpu::default()).expect_err("is damaged");
             assert_eq!(e.kind(), Kind::Model);
             e.to_string()
         };

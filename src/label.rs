@@ -8,9 +8,9 @@ use arrow::record_batch::RecordBatch;
 use serde_json::json;
 
 use crate::column;
+use crate::device::{Assign, Device};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::kernel::distance::Centroids;
 use crate::kmeans::{self, KMeans, KMeansSpec};
 use crate::stage::{Artifact, Fit, FitContext, Fitted, LABEL_COLUMNS, Tensor, Training, Transform};
 
@@ -41,7 +41,7 @@ impl Fit for KMeansStage {
 
     fn fit(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<Fitted> {
         cx.control.emit(Event::Started { stage: "kmeans".into(), unit: "iterations", total: None });
-        let found = kmeans::fit(data.rows, &self.spec, cx.seed, cx.pool, cx.control)?;
+        let found = kmeans::fit(data.rows, &self.spec, cx.seed, cx.device, cx.control)?;
         let how = if found.converged { "after" } else { "not converged after" };
         let summary = format!(
             "{} clusters of {} rows, inertia {:.6e}, {how} {} iterations",
@@ -57,7 +57,7 @@ impl Fit for KMeansStage {
             ("sizes", json!(found.sizes)),
         ];
         Ok(Fitted {
-            transform: Arc::new(Label::new(&found, self.column.clone())),
+            transform: Arc::new(Label::new(&found, self.column.clone(), cx.device)?),
             summary,
             figures: figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         })
@@ -70,32 +70,38 @@ impl Fit for KMeansStage {
 #[derive(Debug, Clone)]
 pub struct Label {
     column: String,
+    dim: usize,
     centroids: Vec<f32>,
-    centers: Centroids,
+    /// The same on their device.
+    centers: Arc<dyn Assign>,
     sizes: Vec<u64>,
     mean_distance: Vec<f32>,
 }
 
 impl Label {
-    /// The labels of what k-means found in `column`.
-    pub fn new(found: &KMeans, column: impl Into<String>) -> Self {
-        Self {
+    /// The labels of what k-means found in `column`, to be given on `device`.
+    ///
+    /// # Errors
+    /// Kind `Compute` where the device has no room.
+    pub fn new(found: &KMeans, column: impl Into<String>, device: &dyn Device) -> Result<Self> {
+        Ok(Self {
             column: column.into(),
+            dim: found.dim,
             centroids: found.centroids.clone(),
-            centers: Centroids::new(&found.centroids, found.dim),
+            centers: device.centroids(&found.centroids, found.dim)?,
             sizes: found.sizes.clone(),
             mean_distance: found.mean_distance.iter().map(|&d| d as f32).collect(),
-        }
+        })
     }
 
     /// Number of clusters.
     pub fn k(&self) -> usize {
-        self.centers.k()
+        self.sizes.len()
     }
 
     /// Values in a row.
     pub fn dim(&self) -> usize {
-        self.centers.dim()
+        self.dim
     }
 
     /// The column whose vectors are labelled.
@@ -119,34 +125,33 @@ impl Label {
     }
 
     /// Labels `rows` (row-major): nearest centroid, distance to it, and how much farther the second nearest is. Each row
-    /// by itself, on the calling thread; a tie goes to the lower cluster. `O(rows x k x dim)`.
+    /// by itself; a tie goes to the lower cluster. `O(rows x k x dim)`.
     ///
     /// A row with a value that is not finite gets cluster 0 and a distance that is not finite.
     ///
+    /// # Errors
+    /// Kind `Compute` where the device fails.
+    ///
     /// # Panics
     /// If the lengths do not fit together.
-    pub fn assign(&self, rows: &[f32], cluster: &mut [i32], distance: &mut [f32], margin: &mut [f32]) {
-        const BLOCK: usize = 1024;
+    pub fn assign(&self, rows: &[f32], cluster: &mut [i32], distance: &mut [f32], margin: &mut [f32]) -> Result<()> {
         assert_eq!(rows.len(), cluster.len() * self.dim(), "rows and clusters differ in number");
         assert!(distance.len() == cluster.len() && margin.len() == cluster.len(), "outputs differ in length");
-        let mut labels = vec![0u32; BLOCK.min(cluster.len())];
-        let outputs = cluster.chunks_mut(BLOCK).zip(distance.chunks_mut(BLOCK).zip(margin.chunks_mut(BLOCK)));
-        for (rows, (cluster, (distance, margin))) in rows.chunks(BLOCK * self.dim()).zip(outputs) {
-            let labels = &mut labels[..cluster.len()];
-            self.centers.nearest_two(rows, labels, distance, margin);
-            cluster.iter_mut().zip(labels).for_each(|(cluster, label)| *cluster = *label as i32);
-            for (distance, margin) in distance.iter_mut().zip(margin) {
-                *distance = distance.sqrt();
-                *margin = margin.sqrt() - *distance;
-            }
+        let mut labels = vec![0u32; cluster.len()];
+        self.centers.nearest_two(rows, &mut labels, distance, margin)?;
+        cluster.iter_mut().zip(labels).for_each(|(cluster, label)| *cluster = label as i32);
+        for (distance, margin) in distance.iter_mut().zip(margin) {
+            *distance = distance.sqrt();
+            *margin = margin.sqrt() - *distance;
         }
+        Ok(())
     }
 
-    /// The stage as it was saved.
+    /// The stage as it was saved, to label on `device`.
     ///
     /// # Errors
-    /// Kind `Model` if a part is missing or does not fit.
-    pub fn from_artifact(artifact: &Artifact) -> Result<Self> {
+    /// Kind `Model` if a part is missing or does not fit; `Compute` where the device has no room.
+    pub fn from_artifact(artifact: &Artifact, device: &dyn Device) -> Result<Self> {
         let bad = |what: String| Error::model(format!("stage label: {what}"));
         let setting =
             |name: &str| artifact.settings.get(name).ok_or_else(|| bad(format!("setting {name:?} is missing")));
@@ -168,8 +173,8 @@ impl Label {
             let lengths = format!("{} sizes and {} mean distances", sizes.len(), mean_distance.len());
             return Err(bad(format!("{lengths} for {k} centroids")));
         }
-        let centers = Centroids::new(&centroids.values, dim);
-        Ok(Self { column, centroids: centroids.values.clone(), centers, sizes, mean_distance })
+        let centers = device.centroids(&centroids.values, dim)?;
+        Ok(Self { column, dim, centroids: centroids.values.clone(), centers, sizes, mean_distance })
     }
 }
 
@@ -199,7 +204,7 @@ impl Transform for Label {
         let (rows, _) = column::vectors(batch, &self.column)?;
         let n = batch.num_rows();
         let (mut cluster, mut distance, mut margin) = (vec![0; n], vec![0.0; n], vec![0.0; n]);
-        self.assign(rows, &mut cluster, &mut distance, &mut margin);
+        self.assign(rows, &mut cluster, &mut distance, &mut margin)?;
         if let Some(row) = distance.iter().position(|d| !d.is_finite()) {
             let place = format!("column {:?}, row {row} of a batch", self.column);
             return Err(Error::input(format!("{place}: values that are not finite, or too large, have no distance")));
@@ -228,8 +233,9 @@ impl Transform for Label {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Cpu;
     use crate::event::Control;
-    use crate::kernel::{Dense, Pool};
+    use crate::kernel::Dense;
     use crate::seed::Seed;
     use crate::stage::{EMBEDDING, NoCheckpoint};
 
@@ -245,7 +251,7 @@ mod tests {
             sizes: vec![1; k],
             mean_distance: vec![0.25; k],
         };
-        Label::new(&found, EMBEDDING)
+        Label::new(&found, EMBEDDING, &Cpu::default()).unwrap()
     }
 
     fn batch(values: Vec<f32>, dim: usize) -> RecordBatch {
@@ -298,7 +304,7 @@ mod tests {
         let whole = |rows: &[f32]| {
             let n = rows.len() / 3;
             let (mut c, mut d, mut m) = (vec![0; n], vec![0.0; n], vec![0.0; n]);
-            label.assign(rows, &mut c, &mut d, &mut m);
+            label.assign(rows, &mut c, &mut d, &mut m).unwrap();
             (c, d, m)
         };
         let all = whole(&rows);
@@ -311,13 +317,13 @@ mod tests {
     #[test]
     fn the_stage_learns_and_its_artifact_gives_it_back() {
         let rows = [0.0, 0.5, 10.0, 10.5, 11.0];
-        let (pool, control, dense) = (Pool::new(1), Control::default(), Dense::new(&rows, 1));
+        let (device, control, dense) = (Cpu::new(1), Control::default(), Dense::new(&rows, 1));
         let data = Training { rows: &dense, classes: None, feature_weights: None };
-        let cx = FitContext { seed: Seed(1), pool: &pool, control: &control, checkpoint: &NoCheckpoint };
+        let cx = FitContext { seed: Seed(1), device: &device, control: &control, checkpoint: &NoCheckpoint };
         let fitted = KMeansStage::new(KMeansSpec::new(2), EMBEDDING).fit(&data, &cx).unwrap();
         assert_eq!(fitted.figures["sizes"], json!([3, 2]));
         let saved = fitted.transform.save();
-        let back = Label::from_artifact(&saved).unwrap();
+        let back = Label::from_artifact(&saved, &device).unwrap();
         assert_eq!(
             (back.centroids(), back.sizes(), back.k(), back.dim()),
             (&[10.5f32, 0.25][..], &[3u64, 2][..], 2, 1)
@@ -334,7 +340,7 @@ mod tests {
         for damage in damage {
             let mut artifact = saved.clone();
             damage(&mut artifact);
-            assert_eq!(Label::from_artifact(&artifact).unwrap_err().kind(), crate::Kind::Model);
+            assert_eq!(Label::from_artifact(&artifact, &device).unwrap_err().kind(), crate::Kind::Model);
         }
     }
 }

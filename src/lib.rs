@@ -11,7 +11,7 @@
 //!  replay    the rows of the first pass, in memory up to the limit and then on disk
 //!    │
 //!  scale ─► weights ─► train ─► (embed) ─► kmeans ─► (label)        stage: Fit learns, Transform applies
-//!    │                 network, loss                                kernel: the arithmetic
+//!    │                 device: where it is computed                  network, loss, kernel: the arithmetic
 //!  model     the fitted stages, saved by the hash of their content
 //!    │
 //!  table     Parquet files and a log: one commit, or nothing
@@ -20,9 +20,12 @@
 //! ```
 //!
 //! [`pipeline`] drives all of it, [`report`] tells what happened, and [`cli`] is the command. Imports go one way,
-//! from the bottom of this list to its top: `error`, `event` and `seed`; `kernel`; `network`, `loss`, `kmeans`,
-//! `signal`, `metrics`; the stages; `store`; `model`, `table`, `source`, `replay`; `config` and `sql`; `pipeline`;
-//! `cli`. `tests/layering.rs` holds them to it.
+//! from the bottom of this list to its top: `error`, `event` and `seed`; `kernel`; `network`, `loss`, `signal`,
+//! `metrics`; `device`; `kmeans`; the stages; `store`; `model`, `table`, `source`, `replay`; `config` and `sql`;
+//! `pipeline`; `cli`. `tests/layering.rs` holds them to it.
+//!
+//! [`device`] is the seam for other machines than the processor: training, k-means and the label pass know nothing else
+//! of where they run.
 //!
 //! # A pipeline in a few lines
 //!

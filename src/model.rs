@@ -41,6 +41,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::column::{vector_array, vector_dim, vector_field, vectors};
+use crate::device::{Cpu, Device};
 use crate::embed::Embed;
 use crate::error::{Error, Result};
 use crate::label::Label;
@@ -364,25 +365,26 @@ impl Model {
         models.join(self.hash.short())
     }
 
-    /// Reads a model from its directory.
+    /// Reads a model from its directory, to be applied on the processor.
     ///
     /// # Errors
     /// Kind `Model` if there is none, a file is damaged or incomplete, its content does not have its hash, a stage is
     /// of an unknown kind, or the stages do not fit each other; `Io` if the store fails.
     pub async fn load(directory: &Location) -> Result<Self> {
-        Self::load_with(directory, &[]).await
+        Self::load_with(directory, &Cpu::default(), &[]).await
     }
 
-    /// As [`load`](Self::load), with the kinds of your own stages and how to rebuild them.
-    pub async fn load_with(directory: &Location, extra: &[(&str, Restore)]) -> Result<Self> {
+    /// As [`load`](Self::load), to be applied on `device`, and with the kinds of your own stages and how to rebuild
+    /// them.
+    pub async fn load_with(directory: &Location, device: &dyn Device, extra: &[(&str, Restore)]) -> Result<Self> {
         // Both at once; where both fail, the manifest's error is told.
         let (manifest, tensors) = futures::join!(read(directory, MANIFEST), read(directory, TENSORS));
-        Self::decode(&manifest?, &tensors?, extra)
+        Self::decode(&manifest?, &tensors?, device, extra)
             .map_err(|e| Error::model(format!("the model at {directory}")).with_source(e))
     }
 
     /// Rebuilds a model from the bytes of its two files.
-    fn decode(manifest: &[u8], tensors: &[u8], extra: &[(&str, Restore)]) -> Result<Self> {
+    fn decode(manifest: &[u8], tensors: &[u8], device: &dyn Device, extra: &[(&str, Restore)]) -> Result<Self> {
         let text = std::str::from_utf8(manifest).map_err(|_| Error::model(format!("{MANIFEST} is not UTF-8 text")))?;
         let envelope: Envelope = serde_json::from_str(text).map_err(|e| {
             // A newer format may not even have these fields, so say that first.
@@ -407,23 +409,30 @@ impl Model {
         let Content { manifest, stages } = envelope.content;
         let artifacts = decode_tensors(stages, tensors)?;
         let stages = artifacts.iter().enumerate().map(|(i, (kind, artifact))| {
-            restore(kind, artifact, extra).map_err(|e| Error::model(format!("stage {i} ({kind})")).with_source(e))
+            restore(kind, artifact, device, extra)
+                .map_err(|e| Error::model(format!("stage {i} ({kind})")).with_source(e))
         });
         let stages = stages.collect::<Result<Vec<_>>>()?;
         Self::assemble(manifest, stages, content.to_owned(), hash)
     }
 }
 
-/// The registry of stages: rebuilds a stage of any kind that can be saved, dacpipe's own or one of `extra`.
+/// The registry of stages: rebuilds a stage of any kind that can be saved, dacpipe's own, which will work on `device`, or
+/// one of `extra`.
 ///
 /// # Errors
 /// Kind `Model` for an unknown kind (the known ones are listed), or what the stage finds wrong with the artifact.
-pub fn restore(kind: &str, artifact: &Artifact, extra: &[(&str, Restore)]) -> Result<Arc<dyn Transform>> {
+pub fn restore(
+    kind: &str,
+    artifact: &Artifact,
+    device: &dyn Device,
+    extra: &[(&str, Restore)],
+) -> Result<Arc<dyn Transform>> {
     Ok(match kind {
         "scale" => Arc::new(Scale::from_artifact(artifact)?),
         "feature_weights" => Arc::new(FeatureWeights::from_artifact(artifact)?),
-        "embed" => Arc::new(Embed::from_artifact(artifact)?),
-        "label" => Arc::new(Label::from_artifact(artifact)?),
+        "embed" => Arc::new(Embed::from_artifact(artifact, device)?),
+        "label" => Arc::new(Label::from_artifact(artifact, device)?),
         _ => match extra.iter().find(|(name, _)| *name == kind) {
             Some((_, restore)) => restore(artifact)?,
             None => {
@@ -594,12 +603,13 @@ mod tests {
             self.by.len()
         }
 
-        fn map(&self, input: &[f32], output: &mut [f32]) {
+        fn map(&self, input: &[f32], output: &mut [f32]) -> Result<()> {
             for (row, out) in input.chunks_exact(self.by.len()).zip(output.chunks_exact_mut(self.by.len())) {
                 for ((x, by), out) in row.iter().zip(&self.by).zip(out) {
                     *out = x + by;
                 }
             }
+            Ok(())
         }
     }
 
@@ -661,7 +671,7 @@ mod tests {
         let saved = model(&[0.1, f32::MIN_POSITIVE]);
         let place = saved.save(&models).await.unwrap();
         assert_eq!(place.to_string(), format!("{}/{}", dir.path().display(), saved.hash().short()));
-        let loaded = Model::load_with(&place, &[SHIFT]).await.unwrap();
+        let loaded = Model::load_with(&place, &Cpu::default(), &[SHIFT]).await.unwrap();
         assert_eq!(loaded.hash(), saved.hash());
         assert_eq!(loaded.manifest().name, "m");
         assert_eq!(loaded.manifest().seed, u64::MAX);
@@ -690,7 +700,7 @@ mod tests {
     fn changed_files_are_noticed() {
         let (manifest, tensors) = files(&model(&[1.0, 2.0]));
         let load = |manifest: &str, tensors: &[u8]| {
-            let e = Model::decode(manifest.as_bytes(), tensors, &[SHIFT]).unwrap_err();
+            let e = Model::decode(manifest.as_bytes(), tensors, &Cpu::default(), &[SHIFT]).unwrap_err();
             assert_eq!(e.kind(), Kind::Model, "{e}");
             e.to_string()
         };
@@ -702,8 +712,8 @@ mod tests {
         assert!(load(&manifest[..100], &tensors).contains("not a model's manifest"));
         assert!(load("{\"format\": 7}", &tensors).contains("format 7"));
         assert!(load(&manifest.replace('\n', " "), &tensors).contains("reformatted"));
-        assert!(Model::decode(&[0xff], &tensors, &[]).unwrap_err().to_string().contains("UTF-8"));
-        let e = Model::decode(manifest.as_bytes(), &tensors, &[]).unwrap_err().to_string();
+        assert!(Model::decode(&[0xff], &tensors, &Cpu::default(), &[]).unwrap_err().to_string().contains("UTF-8"));
+        let e = Model::decode(manifest.as_bytes(), &tensors, &Cpu::default(), &[]).unwrap_err().to_string();
         assert!(e.contains("stage 0 (shift)") && e.contains("there are scale, feature_weights, embed, label"), "{e}");
     }
 

@@ -235,17 +235,17 @@ impl<'a> Mapped<'a> {
         };
         let [mut from, mut to] = SCRATCH.take();
         from.resize(count * self.rows.dim(), 0.0);
-        let fetched = fetch(&mut from);
-        if fetched.is_ok() {
-            for map in before {
+        let mut mapped = fetch(&mut from);
+        for map in before {
+            mapped = mapped.and_then(|()| {
                 to.resize(count * map.dim_out(), 0.0);
-                map.map(&from, &mut to);
-                std::mem::swap(&mut from, &mut to);
-            }
-            last.map(&from, out);
+                map.map(&from, &mut to)
+            });
+            std::mem::swap(&mut from, &mut to);
         }
+        mapped = mapped.and_then(|()| last.map(&from, out));
         SCRATCH.set([from, to]);
-        fetched
+        mapped
     }
 }
 
@@ -356,10 +356,11 @@ mod tests {
         fn dim_out(&self) -> usize {
             self.0
         }
-        fn map(&self, input: &[f32], output: &mut [f32]) {
+        fn map(&self, input: &[f32], output: &mut [f32]) -> Result<()> {
             for (o, i) in output.iter_mut().zip(input) {
                 *o = 2.0 * i;
             }
+            Ok(())
         }
     }
 

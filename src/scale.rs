@@ -48,7 +48,7 @@ impl Fit for ScaleStage {
     }
 
     fn fit(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<Fitted> {
-        let scale = Scale::learn(data.rows, self.spec.method, cx.pool)?;
+        let scale = Scale::learn(data.rows, self.spec.method, cx.device.pool())?;
         let constant = scale.divisor.iter().filter(|d| d.is_infinite()).count();
         let summary = format!("{} rows, {} features, {constant} of them constant", data.rows.len(), scale.dim());
         let figures = [("rows", json!(data.rows.len())), ("constant_features", json!(constant))];
@@ -134,11 +134,12 @@ impl VectorMap for Scale {
         self.dim()
     }
 
-    fn map(&self, input: &[f32], output: &mut [f32]) {
+    fn map(&self, input: &[f32], output: &mut [f32]) -> Result<()> {
         match self.method {
             ScaleMethod::MinMax => to_unit(input, &self.shift, &self.divisor, output),
             ScaleMethod::Standard => to_standard(input, &self.shift, &self.divisor, output),
         }
+        Ok(())
     }
 }
 
@@ -279,7 +280,7 @@ mod tests {
 
     fn mapped(scale: &Scale, rows: &[f32]) -> Vec<f32> {
         let mut out = vec![9.0; rows.len()];
-        scale.map(rows, &mut out);
+        scale.map(rows, &mut out).unwrap();
         out
     }
 

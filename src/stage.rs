@@ -10,9 +10,10 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 
+use crate::device::Device;
 use crate::error::Result;
 use crate::event::Control;
-use crate::kernel::{Pool, Rows};
+use crate::kernel::Rows;
 use crate::seed::Seed;
 
 /// The column of feature vectors that a source yields and that `scale` rewrites.
@@ -55,8 +56,11 @@ pub trait VectorMap: Send + Sync {
     /// Values in an output row.
     fn dim_out(&self) -> usize;
 
-    /// Maps `input` (`rows x dim_in`) into `output` (`rows x dim_out`), each row by itself, on the calling thread.
-    fn map(&self, input: &[f32], output: &mut [f32]);
+    /// Maps `input` (`rows x dim_in`) into `output` (`rows x dim_out`), each row by itself.
+    ///
+    /// # Errors
+    /// Kind `Compute` where the device it works on fails.
+    fn map(&self, input: &[f32], output: &mut [f32]) -> Result<()>;
 }
 
 /// A saved stage: settings and named tensors.
@@ -93,8 +97,8 @@ pub struct Training<'a> {
 pub struct FitContext<'a> {
     /// The source of every random choice.
     pub seed: Seed,
-    /// The compute threads.
-    pub pool: &'a Pool,
+    /// Where the arithmetic runs; it has the compute threads too.
+    pub device: &'a dyn Device,
     /// Where events go and where interrupts come from.
     pub control: &'a Control,
     /// Where the learner may leave its state to go on from after an interrupt.

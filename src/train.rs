@@ -1,7 +1,6 @@
 //! Training an autoencoder: epochs of shuffled mini-batches, a learning rate that falls, an early stop, checkpoints.
 
 mod state;
-mod step;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,14 +8,14 @@ use std::time::Instant;
 use rand::seq::SliceRandom;
 use serde_json::{Value, json};
 
+use crate::device::{StepSettings, Trainer};
 use crate::embed::Embed;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::loss::{L2Penalty, PenaltyForm, WeightedMse};
-use crate::network::{Architecture, Mlp, initialise};
+use crate::network::{Architecture, initialise};
 use crate::stage::{Fit, FitContext, Fitted, Training};
 use state::State;
-pub use step::{StepSettings, Trainer};
 
 /// Seconds between checkpoints: writing one after each epoch would cost more than a short epoch.
 const CHECKPOINT_SECONDS: f64 = 2.0;
@@ -207,18 +206,18 @@ impl Fit for Autoencoder {
     fn fit(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<Fitted> {
         self.check(data)?;
         let architecture = self.spec.architecture(data.rows.dim());
-        let mut trainer = self.trainer(data, cx, architecture.clone());
-        let mut losses = Vec::new();
+        let mut trainer = self.trainer(data, cx, &architecture)?;
+        let mut state = State { losses: Vec::new(), trainer: trainer.state()? };
         if let Some(saved) = cx.checkpoint.load()? {
-            let state = State::from_artifact(&saved, architecture.flat_len())?;
-            losses = state.restore(&mut trainer);
+            state = State::from_artifact(&saved, architecture.flat_len())?;
+            trainer.restore(&state.trainer)?;
         }
         let stage = || self.kind().to_string();
         cx.control.emit(Event::Started { stage: stage(), unit: "epochs", total: Some(self.spec.epochs as u64) });
-        self.train(data, cx, &mut trainer, &mut losses)?;
+        let State { losses, trainer } = self.train(data, cx, &mut *trainer, state)?;
         let loss = losses.last().copied().unwrap_or(f64::NAN);
         let summary = format!("loss {loss:.6} after {} epochs", losses.len());
-        let penalty = self.spec.penalty().value(trainer.parameters());
+        let penalty = self.spec.penalty().value(&trainer.parameters);
         let figures = [
             ("loss", json!(losses)),
             ("penalty", json!(penalty)),
@@ -226,7 +225,7 @@ impl Fit for Autoencoder {
             ("parameters", json!(architecture.parameter_count())),
         ];
         Ok(Fitted {
-            transform: Arc::new(Embed::new(&architecture, trainer.parameters())?),
+            transform: Arc::new(Embed::new(&architecture, &trainer.parameters, cx.device)?),
             summary,
             figures: figures.map(|(name, value): (_, Value)| (name.to_string(), value)).into_iter().collect(),
         })
@@ -258,73 +257,72 @@ impl Autoencoder {
         }
     }
 
-    fn trainer(&self, data: &Training<'_>, cx: &FitContext<'_>, architecture: Architecture) -> Trainer<Mlp> {
-        let parameters = initialise(&architecture, cx.seed);
+    fn trainer<'a>(
+        &self,
+        data: &Training<'a>,
+        cx: &FitContext<'a>,
+        architecture: &Architecture,
+    ) -> Result<Box<dyn Trainer + 'a>> {
+        let parameters = initialise(architecture, cx.seed);
         let loss = WeightedMse { weights: data.feature_weights.unwrap_or(&[]).to_vec() };
         let batch = self.spec.batch_size.min(data.rows.len());
-        Trainer::new(Mlp::new(architecture, &parameters), loss, batch)
+        cx.device.trainer(data.rows, architecture, &parameters, loss, batch)
     }
 
-    /// The epochs that are left.
+    /// The epochs that are left after `state`, which is the trainer's. Returns the state at the end.
     fn train(
         &self,
         data: &Training<'_>,
         cx: &FitContext<'_>,
-        trainer: &mut Trainer<Mlp>,
-        losses: &mut Vec<f64>,
-    ) -> Result<()> {
+        trainer: &mut dyn Trainer,
+        mut state: State,
+    ) -> Result<State> {
         let mut order: Vec<u32> = (0..data.rows.len() as u32).collect();
-        let mut last = State::capture(trainer, losses);
         let mut saved = Instant::now();
-        while losses.len() < self.spec.epochs && !self.spec.early_stop.is_some_and(|stop| stop.reached(losses)) {
+        let stops = |losses: &[f64]| self.spec.early_stop.is_some_and(|stop| stop.reached(losses));
+        while state.losses.len() < self.spec.epochs && !stops(&state.losses) {
             let began = Instant::now();
-            let epoch = losses.len();
+            let epoch = state.losses.len();
             order.iter_mut().zip(0..).for_each(|(o, i)| *o = i);
             order.shuffle(&mut cx.seed.stream("shuffle", epoch as u64));
-            match self.epoch(data, cx, trainer, epoch, &order) {
-                Ok(loss) => losses.push(loss),
+            match self.epoch(cx, trainer, epoch, &order) {
+                Ok(loss) => state.losses.push(loss),
                 Err(e) => {
-                    if e.kind() == crate::error::Kind::Cancelled && !last.losses.is_empty() {
-                        cx.checkpoint.save(&last.to_artifact())?;
+                    if e.kind() == crate::error::Kind::Cancelled && !state.losses.is_empty() {
+                        cx.checkpoint.save(&state.to_artifact())?;
                     }
                     return Err(e);
                 }
             }
-            last = State::capture(trainer, losses);
+            state.trainer = trainer.state()?;
             if saved.elapsed().as_secs_f64() > CHECKPOINT_SECONDS {
-                cx.checkpoint.save(&last.to_artifact())?;
+                cx.checkpoint.save(&state.to_artifact())?;
                 saved = Instant::now();
             }
             cx.control.emit(Event::Progress {
                 stage: self.kind().to_string(),
-                done: losses.len() as u64,
-                loss: losses.last().copied(),
+                done: state.losses.len() as u64,
+                loss: state.losses.last().copied(),
                 rows_per_second: Some(data.rows.len() as f64 / began.elapsed().as_secs_f64()),
             });
         }
-        Ok(())
+        Ok(state)
     }
 
     /// One epoch; returns the mean over its rows of the reconstruction's error, each as its mini-batch met it.
-    fn epoch(
-        &self,
-        data: &Training<'_>,
-        cx: &FitContext<'_>,
-        trainer: &mut Trainer<Mlp>,
-        epoch: usize,
-        order: &[u32],
-    ) -> Result<f64> {
+    fn epoch(&self, cx: &FitContext<'_>, trainer: &mut dyn Trainer, epoch: usize, order: &[u32]) -> Result<f64> {
         let learning_rate = self.spec.learning_rate * self.spec.decay.factor(epoch, self.spec.epochs);
-        let settings = StepSettings { learning_rate, penalty: self.spec.penalty() };
+        let settings =
+            StepSettings { learning_rate, penalty: self.spec.penalty(), reconstruction: 1.0, embedding: None };
         let size = self.spec.batch_size;
         let batches = order.len().div_ceil(size);
         let mut sum = 0.0;
-        trainer.load(data.rows, &order[..size.min(order.len())], cx.pool)?;
+        trainer.load(&order[..size.min(order.len())])?;
         for batch in 0..batches {
             cx.control.check()?;
             let next = order.get((batch + 1) * size..).unwrap_or(&[]);
             let rows = size.min(order.len() - batch * size);
-            let loss = trainer.step(data.rows, &next[..size.min(next.len())], cx.pool, &settings)?;
+            let loss = trainer.step(&next[..size.min(next.len())], &settings)?.reconstruction;
             if !loss.is_finite() {
                 return Err(Error::compute(format!(
                     "the loss became {loss} in epoch {}, batch {} of {batches}, at learning rate {learning_rate}; \

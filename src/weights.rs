@@ -17,7 +17,6 @@ use serde_json::json;
 use crate::column;
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::kernel::distance::Centroids;
 use crate::kernel::moments::Moments;
 use crate::kernel::{Dense, Pool, Rows, fold};
 use crate::kmeans::{self, KMeansSpec};
@@ -210,7 +209,7 @@ fn moments(rows: &dyn Rows, classes: &[Option<u32>], cx: &FitContext<'_>) -> Res
         let alone = Pool::new(1);
         let parts = fold::fold(
             rows,
-            cx.pool,
+            cx.device.pool(),
             || Moments::new(count, dim),
             |moments, first, block| {
                 cx.control.check()?;
@@ -230,9 +229,9 @@ fn moments(rows: &dyn Rows, classes: &[Option<u32>], cx: &FitContext<'_>) -> Res
         let end = (start + BLOCK).min(rows.len());
         let block = fold::block(rows, start..end, &mut buffer)?;
         let chunks: Vec<&[f32]> = block.chunks(CHECKED * dim).collect();
-        let checks = cx.pool.map(chunks.len(), |i| check_range(start + i * CHECKED, chunks[i], dim));
+        let checks = cx.device.pool().map(chunks.len(), |i| check_range(start + i * CHECKED, chunks[i], dim));
         checks.into_iter().collect::<Result<()>>()?;
-        all.add(block, &classes[start..end], cx.pool);
+        all.add(block, &classes[start..end], cx.device.pool());
         let stage = "feature_weights".to_owned();
         cx.control.emit(Event::Progress { stage, done: end as u64, loss: None, rows_per_second: None });
         cx.control.check()?;
@@ -270,14 +269,10 @@ fn pseudo_classes(rows: &dyn Rows, k: usize, cx: &FitContext<'_>) -> Result<Vec<
     let spec = KMeansSpec { starts: 3, ..KMeansSpec::new(k) };
     // Its own stream: the k-means stage of the same pipeline draws other seeds.
     let seed = Seed(cx.seed.stream("feature_weights.pseudo", 0).random());
-    let found = kmeans::fit(rows, &spec, seed, cx.pool, cx.control)?;
-    let centers = Centroids::new(&found.centroids, found.dim);
-    let parts = fold::fold(rows, cx.pool, Vec::new, |classes, _, block| {
-        let n = block.len() / found.dim;
-        let (mut labels, mut squared) = (vec![0; n], vec![0.0; n]);
-        centers.nearest(block, &mut labels, &mut squared);
-        classes.extend(labels.into_iter().map(Some));
-        Ok(())
+    let found = kmeans::fit(rows, &spec, seed, cx.device, cx.control)?;
+    let points = cx.device.points(rows)?;
+    let parts = points.fold(&found.centroids, Vec::new, |classes, _, labels, _| {
+        classes.extend(labels.iter().copied().map(Some));
     })?;
     Ok(parts.concat())
 }
@@ -287,6 +282,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::device::Cpu;
     use crate::event::Control;
     use crate::stage::NoCheckpoint;
 
@@ -298,10 +294,10 @@ mod tests {
         classes: &[Option<u32>],
         threads: usize,
     ) -> Result<Vec<f32>> {
-        let (pool, control) = (Pool::new(threads), Control::default());
+        let (device, control) = (Cpu::new(threads), Control::default());
         let dense = Dense::new(rows, dim);
         let data = Training { rows: &dense, classes: Some(classes), feature_weights: None };
-        let cx = FitContext { seed: Seed(3), pool: &pool, control: &control, checkpoint: &NoCheckpoint };
+        let cx = FitContext { seed: Seed(3), device: &device, control: &control, checkpoint: &NoCheckpoint };
         let fitted = FeatureWeightsStage::new(WeightsSpec { labels, sample }).fit(&data, &cx)?;
         Ok(fitted.transform.feature_weights().unwrap().to_vec())
     }
@@ -362,8 +358,8 @@ mod tests {
         #[test]
         fn moments_give_the_weights_of_the_pairs((dim, rows, classes) in labelled()) {
             prop_assume!(classes.iter().any(Option::is_some));
-            let (pool, control) = (Pool::new(2), Control::default());
-            let cx = FitContext { seed: Seed(3), pool: &pool, control: &control, checkpoint: &NoCheckpoint };
+            let (device, control) = (Cpu::new(2), Control::default());
+            let cx = FitContext { seed: Seed(3), device: &device, control: &control, checkpoint: &NoCheckpoint };
             let moments = moments(&Dense::new(&rows, dim), &classes, &cx).unwrap();
             let (same_pairs, different_pairs) = moments.pairs();
             let expected = brute_force(&rows, dim, &classes);

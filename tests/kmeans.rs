@@ -1,12 +1,13 @@
 //! k-means from outside: bad input is refused by name, and every shape at the edge has its answer.
 
+use dacpipe::device::Cpu;
 use dacpipe::event::Control;
-use dacpipe::kernel::{Dense, Pool};
+use dacpipe::kernel::Dense;
 use dacpipe::kmeans::{KMeans, KMeansSpec, Method, fit, fit_from};
 use dacpipe::{Kind, Result, Seed};
 
 fn clusters(rows: &[f32], dim: usize, spec: &KMeansSpec) -> Result<KMeans> {
-    fit(&Dense::new(rows, dim), spec, Seed(7), &Pool::new(2), &Control::default())
+    fit(&Dense::new(rows, dim), spec, Seed(7), &Cpu::new(2), &Control::default())
 }
 
 fn refused(rows: &[f32], dim: usize, spec: &KMeansSpec, kind: Kind, message: &str) {
@@ -50,7 +51,7 @@ fn mini_batches_come_near_to_lloyd_and_repeat_themselves() {
     let batches = clusters(&rows, 1, &spec).unwrap();
     assert!(batches.inertia <= lloyd.inertia * 1.02, "{} {}", batches.inertia, lloyd.inertia);
     assert_eq!(batches.sizes, lloyd.sizes);
-    let again = fit(&Dense::new(&rows, 1), &spec, Seed(7), &Pool::new(3), &Control::default()).unwrap();
+    let again = fit(&Dense::new(&rows, 1), &spec, Seed(7), &Cpu::new(3), &Control::default()).unwrap();
     assert_eq!(batches, again);
 }
 
@@ -60,9 +61,9 @@ fn an_interrupt_is_obeyed_and_given_centroids_must_fit() {
     control.cancel();
     let rows = [0.0, 1.0, 5.0, 6.0];
     let dense = Dense::new(&rows, 1);
-    let error = fit(&dense, &KMeansSpec::new(2), Seed(1), &Pool::new(1), &control).unwrap_err();
+    let error = fit(&dense, &KMeansSpec::new(2), Seed(1), &Cpu::new(1), &control).unwrap_err();
     assert_eq!(error.kind(), Kind::Cancelled);
-    let from = |initial| fit_from(&dense, &KMeansSpec::new(2), initial, &Pool::new(1), &Control::default());
+    let from = |initial| fit_from(&dense, &KMeansSpec::new(2), initial, &Cpu::new(1), &Control::default());
     assert_eq!(from(vec![0.0, 1.0]).unwrap().centroids, [0.5, 5.5]);
     assert!(from(vec![0.0]).unwrap_err().to_string().contains("expected 2 centroids of 1 values"));
 }

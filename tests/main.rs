@@ -1,5 +1,6 @@
 //! All integration tests in one program: each file here would otherwise link DataFusion again.
 
+mod allocations;
 mod cli;
 mod config;
 mod examples;
@@ -12,6 +13,7 @@ mod oracle;
 mod pipeline;
 mod readme;
 mod schemas;
+mod seam;
 mod simulate;
 mod small_run;
 mod sources;

@@ -3,10 +3,11 @@
 use candle_core::{Device, Result, Tensor, Var};
 use candle_nn::{Linear, Module, Optimizer, ops::sigmoid};
 use dacpipe::Seed;
+use dacpipe::device::{Cpu, Device as _, StepLoss, StepSettings, TrainerState};
+use dacpipe::kernel::adam::Adam;
 use dacpipe::kernel::{Dense, Matrix, Pool};
-use dacpipe::loss::{L2Penalty, PenaltyForm, WeightedMse};
+use dacpipe::loss::{EmbeddingLoss, L2Penalty, PenaltyForm, WeightedMse};
 use dacpipe::network::{Activation, Architecture, Layer, Mlp, Network, PASS_ROWS, Pass, initialise};
-use dacpipe::train::{StepSettings, Trainer};
 
 /// The oracle: one variable a tensor, in the order of `Architecture::tensors`.
 struct Oracle {
@@ -115,7 +116,7 @@ fn ours(
         pass.input_mut().copy_from(chunk);
         network.forward(&mut pass);
         let (input, output, gradient) = pass.reconstruction();
-        sum += loss.sum_and_gradient(input, output, rows, gradient);
+        sum += loss.sum_and_gradient(input, output, rows, 1.0, gradient);
         let at_embedding = d_embedding.map(|of| of(pass.embedding()));
         network.backward(&mut pass, at_embedding.as_ref());
         passes.push(pass);
@@ -201,41 +202,201 @@ fn gradients_equal_finite_differences() {
     }
 }
 
+/// Half the squared distance of each row to a target: its own, or the nearest of some centroids.
+#[derive(Debug)]
+enum Pull {
+    ToOwn(Vec<f32>),
+    ToNearest(Vec<f32>),
+}
+
+impl Pull {
+    /// What the training row `row` is pulled to when it is embedded as `embedding`.
+    fn target(&self, embedding: &[f32], row: usize) -> &[f32] {
+        let dim = embedding.len();
+        let squared = |c: &[f32]| embedding.iter().zip(c).map(|(z, c)| (z - c) * (z - c)).sum::<f32>();
+        match self {
+            Pull::ToOwn(targets) => &targets[row * dim..][..dim],
+            Pull::ToNearest(centroids) => {
+                centroids.chunks(dim).min_by(|a, b| squared(a).total_cmp(&squared(b))).expect("some centroids")
+            }
+        }
+    }
+
+    /// The same loss, as candle sees it: the mean over the rows.
+    fn of_candle(&self, embedding: &Tensor, rows: &[u32]) -> Result<Tensor> {
+        let (n, dim) = embedding.dims2()?;
+        let values = flat(embedding);
+        let targets = values.chunks(dim).zip(rows).flat_map(|(z, &row)| self.target(z, row as usize)).copied();
+        let targets = Tensor::from_vec(targets.collect(), (n, dim), &Device::Cpu)?;
+        ((embedding - targets)?.sqr()?.sum_all()? * 0.5)? / n as f64
+    }
+}
+
+impl EmbeddingLoss for Pull {
+    fn sum_and_gradient(&self, embedding: &Matrix, rows: &[u32], batch_rows: usize, gradient: &mut Matrix) -> f64 {
+        let mut sum = 0.0;
+        for (i, &row) in rows.iter().enumerate() {
+            let target = self.target(embedding.row(i), row as usize);
+            for ((g, z), t) in gradient.row_mut(i).iter_mut().zip(embedding.row(i)).zip(target) {
+                sum += 0.5 * f64::from(z - t).powi(2);
+                *g = (z - t) / batch_rows as f32;
+            }
+        }
+        sum
+    }
+}
+
+/// What is minimised in a test of steps.
+struct Objective {
+    weights: Vec<f32>,
+    penalty: L2Penalty,
+    reconstruction: f64,
+    pull: Option<Pull>,
+}
+
+impl Objective {
+    fn settings(&self) -> StepSettings<'_> {
+        StepSettings {
+            learning_rate: 0.003,
+            penalty: self.penalty,
+            reconstruction: self.reconstruction,
+            embedding: self.pull.as_ref().map(|pull| pull as &dyn EmbeddingLoss),
+        }
+    }
+
+    fn loss(&self) -> WeightedMse {
+        WeightedMse { weights: self.weights.clone() }
+    }
+}
+
+/// Rows of the steps' batches: full ones and a last one that is shorter, in no order, twice.
+fn batches(rows: usize) -> Vec<Vec<u32>> {
+    let order: Vec<u32> = (0..rows).map(|i| (i * 7919 % rows) as u32).collect();
+    let epoch: Vec<Vec<u32>> = order.chunks(100).map(<[u32]>::to_vec).collect();
+    [epoch.clone(), epoch].concat()
+}
+
+/// The losses that every step met, and the state after the last.
+fn steps(
+    architecture: &Architecture,
+    rows: &Dense<'_>,
+    objective: &Objective,
+    threads: usize,
+) -> (Vec<StepLoss>, TrainerState) {
+    let device = Cpu::new(threads);
+    let parameters = initialise(architecture, Seed(9));
+    let mut trainer = device.trainer(rows, architecture, &parameters, objective.loss(), 100).expect("has room");
+    let batches = batches(dacpipe::kernel::Rows::len(rows));
+    trainer.load(&batches[0]).expect("rows in memory");
+    let next = batches[1..].iter().map(Vec::as_slice).chain([&[][..]]);
+    let losses = next.map(|next| trainer.step(next, &objective.settings()).expect("rows in memory")).collect();
+    (losses, trainer.state().expect("is there"))
+}
+
+fn assert_steps_equal_candle_s(architecture: &Architecture, objective: &Objective) -> Result<()> {
+    let (dim, rows) = (architecture.dim_in(), 230);
+    let x = values(rows * dim, 6);
+    let (losses, state) = steps(architecture, &Dense::new(&x, dim), objective, 2);
+    let oracle = Oracle::new(architecture, &initialise(architecture, Seed(9)))?;
+    let settings = candle_nn::ParamsAdamW { lr: 0.003, weight_decay: 0.0, ..Default::default() };
+    let mut adam = candle_nn::AdamW::new(oracle.variables.clone(), settings)?;
+    for (step, (batch, ours)) in batches(rows).iter().zip(&losses).enumerate() {
+        let gathered = batch.iter().flat_map(|&row| &x[row as usize * dim..][..dim]).copied().collect();
+        let input = Tensor::from_vec(gathered, (batch.len(), dim), &Device::Cpu)?;
+        let (embedding, output) = oracle.forward(&input)?;
+        let reconstruction = oracle.reconstruction_loss(&input, &output, &objective.weights)?;
+        let what = format!("loss of step {step}");
+        assert_close(&what, &[ours.reconstruction as f32], &[reconstruction.to_scalar()?], 1e-4);
+        let mut all = ((reconstruction * objective.reconstruction)? + oracle.penalty(objective.penalty)?)?;
+        if let Some(pull) = &objective.pull {
+            let pull = pull.of_candle(&embedding, batch)?;
+            assert_close(&what, &[ours.embedding as f32], &[pull.to_scalar()?], 1e-4);
+            all = (all + pull)?;
+        }
+        adam.backward_step(&all)?;
+    }
+    for (place, variable) in architecture.tensors().into_iter().zip(&oracle.variables) {
+        assert_close(&place.name, &state.parameters[place.range], &flat(variable), 2e-3);
+    }
+    let penalty = objective.penalty.value(&state.parameters);
+    assert_close("penalty", &[penalty as f32], &[oracle.penalty(objective.penalty)?.to_scalar()?], 1e-3);
+    Ok(())
+}
+
+/// The penalties that are tried.
+fn penalties() -> [L2Penalty; 3] {
+    let penalty = |beta, form| L2Penalty { beta, form };
+    [penalty(1e-3, PenaltyForm::Squared), penalty(1e-2, PenaltyForm::Norm), penalty(0.0, PenaltyForm::Norm)]
+}
+
 /// Steps of the trainer against candle's AdamW without its own decay, on a loss with the penalty in it.
 #[test]
 fn steps_of_adam_equal_candle_s() -> Result<()> {
-    for (beta, form) in [(1e-3, PenaltyForm::Squared), (1e-2, PenaltyForm::Norm), (0.0, PenaltyForm::Norm)] {
-        steps_equal_candle_s(L2Penalty { beta, form })?;
+    let architecture = Architecture::dac(23, &[17, 9, 5], None);
+    for penalty in penalties() {
+        let objective = Objective { weights: values(23, 2), penalty, reconstruction: 1.0, pull: None };
+        assert_steps_equal_candle_s(&architecture, &objective)?;
     }
     Ok(())
 }
 
-fn steps_equal_candle_s(penalty: L2Penalty) -> Result<()> {
-    let architecture = Architecture::dac(23, &[17, 9, 5], None);
-    let (dim, rows, rate) = (23, 100, 0.003);
-    let (x, weights) = (values(rows * dim, 6), values(dim, 2));
-    let parameters = initialise(&architecture, Seed(9));
-    let loss = WeightedMse { weights: weights.clone() };
-    let mut trainer = Trainer::new(Mlp::new(architecture.clone(), &parameters), loss, rows);
-    let oracle = Oracle::new(&architecture, &parameters)?;
-    let settings = candle_nn::ParamsAdamW { lr: rate, weight_decay: 0.0, ..Default::default() };
-    let mut adam = candle_nn::AdamW::new(oracle.variables.clone(), settings)?;
-    let (data, pool) = (Dense::new(&x, dim), Pool::new(2));
-    let all: Vec<u32> = (0..rows as u32).collect();
-    let input = Tensor::from_slice(&x, (rows, dim), &Device::Cpu)?;
-    trainer.load(&data, &all, &pool).expect("rows in memory");
-    for step in 0..8 {
-        let value = penalty.value(trainer.parameters());
-        assert_close("penalty", &[value as f32], &[oracle.penalty(penalty)?.to_scalar()?], 1e-4);
-        let settings = StepSettings { learning_rate: rate, penalty };
-        let ours = trainer.step(&data, &all, &pool, &settings).expect("rows in memory");
-        let (_, output) = oracle.forward(&input)?;
-        let theirs = oracle.reconstruction_loss(&input, &output, &weights)?;
-        assert_close(&format!("loss of step {step}"), &[ours as f32], &[theirs.to_scalar()?], 1e-4);
-        adam.backward_step(&(theirs + oracle.penalty(penalty)?)?)?;
-    }
-    for (place, variable) in architecture.tensors().into_iter().zip(&oracle.variables) {
-        assert_close(&place.name, &trainer.parameters()[place.range], &flat(variable), 2e-3);
+/// The same with a loss at the embedding, which joins the reconstruction's, a part of it, or takes its place.
+#[test]
+fn steps_with_a_loss_at_the_embedding_equal_candle_s() -> Result<()> {
+    for architecture in architectures() {
+        let (dim, code) = (architecture.dim_in(), architecture.dim_embedding());
+        for (i, penalty) in penalties().into_iter().enumerate() {
+            let pull = match i {
+                1 => Pull::ToNearest(values(3 * code, 31)),
+                _ => Pull::ToOwn(values(230 * code, 17)),
+            };
+            let weights = if i == 0 { Vec::new() } else { values(dim, 2) };
+            let objective = Objective { weights, penalty, reconstruction: [1.0, 0.25, 0.0][i], pull: Some(pull) };
+            assert_steps_equal_candle_s(&architecture, &objective)?;
+        }
     }
     Ok(())
+}
+
+#[test]
+fn a_loss_at_the_embedding_does_not_depend_on_threads() {
+    let architecture = Architecture::dac(23, &[17, 9, 5], None);
+    let x = values(230 * 23, 6);
+    let pull = Some(Pull::ToNearest(values(4 * 5, 3)));
+    let objective = Objective { weights: values(23, 2), penalty: penalties()[1], reconstruction: 0.5, pull };
+    let of = |threads| steps(&architecture, &Dense::new(&x, 23), &objective, threads);
+    assert_eq!(of(1), of(2));
+    assert_eq!(of(1), of(5));
+}
+
+/// Without a loss at the embedding a step is the reconstruction's alone, bit for bit: forward, backward and Adam by the
+/// network's own methods.
+#[test]
+fn without_a_loss_at_the_embedding_steps_have_the_bits_of_the_reconstruction_s() {
+    let architecture = Architecture::dac(23, &[17, 9, 5], None);
+    let (x, penalty) = (values(230 * 23, 6), penalties()[1]);
+    let objective = Objective { weights: values(23, 2), penalty, reconstruction: 1.0, pull: None };
+    let (losses, state) = steps(&architecture, &Dense::new(&x, 23), &objective, 2);
+    let (pool, loss) = (Pool::new(1), objective.loss());
+    let mut network = Mlp::new(architecture.clone(), &initialise(&architecture, Seed(9)));
+    let zeros = || vec![0.0; network.parameters().len()];
+    let (mut first, mut second) = (zeros(), zeros());
+    for (step, (batch, ours)) in (1..).zip(batches(230).iter().zip(&losses)) {
+        let (mut sum, mut passes) = (0.0, Vec::new());
+        for rows in batch.chunks(PASS_ROWS) {
+            let mut pass = network.new_pass();
+            pass.input_mut().set_rows(rows.len());
+            pass.input_mut().gather(&x, rows);
+            network.forward(&mut pass);
+            let (input, output, gradient) = pass.reconstruction();
+            sum += loss.sum_and_gradient(input, output, batch.len(), 1.0, gradient);
+            network.backward(&mut pass, None);
+            passes.push(pass);
+        }
+        assert_eq!(*ours, StepLoss { reconstruction: sum / batch.len() as f64, embedding: 0.0 });
+        let adam = Adam::default().step(step, 0.003, penalty.pull(network.parameters(), &pool));
+        let rule = |p: &mut [f32], g: &[f32], [m, v]: [&mut [f32]; 2]| adam.apply(p, g, m, v);
+        network.update(&passes, [&mut first, &mut second], &pool, &rule);
+    }
+    assert_eq!(state, TrainerState { steps: 6, parameters: network.parameters().to_vec(), first, second });
 }

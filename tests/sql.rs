@@ -9,8 +9,9 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int32Type, Int64Type, Schema, SchemaRef};
 use dacpipe::column::{replace_in_batch, replace_in_schema, vector_array, vectors};
+use dacpipe::device::Cpu;
 use dacpipe::event::Control;
-use dacpipe::kernel::{Dense, Pool};
+use dacpipe::kernel::Dense;
 use dacpipe::kmeans::KMeansSpec;
 use dacpipe::label::KMeansStage;
 use dacpipe::model::{Manifest, Model, ModelInput};
@@ -47,12 +48,13 @@ impl VectorMap for Squash {
         2
     }
 
-    fn map(&self, input: &[f32], output: &mut [f32]) {
+    fn map(&self, input: &[f32], output: &mut [f32]) -> Result<()> {
         for (row, out) in input.chunks_exact(DIM).zip(output.chunks_exact_mut(2)) {
             for (weights, out) in self.0.chunks_exact(DIM).zip(out) {
                 *out = row.iter().zip(weights).map(|(x, w)| x * w).sum::<f32>().tanh();
             }
         }
+        Ok(())
     }
 }
 
@@ -137,8 +139,8 @@ fn learned() -> Model {
     let network = AutoencoderSpec { encoder: vec![5, 2], epochs: 3, batch_size: 32, ..AutoencoderSpec::default() };
     let kmeans = KMeansStage::new(KMeansSpec::new(4), EMBEDDING);
     let stages: [&dyn Fit; 4] = [&scale, &weights, &Autoencoder { spec: network }, &kmeans];
-    let (pool, control) = (Pool::new(2), Control::default());
-    let cx = FitContext { seed: Seed(7), pool: &pool, control: &control, checkpoint: &NoCheckpoint };
+    let (device, control) = (Cpu::new(2), Control::default());
+    let cx = FitContext { seed: Seed(7), device: &device, control: &control, checkpoint: &NoCheckpoint };
     let (mut values, mut dim) = (noise(173 * DIM, 0), DIM);
     let mut fitted: Vec<Arc<dyn Transform>> = Vec::new();
     for stage in stages {
@@ -147,7 +149,7 @@ fn learned() -> Model {
         let transform = stage.fit(&Training { rows: &rows, classes: None, feature_weights }, &cx).unwrap().transform;
         if let Some(map) = transform.as_vector_map() {
             let mut mapped = vec![0.0; values.len() / dim * map.dim_out()];
-            map.map(&values, &mut mapped);
+            map.map(&values, &mut mapped).unwrap();
             (values, dim) = (mapped, map.dim_out());
         }
         fitted.push(transform);

@@ -7,8 +7,9 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArra
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Float32Type, Schema};
 use dacpipe::column::{vector_array, vector_dim, vector_field, vectors};
+use dacpipe::device::Cpu;
 use dacpipe::event::Control;
-use dacpipe::kernel::{Dense, Pool};
+use dacpipe::kernel::Dense;
 use dacpipe::kmeans::KMeansSpec;
 use dacpipe::label::KMeansStage;
 use dacpipe::model::restore;
@@ -39,8 +40,8 @@ fn fit(stage: &dyn Fit) -> Arc<dyn Transform> {
     let classes: Vec<Option<u32>> = (0..ROWS as u32).map(|row| (row % 5 > 0).then_some(row % 3)).collect();
     let rows = Dense::new(&values, DIM);
     let data = Training { rows: &rows, classes: Some(&classes), feature_weights: None };
-    let (pool, control) = (Pool::new(2), Control::default());
-    let cx = FitContext { seed: Seed(7), pool: &pool, control: &control, checkpoint: &NoCheckpoint };
+    let (device, control) = (Cpu::new(2), Control::default());
+    let cx = FitContext { seed: Seed(7), device: &device, control: &control, checkpoint: &NoCheckpoint };
     stage.fit(&data, &cx).unwrap().transform
 }
 
@@ -163,7 +164,7 @@ fn bare_vectors_give_the_bits_of_batches() {
         let (input, dim) = vectors(batch, case.column).unwrap();
         assert_eq!(dim, map.dim_in());
         let mut output = vec![0.0; ROWS * map.dim_out()];
-        map.map(input, &mut output);
+        map.map(input, &mut output).unwrap();
         let applied = case.stage.apply(batch).unwrap();
         let name = if applied.column_by_name(EMBEDDING).is_some() { EMBEDDING } else { FEATURES };
         let (expected, dim) = vectors(&applied, name).unwrap();
@@ -182,7 +183,7 @@ fn what_is_saved_comes_back_with_the_same_bits() {
         // Through JSON, as in a model's manifest.
         let mut read = artifact.clone();
         read.settings = serde_json::from_str(&serde_json::to_string(&artifact.settings).unwrap()).unwrap();
-        let back = restore(case.stage.kind(), &read, &[]).unwrap();
+        let back = restore(case.stage.kind(), &read, &Cpu::default(), &[]).unwrap();
         assert_eq!(back.kind(), case.stage.kind());
         assert_eq!(back.save(), artifact);
         assert_eq!(back.feature_weights(), case.stage.feature_weights());
@@ -197,15 +198,27 @@ fn a_damaged_artifact_is_an_error_of_the_model() {
         for name in artifact.tensors.keys() {
             let mut damaged = artifact.clone();
             damaged.tensors.remove(name);
-            assert_eq!(restore(case.stage.kind(), &damaged, &[]).unwrap_err().kind(), Kind::Model, "no {name}");
+            assert_eq!(
+                restore(case.stage.kind(), &damaged, &Cpu::default(), &[]).unwrap_err().kind(),
+                Kind::Model,
+                "no {name}"
+            );
             let mut damaged = artifact.clone();
             damaged.tensors.get_mut(name).unwrap().values.pop();
-            assert_eq!(restore(case.stage.kind(), &damaged, &[]).unwrap_err().kind(), Kind::Model, "{name} cut");
+            assert_eq!(
+                restore(case.stage.kind(), &damaged, &Cpu::default(), &[]).unwrap_err().kind(),
+                Kind::Model,
+                "{name} cut"
+            );
         }
         for name in artifact.settings.keys() {
             let mut damaged = artifact.clone();
             damaged.settings.insert(name.clone(), serde_json::json!({"not": "this"}));
-            assert_eq!(restore(case.stage.kind(), &damaged, &[]).unwrap_err().kind(), Kind::Model, "{name}");
+            assert_eq!(
+                restore(case.stage.kind(), &damaged, &Cpu::default(), &[]).unwrap_err().kind(),
+                Kind::Model,
+                "{name}"
+            );
         }
     });
 }

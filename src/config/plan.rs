@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::check::{key_columns, split_column};
 use super::file::*;
-use crate::device::Device;
+use crate::device::DeviceChoice;
 use crate::kmeans::{KMeansSpec, Method};
 use crate::scale::{ScaleMethod, ScaleSpec};
 use crate::signal::features::FeatureSet;
@@ -40,7 +40,7 @@ pub struct Plan {
     /// Compute threads; none: as many as there are cores.
     pub threads: Option<usize>,
     /// Where networks are trained and applied.
-    pub device: Device,
+    pub device: DeviceChoice,
     /// What happens to a row that cannot be read.
     pub on_bad_row: OnBadRow,
     /// Where rows come from.
@@ -152,9 +152,9 @@ impl Plan {
             memory_limit: file.memory_limit.bytes(),
             threads: file.threads,
             device: match file.device {
-                DeviceName::Auto => Device::Auto,
-                DeviceName::Cpu => Device::Cpu,
-                DeviceName::Cuda => Device::Cuda,
+                DeviceName::Auto => DeviceChoice::Auto,
+                DeviceName::Cpu => DeviceChoice::Cpu,
+                DeviceName::Cuda => DeviceChoice::Cuda,
             },
             on_bad_row: match file.on_bad_row {
                 OnBadRowName::Fail => OnBadRow::Fail,

@@ -102,9 +102,17 @@ vectorised! {
 /// The same on all threads: parts of a fixed size, added in their order.
 pub fn sum_of_squares_on(pool: &Pool, values: &[f32]) -> f64 {
     const PART: usize = 1 << 15;
-    let parts =
-        pool.map(values.len().div_ceil(PART), |i| sum_of_squares(&values[i * PART..values.len().min((i + 1) * PART)]));
-    parts.iter().sum()
+    const PARTS: usize = 64;
+    let mut sum = 0.0;
+    for values in values.chunks(PARTS * PART) {
+        let mut parts = [0.0; PARTS];
+        let used = values.len().div_ceil(PART);
+        pool.for_each_chunk_mut(&mut parts[..used], 1, |i, part| {
+            part[0] = sum_of_squares(&values[i * PART..values.len().min((i + 1) * PART)]);
+        });
+        parts[..used].iter().for_each(|part| sum += part);
+    }
+    sum
 }
 
 #[cfg(test)]

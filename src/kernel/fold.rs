@@ -10,8 +10,10 @@ use crate::error::Result;
 
 /// A part is at least this many rows, so that handing it over is cheap beside the work.
 const PART_ROWS: usize = 2048;
-/// No more parts than this, so that their states stay small beside the data.
-const MAX_PARTS: usize = 64;
+/// No more parts of a pass than this, so that their states stay small beside the data.
+pub const MAX_PARTS: usize = 64;
+/// Most rows in a block.
+pub const MAX_BLOCK_ROWS: usize = 1024;
 /// Values in a block: it stays in the second-level cache while it is worked on.
 const BLOCK_VALUES: usize = 1 << 16;
 
@@ -28,9 +30,9 @@ pub fn parts(rows: usize, most: usize) -> Vec<Range<usize>> {
     (0..rows).step_by(size).map(|start| start..(start + size).min(rows)).collect()
 }
 
-/// Rows of `dim` values in a block: a multiple of 64, between 64 and 1024.
+/// Rows of `dim` values in a block: a multiple of 64, between 64 and [`MAX_BLOCK_ROWS`].
 pub fn block_rows(dim: usize) -> usize {
-    (BLOCK_VALUES / dim.max(1)).next_multiple_of(64).clamp(64, 1024)
+    (BLOCK_VALUES / dim.max(1)).next_multiple_of(64).clamp(64, MAX_BLOCK_ROWS)
 }
 
 /// The rows `range`: where they lie in memory, or else read into `buffer`.

@@ -4,39 +4,38 @@
 use rand::Rng;
 
 use super::{KMeansSpec, Outcome, init, progress};
+use crate::device::{BatchSums, Device, Points};
 use crate::error::Result;
 use crate::event::Control;
-use crate::kernel::distance::Centroids;
-use crate::kernel::sums::{NO_CLUSTER, move_rows};
-use crate::kernel::{Pool, Rows};
+use crate::kernel::Dense;
 use crate::seed::Seed;
 
 /// Batches without progress after which it stops.
 const PATIENCE: usize = 10;
 /// A centroid without a row after this many rows a cluster starts again elsewhere.
 const ROWS_BEFORE_RESTART: usize = 32;
-/// Multiply-adds worth a second thread.
-const PARALLEL_WORK: usize = 1 << 20;
 
 /// The best of `spec.starts` seedings over samples of three batches, judged by the inertia of the first sample.
 pub(super) fn seeds(
-    rows: &dyn Rows,
+    points: &dyn Points,
     spec: &KMeansSpec,
     batch_size: usize,
     seed: Seed,
-    pool: &Pool,
+    device: &dyn Device,
 ) -> Result<Vec<f32>> {
+    let dim = points.rows().dim();
     let size = (3 * batch_size).max(8 * spec.k);
-    let judge = init::draw(rows, size, &mut seed.stream("kmeans.judge", 0))?;
-    let (mut labels, mut squared) = (vec![0; judge.len() / rows.dim()], vec![0.0; judge.len() / rows.dim()]);
+    let judge = init::draw(points.rows(), size, &mut seed.stream("kmeans.judge", 0))?;
+    let judge = Dense::new(&judge, dim);
+    let judge = device.points(&judge)?;
     let mut best: Option<(f64, Vec<f32>)> = None;
     for start in 0..spec.starts as u64 {
-        let seeds = init::seeds(rows, spec.k, size, &mut seed.stream("kmeans", start), pool)?;
+        let seeds = init::seeds(points, spec.k, size, &mut seed.stream("kmeans", start), device)?;
         if spec.starts == 1 {
             return Ok(seeds);
         }
-        Centroids::new(&seeds, rows.dim()).nearest(&judge, &mut labels, &mut squared);
-        let inertia: f64 = squared.iter().map(|&d| f64::from(d)).sum();
+        let parts = judge.fold(&seeds, Vec::new, |all, _, _, squared| all.extend_from_slice(squared))?;
+        let inertia: f64 = parts.iter().flatten().map(|&d: &f32| f64::from(d)).sum();
         if best.as_ref().is_none_or(|(least, _)| inertia < *least) {
             best = Some((inertia, seeds));
         }
@@ -46,30 +45,30 @@ pub(super) fn seeds(
 
 /// Refines `centroids` until the smoothed inertia of the batches has not fallen for ten of them.
 pub(super) fn run(
-    rows: &dyn Rows,
+    points: &mut dyn Points,
     mut centroids: Vec<f32>,
     spec: &KMeansSpec,
     batch_size: usize,
     seed: Seed,
-    pool: &Pool,
     control: &Control,
 ) -> Result<Outcome> {
-    let (n, dim, k) = (rows.len(), rows.dim(), spec.k);
+    let (n, k) = (points.rows().len(), spec.k);
     let size = batch_size.min(n);
     let most = (spec.max_iterations * n).div_ceil(size);
     let mut rng = seed.stream("kmeans.batches", 0);
-    let mut batch = Batch::new(size, k, dim);
+    let (mut batch, mut found) = (vec![0; size], BatchSums::default());
     let mut seen = vec![0i64; k];
     let share = (2.0 * size as f64 / (n + 1) as f64).min(1.0);
     let (mut smooth, mut least, mut idle) = (None, f64::INFINITY, 0);
     for step in 0..most {
-        batch.indices.iter_mut().for_each(|i| *i = rng.random_range(0..n as u32));
+        batch.iter_mut().for_each(|i| *i = rng.random_range(0..n as u32));
         // In order, so that rows on disk are read forwards.
-        batch.indices.sort_unstable();
-        rows.gather(&batch.indices, &mut batch.rows)?;
-        let inertia = batch.pull(&mut centroids, &mut seen, pool);
+        batch.sort_unstable();
+        points.batch(&batch, &centroids, &mut found)?;
+        pull(&mut centroids, &mut seen, &found);
+        let inertia = found.squared.iter().map(|&d| f64::from(d)).sum::<f64>() / size as f64;
         if (step + 1) * size >= ROWS_BEFORE_RESTART * k {
-            batch.restart_unused(&mut centroids, &mut seen);
+            restart_unused(points, &batch, &mut found.squared, &mut centroids, &seen)?;
         }
         let now = smooth.map_or(inertia, |smooth: f64| smooth * (1.0 - share) + inertia * share);
         smooth = Some(now);
@@ -83,72 +82,35 @@ pub(super) fn run(
     Ok(Outcome { centroids, iterations: most, converged: false })
 }
 
-/// The rows of a step and room to label them.
-struct Batch {
-    dim: usize,
-    indices: Vec<u32>,
-    rows: Vec<f32>,
-    labels: Vec<u32>,
-    squared: Vec<f32>,
-    nowhere: Vec<u32>,
-    sums: Vec<f64>,
-    counts: Vec<i64>,
+/// Moves each centroid to the mean of the rows that it has ever been given.
+fn pull(centroids: &mut [f32], seen: &mut [i64], found: &BatchSums) {
+    let dim = centroids.len() / seen.len();
+    let clusters = centroids.chunks_exact_mut(dim).zip(found.sums.chunks_exact(dim));
+    for ((centroid, sum), (&count, seen)) in clusters.zip(found.counts.iter().zip(seen)) {
+        if count > 0 {
+            let (before, after) = (*seen as f64, (*seen + count) as f64);
+            centroid.iter_mut().zip(sum).for_each(|(c, s)| *c = ((f64::from(*c) * before + s) / after) as f32);
+            *seen += count;
+        }
+    }
 }
 
-impl Batch {
-    fn new(size: usize, k: usize, dim: usize) -> Self {
-        Self {
-            dim,
-            indices: vec![0; size],
-            rows: vec![0.0; size * dim],
-            labels: vec![0; size],
-            squared: vec![0.0; size],
-            nowhere: vec![NO_CLUSTER; size],
-            sums: vec![0.0; k * dim],
-            counts: vec![0; k],
+/// Puts each centroid that no row ever chose on the row of this batch that lies farthest from its own.
+fn restart_unused(
+    points: &dyn Points,
+    batch: &[u32],
+    squared: &mut [f32],
+    centroids: &mut [f32],
+    seen: &[i64],
+) -> Result<()> {
+    let dim = centroids.len() / seen.len();
+    for (c, _) in seen.iter().enumerate().filter(|(_, seen)| **seen == 0) {
+        let far = (0..squared.len()).fold(0, |far, i| if squared[i] > squared[far] { i } else { far });
+        if squared[far] > 0.0 {
+            let row = batch[far] as usize;
+            points.rows().read(row..row + 1, &mut centroids[c * dim..][..dim])?;
+            squared[far] = 0.0;
         }
     }
-
-    /// Moves each centroid to the mean of the rows that it has ever been given; returns the batch's mean squared distance.
-    fn pull(&mut self, centroids: &mut [f32], seen: &mut [i64], pool: &Pool) -> f64 {
-        self.label(&Centroids::new(centroids, self.dim), pool);
-        self.sums.fill(0.0);
-        self.counts.fill(0);
-        move_rows(&self.rows, self.dim, &self.nowhere, &self.labels, &mut self.sums, &mut self.counts);
-        let clusters = centroids.chunks_exact_mut(self.dim).zip(self.sums.chunks_exact(self.dim));
-        for ((centroid, sum), (&count, seen)) in clusters.zip(self.counts.iter().zip(seen)) {
-            if count > 0 {
-                let (before, after) = (*seen as f64, (*seen + count) as f64);
-                centroid.iter_mut().zip(sum).for_each(|(c, s)| *c = ((f64::from(*c) * before + s) / after) as f32);
-                *seen += count;
-            }
-        }
-        self.squared.iter().map(|&d| f64::from(d)).sum::<f64>() / self.squared.len() as f64
-    }
-
-    fn label(&mut self, centers: &Centroids, pool: &Pool) {
-        const CHUNK: usize = 1024;
-        if self.rows.len() * centers.k() < PARALLEL_WORK {
-            return centers.nearest(&self.rows, &mut self.labels, &mut self.squared);
-        }
-        let rows = self.rows.chunks(CHUNK * self.dim);
-        let outputs = self.labels.chunks_mut(CHUNK).zip(self.squared.chunks_mut(CHUNK));
-        let mut tasks: Vec<_> = rows.zip(outputs).collect();
-        pool.for_each_chunk_mut(&mut tasks, 1, |_, task| {
-            let (rows, (labels, squared)) = &mut task[0];
-            centers.nearest(rows, labels, squared);
-        });
-    }
-
-    /// Puts each centroid that no row ever chose on the row of this batch that lies farthest from its own.
-    fn restart_unused(&mut self, centroids: &mut [f32], seen: &mut [i64]) {
-        for c in (0..seen.len()).filter(|&c| seen[c] == 0).collect::<Vec<_>>() {
-            let far =
-                (0..self.squared.len()).fold(0, |far, i| if self.squared[i] > self.squared[far] { i } else { far });
-            if self.squared[far] > 0.0 {
-                centroids[c * self.dim..][..self.dim].copy_from_slice(&self.rows[far * self.dim..][..self.dim]);
-                self.squared[far] = 0.0;
-            }
-        }
-    }
+    Ok(())
 }

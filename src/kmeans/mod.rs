@@ -6,27 +6,29 @@
 //! for bit. Rows may be larger than memory. Nothing depends on the number of threads, on whether rows lie in memory or on
 //! how they are batched: rows are cut into parts by their number alone, and the parts' `f64` sums are added in order.
 //!
+//! Passes over rows are the [device](crate::device)'s; what is here is the same on any: draws, means, when to stop.
+//!
 //! ```
-//! use dacpipe::kernel::{Dense, Pool};
+//! use dacpipe::device::Cpu;
+//! use dacpipe::kernel::Dense;
 //! use dacpipe::kmeans::{KMeansSpec, fit};
 //! let rows = [0.0, 0.5, 10.0, 10.5, 11.0];
-//! let found = fit(&Dense::new(&rows, 1), &KMeansSpec::new(2), dacpipe::Seed(1), &Pool::new(1), &Default::default())?;
+//! let found = fit(&Dense::new(&rows, 1), &KMeansSpec::new(2), dacpipe::Seed(1), &Cpu::new(1), &Default::default())?;
 //! assert_eq!((found.centroids, found.sizes), (vec![10.5, 0.25], vec![3, 2]));
 //! assert_eq!(found.inertia, 0.625);
 //! # Ok::<(), dacpipe::Error>(())
 //! ```
 
-mod bounds;
 mod init;
 mod lloyd;
 mod minibatch;
 
 use serde::{Deserialize, Serialize};
 
+use crate::device::{Device, Points};
 use crate::error::{Error, Result};
 use crate::event::{Control, Event};
-use crate::kernel::distance::Centroids;
-use crate::kernel::{Pool, Rows, fold, sums};
+use crate::kernel::{Rows, fold};
 use crate::seed::Seed;
 
 /// How centroids are refined.
@@ -110,28 +112,28 @@ pub struct KMeans {
 
 /// Finds `spec.k` clusters in `rows`. Every random choice is drawn from `seed`.
 ///
-/// Time: `O(rows x k x dim)` an iteration at most; memory: 12 bytes a row, the seeding's sample (at most 16 MiB, or
-/// `32 k` rows if that is more), and sums of `k x dim` doubles for up to 64 parts of the rows.
+/// Time: `O(rows x k x dim)` an iteration at most; memory: the seeding's sample (at most 16 MiB, or `32 k` rows if that
+/// is more), and what the [device](crate::device::Cpu) needs.
 ///
 /// # Errors
 /// Kind `Config` for a bad `spec`; `Input` if there are fewer rows, or fewer distinct rows (whose squared distances are
 /// not 0 in `f32`: some 1e-22 apart), than clusters, or values are not finite or too far apart for squared distances in
-/// `f32` (some 1e19); `Cancelled` between two iterations; what reading gives.
-pub fn fit(rows: &dyn Rows, spec: &KMeansSpec, seed: Seed, pool: &Pool, control: &Control) -> Result<KMeans> {
-    spec.check()?;
-    let statistics = Statistics::of(rows, spec.k, pool)?;
+/// `f32` (some 1e19); `Cancelled` between two iterations; what reading or the device gives.
+pub fn fit(rows: &dyn Rows, spec: &KMeansSpec, seed: Seed, device: &dyn Device, control: &Control) -> Result<KMeans> {
+    let mut points = points(rows, spec, device)?;
+    let statistics = Statistics::of(&*points)?;
     if let Method::MiniBatch { batch_size } = spec.method {
-        let seeds = minibatch::seeds(rows, spec, batch_size, seed, pool)?;
-        let outcome = minibatch::run(rows, seeds, spec, batch_size, seed, pool, control)?;
-        return finish(rows, outcome, pool);
+        let seeds = minibatch::seeds(&*points, spec, batch_size, seed, device)?;
+        let outcome = minibatch::run(&mut *points, seeds, spec, batch_size, seed, control)?;
+        return finish(&*points, outcome);
     }
     let mut best: Option<KMeans> = None;
     let mut done = 0;
     for start in 0..spec.starts as u64 {
         let mut rng = seed.stream("kmeans", start);
-        let seeds = init::seeds(rows, spec.k, init::sample_rows(spec.k, rows.dim()), &mut rng, pool)?;
-        let outcome = refine(rows, seeds, spec, &statistics, &mut done, pool, control)?;
-        let found = finish(rows, outcome, pool)?;
+        let seeds = init::seeds(&*points, spec.k, init::sample_rows(spec.k, rows.dim()), &mut rng, device)?;
+        let outcome = refine(&*points, seeds, spec, &statistics, &mut done, control)?;
+        let found = finish(&*points, outcome)?;
         if best.as_ref().is_none_or(|best| found.inertia < best.inertia) {
             best = Some(found);
         }
@@ -147,11 +149,11 @@ pub fn fit_from(
     rows: &dyn Rows,
     spec: &KMeansSpec,
     initial: Vec<f32>,
-    pool: &Pool,
+    device: &dyn Device,
     control: &Control,
 ) -> Result<KMeans> {
-    spec.check()?;
-    let statistics = Statistics::of(rows, spec.k, pool)?;
+    let points = points(rows, spec, device)?;
+    let statistics = Statistics::of(&*points)?;
     if initial.len() != spec.k * rows.dim() {
         let expected = format!("{} centroids of {} values", spec.k, rows.dim());
         return Err(Error::input(format!("{} initial values, expected {expected}", initial.len())));
@@ -162,8 +164,18 @@ pub fn fit_from(
             format!("initial centroid {centroid}, position {at} is {}; k-means needs finite values", initial[i]);
         return Err(Error::input(message));
     }
-    let outcome = refine(rows, initial, spec, &statistics, &mut 0, pool, control)?;
-    finish(rows, outcome, pool)
+    let outcome = refine(&*points, initial, spec, &statistics, &mut 0, control)?;
+    finish(&*points, outcome)
+}
+
+/// The rows on the device, if `spec` makes sense and there are rows enough.
+fn points<'a>(rows: &'a dyn Rows, spec: &KMeansSpec, device: &'a dyn Device) -> Result<Box<dyn Points + 'a>> {
+    spec.check()?;
+    check_rows(spec.k, rows.len())?;
+    if u32::try_from(rows.len()).is_err() {
+        return Err(Error::input(format!("{} rows to learn from, at most {} are possible", rows.len(), u32::MAX)));
+    }
+    device.points(rows)
 }
 
 /// Centroids after the last iteration.
@@ -174,20 +186,19 @@ struct Outcome {
 }
 
 fn refine(
-    rows: &dyn Rows,
+    points: &dyn Points,
     seeds: Vec<f32>,
     spec: &KMeansSpec,
     statistics: &Statistics,
     done: &mut u64,
-    pool: &Pool,
     control: &Control,
 ) -> Result<Outcome> {
+    let rows = points.rows();
     let limits = lloyd::Limits {
         max_iterations: spec.max_iterations,
         shift: spec.tolerance * statistics.scatter / (rows.len() * rows.dim()) as f64,
     };
-    let bounded = bounds::pay(spec.k, rows.dim());
-    lloyd::run(rows, seeds, &limits, bounded, pool, &mut |between| {
+    lloyd::run(&mut *points.lloyd(spec.k)?, seeds, &limits, &mut |between| {
         *done += 1;
         progress(control, *done, (statistics.scatter - between(&statistics.mean)).max(0.0))
     })
@@ -200,21 +211,16 @@ fn progress(control: &Control, done: u64, inertia: f64) -> Result<()> {
 }
 
 /// Sizes, inertia and distances by a last pass, and the final numbering.
-fn finish(rows: &dyn Rows, outcome: Outcome, pool: &Pool) -> Result<KMeans> {
-    let dim = rows.dim();
+fn finish(points: &dyn Points, outcome: Outcome) -> Result<KMeans> {
+    let dim = points.rows().dim();
     let k = outcome.centroids.len() / dim;
-    let centers = Centroids::new(&outcome.centroids, dim);
     let start = || (vec![0u64; k], vec![0.0f64; k], 0.0f64);
-    let parts = fold::fold(rows, pool, start, |(sizes, distances, inertia), _, block| {
-        let n = block.len() / dim;
-        let (mut labels, mut squared) = (vec![0; n], vec![0.0; n]);
-        centers.nearest(block, &mut labels, &mut squared);
-        for (&label, &squared) in labels.iter().zip(&squared) {
+    let parts = points.fold(&outcome.centroids, start, |(sizes, distances, inertia), _, labels, squared| {
+        for (&label, &squared) in labels.iter().zip(squared) {
             sizes[label as usize] += 1;
             distances[label as usize] += f64::from(squared).sqrt();
             *inertia += f64::from(squared);
         }
-        Ok(())
     })?;
     let (mut sizes, mut distances, mut inertia) = start();
     for (s, d, i) in parts {
@@ -261,33 +267,18 @@ struct Statistics {
 }
 
 impl Statistics {
-    fn of(rows: &dyn Rows, k: usize, pool: &Pool) -> Result<Self> {
-        let (n, dim) = (rows.len(), rows.dim());
-        check_rows(k, n)?;
-        if u32::try_from(n).is_err() {
-            return Err(Error::input(format!("{n} rows to learn from, at most {} are possible", u32::MAX)));
-        }
+    fn of(points: &dyn Points) -> Result<Self> {
+        let rows = points.rows();
+        let (n, dim) = (rows.len() as f64, rows.dim());
         let mut origin = vec![0.0; dim];
         rows.read(0..1, &mut origin)?;
-        let parts = fold::fold(
-            rows,
-            pool,
-            || (vec![0.0; dim], vec![0.0; dim]),
-            |(sums, squares), first, block| {
-                sums::add_moments(block, &origin, sums, squares);
-                match sums.iter().all(|sum: &f64| sum.is_finite()) {
-                    true => Ok(()),
-                    false => Err(not_finite(first, block, dim, &origin)),
-                }
-            },
-        )?;
-        let (mut mean, mut scatter) = (vec![0.0; dim], 0.0);
-        for i in 0..dim {
-            let sum: f64 = parts.iter().map(|p| p.0[i]).sum();
-            let squares: f64 = parts.iter().map(|p| p.1[i]).sum();
-            scatter += (squares - sum * sum / n as f64).max(0.0);
-            mean[i] = f64::from(origin[i]) + sum / n as f64;
+        let (mut sums, mut squares) = (vec![0.0; dim], vec![0.0; dim]);
+        points.moments(&origin, &mut sums, &mut squares)?;
+        if !sums.iter().all(|sum| sum.is_finite()) {
+            return Err(not_finite(rows));
         }
+        let scatter = sums.iter().zip(&squares).map(|(sum, square)| (square - sum * sum / n).max(0.0)).sum::<f64>();
+        let mean = origin.iter().zip(&sums).map(|(&origin, sum)| f64::from(origin) + sum / n).collect();
         // Two rows are at most twice as far apart as the farther of them is from the mean.
         if 4.0 * scatter > f64::from(f32::MAX) {
             let what = "values lie too far apart for squared distances in 32 bits";
@@ -297,16 +288,14 @@ impl Statistics {
     }
 }
 
-fn not_finite(first: usize, block: &[f32], dim: usize, origin: &[f32]) -> Error {
-    let found = block.iter().position(|x| !x.is_finite());
-    let (row, at, value) = match found {
-        Some(i) => (first + i / dim, i % dim, block[i]),
-        None => {
-            let at = origin.iter().position(|x| !x.is_finite()).unwrap_or(0);
-            (0, at, origin[at])
-        }
-    };
-    Error::input(format!("row {row}, position {at} is {value}; k-means needs finite values"))
+/// The error that names the first value that is not finite.
+fn not_finite(rows: &dyn Rows) -> Error {
+    let search = fold::for_each_block(rows, 0..rows.len(), |first, block| {
+        let Some(i) = block.iter().position(|x| !x.is_finite()) else { return Ok(()) };
+        let (row, at) = (first + i / rows.dim(), i % rows.dim());
+        Err(Error::input(format!("row {row}, position {at} is {}; k-means needs finite values", block[i])))
+    });
+    search.err().unwrap_or_else(|| Error::internal("sums of finite values that are not finite"))
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@ use std::ops::Range;
 use proptest::prelude::*;
 
 use super::*;
-use crate::kernel::Dense;
+use crate::device::{Cpu, lloyd_on_cpu};
 use crate::kernel::distance::squared_distance;
+use crate::kernel::{Dense, Pool};
 
 /// Rows that do not lie in memory as one slice, as those of a spill file.
 struct Spilled(Vec<f32>, usize);
@@ -28,7 +29,9 @@ fn lloyd(rows: &dyn Rows, seeds: &[f32], shift: f64, bounded: bool, threads: usi
     let limits = lloyd::Limits { max_iterations: 60, shift };
     let mut trace = Vec::new();
     let mean = vec![0.0; rows.dim()];
-    let found = lloyd::run(rows, seeds.to_vec(), &limits, bounded, &Pool::new(threads), &mut |between| {
+    let pool = Pool::new(threads);
+    let mut device = lloyd_on_cpu(rows, seeds.len() / rows.dim(), bounded, &pool);
+    let found = lloyd::run(&mut device, seeds.to_vec(), &limits, &mut |between| {
         trace.push(between(&mean));
         Ok(())
     });
@@ -80,7 +83,7 @@ proptest! {
         let spec = KMeansSpec { starts: 3, tolerance: 0.0, max_iterations: 20, ..KMeansSpec::new(k) };
         let distinct: std::collections::BTreeSet<Vec<u32>> =
             rows.chunks(dim).map(|r| r.iter().map(|x| (x + 0.0).to_bits()).collect()).collect();
-        let fitted = fit(&Dense::new(&rows, dim), &spec, Seed(5), &Pool::new(2), &Control::default());
+        let fitted = fit(&Dense::new(&rows, dim), &spec, Seed(5), &Cpu::new(2), &Control::default());
         if distinct.len() < k {
             prop_assert!(fitted.unwrap_err().to_string().contains("distinct"));
             return Ok(());
@@ -88,7 +91,7 @@ proptest! {
         let fitted = fitted.unwrap();
         prop_assert_eq!(fitted.sizes.iter().sum::<u64>() as usize, rows.len() / dim);
         prop_assert!(fitted.sizes.windows(2).all(|s| s[0] >= s[1]));
-        let again = fit(&Spilled(rows.clone(), dim), &spec, Seed(5), &Pool::new(3), &Control::default()).unwrap();
+        let again = fit(&Spilled(rows.clone(), dim), &spec, Seed(5), &Cpu::new(3), &Control::default()).unwrap();
         prop_assert_eq!(&fitted, &again);
         let naive: f64 = rows.chunks(dim).map(|row| {
             let squared = fitted.centroids.chunks(dim).map(|c| {
@@ -315,7 +318,7 @@ fn given_centroids_must_be_finite() {
     let spec = KMeansSpec::new(2);
     for bad in [f32::NAN, f32::INFINITY] {
         let rows = Dense::new(&[0.0, 1.0, 2.0, 3.0], 2);
-        let found = fit_from(&rows, &spec, vec![0.0, 1.0, 5.0, bad], &Pool::new(1), &Control::default());
+        let found = fit_from(&rows, &spec, vec![0.0, 1.0, 5.0, bad], &Cpu::new(1), &Control::default());
         assert!(found.unwrap_err().to_string().contains("initial centroid 1, position 1 is"));
     }
 }
@@ -341,7 +344,7 @@ proptest! {
     fn a_fit_from_given_centroids_equals_plain_loops(grid in grid()) {
         let Grid { dim, k, rows, seeds, .. } = grid;
         let spec = KMeansSpec { tolerance: 0.0, max_iterations: 30, ..KMeansSpec::new(k) };
-        let found = fit_from(&Dense::new(&rows, dim), &spec, seeds.clone(), &Pool::new(1), &Control::default());
+        let found = fit_from(&Dense::new(&rows, dim), &spec, seeds.clone(), &Cpu::new(1), &Control::default());
         match near_enough(&rows, dim) {
             true => prop_assert_eq!(found.unwrap(), naive_finish(&rows, dim, naive_lloyd(&rows, dim, &seeds, 30, 0.0))),
             false => prop_assert!(found.unwrap_err().to_string().contains("scale them first")),
@@ -354,14 +357,14 @@ proptest! {
         let Grid { dim, k, step, rows, .. } = grid;
         let method = size.map_or(Method::Lloyd, |batch_size| Method::MiniBatch { batch_size });
         let spec = KMeansSpec { starts: 1, tolerance: 0.0, max_iterations: 10, method, ..KMeansSpec::new(k) };
-        let (dense, pool) = (Dense::new(&rows, dim), Pool::new(2));
-        let found = fit(&dense, &spec, Seed(4), &pool, &Control::default());
+        let (dense, device) = (Dense::new(&rows, dim), Cpu::new(2));
+        let found = fit(&dense, &spec, Seed(4), &device, &Control::default());
         if !near_enough(&rows, dim) {
             prop_assert!(found.unwrap_err().to_string().contains("scale them first"));
             return Ok(());
         }
         let sample = size.map_or(init::sample_rows(k, dim), |size| (3 * size).max(8 * k));
-        let seeds = init::seeds(&dense, k, sample, &mut Seed(4).stream("kmeans", 0), &pool);
+        let seeds = init::seeds(&*device.points(&dense).unwrap(), k, sample, &mut Seed(4).stream("kmeans", 0), &device);
         let distinct: std::collections::BTreeSet<Vec<u32>> =
             rows.chunks(dim).map(|r| r.iter().map(|x| (x + 0.0).to_bits()).collect()).collect();
         let Ok(seeds) = seeds else {

@@ -1,7 +1,9 @@
 //! Losses: one file each, with value and gradient.
 
+mod embedding;
 mod penalty;
 mod weighted_mse;
 
+pub use embedding::EmbeddingLoss;
 pub use penalty::{L2Penalty, PenaltyForm};
 pub use weighted_mse::WeightedMse;

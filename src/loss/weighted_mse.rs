@@ -12,8 +12,8 @@ pub struct WeightedMse {
 }
 
 impl WeightedMse {
-    /// The sum over the rows of a pass of each row's error, and into `gradient` the derivative of the mean over
-    /// `batch_rows` rows with respect to the reconstruction.
+    /// The sum over the rows of a pass of each row's error, and into `gradient` the derivative of `factor` times the
+    /// mean over `batch_rows` rows with respect to the reconstruction.
     ///
     /// ```
     /// use dacpipe::kernel::Matrix;
@@ -25,12 +25,19 @@ impl WeightedMse {
     /// };
     /// let (input, output, mut gradient) = (matrix(&[0.0, 1.0]), matrix(&[1.0, 3.0]), matrix(&[0.0, 0.0]));
     /// let loss = WeightedMse { weights: vec![1.0, 0.5] };
-    /// assert_eq!(loss.sum_and_gradient(&input, &output, 1, &mut gradient), (1.0 + 0.5 * 4.0) / 2.0);
+    /// assert_eq!(loss.sum_and_gradient(&input, &output, 1, 1.0, &mut gradient), (1.0 + 0.5 * 4.0) / 2.0);
     /// assert_eq!(gradient.row(0), [1.0, 1.0]);
     /// ```
-    pub fn sum_and_gradient(&self, input: &Matrix, output: &Matrix, batch_rows: usize, gradient: &mut Matrix) -> f64 {
+    pub fn sum_and_gradient(
+        &self,
+        input: &Matrix,
+        output: &Matrix,
+        batch_rows: usize,
+        factor: f64,
+        gradient: &mut Matrix,
+    ) -> f64 {
         let n = input.columns() as f64;
-        let scale = (1.0 / (n * batch_rows as f64)) as f32;
+        let scale = (factor / (n * batch_rows as f64)) as f32;
         (0..input.rows())
             .map(|i| weighted_squared_error(input.row(i), output.row(i), &self.weights, scale, gradient.row_mut(i)))
             .sum::<f64>()

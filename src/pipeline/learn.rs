@@ -7,9 +7,10 @@ use datafusion::execution::memory_pool::MemoryPool;
 
 use super::collect::Collected;
 use super::state::{About, Kept, RunState};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::event::{Control, Event};
-use crate::kernel::{Pool, Rows};
+use crate::kernel::Rows;
 use crate::kmeans::KMeansSpec;
 use crate::label::KMeansStage;
 use crate::model::{self, Restore};
@@ -25,7 +26,7 @@ const BLOCK_ROWS: usize = 2048;
 pub(super) struct Learn {
     pub stages: Vec<Arc<dyn Fit>>,
     pub seed: Seed,
-    pub pool: Arc<Pool>,
+    pub device: Arc<dyn Device>,
     /// Where the stored output of a stage takes its memory from.
     pub embeddings: Arc<dyn MemoryPool>,
     pub control: Control,
@@ -110,7 +111,7 @@ impl Learn {
         before: &[Arc<dyn Transform>],
     ) -> Result<Fitted> {
         if let Some(Kept { about: About { kind, summary, figures }, artifact }) = self.state.fitted(index)? {
-            let transform = model::restore(&kind, &artifact, &self.extra)?;
+            let transform = model::restore(&kind, &artifact, &*self.device, &self.extra)?;
             self.control.emit(Event::Finished {
                 stage: stage.kind().into(),
                 seconds: 0.0,
@@ -122,7 +123,7 @@ impl Learn {
         let feature_weights = before.iter().rev().find_map(|t| t.feature_weights());
         let data = Training { rows, classes, feature_weights };
         let checkpoint = self.state.checkpoint(index);
-        let cx = FitContext { seed: self.seed, pool: &self.pool, control: &self.control, checkpoint: &checkpoint };
+        let cx = FitContext { seed: self.seed, device: &*self.device, control: &self.control, checkpoint: &checkpoint };
         let fitted = stage.fit(&data, &cx).map_err(|e| e.while_doing(format!("stage {}", stage.kind())))?;
         let Fitted { transform, summary, figures } = &fitted;
         let about = About { kind: transform.kind().into(), summary: summary.clone(), figures: figures.clone() };
@@ -143,7 +144,8 @@ impl Learn {
     ) -> Result<Arc<dyn Transform>> {
         let began = Instant::now();
         let stage = KMeansStage::new(spec.clone(), FEATURES);
-        let cx = FitContext { seed: self.seed, pool: &self.pool, control: &self.control, checkpoint: &NoCheckpoint };
+        let cx =
+            FitContext { seed: self.seed, device: &*self.device, control: &self.control, checkpoint: &NoCheckpoint };
         let data = Training { rows, classes: None, feature_weights: None };
         let fitted = stage.fit(&data, &cx).map_err(|e| e.while_doing("raw k-means"))?;
         let seconds = began.elapsed().as_secs_f64();
@@ -162,13 +164,13 @@ impl Learn {
         let rows = view.rows(transforms);
         let (len, dim) = (rows.len(), rows.dim());
         let mut builder = RowStoreBuilder::new("embeddings", dim, &self.embeddings).with_rows(len);
-        let step = BLOCK_ROWS * self.pool.threads();
+        let step = BLOCK_ROWS * self.device.pool().threads();
         for start in (0..len).step_by(step) {
             self.control.check()?;
             let end = (start + step).min(len);
             let mut block = vec![0.0; (end - start) * dim];
             let failed = std::sync::Mutex::new(None::<Error>);
-            self.pool.for_each_chunk_mut(&mut block, BLOCK_ROWS * dim, |i, out| {
+            self.device.pool().for_each_chunk_mut(&mut block, BLOCK_ROWS * dim, |i, out| {
                 let first = start + i * BLOCK_ROWS;
                 if let Err(e) = rows.read(first..first + out.len() / dim, out) {
                     failed.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(e);

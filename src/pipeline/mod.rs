@@ -33,10 +33,9 @@ pub use relabel::{InputKind, Relabel, RelabelReport};
 
 use crate::column;
 use crate::config::{Plan, StageSpec};
-use crate::device;
+use crate::device::{self, Device};
 use crate::error::{Error, Result};
 use crate::event::Control;
-use crate::kernel::Pool;
 use crate::kernel::Rows;
 use crate::kmeans::{self, KMeansSpec};
 use crate::label::{KMeansStage, Label, label_fields};
@@ -162,7 +161,7 @@ struct Execution<'a> {
     options: &'a RunOptions,
     clock: &'a Clock,
     run_id: String,
-    pool: Arc<Pool>,
+    device: Arc<dyn Device>,
     source: Source,
     bad: Arc<BadRows>,
     ctx: SessionContext,
@@ -176,7 +175,7 @@ impl<'a> Execution<'a> {
     /// lock is taken before anything is learned: two runs into one table do not train for an hour to find out.
     async fn open(pipeline: &'a Pipeline, options: &'a RunOptions, clock: &'a Clock) -> Result<Self> {
         let plan = &pipeline.plan;
-        let pool = Arc::new(Pool::new(device::threads(plan.threads)?));
+        let device = plan.device.open(device::threads(plan.threads)?)?;
         let sink = Location::parse(&plan.sink.path)?;
         let state_dir = state_dir(&sink, &plan.name);
         if options.resume {
@@ -187,14 +186,14 @@ impl<'a> Execution<'a> {
             window: plan.window,
             features: plan.features.clone(),
             on_bad_row: plan.on_bad_row,
-            threads: pool.threads(),
+            threads: device.pool().threads(),
         };
         let source = source::open(&plan.source, &source_options, Arc::clone(&bad)).await?;
         let run_id = run_id(clock.started_at, &plan.fingerprint);
         let write = WriteOptions::new(plan.sink.mode, &run_id).partition_by(&plan.sink.partition_by);
         let writer = TableWriter::begin(&sink, write).await?;
         let ctx = session(plan.memory_limit, source.dim)?;
-        Ok(Self { pipeline, options, clock, run_id, pool, source, bad, ctx, sink, writer, state_dir })
+        Ok(Self { pipeline, options, clock, run_id, device, source, bad, ctx, sink, writer, state_dir })
     }
 
     /// The columns of the source that are written beside the labels, in order.
@@ -288,7 +287,7 @@ impl<'a> Execution<'a> {
         let learn = Learn {
             stages: self.pipeline.stages.clone(),
             seed: plan.seed(),
-            pool: Arc::clone(&self.pool),
+            device: Arc::clone(&self.device),
             embeddings: Arc::new(GreedyMemoryPool::new(plan.memory_limit as usize / 8)),
             control: self.options.control.clone(),
             state,
@@ -354,7 +353,7 @@ impl Execution<'_> {
         let began = Instant::now();
         let label = self.label_stage(&learned)?;
         let mut keep = self.kept();
-        let Self { options, clock, run_id, pool, source, bad, ctx, sink, mut writer, state_dir, .. } = self;
+        let Self { options, clock, run_id, device, source, bad, ctx, sink, mut writer, state_dir, .. } = self;
         let columns: Vec<&str> = std::iter::once(FEATURES).chain(keep.iter().map(String::as_str)).collect();
         let rows = select(&ctx, &source, &columns, plan.split.part(&plan.split.label)?)?;
         keep.extend(LABEL_COLUMNS.map(String::from));
@@ -374,7 +373,7 @@ impl Execution<'_> {
             keep,
             columns,
             k: label.k(),
-            threads: pool.threads(),
+            threads: device.pool().threads(),
             control: options.control.clone(),
         };
         let tally = pass.run(&ctx, &mut writer, labels).await?;
@@ -399,7 +398,7 @@ impl Execution<'_> {
             fit_rows: learned.rows,
             labelled_rows: tally.rows(),
             quarantined_rows: bad.len() as u64,
-            threads: pool.threads(),
+            threads: device.pool().threads(),
             memory_limit: plan.memory_limit,
             spilled_rows: learned.spilled_rows,
             stages,
@@ -427,7 +426,7 @@ impl Execution<'_> {
     fn label_stage(&self, learned: &Learned) -> Result<Label> {
         let label = learned.transforms.iter().find(|t| t.kind() == "label");
         let label = label.ok_or_else(|| Error::config("the pipeline has no kmeans stage, so nothing to label with"))?;
-        Label::from_artifact(&label.save())
+        Label::from_artifact(&label.save(), &*self.device)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::label_pass::LabelPass;
 use super::tally::Columns;
 use super::{Clock, run_id, select, session, source_info};
-use crate::device;
+use crate::device::{self, Cpu};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Control, Event};
 use crate::label::Label;
@@ -237,7 +237,7 @@ fn row_keys(source: &Source) -> Vec<String> {
 fn label_of(model: &Model) -> Result<Label> {
     let label = model.stages().iter().find(|s| s.kind() == "label");
     let label = label.ok_or_else(|| Error::model(format!("model {} has no clusters to label with", model.name())))?;
-    Label::from_artifact(&label.save())
+    Label::from_artifact(&label.save(), &Cpu::default())
 }
 
 fn from_json<T: serde::de::DeserializeOwned>(value: &serde_json::Value, what: &str) -> Result<Option<T>> {

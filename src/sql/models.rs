@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use datafusion::execution::runtime_env::RuntimeEnv;
 
+use crate::device::Cpu;
 use crate::error::{Error, Result};
 use crate::model::{Model, Restore};
 use crate::store::Location;
@@ -145,7 +146,7 @@ impl Finder {
             let mut fitting = known.iter().filter(|(short, _)| short.starts_with(&hash[..hash.len().min(SHORT)]));
             match (fitting.next(), fitting.next()) {
                 (Some((_, (_, directory))), None) => {
-                    let model = Model::load_with(directory, &self.extra).await?;
+                    let model = Model::load_with(directory, &Cpu::default(), &self.extra).await?;
                     if model.hash().as_str().starts_with(&hash) {
                         return Ok(model);
                     }
@@ -161,7 +162,7 @@ impl Finder {
         }
         let a_path = name.contains(['/', '\\', ':']) || std::path::Path::new(name).is_dir();
         if a_path {
-            return Model::load_with(&Location::in_session(name, &self.runtime)?, &self.extra).await;
+            return Model::load_with(&Location::in_session(name, &self.runtime)?, &Cpu::default(), &self.extra).await;
         }
         Err(self.unknown(name).await)
     }

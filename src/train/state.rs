@@ -2,9 +2,8 @@
 
 use serde_json::json;
 
-use super::step::Trainer;
+use crate::device::TrainerState;
 use crate::error::{Error, Result};
-use crate::network::Network;
 use crate::stage::{Artifact, Tensor};
 
 /// The state at the end of an epoch.
@@ -12,36 +11,18 @@ use crate::stage::{Artifact, Tensor};
 pub(super) struct State {
     /// The loss of each epoch so far.
     pub losses: Vec<f64>,
-    steps: u64,
-    parameters: Vec<f32>,
-    first: Vec<f32>,
-    second: Vec<f32>,
+    /// The trainer's.
+    pub trainer: TrainerState,
 }
 
 impl State {
-    pub fn capture<N: Network>(trainer: &Trainer<N>, losses: &[f64]) -> Self {
-        let (steps, first, second) = trainer.optimizer_state();
-        Self {
-            losses: losses.to_vec(),
-            steps,
-            parameters: trainer.parameters().to_vec(),
-            first: first.to_vec(),
-            second: second.to_vec(),
-        }
-    }
-
-    /// Puts the trainer into this state and returns the losses so far.
-    pub fn restore<N: Network>(self, trainer: &mut Trainer<N>) -> Vec<f64> {
-        trainer.restore(&self.parameters, self.steps, &self.first, &self.second);
-        self.losses
-    }
-
     pub fn to_artifact(&self) -> Artifact {
+        let TrainerState { steps, parameters, first, second } = &self.trainer;
         let tensor = |values: &Vec<f32>| Tensor { shape: vec![values.len()], values: values.clone() };
         // As bits: a decimal number might come back as its neighbour.
         let losses: Vec<u64> = self.losses.iter().map(|loss| loss.to_bits()).collect();
-        let settings = [("steps", json!(self.steps)), ("loss_bits", json!(losses))];
-        let tensors = [("parameters", &self.parameters), ("first", &self.first), ("second", &self.second)];
+        let settings = [("steps", json!(steps)), ("loss_bits", json!(losses))];
+        let tensors = [("parameters", parameters), ("first", first), ("second", second)];
         Artifact {
             settings: settings.into_iter().map(|(name, value)| (name.to_string(), value)).collect(),
             tensors: tensors.into_iter().map(|(name, values)| (name.to_string(), tensor(values))).collect(),
@@ -68,10 +49,12 @@ impl State {
         let loss = |v: &serde_json::Value| v.as_u64().map(f64::from_bits).ok_or_else(|| damaged("loss_bits"));
         Ok(Self {
             losses: bits.iter().map(loss).collect::<Result<_>>()?,
-            steps: artifact.settings.get("steps").and_then(|v| v.as_u64()).ok_or_else(|| damaged("steps"))?,
-            parameters: tensor("parameters")?,
-            first: tensor("first")?,
-            second: tensor("second")?,
+            trainer: TrainerState {
+                steps: artifact.settings.get("steps").and_then(|v| v.as_u64()).ok_or_else(|| damaged("steps"))?,
+                parameters: tensor("parameters")?,
+                first: tensor("first")?,
+                second: tensor("second")?,
+            },
         })
     }
 }

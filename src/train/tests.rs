@@ -1,9 +1,10 @@
 use std::sync::Mutex;
 
 use super::*;
+use crate::device::{Cpu, Device};
 use crate::error::Kind;
 use crate::event::{Control, Observer};
-use crate::kernel::{Dense, Pool, Rows};
+use crate::kernel::{Dense, Rows};
 use crate::seed::Seed;
 use crate::stage::{Artifact, Checkpoint, NoCheckpoint};
 
@@ -22,8 +23,8 @@ fn training(rows: &dyn Rows) -> Training<'_> {
 }
 
 fn fit_with(spec: AutoencoderSpec, data: &Training<'_>, threads: usize, checkpoint: &dyn Checkpoint) -> Result<Fitted> {
-    let (pool, control) = (Pool::new(threads), Control::default());
-    let cx = FitContext { seed: Seed(11), pool: &pool, control: &control, checkpoint };
+    let (device, control) = (Cpu::new(threads), Control::default());
+    let cx = FitContext { seed: Seed(11), device: &device, control: &control, checkpoint };
     Autoencoder { spec }.fit(data, &cx)
 }
 
@@ -124,8 +125,8 @@ fn an_interrupted_run_goes_on_with_the_same_bits() {
     let observer = Arc::new(CancelAfter { epochs: 2, control: Mutex::default() });
     let control = Control::new(Arc::clone(&observer) as Arc<dyn Observer>);
     *observer.control.lock().expect("not poisoned") = Some(control.clone());
-    let pool = Pool::new(2);
-    let cx = FitContext { seed: Seed(11), pool: &pool, control: &control, checkpoint: &memory };
+    let device = Cpu::new(2);
+    let cx = FitContext { seed: Seed(11), device: &device, control: &control, checkpoint: &memory };
     let stopped = Autoencoder { spec: spec() }.fit(&training(&rows), &cx).expect_err("is cancelled");
     assert_eq!(stopped.kind(), Kind::Cancelled);
     let saved = memory.load().expect("loads").expect("two epochs were saved");
@@ -142,8 +143,10 @@ fn a_checkpoint_of_another_network_is_refused() {
     let memory = Memory::default();
     let architecture = spec().architecture(20);
     let parameters = initialise(&architecture, Seed(1));
-    let trainer = Trainer::new(Mlp::new(architecture, &parameters), WeightedMse::default(), 10);
-    memory.save(&State::capture(&trainer, &[0.5]).to_artifact()).expect("saves");
+    let device = Cpu::new(1);
+    let trainer = device.trainer(&rows, &architecture, &parameters, WeightedMse::default(), 10).expect("has room");
+    let state = State { losses: vec![0.5], trainer: trainer.state().expect("is there") };
+    memory.save(&state.to_artifact()).expect("saves");
     let other = AutoencoderSpec { encoder: vec![4], ..spec() };
     let e = fit_with(other, &training(&rows), 1, &memory).expect_err("does not fit");
     assert_eq!(e.kind(), Kind::Model);

@@ -20,6 +20,7 @@ mod wide;
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::__m512;
+use std::cell::RefCell;
 
 use self::narrow::{narrow, turn};
 use self::screen::{Screen, screened};
@@ -78,6 +79,26 @@ pub struct Centroids {
     screen: Option<Screen>,
 }
 
+thread_local! {
+    /// Kept from call to call: blocks are small, and calls many.
+    static ROOM: RefCell<Room> = RefCell::default();
+}
+
+/// What a block of rows needs while it is measured.
+#[derive(Default)]
+struct Room {
+    columns: Aligned,
+    distances: Aligned,
+}
+
+/// The first `len` values of `room`, which is made larger if need be; what they hold means nothing.
+fn at_least(room: &mut Aligned, len: usize) -> &mut [f32] {
+    if room.len() < len {
+        *room = Aligned::zeros(len);
+    }
+    &mut room[..len]
+}
+
 /// Where results go.
 enum Output<'a> {
     Nearest { labels: &'a mut [u32], best: &'a mut [f32], second: Option<&'a mut [f32]> },
@@ -94,12 +115,24 @@ impl Centroids {
         let (k, stride) = (values.len() / dim, dim.next_multiple_of(LANES));
         // Cluster numbers travel in f32 lanes.
         assert!(k < 1 << 24, "{k} centroids: at most 16 777 215 are possible");
-        let mut padded = Aligned::zeros(k * stride);
-        for (to, from) in padded.chunks_exact_mut(stride).zip(values.chunks_exact(dim)) {
-            to[..dim].copy_from_slice(from);
+        let screen = (dim > COLUMN_DIM && k >= SCREEN_K).then(|| Screen::new(k, stride));
+        let mut centroids = Self { k, dim, stride, values: Aligned::zeros(k * stride), screen };
+        centroids.set(values);
+        centroids
+    }
+
+    /// Moves them to `values`, as many as there are.
+    ///
+    /// # Panics
+    /// If they are not as many.
+    pub fn set(&mut self, values: &[f32]) {
+        assert_eq!(values.len(), self.k * self.dim, "not {} centroids of {} values", self.k, self.dim);
+        for (to, from) in self.values.chunks_exact_mut(self.stride).zip(values.chunks_exact(self.dim)) {
+            to[..self.dim].copy_from_slice(from);
         }
-        let screen = (dim > COLUMN_DIM && k >= SCREEN_K).then(|| Screen::new(values, dim, stride)).flatten();
-        Self { k, dim, stride, values: padded, screen }
+        if let Some(screen) = &mut self.screen {
+            screen.set(values, self.dim);
+        }
     }
 
     /// Number of centroids.
@@ -170,16 +203,16 @@ impl Centroids {
             }
             Output::All(values) => assert_eq!(values.len(), n * self.k, "output is not {n} rows of {}", self.k),
         }
-        match Isa::detect() {
+        ROOM.with_borrow_mut(|room| match Isa::detect() {
             // SAFETY: found on this machine; the lengths were checked above.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { run_avx512(self, rows, out) },
+            Isa::Avx512 => unsafe { run_avx512(self, rows, out, room) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { run_avx2(self, rows, out) },
+            Isa::Avx2 => unsafe { run_avx2(self, rows, out, room) },
             // SAFETY: plain Rust; the lengths were checked above.
-            Isa::Portable => unsafe { run::<[f32; LANES], 1, 2>(self, rows, out) },
-        }
+            Isa::Portable => unsafe { run::<[f32; LANES], 1, 2>(self, rows, out, room) },
+        });
     }
 
     /// Where centroid `c` starts.
@@ -190,16 +223,16 @@ impl Centroids {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-unsafe fn run_avx512(c: &Centroids, rows: &[f32], out: Output<'_>) {
+unsafe fn run_avx512(c: &Centroids, rows: &[f32], out: Output<'_>, room: &mut Room) {
     // SAFETY: the caller vouches for the machine and the lengths.
-    unsafe { run::<__m512, 4, 5>(c, rows, out) }
+    unsafe { run::<__m512, 4, 5>(c, rows, out, room) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn run_avx2(c: &Centroids, rows: &[f32], out: Output<'_>) {
+unsafe fn run_avx2(c: &Centroids, rows: &[f32], out: Output<'_>, room: &mut Room) {
     // SAFETY: the caller vouches for the machine and the lengths.
-    unsafe { run::<Pair, 1, 2>(c, rows, out) }
+    unsafe { run::<Pair, 1, 2>(c, rows, out, room) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -230,15 +263,22 @@ unsafe fn own<V: Vector>(c: &Centroids, rows: &[f32], labels: &[u32], squared: &
 
 /// Measures all rows, a block at a time. `C` centroids a tile; `R` wide rows a tile.
 #[inline(always)]
-unsafe fn run<V: Vector, const R: usize, const C: usize>(c: &Centroids, rows: &[f32], mut out: Output<'_>) {
-    if let (Some(screen), Output::Nearest { labels, best, second }) = (&c.screen, &mut out) {
+unsafe fn run<V: Vector, const R: usize, const C: usize>(
+    c: &Centroids,
+    rows: &[f32],
+    mut out: Output<'_>,
+    room: &mut Room,
+) {
+    let screened_first = c.screen.as_ref().is_some_and(Screen::usable);
+    if let (true, Output::Nearest { labels, best, second }) = (screened_first, &mut out) {
+        let scores = at_least(&mut room.distances, c.k * BLOCK);
         // SAFETY: the caller vouches for the machine and the lengths.
-        return unsafe { screened::<V, R, C>(c, screen, rows, labels, best, second.as_deref_mut()) };
+        return unsafe { screened::<V, R, C>(c, rows, labels, best, second.as_deref_mut(), scores) };
     }
     let n = rows.len() / c.dim;
     let group = GROUP.min(c.k);
-    let mut columns = Aligned::zeros(if c.dim <= COLUMN_DIM { c.dim * BLOCK } else { 0 });
-    let mut block = Aligned::zeros(group * BLOCK);
+    let columns = at_least(&mut room.columns, if c.dim <= COLUMN_DIM { c.dim * BLOCK } else { 0 });
+    let block = at_least(&mut room.distances, group * BLOCK);
     for (b, rows) in rows.chunks(BLOCK * c.dim).enumerate() {
         let (start, count) = (b * BLOCK, rows.len() / c.dim);
         let mut minima = Minima::new();

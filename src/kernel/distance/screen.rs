@@ -15,19 +15,29 @@ pub(super) struct Screen {
     centered: Aligned,
     half_norms: Vec<f32>,
     longest: f32,
+    usable: bool,
 }
 
 impl Screen {
-    /// None for centroids so far apart that scores would overflow.
-    pub(super) fn new(values: &[f32], dim: usize, stride: usize) -> Option<Self> {
-        let k = values.len() / dim;
-        let mut mean = Aligned::zeros(stride);
-        let mut centered = Aligned::zeros(k * stride);
+    /// Room for `k` centroids of `stride` values, padding included.
+    pub(super) fn new(k: usize, stride: usize) -> Self {
+        let (mean, centered) = (Aligned::zeros(stride), Aligned::zeros(k * stride));
+        Self { mean, centered, half_norms: vec![0.0; k], longest: 0.0, usable: false }
+    }
+
+    /// Whether scores are finite for every row whose squared length is: not for centroids very far apart.
+    pub(super) fn usable(&self) -> bool {
+        self.usable
+    }
+
+    /// Prepares for centroids of these values.
+    pub(super) fn set(&mut self, values: &[f32], dim: usize) {
+        let Self { mean, centered, half_norms, .. } = self;
+        let (k, stride) = (half_norms.len(), mean.len());
         for j in 0..dim {
             let sum: f64 = values.iter().skip(j).step_by(dim).map(|&x| f64::from(x)).sum();
             mean[j] = (sum / k as f64) as f32;
         }
-        let mut half_norms = Vec::with_capacity(k);
         let mut longest = 0.0f64;
         for (i, c) in values.chunks_exact(dim).enumerate() {
             let mut norm = 0.0f64;
@@ -36,12 +46,11 @@ impl Screen {
                 centered[i * stride + j] = x;
                 norm += f64::from(x) * f64::from(x);
             }
-            half_norms.push((norm / 2.0) as f32);
+            half_norms[i] = (norm / 2.0) as f32;
             longest = longest.max(norm);
         }
-        // Then scores are finite for every row whose squared length is.
-        let within = longest <= f64::from(f32::MAX) / 4.0;
-        within.then(|| Self { mean, centered, half_norms, longest: longest.sqrt() as f32 })
+        self.usable = longest <= f64::from(f32::MAX) / 4.0;
+        self.longest = longest.sqrt() as f32;
     }
 
     /// How far apart two scores of a row this long (squared, about the mean) may lie and still be in the wrong order.
@@ -59,14 +68,14 @@ impl Screen {
 #[inline(always)]
 pub(super) unsafe fn screened<V: Vector, const R: usize, const C: usize>(
     c: &Centroids,
-    screen: &Screen,
     rows: &[f32],
     labels: &mut [u32],
     best: &mut [f32],
     mut second: Option<&mut [f32]>,
+    scores: &mut [f32],
 ) {
+    let Some(screen) = &c.screen else { return };
     let mean = screen.mean.as_ptr();
-    let mut scores = Aligned::zeros(c.k * BLOCK);
     for (b, rows) in rows.chunks(BLOCK * c.dim).enumerate() {
         let scores = scores.as_mut_ptr();
         // SAFETY: `scores` holds k x BLOCK values, `centered` k padded centroids, `mean` one.

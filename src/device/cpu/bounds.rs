@@ -5,7 +5,8 @@
 //! distances, so a row is skipped only if measuring it would give the same label: the iterations equal plain ones, bit
 //! for bit.
 
-use super::lloyd::Part;
+use super::NOWHERE;
+use super::lloyd::{Part, Scratch};
 use crate::error::Result;
 use crate::kernel::distance::{Centroids, relative_error};
 use crate::kernel::sums::{NO_CLUSTER, move_rows};
@@ -133,7 +134,7 @@ impl Moves {
 
 /// Rows picked out of a block, with room to measure them.
 #[derive(Default)]
-struct Picked {
+pub(super) struct Picked {
     /// Their places in the block.
     at: Vec<u32>,
     rows: Vec<f32>,
@@ -141,6 +142,7 @@ struct Picked {
     new: Vec<u32>,
     squared: Vec<f32>,
     second: Vec<f32>,
+    open: Vec<bool>,
 }
 
 impl Picked {
@@ -161,11 +163,11 @@ impl Picked {
         self.second.resize(n, 0.0);
     }
 
-    /// Keeps the rows for which `keep(index among the picked)` holds.
-    fn retain(&mut self, dim: usize, keep: impl Fn(usize) -> bool) {
+    /// Keeps the rows that are open.
+    fn retain_open(&mut self, dim: usize) {
         let mut kept = 0;
         for i in 0..self.at.len() {
-            if keep(i) {
+            if self.open[i] {
                 self.at[kept] = self.at[i];
                 self.old[kept] = self.old[i];
                 self.rows.copy_within(i * dim..(i + 1) * dim, kept * dim);
@@ -181,10 +183,9 @@ impl Picked {
 
 impl Part {
     /// Measures the rows whose bounds leave their label open.
-    pub(super) fn bounded(&mut self, rows: &dyn Rows, step: &Step, fresh: bool) -> Result<()> {
+    pub(super) fn bounded(&mut self, rows: &dyn Rows, step: &Step, fresh: bool, scratch: &mut Scratch) -> Result<()> {
         let size = fold::block_rows(rows.dim());
-        let nowhere = vec![NO_CLUSTER; size];
-        let (mut picked, mut buffer) = (Picked::default(), Vec::new());
+        let Scratch { picked, buffer, .. } = scratch;
         for first in self.range.clone().step_by(size) {
             let range = first..(first + size).min(self.range.end);
             let at = first - self.range.start..range.end - self.range.start;
@@ -195,11 +196,11 @@ impl Part {
             if picked.at.is_empty() && !fresh {
                 continue;
             }
-            let block = fold::block(rows, range, &mut buffer)?;
-            measure(block, step, moves, labels, upper, lower, &mut picked);
+            let block = fold::block(rows, range, buffer)?;
+            measure(block, step, moves, labels, upper, lower, picked);
             self.changed += picked.old.iter().zip(&picked.new).filter(|(a, b)| a != b).count();
             if fresh {
-                move_rows(block, rows.dim(), &nowhere[..labels.len()], labels, &mut self.sums, &mut self.counts);
+                move_rows(block, rows.dim(), &NOWHERE[..labels.len()], labels, &mut self.sums, &mut self.counts);
             } else {
                 move_rows(&picked.rows, rows.dim(), &picked.old, &picked.new, &mut self.sums, &mut self.counts);
             }
@@ -225,9 +226,10 @@ fn measure(
         for (&i, &squared) in picked.at.iter().zip(&picked.squared) {
             upper[i as usize] = squared.sqrt() * (1.0 + moves.slack) + TINY;
         }
-        let open: Vec<bool> =
-            picked.at.iter().map(|&i| i as usize).map(|i| moves.open(labels[i], upper[i], lower[i])).collect();
-        picked.retain(dim, |i| open[i]);
+        picked.open.clear();
+        let places = picked.at.iter().map(|&i| i as usize);
+        picked.open.extend(places.map(|i| moves.open(labels[i], upper[i], lower[i])));
+        picked.retain_open(dim);
     }
     step.centers.nearest_two(&picked.rows, &mut picked.new, &mut picked.squared, &mut picked.second);
     for (p, &i) in picked.at.iter().enumerate() {

@@ -1,12 +1,15 @@
-//! Where the arithmetic runs, and on how many threads.
+//! Which device is asked for, and how many threads.
 
+use std::sync::Arc;
+
+use super::{Cpu, Device};
 use crate::error::{Error, Result};
 
 /// The device that a pipeline file asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Device {
-    /// The best that this build and this machine have. The processor, as long as no kernel has a CUDA twin.
+pub enum DeviceChoice {
+    /// The best that this build and this machine have. The processor, as long as there is no other.
     #[default]
     Auto,
     /// The processor.
@@ -15,18 +18,27 @@ pub enum Device {
     Cuda,
 }
 
-impl Device {
+impl DeviceChoice {
     /// Checks that the device is there.
     ///
     /// # Errors
-    /// Kind `Config` for `cuda`: no kernel has a CUDA twin in this build.
+    /// Kind `Config` for `cuda`: this build has no CUDA twin of the device.
     pub fn check(self) -> Result<()> {
         match self {
-            Device::Auto | Device::Cpu => Ok(()),
-            Device::Cuda => Err(Error::config(
+            DeviceChoice::Auto | DeviceChoice::Cpu => Ok(()),
+            DeviceChoice::Cuda => Err(Error::config(
                 "device = \"cuda\": this build has no CUDA kernels; use device = \"cpu\" or \"auto\"",
             )),
         }
+    }
+
+    /// The device, with `threads` compute threads on the host.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn open(self, threads: usize) -> Result<Arc<dyn Device>> {
+        self.check()?;
+        Ok(Arc::new(Cpu::new(threads)))
     }
 }
 
