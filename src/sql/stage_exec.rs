@@ -11,11 +11,10 @@
 //! Dropping the stream stops the work: no batch is started after that.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result, Statistics, internal_err};
@@ -29,7 +28,7 @@ use datafusion::physical_plan::{
     StatisticsArgs,
 };
 use futures::StreamExt;
-use tokio::sync::Semaphore;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::stage::Transform;
 
@@ -92,6 +91,17 @@ impl StageExec {
     }
 }
 
+/// A batch to compute, and who waits for it.
+struct Work {
+    batch: RecordBatch,
+    reply: oneshot::Sender<Result<RecordBatch>>,
+}
+
+/// The next batch of the queue; `None` once there will be none.
+fn next(work: &Mutex<mpsc::Receiver<Work>>) -> Option<Work> {
+    work.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv()
+}
+
 impl DisplayAs for StageExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match format {
@@ -152,33 +162,41 @@ impl ExecutionPlan for StageExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let input = self.input.execute(partition, context)?;
         let baseline = BaselineMetrics::new(&self.metrics, partition);
-        let stages = Arc::clone(&self.stages);
-        let output = self.schema();
-        let threads = Arc::new(Semaphore::new(self.threads));
         let in_flight = self.threads + AHEAD;
-
-        let mut builder = RecordBatchReceiverStreamBuilder::new(Arc::clone(&output), AHEAD);
+        let mut builder = RecordBatchReceiverStreamBuilder::new(self.schema(), AHEAD);
         let sender = builder.tx();
+
+        // A thread that is done takes the next batch from the queue by itself: on a busy machine, a task that had to be
+        // woken to hand it over would keep it waiting for milliseconds.
+        let (queue, work) = mpsc::channel::<Work>(in_flight);
+        let work = Arc::new(Mutex::new(work));
+        for _ in 0..self.threads {
+            let (stages, output, baseline) = (Arc::clone(&self.stages), self.schema(), baseline.clone());
+            let work = Arc::clone(&work);
+            builder.spawn_blocking(move || {
+                while let Some(Work { batch, reply }) = next(&work) {
+                    // Nobody waits any more where the stream was dropped.
+                    if reply.is_closed() {
+                        break;
+                    }
+                    let timer = baseline.elapsed_compute().timer();
+                    let computed = apply_all(&stages, batch, &output);
+                    timer.done();
+                    let computed = computed.map(|batch| batch.record_output(&baseline));
+                    reply.send(computed.map_err(DataFusionError::from)).ok();
+                }
+                Ok(())
+            });
+        }
         builder.spawn(async move {
             let computed = input
                 .map(|batch| {
-                    let (stages, output, baseline) = (Arc::clone(&stages), Arc::clone(&output), baseline.clone());
-                    let threads = Arc::clone(&threads);
+                    let queue = queue.clone();
                     async move {
-                        let batch = batch?;
-                        // Granted in the order of asking, which is that of the batches.
-                        let thread =
-                            threads.acquire_owned().await.map_err(|e| DataFusionError::External(Box::new(e)))?;
-                        let task = move || {
-                            let _thread = thread;
-                            let _timer = baseline.elapsed_compute().timer();
-                            let batch = apply_all(&stages, batch, &output)?;
-                            Ok(batch.record_output(&baseline))
-                        };
-                        SpawnedTask::spawn_blocking(task)
-                            .join_unwind()
-                            .await
-                            .map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?
+                        let (reply, computed) = oneshot::channel();
+                        let gone = || DataFusionError::Execution("a stage ended before its batch".into());
+                        queue.send(Work { batch: batch?, reply }).await.map_err(|_| gone())?;
+                        computed.await.map_err(|_| gone())?
                     }
                 })
                 .buffered(in_flight);
