@@ -13,6 +13,9 @@ pub const TERMS: usize = 30;
 /// Features summed together.
 const WIDTH: usize = 16;
 
+/// Sums of all classes that stay in the second-level cache whatever the order of the rows.
+const CACHED_SUMS: usize = 1 << 16;
+
 /// `M_{class, t}` of every feature, and the number of rows of each class. Additive: the moments of two sets of rows are
 /// the sums of theirs.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,15 +50,21 @@ impl Moments {
     /// shared out among the threads; each sum takes its rows in order. `O(rows x dim x 30)`.
     ///
     /// # Panics
-    /// If there are not as many classes as rows, or a class is out of range.
+    /// If there are not as many classes as rows, 2^32 rows or more, or if a class is out of range.
     pub fn add(&mut self, rows: &[f32], classes: &[Option<u32>], pool: &Pool) {
         assert_eq!(rows.len(), classes.len() * self.dim, "rows and classes differ in number");
+        assert!(u32::try_from(classes.len()).is_ok(), "{} rows at once", classes.len());
         for class in classes.iter().flatten() {
             self.counts[*class as usize] += 1;
         }
         let (dim, chunk) = (self.dim, self.counts.len() * TERMS * WIDTH);
+        let mut order: Vec<u32> = (0..classes.len() as u32).collect();
+        if chunk > CACHED_SUMS {
+            // Class by class, so that the sums of one stay in cache for all its rows; a stable sort keeps their order.
+            order.sort_by_key(|&row| classes[row as usize]);
+        }
         pool.for_each_chunk_mut(&mut self.sums, chunk, |block, sums| {
-            add_features(rows, dim, block * WIDTH, classes, sums);
+            add_features(rows, dim, block * WIDTH, classes, &order, sums);
         });
     }
 
@@ -98,12 +107,20 @@ impl Moments {
 }
 
 vectorised! {
-    /// Adds the features `first ..` of every row, up to `WIDTH` of them.
-    fn add_features(rows: &[f32], dim: usize, first: usize, classes: &[Option<u32>], sums: &mut [f64]) {
+    /// Adds the features `first ..` of every row in `order`, up to `WIDTH` of them.
+    fn add_features(
+        rows: &[f32],
+        dim: usize,
+        first: usize,
+        classes: &[Option<u32>],
+        order: &[u32],
+        sums: &mut [f64],
+    ) {
         let width = WIDTH.min(dim - first);
-        for (row, class) in rows.chunks_exact(dim).zip(classes) {
-            let Some(class) = class else { continue };
-            let sums = &mut sums[*class as usize * TERMS * WIDTH..][..TERMS * WIDTH];
+        for &row in order {
+            let Some(class) = classes[row as usize] else { continue };
+            let row = &rows[row as usize * dim..][..dim];
+            let sums = &mut sums[class as usize * TERMS * WIDTH..][..TERMS * WIDTH];
             let mut x = [0.0f64; WIDTH];
             if width == WIDTH {
                 let row: &[f32; WIDTH] = row[first..first + WIDTH].try_into().expect("sixteen values");
@@ -165,6 +182,19 @@ mod tests {
             let ours = exp_of_minus_square(&[x; WIDTH])[0];
             assert!((ours / (-x * x).exp() - 1.0).abs() < 5e-16, "{x}: {ours}");
         }
+    }
+
+    #[test]
+    fn many_classes_give_the_bits_of_row_after_row() {
+        let (count, dim, n) = (CACHED_SUMS / (TERMS * WIDTH) + 1, 18, 700);
+        let values: Vec<f32> = (0..n * dim).map(|i| (i * 37 % 101) as f32 / 101.0).collect();
+        let classes: Vec<Option<u32>> = (0..n).map(|i| (i % 9 > 0).then_some((i * i % count) as u32)).collect();
+        let (mut together, mut one_by_one) = (Moments::new(count, dim), Moments::new(count, dim));
+        together.add(&values, &classes, &Pool::new(2));
+        for (row, class) in values.chunks(dim).zip(&classes) {
+            one_by_one.add(row, &[*class], &Pool::new(1));
+        }
+        assert_eq!(together, one_by_one);
     }
 
     type Labelled = (Vec<f32>, Option<u32>);
