@@ -3,8 +3,8 @@
 //! Work is cut by its shape and never by the number of threads, and every output is written by one task, so results
 //! do not depend on how many threads there are.
 //!
-//! The threads live as long as the pool. An idle one spins for a few microseconds before it sleeps, so that the steps
-//! of a training loop are handed over without a system call. A task that calls the pool again, and a caller that finds
+//! The threads live as long as the pool. An idle one stays awake for a millisecond before it sleeps, so that the
+//! steps of a training loop are handed over at once. A task that calls the pool again, and a caller that finds
 //! the pool busy, work by themselves: there is nothing to wait for and so no deadlock.
 
 use std::any::Any;
@@ -13,9 +13,27 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-/// Rounds of waiting before a thread sleeps: some ten microseconds.
+/// Rounds of waiting in which a thread keeps its core: some ten microseconds.
 const SPINS: usize = 256;
+/// How long it waits on after that, offering its core to others, before it sleeps: longer than one thread's task outlasts
+/// another's in a training step. To wake a core that sleeps takes as long as a small step, the more so in a virtual machine.
+const PATIENCE: Duration = Duration::from_millis(1);
+
+/// Waits until `done` says so, for as long as it is worth to stay awake.
+fn wait_awake(done: impl Fn() -> bool) {
+    for _ in 0..SPINS {
+        if done() {
+            return;
+        }
+        std::hint::spin_loop();
+    }
+    let began = Instant::now();
+    while !done() && began.elapsed() < PATIENCE {
+        std::thread::yield_now();
+    }
+}
 
 thread_local! {
     /// True while this thread works on a task of some pool.
@@ -95,11 +113,7 @@ impl Shared {
     /// Waits for a job that this worker has not seen and joins it; `None` once the pool closes.
     fn next_job(&self, seen: &mut usize) -> Option<JobPointer> {
         loop {
-            let mut spins = 0;
-            while self.published.load(Ordering::Acquire) == *seen && spins < SPINS {
-                std::hint::spin_loop();
-                spins += 1;
-            }
+            wait_awake(|| self.published.load(Ordering::Acquire) != *seen || self.closed.load(Ordering::Acquire));
             let mut state = self.lock();
             while self.published.load(Ordering::Acquire) == *seen {
                 if self.closed.load(Ordering::Acquire) {
@@ -131,11 +145,7 @@ impl Shared {
     /// Closes the current job and waits for the workers inside it; returns the first panic among them.
     fn close_job(&self) -> Option<Box<dyn Any + Send>> {
         self.lock().job = None;
-        let mut spins = 0;
-        while self.joined.load(Ordering::Acquire) > 0 && spins < SPINS {
-            std::hint::spin_loop();
-            spins += 1;
-        }
+        wait_awake(|| self.joined.load(Ordering::Acquire) == 0);
         let mut state = self.lock();
         while state.joined > 0 {
             state = self.workers_left.wait(state).unwrap_or_else(PoisonError::into_inner);
