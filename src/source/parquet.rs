@@ -39,7 +39,7 @@ mod file;
 mod lists;
 mod reader;
 
-use file::{Batches, ParquetFile, Stored, unreadable};
+use file::{Batches, ParquetFile, Reasons, Stored, unreadable};
 use lists::{Lists, finite};
 
 /// Which files to read, and which columns of them.
@@ -333,9 +333,9 @@ impl Scan {
     }
 
     /// The vectors of a batch, row-major, where the columns were read; and what is wrong with each row.
-    fn vectors(&self, stored: &RecordBatch) -> Result<(Option<Vec<f32>>, Vec<Option<String>>)> {
+    fn vectors(&self, stored: &RecordBatch) -> Result<(Option<Vec<f32>>, Reasons)> {
         let (dim, features) = (self.table.dim, &self.table.spec.features);
-        let mut reasons: Vec<Option<String>> = vec![None; stored.num_rows()];
+        let mut reasons: Reasons = vec![None; stored.num_rows()];
         if stored.column_by_name(&features.columns()[0]).is_none() {
             return Ok((None, reasons));
         }

@@ -209,12 +209,15 @@ pub(super) enum Batches {
 
 type LocalBatches = Box<dyn Iterator<Item = Result<Stored>> + Send>;
 
+/// What is wrong with each row, if anything.
+pub(super) type Reasons = Vec<Option<String>>;
+
 /// Rows as they are stored.
 pub(super) struct Stored {
     /// All columns, or all but the vectors.
     pub batch: RecordBatch,
     /// The vectors, `rows x dim`, if they were read from their pages, and what is wrong with each row.
-    pub vectors: Option<(Vec<f32>, Vec<Option<String>>)>,
+    pub vectors: Option<(Vec<f32>, Reasons)>,
 }
 
 /// The batches of one row group: plain columns by Arrow's reader, and beside them the vectors.
