@@ -238,7 +238,7 @@ impl Race {
             moments.add(rows, classes, self.device.pool());
             let (same_pairs, other_pairs) = moments.pairs();
             let weight = |(same, other): (f64, f64)| same / same_pairs * (1.0 - other / other_pairs);
-            (0..dim).map(|i| weight(moments.pair_sums(i))).collect()
+            moments.pair_sums().into_iter().map(weight).collect()
         };
         let clock = Instant::now();
         black_box(weights(&rows, &classes));

@@ -183,13 +183,12 @@ pub fn weights(moments: &Moments) -> Result<Vec<f32>> {
     }
     // A sum over rows errs by as many roundings at most.
     let rounding = (moments.counts().iter().sum::<u64>() as f64 * f64::EPSILON).max(1e-12);
-    let weight = |i: usize| {
-        let (same, different) = moments.pair_sums(i);
+    let weight = |(same, different): (f64, f64)| {
         let apart = if different_pairs > 0.0 { 1.0 - different / different_pairs } else { 1.0 };
         let apart = if apart < rounding { 0.0 } else { apart };
         (same / same_pairs * apart) as f32
     };
-    let weights: Vec<f32> = (0..moments.dim()).map(weight).collect();
+    let weights: Vec<f32> = moments.pair_sums().into_iter().map(weight).collect();
     match weights.iter().any(|w| *w > 0.0) {
         true => Ok(weights),
         false => Err(Error::input("every feature weighs 0: none differs between classes")),
@@ -363,8 +362,7 @@ mod tests {
             let moments = moments(&Dense::new(&rows, dim), &classes, &cx).unwrap();
             let (same_pairs, different_pairs) = moments.pairs();
             let expected = brute_force(&rows, dim, &classes);
-            for (i, &expected) in expected.iter().enumerate() {
-                let (same, different) = moments.pair_sums(i);
+            for ((same, different), &expected) in moments.pair_sums().into_iter().zip(&expected) {
                 let apart = if different_pairs > 0.0 { 1.0 - different / different_pairs } else { 1.0 };
                 let ours = same / same_pairs * apart;
                 prop_assert!((ours - expected).abs() <= 1e-12 * expected + 1e-14, "{ours} {expected}");

@@ -78,24 +78,11 @@ impl Moments {
         self.sums.iter_mut().zip(&other.sums).for_each(|(a, b)| *a += b);
     }
 
-    /// The sums of `e^{-(x_p - x_q)^2}` over the ordered pairs of rows of the same class (`p = q` included) and over those of
-    /// different classes, for feature `i`.
-    pub fn pair_sums(&self, i: usize) -> (f64, f64) {
-        let classes = self.counts.len();
-        let (mut same, mut different) = (0.0, 0.0);
-        let mut factor = 1.0;
-        for t in 0..TERMS {
-            let mut before = 0.0;
-            for class in 0..classes {
-                let m = self.sums[((i / WIDTH * classes + class) * TERMS + t) * WIDTH + i % WIDTH];
-                same += factor * m * m;
-                // Only sums of positive terms: total minus same would cancel where one class is small.
-                different += 2.0 * factor * m * before;
-                before += m;
-            }
-            factor *= 2.0 / (t + 1) as f64;
-        }
-        (same, different)
+    /// For each feature the sums of `e^{-(x_p - x_q)^2}` over the ordered pairs of rows of the same class (`p = q` included)
+    /// and over those of different classes. `O(classes x dim x 30)`.
+    pub fn pair_sums(&self) -> Vec<(f64, f64)> {
+        let blocks = self.sums.chunks_exact(self.counts.len() * TERMS * WIDTH).map(block_pair_sums);
+        blocks.flat_map(|(same, different)| same.into_iter().zip(different)).take(self.dim).collect()
     }
 
     /// The numbers of ordered pairs of the same class (`p = q` included) and of different classes.
@@ -103,6 +90,31 @@ impl Moments {
         let rows: u128 = self.counts.iter().map(|&n| u128::from(n)).sum();
         let same: u128 = self.counts.iter().map(|&n| u128::from(n) * u128::from(n)).sum();
         (same as f64, (rows * rows - same) as f64)
+    }
+}
+
+vectorised! {
+    /// The pair sums of the features of one block, over pairs of the same class and of different ones. Features side by
+    /// side: those of one are far apart in memory.
+    fn block_pair_sums(sums: &[f64]) -> ([f64; WIDTH], [f64; WIDTH]) {
+        let (terms, _) = sums.as_chunks::<WIDTH>();
+        let (mut same, mut different) = ([0.0; WIDTH], [0.0; WIDTH]);
+        let mut factor = 1.0;
+        for t in 0..TERMS {
+            let mut before = [0.0; WIDTH];
+            for class in terms.chunks_exact(TERMS) {
+                let moments = &class[t];
+                for i in 0..WIDTH {
+                    let m = moments[i];
+                    same[i] += factor * m * m;
+                    // Only sums of positive terms: total minus same would cancel where one class is small.
+                    different[i] += 2.0 * factor * m * before[i];
+                    before[i] += m;
+                }
+            }
+            factor *= 2.0 / (t + 1) as f64;
+        }
+        (same, different)
     }
 }
 
@@ -236,6 +248,7 @@ mod tests {
         #[test]
         fn pair_sums_equal_the_sums_over_pairs((dim, rows) in labelled()) {
             let moments = moments_of(dim, &rows, 2);
+            let sums = moments.pair_sums();
             for i in 0..dim {
                 let (mut same, mut different) = (0.0, 0.0);
                 for (p, a) in rows.iter().filter(|r| r.1.is_some()) {
@@ -244,7 +257,7 @@ mod tests {
                         *if a == b { &mut same } else { &mut different } += e;
                     }
                 }
-                let (s, d) = moments.pair_sums(i);
+                let (s, d) = sums[i];
                 prop_assert!((s - same).abs() <= 1e-13 * same && (d - different).abs() <= 1e-13 * different);
             }
         }
