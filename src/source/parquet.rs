@@ -36,7 +36,9 @@ use crate::stage::FEATURES;
 
 mod direct;
 mod file;
+mod hybrid;
 mod lists;
+mod page;
 mod reader;
 
 use file::{Batches, ParquetFile, Reasons, Stored, unreadable};

@@ -223,7 +223,7 @@ pub(super) struct Stored {
 /// The batches of one row group: plain columns by Arrow's reader, and beside them the vectors.
 struct GroupBatches {
     plain: ParquetRecordBatchReader,
-    vectors: Option<(Box<dyn Vectors>, usize)>,
+    vectors: Option<(Vectors, usize)>,
 }
 
 impl Iterator for GroupBatches {

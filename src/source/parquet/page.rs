@@ -1,0 +1,228 @@
+//! One data page of a column of lists: levels of repetition and definition, and numbers.
+
+use bytes::Bytes;
+use parquet::basic::Encoding;
+use parquet::column::page::Page;
+
+use super::hybrid::{Hybrid, Piece};
+use crate::error::{Error, Result};
+
+/// How numbers are stored, and what their bits mean.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Stored {
+    Int32,
+    Uint32,
+    Int64,
+    Uint64,
+    Float,
+    Double,
+}
+
+impl Stored {
+    /// Bytes of a number.
+    fn size(self) -> usize {
+        match self {
+            Self::Int32 | Self::Uint32 | Self::Float => 4,
+            Self::Int64 | Self::Uint64 | Self::Double => 8,
+        }
+    }
+
+    /// The numbers of `bytes`, one after the other.
+    fn convert(self, bytes: &[u8], out: &mut [f32]) {
+        fn each<const N: usize>(bytes: &[u8], out: &mut [f32], convert: impl Fn([u8; N]) -> f32) {
+            out.iter_mut().zip(bytes.as_chunks().0).for_each(|(slot, &value)| *slot = convert(value));
+        }
+        match self {
+            Self::Int32 => each(bytes, out, |v| i32::from_le_bytes(v) as f32),
+            Self::Uint32 => each(bytes, out, |v| u32::from_le_bytes(v) as f32),
+            Self::Int64 => each(bytes, out, |v| i64::from_le_bytes(v) as f32),
+            Self::Uint64 => each(bytes, out, |v| u64::from_le_bytes(v) as f32),
+            Self::Float => each(bytes, out, f32::from_le_bytes),
+            Self::Double => each(bytes, out, |v| f64::from_le_bytes(v) as f32),
+        }
+    }
+}
+
+/// The numbers that the pages of a row group name by their index.
+#[derive(Debug, Default)]
+pub(super) struct Dictionary {
+    /// As many as a power of two, so that an index cut to its low bits always is one.
+    numbers: Vec<f32>,
+    len: usize,
+    finite: bool,
+}
+
+impl Dictionary {
+    pub(super) fn of(bytes: &[u8], stored: Stored) -> Self {
+        let len = bytes.len() / stored.size();
+        let mut numbers = vec![0.0; len.next_power_of_two()];
+        stored.convert(bytes, &mut numbers[..len]);
+        let finite = numbers.iter().all(|number| number.is_finite());
+        Self { numbers, len, finite }
+    }
+
+    /// The numbers that `indices` name.
+    fn look_up(&self, indices: impl Iterator<Item = u32>, out: &mut [f32]) -> Result<()> {
+        let (mask, numbers) = (self.numbers.len().wrapping_sub(1), &self.numbers[..]);
+        // The largest index is looked at once, behind the loop, so that the loop has no way out in the middle.
+        let mut largest = 0;
+        for (slot, index) in out.iter_mut().zip(indices) {
+            largest = largest.max(index);
+            *slot = numbers[index as usize & mask];
+        }
+        self.check(largest)
+    }
+
+    fn check(&self, index: u32) -> Result<()> {
+        if (index as usize) < self.len {
+            return Ok(());
+        }
+        Err(Error::input(format!("a page names value {index} of a dictionary of {}", self.len)))
+    }
+}
+
+/// What is left of a data page.
+#[derive(Debug)]
+pub(super) struct DataPage {
+    repetition: Hybrid,
+    definition: Hybrid,
+    numbers: Numbers,
+    /// The level of definition of a number.
+    full: u32,
+    /// Levels left.
+    left: usize,
+}
+
+#[derive(Debug)]
+enum Numbers {
+    Plain { bytes: Bytes, stored: Stored },
+    Indices(Hybrid),
+}
+
+impl DataPage {
+    /// The page of a column whose definition levels go up to `full`; `None` if `page` has no data.
+    ///
+    /// # Errors
+    /// Kind `Input` if its sections are longer than it is or stored in a way that [`is_readable`] excludes.
+    pub(super) fn of(page: Page, stored: Stored, full: u32) -> Result<Option<Self>> {
+        let (mut rest, left, encoding, levels) = match page {
+            Page::DataPage { buf, num_values, encoding, .. } => (buf, num_values, encoding, None),
+            Page::DataPageV2 { buf, num_values, encoding, rep_levels_byte_len, def_levels_byte_len, .. } => {
+                (buf, num_values, encoding, Some((rep_levels_byte_len, def_levels_byte_len)))
+            }
+            Page::DictionaryPage { .. } => return Ok(None),
+        };
+        let (repetition, definition) = match levels {
+            Some((repetition, definition)) => {
+                (split(&mut rest, repetition as usize)?, split(&mut rest, definition as usize)?)
+            }
+            None => (with_length(&mut rest)?, with_length(&mut rest)?),
+        };
+        let numbers = match encoding {
+            Encoding::PLAIN => Numbers::Plain { bytes: rest, stored },
+            // A page of gaps alone has no numbers, and may say nothing of their width.
+            _ if is_readable(encoding) && rest.is_empty() => Numbers::Indices(Hybrid::new(rest, 0)?),
+            Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY => {
+                let width = split(&mut rest, 1)?[0];
+                Numbers::Indices(Hybrid::new(rest, usize::from(width))?)
+            }
+            other => return Err(Error::input(format!("a page of numbers stored as {other}"))),
+        };
+        Ok(Some(Self {
+            repetition: Hybrid::new(repetition, 1)?,
+            definition: Hybrid::new(definition, (u32::BITS - full.leading_zeros()) as usize)?,
+            numbers,
+            full,
+            left: left as usize,
+        }))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Whether its first level goes on with the list that the page before ended in.
+    pub(super) fn continues(&mut self) -> Result<bool> {
+        // Looking is going on: the level is skipped here, and `record` skips the others.
+        Ok(self.repetition.skip_equal(1, 1)? == 1)
+    }
+
+    /// Skips the levels of repetition of a list, up to the end of the list or of the page: how many there are. The first
+    /// was skipped already if the list `continues`.
+    pub(super) fn skip_list(&mut self, continues: bool) -> Result<usize> {
+        if !continues {
+            self.repetition.one()?;
+        }
+        let len = 1 + self.repetition.skip_equal(1, self.left - 1)?;
+        self.left -= len;
+        Ok(len)
+    }
+
+    /// The level of definition of a number.
+    pub(super) fn full(&self) -> u32 {
+        self.full
+    }
+
+    /// Skips the levels of definition of numbers up to a gap, at most `max`: how many there are.
+    pub(super) fn skip_full(&mut self, max: usize) -> Result<usize> {
+        self.definition.skip_equal(self.full, max)
+    }
+
+    /// The next level of definition.
+    pub(super) fn definition(&mut self) -> Result<u32> {
+        self.definition.one()
+    }
+
+    /// The next numbers; whether all are finite.
+    pub(super) fn read(&mut self, dictionary: &Dictionary, out: &mut [f32]) -> Result<bool> {
+        match &mut self.numbers {
+            Numbers::Plain { bytes, stored } => {
+                let of_out = split(bytes, out.len() * stored.size())?;
+                stored.convert(&of_out, out);
+                Ok(out.iter().fold(true, |all, number| all & number.is_finite()))
+            }
+            Numbers::Indices(indices) => {
+                let mut rest = out;
+                while !rest.is_empty() {
+                    let read = match indices.piece(rest.len())? {
+                        Piece::Repeated { value, len } => {
+                            dictionary.check(value)?;
+                            rest[..len].fill(dictionary.numbers[value as usize]);
+                            len
+                        }
+                        Piece::Bytes(bytes) => {
+                            dictionary.look_up(bytes.iter().map(|&index| u32::from(index)), rest)?;
+                            bytes.len()
+                        }
+                        Piece::Packed(packed) => {
+                            dictionary.look_up(packed.iter(), rest)?;
+                            packed.len()
+                        }
+                    };
+                    rest = &mut rest[read..];
+                }
+                Ok(dictionary.finite)
+            }
+        }
+    }
+}
+
+/// Whether pages stored like that can be read here; [`Encoding::RLE`] is that of levels.
+pub(super) fn is_readable(encoding: Encoding) -> bool {
+    matches!(encoding, Encoding::PLAIN | Encoding::RLE | Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY)
+}
+
+/// The first `len` bytes, which `bytes` then no longer has.
+fn split(bytes: &mut Bytes, len: usize) -> Result<Bytes> {
+    if len > bytes.len() {
+        return Err(Error::input(format!("{} bytes left in a page, expected {len}", bytes.len())));
+    }
+    Ok(bytes.split_to(len))
+}
+
+/// A section behind its length.
+fn with_length(bytes: &mut Bytes) -> Result<Bytes> {
+    let mut len = [0; 4];
+    len.copy_from_slice(&split(bytes, 4)?);
+    split(bytes, u32::from_le_bytes(len) as usize)
+}
