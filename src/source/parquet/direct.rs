@@ -13,6 +13,7 @@ use parquet::column::page::{Page, PageReader};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::serialized_reader::SerializedPageReader;
 
+use super::file::Reasons;
 use super::page::{DataPage, Dictionary, Stored, is_readable};
 use crate::error::{Error, Result};
 
@@ -95,18 +96,19 @@ impl Vectors {
         Self { pages, stored, levels, dictionary: Dictionary::default(), page: None }
     }
 
-    /// Reads as many vectors as `reasons` are long into `out`, `rows x dim`. What is wrong with one goes to `reasons`; its
-    /// row in `out` then means nothing.
+    /// Appends `rows` vectors of `dim` numbers to `out`, and to `reasons` what is wrong with each; a row that is no
+    /// vector then is zeros.
     ///
     /// # Errors
     /// Kind `Input` if pages are damaged or end early, `Io` if the disk fails.
-    pub(super) fn read(&mut self, dim: usize, out: &mut [f32], reasons: &mut [Option<String>]) -> Result<()> {
-        let count = reasons.len();
-        for (i, (row, reason)) in out.chunks_exact_mut(dim).zip(reasons).enumerate() {
+    pub(super) fn read(&mut self, rows: usize, dim: usize, out: &mut Vec<f32>, reasons: &mut Reasons) -> Result<()> {
+        for row in 0..rows {
             if self.next_page()?.is_none() {
-                return Err(Error::input(format!("the vectors' pages end {} rows early", count - i)));
+                return Err(Error::input(format!("the vectors' pages end {} rows early", rows - row)));
             }
-            *reason = self.read_list(row)?;
+            let end = out.len() + dim;
+            reasons.push(self.read_list(dim, out)?);
+            out.resize(end, 0.0);
         }
         Ok(())
     }
@@ -123,20 +125,20 @@ impl Vectors {
         Ok(self.page.as_mut())
     }
 
-    /// The next list; what is wrong with it if it is not as many finite numbers as `row` has.
-    fn read_list(&mut self, row: &mut [f32]) -> Result<Option<String>> {
-        let dim = row.len();
+    /// Appends the next list; or says what is wrong with it if it is not `dim` finite numbers.
+    fn read_list(&mut self, dim: usize, out: &mut Vec<f32>) -> Result<Option<String>> {
         let mut list = List::new(dim);
         let (page, dictionary) = (present(&mut self.page)?, &self.dictionary);
         let len = page.skip_list(false)?;
         let numbers = page.skip_full(len)?;
         let mut continues = if (len, numbers) == (dim, dim) {
-            let finite = page.read(dictionary, row)?;
+            let first = out.len();
+            let finite = page.read(dictionary, dim, out)?;
             let continues = self.continues()?;
             if finite && !continues {
                 return Ok(None);
             }
-            list.push(row, self.levels.full);
+            list.push(out.drain(first..), self.levels.full);
             continues
         } else {
             list.read(page, dictionary, numbers, len)?;
@@ -149,8 +151,8 @@ impl Vectors {
             list.read(page, &self.dictionary, numbers, len)?;
             continues = self.continues()?;
         }
-        if let Some(vector) = list.vector() {
-            row.copy_from_slice(vector);
+        if list.is_vector() {
+            out.append(&mut list.numbers);
             return Ok(None);
         }
         Ok(Some(self.levels.problem(&list, dim)))
@@ -189,41 +191,39 @@ impl List {
         Self { dim, len: 0, definition: vec![], numbers: vec![] }
     }
 
-    /// Adds items of which all are numbers.
-    fn push(&mut self, numbers: &[f32], full: u32) {
-        self.len += numbers.len();
-        self.definition.resize(self.len.min(self.dim), full);
-        self.numbers.extend_from_slice(numbers);
-        self.numbers.truncate(self.dim);
+    /// Adds `dim` items, all of which are numbers.
+    fn push(&mut self, numbers: impl Iterator<Item = f32>, full: u32) {
+        self.numbers.extend(numbers);
+        self.len = self.dim;
+        self.definition.resize(self.dim, full);
     }
 
     /// Adds the next `len` items of `page`, the levels of the first `full_ones` of which have been skipped.
     fn read(&mut self, page: &mut DataPage, dictionary: &Dictionary, full_ones: usize, len: usize) -> Result<()> {
-        let mut numbers = vec![0.0; ITEMS];
         for at in (0..len).step_by(ITEMS) {
             let items = ITEMS.min(len - at);
             let full_ones = full_ones.saturating_sub(at).min(items);
-            let mut count = full_ones;
+            let mut numbers = full_ones;
             self.definition.resize((self.len + full_ones).min(self.dim), page.full());
             self.len += full_ones;
             for _ in full_ones..items {
                 let level = page.definition()?;
-                count += usize::from(level == page.full());
+                numbers += usize::from(level == page.full());
                 if self.len < self.dim {
                     self.definition.push(level);
                 }
                 self.len += 1;
             }
-            page.read(dictionary, &mut numbers[..count])?;
-            self.numbers.extend_from_slice(&numbers[..count.min(self.dim - self.numbers.len())]);
+            page.read(dictionary, numbers, &mut self.numbers)?;
+            self.numbers.truncate(self.dim);
         }
         Ok(())
     }
 
     /// Whether it is a vector after all.
-    fn vector(&self) -> Option<&[f32]> {
+    fn is_vector(&self) -> bool {
         let whole = self.len == self.dim && self.numbers.len() == self.dim;
-        (whole && self.numbers.iter().all(|v| v.is_finite())).then_some(&self.numbers)
+        whole && self.numbers.iter().all(|number| number.is_finite())
     }
 }
 
@@ -300,7 +300,7 @@ mod tests {
     }
 
     /// Vectors, and what is wrong with each.
-    type Read = (Vec<f32>, Vec<Option<String>>);
+    type Read = (Vec<f32>, Reasons);
 
     /// By Arrow's reader, and by the pages, some rows at a time.
     fn both(file: &File, dim: usize, step: usize) -> (Read, Option<Read>) {
@@ -323,10 +323,7 @@ mod tests {
             let rows = metadata.row_group(group).num_rows() as usize;
             for first in (0..rows).step_by(step) {
                 let count = step.min(rows - first);
-                let (mut out, mut reasons) = (vec![0.0; count * dim], vec![None; count]);
-                vectors.read(dim, &mut out, &mut reasons).expect("reads");
-                fast.0.extend(out);
-                fast.1.extend(reasons);
+                vectors.read(count, dim, &mut fast.0, &mut fast.1).expect("reads");
             }
         }
         (slow, Some(fast))
@@ -380,8 +377,8 @@ mod tests {
             cuts in prop::collection::vec(0usize..60, 1..6)
         ) {
             let mut vectors = vectors(pages(&rows, dictionary, &ends, &cuts));
-            let (mut out, mut reasons) = (vec![0.0; rows.len() * dim], vec![None; rows.len()]);
-            vectors.read(dim, &mut out, &mut reasons).expect("reads");
+            let (mut out, mut reasons) = Read::default();
+            vectors.read(rows.len(), dim, &mut out, &mut reasons).expect("reads");
             for (i, row) in rows.iter().enumerate() {
                 let expected: Option<Vec<f32>> = row.as_ref().filter(|row| row.len() == dim).and_then(|row| {
                     row.iter().map(|v| v.map(|v| v as f32).filter(|v| v.is_finite())).collect()
@@ -391,7 +388,7 @@ mod tests {
                     prop_assert_eq!(&out[i * dim..][..dim], &expected[..]);
                 }
             }
-            let error = vectors.read(dim, &mut [0.0; 20][..dim], &mut [None]).expect_err("no more rows");
+            let error = vectors.read(1, dim, &mut out, &mut reasons).expect_err("no more rows");
             prop_assert_eq!(error.to_string(), "the vectors' pages end 1 rows early");
         }
 
@@ -415,9 +412,8 @@ mod tests {
                     other => data_page(bytes.into(), other.num_values(), other.encoding()),
                 };
             }
-            let (mut out, mut reasons) = (vec![0.0; rows.len() * 4], vec![None; rows.len()]);
             // Whether it is seen depends on what was damaged; nothing else may happen.
-            vectors(pages).read(4, &mut out, &mut reasons).ok();
+            vectors(pages).read(rows.len(), 4, &mut vec![], &mut vec![]).ok();
         }
     }
 

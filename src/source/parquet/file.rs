@@ -235,8 +235,9 @@ impl Iterator for GroupBatches {
             Err(e) => return Some(Err(e.into())),
         };
         let vectors = self.vectors.as_mut().map(|(column, dim)| {
-            let (mut out, mut reasons) = (vec![0.0; batch.num_rows() * *dim], vec![None; batch.num_rows()]);
-            column.read(*dim, &mut out, &mut reasons).map(|()| (out, reasons))
+            let rows = batch.num_rows();
+            let (mut out, mut reasons) = (Vec::with_capacity(rows * *dim), Vec::with_capacity(rows));
+            column.read(rows, *dim, &mut out, &mut reasons).map(|()| (out, reasons))
         });
         Some(vectors.transpose().map(|vectors| Stored { batch, vectors }))
     }

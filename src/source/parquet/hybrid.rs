@@ -155,10 +155,6 @@ impl Hybrid {
 }
 
 impl Packed<'_> {
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
     pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
         (0..self.len).map(|i| self.get(i))
     }

@@ -27,10 +27,10 @@ impl Stored {
         }
     }
 
-    /// The numbers of `bytes`, one after the other.
-    fn convert(self, bytes: &[u8], out: &mut [f32]) {
-        fn each<const N: usize>(bytes: &[u8], out: &mut [f32], convert: impl Fn([u8; N]) -> f32) {
-            out.iter_mut().zip(bytes.as_chunks().0).for_each(|(slot, &value)| *slot = convert(value));
+    /// Appends the numbers of `bytes`.
+    fn convert(self, bytes: &[u8], out: &mut Vec<f32>) {
+        fn each<const N: usize>(bytes: &[u8], out: &mut Vec<f32>, convert: impl Fn([u8; N]) -> f32) {
+            out.extend(bytes.as_chunks().0.iter().map(|&value| convert(value)));
         }
         match self {
             Self::Int32 => each(bytes, out, |v| i32::from_le_bytes(v) as f32),
@@ -54,22 +54,23 @@ pub(super) struct Dictionary {
 
 impl Dictionary {
     pub(super) fn of(bytes: &[u8], stored: Stored) -> Self {
-        let len = bytes.len() / stored.size();
-        let mut numbers = vec![0.0; len.next_power_of_two()];
-        stored.convert(bytes, &mut numbers[..len]);
+        let mut numbers = vec![];
+        stored.convert(bytes, &mut numbers);
+        let len = numbers.len();
+        numbers.resize(len.next_power_of_two(), 0.0);
         let finite = numbers.iter().all(|number| number.is_finite());
         Self { numbers, len, finite }
     }
 
-    /// The numbers that `indices` name.
-    fn look_up(&self, indices: impl Iterator<Item = u32>, out: &mut [f32]) -> Result<()> {
+    /// Appends the numbers that `indices` name.
+    fn look_up(&self, indices: impl Iterator<Item = u32>, out: &mut Vec<f32>) -> Result<()> {
         let (mask, numbers) = (self.numbers.len().wrapping_sub(1), &self.numbers[..]);
         // The largest index is looked at once, behind the loop, so that the loop has no way out in the middle.
         let mut largest = 0;
-        for (slot, index) in out.iter_mut().zip(indices) {
+        out.extend(indices.map(|index| {
             largest = largest.max(index);
-            *slot = numbers[index as usize & mask];
-        }
+            numbers[index as usize & mask]
+        }));
         self.check(largest)
     }
 
@@ -173,33 +174,24 @@ impl DataPage {
         self.definition.one()
     }
 
-    /// The next numbers; whether all are finite.
-    pub(super) fn read(&mut self, dictionary: &Dictionary, out: &mut [f32]) -> Result<bool> {
+    /// Appends the next `len` numbers; whether all are finite.
+    pub(super) fn read(&mut self, dictionary: &Dictionary, len: usize, out: &mut Vec<f32>) -> Result<bool> {
+        let end = out.len() + len;
         match &mut self.numbers {
             Numbers::Plain { bytes, stored } => {
-                let of_out = split(bytes, out.len() * stored.size())?;
-                stored.convert(&of_out, out);
-                Ok(out.iter().fold(true, |all, number| all & number.is_finite()))
+                stored.convert(&split(bytes, len * stored.size())?, out);
+                Ok(out[end - len..].iter().fold(true, |all, number| all & number.is_finite()))
             }
             Numbers::Indices(indices) => {
-                let mut rest = out;
-                while !rest.is_empty() {
-                    let read = match indices.piece(rest.len())? {
+                while out.len() < end {
+                    match indices.piece(end - out.len())? {
                         Piece::Repeated { value, len } => {
                             dictionary.check(value)?;
-                            rest[..len].fill(dictionary.numbers[value as usize]);
-                            len
+                            out.resize(out.len() + len, dictionary.numbers[value as usize]);
                         }
-                        Piece::Bytes(bytes) => {
-                            dictionary.look_up(bytes.iter().map(|&index| u32::from(index)), rest)?;
-                            bytes.len()
-                        }
-                        Piece::Packed(packed) => {
-                            dictionary.look_up(packed.iter(), rest)?;
-                            packed.len()
-                        }
-                    };
-                    rest = &mut rest[read..];
+                        Piece::Bytes(bytes) => dictionary.look_up(bytes.iter().map(|&b| u32::from(b)), out)?,
+                        Piece::Packed(packed) => dictionary.look_up(packed.iter(), out)?,
+                    }
                 }
                 Ok(dictionary.finite)
             }
