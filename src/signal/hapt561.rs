@@ -41,12 +41,14 @@
 //! spectra one is published, `fBodyGyroJerkMag-ropy-1`: it fixes the product of the jerk's unit and the amplitude's,
 //! and that the jerk is the one per sample is the reading under which every spectrum has the same `2/128`.
 
+use std::ops::Range;
+
+use super::autoregression::{AR_ORDER, BurgScratch, burg};
+use super::entropy::LevelEntropy;
 use super::filter::{LowPass, median_of_three};
-use super::spectrum::{Spectrum, SpectrumScratch, band_energy, centre};
-use super::statistics::{
-    AR_ORDER, BurgScratch, Description, LevelEntropy, Quartiles, angle, burg, correlations, describe,
-    skewness_and_kurtosis,
-};
+use super::quartiles::Quartiles;
+use super::spectrum::{Centre, Spectrum, SpectrumScratch, band_energy, centre};
+use super::statistics::{Description, angle, correlations, describe, skewness_and_kurtosis};
 use crate::error::{Error, Result};
 use crate::kernel::isa::vectorised;
 
@@ -66,6 +68,8 @@ const TIME_MAGNITUDE: usize = 13;
 /// Features of a three-axis spectrum, and of a magnitude's.
 const FREQUENCY_AXES: usize = 79;
 const FREQUENCY_MAGNITUDE: usize = 13;
+/// What jerks are multiplied with before their entropy is taken: they count per sample.
+const JERK_SCALE: f64 = 1.0 / RATE_HZ;
 /// Where each group of features starts.
 const MAGNITUDES_AT: usize = 5 * TIME_AXES;
 const SPECTRA_AT: usize = MAGNITUDES_AT + 5 * TIME_MAGNITUDE;
@@ -84,6 +88,8 @@ const WITH_SPECTRA: [usize; 3] = [BODY, JERK, GYRO];
 
 /// Three axes and their magnitude.
 type Row = [f64; 4];
+/// Those of two signals: sums wait for their last addition, and those of twice as many lanes wait no longer.
+type Pair = [f64; 8];
 
 /// The names of the 561 features in their order, as in the data set's `features.txt` (some of which stand for several
 /// features each).
@@ -151,14 +157,20 @@ pub struct Hapt561 {
     spectrum: Spectrum,
 }
 
-/// The five signals of a recording, filtered: rows of three axes and their magnitude.
-#[derive(Debug, Clone, Default)]
-pub struct Signals([Vec<Row>; 5]);
+/// The five signals of a recording, filtered.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Signals {
+    /// Body acceleration and angular velocity.
+    motion: Vec<Pair>,
+    /// Their derivatives.
+    jerk: Vec<Pair>,
+    gravity: Vec<Row>,
+}
 
 impl Signals {
     /// Samples in the recording.
     pub fn samples(&self) -> usize {
-        self.0[0].len()
+        self.motion.len()
     }
 }
 
@@ -166,11 +178,14 @@ impl Signals {
 #[derive(Debug, Clone)]
 pub struct Scratch {
     quartiles: Quartiles,
-    burg: BurgScratch<4>,
+    spectral_quartiles: Quartiles,
     entropy: LevelEntropy,
+    burg: BurgScratch<8>,
+    gravity_burg: BurgScratch<4>,
     fft: SpectrumScratch,
-    spectrum: Vec<Row>,
-    magnitude: Vec<[f64; 1]>,
+    motion: Vec<Pair>,
+    /// Nothing is written to the lanes that have no spectrum.
+    jerk: Vec<Pair>,
 }
 
 impl Hapt561 {
@@ -190,12 +205,14 @@ impl Hapt561 {
     /// Buffers for one thread.
     pub fn scratch(&self) -> Scratch {
         Scratch {
-            quartiles: Quartiles::new(WINDOW, 4),
+            quartiles: Quartiles::new(WINDOW, 8),
+            spectral_quartiles: Quartiles::new(BINS, 8),
+            entropy: LevelEntropy::new(WINDOW, 8),
             burg: BurgScratch::new(WINDOW),
-            entropy: LevelEntropy::new(WINDOW, 4),
+            gravity_burg: BurgScratch::new(WINDOW),
             fft: self.spectrum.scratch(),
-            spectrum: vec![[0.0; 4]; BINS],
-            magnitude: vec![[0.0]; BINS],
+            motion: vec![[0.0; 8]; BINS],
+            jerk: vec![[0.0; 8]; BINS],
         }
     }
 
@@ -212,10 +229,8 @@ impl Hapt561 {
         if channels.iter().any(|c| c.len() != ax.len()) {
             return Err(Error::input("channels of different lengths"));
         }
-        let [body, gravity, jerk, gyro, gyro_jerk] = &mut signals.0;
-        despike([ax, ay, az], body);
-        despike([gx, gy, gz], gyro);
-        filter(self, [body, gravity, jerk, gyro, gyro_jerk]);
+        despike([ax, ay, az, gx, gy, gz], &mut signals.motion);
+        filter(self, signals);
         Ok(())
     }
 
@@ -226,190 +241,212 @@ impl Hapt561 {
     /// [`Kind::Internal`](crate::Kind::Internal) one when `out` does not have [`DIM`] places.
     pub fn extract(&self, scratch: &mut Scratch, signals: &Signals, start: usize, out: &mut [f32]) -> Result<()> {
         super::features::check_window(signals.samples(), start, WINDOW, out.len(), DIM)?;
-        let windows: [&[Row]; 5] = std::array::from_fn(|i| &signals.0[i][start..start + WINDOW]);
-        features(self, scratch, &windows, out);
+        features(self, scratch, signals, start, out);
         Ok(())
     }
-
-    /// Spectra of the axes (79 features) and of the magnitude (13).
-    #[inline(always)]
-    fn frequency_features(&self, window: &[Row], scale: f64, s: &mut Scratch, axes: &mut [f32], magnitude: &mut [f32]) {
-        self.spectrum.amplitudes(window, &mut s.spectrum, &mut s.fft);
-        let spectrum = &s.spectrum[..];
-        let d = describe(spectrum);
-        let (range, entropy) = ranges_and_entropies(spectrum, &d, scale, &mut s.quartiles, &mut s.entropy);
-        let shape = Shape::of(spectrum, &d);
-        let mut to = Writer::new(axes);
-        to.statistics(&d, &range, &entropy, 0..3);
-        to.shape(&shape, 0..3);
-        to.bands(spectrum);
-        to.done();
-        let mut to = Writer::new(magnitude);
-        to.statistics(&d, &range, &entropy, 3..4);
-        to.shape(&shape, 3..4);
-        to.done();
-    }
-
-    /// The spectrum of a magnitude alone (13 features).
-    #[inline(always)]
-    fn magnitude_frequency_features(&self, window: &[Row], s: &mut Scratch, out: &mut [f32]) {
-        self.spectrum.amplitudes(window, &mut s.magnitude, &mut s.fft);
-        let spectrum = &s.magnitude[..];
-        let d = describe(spectrum);
-        let (range, entropy) =
-            ranges_and_entropies(spectrum, &d, entropy_scale(GYRO_JERK), &mut s.quartiles, &mut s.entropy);
-        let mut to = Writer::new(out);
-        to.statistics(&d, &range, &entropy, 0..1);
-        to.shape(&Shape::of(spectrum, &d), 0..1);
-        to.done();
-    }
-}
-
-/// What a signal is multiplied with before its entropy is taken: jerks count per sample.
-fn entropy_scale(signal: usize) -> f64 {
-    if signal == JERK || signal == GYRO_JERK { 1.0 / RATE_HZ } else { 1.0 }
 }
 
 vectorised! {
-    /// All features of one window of each signal.
-    fn features(hapt: &Hapt561, scratch: &mut Scratch, windows: &[&[Row]; 5], out: &mut [f32]) {
+    /// All features of the window that starts at sample `start`.
+    fn features(hapt: &Hapt561, scratch: &mut Scratch, signals: &Signals, start: usize, out: &mut [f32]) {
+        let Scratch { quartiles, spectral_quartiles, entropy, burg, gravity_burg, fft, motion: motion_spectrum, jerk: jerk_spectrum } = scratch;
+        let window = start..start + WINDOW;
+        let (motion, jerk) = (&signals.motion[window.clone()], &signals.jerk[window.clone()]);
+        let mut places = Places(&mut *out);
         let mut means = [[0.0; 3]; 5];
-        for (signal, window) in windows.iter().enumerate() {
-            let (before, magnitudes) = out.split_at_mut(MAGNITUDES_AT);
-            let axes = &mut before[signal * TIME_AXES..][..TIME_AXES];
-            let magnitude = &mut magnitudes[signal * TIME_MAGNITUDE..][..TIME_MAGNITUDE];
-            let [x, y, z, _] = time_features(window, entropy_scale(signal), scratch, axes, magnitude);
-            means[signal] = [x, y, z];
-        }
-        let (before, magnitudes) = out[..ANGLES_AT].split_at_mut(MAGNITUDE_SPECTRA_AT);
-        for (i, signal) in WITH_SPECTRA.into_iter().enumerate() {
-            let axes = &mut before[SPECTRA_AT + i * FREQUENCY_AXES..][..FREQUENCY_AXES];
-            let magnitude = &mut magnitudes[i * FREQUENCY_MAGNITUDE..][..FREQUENCY_MAGNITUDE];
-            hapt.frequency_features(windows[signal], entropy_scale(signal), scratch, axes, magnitude);
-        }
-        let last = &mut magnitudes[WITH_SPECTRA.len() * FREQUENCY_MAGNITUDE..];
-        hapt.magnitude_frequency_features(windows[GYRO_JERK], scratch, last);
+
+        let found = InTime::of(motion, 1.0, quartiles, entropy, burg);
+        places.in_time(BODY, &found, 0, &mut means);
+        places.in_time(GYRO, &found, 4, &mut means);
+        let found = InTime::of(jerk, JERK_SCALE, quartiles, entropy, burg);
+        places.in_time(JERK, &found, 0, &mut means);
+        places.in_time(GYRO_JERK, &found, 4, &mut means);
+        let found = InTime::of(&signals.gravity[window], 1.0, quartiles, entropy, gravity_burg);
+        places.in_time(GRAVITY, &found, 0, &mut means);
+
+        hapt.spectrum.amplitudes(motion, 0..8, motion_spectrum, fft);
+        let found = InFrequency::of(motion_spectrum, 1.0, spectral_quartiles, entropy);
+        places.in_frequency(BODY, &found, 0);
+        places.in_frequency(GYRO, &found, 4);
+        // Of the angular velocity's jerk, the magnitude alone.
+        hapt.spectrum.amplitudes(jerk, [0, 1, 2, 3, 7], jerk_spectrum, fft);
+        let found = InFrequency::of(jerk_spectrum, JERK_SCALE, spectral_quartiles, entropy);
+        places.in_frequency(JERK, &found, 0);
+        places.in_frequency(GYRO_JERK, &found, 4);
+
         angles(&means, &mut out[ANGLES_AT..]);
     }
 }
 
-/// The running median of each axis, side by side.
-fn despike(axes: [&Vec<f64>; 3], rows: &mut Vec<Row>) {
-    let [x, y, z] = axes.map(|axis| median_of_three(axis));
+/// The running median of each axis, side by side, with room for the magnitudes.
+fn despike(axes: [&Vec<f64>; 6], rows: &mut Vec<Pair>) {
+    let [ax, ay, az, gx, gy, gz] = axes.map(|axis| median_of_three(axis));
     rows.clear();
-    rows.extend(x.zip(y).zip(z).map(|((x, y), z)| [x, y, z, 0.0]));
+    let acceleration = ax.zip(ay).zip(az);
+    let velocity = gx.zip(gy).zip(gz);
+    rows.extend(acceleration.zip(velocity).map(|(((ax, ay), az), ((gx, gy), gz))| [ax, ay, az, 0.0, gx, gy, gz, 0.0]));
 }
 
 vectorised! {
     /// Makes the five signals of the two without spikes.
-    fn filter(hapt: &Hapt561, signals: [&mut Vec<Row>; 5]) {
-        let [body, gravity, jerk, gyro, gyro_jerk] = signals;
-        hapt.noise.run(body);
-        gravity.clone_from(body);
-        hapt.gravity.run(gravity);
-        subtract(body, gravity);
-        hapt.noise.run(gyro);
-        // The drift's place until its derivative takes it.
-        let drift = &mut *gyro_jerk;
-        drift.clone_from(gyro);
-        hapt.drift.run(drift);
-        subtract(gyro, drift);
-        derivative(body, jerk);
-        derivative(gyro, gyro_jerk);
-        for row in [body, gravity, jerk, gyro, gyro_jerk].into_iter().flatten() {
-            row[3] = (row[0] * row[0] + row[1] * row[1] + row[2] * row[2]).sqrt();
-        }
+    fn filter(hapt: &Hapt561, signals: &mut Signals) {
+        let Signals { motion, jerk, gravity } = signals;
+        hapt.noise.run(motion);
+        // The drift has gravity's place until gravity takes it.
+        subtract(motion, 4, &hapt.drift, gravity);
+        subtract(motion, 0, &hapt.gravity, gravity);
+        derivative(motion, jerk);
+        motion.iter_mut().for_each(magnitudes);
+        jerk.iter_mut().for_each(magnitudes);
+        gravity.iter_mut().for_each(magnitudes);
+    }
+}
+
+/// Takes what `low_pass` leaves of the four lanes from `lane` on away from them, and leaves it in `slow`.
+#[inline(always)]
+fn subtract(rows: &mut [Pair], lane: usize, low_pass: &LowPass, slow: &mut Vec<Row>) {
+    slow.clear();
+    slow.extend(rows.iter().map(|row| -> Row { std::array::from_fn(|l| row[lane + l]) }));
+    low_pass.run(slow);
+    for (row, slow) in rows.iter_mut().zip(slow) {
+        row[lane..lane + 4].iter_mut().zip(slow).for_each(|(v, slow)| *v -= *slow);
+    }
+}
+
+/// The norm of each signal's three axes.
+#[inline(always)]
+fn magnitudes<const L: usize>(row: &mut [f64; L]) {
+    for signal in row.as_chunks_mut::<4>().0 {
+        signal[3] = (signal[0] * signal[0] + signal[1] * signal[1] + signal[2] * signal[2]).sqrt();
     }
 }
 
 #[inline(always)]
-fn subtract(from: &mut [Row], part: &[Row]) {
-    for (row, part) in from.iter_mut().zip(part) {
-        for (v, p) in row.iter_mut().zip(part) {
-            *v -= p;
-        }
-    }
-}
-
-#[inline(always)]
-fn derivative(x: &[Row], out: &mut Vec<Row>) {
-    let step = |w: &[Row; 2]| std::array::from_fn(|l| (w[1][l] - w[0][l]) * RATE_HZ);
+fn derivative(x: &[Pair], out: &mut Vec<Pair>) {
+    let step = |w: &[Pair; 2]| std::array::from_fn(|l| (w[1][l] - w[0][l]) * RATE_HZ);
     out.clear();
     out.extend(x.array_windows().map(step));
-    out.resize(x.len(), [0.0; 4]);
+    out.resize(x.len(), [0.0; 8]);
 }
 
-/// Writes the features in time of the axes (40) and of the magnitude (13), and gives the means.
-#[inline(always)]
-fn time_features(window: &[Row], scale: f64, s: &mut Scratch, axes: &mut [f32], magnitude: &mut [f32]) -> Row {
-    let d = describe(window);
-    let (range, entropy) = ranges_and_entropies(window, &d, scale, &mut s.quartiles, &mut s.entropy);
-    let autoregression = burg(window, &mut s.burg);
-    let mut to = Writer::new(axes);
-    to.statistics(&d, &range, &entropy, 0..3);
-    for axis in 0..3 {
-        to.all(autoregression.iter().map(|a| a[axis]));
+/// What is found in a window of signals of four lanes each.
+struct InTime<const L: usize> {
+    common: Common<L>,
+    autoregression: [[f64; L]; AR_ORDER],
+    correlations: [f64; L],
+}
+
+impl<const L: usize> InTime<L> {
+    #[inline(always)]
+    fn of(
+        window: &[[f64; L]],
+        scale: f64,
+        quartiles: &mut Quartiles,
+        entropy: &mut LevelEntropy,
+        scratch: &mut BurgScratch<L>,
+    ) -> Self {
+        let common = Common::of(window, scale, quartiles, entropy);
+        let correlations = correlations(window, &common.description.mean);
+        Self { common, autoregression: burg(window, scratch), correlations }
     }
-    to.all(correlations(window, &d.mean));
-    to.done();
-    let mut to = Writer::new(magnitude);
-    to.statistics(&d, &range, &entropy, 3..4);
-    to.all(autoregression.iter().map(|a| a[3]));
-    to.done();
-    d.mean
 }
 
-#[inline(always)]
-fn ranges_and_entropies<const L: usize>(
-    x: &[[f64; L]],
-    d: &Description<L>,
-    scale: f64,
-    quartiles: &mut Quartiles,
-    levels: &mut LevelEntropy,
-) -> ([f64; L], [f64; L]) {
-    (quartiles.ranges(x, &d.min, &d.max), levels.of(x, scale))
+/// What is found in a spectrum of signals of four lanes each.
+struct InFrequency<'a> {
+    spectrum: &'a [Pair],
+    common: Common<8>,
+    centre: Centre<8>,
+    skewness: Pair,
+    kurtosis: Pair,
+}
+
+impl<'a> InFrequency<'a> {
+    #[inline(always)]
+    fn of(spectrum: &'a [Pair], scale: f64, quartiles: &mut Quartiles, entropy: &mut LevelEntropy) -> Self {
+        let common = Common::of(spectrum, scale, quartiles, entropy);
+        let (skewness, kurtosis) = skewness_and_kurtosis(spectrum, &common.description.mean);
+        Self { spectrum, common, centre: centre(spectrum), skewness, kurtosis }
+    }
+}
+
+/// What windows and spectra have in common.
+struct Common<const L: usize> {
+    description: Description<L>,
+    range: [f64; L],
+    entropy: [f64; L],
+}
+
+impl<const L: usize> Common<L> {
+    /// Values are multiplied by `scale` before their entropy is taken.
+    #[inline(always)]
+    fn of(x: &[[f64; L]], scale: f64, quartiles: &mut Quartiles, entropy: &mut LevelEntropy) -> Self {
+        let description = describe(x);
+        let range = quartiles.ranges(x);
+        Self { description, range, entropy: entropy.of(x, scale) }
+    }
 }
 
 /// The angles between mean vectors, or axes, and gravity (7 features).
 fn angles(means: &[[f64; 3]; 5], out: &mut [f32]) {
     const AXES: [[f64; 3]; 3] = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
     let turned = [BODY, JERK, GYRO, GYRO_JERK].map(|s| &means[s]);
-    let mut to = Writer::new(out);
+    let mut to = Writer { left: out.iter_mut() };
     to.all(turned.into_iter().chain(&AXES).map(|v| angle(v, &means[GRAVITY])));
     to.done();
 }
 
-/// What only spectra have.
-struct Shape<const L: usize> {
-    peak: [f64; L],
-    mean_hz: [f64; L],
-    skewness: [f64; L],
-    kurtosis: [f64; L],
-}
-
-impl<const L: usize> Shape<L> {
-    #[inline(always)]
-    fn of(spectrum: &[[f64; L]], d: &Description<L>) -> Self {
-        let centre = centre(spectrum);
-        let (skewness, kurtosis) = skewness_and_kurtosis(spectrum, &d.mean);
-        let mean_hz = centre.mean.map(|bin| bin * RATE_HZ / WINDOW as f64);
-        Self { peak: centre.peak, mean_hz, skewness, kurtosis }
-    }
-}
-
 /// Energies of an axis' spectrum over 8 bands of 8 bins, 4 of 16, 2 of 24.
 const BANDS: usize = 14;
+
+/// Where the features of each signal go.
+struct Places<'a>(&'a mut [f32]);
+
+impl Places<'_> {
+    fn at(&mut self, start: usize, count: usize) -> Writer<'_> {
+        Writer { left: self.0[start..start + count].iter_mut() }
+    }
+
+    /// The axes (40 features) and the magnitude (13) of the signal whose lanes start at `lane`; and its means.
+    #[inline(always)]
+    fn in_time<const L: usize>(&mut self, signal: usize, found: &InTime<L>, lane: usize, means: &mut [[f64; 3]; 5]) {
+        let (axes, magnitude) = (lane..lane + 3, lane + 3);
+        let mut to = self.at(signal * TIME_AXES, TIME_AXES);
+        to.common(&found.common, axes.clone());
+        for axis in axes.clone() {
+            to.all(found.autoregression.iter().map(|a| a[axis]));
+        }
+        to.all(found.correlations[axes.clone()].iter().copied());
+        to.done();
+        let mut to = self.at(MAGNITUDES_AT + signal * TIME_MAGNITUDE, TIME_MAGNITUDE);
+        to.common(&found.common, magnitude..magnitude + 1);
+        to.all(found.autoregression.iter().map(|a| a[magnitude]));
+        to.done();
+        means[signal].copy_from_slice(&found.common.description.mean[axes]);
+    }
+
+    /// The spectra of the axes (79 features), where they are [`WITH_SPECTRA`], and of the magnitude (13).
+    #[inline(always)]
+    fn in_frequency(&mut self, signal: usize, found: &InFrequency<'_>, lane: usize) {
+        let place = WITH_SPECTRA.iter().position(|&with| with == signal);
+        if let Some(place) = place {
+            let mut to = self.at(SPECTRA_AT + place * FREQUENCY_AXES, FREQUENCY_AXES);
+            to.frequency(found, lane..lane + 3);
+            to.bands(found.spectrum, lane..lane + 3);
+            to.done();
+        }
+        let place = place.unwrap_or(WITH_SPECTRA.len());
+        let mut to = self.at(MAGNITUDE_SPECTRA_AT + place * FREQUENCY_MAGNITUDE, FREQUENCY_MAGNITUDE);
+        to.frequency(found, lane + 3..lane + 4);
+        to.done();
+    }
+}
 
 /// Writes features one after the other.
 struct Writer<'a> {
     left: std::slice::IterMut<'a, f32>,
 }
 
-impl<'a> Writer<'a> {
-    fn new(out: &'a mut [f32]) -> Self {
-        Self { left: out.iter_mut() }
-    }
-
+impl Writer<'_> {
     fn all(&mut self, values: impl IntoIterator<Item = f64>) {
         for value in values {
             if let Some(place) = self.left.next() {
@@ -422,36 +459,32 @@ impl<'a> Writer<'a> {
         debug_assert_eq!(self.left.len(), 0, "features left unwritten");
     }
 
-    fn statistics<const L: usize>(
-        &mut self,
-        d: &Description<L>,
-        range: &[f64; L],
-        entropy: &[f64; L],
-        lanes: std::ops::Range<usize>,
-    ) {
+    fn common<const L: usize>(&mut self, found: &Common<L>, lanes: Range<usize>) {
+        let d = &found.description;
         for statistic in [&d.mean, &d.std, &d.mad, &d.max, &d.min] {
             self.all(statistic[lanes.clone()].iter().copied());
         }
         self.all([d.magnitude[lanes.clone()].iter().sum()]);
-        for statistic in [&d.energy, range, entropy] {
+        for statistic in [&d.energy, &found.range, &found.entropy] {
             self.all(statistic[lanes.clone()].iter().copied());
         }
     }
 
-    fn shape<const L: usize>(&mut self, shape: &Shape<L>, lanes: std::ops::Range<usize>) {
-        self.all(shape.peak[lanes.clone()].iter().copied());
-        self.all(shape.mean_hz[lanes.clone()].iter().copied());
+    fn frequency(&mut self, found: &InFrequency<'_>, lanes: Range<usize>) {
+        self.common(&found.common, lanes.clone());
+        self.all(found.centre.peak[lanes.clone()].iter().copied());
+        self.all(found.centre.mean[lanes.clone()].iter().map(|bin| bin * RATE_HZ / WINDOW as f64));
         for lane in lanes {
-            self.all([shape.skewness[lane], shape.kurtosis[lane]]);
+            self.all([found.skewness[lane], found.kurtosis[lane]]);
         }
     }
 
-    fn bands(&mut self, spectrum: &[Row]) {
-        let mut eighths = [[0.0; 4]; 8];
+    fn bands(&mut self, spectrum: &[Pair], lanes: Range<usize>) {
+        let mut eighths = [[0.0; 8]; 8];
         for (energy, bins) in eighths.iter_mut().zip(spectrum.chunks_exact(BINS / 8)) {
             *energy = band_energy(bins);
         }
-        for axis in 0..3 {
+        for axis in lanes {
             let sum = |from: usize, count: usize| eighths[from..from + count].iter().map(|e| e[axis]).sum::<f64>();
             self.all((0..8).map(|i| eighths[i][axis]));
             self.all((0..4).map(|i| sum(2 * i, 2)));
@@ -489,7 +522,7 @@ mod tests {
             |n: usize| (0..6).map(|c| (0..n).map(|i| ((i * (c + 2)) as f64).sin()).collect()).collect::<Vec<_>>();
         let mut signals = prepared(&channels(900)).unwrap();
         Hapt561::new().unwrap().prepare(&channels(300), &mut signals).unwrap();
-        assert_eq!(signals.0, prepared(&channels(300)).unwrap().0);
+        assert_eq!(signals, prepared(&channels(300)).unwrap());
     }
 
     #[test]

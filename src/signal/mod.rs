@@ -8,9 +8,12 @@
 //! sample. A loop over the rows then runs `L` independent sums at once, which is both what vector units want and
 //! independent of how they are used: the order of additions within a lane never changes.
 
+pub mod autoregression;
+pub mod entropy;
 pub mod features;
 pub mod filter;
 pub mod hapt561;
+pub mod quartiles;
 pub mod spectrum;
 pub mod statistics;
 pub mod summary;

@@ -1,11 +1,11 @@
 //! Statistics and spectra of any list of channels, at any rate and window length.
 
+use super::autoregression::{AR_ORDER, BurgScratch, burg};
+use super::entropy::histogram_entropy;
 use super::filter::{LowPass, median};
+use super::quartiles::interquartile_range;
 use super::spectrum::{Spectrum, SpectrumScratch, band_energy, centre};
-use super::statistics::{
-    AR_ORDER, BurgScratch, Description, Quartiles, burg, correlation, describe, histogram_entropy,
-    skewness_and_kurtosis,
-};
+use super::statistics::{Description, correlation, describe, skewness_and_kurtosis};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -146,7 +146,7 @@ pub struct Summary {
 /// The buffers of one thread.
 #[derive(Debug, Clone)]
 pub struct Scratch {
-    quartiles: Quartiles,
+    values: Vec<f64>,
     burg: BurgScratch<1>,
     fft: SpectrumScratch,
     amplitudes: Vec<[f64; 1]>,
@@ -195,7 +195,7 @@ impl Summary {
     /// Buffers for one thread.
     pub fn scratch(&self) -> Scratch {
         Scratch {
-            quartiles: Quartiles::new(self.spectrum.length(), 1),
+            values: Vec::with_capacity(self.spectrum.length()),
             burg: BurgScratch::new(self.spectrum.length()),
             fft: self.spectrum.scratch(),
             amplitudes: vec![[0.0]; self.spectrum.bins()],
@@ -269,7 +269,7 @@ impl Summary {
                 Statistic::Min => push(d.min[0]),
                 Statistic::Magnitude => push(d.magnitude[0]),
                 Statistic::Energy => push(d.energy[0]),
-                Statistic::Iqr => push(scratch.quartiles.ranges(window, &d.min, &d.max)[0]),
+                Statistic::Iqr => push(interquartile_range(window.as_flattened(), &mut scratch.values)),
                 Statistic::Entropy => push(histogram_entropy(window.as_flattened(), d.min[0], d.max[0])),
                 Statistic::Skewness => push(shape.get_or_insert_with(|| skewness_and_kurtosis(window, &d.mean)).0[0]),
                 Statistic::Kurtosis => push(shape.get_or_insert_with(|| skewness_and_kurtosis(window, &d.mean)).1[0]),
@@ -282,7 +282,7 @@ impl Summary {
         if self.spec.spectrum.is_empty() && self.spec.bands == 0 {
             return;
         }
-        self.spectrum.amplitudes(window, &mut scratch.amplitudes, &mut scratch.fft);
+        self.spectrum.amplitudes(window, [0], &mut scratch.amplitudes, &mut scratch.fft);
         let spectrum = &scratch.amplitudes[..];
         let d = describe(spectrum);
         let middle = centre(spectrum);
