@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use super::checks::no_rows;
+use super::clock::Clock;
 use super::label_pass::LabelPass;
+use super::output::{quarantine, source_info};
+use super::scan::{select, session};
 use super::tally::Columns;
-use super::{Clock, run_id, select, session, source_info};
 use crate::device::{self, Cpu};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Control, Event};
@@ -93,7 +96,7 @@ impl Relabel {
         let bad = Arc::new(BadRows::new());
         let source = self.open(&model.manifest().input, &bad, control).await?;
         model.check_width(source.dim)?;
-        let run_id = run_id(clock.started_at, model.hash().as_str());
+        let run_id = clock.run_id(model.hash().as_str());
         let mut writer = TableWriter::begin(&output, WriteOptions::new(self.mode, &run_id)).await?;
 
         let ctx = session(MEMORY_LIMIT, source.dim)?;
@@ -120,10 +123,10 @@ impl Relabel {
         };
         let tally = pass.run(&ctx, &mut writer, labels).await?;
         if tally.rows() == 0 && bad.is_empty() {
-            return Err(super::no_rows(&source, "label"));
+            return Err(no_rows(&source, "label"));
         }
         model.save(&output.join("models")?).await?;
-        let quarantine = super::quarantine(&output, &run_id, &bad).await?;
+        let quarantine = quarantine(&output, &run_id, &bad).await?;
         let clusters = tally.clusters(label.centroids())?;
         let info = CommitInfo { source: source_info(&source, &tally), clusters: Some(clusters) };
         let Committed { version: table_version, .. } = writer.commit(info).await?;
