@@ -94,7 +94,8 @@ impl Relabel {
         let label = label_of(&model)?;
         let output = Location::parse(&self.output)?;
         let bad = Arc::new(BadRows::new());
-        let source = self.open(&model.manifest().input, &bad, control).await?;
+        let threads = device::threads(self.threads)?;
+        let source = self.open(&model.manifest().input, threads, &bad, control).await?;
         model.check_width(source.dim)?;
         let run_id = clock.run_id(model.hash().as_str());
         let mut writer = TableWriter::begin(&output, WriteOptions::new(self.mode, &run_id)).await?;
@@ -118,7 +119,7 @@ impl Relabel {
             keep,
             columns: Columns::default(),
             k: label.k(),
-            threads: device::threads(self.threads)?,
+            threads,
             control: control.clone(),
         };
         let tally = pass.run(&ctx, &mut writer, labels).await?;
@@ -144,8 +145,7 @@ impl Relabel {
 
     /// The input as a source. Where the model was learned on windows cut within labels and the input has none, windows
     /// are cut over whole recordings.
-    async fn open(&self, input: &ModelInput, bad: &Arc<BadRows>, control: &Control) -> Result<Source> {
-        let threads = device::threads(self.threads)?;
+    async fn open(&self, input: &ModelInput, threads: usize, bad: &Arc<BadRows>, control: &Control) -> Result<Source> {
         let (spec, options) = self.source(input, threads, self.within)?;
         let e = match source::open(&spec, &options, Arc::clone(bad)).await {
             Ok(source) => return Ok(source),
