@@ -75,18 +75,6 @@ pub enum StageSpec {
     KMeans(KMeansSpec),
 }
 
-impl StageSpec {
-    /// The stage's name, as in the pipeline file.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            StageSpec::Scale(_) => "scale",
-            StageSpec::FeatureWeights(_) => "feature_weights",
-            StageSpec::Autoencoder(_) => "autoencoder",
-            StageSpec::KMeans(_) => "kmeans",
-        }
-    }
-}
-
 /// Which rows are learned from, and which are labelled.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitSpec {

@@ -36,11 +36,6 @@ impl Moments {
         Self { dim, counts: vec![0; classes], sums: vec![0.0; dim.div_ceil(WIDTH) * classes * TERMS * WIDTH] }
     }
 
-    /// Number of features.
-    pub fn dim(&self) -> usize {
-        self.dim
-    }
-
     /// Rows of each class.
     pub fn counts(&self) -> &[u64] {
         &self.counts
