@@ -11,6 +11,7 @@
 //! ```
 
 mod check;
+mod columns;
 mod file;
 mod interpolate;
 mod overrides;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
-use super::check::{key_columns, split_column};
+use super::columns::{key_columns, split_column};
 use super::file::*;
 use crate::device::DeviceChoice;
 use crate::kmeans::{KMeansSpec, Method};
