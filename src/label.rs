@@ -104,24 +104,9 @@ impl Label {
         self.dim
     }
 
-    /// The column whose vectors are labelled.
-    pub fn column(&self) -> &str {
-        &self.column
-    }
-
     /// The centroids, `k x dim`, row-major.
     pub fn centroids(&self) -> &[f32] {
         &self.centroids
-    }
-
-    /// Training rows of each cluster.
-    pub fn sizes(&self) -> &[u64] {
-        &self.sizes
-    }
-
-    /// Mean Euclidean distance of each cluster's training rows to its centroid.
-    pub fn mean_distance(&self) -> &[f32] {
-        &self.mean_distance
     }
 
     /// Labels `rows` (row-major): nearest centroid, distance to it, and how much farther the second nearest is. Each row
@@ -325,10 +310,10 @@ mod tests {
         let saved = fitted.transform.save();
         let back = Label::from_artifact(&saved, &device).unwrap();
         assert_eq!(
-            (back.centroids(), back.sizes(), back.k(), back.dim()),
+            (back.centroids(), &back.sizes[..], back.k(), back.dim()),
             (&[10.5f32, 0.25][..], &[3u64, 2][..], 2, 1)
         );
-        assert_eq!((back.save(), back.column()), (saved.clone(), EMBEDDING));
+        assert_eq!((back.save(), back.column.as_str()), (saved.clone(), EMBEDDING));
         let damage: [fn(&mut Artifact); 6] = [
             |a| drop(a.settings.remove("column")),
             |a| drop(a.settings.insert("sizes".into(), json!([1]))),

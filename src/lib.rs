@@ -79,6 +79,8 @@ pub mod sql;
 pub mod stage;
 pub mod store;
 pub mod table;
+#[cfg(test)]
+mod testing;
 pub mod train;
 pub mod weights;
 

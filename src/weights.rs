@@ -284,6 +284,7 @@ mod tests {
     use crate::device::Cpu;
     use crate::event::Control;
     use crate::stage::NoCheckpoint;
+    use crate::testing::{self, Labelled};
 
     fn fit_with(
         labels: WeightLabels,
@@ -328,29 +329,10 @@ mod tests {
         (0..dim).map(weight).collect()
     }
 
-    /// Rows of up to four classes (often one only), each feature of one kind: spread out, constant, zeros and ones, or
-    /// denormal. Half the time each row occurs twice.
-    fn labelled() -> impl Strategy<Value = (usize, Vec<f32>, Vec<Option<u32>>)> {
-        let shape = (prop_oneof![1usize..20, 300usize..310], prop_oneof![1 => Just(1usize), 9 => 2usize..20], 1u32..5);
-        (shape, any::<bool>()).prop_flat_map(|((dim, n, classes), doubled)| {
-            let values = prop::collection::vec(0.0f32..=1.0, n * dim);
-            let classes = prop::collection::vec(prop::option::weighted(0.9, 0..classes), n);
-            (values, classes, prop::collection::vec(0u8..6, dim)).prop_map(move |(mut rows, mut classes, kinds)| {
-                for (i, x) in rows.iter_mut().enumerate() {
-                    *x = match kinds[i % dim] {
-                        0 => 0.3,
-                        1 => x.round(),
-                        2 => *x * 1e-40,
-                        _ => *x,
-                    };
-                }
-                if doubled {
-                    rows.extend(rows.clone());
-                    classes.extend(classes.clone());
-                }
-                (dim, rows, classes)
-            })
-        })
+    /// Rows of up to four classes, of few features or of many.
+    fn labelled() -> impl Strategy<Value = Labelled> {
+        let dim = prop_oneof![1usize..20, 300usize..310];
+        testing::labelled(dim, prop_oneof![1 => Just(1usize), 9 => 2usize..20], 4)
     }
 
     proptest! {

@@ -215,24 +215,6 @@ fn overrides_replace_and_add() {
 }
 
 #[test]
-fn a_later_problem_points_into_the_file() {
-    let loaded = parse(GOOD, &["stage.kmeans.k=40000"]).unwrap();
-    let shown = loaded.problem_at("stage[3].labels", "column \"activity\" has one class").to_string();
-    assert!(shown.contains("pipeline.toml:25:10\n"), "{shown}");
-    assert!(shown.contains("25 | labels = \"activity\"\n   |          ^^^^^^^^^^"), "{shown}");
-    assert_eq!(
-        shown,
-        loaded.problem_at("stage.feature_weights.labels", "column \"activity\" has one class").to_string()
-    );
-    let table = loaded.problem_at("stage[3].sample", "no").to_string();
-    assert!(table.contains("pipeline.toml:23:1\n"), "{table}");
-    let set = loaded.problem_at("stage[5].k", "k = 40000 is more than the 300 rows").to_string();
-    assert!(set.contains("error: --set stage.kmeans.k=40000: k = 40000 is more than the 300 rows"), "{set}");
-    let two = loaded.problem_at("sink.path", "a").merge(loaded.problem_at("seed", "b"));
-    assert_eq!(two.iter().map(|problem| problem.message()).collect::<Vec<_>>(), ["b", "a"]);
-}
-
-#[test]
 fn the_fingerprint_is_of_what_decides_the_result() {
     let of = |sets: &[&str]| parse(GOOD, sets).unwrap().plan.fingerprint;
     let plain = of(&[]);

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["error"],
     &["event", "seed"],
-    &["kernel"],
+    // What unit tests share stands beside the kernels, which use it too.
+    &["kernel", "testing"],
     &["network", "loss", "signal", "metrics"],
     &["device"],
     &["kmeans"],

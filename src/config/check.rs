@@ -1,6 +1,7 @@
 //! What one value of a pipeline file says about another: order of stages, columns, splits.
 
 use super::Draft;
+use super::columns::{class_columns, named_columns, source_columns, split_column, written_columns};
 use super::file::*;
 use super::problem::Problem;
 use super::size::Size;
@@ -101,33 +102,19 @@ impl Check<'_> {
 
     fn source(&mut self) {
         let draft = self.draft;
-        let named = match &draft.source {
-            None => return,
-            Some(SourceTable::Hapt(table)) => {
-                self.not_empty("source.path", &table.path);
-                return;
+        let Some(source) = &draft.source else { return };
+        self.not_empty("source.path", source_path(source));
+        if let SourceTable::Csv(table) = source {
+            let delimiter = table.delimiter.as_str();
+            if !delimiter.is_ascii() || ["\"", "\n", "\r"].contains(&delimiter) {
+                self.at("source.delimiter", format!("{delimiter:?} cannot separate fields"), "one ASCII character");
             }
-            Some(SourceTable::Csv(table)) => {
-                self.not_empty("source.path", &table.path);
-                let delimiter = table.delimiter.as_str();
-                if !delimiter.is_ascii() || ["\"", "\n", "\r"].contains(&delimiter) {
-                    self.at("source.delimiter", format!("{delimiter:?} cannot separate fields"), "one ASCII character");
-                }
-                let time = table.time.iter().map(|name| ("source.time".to_string(), name));
-                named(&table.channels, "source.channels")
-                    .chain(time)
-                    .chain(described(&table.keys, &table.label, &table.split))
-                    .collect::<Vec<_>>()
-            }
-            Some(SourceTable::Parquet(table)) => {
-                self.not_empty("source.path", &table.path);
-                let features = match &table.features {
-                    Columns::One(name) => vec![("source.features".to_string(), name)],
-                    Columns::Many(names) => named(names, "source.features").collect(),
-                };
-                features.into_iter().chain(described(&table.keys, &table.label, &table.split)).collect()
-            }
-        };
+        }
+        self.columns(&named_columns(source));
+    }
+
+    /// Each column of the source has one name and one use, and leaves those that are made here alone.
+    fn columns(&mut self, named: &[(String, &String)]) {
         let described = |path: &str| !path.starts_with("source.channels") && !path.starts_with("source.features");
         for (at, (path, name)) in named.iter().enumerate() {
             if described(path) && path != "source.time" && MADE.contains(&name.as_str()) {
@@ -426,81 +413,10 @@ fn rank(kind: Option<&str>) -> Option<usize> {
     ORDER.iter().position(|name| Some(*name) == kind)
 }
 
-/// Names with the paths of their places in the file.
-fn named<'a>(names: &'a [String], path: &'a str) -> impl Iterator<Item = (String, &'a String)> {
-    names.iter().enumerate().map(move |(index, name)| (format!("{path}[{index}]"), name))
-}
-
-fn described<'a>(
-    keys: &'a [String],
-    label: &'a Option<String>,
-    split: &'a Option<String>,
-) -> impl Iterator<Item = (String, &'a String)> {
-    let single = |path: &'static str, name: &'a Option<String>| name.iter().map(move |name| (path.to_string(), name));
-    named(keys, "source.keys").chain(single("source.label", label)).chain(single("source.split", split))
-}
-
 fn source_path(source: &SourceTable) -> &str {
     match source {
         SourceTable::Hapt(table) => &table.path,
         SourceTable::Csv(table) => &table.path,
         SourceTable::Parquet(table) => &table.path,
     }
-}
-
-/// The column that says which part of the data a row belongs to.
-pub(super) fn split_column(source: &SourceTable) -> Option<&String> {
-    static HAPT: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| "split".into());
-    match source {
-        SourceTable::Hapt(_) => Some(&HAPT),
-        SourceTable::Csv(table) => table.split.as_ref(),
-        SourceTable::Parquet(table) => table.split.as_ref(),
-    }
-}
-
-/// The columns that identify a row of the source.
-pub(super) fn key_columns(source: &SourceTable) -> Vec<String> {
-    match source {
-        SourceTable::Hapt(_) => ["experiment", "user", "start"].map(String::from).to_vec(),
-        SourceTable::Csv(table) => recording_keys(table).into_iter().chain(["start".into()]).collect(),
-        SourceTable::Parquet(table) => table.keys.clone(),
-    }
-}
-
-/// The columns that tell recordings apart: the file's name where none are given.
-fn recording_keys(table: &CsvTable) -> Vec<String> {
-    if table.keys.is_empty() { vec!["file".into()] } else { table.keys.clone() }
-}
-
-/// The columns that hold classes: all but the place in the recording and the features.
-fn class_columns(source: &SourceTable) -> Vec<String> {
-    match source {
-        SourceTable::Hapt(_) => ["experiment", "user", "split", "activity"].map(String::from).to_vec(),
-        SourceTable::Csv(table) => {
-            recording_keys(table).into_iter().chain(table.split.clone()).chain(table.label.clone()).collect()
-        }
-        SourceTable::Parquet(ParquetTable { keys, label, split, .. }) => {
-            keys.iter().chain(split).chain(label).cloned().collect()
-        }
-    }
-}
-
-/// The columns of the table that its files can be divided by.
-fn written_columns(sink: &SinkTable, draft: &Draft, source: &SourceTable) -> Vec<String> {
-    let label = match source {
-        SourceTable::Hapt(_) => Some("activity".to_string()),
-        SourceTable::Csv(table) => table.label.clone(),
-        SourceTable::Parquet(table) => table.label.clone(),
-    };
-    let split = draft.split.column.as_ref().or(split_column(source)).cloned();
-    let keys = sink.keys.clone().unwrap_or_else(|| key_columns(source));
-    let written: Vec<String> = keys.into_iter().chain(split).chain(label).collect();
-    let there = source_columns(source).into_iter().filter(|column| written.contains(column));
-    there.chain(["cluster".to_string()]).collect()
-}
-
-/// The columns that the source yields beside the features.
-fn source_columns(source: &SourceTable) -> Vec<String> {
-    let start = !matches!(source, SourceTable::Parquet(_));
-    class_columns(source).into_iter().chain(start.then(|| "start".to_string())).collect()
 }

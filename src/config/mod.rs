@@ -11,6 +11,7 @@
 //! ```
 
 mod check;
+mod columns;
 mod file;
 mod interpolate;
 mod overrides;
@@ -43,7 +44,6 @@ pub struct Loaded {
     /// What runs.
     pub plan: Plan,
     text: Arc<Text>,
-    tree: Node,
 }
 
 impl Loaded {
@@ -55,25 +55,6 @@ impl Loaded {
     /// The file's text, before variables and overrides.
     pub fn text(&self) -> &str {
         &self.text.text
-    }
-
-    /// A problem that shows only later (a column that the source does not have), at the value of `path`:
-    /// `"split.fit"`, `"stage.kmeans.k"`, or `"stage[3].labels"`, stages numbered from 0. Where the file does not spell
-    /// the value out, the nearest table around it is shown.
-    pub fn problem_at(&self, path: &str, message: impl Into<String>) -> Problems {
-        Problems::new(self.text.clone(), vec![Problem::new(self.tree.at(path).0.origin.clone(), message)])
-    }
-
-    /// As [`problem_at`](Self::problem_at), for a name that is not among those `accepted`.
-    pub fn unknown_name_at<S: AsRef<str>>(
-        &self,
-        path: &str,
-        message: impl Into<String>,
-        name: &str,
-        accepted: &[S],
-    ) -> Problems {
-        let problem = Problem::new(self.tree.at(path).0.origin.clone(), message).accepted(name, accepted);
-        Problems::new(self.text.clone(), vec![problem])
     }
 }
 
@@ -120,7 +101,7 @@ impl PipelineFile {
         let at_root = |message: String| Problems::new(source.clone(), vec![Problem::new(tree.origin.clone(), message)]);
         let file: PipelineFile = serde_json::from_value(tree.to_json()).map_err(|e| at_root(e.to_string()))?;
         let plan = Plan::of(&file);
-        Ok(Loaded { file, plan, text: source, tree })
+        Ok(Loaded { file, plan, text: source })
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
-use super::check::{key_columns, split_column};
+use super::columns::{key_columns, split_column};
 use super::file::*;
 use crate::device::DeviceChoice;
 use crate::kmeans::{KMeansSpec, Method};
@@ -73,18 +73,6 @@ pub enum StageSpec {
     /// Finds clusters and labels rows.
     #[serde(rename = "kmeans")]
     KMeans(KMeansSpec),
-}
-
-impl StageSpec {
-    /// The stage's name, as in the pipeline file.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            StageSpec::Scale(_) => "scale",
-            StageSpec::FeatureWeights(_) => "feature_weights",
-            StageSpec::Autoencoder(_) => "autoencoder",
-            StageSpec::KMeans(_) => "kmeans",
-        }
-    }
 }
 
 /// Which rows are learned from, and which are labelled.

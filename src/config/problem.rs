@@ -157,12 +157,6 @@ impl Problems {
         self.list.is_empty()
     }
 
-    /// These and the `others` of the same file, in order.
-    pub fn merge(mut self, others: Problems) -> Self {
-        self.list.extend(others.list);
-        Self::new(self.text, self.list)
-    }
-
     /// The problems as text; `styled` with the colors of a terminal.
     pub fn render(&self, styled: bool) -> String {
         let renderer = if styled { Renderer::styled() } else { Renderer::plain() };

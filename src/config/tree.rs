@@ -194,3 +194,22 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_leads_to_a_value_or_to_the_table_around_it() {
+        let text = "seed = 7\n[[stage]]\nkind = \"scale\"\n[[stage]]\nkind = \"kmeans\"\nk = 12\n";
+        let tree = Node::of_table(DeTable::parse(text).unwrap().get_ref(), 0..0);
+        let k = text.find("12").map(|at| at..at + 2).unwrap();
+        for path in ["stage[1].k", "stage.1.k", "stage.kmeans.k"] {
+            let (node, found) = tree.at(path);
+            assert!(found && node.origin == Origin::File(k.clone()), "{path}: {node:?}");
+        }
+        let (table, found) = tree.at("stage[1].starts");
+        assert!(!found && table.kind() == Some("kmeans"), "{table:?}");
+        assert_eq!(tree.at("sink.path"), (&tree, false));
+    }
+}

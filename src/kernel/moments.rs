@@ -36,11 +36,6 @@ impl Moments {
         Self { dim, counts: vec![0; classes], sums: vec![0.0; dim.div_ceil(WIDTH) * classes * TERMS * WIDTH] }
     }
 
-    /// Number of features.
-    pub fn dim(&self) -> usize {
-        self.dim
-    }
-
     /// Rows of each class.
     pub fn counts(&self) -> &[u64] {
         &self.counts
@@ -186,6 +181,7 @@ mod tests {
 
     use super::*;
     use crate::kernel::isa::on_each;
+    use crate::testing::{self, Labelled};
 
     #[test]
     fn the_exponential_is_exact_to_rounding() {
@@ -209,50 +205,27 @@ mod tests {
         assert_eq!(together, one_by_one);
     }
 
-    type Labelled = (Vec<f32>, Option<u32>);
-
-    /// Rows of up to three classes (often one only), each feature of one kind: spread out, constant, zeros and ones, or
-    /// denormal. Half the time each row occurs twice.
-    fn labelled() -> impl Strategy<Value = (usize, Vec<Labelled>)> {
-        (1usize..40, 1u32..4, any::<bool>()).prop_flat_map(|(dim, classes, doubled)| {
-            let row = (prop::collection::vec(0.0f32..=1.0, dim), prop::option::weighted(0.9, 0..classes));
-            let rows = prop_oneof![1 => prop::collection::vec(row.clone(), 1), 9 => prop::collection::vec(row, 0..25)];
-            (Just(dim), rows, prop::collection::vec(0u8..6, dim)).prop_map(move |(dim, mut rows, kinds)| {
-                for (row, _) in &mut rows {
-                    for (x, kind) in row.iter_mut().zip(&kinds) {
-                        *x = match kind {
-                            0 => 0.3,
-                            1 => x.round(),
-                            2 => *x * 1e-40,
-                            _ => *x,
-                        };
-                    }
-                }
-                if doubled {
-                    rows.extend(rows.clone());
-                }
-                (dim, rows)
-            })
-        })
+    /// Rows of up to three classes, or none.
+    fn labelled() -> impl Strategy<Value = Labelled> {
+        testing::labelled(1usize..40, prop_oneof![1 => Just(1usize), 9 => 0usize..25], 3)
     }
 
-    fn moments_of(dim: usize, rows: &[Labelled], threads: usize) -> Moments {
-        let values: Vec<f32> = rows.iter().flat_map(|r| r.0.clone()).collect();
-        let classes: Vec<Option<u32>> = rows.iter().map(|r| r.1).collect();
+    fn moments_of(dim: usize, rows: &[f32], classes: &[Option<u32>], threads: usize) -> Moments {
         let mut moments = Moments::new(3, dim);
-        moments.add(&values, &classes, &Pool::new(threads));
+        moments.add(rows, classes, &Pool::new(threads));
         moments
     }
 
     proptest! {
         #[test]
-        fn pair_sums_equal_the_sums_over_pairs((dim, rows) in labelled()) {
-            let moments = moments_of(dim, &rows, 2);
-            let sums = moments.pair_sums();
+        fn pair_sums_equal_the_sums_over_pairs((dim, rows, classes) in labelled()) {
+            let sums = moments_of(dim, &rows, &classes, 2).pair_sums();
+            let kept: Vec<(&[f32], u32)> =
+                rows.chunks(dim).zip(&classes).filter_map(|(row, class)| class.map(|c| (row, c))).collect();
             for i in 0..dim {
                 let (mut same, mut different) = (0.0, 0.0);
-                for (p, a) in rows.iter().filter(|r| r.1.is_some()) {
-                    for (q, b) in rows.iter().filter(|r| r.1.is_some()) {
+                for (p, a) in &kept {
+                    for (q, b) in &kept {
                         let e = (-(f64::from(p[i]) - f64::from(q[i])).powi(2)).exp();
                         *if a == b { &mut same } else { &mut different } += e;
                     }
@@ -263,23 +236,26 @@ mod tests {
         }
 
         #[test]
-        fn every_instruction_set_and_any_batching_gives_the_same_bits((dim, rows) in labelled(), cut in 0usize..25) {
-            let values: Vec<f32> = rows.iter().flat_map(|r| r.0.clone()).collect();
-            let classes: Vec<Option<u32>> = rows.iter().map(|r| r.1).collect();
-            let whole = moments_of(dim, &rows, 1);
-            prop_assert_eq!(&whole, &moments_of(dim, &rows, 3));
-            let cut = cut.min(rows.len());
+        fn every_instruction_set_and_any_batching_gives_the_same_bits(
+            (dim, rows, classes) in labelled(),
+            cut in 0usize..25,
+        ) {
+            let whole = moments_of(dim, &rows, &classes, 1);
+            prop_assert_eq!(&whole, &moments_of(dim, &rows, &classes, 3));
+            let cut = cut.min(classes.len());
             let mut halves = Moments::new(3, dim);
-            halves.add(&values[..cut * dim], &classes[..cut], &Pool::new(1));
-            halves.add(&values[cut * dim..], &classes[cut..], &Pool::new(1));
+            halves.add(&rows[..cut * dim], &classes[..cut], &Pool::new(1));
+            halves.add(&rows[cut * dim..], &classes[cut..], &Pool::new(1));
             prop_assert_eq!(&whole, &halves);
-            on_each(|isa| assert_eq!(whole, moments_of(dim, &rows, 1), "{isa:?}"));
+            on_each(|isa| assert_eq!(whole, moments_of(dim, &rows, &classes, 1), "{isa:?}"));
         }
 
         #[test]
-        fn merging_in_any_grouping_agrees((dim, rows) in labelled(), a in 0usize..25, b in 0usize..25) {
-            let (a, b) = (a.min(b).min(rows.len()), a.max(b).min(rows.len()));
-            let [x, y, z] = [&rows[..a], &rows[a..b], &rows[b..]].map(|part| moments_of(dim, part, 1));
+        fn merging_in_any_grouping_agrees((dim, rows, classes) in labelled(), a in 0usize..25, b in 0usize..25) {
+            let n = classes.len();
+            let (a, b) = (a.min(b).min(n), a.max(b).min(n));
+            let [x, y, z] = [0..a, a..b, b..n]
+                .map(|part| moments_of(dim, &rows[part.start * dim..part.end * dim], &classes[part], 1));
             let mut left = x.clone();
             left.merge(&y);
             left.merge(&z);

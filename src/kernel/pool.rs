@@ -260,6 +260,38 @@ impl Pool {
         });
     }
 
+    /// As [`for_each_chunk_mut`](Self::for_each_chunk_mut), for tasks that can fail: every chunk gets its task all the
+    /// same, and of several failures the one of the first chunk is told, whichever thread came first.
+    ///
+    /// # Errors
+    /// The failure of the first chunk that has one.
+    ///
+    /// ```
+    /// use dacpipe::kernel::Pool;
+    /// let odd = |i: usize, chunk: &mut [i32]| if chunk[0] % 2 == 0 { Ok(()) } else { Err(i) };
+    /// assert_eq!(Pool::new(2).try_for_each_chunk_mut(&mut [0, 1, 2, 3], 1, odd), Err(1));
+    /// ```
+    pub fn try_for_each_chunk_mut<T: Send, E: Send>(
+        &self,
+        values: &mut [T],
+        chunk_len: usize,
+        task: impl Fn(usize, &mut [T]) -> Result<(), E> + Sync,
+    ) -> Result<(), E> {
+        let failure = Mutex::new(None::<(usize, E)>);
+        self.for_each_chunk_mut(values, chunk_len, |i, chunk| {
+            if let Err(e) = task(i, chunk) {
+                let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                if failure.as_ref().is_none_or(|(first, _)| i < *first) {
+                    *failure = Some((i, e));
+                }
+            }
+        });
+        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some((_, e)) => Err(e),
+            None => Ok(()),
+        }
+    }
+
     /// Calls `task(i, parts)` for each `i`, in parallel, where part `j` is `values[j][bounds[i][j]..bounds[i + 1][j]]`:
     /// several arrays cut at places of their own, with one task for the parts that belong together.
     ///
@@ -406,6 +438,20 @@ mod tests {
             let message = caught.expect_err("task 40 panics");
             assert!(message.downcast_ref::<String>().expect("a formatted message").contains("task 40"));
             assert_eq!(pool.map(3, |i| i), [0, 1, 2]);
+        }
+    }
+
+    #[test]
+    fn of_several_failures_the_first_chunks_is_told() {
+        let fails = |i: usize, chunk: &mut [usize]| {
+            chunk.fill(i);
+            if i < 3 { Ok(()) } else { Err(i) }
+        };
+        for threads in 1..5 {
+            let mut values = vec![0; 100];
+            assert_eq!(Pool::new(threads).try_for_each_chunk_mut(&mut values, 2, fails), Err(3));
+            assert!(values.iter().enumerate().all(|(i, value)| *value == i / 2), "every chunk got its task");
+            assert_eq!(Pool::new(threads).try_for_each_chunk_mut(&mut values[..6], 2, fails), Ok(()));
         }
     }
 

@@ -1,29 +1,10 @@
-use std::ops::Range;
-
 use proptest::prelude::*;
 
 use super::*;
 use crate::device::{Cpu, lloyd_on_cpu};
 use crate::kernel::distance::squared_distance;
 use crate::kernel::{Dense, Pool};
-
-/// Rows that do not lie in memory as one slice, as those of a spill file.
-struct Spilled(Vec<f32>, usize);
-
-impl Rows for Spilled {
-    fn len(&self) -> usize {
-        self.0.len() / self.1
-    }
-
-    fn dim(&self) -> usize {
-        self.1
-    }
-
-    fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
-        out.copy_from_slice(&self.0[range.start * self.1..range.end * self.1]);
-        Ok(())
-    }
-}
+use crate::testing::Scattered;
 
 fn lloyd(rows: &dyn Rows, seeds: &[f32], shift: f64, bounded: bool, threads: usize) -> (Vec<f32>, usize, Vec<f64>) {
     let limits = lloyd::Limits { max_iterations: 60, shift };
@@ -62,7 +43,7 @@ proptest! {
     fn bounds_threads_and_storage_change_no_bit((dim, k, rows) in problem()) {
         let dense = Dense::new(&rows, dim);
         let plain = lloyd(&dense, &rows[..k * dim], 0.0, false, 1);
-        let spilled = Spilled(rows.clone(), dim);
+        let spilled = Scattered(dense);
         for threads in [1, 2, 3] {
             prop_assert_eq!(&plain, &lloyd(&dense, &rows[..k * dim], 0.0, true, threads));
             prop_assert_eq!(&plain, &lloyd(&spilled, &rows[..k * dim], 0.0, threads == 2, threads));
@@ -91,7 +72,7 @@ proptest! {
         let fitted = fitted.unwrap();
         prop_assert_eq!(fitted.sizes.iter().sum::<u64>() as usize, rows.len() / dim);
         prop_assert!(fitted.sizes.windows(2).all(|s| s[0] >= s[1]));
-        let again = fit(&Spilled(rows.clone(), dim), &spec, Seed(5), &Cpu::new(3), &Control::default()).unwrap();
+        let again = fit(&Scattered(Dense::new(&rows, dim)), &spec, Seed(5), &Cpu::new(3), &Control::default()).unwrap();
         prop_assert_eq!(&fitted, &again);
         let naive: f64 = rows.chunks(dim).map(|row| {
             let squared = fitted.centroids.chunks(dim).map(|c| {

@@ -8,7 +8,7 @@ use datafusion::execution::memory_pool::MemoryPool;
 use super::collect::Collected;
 use super::state::{About, Kept, RunState};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::event::{Control, Event};
 use crate::kernel::Rows;
 use crate::kmeans::KMeansSpec;
@@ -169,16 +169,10 @@ impl Learn {
             self.control.check()?;
             let end = (start + step).min(len);
             let mut block = vec![0.0; (end - start) * dim];
-            let failed = std::sync::Mutex::new(None::<Error>);
-            self.device.pool().for_each_chunk_mut(&mut block, BLOCK_ROWS * dim, |i, out| {
+            self.device.pool().try_for_each_chunk_mut(&mut block, BLOCK_ROWS * dim, |i, out| {
                 let first = start + i * BLOCK_ROWS;
-                if let Err(e) = rows.read(first..first + out.len() / dim, out) {
-                    failed.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(e);
-                }
-            });
-            if let Some(e) = failed.into_inner().unwrap_or_else(|e| e.into_inner()) {
-                return Err(e);
-            }
+                rows.read(first..first + out.len() / dim, out)
+            })?;
             builder.push(&block)?;
         }
         Ok(View { store: builder.finish()?, from: transforms.len() })

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use super::checks::no_rows;
+use super::clock::Clock;
 use super::label_pass::LabelPass;
+use super::output::{quarantine, source_info};
+use super::scan::{select, session};
 use super::tally::Columns;
-use super::{Clock, run_id, select, session, source_info};
 use crate::device::{self, Cpu};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Control, Event};
@@ -91,9 +94,10 @@ impl Relabel {
         let label = label_of(&model)?;
         let output = Location::parse(&self.output)?;
         let bad = Arc::new(BadRows::new());
-        let source = self.open(&model.manifest().input, &bad, control).await?;
+        let threads = device::threads(self.threads)?;
+        let source = self.open(&model.manifest().input, threads, &bad, control).await?;
         model.check_width(source.dim)?;
-        let run_id = run_id(clock.started_at, model.hash().as_str());
+        let run_id = clock.run_id(model.hash().as_str());
         let mut writer = TableWriter::begin(&output, WriteOptions::new(self.mode, &run_id)).await?;
 
         let ctx = session(MEMORY_LIMIT, source.dim)?;
@@ -115,15 +119,15 @@ impl Relabel {
             keep,
             columns: Columns::default(),
             k: label.k(),
-            threads: device::threads(self.threads)?,
+            threads,
             control: control.clone(),
         };
         let tally = pass.run(&ctx, &mut writer, labels).await?;
         if tally.rows() == 0 && bad.is_empty() {
-            return Err(super::no_rows(&source, "label"));
+            return Err(no_rows(&source, "label"));
         }
         model.save(&output.join("models")?).await?;
-        let quarantine = super::quarantine(&output, &run_id, &bad).await?;
+        let quarantine = quarantine(&output, &run_id, &bad).await?;
         let clusters = tally.clusters(label.centroids())?;
         let info = CommitInfo { source: source_info(&source, &tally), clusters: Some(clusters) };
         let Committed { version: table_version, .. } = writer.commit(info).await?;
@@ -141,8 +145,7 @@ impl Relabel {
 
     /// The input as a source. Where the model was learned on windows cut within labels and the input has none, windows
     /// are cut over whole recordings.
-    async fn open(&self, input: &ModelInput, bad: &Arc<BadRows>, control: &Control) -> Result<Source> {
-        let threads = device::threads(self.threads)?;
+    async fn open(&self, input: &ModelInput, threads: usize, bad: &Arc<BadRows>, control: &Control) -> Result<Source> {
         let (spec, options) = self.source(input, threads, self.within)?;
         let e = match source::open(&spec, &options, Arc::clone(bad)).await {
             Ok(source) => return Ok(source),

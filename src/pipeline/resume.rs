@@ -1,7 +1,7 @@
 //! The end of a run, and what a resumed run does if the one before it died between its commit and its end.
 
 use super::RunOptions;
-use super::state::RunState;
+use super::state::{RunState, state_dir};
 use crate::config::Plan;
 use crate::error::Result;
 use crate::report::RunReport;
@@ -15,7 +15,7 @@ pub(super) async fn committed(plan: &Plan, options: &RunOptions) -> Result<Optio
         return Ok(None);
     }
     let sink = Location::parse(&plan.sink.path)?;
-    let state = RunState::at(&super::state_dir(&sink, &plan.name));
+    let state = RunState::at(&state_dir(&sink, &plan.name));
     let Some(mut report) = state.report()? else { return Ok(None) };
     let Ok(table) = LabelTable::open_at(&sink, None).await else { return Ok(None) };
     if report.pipeline != plan.fingerprint || table.snapshot().run_id != report.run {

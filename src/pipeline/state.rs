@@ -11,7 +11,15 @@ use crate::error::{Error, Result};
 use crate::model::{decode_arrays, encode_arrays};
 use crate::report::RunReport;
 use crate::stage::{Artifact, Checkpoint};
-use crate::store::failed;
+use crate::store::{Location, failed};
+
+/// Where an interrupted run leaves its state: in a local table's directory, else under the working directory.
+pub(super) fn state_dir(sink: &Location, name: &str) -> PathBuf {
+    match sink.local_path() {
+        Some(path) => path.join("_run"),
+        None => Path::new(".dacpipe").join(name),
+    }
+}
 
 /// The state directory of one run.
 #[derive(Debug, Clone)]

@@ -17,6 +17,9 @@
 //! - a labels row beyond the end of its recording: the part of it that was recorded is used;
 //! - another bad labels row, a recording of which one file is missing, empty or damaged: left out.
 
+mod labels;
+mod sensor;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -24,10 +27,12 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 
 use super::SPLIT;
-use super::bad::{Rejects, shown};
+use super::bad::Rejects;
 use super::location::{DataFile, blocking, list};
 use super::recording::{Interval, Load, Recording, Recordings, Wanted, hold};
 use crate::error::{Error, Result};
+use labels::{LabelRow, activity_names, read_labels, splits};
+use sensor::read_sensor;
 
 /// Samples a second.
 pub const RATE_HZ: f64 = crate::signal::hapt561::RATE_HZ;
@@ -63,15 +68,6 @@ struct Entry {
     gyro: Result<DataFile, String>,
     labels_file: Arc<str>,
     labels: Vec<LabelRow>,
-}
-
-/// A row of `labels.txt`: samples `first..end`, counted from 0, of which `end` may lie beyond the recording.
-#[derive(Debug)]
-struct LabelRow {
-    line: u64,
-    label: Arc<str>,
-    first: usize,
-    end: usize,
 }
 
 impl Hapt {
@@ -239,261 +235,9 @@ fn numbers_of(name: &str) -> Option<(i32, i32)> {
     Some((experiment.parse().ok()?, user.parse().ok()?))
 }
 
-/// The three axes of one sensor.
-#[derive(Debug)]
-struct Sensor {
-    file: Arc<str>,
-    axes: [Vec<f64>; 3],
-    bad: Vec<usize>,
-}
-
-impl Sensor {
-    fn len(&self) -> usize {
-        self.axes[0].len()
-    }
-}
-
-/// Reads a sensor's file; `None` if all of it was rejected.
-fn read_sensor(file: &Result<DataFile, String>, rejects: &Rejects) -> Result<Option<Sensor>> {
-    let reject_all = |name: &str, reason: &str| rejects.reject(name, 0, reason).map(|()| None);
-    let file = match file {
-        Ok(file) => file,
-        Err(expected) => return reject_all(expected, "no such file, but the other sensor's file is there"),
-    };
-    let text = match file.read() {
-        Ok(text) => text,
-        Err(e) => return rejects.reject_file(file.name(), e).map(|()| None),
-    };
-    let sensor = parse_sensor(&text, file.name(), rejects)?;
-    if sensor.len() == 0 {
-        return reject_all(file.name(), "empty, expected a line of 3 numbers a sample");
-    }
-    Ok(Some(sensor))
-}
-
-fn parse_sensor(text: &[u8], file: &str, rejects: &Rejects) -> Result<Sensor> {
-    let mut rest = text.trim_ascii_end();
-    // Lines are about as long as the first; a little room more spares a last move.
-    let expected = 1 + rest.len() / (1 + line(rest).0.len()) * 9 / 8;
-    let mut sensor =
-        Sensor { file: file.into(), axes: std::array::from_fn(|_| Vec::with_capacity(expected)), bad: vec![] };
-    while !rest.is_empty() {
-        let values = match plain_triple(rest) {
-            Some((values, after)) => {
-                rest = after;
-                values
-            }
-            None => {
-                let (line, after) = line(rest);
-                rest = after;
-                let number = sensor.len();
-                triple(line).or_else(|reason| {
-                    rejects.reject(file, number as u64 + 1, reason)?;
-                    sensor.bad.push(number);
-                    Ok::<_, Error>([f64::NAN; 3])
-                })?
-            }
-        };
-        for (axis, value) in sensor.axes.iter_mut().zip(values) {
-            axis.push(value);
-        }
-    }
-    Ok(sensor)
-}
-
-/// The first line of `text`, and what comes after its end.
-fn line(text: &[u8]) -> (&[u8], &[u8]) {
-    match text.iter().position(|&b| b == b'\n') {
-        Some(end) => (&text[..end], &text[end + 1..]),
-        None => (text, &[]),
-    }
-}
-
-/// The three numbers of the first line of `text`, and what comes after its end, in one pass over its bytes; `None` for
-/// a line with anything that [`triple`] must judge.
-fn plain_triple(mut text: &[u8]) -> Option<([f64; 3], &[u8])> {
-    let skip_blanks = |text: &mut &[u8]| {
-        while let [b' ' | b'\t' | b'\r', after @ ..] = *text {
-            *text = after;
-        }
-    };
-    let mut values = [0.0; 3];
-    for value in &mut values {
-        skip_blanks(&mut text);
-        let (number, length) = fast_float2::parse_partial::<f64, _>(text).ok()?;
-        text = &text[length..];
-        if !(number as f32).is_finite() || text.first().is_some_and(|b| !b.is_ascii_whitespace()) {
-            return None;
-        }
-        *value = number;
-    }
-    skip_blanks(&mut text);
-    match text {
-        [] => Some((values, text)),
-        [b'\n', after @ ..] => Some((values, after)),
-        _ => None,
-    }
-}
-
-/// The lines of a file, without the blank ones at its end.
-fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let text = text.trim_ascii_end();
-    let count = if text.is_empty() { 0 } else { usize::MAX };
-    text.split(|&b| b == b'\n').take(count)
-}
-
-fn tokens(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(u8::is_ascii_whitespace).filter(|t| !t.is_empty())
-}
-
-/// The three numbers of a line, or what is wrong with it.
-fn triple(line: &[u8]) -> Result<[f64; 3], String> {
-    let mut values = [0.0; 3];
-    let mut count = 0;
-    for token in tokens(line) {
-        let value = number(token).map_err(|e| format!("{e}; expected a line of 3 finite numbers"))?;
-        if let Some(slot) = values.get_mut(count) {
-            *slot = value;
-        }
-        count += 1;
-    }
-    match count {
-        3 => Ok(values),
-        _ => Err(format!("{count} numbers on the line, expected 3: {}", shown(line))),
-    }
-}
-
-/// A number that is finite in single precision, or what is wrong with it.
-pub fn number(token: &[u8]) -> Result<f64, String> {
-    match fast_float2::parse::<f64, _>(token) {
-        Ok(value) if (value as f32).is_finite() => Ok(value),
-        Ok(_) => Err(format!("{} is not finite", shown(token))),
-        Err(_) => Err(format!("{} is not a number", shown(token))),
-    }
-}
-
-/// The whole numbers of a line of `expected` ones, or what is wrong with it.
-fn integers<const N: usize>(line: &[u8], expected: &str) -> Result<[i64; N], String> {
-    let values = tokens(line).map(|t| std::str::from_utf8(t).ok().and_then(|t| t.parse::<i64>().ok()));
-    let values: Option<Vec<i64>> = values.collect();
-    values.and_then(|v| v.try_into().ok()).ok_or_else(|| format!("{}, expected {expected}", shown(line)))
-}
-
-fn activity_names(files: &BTreeMap<String, DataFile>, rejects: &Rejects) -> Result<BTreeMap<i64, Arc<str>>> {
-    let mut names = BTreeMap::new();
-    let Some(file) = files.get("activity_labels.txt") else { return Ok(names) };
-    for (i, line) in lines(&file.read()?).enumerate() {
-        let text = String::from_utf8_lossy(line);
-        let named = text.trim().split_once(char::is_whitespace);
-        match named.and_then(|(id, name)| Some((id.parse::<i64>().ok()?, name.trim()))) {
-            Some((id, name)) => drop(names.insert(id, name.into())),
-            None => rejects.reject(file.name(), i as u64 + 1, format!("{}, expected: number name", shown(line)))?,
-        }
-    }
-    Ok(names)
-}
-
-/// The rows of `labels.txt` by experiment and user, in the file's order.
-fn read_labels(
-    file: &DataFile,
-    recordings: &BTreeSet<(i32, i32)>,
-    names: &BTreeMap<i64, Arc<str>>,
-    rejects: &Rejects,
-) -> Result<BTreeMap<(i32, i32), Vec<LabelRow>>> {
-    let mut labels: BTreeMap<_, Vec<LabelRow>> = BTreeMap::new();
-    for (i, line) in lines(&file.read()?).enumerate() {
-        let number = i as u64 + 1;
-        let row = integers::<5>(line, "5 whole numbers: experiment, user, activity, first sample, last sample");
-        let row = row.and_then(|[experiment, user, activity, first, last]| {
-            let key = (i32::try_from(experiment).ok(), i32::try_from(user).ok());
-            let key = match key {
-                (Some(e), Some(u)) if recordings.contains(&(e, u)) => (e, u),
-                _ => return Err(format!("experiment {experiment}, user {user} has no recording")),
-            };
-            if first < 1 || last < first {
-                return Err(format!("samples {first} to {last}, expected 1 <= first <= last"));
-            }
-            let label = names.get(&activity).cloned().unwrap_or_else(|| activity.to_string().into());
-            Ok((key, LabelRow { line: number, label, first: first as usize - 1, end: last as usize }))
-        });
-        match row {
-            Ok((key, row)) => labels.entry(key).or_default().push(row),
-            Err(reason) => rejects.reject(file.name(), number, reason)?,
-        }
-    }
-    if labels.is_empty() {
-        rejects.reject(file.name(), 0, "empty, expected rows of experiment, user, activity, first and last sample")?;
-    }
-    Ok(labels)
-}
-
-/// The split of each user that the subject files name.
-fn splits(files: &BTreeMap<String, DataFile>, rejects: &Rejects) -> Result<BTreeMap<i32, &'static str>> {
-    let mut splits = BTreeMap::new();
-    for (folder, split) in [("Train/subject_id_", "train"), ("Test/subject_id_", "test")] {
-        for (_, file) in files.iter().filter(|(name, _)| name.starts_with(folder)) {
-            for (i, line) in lines(&file.read()?).enumerate() {
-                let user = integers::<1>(line, "the number of a user").map(|[user]| i32::try_from(user));
-                let Ok(Ok(user)) = user else {
-                    rejects.reject(file.name(), i as u64 + 1, format!("{}, expected a user", shown(line)))?;
-                    continue;
-                };
-                if splits.insert(user, split).is_some_and(|other| other != split) {
-                    let name = file.name();
-                    return Err(Error::input(format!(
-                        "{name}: user {user} is a user of train and of test; expected one"
-                    )));
-                }
-            }
-        }
-    }
-    Ok(splits)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::OnBadRow;
-
-    #[test]
-    fn a_line_is_three_finite_numbers() {
-        assert_eq!(triple(b" 1.5 -2e-3\t3 \r"), Ok([1.5, -2e-3, 3.0]));
-        for (line, what) in [
-            (&b"1 2"[..], "2 numbers"),
-            (b"1 2 3 4", "4 numbers"),
-            (b"", "0 numbers"),
-            (b"1 two 3", "\"two\" is not a number"),
-            (b"1 NaN 3", "\"NaN\" is not finite"),
-            (b"1 inf 3", "\"inf\" is not finite"),
-            (b"1 1e39 3", "\"1e39\" is not finite"),
-            (b"1,2,3", "\"1,2,3\" is not a number"),
-        ] {
-            let error = triple(line).unwrap_err();
-            assert!(error.contains(what) && error.contains("expected"), "{error}");
-        }
-    }
-
-    #[test]
-    fn lines_read_in_one_pass_are_those_read_token_by_token() {
-        let plain = [" 1.5 -2e-3\t3 \r", "1 2 3", "0.1 0.2 0.30000000000000004\n4 5 6", "-0 +1 .5", "1. 2 3\r\n"];
-        for text in plain {
-            let (first, after) = line(text.as_bytes());
-            assert_eq!(plain_triple(text.as_bytes()), Some((triple(first).unwrap(), after)), "{text:?}");
-        }
-        for text in ["", "1 2", "1 2\n3", "1 2 3 4", "1 2 3x", "1 two 3", "1 NaN 3", "1 1e39 3", "1,2,3", "1 2\x0c3"] {
-            assert_eq!(plain_triple(text.as_bytes()), None, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn blank_lines_at_the_end_are_no_samples_and_others_are_bad() {
-        let bad = Arc::default();
-        let rejects = Rejects::new(OnBadRow::Quarantine, Arc::clone(&bad));
-        let sensor = parse_sensor(b"1 2 3\r\n\n4 5 6\n\n", "acc.txt", &rejects).unwrap();
-        assert_eq!((sensor.len(), sensor.bad), (3, vec![1]));
-        assert_eq!(bad.rows()[0].line, 2);
-        assert_eq!(parse_sensor(b"\n \n", "acc.txt", &rejects).unwrap().len(), 0);
-    }
 
     #[test]
     fn file_names_say_experiment_and_user() {

@@ -23,6 +23,8 @@ pub mod parquet;
 pub mod recording;
 pub mod windows;
 
+mod text;
+
 pub use bad::{BadRow, BadRows, OnBadRow};
 pub use csv::{CsvSpec, TimeColumn, TimeUnit};
 pub use hapt::HaptSpec;

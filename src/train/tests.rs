@@ -7,6 +7,7 @@ use crate::event::{Control, Observer};
 use crate::kernel::{Dense, Rows};
 use crate::seed::Seed;
 use crate::stage::{Artifact, Checkpoint, NoCheckpoint};
+use crate::testing::Scattered;
 
 /// Rows on a curve in 20 dimensions, inside [0, 1].
 fn curve(rows: usize) -> Vec<f32> {
@@ -60,23 +61,6 @@ fn the_number_of_threads_does_not_change_the_bits() {
         .collect();
     assert_eq!(fits[0], fits[1]);
     assert_eq!(fits[0], fits[2]);
-}
-
-/// Rows that are not in one slice.
-struct Scattered<'a>(Dense<'a>);
-
-impl Rows for Scattered<'_> {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn dim(&self) -> usize {
-        self.0.dim()
-    }
-
-    fn read(&self, range: std::ops::Range<usize>, out: &mut [f32]) -> Result<()> {
-        self.0.read(range, out)
-    }
 }
 
 #[test]

@@ -136,28 +136,16 @@ fn make_parts(rows: usize, k: usize, dim: usize, bounded: bool) -> Vec<Part> {
 }
 
 fn label(rows: &dyn Rows, parts: &mut [Part], step: &Step, fresh: bool, pool: &Pool) -> Result<()> {
-    let failure = std::sync::Mutex::new(None);
-    pool.for_each_chunk_mut(parts, 1, |i, part| {
+    pool.try_for_each_chunk_mut(parts, 1, |_, part| {
         let part = &mut part[0];
         part.sums.fill(0.0);
         part.counts.fill(0);
         part.changed = 0;
-        let result = SCRATCH.with_borrow_mut(|scratch| match part.bounds {
+        SCRATCH.with_borrow_mut(|scratch| match part.bounds {
             Some(_) => part.bounded(rows, step, fresh, scratch),
             None => part.plain(rows, step, fresh, scratch),
-        });
-        if let Err(error) = result {
-            // The first part that fails speaks, whichever thread came first.
-            let mut failure = failure.lock().expect("no task panics while it holds the lock");
-            if failure.as_ref().is_none_or(|(first, _)| i < *first) {
-                *failure = Some((i, error));
-            }
-        }
-    });
-    match failure.into_inner().expect("no task panics while it holds the lock") {
-        Some((_, error)) => Err(error),
-        None => Ok(()),
-    }
+        })
+    })
 }
 
 impl Part {

@@ -81,8 +81,13 @@ impl Panels {
     ///
     /// Panics if `values` is not `steps * columns` long.
     pub fn from_rows(values: &[f32], steps: usize, columns: usize) -> Self {
+        assert_eq!(values.len(), steps * columns, "a matrix of {steps} x {columns}");
         let mut panels = Self::new(steps, columns);
-        pack_rows(values, steps, columns, 0, &mut panels.values);
+        for (p, row) in values.chunks_exact(columns.max(1)).enumerate() {
+            for (v, lanes) in row.chunks(LANES).enumerate() {
+                panels.values[(v * steps + p) * LANES..][..lanes.len()].copy_from_slice(lanes);
+            }
+        }
         panels
     }
 
@@ -96,13 +101,6 @@ impl Panels {
         panels
     }
 
-    /// Packs again what [`from_transposed`](Self::from_transposed) packs, into the same room.
-    ///
-    /// Panics if `values` has another size than the matrix packed before.
-    pub fn refill_transposed(&mut self, values: &[f32]) {
-        pack_transposed(values, self.steps, self.columns, &mut self.values);
-    }
-
     /// The operand.
     pub fn right(&self) -> Right<'_> {
         right_of_panels(&self.values, self.steps, self.columns)
@@ -113,16 +111,6 @@ impl Panels {
 pub(crate) fn right_of_panels(panels: &[f32], steps: usize, columns: usize) -> Right<'_> {
     assert_eq!(panels.len(), Panels::len(steps, columns), "panels of {steps} x {columns}");
     Right { values: panels, panel: steps * LANES, step: LANES, steps, columns, whole_panels: true }
-}
-
-/// Packs rows `first_step…` of a `steps x columns` operand, given row-major, into its `panels`.
-pub(crate) fn pack_rows(values: &[f32], steps: usize, columns: usize, first_step: usize, panels: &mut [f32]) {
-    for (p, row) in values.chunks_exact(columns.max(1)).enumerate() {
-        for (v, lanes) in row.chunks(LANES).enumerate() {
-            let to = (v * steps + first_step + p) * LANES;
-            panels[to..to + lanes.len()].copy_from_slice(lanes);
-        }
-    }
 }
 
 /// Packs the transpose of `values` (rows of `steps` values, one a column of the operand) into `panels`; the rows are

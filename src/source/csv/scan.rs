@@ -12,10 +12,10 @@ use super::piece::{Piece, Sample};
 use super::{CsvSpec, Layout};
 use crate::error::{Error, Result};
 use crate::source::bad::{Rejects, shown};
-use crate::source::hapt::number;
 use crate::source::location::DataFile;
 use crate::source::no_column;
 use crate::source::recording::{Load, Recording, Wanted};
+use crate::source::text::number;
 
 /// How many samples go to a worker at a time, at least; and at most, where a recording may be cut.
 const CHUNK: usize = 1 << 14;

@@ -1,0 +1,95 @@
+//! The columns that a source names, and those that it yields.
+
+use super::Draft;
+use super::file::*;
+
+/// Every column that a source names, with its place in the file.
+pub(super) fn named_columns(source: &SourceTable) -> Vec<(String, &String)> {
+    match source {
+        SourceTable::Hapt(_) => Vec::new(),
+        SourceTable::Csv(table) => {
+            let time = table.time.iter().map(|name| ("source.time".to_string(), name));
+            let described = described(&table.keys, &table.label, &table.split);
+            named(&table.channels, "source.channels").chain(time).chain(described).collect()
+        }
+        SourceTable::Parquet(table) => {
+            let features = match &table.features {
+                Columns::One(name) => vec![("source.features".to_string(), name)],
+                Columns::Many(names) => named(names, "source.features").collect(),
+            };
+            features.into_iter().chain(described(&table.keys, &table.label, &table.split)).collect()
+        }
+    }
+}
+
+/// Names with the paths of their places in the file.
+fn named<'a>(names: &'a [String], path: &'a str) -> impl Iterator<Item = (String, &'a String)> {
+    names.iter().enumerate().map(move |(index, name)| (format!("{path}[{index}]"), name))
+}
+
+/// The columns that say something of a row: its keys, its class, its part.
+fn described<'a>(
+    keys: &'a [String],
+    label: &'a Option<String>,
+    split: &'a Option<String>,
+) -> impl Iterator<Item = (String, &'a String)> {
+    let single = |path: &'static str, name: &'a Option<String>| name.iter().map(move |name| (path.to_string(), name));
+    named(keys, "source.keys").chain(single("source.label", label)).chain(single("source.split", split))
+}
+
+/// The column that says which part of the data a row belongs to.
+pub(super) fn split_column(source: &SourceTable) -> Option<&String> {
+    static HAPT: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| "split".into());
+    match source {
+        SourceTable::Hapt(_) => Some(&HAPT),
+        SourceTable::Csv(table) => table.split.as_ref(),
+        SourceTable::Parquet(table) => table.split.as_ref(),
+    }
+}
+
+/// The columns that identify a row of the source.
+pub(super) fn key_columns(source: &SourceTable) -> Vec<String> {
+    match source {
+        SourceTable::Hapt(_) => ["experiment", "user", "start"].map(String::from).to_vec(),
+        SourceTable::Csv(table) => recording_keys(table).into_iter().chain(["start".into()]).collect(),
+        SourceTable::Parquet(table) => table.keys.clone(),
+    }
+}
+
+/// The columns that tell recordings apart: the file's name where none are given.
+fn recording_keys(table: &CsvTable) -> Vec<String> {
+    if table.keys.is_empty() { vec!["file".into()] } else { table.keys.clone() }
+}
+
+/// The columns that hold classes: all but the place in the recording and the features.
+pub(super) fn class_columns(source: &SourceTable) -> Vec<String> {
+    match source {
+        SourceTable::Hapt(_) => ["experiment", "user", "split", "activity"].map(String::from).to_vec(),
+        SourceTable::Csv(table) => {
+            recording_keys(table).into_iter().chain(table.split.clone()).chain(table.label.clone()).collect()
+        }
+        SourceTable::Parquet(ParquetTable { keys, label, split, .. }) => {
+            keys.iter().chain(split).chain(label).cloned().collect()
+        }
+    }
+}
+
+/// The columns of the table that its files can be divided by.
+pub(super) fn written_columns(sink: &SinkTable, draft: &Draft, source: &SourceTable) -> Vec<String> {
+    let label = match source {
+        SourceTable::Hapt(_) => Some("activity".to_string()),
+        SourceTable::Csv(table) => table.label.clone(),
+        SourceTable::Parquet(table) => table.label.clone(),
+    };
+    let split = draft.split.column.as_ref().or(split_column(source)).cloned();
+    let keys = sink.keys.clone().unwrap_or_else(|| key_columns(source));
+    let written: Vec<String> = keys.into_iter().chain(split).chain(label).collect();
+    let there = source_columns(source).into_iter().filter(|column| written.contains(column));
+    there.chain(["cluster".to_string()]).collect()
+}
+
+/// The columns that the source yields beside the features.
+pub(super) fn source_columns(source: &SourceTable) -> Vec<String> {
+    let start = !matches!(source, SourceTable::Parquet(_));
+    class_columns(source).into_iter().chain(start.then(|| "start".to_string())).collect()
+}

@@ -1,0 +1,56 @@
+//! `[[stage]]` of kind `kmeans`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Finds clusters and labels every row. The last stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KmeansTable {
+    /// The number of clusters.
+    #[schemars(range(min = 1, max = 1000000))]
+    pub k: usize,
+    /// How many times k-means starts anew from other seeds; the best one counts. Default 10.
+    #[serde(default = "default_starts")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub starts: usize,
+    /// The most passes of one start over the rows, or over as many rows in mini-batches. Default 300.
+    #[serde(default = "default_max_iterations")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub max_iterations: usize,
+    /// A start ends when the centroids together moved (squared) at most this times the mean variance of a feature; 0: when
+    /// no row changes its cluster. Below 1. Default 1e-4.
+    #[serde(default = "default_tolerance")]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
+    pub tolerance: f64,
+    /// How centroids are improved. Default "lloyd".
+    #[serde(default)]
+    pub method: KmeansMethodName,
+    /// Rows in a mini-batch of method "mini_batch". Default 1024.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1048576))]
+    pub batch_size: Option<usize>,
+}
+
+fn default_starts() -> usize {
+    10
+}
+
+fn default_max_iterations() -> usize {
+    300
+}
+
+fn default_tolerance() -> f64 {
+    1e-4
+}
+
+/// How centroids are improved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KmeansMethodName {
+    /// From all rows in every pass.
+    #[default]
+    Lloyd,
+    /// From one random mini-batch after the other: faster on many rows, a little worse.
+    MiniBatch,
+}

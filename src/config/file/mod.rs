@@ -1,0 +1,93 @@
+//! The pipeline file, exactly as it is typed: no value here has been checked against another one yet.
+//!
+//! The doc comments of the fields become the descriptions of `schemas/pipeline.schema.json`, and the schema is what a
+//! file is held against: keys, types, bounds and accepted values are stated here and nowhere else.
+
+mod autoencoder;
+mod features;
+mod kmeans;
+mod schema;
+mod sink;
+mod source;
+mod split;
+mod stage;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use autoencoder::*;
+pub use features::*;
+pub use kmeans::*;
+pub use schema::pipeline_schema;
+pub use sink::*;
+pub use source::*;
+pub(super) use split::ALL;
+pub use split::SplitTable;
+pub use stage::*;
+
+use super::size::Size;
+
+/// A pipeline of dacpipe: where rows come from, the stages they pass in order, and where the labels go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "dacpipe pipeline file")]
+pub struct PipelineFile {
+    /// The table's name in SQL: lowercase letters, digits and underscores, not starting with a digit.
+    #[schemars(extend("pattern" = "^[a-z_][a-z0-9_]*$"))]
+    pub name: String,
+    /// The source of every random choice; two runs with the same seed give the same bytes. Default 0.
+    #[serde(default)]
+    pub seed: u64,
+    /// Memory for buffered training rows, beyond which they are spilled to disk: a size such as "300 MB" or "1 GiB", at
+    /// least "64 MiB". The result does not depend on it. Default "1 GiB".
+    #[serde(default = "default_memory_limit")]
+    pub memory_limit: Size,
+    /// Compute threads. The result does not depend on their number. Default: as many as there are cores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub threads: Option<usize>,
+    /// Where networks are trained and applied. Default "auto": a GPU where there is one and dacpipe is built for it.
+    #[serde(default)]
+    pub device: DeviceName,
+    /// What happens to a row that cannot be read. Default "fail".
+    #[serde(default)]
+    pub on_bad_row: OnBadRowName,
+    /// Where rows come from.
+    pub source: SourceTable,
+    /// The stages, in the order in which rows pass them.
+    #[schemars(length(min = 1))]
+    pub stage: Vec<StageTable>,
+    /// Which rows are learned from, and which are labelled. Default: all, and all.
+    #[serde(default)]
+    pub split: SplitTable,
+    /// Where the labels go.
+    pub sink: SinkTable,
+}
+
+fn default_memory_limit() -> Size {
+    Size::mebibytes(1024)
+}
+
+/// Where networks are trained and applied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceName {
+    /// A GPU where there is one and dacpipe is built for it, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// An NVIDIA GPU; a problem where there is none.
+    Cuda,
+}
+
+/// What happens to a row that cannot be read: text for a number, NaN, infinity, a missing value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnBadRowName {
+    /// The run ends with an error that names file, line and value.
+    #[default]
+    Fail,
+    /// The row goes to a table of bad rows, with file, line and reason, and the run goes on.
+    Quarantine,
+}

@@ -1,0 +1,36 @@
+//! `[sink]`: where the labels go.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where the labels go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SinkTable {
+    /// The directory of the labelled table, local or the URL of an object store. The model and run.json lie beside it.
+    pub path: String,
+    /// The columns of the source that identify a row of the table. Default: those that identify it in the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Vec<String>>,
+    /// The columns by whose values the data files are split, so that a query reads only those that it needs. Default:
+    /// none.
+    #[serde(default)]
+    pub partition_by: Vec<String>,
+    /// What happens to the rows of earlier runs. Default "overwrite".
+    #[serde(default)]
+    pub mode: SinkModeName,
+    /// Whether the learned representation of each row is written too. Default false.
+    #[serde(default)]
+    pub embedding: bool,
+}
+
+/// What happens to the rows of earlier runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SinkModeName {
+    /// They are replaced, in the same commit that adds the new ones.
+    #[default]
+    Overwrite,
+    /// They stay.
+    Append,
+}

@@ -1,0 +1,32 @@
+//! `[split]`: which rows are learned from, and which are labelled.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The value of `split.fit` and `split.label` that means every row.
+pub(in crate::config) const ALL: &str = "all";
+
+/// Which rows are learned from, and which are labelled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SplitTable {
+    /// The value of the split column whose rows are learned from, or "all". Default "all".
+    #[serde(default = "default_split")]
+    pub fit: String,
+    /// The value of the split column whose rows are labelled and evaluated, or "all". Default "all".
+    #[serde(default = "default_split")]
+    pub label: String,
+    /// The split column. Default: the source's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<String>,
+}
+
+fn default_split() -> String {
+    ALL.into()
+}
+
+impl Default for SplitTable {
+    fn default() -> Self {
+        Self { fit: default_split(), label: default_split(), column: None }
+    }
+}

@@ -1,0 +1,388 @@
+//! The fitted stages of a pipeline, saved together and named by the hash of their content.
+//!
+//! A saved model is a directory of two files:
+//!
+//! ```text
+//! models/3f0c…16 hex digits/
+//!     model.safetensors   every learned array, as "<stage index>.<name>", f32
+//!     manifest.json       line 1: format, version that wrote it, hash; then the content:
+//!                         name, input (column, width, feature names, how rows are made), seed, stages, figures
+//! ```
+//!
+//! The hash is the SHA-256 over the content lines of the manifest and the bytes of the arrays, so two trainings that
+//! learned the same are one model, and a file that was changed by hand or cut short is noticed when it is read. The
+//! manifest is written last: a directory without it is no model.
+//!
+//! ```
+//! use dacpipe::model::{Manifest, Model, ModelInput};
+//! use std::sync::Arc;
+//!
+//! let manifest = Manifest { name: "empty".into(), input: ModelInput::bare(3), ..Manifest::default() };
+//! let model = Model::new(manifest, vec![])?;
+//! assert_eq!(model.dim_in(), 3);
+//! assert_eq!(model.embed(&[1.0, 2.0, 3.0])?, [1.0, 2.0, 3.0]);
+//! assert_eq!(model.hash().as_str().len(), 64);
+//! # Ok::<(), dacpipe::Error>(())
+//! ```
+
+mod arrays;
+mod files;
+mod hash;
+mod manifest;
+mod restore;
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{DataType, Float32Type, Int32Type, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+
+pub(crate) use arrays::{decode_arrays, encode_arrays};
+pub use hash::ModelHash;
+pub use manifest::{Manifest, ModelInput};
+pub use restore::{Restore, restore};
+
+use crate::column::{vector_array, vector_dim, vector_field, vectors};
+use crate::error::{Error, Result};
+use crate::stage::{Artifact, EMBEDDING, LABEL_COLUMNS, Transform};
+use files::encode_tensors;
+use manifest::content_of;
+
+/// The cluster of each row.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Assignments {
+    /// The nearest centroid.
+    pub cluster: Vec<i32>,
+    /// The Euclidean distance to it.
+    pub distance: Vec<f32>,
+    /// How much further the second nearest is.
+    pub margin: Vec<f32>,
+}
+
+/// Fitted stages in order, with everything needed to label new rows. Cheap to share behind an [`Arc`].
+#[derive(Debug)]
+pub struct Model {
+    manifest: Manifest,
+    stages: Vec<Arc<dyn Transform>>,
+    content: String,
+    hash: ModelHash,
+    /// How many stages come before the one that appends the cluster.
+    before_label: usize,
+    embedding_dim: usize,
+}
+
+impl Model {
+    /// A model of `stages`, in the order in which they are applied.
+    ///
+    /// # Errors
+    /// Kind `Model` if a stage does not fit the one before it, or the first does not fit the manifest's input.
+    pub fn new(manifest: Manifest, stages: Vec<Arc<dyn Transform>>) -> Result<Self> {
+        let artifacts: Vec<Artifact> = stages.iter().map(|stage| stage.save()).collect();
+        let content = content_of(&manifest, &stages, &artifacts)?;
+        let hash = ModelHash::of(&content, &encode_tensors(&artifacts)?);
+        Self::assemble(manifest, stages, content, hash)
+    }
+
+    fn assemble(manifest: Manifest, stages: Vec<Arc<dyn Transform>>, content: String, hash: ModelHash) -> Result<Self> {
+        let input = &manifest.input;
+        if input.dim == 0 || i32::try_from(input.dim).is_err() {
+            return Err(Error::model(format!("made for vectors of {} values", input.dim)));
+        }
+        let mut schema: SchemaRef = Arc::new(Schema::new(vec![vector_field(&input.column, input.dim)]));
+        let (mut before_label, mut embedding_dim) = (stages.len(), input.dim);
+        for (i, stage) in stages.iter().enumerate() {
+            let next = stage.output_schema(&schema).map_err(|e| {
+                Error::model(format!("stage {i} ({}) does not fit the stages before it", stage.kind())).with_source(e)
+            })?;
+            if next.index_of(LABEL_COLUMNS[0]).is_ok() && before_label == stages.len() {
+                before_label = i;
+                embedding_dim = embedding_width(&schema, &input.column)?;
+            }
+            schema = next;
+        }
+        if before_label == stages.len() {
+            embedding_dim = embedding_width(&schema, &input.column)?;
+        }
+        Ok(Self { manifest, stages, content, hash, before_label, embedding_dim })
+    }
+
+    /// What the model says about itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The fitted stages, in order.
+    pub fn stages(&self) -> &[Arc<dyn Transform>] {
+        &self.stages
+    }
+
+    /// The hash of its content.
+    pub fn hash(&self) -> &ModelHash {
+        &self.hash
+    }
+
+    /// The pipeline's name.
+    pub fn name(&self) -> &str {
+        &self.manifest.name
+    }
+
+    /// Values in a row that it takes.
+    pub fn dim_in(&self) -> usize {
+        self.manifest.input.dim
+    }
+
+    /// Values in the vector that is clustered: the embedding's, or the features' where nothing embeds them.
+    pub fn embedding_dim(&self) -> usize {
+        self.embedding_dim
+    }
+
+    /// True if it has a stage that labels rows.
+    pub fn assigns(&self) -> bool {
+        self.before_label < self.stages.len()
+    }
+
+    /// The schema of what [`apply`](Self::apply) returns for batches of schema `input`.
+    ///
+    /// # Errors
+    /// Kind `Model` for vectors of another width (both are named), `Input` if a column is missing.
+    pub fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
+        self.check_width(vector_dim(input, &self.manifest.input.column)?)?;
+        let mut schema = Arc::new(input.clone());
+        for stage in &self.stages {
+            schema = stage.output_schema(&schema)?;
+        }
+        Ok(schema)
+    }
+
+    /// Applies all stages to a batch. The same row gives the same bits in any batch.
+    ///
+    /// # Errors
+    /// Kind `Model` for vectors of another width (both are named), `Input` for a missing column, nulls, or a value that
+    /// is not finite (its row and feature are named).
+    pub fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        self.check_width(vector_dim(batch.schema_ref(), &self.manifest.input.column)?)?;
+        self.check_finite(vectors(batch, &self.manifest.input.column)?.0)?;
+        self.apply_stages(batch.clone(), &self.stages)
+    }
+
+    /// The vectors that are clustered, of `rows` (row-major, [`dim_in`](Self::dim_in) values each):
+    /// [`embedding_dim`](Self::embedding_dim) values each.
+    ///
+    /// # Errors
+    /// Kind `Model` if `rows` is not a whole number of rows, otherwise as [`apply`](Self::apply).
+    pub fn embed(&self, rows: &[f32]) -> Result<Vec<f32>> {
+        let output = self.apply_stages(self.batch(rows)?, &self.stages[..self.before_label])?;
+        let (values, _) = vectors(&output, vector_column(output.schema_ref(), &self.manifest.input.column))?;
+        Ok(values.to_vec())
+    }
+
+    /// The clusters of `rows` (row-major, [`dim_in`](Self::dim_in) values each).
+    ///
+    /// # Errors
+    /// Kind `Model` if no stage labels rows or `rows` is not a whole number of rows, otherwise as
+    /// [`apply`](Self::apply).
+    pub fn assign(&self, rows: &[f32]) -> Result<Assignments> {
+        if !self.assigns() {
+            let kinds: Vec<&str> = self.stages.iter().map(|stage| stage.kind()).collect();
+            let (name, hash, kinds) = (self.name(), self.hash.short(), kinds.join(", "));
+            return Err(Error::model(format!("model {name} ({hash}) has no stage that labels rows, only {kinds}")));
+        }
+        let output = self.apply_stages(self.batch(rows)?, &self.stages)?;
+        let [cluster, distance, margin] = LABEL_COLUMNS;
+        Ok(Assignments {
+            cluster: label_column(&output, cluster, &DataType::Int32)?.as_primitive::<Int32Type>().values().to_vec(),
+            distance: label_column(&output, distance, &DataType::Float32)?
+                .as_primitive::<Float32Type>()
+                .values()
+                .to_vec(),
+            margin: label_column(&output, margin, &DataType::Float32)?.as_primitive::<Float32Type>().values().to_vec(),
+        })
+    }
+
+    fn batch(&self, rows: &[f32]) -> Result<RecordBatch> {
+        let ModelInput { column, dim, .. } = &self.manifest.input;
+        if !rows.len().is_multiple_of(*dim) {
+            return Err(Error::model(format!("made for {dim} values a row; {} values are not rows of it", rows.len())));
+        }
+        self.check_finite(rows)?;
+        let schema = Arc::new(Schema::new(vec![vector_field(column, *dim)]));
+        Ok(RecordBatch::try_new(schema, vec![vector_array(rows.to_vec(), *dim)?])?)
+    }
+
+    fn apply_stages(&self, mut batch: RecordBatch, stages: &[Arc<dyn Transform>]) -> Result<RecordBatch> {
+        for stage in stages {
+            batch = stage.apply(&batch).map_err(|e| e.while_doing(format_args!("stage {}", stage.kind())))?;
+        }
+        Ok(batch)
+    }
+
+    /// An error of kind `Model` naming both widths, unless `dim` is the one it was made for.
+    pub fn check_width(&self, dim: usize) -> Result<()> {
+        match self.dim_in() == dim {
+            true => Ok(()),
+            false => Err(Error::model(format!(
+                "model {} ({}) was made for {} features, these rows have {dim}",
+                self.name(),
+                self.hash.short(),
+                self.dim_in(),
+            ))),
+        }
+    }
+
+    /// A stage may hide what is not finite: `scale` would take infinity for the greatest value it knows.
+    fn check_finite(&self, rows: &[f32]) -> Result<()> {
+        match not_finite(rows) {
+            None => Ok(()),
+            Some(at) => Err(self.not_finite(at / self.dim_in(), at % self.dim_in(), rows[at])),
+        }
+    }
+
+    /// The error of kind `Input` for feature number `feature` of row `row` of a batch, which is `value`.
+    pub(crate) fn not_finite(&self, row: usize, feature: usize, value: f32) -> Error {
+        let name = self.manifest.input.names.get(feature).map(|name| format!(" ({name})")).unwrap_or_default();
+        let (model, hash) = (self.name(), self.hash.short());
+        Error::input(format!(
+            "feature {feature}{name} of row {row} of a batch is {value}; model {model} ({hash}) takes finite numbers"
+        ))
+    }
+}
+
+/// Where the first value that is not finite is. Looks at whole blocks first, which costs next to nothing.
+pub(crate) fn not_finite(values: &[f32]) -> Option<usize> {
+    let block = 1024;
+    let damaged = |block: &[f32]| !block.iter().fold(true, |finite, value| finite & value.is_finite());
+    let first = values.chunks(block).position(damaged)? * block;
+    values[first..].iter().position(|value| !value.is_finite()).map(|at| first + at)
+}
+
+/// The column that holds the vectors: the embedding where there is one, else what the model reads.
+fn vector_column<'a>(schema: &Schema, input: &'a str) -> &'a str {
+    if schema.index_of(EMBEDDING).is_ok() { EMBEDDING } else { input }
+}
+
+fn embedding_width(schema: &Schema, input: &str) -> Result<usize> {
+    vector_dim(schema, vector_column(schema, input))
+}
+
+fn label_column<'a>(batch: &'a RecordBatch, name: &str, data_type: &DataType) -> Result<&'a Arc<dyn Array>> {
+    match batch.column_by_name(name) {
+        Some(column) if column.data_type() == data_type && column.null_count() == 0 => Ok(column),
+        _ => Err(Error::model(format!("the labelling stage does not make the column {name} as {data_type}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kind;
+    use crate::column::{replace_in_batch, replace_in_schema};
+    use crate::stage::{FEATURES, Tensor, VectorMap};
+
+    /// Adds a number to every value, and remembers a setting.
+    #[derive(Debug)]
+    struct Shift {
+        by: Vec<f32>,
+        note: f64,
+    }
+
+    impl VectorMap for Shift {
+        fn dim_in(&self) -> usize {
+            self.by.len()
+        }
+
+        fn dim_out(&self) -> usize {
+            self.by.len()
+        }
+
+        fn map(&self, input: &[f32], output: &mut [f32]) -> Result<()> {
+            for (row, out) in input.chunks_exact(self.by.len()).zip(output.chunks_exact_mut(self.by.len())) {
+                for ((x, by), out) in row.iter().zip(&self.by).zip(out) {
+                    *out = x + by;
+                }
+            }
+            Ok(())
+        }
+    }
+
+    impl Transform for Shift {
+        fn kind(&self) -> &'static str {
+            "shift"
+        }
+
+        fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
+            match vector_dim(input, FEATURES)? == self.by.len() {
+                true => replace_in_schema(input, FEATURES, FEATURES, self.by.len()),
+                false => Err(Error::model("shift: another width")),
+            }
+        }
+
+        fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+            replace_in_batch(batch, FEATURES, FEATURES, self)
+        }
+
+        fn save(&self) -> Artifact {
+            let by = Tensor { shape: vec![self.by.len()], values: self.by.clone() };
+            let settings = [("note".to_string(), self.note.into())].into_iter().collect();
+            Artifact { settings, tensors: [("by".to_string(), by)].into() }
+        }
+    }
+
+    fn restore_shift(artifact: &Artifact) -> Result<Arc<dyn Transform>> {
+        let by = artifact.tensors.get("by").ok_or_else(|| Error::model("shift: no tensor by"))?;
+        let note = artifact.settings["note"].as_f64().ok_or_else(|| Error::model("shift: no note"))?;
+        Ok(Arc::new(Shift { by: by.values.clone(), note }))
+    }
+
+    pub(super) const SHIFT: (&str, Restore) = ("shift", restore_shift);
+
+    pub(super) fn model(by: &[f32]) -> Model {
+        let figures = [("loss".to_string(), serde_json::json!([0.1 + 0.2, 1e-7, 3]))].into_iter().collect();
+        let input = ModelInput { names: vec!["x".into(), "y".into()], ..ModelInput::bare(2) };
+        let manifest = Manifest { name: "m".into(), input, seed: u64::MAX, labels_used: None, figures };
+        Model::new(manifest, vec![Arc::new(Shift { by: by.to_vec(), note: 0.1 + 0.7 })]).unwrap()
+    }
+
+    #[test]
+    fn the_hash_follows_the_content() {
+        let same = model(&[0.5, -0.0]).hash().clone();
+        assert_eq!(model(&[0.5, -0.0]).hash(), &same);
+        assert_ne!(model(&[0.5, 0.0]).hash(), &same);
+        assert_eq!(same.short(), &same.as_str()[..16]);
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_named_with_row_and_feature() {
+        let model = model(&[1.0, 2.0]);
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut rows = vec![0.5; 6000];
+            rows[2 * 1700 + 1] = value;
+            let expected = format!("feature 1 (y) of row 1700 of a batch is {value}; model m ");
+            let schema = Arc::new(Schema::new(vec![vector_field(FEATURES, 2)]));
+            let batch = RecordBatch::try_new(schema, vec![vector_array(rows.clone(), 2).unwrap()]).unwrap();
+            for e in [model.embed(&rows).unwrap_err(), model.apply(&batch).unwrap_err()] {
+                assert!(e.kind() == Kind::Input && e.to_string().starts_with(&expected), "{e}");
+            }
+            let two = vec![Arc::clone(&model.stages()[0]), Arc::clone(&model.stages()[0])];
+            let bare = Model::new(Manifest { input: ModelInput::bare(2), ..Manifest::default() }, two).unwrap();
+            let e = bare.apply(&batch.slice(1700, 1)).unwrap_err().to_string();
+            assert!(e.starts_with(&format!("feature 1 of row 0 of a batch is {value}")), "{e}");
+        }
+    }
+
+    #[test]
+    fn widths_are_checked_and_named() {
+        let model = model(&[1.0, 2.0]);
+        let schema = Arc::new(Schema::new(vec![vector_field(FEATURES, 3)]));
+        let batch = RecordBatch::try_new(Arc::clone(&schema), vec![vector_array(vec![0.0; 3], 3).unwrap()]).unwrap();
+        for e in [model.apply(&batch).unwrap_err(), model.output_schema(&schema).unwrap_err()] {
+            assert_eq!(e.kind(), Kind::Model);
+            assert!(e.to_string().contains("for 2 features, these rows have 3"), "{e}");
+        }
+        assert_eq!(model.embed(&[1.0]).unwrap_err().kind(), Kind::Model);
+        assert!(model.assign(&[1.0, 2.0]).unwrap_err().to_string().contains("no stage that labels rows, only shift"));
+        let stage = Arc::new(Shift { by: vec![0.0; 3], note: 0.0 });
+        let manifest = Manifest { input: ModelInput::bare(2), ..Manifest::default() };
+        let e = Model::new(manifest, vec![stage]).unwrap_err();
+        assert!(e.to_string().contains("stage 0 (shift) does not fit"), "{e}");
+    }
+}

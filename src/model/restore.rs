@@ -1,0 +1,41 @@
+//! The registry of stages: what rebuilds one from what it saved.
+
+use std::sync::Arc;
+
+use crate::device::Device;
+use crate::embed::Embed;
+use crate::error::{Error, Result};
+use crate::label::Label;
+use crate::scale::Scale;
+use crate::stage::{Artifact, Transform};
+use crate::weights::FeatureWeights;
+
+/// Rebuilds a stage of one kind from what it saved.
+pub type Restore = fn(&Artifact) -> Result<Arc<dyn Transform>>;
+
+/// The registry of stages: rebuilds a stage of any kind that can be saved, dacpipe's own, which will work on `device`, or
+/// one of `extra`.
+///
+/// # Errors
+/// Kind `Model` for an unknown kind (the known ones are listed), or what the stage finds wrong with the artifact.
+pub fn restore(
+    kind: &str,
+    artifact: &Artifact,
+    device: &dyn Device,
+    extra: &[(&str, Restore)],
+) -> Result<Arc<dyn Transform>> {
+    Ok(match kind {
+        "scale" => Arc::new(Scale::from_artifact(artifact)?),
+        "feature_weights" => Arc::new(FeatureWeights::from_artifact(artifact)?),
+        "embed" => Arc::new(Embed::from_artifact(artifact, device)?),
+        "label" => Arc::new(Label::from_artifact(artifact, device)?),
+        _ => match extra.iter().find(|(name, _)| *name == kind) {
+            Some((_, restore)) => restore(artifact)?,
+            None => {
+                let mut known = vec!["scale", "feature_weights", "embed", "label"];
+                known.extend(extra.iter().map(|(name, _)| name));
+                return Err(Error::model(format!("no stage of kind {kind:?}; there are {}", known.join(", "))));
+            }
+        },
+    })
+}

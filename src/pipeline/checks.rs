@@ -1,0 +1,83 @@
+//! What is found out before anything is learned.
+
+use arrow::datatypes::Schema;
+
+use super::execution::Execution;
+use super::scan::{distinct, select};
+use crate::column;
+use crate::config::StageSpec;
+use crate::error::{Error, Result};
+use crate::kernel::Rows;
+use crate::kmeans;
+use crate::label::label_fields;
+use crate::replay::RowStore;
+use crate::source::Source;
+use crate::stage::EMBEDDING;
+
+impl Execution<'_> {
+    /// That what this run will write fits the table.
+    pub fn check_output(&self) -> Result<()> {
+        let plan = &self.pipeline.plan;
+        let there = self.source.provider.schema();
+        let mut fields = Vec::new();
+        for name in self.kept() {
+            fields.push(there.field_with_name(&name).map_err(|_| column::missing(&there, &name))?.clone());
+        }
+        fields.extend(label_fields());
+        if plan.sink.embedding {
+            let width = plan.stages.iter().find_map(|stage| match stage {
+                StageSpec::Autoencoder(spec) => spec.encoder.last().copied(),
+                _ => None,
+            });
+            fields.push(column::vector_field(EMBEDDING, width.unwrap_or(self.source.dim)));
+        }
+        self.writer.check(&Schema::new(fields)).map(|_| ())
+    }
+
+    /// That there are rows to label. Reads the split column alone, and that only up to the first such row.
+    pub async fn check_parts(&self) -> Result<()> {
+        let split = &self.pipeline.plan.split;
+        let Some((column, part)) = split.part(&split.label)? else { return Ok(()) };
+        if split.fit == split.label {
+            return Ok(());
+        }
+        let rows = select(&self.ctx, &self.source, &[column], Some((column, part)))?.limit(0, Some(1))?;
+        match rows.collect().await?.iter().map(|batch| batch.num_rows()).sum::<usize>() {
+            0 => Err(self.no_rows("split.label", "label", Some(part)).await),
+            _ => Ok(()),
+        }
+    }
+
+    /// That the `rows` of the first pass are enough to learn from.
+    pub async fn check_rows(&self, rows: &RowStore) -> Result<()> {
+        let plan = &self.pipeline.plan;
+        if rows.is_empty() {
+            return Err(self.no_rows("split.fit", "learn from", plan.split.fit.as_deref()).await);
+        }
+        for stage in &plan.stages {
+            if let StageSpec::KMeans(spec) = stage {
+                kmeans::check_rows(spec.k, rows.len()).map_err(|e| e.while_doing("stage kmeans"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The error for a part of the split (the key `key` of the file) without rows to `learn from` or to `label`, naming
+    /// the parts that there are.
+    async fn no_rows(&self, key: &str, purpose: &str, part: Option<&str>) -> Error {
+        let (Some(part), Some(split)) = (part, &self.pipeline.plan.split.column) else {
+            return no_rows(&self.source, purpose);
+        };
+        let parts = match distinct(&self.ctx, &self.source, split).await {
+            Ok(parts) => parts.join(", "),
+            Err(e) => return e,
+        };
+        Error::input(format!("no rows with {split} = {part:?} to {purpose} ({key}); there are: {parts}"))
+    }
+}
+
+/// The error for a source without rows to `learn from` or to `label`.
+pub(super) fn no_rows(source: &Source, purpose: &str) -> Error {
+    let why = source.why_no_rows().map(|why| format!(": {why}")).unwrap_or_default();
+    Error::input(format!("{}: no rows to {purpose}{why}", source.description))
+}

@@ -1,0 +1,40 @@
+//! When a run began, and what follows from it: its name, and the time that its labels carry.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::error::{Error, Result};
+
+/// When a run began.
+pub(super) struct Clock {
+    pub began: Instant,
+    pub started_at: SystemTime,
+    /// The time that labels carry: `SOURCE_DATE_EPOCH` if set, for files that are the same byte for byte.
+    pub labelled_at: SystemTime,
+}
+
+impl Clock {
+    /// Begins now.
+    ///
+    /// # Errors
+    /// Kind `Config` if `SOURCE_DATE_EPOCH` is not a number of seconds.
+    pub fn start() -> Result<Self> {
+        let started_at = SystemTime::now();
+        let labelled_at = match std::env::var("SOURCE_DATE_EPOCH") {
+            Err(_) => started_at,
+            Ok(text) => {
+                let seconds = text.parse().ok().map(Duration::from_secs);
+                seconds.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(seconds)).ok_or_else(|| {
+                    Error::config(format!("SOURCE_DATE_EPOCH={text}: expected seconds since 1970-01-01 UTC"))
+                })?
+            }
+        };
+        Ok(Self { began: Instant::now(), started_at, labelled_at })
+    }
+
+    /// The name of a run: when it began, and what it runs.
+    pub fn run_id(&self, fingerprint: &str) -> String {
+        let when = humantime::format_rfc3339_millis(self.started_at).to_string();
+        let when: String = when.chars().filter(char::is_ascii_alphanumeric).collect();
+        format!("{when}-{}", &fingerprint[..fingerprint.len().min(8)])
+    }
+}

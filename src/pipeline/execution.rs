@@ -1,0 +1,193 @@
+//! One execution of a pipeline, step by step.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::execution::context::SessionContext;
+use datafusion::execution::memory_pool::GreedyMemoryPool;
+
+use super::clock::Clock;
+use super::collect::{Collected, collect};
+use super::label_pass::{LabelPass, RAW_CLUSTER, RawKMeans};
+use super::learn::{Learn, Learned};
+use super::output::{quarantine, source_info};
+use super::scan::{select, session};
+use super::state::{RunState, state_dir};
+use super::tally::Columns;
+use super::{Pipeline, RunOptions, resume};
+use crate::config::StageSpec;
+use crate::device::{self, Device};
+use crate::error::{Error, Result};
+use crate::kernel::Rows;
+use crate::kmeans::KMeansSpec;
+use crate::label::Label;
+use crate::model::Model;
+use crate::replay::RowStoreBuilder;
+use crate::report::{RunReport, StageReport};
+use crate::source::{self, BadRows, Source, SourceOptions};
+use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS};
+use crate::store::Location;
+use crate::table::{CommitInfo, Committed, Labels, TableWriter, WriteOptions};
+use crate::weights::WeightLabels;
+
+/// One execution: everything that is open while a pipeline runs.
+pub(super) struct Execution<'a> {
+    pub pipeline: &'a Pipeline,
+    pub options: &'a RunOptions,
+    pub clock: &'a Clock,
+    pub run_id: String,
+    pub device: Arc<dyn Device>,
+    pub source: Source,
+    pub bad: Arc<BadRows>,
+    pub ctx: SessionContext,
+    pub sink: Location,
+    pub writer: TableWriter,
+    pub state_dir: PathBuf,
+}
+
+impl<'a> Execution<'a> {
+    /// Opens the source and then the table, so that a source that is not there leaves no trace of a table. The table's
+    /// lock is taken before anything is learned: two runs into one table do not train for an hour to find out.
+    pub async fn open(pipeline: &'a Pipeline, options: &'a RunOptions, clock: &'a Clock) -> Result<Self> {
+        let plan = &pipeline.plan;
+        let device = plan.device.open(device::threads(plan.threads)?)?;
+        let sink = Location::parse(&plan.sink.path)?;
+        let state_dir = state_dir(&sink, &plan.name);
+        if options.resume {
+            RunState::check_resumable(&state_dir)?;
+        }
+        let bad = Arc::new(BadRows::new());
+        let source_options = SourceOptions {
+            window: plan.window,
+            features: plan.features.clone(),
+            on_bad_row: plan.on_bad_row,
+            threads: device.pool().threads(),
+        };
+        let source = source::open(&plan.source, &source_options, Arc::clone(&bad)).await?;
+        let run_id = clock.run_id(&plan.fingerprint);
+        let write = WriteOptions::new(plan.sink.mode, &run_id).partition_by(&plan.sink.partition_by);
+        let writer = TableWriter::begin(&sink, write).await?;
+        let ctx = session(plan.memory_limit, source.dim)?;
+        Ok(Self { pipeline, options, clock, run_id, device, source, bad, ctx, sink, writer, state_dir })
+    }
+}
+
+impl Execution<'_> {
+    /// The first pass, and then every stage in turn.
+    pub async fn learn(&self) -> Result<Learned> {
+        let plan = &self.pipeline.plan;
+        let began = Instant::now();
+        let label = self.learned_label();
+        let columns: Vec<&str> = std::iter::once(FEATURES).chain(label).collect();
+        let rows = select(&self.ctx, &self.source, &columns, plan.split.part(&plan.split.fit)?)?;
+        let memory = &self.ctx.runtime_env().memory_pool;
+        let builder = RowStoreBuilder::new("replay cache", self.source.dim, memory);
+        let collected = collect(rows.execute_stream().await?, builder, label, &self.options.control).await?;
+        self.check_rows(&collected.rows).await?;
+        let summary = format!("{} rows of {} values", collected.rows.len(), collected.rows.dim());
+        let source = StageReport::new("source", began, summary);
+        let mut learned = self.learn_from(collected).await?;
+        learned.reports.insert(0, source);
+        Ok(learned)
+    }
+
+    /// Fits the stages on a thread of their own, so that no worker of the I/O runtime computes.
+    async fn learn_from(&self, collected: Collected) -> Result<Learned> {
+        let plan = &self.pipeline.plan;
+        let stages: Vec<&str> = self.pipeline.stages().collect();
+        let identity = format!("{} {} {}", plan.fingerprint, stages.join("-"), collected.digest);
+        let state = RunState::open(&self.state_dir, &identity, self.options.resume)?;
+        let learn = Learn {
+            stages: self.pipeline.stages.clone(),
+            seed: plan.seed(),
+            device: Arc::clone(&self.device),
+            embeddings: Arc::new(GreedyMemoryPool::new(plan.memory_limit as usize / 8)),
+            control: self.options.control.clone(),
+            state,
+            extra: self.pipeline.extra.clone(),
+            baseline: self.baseline(),
+        };
+        SpawnedTask::spawn_blocking(move || learn.run(collected))
+            .await
+            .map_err(|e| Error::internal("the learning thread panicked").with_source(e))?
+    }
+
+    /// The specification of raw k-means, where there is an embedding to compare it with and labels to compare by.
+    fn baseline(&self) -> Option<KMeansSpec> {
+        self.source.label.as_ref()?;
+        self.pipeline.plan.stages.iter().find_map(|stage| match stage {
+            StageSpec::KMeans(spec) => Some(spec.clone()),
+            _ => None,
+        })
+    }
+
+    /// The label column that a stage learns from.
+    pub fn learned_label(&self) -> Option<&str> {
+        self.pipeline.plan.stages.iter().find_map(|stage| match stage {
+            StageSpec::FeatureWeights(spec) => match &spec.labels {
+                WeightLabels::Column(name) => Some(name.as_str()),
+                WeightLabels::Pseudo { .. } | WeightLabels::Uniform => None,
+            },
+            _ => None,
+        })
+    }
+
+    /// The label pass, the commit, and the report.
+    pub async fn label(mut self, mut learned: Learned, model: Model) -> Result<RunReport> {
+        let began = Instant::now();
+        let label = self.label_stage(&learned)?;
+        let pass = self.label_pass(&learned, label.k())?;
+        let labels = Labels { model: model.hash().as_str().into(), labelled_at: self.clock.labelled_at };
+        let tally = pass.run(&self.ctx, &mut self.writer, labels).await?;
+
+        let model_path = model.save(&self.sink.join("models")?).await?;
+        quarantine(&self.sink, &self.run_id, &self.bad).await?;
+        let clusters = Some(tally.clusters(label.centroids())?);
+        let info = CommitInfo { source: source_info(&self.source, &tally), clusters };
+        learned.reports.push(StageReport::new("label", began, format!("{} rows", tally.rows())));
+        let mut report = self.report(learned, &model, &model_path, &tally);
+        // Should the process die right after the commit, a resumed run finds that its rows are there already.
+        let state = RunState::at(&self.state_dir);
+        state.keep_report(&report)?;
+        let Committed { version, .. } = self.writer.commit(info).await?;
+        report.table_version = version;
+        report.seconds = self.clock.began.elapsed().as_secs_f64();
+        resume::finish(&self.sink, &state, &report).await?;
+        Ok(report)
+    }
+
+    /// The pass over the rows to label, with `k` clusters.
+    fn label_pass(&self, learned: &Learned, k: usize) -> Result<LabelPass> {
+        let plan = &self.pipeline.plan;
+        let mut keep = self.kept();
+        let columns: Vec<&str> = std::iter::once(FEATURES).chain(keep.iter().map(String::as_str)).collect();
+        let rows = select(&self.ctx, &self.source, &columns, plan.split.part(&plan.split.label)?)?;
+        keep.extend(LABEL_COLUMNS.map(String::from));
+        if plan.sink.embedding {
+            keep.push(EMBEDDING.into());
+        }
+        let mut transforms = learned.transforms.clone();
+        if let Some((at, raw)) = &learned.baseline {
+            transforms.insert(*at, Arc::new(RawKMeans(Arc::clone(raw))));
+        }
+        let raw = learned.baseline.is_some().then(|| RAW_CLUSTER.to_string());
+        Ok(LabelPass {
+            rows,
+            transforms,
+            keep,
+            columns: Columns { label: self.source.label.clone(), split: plan.split.column.clone(), raw },
+            k,
+            threads: self.device.pool().threads(),
+            control: self.options.control.clone(),
+        })
+    }
+
+    /// The stage that labels.
+    fn label_stage(&self, learned: &Learned) -> Result<Label> {
+        let label = learned.transforms.iter().find(|t| t.kind() == "label");
+        let label = label.ok_or_else(|| Error::config("the pipeline has no kmeans stage, so nothing to label with"))?;
+        Label::from_artifact(&label.save(), &*self.device)
+    }
+}

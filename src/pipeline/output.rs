@@ -1,0 +1,127 @@
+//! What a run writes beside the labels: the columns that are kept, the model, the commit's account of the source, the
+//! rows that were set aside, and the report.
+
+use super::execution::Execution;
+use super::learn::Learned;
+use super::tally::Tally;
+use crate::error::{Error, Result};
+use crate::model::{Manifest, Model, ModelInput};
+use crate::report::RunReport;
+use crate::source::{BadRows, Source, SourceSpec};
+use crate::stage::FEATURES;
+use crate::store::Location;
+use crate::table::SourceInfo;
+
+impl Execution<'_> {
+    /// The columns of the source that are written beside the labels, in order.
+    pub fn kept(&self) -> Vec<String> {
+        let plan = &self.pipeline.plan;
+        let mut kept = plan.sink.keys.clone();
+        for column in [&plan.split.column, &self.source.label].into_iter().flatten() {
+            if !kept.contains(column) {
+                kept.push(column.clone());
+            }
+        }
+        kept
+    }
+
+    /// The model of the fitted stages.
+    pub fn model(&self, learned: &Learned) -> Result<Model> {
+        let plan = &self.pipeline.plan;
+        let json = |value: serde_json::Result<serde_json::Value>| {
+            value.map_err(|e| Error::internal("cannot write the pipeline into the model").with_source(e))
+        };
+        let figures = learned.reports.iter().map(|r| (r.stage.clone(), r.figures.clone().into())).collect();
+        let manifest = Manifest {
+            name: plan.name.clone(),
+            input: ModelInput {
+                column: FEATURES.into(),
+                dim: self.source.dim,
+                names: self.source.feature_names.clone(),
+                source: as_learned_from(json(serde_json::to_value(&plan.source))?, &self.source),
+                window: json(serde_json::to_value(plan.window))?,
+                features: json(serde_json::to_value(&plan.features))?,
+            },
+            seed: plan.seed,
+            labels_used: self.learned_label().map(String::from),
+            figures,
+        };
+        Model::new(manifest, learned.transforms.clone())
+    }
+
+    /// The report of the run as it stands before the commit.
+    pub fn report(&self, learned: Learned, model: &Model, model_path: &Location, tally: &Tally) -> RunReport {
+        let plan = &self.pipeline.plan;
+        let (scores, raw_kmeans) = tally.scores();
+        RunReport {
+            dacpipe: env!("CARGO_PKG_VERSION").into(),
+            name: plan.name.clone(),
+            run: self.run_id.clone(),
+            pipeline: plan.fingerprint.clone(),
+            seed: plan.seed,
+            started_at: humantime::format_rfc3339_seconds(self.clock.started_at).to_string(),
+            seconds: self.clock.began.elapsed().as_secs_f64(),
+            source: self.source.description.clone(),
+            simulated: is_simulated(&plan.source),
+            fit_rows: learned.rows,
+            labelled_rows: tally.rows(),
+            quarantined_rows: self.bad.len() as u64,
+            threads: self.device.pool().threads(),
+            memory_limit: plan.memory_limit,
+            spilled_rows: learned.spilled_rows,
+            stages: learned.reports,
+            cluster_sizes: tally.sizes().to_vec(),
+            label_column: self.source.label.clone(),
+            labels_used: model.manifest().labels_used.is_some(),
+            scores,
+            raw_kmeans,
+            model: model.hash().as_str().into(),
+            model_path: model_path.to_string(),
+            table: self.sink.to_string(),
+            table_version: 0,
+        }
+    }
+}
+
+/// True if a directory of recordings says that they were simulated.
+fn is_simulated(source: &SourceSpec) -> bool {
+    let SourceSpec::Hapt(spec) = source else { return false };
+    let place = Location::parse(&spec.path).ok();
+    place.and_then(|place| place.local_path().map(|path| path.join("SIMULATED").exists())).unwrap_or(false)
+}
+
+/// What the commit says of the source.
+pub(super) fn source_info(source: &Source, tally: &Tally) -> SourceInfo {
+    SourceInfo {
+        description: source.description.clone(),
+        rows: tally.rows(),
+        offsets: serde_json::json!({ "rows": tally.rows() }),
+    }
+}
+
+/// A source's specification without where it was read, as the same rows from another place make the same model, and
+/// with the sampling rate that its times showed: recordings of another rate are not described by the same features.
+fn as_learned_from(mut spec: serde_json::Value, source: &Source) -> serde_json::Value {
+    if let Some(path) = spec.get_mut("path") {
+        *path = "".into();
+    }
+    if let (Some(rate @ serde_json::Value::Null), Some(found)) = (spec.get_mut("rate_hz"), source.rate_hz()) {
+        *rate = found.into();
+    }
+    spec
+}
+
+/// Writes the rows that were set aside as a Parquet file beside the table; returns where, or nothing if there are none.
+pub(super) async fn quarantine(sink: &Location, run_id: &str, bad: &BadRows) -> Result<Option<String>> {
+    if bad.is_empty() {
+        return Ok(None);
+    }
+    let batch = bad.to_batch()?;
+    let mut bytes = Vec::new();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), None)?;
+    writer.write(&batch)?;
+    writer.close()?;
+    let name = format!("quarantine/{run_id}.parquet");
+    sink.put(&name, bytes.into()).await?;
+    Ok(Some(sink.show(&name)))
+}

@@ -1,0 +1,24 @@
+//! Text files of numbers: lines, tokens, and the numbers that count.
+
+use super::bad::shown;
+
+/// The lines of a file, without the blank ones at its end.
+pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let text = text.trim_ascii_end();
+    let count = if text.is_empty() { 0 } else { usize::MAX };
+    text.split(|&b| b == b'\n').take(count)
+}
+
+/// What stands between white space.
+pub(super) fn tokens(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(u8::is_ascii_whitespace).filter(|t| !t.is_empty())
+}
+
+/// A number that is finite in single precision, or what is wrong with it.
+pub(super) fn number(token: &[u8]) -> Result<f64, String> {
+    match fast_float2::parse::<f64, _>(token) {
+        Ok(value) if (value as f32).is_finite() => Ok(value),
+        Ok(_) => Err(format!("{} is not finite", shown(token))),
+        Err(_) => Err(format!("{} is not a number", shown(token))),
+    }
+}
