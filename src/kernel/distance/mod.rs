@@ -211,7 +211,7 @@ impl Centroids {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { run_avx2(self, rows, out, room) },
             // SAFETY: plain Rust; the lengths were checked above.
-            Isa::Portable => unsafe { run::<[f32; LANES], 1, 2>(self, rows, out, room) },
+            Isa::Portable => unsafe { run::<[f32; LANES], 1, 2, 1>(self, rows, out, room) },
         });
     }
 
@@ -225,14 +225,14 @@ impl Centroids {
 #[target_feature(enable = "avx512f")]
 unsafe fn run_avx512(c: &Centroids, rows: &[f32], out: Output<'_>, room: &mut Room) {
     // SAFETY: the caller vouches for the machine and the lengths.
-    unsafe { run::<__m512, 4, 5>(c, rows, out, room) }
+    unsafe { run::<__m512, 4, 5, 4>(c, rows, out, room) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn run_avx2(c: &Centroids, rows: &[f32], out: Output<'_>, room: &mut Room) {
     // SAFETY: the caller vouches for the machine and the lengths.
-    unsafe { run::<Pair, 1, 2>(c, rows, out, room) }
+    unsafe { run::<Pair, 2, 2, 2>(c, rows, out, room) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -261,9 +261,10 @@ unsafe fn own<V: Vector>(c: &Centroids, rows: &[f32], labels: &[u32], squared: &
     }
 }
 
-/// Measures all rows, a block at a time. `C` centroids a tile; `R` wide rows a tile.
+/// Measures all rows, a block at a time. Tiles are as large as registers hold: `R` wide rows by `C` centroids, `T` vectors
+/// of narrow rows by two centroids.
 #[inline(always)]
-unsafe fn run<V: Vector, const R: usize, const C: usize>(
+unsafe fn run<V: Vector, const R: usize, const C: usize, const T: usize>(
     c: &Centroids,
     rows: &[f32],
     mut out: Output<'_>,
@@ -292,7 +293,7 @@ unsafe fn run<V: Vector, const R: usize, const C: usize>(
             // SAFETY: `columns` holds dim x BLOCK values, `block` group x BLOCK, and `first + size <= k`.
             unsafe {
                 if c.dim <= COLUMN_DIM {
-                    narrow::<V, C>(columns.as_ptr(), c, first, size, distances);
+                    narrow::<V, T>(columns.as_ptr(), c, first, size, distances);
                 } else {
                     wide::<V, R, C, false>(rows, c.dim, c.at(first), c.stride, size, distances, None);
                 }

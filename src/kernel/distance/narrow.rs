@@ -10,11 +10,16 @@ pub(super) unsafe fn turn<V: Vector>(rows: &[f32], dim: usize, columns: *mut f32
     for first in (0..n).step_by(LANES) {
         for j in (0..dim).step_by(LANES) {
             let width = LANES.min(dim - j);
-            // SAFETY: only rows below `n` are read, `width` values each; `columns` holds dim x BLOCK values.
+            // SAFETY: only values of `rows` are read; `columns` holds dim x BLOCK values.
             unsafe {
                 let mut square = [V::splat(0.0); LANES];
                 for (r, row) in square.iter_mut().enumerate().take(n - first) {
-                    *row = V::load_first(rows.as_ptr().add((first + r) * dim + j), width);
+                    let at = (first + r) * dim + j;
+                    // What follows the row is loaded with it, and not stored: a load under a mask takes longer.
+                    *row = match at + LANES <= rows.len() {
+                        true => V::load(rows.as_ptr().add(at)),
+                        false => V::load_first(rows.as_ptr().add(at), width),
+                    };
                 }
                 let turned = V::transpose(square);
                 for (i, column) in turned.iter().enumerate().take(width) {
@@ -25,40 +30,42 @@ pub(super) unsafe fn turn<V: Vector>(rows: &[f32], dim: usize, columns: *mut f32
     }
 }
 
-/// `out[i * BLOCK + row]` = squared distance of the turned rows to centroid `first + i`, for `size` centroids.
+/// `out[i * BLOCK + row]` = squared distance of the turned rows to centroid `first + i`, for `size` centroids; `T` vectors
+/// of rows a tile.
 #[inline(always)]
-pub(super) unsafe fn narrow<V: Vector, const C: usize>(
+pub(super) unsafe fn narrow<V: Vector, const T: usize>(
     columns: *const f32,
     c: &Centroids,
     first: usize,
     size: usize,
     out: *mut f32,
 ) {
-    let mut i = 0;
-    while i < size {
-        // SAFETY: `i` stays under `size`, so centroids and outputs are within what the caller vouches for.
+    for i in (0..size).step_by(2) {
+        // SAFETY: one or two centroids are left at `i`, so they and the outputs are within what the caller vouches for.
         unsafe {
-            if C >= 2 && i + 2 <= size {
-                narrow_tile::<V, 2>(columns, c.at(first + i), c.stride, c.dim, out.add(i * BLOCK));
-                i += 2;
-            } else {
-                narrow_tile::<V, 1>(columns, c.at(first + i), c.stride, c.dim, out.add(i * BLOCK));
-                i += 1;
+            let (centroids, out) = (c.at(first + i), out.add(i * BLOCK));
+            for row in (0..BLOCK).step_by(T * LANES) {
+                let (columns, out) = (columns.add(row), out.add(row));
+                match size - i {
+                    1 => narrow_tile::<V, T, 1>(columns, centroids, c.stride, c.dim, out),
+                    _ => narrow_tile::<V, T, 2>(columns, centroids, c.stride, c.dim, out),
+                }
             }
         }
     }
 }
 
+/// Distances of the first `T` vectors of turned rows to `C` centroids.
 #[inline(always)]
-unsafe fn narrow_tile<V: Vector, const C: usize>(
+unsafe fn narrow_tile<V: Vector, const T: usize, const C: usize>(
     columns: *const f32,
     centroids: *const f32,
     stride: usize,
     dim: usize,
     out: *mut f32,
 ) {
-    const T: usize = BLOCK / LANES;
-    // SAFETY: the caller vouches for dim x BLOCK turned values, C centroids and C x BLOCK outputs.
+    const { assert!(BLOCK.is_multiple_of(T * LANES)) };
+    // SAFETY: the caller vouches for `dim` lines of `T` vectors, C centroids and as many lines of outputs.
     unsafe {
         let mut sums = [[V::splat(0.0); T]; C];
         for j in 0..dim {

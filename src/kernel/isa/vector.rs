@@ -281,11 +281,11 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn load_first(from: *const f32, count: usize) -> Self {
-            let mut lanes = [0.0; LANES];
-            // SAFETY: as above; `count <= 16` values are copied.
+            // SAFETY: as above; the masks name only the first `count` values, and each is read from inside `MASK`.
             unsafe {
-                std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count);
-                Self::load(lanes.as_ptr())
+                let low = _mm256_loadu_si256(MASK.as_ptr().add(LANES - count).cast());
+                let high = _mm256_loadu_si256(MASK.as_ptr().add(LANES + 8 - count).cast());
+                Self(_mm256_maskload_ps(from, low), _mm256_maskload_ps(from.wrapping_add(8), high))
             }
         }
 
@@ -347,6 +347,64 @@ mod x86 {
             // SAFETY: as above.
             unsafe { sum256(_mm256_add_ps(self.0, self.1)) }
         }
+
+        #[inline(always)]
+        unsafe fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
+            // Four squares of eight, of which two change places.
+            let mut turned = rows;
+            let (mut left, mut right) = ([rows[0].0; 8], [rows[0].0; 8]);
+            for half in 0..2 {
+                for i in 0..8 {
+                    (left[i], right[i]) = (rows[8 * half + i].0, rows[8 * half + i].1);
+                }
+                // SAFETY: as above.
+                let (left, right) = unsafe { (transpose256(left), transpose256(right)) };
+                for i in 0..8 {
+                    if half == 0 {
+                        (turned[i].0, turned[8 + i].0) = (left[i], right[i]);
+                    } else {
+                        (turned[i].1, turned[8 + i].1) = (left[i], right[i]);
+                    }
+                }
+            }
+            turned
+        }
+    }
+
+    /// Masks of the first `count` of sixteen lanes begin at `16 - count`.
+    static MASK: [i32; 2 * LANES] = {
+        let mut mask = [0; 2 * LANES];
+        let mut i = 0;
+        while i < LANES {
+            mask[i] = -1;
+            i += 1;
+        }
+        mask
+    };
+
+    /// Lane `i` of vector `j` becomes lane `j` of vector `i`.
+    #[inline(always)]
+    unsafe fn transpose256(rows: [__m256; 8]) -> [__m256; 8] {
+        let mut turned = rows;
+        // SAFETY: AVX is there by the caller's promise.
+        unsafe {
+            // Vector 4q + c of `quads` holds columns c and c+4 of the rows 4q..4q+4.
+            let mut quads = rows;
+            for q in [0, 4] {
+                let [a, b, c, d] = [rows[q], rows[q + 1], rows[q + 2], rows[q + 3]];
+                let low = (_mm256_castps_pd(_mm256_unpacklo_ps(a, b)), _mm256_castps_pd(_mm256_unpacklo_ps(c, d)));
+                let high = (_mm256_castps_pd(_mm256_unpackhi_ps(a, b)), _mm256_castps_pd(_mm256_unpackhi_ps(c, d)));
+                quads[q] = _mm256_castpd_ps(_mm256_unpacklo_pd(low.0, low.1));
+                quads[q + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low.0, low.1));
+                quads[q + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(high.0, high.1));
+                quads[q + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(high.0, high.1));
+            }
+            for c in 0..4 {
+                turned[c] = _mm256_permute2f128_ps::<0x20>(quads[c], quads[4 + c]);
+                turned[c + 4] = _mm256_permute2f128_ps::<0x31>(quads[c], quads[4 + c]);
+            }
+        }
+        turned
     }
 }
 
