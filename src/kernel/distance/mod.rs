@@ -280,9 +280,9 @@ unsafe fn run<V: Vector, const R: usize, const C: usize, const T: usize>(
     let group = GROUP.min(c.k);
     let columns = at_least(&mut room.columns, if c.dim <= COLUMN_DIM { c.dim * BLOCK } else { 0 });
     let block = at_least(&mut room.distances, group * BLOCK);
+    let mut minima = Minima::new();
     for (b, rows) in rows.chunks(BLOCK * c.dim).enumerate() {
         let (start, count) = (b * BLOCK, rows.len() / c.dim);
-        let mut minima = Minima::new();
         if c.dim <= COLUMN_DIM {
             // SAFETY: `columns` holds dim x BLOCK values.
             unsafe { turn::<V>(rows, c.dim, columns.as_mut_ptr()) };
@@ -314,7 +314,8 @@ unsafe fn run<V: Vector, const R: usize, const C: usize, const T: usize>(
             let range = start..start + count;
             best[range.clone()].copy_from_slice(&minima.best[..count]);
             for (label, at) in labels[range.clone()].iter_mut().zip(&minima.at) {
-                *label = *at as u32;
+                // SAFETY: the number of a centroid, below 2^24.
+                *label = unsafe { at.to_int_unchecked::<i32>() } as u32;
             }
             if let Some(second) = second {
                 second[range].copy_from_slice(&minima.second[..count]);
@@ -335,15 +336,20 @@ impl Minima {
         Self { best: [f32::INFINITY; BLOCK], second: [f32::INFINITY; BLOCK], at: [0.0; BLOCK] }
     }
 
-    /// Takes in the distances of centroids `first .. first + size`.
+    /// Takes in the distances of centroids `first .. first + size`; those of the first ones begin a new block.
     #[inline(always)]
     unsafe fn take<V: Vector, const SECOND: bool>(&mut self, distances: *const f32, first: usize, size: usize) {
         for lane in (0..BLOCK).step_by(LANES) {
             // SAFETY: the caller vouches for size x BLOCK distances; `lane + 16 <= BLOCK`.
             unsafe {
-                let mut best = V::load(self.best.as_ptr().add(lane));
-                let mut second = V::load(self.second.as_ptr().add(lane));
-                let mut at = V::load(self.at.as_ptr().add(lane));
+                let mut best = V::splat(f32::INFINITY);
+                let mut second = best;
+                let mut at = V::splat(0.0);
+                if first > 0 {
+                    best = V::load(self.best.as_ptr().add(lane));
+                    second = V::load(self.second.as_ptr().add(lane));
+                    at = V::load(self.at.as_ptr().add(lane));
+                }
                 for i in 0..size {
                     let d = V::load(distances.add(i * BLOCK + lane));
                     if SECOND {

@@ -13,13 +13,16 @@ pub(super) unsafe fn turn<V: Vector>(rows: &[f32], dim: usize, columns: *mut f32
             // SAFETY: only values of `rows` are read; `columns` holds dim x BLOCK values.
             unsafe {
                 let mut square = [V::splat(0.0); LANES];
-                for (r, row) in square.iter_mut().enumerate().take(n - first) {
-                    let at = (first + r) * dim + j;
-                    // What follows the row is loaded with it, and not stored: a load under a mask takes longer.
-                    *row = match at + LANES <= rows.len() {
-                        true => V::load(rows.as_ptr().add(at)),
-                        false => V::load_first(rows.as_ptr().add(at), width),
-                    };
+                let from = rows.as_ptr().add(first * dim + j);
+                if (first + LANES - 1) * dim + j + LANES <= rows.len() {
+                    // What follows a row is loaded with it, and not stored: a load under a mask takes longer.
+                    for (r, row) in square.iter_mut().enumerate() {
+                        *row = V::load(from.add(r * dim));
+                    }
+                } else {
+                    for (r, row) in square.iter_mut().enumerate().take(n - first) {
+                        *row = V::load_first(from.add(r * dim), width);
+                    }
                 }
                 let turned = V::transpose(square);
                 for (i, column) in turned.iter().enumerate().take(width) {
