@@ -28,7 +28,7 @@ use self::wide::{tile, wide};
 use super::aligned::Aligned;
 #[cfg(target_arch = "x86_64")]
 use super::isa::Pair;
-use super::isa::{Isa, LANES, Vector};
+use super::isa::{Isa, LANES, Vector, prefetch};
 
 /// Rows up to this width are summed value by value; wider ones in sixteen interleaved sums.
 pub const COLUMN_DIM: usize = 128;
@@ -281,8 +281,12 @@ unsafe fn run<V: Vector, const R: usize, const C: usize, const T: usize>(
     let columns = at_least(&mut room.columns, if c.dim <= COLUMN_DIM { c.dim * BLOCK } else { 0 });
     let block = at_least(&mut room.distances, group * BLOCK);
     let mut minima = Minima::new();
-    for (b, rows) in rows.chunks(BLOCK * c.dim).enumerate() {
+    let mut blocks = rows.chunks(BLOCK * c.dim).enumerate().peekable();
+    while let Some((b, rows)) = blocks.next() {
         let (start, count) = (b * BLOCK, rows.len() / c.dim);
+        if let Some((_, next)) = blocks.peek().filter(|_| c.dim <= COLUMN_DIM) {
+            prefetch(next);
+        }
         if c.dim <= COLUMN_DIM {
             // SAFETY: `columns` holds dim x BLOCK values.
             unsafe { turn::<V>(rows, c.dim, columns.as_mut_ptr()) };

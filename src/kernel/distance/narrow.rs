@@ -1,5 +1,7 @@
 //! Rows of up to [`COLUMN_DIM`](super::COLUMN_DIM) values, sixteen rows to a vector.
 
+use std::mem::MaybeUninit;
+
 use super::super::isa::{LANES, Vector};
 use super::{BLOCK, Centroids};
 
@@ -10,21 +12,22 @@ pub(super) unsafe fn turn<V: Vector>(rows: &[f32], dim: usize, columns: *mut f32
     for first in (0..n).step_by(LANES) {
         for j in (0..dim).step_by(LANES) {
             let width = LANES.min(dim - j);
-            // SAFETY: only values of `rows` are read; `columns` holds dim x BLOCK values.
+            // SAFETY: only values of `rows` are read, all of the square is written before it is used, and `columns` holds
+            // dim x BLOCK values.
             unsafe {
-                let mut square = [V::splat(0.0); LANES];
                 let from = rows.as_ptr().add(first * dim + j);
-                if (first + LANES - 1) * dim + j + LANES <= rows.len() {
+                let inside = (first + LANES - 1) * dim + j + LANES <= rows.len();
+                let mut square = MaybeUninit::<[V; LANES]>::uninit();
+                for r in 0..LANES {
                     // What follows a row is loaded with it, and not stored: a load under a mask takes longer.
-                    for (r, row) in square.iter_mut().enumerate() {
-                        *row = V::load(from.add(r * dim));
-                    }
-                } else {
-                    for (r, row) in square.iter_mut().enumerate().take(n - first) {
-                        *row = V::load_first(from.add(r * dim), width);
-                    }
+                    let row = match inside {
+                        true => V::load(from.add(r * dim)),
+                        false if first + r < n => V::load_first(from.add(r * dim), width),
+                        false => V::splat(0.0),
+                    };
+                    square.as_mut_ptr().cast::<V>().add(r).write(row);
                 }
-                let turned = V::transpose(square);
+                let turned = V::transpose(square.assume_init());
                 for (i, column) in turned.iter().enumerate().take(width) {
                     column.store(columns.add((j + i) * BLOCK + first));
                 }
