@@ -54,13 +54,21 @@ impl Isa {
 /// Asks for the cache lines of `values`; they come while other work goes on.
 #[inline(always)]
 pub(crate) fn prefetch(values: &[f32]) {
-    #[cfg(target_arch = "x86_64")]
     for line in values.chunks(LANES) {
-        // SAFETY: every x86-64 has the instruction, which reads nothing and never faults.
-        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast()) };
+        prefetch_line(line.as_ptr());
     }
+}
+
+/// Asks for one cache line, which need not be anybody's.
+#[inline(always)]
+pub(crate) fn prefetch_line(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has the instruction, which reads nothing and never faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast())
+    };
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = values;
+    let _ = at;
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use crate::kernel::dense::add_rows;
 use crate::kernel::gemm::{Left, Panels, Right, Start, gemm, pack_transposed, right_of_panels};
 use crate::kernel::{Matrix, Pool};
 
-/// Rows of a weight matrix whose gradient is computed, applied and packed by one task: two panels.
-const BLOCK_OUTPUTS: usize = 32;
+/// Rows of a weight matrix whose gradient is computed, applied and packed by one task: three panels, and whole tiles.
+const BLOCK_OUTPUTS: usize = 48;
 
 thread_local! {
     /// The gradient of the block at hand, kept from step to step. It never leaves the second-level cache; an array for

@@ -196,6 +196,7 @@ fn gemm_with(
         b_step: right.step,
         steps,
         block: if right.step == LANES { PACKED_BLOCK } else { UNPACKED_BLOCK },
+        copy: std::ptr::null_mut(),
         whole_panels: right.whole_panels,
         start,
         start_row,

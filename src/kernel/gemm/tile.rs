@@ -1,6 +1,9 @@
 //! The innermost loop of the matrix product: one tile of the output, held in registers.
 
-use super::super::isa::{Isa, LANES, Vector};
+use std::mem::MaybeUninit;
+
+use super::super::isa::{Isa, LANES, Vector, prefetch_line};
+use super::UNPACKED_BLOCK;
 
 /// Where the operands of one product lie. Element (i, p) of the left one is at `a + i * a_row + p * a_step`, and
 /// lane l of panel v at step p of the right one at `b + v * b_panel + p * b_step + l`.
@@ -15,6 +18,8 @@ pub(super) struct Operands {
     /// Length of the sums.
     pub steps: usize,
     pub block: usize,
+    /// Where the panel is copied to while it is read, line after line, unless null.
+    pub copy: *mut f32,
     /// Sixteen lanes of the last panel of the right operand may be read, whatever `columns` is.
     pub whole_panels: bool,
     /// What the sums start from: element (i, j) at `start + i * start_row + j`, or zero where `start` is null.
@@ -70,9 +75,11 @@ unsafe fn tile<X: Vector, const M: usize, const V: usize>(o: &Operands) {
                 }
             }
         }
-        match last == LANES || o.whole_panels {
-            true => accumulate::<X, M, V, false>(o, last, &mut sums),
-            false => accumulate::<X, M, V, true>(o, last, &mut sums),
+        match (last < LANES && !o.whole_panels, V == 1 && !o.copy.is_null()) {
+            (false, false) => accumulate::<X, M, V, false, false>(o, last, &mut sums),
+            (true, false) => accumulate::<X, M, V, true, false>(o, last, &mut sums),
+            (false, true) => accumulate::<X, M, V, false, true>(o, last, &mut sums),
+            (true, true) => accumulate::<X, M, V, true, true>(o, last, &mut sums),
         }
         for (i, row) in sums.iter().enumerate() {
             for (v, sum) in row.iter().enumerate() {
@@ -84,21 +91,26 @@ unsafe fn tile<X: Vector, const M: usize, const V: usize>(o: &Operands) {
 }
 
 #[inline(always)]
-unsafe fn accumulate<X: Vector, const M: usize, const V: usize, const PARTIAL: bool>(
+unsafe fn accumulate<X: Vector, const M: usize, const V: usize, const PARTIAL: bool, const COPY: bool>(
     o: &Operands,
     last: usize,
     sums: &mut [[X; V]; M],
 ) {
     let (mut a, mut b) = (o.a, o.b);
     let mut local = *sums;
-    for _ in 0..o.steps {
-        // SAFETY: step by step inside the operands, by the caller's promise. `wrapping_add` because the pointers end
-        // one step past them.
+    for step in 0..o.steps {
+        // SAFETY: step by step inside the operands, by the caller's promise; a copy has a line for each step.
+        // `wrapping_add` because the pointers end one step past them.
         unsafe {
             let mut panel = [X::splat(0.0); V];
             for (v, lanes) in panel.iter_mut().enumerate() {
                 let from = b.add(v * o.b_panel);
                 *lanes = if PARTIAL && v + 1 == V { X::load_first(from, last) } else { X::load(from) };
+                if COPY {
+                    lanes.store(o.copy.add(step * LANES));
+                    // The panel that is copied next.
+                    prefetch_line(from.wrapping_add(o.b_panel));
+                }
             }
             for (i, row) in local.iter_mut().enumerate() {
                 let value = X::splat(*a.add(i * o.a_row));
@@ -137,14 +149,26 @@ unsafe fn product<X: Vector, const M: usize, const V: usize>(o: &Operands) {
 unsafe fn pass<X: Vector, const M: usize, const V: usize>(o: &Operands) {
     let panels = o.columns.div_ceil(LANES);
     let groups = panels.div_ceil(V);
+    // Steps that lie far apart crowd into few sets of the cache, and come late each time: the first tile of a panel
+    // copies it for the others.
+    let copies = V == 1 && o.b_step != LANES && o.steps <= UNPACKED_BLOCK && o.rows > M;
+    let mut copy = MaybeUninit::<[f32; UNPACKED_BLOCK * LANES]>::uninit();
+    let copy = if copies { copy.as_mut_ptr().cast() } else { std::ptr::null_mut() };
     let mut panel = 0;
     for group in 0..groups {
         // Groups of nearly equal width: one panel alone would leave the multipliers waiting for loads.
         let width = (panels - panel).div_ceil(groups - group);
-        for row in (0..o.rows).step_by(M) {
-            // SAFETY: row and panel lie inside the output; the tile has no more rows and panels than are left.
+        // SAFETY: the panel lies inside the output.
+        let mut strip = unsafe { o.from(0, panel) };
+        strip.copy = copy;
+        // Tiles of rows too are nearly equal.
+        let tiles = o.rows.div_ceil(M);
+        let mut row = 0;
+        for tile in 0..tiles {
+            let height = (o.rows - row).div_ceil(tiles - tile);
+            // SAFETY: the rows lie inside the output; the tile has no more rows and panels than are left.
             unsafe {
-                let part = o.from(row, panel);
+                let part = Operands { rows: height, ..strip.from(row, 0) };
                 match width {
                     1 => tile_of_rows::<X, M, 1>(&part),
                     2 if V >= 2 => tile_of_rows::<X, M, 2>(&part),
@@ -152,17 +176,21 @@ unsafe fn pass<X: Vector, const M: usize, const V: usize>(o: &Operands) {
                     _ => unreachable!("at most V panels"),
                 }
             }
+            row += height;
+            if copies {
+                strip = Operands { b: copy, b_step: LANES, copy: std::ptr::null_mut(), whole_panels: true, ..strip };
+            }
         }
         panel += width;
     }
 }
 
-/// A tile of `M` rows, or of as many as there are.
+/// A tile of all the rows, at most `M`.
 #[inline(always)]
 unsafe fn tile_of_rows<X: Vector, const M: usize, const V: usize>(o: &Operands) {
     // SAFETY: the tile has no more rows than the output.
     unsafe {
-        match o.rows.min(M) {
+        match o.rows {
             1 => tile::<X, 1, V>(o),
             2 => tile::<X, 2, V>(o),
             3 => tile::<X, 3, V>(o),
