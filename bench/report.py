@@ -64,8 +64,8 @@ RULES = """\
   (within 1e-4 of the rows). "hapt" trains on each side's own initial parameters: the rows must agree.
 - "equation 5": ours takes all 60 000 rows exactly, theirs a sample of 1 000 pair by pair; the ratio is that of the
   seconds. On the sample both must give the same sum of weights within 1e-6.
-- Floors: the larger of both sides' square matrix product (2 048) and reading speed over half a GiB, best of seven. The
-  peak share is useful flops a second over that product's.
+- Floors: the larger of both sides' square matrix product (2 048) and reading speed over half a GiB, best of seven and of
+  all sittings that RACE_DIR remembers. The peak share is useful flops a second over that product's.
 """
 TOLERANCE = {"loss": 1e-3, "inertia": 1e-4, "weight sum of the sample": 1e-6, "windows": 0, "rows": 0}
 
