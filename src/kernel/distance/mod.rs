@@ -284,10 +284,10 @@ unsafe fn run<V: Vector, const R: usize, const C: usize, const T: usize>(
     let mut blocks = rows.chunks(BLOCK * c.dim).enumerate().peekable();
     while let Some((b, rows)) = blocks.next() {
         let (start, count) = (b * BLOCK, rows.len() / c.dim);
-        if let Some((_, next)) = blocks.peek().filter(|_| c.dim <= COLUMN_DIM) {
-            prefetch(next);
-        }
         if c.dim <= COLUMN_DIM {
+            if let Some((_, next)) = blocks.peek() {
+                prefetch(next);
+            }
             // SAFETY: `columns` holds dim x BLOCK values.
             unsafe { turn::<V>(rows, c.dim, columns.as_mut_ptr()) };
         }

@@ -434,11 +434,11 @@ mod tests {
         }
 
         fn peek_next_page(&mut self) -> parquet::errors::Result<Option<PageMetadata>> {
-            unimplemented!("pages are read in order")
+            unreachable!("pages are read in order")
         }
 
         fn skip_next_page(&mut self) -> parquet::errors::Result<()> {
-            unimplemented!("all pages are read")
+            unreachable!("all pages are read")
         }
     }
 
