@@ -6,6 +6,7 @@ use super::checks::no_rows;
 use super::clock::Clock;
 use super::label_pass::LabelPass;
 use super::output::{quarantine, source_info};
+use super::portrait::Kept;
 use super::scan::{select, session};
 use super::tally::Columns;
 use crate::device::{self, Cpu};
@@ -119,17 +120,19 @@ impl Relabel {
             keep,
             columns: Columns::default(),
             k: label.k(),
+            shown_label: source.label.clone(),
+            feature_names: source.feature_names.clone(),
             threads,
             control: control.clone(),
         };
-        let tally = pass.run(&ctx, &mut writer, labels).await?;
+        let (tally, Kept { profile, sample }) = pass.run(&ctx, &mut writer, labels).await?;
         if tally.rows() == 0 && bad.is_empty() {
             return Err(no_rows(&source, "label"));
         }
         model.save(&output.join("models")?).await?;
         let quarantine = quarantine(&output, &run_id, &bad).await?;
         let clusters = tally.clusters(label.centroids())?;
-        let info = CommitInfo { source: source_info(&source, &tally), clusters: Some(clusters) };
+        let info = CommitInfo { source: source_info(&source, &tally), clusters: Some(clusters), profile, sample };
         let Committed { version: table_version, .. } = writer.commit(info).await?;
         Ok(RelabelReport {
             rows: tally.rows(),

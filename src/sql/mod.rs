@@ -10,6 +10,7 @@
 //! | `hapt_quarantine` | the rows that its runs set aside, where there are any: file, line, reason, run |
 //! | `dac_embed(model, features)` | the vectors that a model clusters: a list of `FLOAT` |
 //! | `dac_assign(model, features)` | `STRUCT(cluster INT, distance FLOAT, margin FLOAT)` |
+//! | `cluster_profile('hapt')` | a table: the features of each cluster, those first whose mean differs most from that of all rows |
 //! | `ari(a, b)`, `nmi(a, b)`, `clustering_accuracy(a, b)` | how far two labellings agree |
 //!
 //! `model` is the hash of a model's content (all of it, or as much as tells it apart among the models of the registered
@@ -35,6 +36,7 @@ mod embed;
 mod features;
 mod metrics;
 mod models;
+mod profile;
 mod register;
 mod stage_exec;
 
@@ -42,5 +44,6 @@ pub use assign::DacAssign;
 pub use embed::DacEmbed;
 pub use metrics::{ClusteringMetric, Metric};
 pub use models::Models;
+pub use profile::ClusterProfile;
 pub use register::{MODELS, Options, QUARANTINE, Registered, Registration, register, session_config};
 pub use stage_exec::StageExec;
