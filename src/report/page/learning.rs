@@ -41,13 +41,15 @@ pub fn section(findings: &Findings, figures: &mut Figures) -> draw::Result<Marku
     })
 }
 
-/// Every list of numbers among the figures of a run, by stage and name.
+/// Every list of a number for each epoch among the figures of a run, by stage and name.
 fn losses(findings: &Findings) -> Vec<(String, String, Vec<f64>)> {
     let Ok(run) = &findings.run else { return Vec::new() };
     let mut found = Vec::new();
     for stage in &run.stages {
+        let Some(epochs) = stage.figures.get("epochs").and_then(|epochs| epochs.as_u64()) else { continue };
         for (name, value) in &stage.figures {
-            let Some(list) = value.as_array().filter(|list| list.len() > 1) else { continue };
+            let list = value.as_array().filter(|list| list.len() as u64 == epochs && epochs > 1);
+            let Some(list) = list else { continue };
             let values: Option<Vec<f64>> = list.iter().map(|value| value.as_f64()).collect();
             if let Some(values) = values {
                 found.push((file_name(&stage.stage), file_name(name), values));

@@ -112,3 +112,6 @@ fn clusters(findings: &Findings) -> (Vec<Group>, BTreeMap<i32, usize>) {
 fn ink(cluster: i32) -> Ink {
     Ink::of_group(usize::try_from(cluster).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;
