@@ -52,16 +52,21 @@ impl LabelPass {
         let began = Instant::now();
         self.control.emit(Event::Started { stage: "label".into(), unit: "rows", total: None });
         let scan = self.rows.create_physical_plan().await?;
-        let stages = std::iter::once(Arc::new(CarryInput) as Arc<dyn Transform>).chain(self.transforms);
-        let plan = StageExec::try_new(scan, stages.collect())?.with_threads(self.threads);
+        let mut stages = self.transforms;
+        // Without clusters there is nothing to tell apart.
+        let portrayed = self.k > 0;
+        if portrayed {
+            stages.insert(0, Arc::new(CarryInput));
+        }
+        let plan = StageExec::try_new(scan, stages)?.with_threads(self.threads);
         let input = plan.schema();
         let kept: Vec<usize> = self.keep.iter().map(|name| input.index_of(name)).collect::<Result<_, _>>()?;
         let schema = Arc::new(input.project(&kept)?);
         let labelled = execute_stream(Arc::new(plan), ctx.task_ctx())?;
 
         // The sink drives the stream; the tally looks at each batch on its way.
-        let portrait = Portrait::new(&input, self.k, self.shown_label.as_deref(), &self.control)?;
-        let seen = Arc::new(Mutex::new((Tally::new(self.k), Some(portrait))));
+        let portrait = || Portrait::new(&input, self.k, self.shown_label.as_deref(), &self.control);
+        let seen = Arc::new(Mutex::new((Tally::new(self.k), portrayed.then(portrait).transpose()?)));
         let (counted, control, columns) = (Arc::clone(&seen), self.control.clone(), self.columns);
         let rows = labelled.map(move |batch| {
             control.check()?;
