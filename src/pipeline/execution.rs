@@ -18,7 +18,7 @@ use super::scan::{select, session};
 use super::state::{RunState, state_dir};
 use super::tally::Columns;
 use super::{Pipeline, RunOptions, resume};
-use crate::config::StageSpec;
+use crate::config::{ClusterSpec, StageSpec};
 use crate::device::{self, Device};
 use crate::error::{Error, Result};
 use crate::kernel::Rows;
@@ -119,7 +119,7 @@ impl Execution<'_> {
     fn baseline(&self) -> Option<KMeansSpec> {
         self.source.label.as_ref()?;
         self.pipeline.plan.stages.iter().find_map(|stage| match stage {
-            StageSpec::KMeans(spec) => Some(spec.clone()),
+            StageSpec::KMeans(ClusterSpec { kmeans, .. }) => Some(kmeans.clone()),
             _ => None,
         })
     }
@@ -145,7 +145,7 @@ impl Execution<'_> {
 
         let model_path = model.save(&self.sink.join("models")?).await?;
         quarantine(&self.sink, &self.run_id, &self.bad).await?;
-        let clusters = Some(tally.clusters(label.centroids())?);
+        let clusters = Some(tally.clusters(&label.centroids())?);
         let Kept { profile, sample } = kept;
         let info = CommitInfo { source: source_info(&self.source, &tally), clusters, profile, sample };
         learned.reports.push(StageReport::new("label", began, format!("{} rows", tally.rows())));

@@ -131,7 +131,7 @@ impl Relabel {
         }
         model.save(&output.join("models")?).await?;
         let quarantine = quarantine(&output, &run_id, &bad).await?;
-        let clusters = tally.clusters(label.centroids())?;
+        let clusters = tally.clusters(&label.centroids())?;
         let info = CommitInfo { source: source_info(&source, &tally), clusters: Some(clusters), profile, sample };
         let Committed { version: table_version, .. } = writer.commit(info).await?;
         Ok(RelabelReport {
