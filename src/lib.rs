@@ -68,6 +68,7 @@ pub mod metrics;
 pub mod model;
 pub mod network;
 pub mod pipeline;
+pub mod reconstruct;
 pub mod replay;
 pub mod report;
 pub mod scale;

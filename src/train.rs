@@ -111,6 +111,8 @@ pub struct AutoencoderSpec {
     pub l2_form: PenaltyForm,
     /// When to stop early, if at all.
     pub early_stop: Option<EarlyStop>,
+    /// Whether the fitted stage has the decoder too, which rebuilds rows from their embeddings.
+    pub keep_decoder: bool,
 }
 
 impl Default for AutoencoderSpec {
@@ -125,6 +127,7 @@ impl Default for AutoencoderSpec {
             l2: 1e-5,
             l2_form: PenaltyForm::Norm,
             early_stop: None,
+            keep_decoder: true,
         }
     }
 }
@@ -188,7 +191,7 @@ impl AutoencoderSpec {
     }
 }
 
-/// The stage that trains an autoencoder and leaves its encoder.
+/// The stage that trains an autoencoder and leaves its encoder and, if it is to be kept, its decoder.
 ///
 /// The loss is [`WeightedMse`] with the feature weights that an earlier stage learned, used as they are, plus
 /// [`L2Penalty`]. Adam moves the parameters after every mini-batch. Costs `6 * parameters` flops a row and epoch.
@@ -224,8 +227,12 @@ impl Fit for Autoencoder {
             ("epochs", json!(losses.len())),
             ("parameters", json!(architecture.parameter_count())),
         ];
+        let mut kept = architecture;
+        if !self.spec.keep_decoder {
+            kept.decoder.clear();
+        }
         Ok(Fitted {
-            transform: Arc::new(Embed::new(&architecture, &trainer.parameters, cx.device)?),
+            transform: Arc::new(Embed::new(&kept, &trainer.parameters, cx.device)?),
             summary,
             figures: figures.map(|(name, value): (_, Value)| (name.to_string(), value)).into_iter().collect(),
         })

@@ -127,6 +127,34 @@ fn values_are_held_against_each_other() {
     assert_eq!(with("\"start\"]", "\"user\"]"), ["column \"user\" is named twice"]);
 }
 
+/// The messages, and the help of the first.
+fn with_help(from: &str, to: &str, sets: &[&str]) -> (Vec<String>, String) {
+    assert!(GOOD.contains(from), "{from}");
+    let result = parse(&GOOD.replacen(from, to, 1), sets);
+    let help = result.as_ref().err().and_then(|p| p.iter().next().and_then(|p| p.help_text().map(String::from)));
+    (messages(result), help.unwrap_or_default())
+}
+
+#[test]
+fn what_is_written_of_the_autoencoder_must_be_there() {
+    let error = "sink.reconstruction_error=true";
+    assert_eq!(messages(parse(GOOD, &[error])), [""; 0]);
+    assert_eq!(messages(parse(GOOD, &["stage.autoencoder.keep_decoder=false"])), [""; 0]);
+    let left_out = ["stage.autoencoder.keep_decoder=false", error];
+    let (said, help) = with_help("seed = 7", "seed = 7", &left_out);
+    assert_eq!(said, ["rows are reconstructed by the decoder, and the autoencoder stage has keep_decoder = false"]);
+    assert_eq!(help, "keep_decoder = true, which is the default");
+    let network = &GOOD[GOOD.find("[[stage]]\nkind = \"feature_weights\"").unwrap()..];
+    let network = &network[..network.find("[[stage]]\nkind = \"kmeans\"").unwrap()];
+    let (said, help) = with_help(network, "", &[error]);
+    assert_eq!(said, ["there is no autoencoder stage that reconstructs rows"]);
+    assert!(help.contains("kind = \"autoencoder\""), "{help}");
+    // Where it is written, with its line and column.
+    let text = GOOD.replacen("[sink]", "[sink]\nreconstruction_error = true", 1).replacen(network, "", 1);
+    let shown = parse(&text, &[]).unwrap_err().to_string();
+    assert!(shown.contains("pipeline.toml:30:24\n") && shown.contains("30 | reconstruction_error = true"), "{shown}");
+}
+
 #[test]
 fn choices_of_features_fit_the_sensors() {
     let summary = |choice: &str| with("set = \"hapt561\"", &format!("set = \"summary\"\n{choice}"));

@@ -12,6 +12,7 @@ mod metrics;
 mod oracle;
 mod pipeline;
 mod readme;
+mod reconstruct;
 mod schemas;
 mod seam;
 mod simulate;

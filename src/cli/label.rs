@@ -15,7 +15,8 @@ use crate::table::Mode;
 const EXAMPLES: &str = "\
 Examples (MODEL is the directory that the summary of a run names):
   dacpipe label --model MODEL --input /data/new --within recordings --output out/new
-  dacpipe label --model MODEL --input rows.parquet --keys id --output out/new --append";
+  dacpipe label --model MODEL --input rows.parquet --keys id --output out/new --append
+  dacpipe label --model MODEL --input rows.parquet --output out/new --reconstruction-error";
 
 /// Label new rows with a saved model
 ///
@@ -51,6 +52,9 @@ pub struct LabelArgs {
     /// Write the embeddings, too
     #[arg(long)]
     embedding: bool,
+    /// Write the reconstruction error of each row, too: the score by which an autoencoder tells anomalies
+    #[arg(long)]
+    reconstruction_error: bool,
     /// Set bad rows aside in a table of their own in place of failing at the first
     #[arg(long)]
     quarantine: bool,
@@ -111,6 +115,7 @@ pub async fn run(args: LabelArgs) -> Result<()> {
         }),
         mode: if args.append { Mode::Append } else { Mode::Overwrite },
         embedding: args.embedding,
+        reconstruction_error: args.reconstruction_error,
         on_bad_row: if args.quarantine { OnBadRow::Quarantine } else { OnBadRow::Fail },
         threads: args.threads,
     };

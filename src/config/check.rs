@@ -8,7 +8,7 @@ use super::size::Size;
 use super::tree::{Node, Origin, Value};
 use crate::signal::hapt561;
 use crate::source::hapt;
-use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS};
+use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS, RECONSTRUCTION_ERROR};
 
 /// The stages in the order in which they can follow each other.
 const ORDER: [&str; 6] = ["window", "features", "scale", "feature_weights", "autoencoder", "kmeans"];
@@ -17,8 +17,17 @@ const ORDER: [&str; 6] = ["window", "features", "scale", "feature_weights", "aut
 const LEAST_MEMORY: Size = Size::mebibytes(64);
 
 /// The columns that the source's windows, the stages and the table add.
-const MADE: [&str; 8] =
-    ["start", FEATURES, EMBEDDING, LABEL_COLUMNS[0], LABEL_COLUMNS[1], LABEL_COLUMNS[2], "model", "labelled_at"];
+const MADE: [&str; 9] = [
+    "start",
+    FEATURES,
+    EMBEDDING,
+    LABEL_COLUMNS[0],
+    LABEL_COLUMNS[1],
+    LABEL_COLUMNS[2],
+    RECONSTRUCTION_ERROR,
+    "model",
+    "labelled_at",
+];
 
 /// Required keys about whose values there are checks here: where one is missing, that has been reported.
 const FILLED: [&str; 3] = [".path", ".length", ".set"];
@@ -377,6 +386,27 @@ impl Check<'_> {
         }
     }
 
+    /// What is to be written of the autoencoder, which must be there for it.
+    fn network_output(&mut self, sink: &SinkTable) {
+        let Some(at) = self.position("autoencoder") else {
+            if sink.embedding {
+                let help = "leave the key out, or add a stage of kind = \"autoencoder\"";
+                self.at("sink.embedding", "there is no autoencoder stage whose embedding could be written", help);
+            }
+            if sink.reconstruction_error {
+                let help = "leave the key out, or add a stage of kind = \"autoencoder\"";
+                self.at("sink.reconstruction_error", "there is no autoencoder stage that reconstructs rows", help);
+            }
+            return;
+        };
+        if let (true, Some(StageTable::Autoencoder(table))) = (sink.reconstruction_error, &self.draft.stages[at].1)
+            && !table.keep_decoder
+        {
+            let message = "rows are reconstructed by the decoder, and the autoencoder stage has keep_decoder = false";
+            self.at("sink.reconstruction_error", message, "keep_decoder = true, which is the default");
+        }
+    }
+
     fn sink(&mut self) {
         let draft = self.draft;
         let Some(sink) = &draft.sink else { return };
@@ -386,10 +416,7 @@ impl Check<'_> {
         if trimmed(&sink.path) == trimmed(source_path(source)) && !sink.path.is_empty() {
             self.at("sink.path", "the table would be written into the source", "another directory");
         }
-        let has_autoencoder = draft.stages.iter().any(|(kind, _)| kind.as_deref() == Some("autoencoder"));
-        if sink.embedding && !has_autoencoder {
-            self.at("sink.embedding", "there is no autoencoder stage whose embedding could be written", "false");
-        }
+        self.network_output(sink);
         let columns = source_columns(source);
         for (list, at) in [(sink.keys.as_deref(), "sink.keys"), (Some(&sink.partition_by[..]), "sink.partition_by")] {
             for (index, name) in list.unwrap_or_default().iter().enumerate() {

@@ -116,6 +116,8 @@ pub struct SinkSpec {
     pub mode: Mode,
     /// Whether the learned representation of each row is written.
     pub embedding: bool,
+    /// Whether the reconstruction error of each row is written.
+    pub reconstruction_error: bool,
 }
 
 impl Plan {
@@ -245,6 +247,7 @@ fn autoencoder(table: &AutoencoderTable) -> AutoencoderSpec {
             PenaltyFormName::Squared => PenaltyForm::Squared,
         },
         early_stop: table.early_stop.map(|EarlyStopTable { patience, min_delta }| EarlyStop { patience, min_delta }),
+        keep_decoder: table.keep_decoder,
     }
 }
 
@@ -310,6 +313,7 @@ fn sink(table: &SinkTable, source: &SourceTable) -> SinkSpec {
             SinkModeName::Overwrite => Mode::Overwrite,
         },
         embedding: table.embedding,
+        reconstruction_error: table.reconstruction_error,
     }
 }
 

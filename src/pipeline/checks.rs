@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::kernel::Rows;
 use crate::kmeans;
 use crate::label::label_fields;
+use crate::reconstruct::error_field;
 use crate::replay::RowStore;
 use crate::source::Source;
 use crate::stage::EMBEDDING;
@@ -24,6 +25,9 @@ impl Execution<'_> {
             fields.push(there.field_with_name(&name).map_err(|_| column::missing(&there, &name))?.clone());
         }
         fields.extend(label_fields());
+        if plan.sink.reconstruction_error {
+            fields.push(error_field());
+        }
         if plan.sink.embedding {
             let width = plan.stages.iter().find_map(|stage| match stage {
                 StageSpec::Autoencoder(spec) => spec.encoder.last().copied(),

@@ -27,7 +27,7 @@ use crate::model::Model;
 use crate::replay::RowStoreBuilder;
 use crate::report::{RunReport, StageReport};
 use crate::source::{self, BadRows, Source, SourceOptions};
-use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS};
+use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS, RECONSTRUCTION_ERROR};
 use crate::store::Location;
 use crate::table::{CommitInfo, Committed, Labels, TableWriter, WriteOptions};
 use crate::weights::WeightLabels;
@@ -138,7 +138,7 @@ impl Execution<'_> {
     pub async fn label(mut self, mut learned: Learned, model: Model) -> Result<RunReport> {
         let began = Instant::now();
         let label = self.label_stage(&learned)?;
-        let pass = self.label_pass(&learned, label.k())?;
+        let pass = self.label_pass(&learned, &model, label.k())?;
         let labels = Labels { model: model.hash().as_str().into(), labelled_at: self.clock.labelled_at };
         let tally = pass.run(&self.ctx, &mut self.writer, labels).await?;
 
@@ -159,16 +159,20 @@ impl Execution<'_> {
     }
 
     /// The pass over the rows to label, with `k` clusters.
-    fn label_pass(&self, learned: &Learned, k: usize) -> Result<LabelPass> {
+    fn label_pass(&self, learned: &Learned, model: &Model, k: usize) -> Result<LabelPass> {
         let plan = &self.pipeline.plan;
         let mut keep = self.kept();
         let columns: Vec<&str> = std::iter::once(FEATURES).chain(keep.iter().map(String::as_str)).collect();
         let rows = select(&self.ctx, &self.source, &columns, plan.split.part(&plan.split.label)?)?;
         keep.extend(LABEL_COLUMNS.map(String::from));
+        let mut transforms = model.stages().to_vec();
+        if plan.sink.reconstruction_error {
+            transforms = model.stages_with_error()?;
+            keep.push(RECONSTRUCTION_ERROR.into());
+        }
         if plan.sink.embedding {
             keep.push(EMBEDDING.into());
         }
-        let mut transforms = learned.transforms.clone();
         if let Some((at, raw)) = &learned.baseline {
             transforms.insert(*at, Arc::new(RawKMeans(Arc::clone(raw))));
         }

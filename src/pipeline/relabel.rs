@@ -17,7 +17,7 @@ use crate::signal::features::FeatureSet;
 use crate::signal::window::{WindowSpec, Within};
 use crate::source::parquet::Features;
 use crate::source::{self, BadRows, HaptSpec, OnBadRow, ParquetSpec, Source, SourceOptions, SourceSpec};
-use crate::stage::{EMBEDDING, FEATURES};
+use crate::stage::{EMBEDDING, FEATURES, RECONSTRUCTION_ERROR};
 use crate::store::Location;
 use crate::table::{CommitInfo, Committed, Labels, Mode, TableWriter, WriteOptions};
 
@@ -53,6 +53,8 @@ pub struct Relabel {
     pub mode: Mode,
     /// Write the embeddings, too.
     pub embedding: bool,
+    /// Write the reconstruction errors, too.
+    pub reconstruction_error: bool,
     /// What happens to rows that cannot be used.
     pub on_bad_row: OnBadRow,
     /// Compute threads; one a core if `None`.
@@ -92,6 +94,10 @@ impl Relabel {
         let clock = Clock::start()?;
         let model = Arc::new(Model::load(&Location::parse(&self.model)?).await?);
         let label = label_of(&model)?;
+        let mut transforms = model.stages().to_vec();
+        if self.reconstruction_error {
+            transforms = model.stages_with_error().map_err(|e| e.while_doing("--reconstruction-error"))?;
+        }
         let output = Location::parse(&self.output)?;
         let bad = Arc::new(BadRows::new());
         let threads = device::threads(self.threads)?;
@@ -109,13 +115,16 @@ impl Relabel {
         let columns: Vec<&str> = std::iter::once(FEATURES).chain(keep.iter().map(String::as_str)).collect();
         let rows = select(&ctx, &source, &columns, None)?;
         keep.extend(crate::stage::LABEL_COLUMNS.map(String::from));
+        if self.reconstruction_error {
+            keep.push(RECONSTRUCTION_ERROR.into());
+        }
         if self.embedding {
             keep.push(EMBEDDING.into());
         }
         let labels = Labels { model: model.hash().as_str().into(), labelled_at: clock.labelled_at };
         let pass = LabelPass {
             rows,
-            transforms: model.stages().to_vec(),
+            transforms,
             keep,
             columns: Columns::default(),
             k: label.k(),

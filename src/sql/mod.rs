@@ -10,6 +10,8 @@
 //! | `hapt_quarantine` | the rows that its runs set aside, where there are any: file, line, reason, run |
 //! | `dac_embed(model, features)` | the vectors that a model clusters: a list of `FLOAT` |
 //! | `dac_assign(model, features)` | `STRUCT(cluster INT, distance FLOAT, margin FLOAT)` |
+//! | `dac_reconstruct(model, features)` | the features as its autoencoder rebuilds them: a list of `FLOAT` |
+//! | `dac_reconstruction_error(model, features)` | how far that is from what they were, scaled: `FLOAT` |
 //! | `ari(a, b)`, `nmi(a, b)`, `clustering_accuracy(a, b)` | how far two labellings agree |
 //!
 //! `model` is the hash of a model's content (all of it, or as much as tells it apart among the models of the registered
@@ -33,8 +35,10 @@
 mod assign;
 mod embed;
 mod features;
+mod lists;
 mod metrics;
 mod models;
+mod reconstruct;
 mod register;
 mod stage_exec;
 
@@ -42,5 +46,6 @@ pub use assign::DacAssign;
 pub use embed::DacEmbed;
 pub use metrics::{ClusteringMetric, Metric};
 pub use models::Models;
+pub use reconstruct::{DacReconstruct, DacReconstructionError};
 pub use register::{MODELS, Options, QUARANTINE, Registered, Registration, register, session_config};
 pub use stage_exec::StageExec;

@@ -21,6 +21,7 @@ use super::assign::DacAssign;
 use super::embed::DacEmbed;
 use super::metrics::{ClusteringMetric, Metric};
 use super::models::Models;
+use super::reconstruct::{DacReconstruct, DacReconstructionError};
 
 /// The directory below a table that holds the models its rows were labelled with.
 pub const MODELS: &str = "models";
@@ -113,10 +114,10 @@ pub fn session_config() -> SessionConfig {
 /// Tables whose logs are read at once.
 const AT_ONCE: usize = 16;
 
-/// Puts into `ctx` the functions `dac_embed` and `dac_assign`, the aggregates `ari`, `nmi` and `clustering_accuracy`,
-/// and the tables of `options`: each labelled table `x` with `x_clusters`, and `x_quarantine` where rows were set
-/// aside: `file`, `line` and `reason`, and the `run`, for the runs whose rows are in the table. Reads the tables' logs,
-/// no data and no models. Make the session from [`session_config`]: in another dialect `cluster` may need quotes.
+/// Puts into `ctx` the functions `dac_embed`, `dac_assign`, `dac_reconstruct` and `dac_reconstruction_error`, the
+/// aggregates `ari`, `nmi` and `clustering_accuracy`, and the tables of `options`: each labelled table `x` with
+/// `x_clusters`, and `x_quarantine` where rows were set aside: `file`, `line` and `reason`, and the `run`, for the runs
+/// whose rows are in the table. Reads the tables' logs, no data and no models. Make the session from [`session_config`]: in another dialect `cluster` may need quotes.
 ///
 /// A URL is looked for in the object stores that are registered with `ctx`. Where none is, the store is made with
 /// credentials from the environment, as [`Location`] says.
@@ -144,6 +145,8 @@ pub async fn register(ctx: &SessionContext, options: Options) -> Result<Registra
     }
     ctx.register_udf(ScalarUDF::new_from_impl(DacEmbed::new(Arc::clone(&models))));
     ctx.register_udf(ScalarUDF::new_from_impl(DacAssign::new(Arc::clone(&models))));
+    ctx.register_udf(ScalarUDF::new_from_impl(DacReconstruct::new(Arc::clone(&models))));
+    ctx.register_udf(ScalarUDF::new_from_impl(DacReconstructionError::new(Arc::clone(&models))));
     for metric in Metric::ALL {
         ctx.register_udaf(AggregateUDF::new_from_impl(ClusteringMetric::new(metric)));
     }

@@ -22,6 +22,10 @@ pub struct SinkTable {
     /// Whether the learned representation of each row is written too. Default false.
     #[serde(default)]
     pub embedding: bool,
+    /// Whether the reconstruction error of each row is written too, the score by which an autoencoder tells anomalies: the
+    /// mean over the features of the squared difference between scaled features and their reconstruction. Default false.
+    #[serde(default)]
+    pub reconstruction_error: bool,
 }
 
 /// What happens to the rows of earlier runs.
