@@ -83,6 +83,7 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 pub mod train;
+pub mod vectors;
 pub mod weights;
 
 pub use error::{Error, Kind, Result};

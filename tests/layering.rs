@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["network", "loss", "signal", "metrics"],
     &["device"],
     &["kmeans"],
-    &["stage", "column", "scale", "weights", "train", "embed", "reconstruct", "label"],
+    &["stage", "column", "scale", "weights", "train", "embed", "reconstruct", "label", "vectors"],
     &["store"],
     &["model", "table", "source", "replay", "simulate", "report"],
     &["config", "sql"],

@@ -23,4 +23,5 @@ mod stages_compliance;
 mod table;
 mod table_crash;
 mod table_support;
+mod vectors;
 mod windows_hapt;

@@ -287,6 +287,7 @@ async fn a_model_refuses_recordings_of_another_sampling_rate() {
         mode: Mode::Overwrite,
         embedding: false,
         reconstruction_error: false,
+        vectors: None,
         on_bad_row: OnBadRow::Fail,
         threads: Some(2),
     };

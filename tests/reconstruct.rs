@@ -81,6 +81,7 @@ fn relabel(dir: &Path, model: &str, reconstruction_error: bool) -> Relabel {
         mode: Mode::Overwrite,
         embedding: false,
         reconstruction_error,
+        vectors: None,
         on_bad_row: OnBadRow::Fail,
         threads: Some(2),
     }

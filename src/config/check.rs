@@ -167,9 +167,16 @@ impl Check<'_> {
                 self.at(&path, format!("the {kind} stage comes after the {earlier} stage"), &help);
             }
         }
-        if !ranks.is_empty() && self.kinds_known() && self.position("kmeans").is_none() {
+        let writes = |sink: &SinkTable| sink.vectors.is_some() || sink.embedding || sink.reconstruction_error;
+        if !ranks.is_empty()
+            && self.kinds_known()
+            && self.position("kmeans").is_none()
+            && !self.draft.sink.as_ref().is_some_and(writes)
+        {
             let path = format!("stage[{}]", ranks.len() - 1);
-            self.at(&path, "there is no kmeans stage", "the last stage finds the clusters: kind = \"kmeans\"");
+            let help = "a last stage of kind = \"kmeans\" finds clusters; without one, the table can hold the vectors: \
+                        [sink] vectors = \"columns\" or \"list\"";
+            self.at(&path, "there is no kmeans stage", help);
         }
     }
 
@@ -319,6 +326,10 @@ impl Check<'_> {
         } else if table.labels.is_some() && table.k.is_some() {
             let help = "`k` counts pseudo-labels, which are made where `labels` is left out";
             self.at(&path("k"), "both `labels` and `k` are given", help);
+        } else if table.labels.is_none() && table.k.is_none() && self.position("kmeans").is_none() && self.kinds_known()
+        {
+            let help = "give the number of pseudo-labels as `k`, or a column of classes as `labels`";
+            self.at(&path("kind"), "pseudo-labels, but there is no kmeans stage whose `k` could be theirs", help);
         }
         if let (Some(labels), Some(source)) = (&table.labels, &draft.source) {
             let classes = class_columns(source);
@@ -390,7 +401,8 @@ impl Check<'_> {
     fn network_output(&mut self, sink: &SinkTable) {
         let Some(at) = self.position("autoencoder") else {
             if sink.embedding {
-                let help = "leave the key out, or add a stage of kind = \"autoencoder\"";
+                let help = "vectors = \"list\" or \"columns\" writes the features that there are; an embedding needs a stage \
+                            of kind = \"autoencoder\"";
                 self.at("sink.embedding", "there is no autoencoder stage whose embedding could be written", help);
             }
             if sink.reconstruction_error {

@@ -3,6 +3,9 @@
 use super::Draft;
 use super::file::*;
 
+/// The stages that give no row a cluster.
+const NO_CLUSTERS: [&str; 5] = ["window", "features", "scale", "feature_weights", "autoencoder"];
+
 /// Every column that a source names, with its place in the file.
 pub(super) fn named_columns(source: &SourceTable) -> Vec<(String, &String)> {
     match source {
@@ -85,7 +88,10 @@ pub(super) fn written_columns(sink: &SinkTable, draft: &Draft, source: &SourceTa
     let keys = sink.keys.clone().unwrap_or_else(|| key_columns(source));
     let written: Vec<String> = keys.into_iter().chain(split).chain(label).collect();
     let there = source_columns(source).into_iter().filter(|column| written.contains(column));
-    there.chain(["cluster".to_string()]).collect()
+    // A stage of a kind that is not known may have been meant to find the clusters.
+    let clusters =
+        draft.stages.iter().any(|(kind, _)| !kind.as_deref().is_some_and(|kind| NO_CLUSTERS.contains(&kind)));
+    there.chain(clusters.then(|| "cluster".to_string())).collect()
 }
 
 /// The columns that the source yields beside the features.

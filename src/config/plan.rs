@@ -21,6 +21,7 @@ use crate::table::Mode;
 use crate::loss::PenaltyForm;
 use crate::train::{AutoencoderSpec, Decay, EarlyStop};
 
+use crate::vectors::VectorForm;
 use crate::weights::{WeightLabels, WeightsSpec};
 
 /// The rows of the paper's sample for feature weights.
@@ -49,7 +50,8 @@ pub struct Plan {
     pub window: Option<WindowSpec>,
     /// What is computed from a window; none: its samples.
     pub features: Option<FeatureSet>,
-    /// The stages that learn, in order. The last is k-means.
+    /// The stages that learn, in order; the last is k-means where there are clusters. None where the source's vectors are
+    /// written as they are.
     pub stages: Vec<StageSpec>,
     /// Which rows are learned from, and which are labelled.
     pub split: SplitSpec,
@@ -118,6 +120,8 @@ pub struct SinkSpec {
     pub embedding: bool,
     /// Whether the reconstruction error of each row is written.
     pub reconstruction_error: bool,
+    /// How the vectors of the last stage before the clusters are written; none: they are not.
+    pub vectors: Option<VectorForm>,
 }
 
 impl Plan {
@@ -314,6 +318,10 @@ fn sink(table: &SinkTable, source: &SourceTable) -> SinkSpec {
         },
         embedding: table.embedding,
         reconstruction_error: table.reconstruction_error,
+        vectors: table.vectors.map(|form| match form {
+            VectorFormName::List => VectorForm::List,
+            VectorFormName::Columns => VectorForm::Columns,
+        }),
     }
 }
 

@@ -143,6 +143,11 @@ impl Model {
         self.embedding_dim
     }
 
+    /// True if it has a stage that makes embeddings of the features.
+    pub fn embeds(&self) -> bool {
+        self.embeds.is_some()
+    }
+
     /// True if it has a stage that labels rows.
     pub fn assigns(&self) -> bool {
         self.before_label < self.stages.len()

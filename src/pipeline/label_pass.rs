@@ -34,7 +34,7 @@ pub(super) struct LabelPass {
     pub keep: Vec<String>,
     /// What is counted.
     pub columns: Columns,
-    /// How many clusters there are.
+    /// How many clusters there are; 0 where no stage labels rows.
     pub k: usize,
     /// Batches that go through the stages at a time.
     pub threads: usize,

@@ -4,6 +4,8 @@
 use super::execution::Execution;
 use super::learn::Learned;
 use super::tally::Tally;
+use super::written::{Choice, Written};
+use crate::config::SinkSpec;
 use crate::error::{Error, Result};
 use crate::model::{Manifest, Model, ModelInput};
 use crate::report::RunReport;
@@ -23,6 +25,12 @@ impl Execution<'_> {
             }
         }
         kept
+    }
+
+    /// What the sink asks for beside them.
+    pub fn choice(&self) -> Choice {
+        let SinkSpec { vectors, embedding, reconstruction_error, .. } = self.pipeline.plan.sink;
+        Choice { vectors, embedding, reconstruction_error }
     }
 
     /// The model of the fitted stages.
@@ -52,6 +60,7 @@ impl Execution<'_> {
     /// The report of the run as it stands before the commit.
     pub fn report(&self, learned: Learned, model: &Model, model_path: &Location, tally: &Tally) -> RunReport {
         let plan = &self.pipeline.plan;
+        let vectors = Written::by(model, self.choice(), self.kept()).report();
         let (scores, raw_kmeans) = tally.scores();
         RunReport {
             dacpipe: env!("CARGO_PKG_VERSION").into(),
@@ -71,6 +80,7 @@ impl Execution<'_> {
             spilled_rows: learned.spilled_rows,
             stages: learned.reports,
             cluster_sizes: tally.sizes().to_vec(),
+            vectors,
             label_column: self.source.label.clone(),
             labels_used: model.manifest().labels_used.is_some(),
             scores,

@@ -5,4 +5,4 @@ pub mod run;
 pub mod summary;
 
 pub use progress::Progress;
-pub use run::{RunReport, Scores, StageReport};
+pub use run::{RunReport, Scores, StageReport, VectorsReport};

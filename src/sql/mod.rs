@@ -6,7 +6,7 @@
 //! | in SQL | what it is |
 //! |---|---|
 //! | `hapt` | the labelled table registered under that name |
-//! | `hapt_clusters` | its clusters: size, centroid, mean distance |
+//! | `hapt_clusters` | its clusters, where it has some: size, centroid, mean distance |
 //! | `hapt_quarantine` | the rows that its runs set aside, where there are any: file, line, reason, run |
 //! | `dac_embed(model, features)` | the vectors that a model clusters: a list of `FLOAT` |
 //! | `dac_assign(model, features)` | `STRUCT(cluster INT, distance FLOAT, margin FLOAT)` |

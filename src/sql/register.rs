@@ -116,7 +116,7 @@ const AT_ONCE: usize = 16;
 
 /// Puts into `ctx` the functions `dac_embed`, `dac_assign`, `dac_reconstruct` and `dac_reconstruction_error`, the
 /// aggregates `ari`, `nmi` and `clustering_accuracy`, and the tables of `options`: each labelled table `x` with
-/// `x_clusters`, and `x_quarantine` where rows were set aside: `file`, `line` and `reason`, and the `run`, for the runs
+/// `x_clusters` where it has clusters, and `x_quarantine` where rows were set aside: `file`, `line` and `reason`, and the `run`, for the runs
 /// whose rows are in the table. Reads the tables' logs, no data and no models. Make the session from [`session_config`]: in another dialect `cluster` may need quotes.
 ///
 /// A URL is looked for in the object stores that are registered with `ctx`. Where none is, the store is made with
@@ -162,10 +162,13 @@ async fn register_table(ctx: &SessionContext, models: &Models, name: &str, path:
     models.add_directory(&format!("table {name}"), location.join(MODELS)?);
     let (clusters, quarantine) = (format!("{name}_clusters"), format!("{name}_quarantine"));
     let set_aside = set_aside(ctx, &location, &table.snapshot().runs).await?;
-    ctx.register_table(TableReference::bare(clusters.as_str()), table.clusters())?;
-    ctx.register_table(TableReference::bare(name), Arc::new(table))?;
     let at = |name: &str, location: String| Registered { name: name.to_owned(), location };
-    let mut tables = vec![at(name, location.to_string()), at(&clusters, location.show("clusters"))];
+    let mut tables = vec![at(name, location.to_string())];
+    if table.snapshot().clusters.is_some() {
+        ctx.register_table(TableReference::bare(clusters.as_str()), table.clusters())?;
+        tables.push(at(&clusters, location.show("clusters")));
+    }
+    ctx.register_table(TableReference::bare(name), Arc::new(table))?;
     if let Some(rows) = set_aside {
         ctx.register_table(TableReference::bare(quarantine.as_str()), rows)?;
         tables.push(at(&quarantine, location.show(QUARANTINE)));
