@@ -239,10 +239,10 @@ impl Case {
         let classes: Vec<Option<u32>> = (0..self.rows).map(|i| Some((i % points % self.k) as u32)).collect();
         let rows = Dense::new(&values, self.dim);
         let labels = WeightLabels::Column("class".into());
-        let stage = FeatureWeightsStage::new(WeightsSpec { labels, sample: None });
+        let stage = FeatureWeightsStage::new(WeightsSpec::new(labels));
         let control = Control::default();
         let cx = FitContext { seed: Seed(1), device: &self.device, control: &control, checkpoint: &NoCheckpoint };
-        let data = Training { rows: &rows, classes: Some(&classes), feature_weights: None };
+        let data = Training { classes: Some(&classes), ..Training::new(&rows) };
         let memory = Memory::now();
         let seconds = self.time(|| stage.fit(&data, &cx).map(|fitted| drop(black_box(fitted))))?;
         let input_bytes = 4 * values.len() + std::mem::size_of_val(&classes[..]);

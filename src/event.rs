@@ -75,6 +75,11 @@ impl Control {
         Self { observer, cancelled: Arc::default() }
     }
 
+    /// The same wish to stop, and no events: for work within a stage that has its own.
+    pub fn quiet(&self) -> Self {
+        Self { observer: Arc::new(Silent), cancelled: Arc::clone(&self.cancelled) }
+    }
+
     /// Sends an event.
     pub fn emit(&self, event: Event) {
         self.observer.event(&event);

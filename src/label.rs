@@ -12,19 +12,26 @@ use crate::device::{Assign, Device};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::kmeans::{self, KMeans, KMeansSpec};
+use crate::normalize::{Normalize, Normalized, Normalizer};
 use crate::stage::{Artifact, Fit, FitContext, Fitted, LABEL_COLUMNS, Tensor, Training, Transform};
 
 /// Learns clusters of the vectors of one column.
 #[derive(Debug, Clone)]
 pub struct KMeansStage {
     spec: KMeansSpec,
+    normalize: Normalize,
     column: String,
 }
 
 impl KMeansStage {
-    /// Clusters of `column`: [`EMBEDDING`](crate::stage::EMBEDDING) or [`FEATURES`](crate::stage::FEATURES).
+    /// Clusters of `column`, [`EMBEDDING`](crate::stage::EMBEDDING) or [`FEATURES`](crate::stage::FEATURES), as it is.
     pub fn new(spec: KMeansSpec, column: impl Into<String>) -> Self {
-        Self { spec, column: column.into() }
+        Self { spec, normalize: Normalize::None, column: column.into() }
+    }
+
+    /// The same, of vectors that are normalised first.
+    pub fn normalized(self, normalize: Normalize) -> Self {
+        Self { normalize, ..self }
     }
 }
 
@@ -41,7 +48,14 @@ impl Fit for KMeansStage {
 
     fn fit(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<Fitted> {
         cx.control.emit(Event::Started { stage: "kmeans".into(), unit: "iterations", total: None });
-        let found = kmeans::fit(data.rows, &self.spec, cx.seed, cx.device, cx.control)?;
+        let normalizer = Normalizer::learn(self.normalize, data.rows, cx.device.pool())?;
+        let found = match &normalizer {
+            Some(normalizer) => {
+                let rows = Normalized::new(data.rows, normalizer);
+                kmeans::fit(&rows, &self.spec, cx.seed, cx.device, cx.control)?
+            }
+            None => kmeans::fit(data.rows, &self.spec, cx.seed, cx.device, cx.control)?,
+        };
         let how = if found.converged { "after" } else { "not converged after" };
         let summary = format!(
             "{} clusters of {} rows, inertia {:.6e}, {how} {} iterations",
@@ -57,7 +71,7 @@ impl Fit for KMeansStage {
             ("sizes", json!(found.sizes)),
         ];
         Ok(Fitted {
-            transform: Arc::new(Label::new(&found, self.column.clone(), cx.device)?),
+            transform: Arc::new(Label::new(&found, self.column.clone(), cx.device)?.normalized(normalizer)),
             summary,
             figures: figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         })
@@ -66,11 +80,14 @@ impl Fit for KMeansStage {
 
 /// The fitted stage: appends to each row the number of its nearest centroid (`cluster`, Int32), the Euclidean distance to
 /// it (`distance`, Float32) and by how much the second nearest is farther (`margin`, Float32; 0 where two are equally
-/// near, infinite where there is only one cluster). Other columns stay as they are.
+/// near, infinite where there is only one cluster). Other columns stay as they are. Where vectors are normalised first,
+/// both distances are those of the normalised vectors, in standard deviations.
 #[derive(Debug, Clone)]
 pub struct Label {
     column: String,
     dim: usize,
+    normalizer: Option<Normalizer>,
+    /// As vectors are after the normalisation.
     centroids: Vec<f32>,
     /// The same on their device.
     centers: Arc<dyn Assign>,
@@ -87,11 +104,17 @@ impl Label {
         Ok(Self {
             column: column.into(),
             dim: found.dim,
+            normalizer: None,
             centroids: found.centroids.clone(),
             centers: device.centroids(&found.centroids, found.dim)?,
             sizes: found.sizes.clone(),
             mean_distance: found.mean_distance.iter().map(|&d| d as f32).collect(),
         })
+    }
+
+    /// The same, for vectors that go through `normalizer` first, as those did in which the clusters were found.
+    fn normalized(self, normalizer: Option<Normalizer>) -> Self {
+        Self { normalizer, ..self }
     }
 
     /// Number of clusters.
@@ -104,9 +127,12 @@ impl Label {
         self.dim
     }
 
-    /// The centroids, `k x dim`, row-major.
-    pub fn centroids(&self) -> &[f32] {
-        &self.centroids
+    /// The centroids, `k x dim`, row-major, in the units of the column's vectors.
+    pub fn centroids(&self) -> Vec<f32> {
+        match &self.normalizer {
+            Some(normalizer) => normalizer.invert(&self.centroids),
+            None => self.centroids.clone(),
+        }
     }
 
     /// Labels `rows` (row-major): nearest centroid, distance to it, and how much farther the second nearest is. Each row
@@ -123,7 +149,14 @@ impl Label {
         assert_eq!(rows.len(), cluster.len() * self.dim(), "rows and clusters differ in number");
         assert!(distance.len() == cluster.len() && margin.len() == cluster.len(), "outputs differ in length");
         let mut labels = vec![0u32; cluster.len()];
-        self.centers.nearest_two(rows, &mut labels, distance, margin)?;
+        match &self.normalizer {
+            Some(normalizer) => {
+                let mut normalized = vec![0.0; rows.len()];
+                normalizer.apply(rows, &mut normalized);
+                self.centers.nearest_two(&normalized, &mut labels, distance, margin)?;
+            }
+            None => self.centers.nearest_two(rows, &mut labels, distance, margin)?,
+        }
         cluster.iter_mut().zip(labels).for_each(|(cluster, label)| *cluster = label as i32);
         for (distance, margin) in distance.iter_mut().zip(margin) {
             *distance = distance.sqrt();
@@ -159,7 +192,8 @@ impl Label {
             return Err(bad(format!("{lengths} for {k} centroids")));
         }
         let centers = device.centroids(&centroids.values, dim)?;
-        Ok(Self { column, dim, centroids: centroids.values.clone(), centers, sizes, mean_distance })
+        let normalizer = Normalizer::restore(artifact, dim).map_err(|e| bad(e.message().to_owned()))?;
+        Ok(Self { column, dim, normalizer, centroids: centroids.values.clone(), centers, sizes, mean_distance })
     }
 }
 
@@ -204,14 +238,18 @@ impl Transform for Label {
     fn save(&self) -> Artifact {
         let centroids = Tensor { shape: vec![self.k(), self.dim()], values: self.centroids.clone() };
         let mean_distance = Tensor { shape: vec![self.k()], values: self.mean_distance.clone() };
-        Artifact {
+        let mut artifact = Artifact {
             settings: [("column".to_owned(), json!(self.column)), ("sizes".to_owned(), json!(self.sizes))]
                 .into_iter()
                 .collect(),
             tensors: [("centroids".to_owned(), centroids), ("mean_distance".to_owned(), mean_distance)]
                 .into_iter()
                 .collect(),
+        };
+        if let Some(normalizer) = &self.normalizer {
+            normalizer.save(&mut artifact);
         }
+        artifact
     }
 }
 
@@ -303,14 +341,14 @@ mod tests {
     fn the_stage_learns_and_its_artifact_gives_it_back() {
         let rows = [0.0, 0.5, 10.0, 10.5, 11.0];
         let (device, control, dense) = (Cpu::new(1), Control::default(), Dense::new(&rows, 1));
-        let data = Training { rows: &dense, classes: None, feature_weights: None };
+        let data = Training::new(&dense);
         let cx = FitContext { seed: Seed(1), device: &device, control: &control, checkpoint: &NoCheckpoint };
         let fitted = KMeansStage::new(KMeansSpec::new(2), EMBEDDING).fit(&data, &cx).unwrap();
         assert_eq!(fitted.figures["sizes"], json!([3, 2]));
         let saved = fitted.transform.save();
         let back = Label::from_artifact(&saved, &device).unwrap();
         assert_eq!(
-            (back.centroids(), &back.sizes[..], back.k(), back.dim()),
+            (&back.centroids()[..], &back.sizes[..], back.k(), back.dim()),
             (&[10.5f32, 0.25][..], &[3u64, 2][..], 2, 1)
         );
         assert_eq!((back.save(), back.column.as_str()), (saved.clone(), EMBEDDING));

@@ -53,6 +53,28 @@ pub trait Transform: Debug + Send + Sync {
     fn feature_weights(&self) -> Option<&[f32]> {
         None
     }
+
+    /// The layout of the training rows that it holds, for a later stage to learn. It is no part of [`save`](Self::save).
+    fn coordinates(&self) -> Option<&Coordinates> {
+        None
+    }
+
+    /// What an interrupted run needs to go on after this stage: all of [`save`](Self::save), and what later stages
+    /// learn from.
+    fn keep(&self) -> Artifact {
+        self.save()
+    }
+}
+
+/// Where training rows lie in a layout of their neighbourhoods: what an embedding is taught.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Coordinates {
+    /// Coordinates of a row.
+    pub dim: usize,
+    /// The numbers of the training rows that were laid out, rising.
+    pub rows: Vec<u32>,
+    /// Their coordinates, `rows x dim`, each coordinate with mean 0 and standard deviation 1.
+    pub values: Vec<f32>,
 }
 
 /// A function from rows of `dim_in` values to rows of `dim_out` values.
@@ -107,6 +129,15 @@ pub struct Training<'a> {
     pub classes: Option<&'a [Option<u32>]>,
     /// Weights per feature, where a stage before this one learned them.
     pub feature_weights: Option<&'a [f32]>,
+    /// A layout of the rows, where a stage before this one made one.
+    pub coordinates: Option<&'a Coordinates>,
+}
+
+impl<'a> Training<'a> {
+    /// Rows alone.
+    pub fn new(rows: &'a dyn Rows) -> Self {
+        Self { rows, classes: None, feature_weights: None, coordinates: None }
+    }
 }
 
 /// What a learner may use.

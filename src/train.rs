@@ -1,5 +1,6 @@
 //! Training an autoencoder: epochs of shuffled mini-batches, a learning rate that falls, an early stop, checkpoints.
 
+mod follow;
 mod state;
 
 use std::sync::Arc;
@@ -8,13 +9,14 @@ use std::time::Instant;
 use rand::seq::SliceRandom;
 use serde_json::{Value, json};
 
-use crate::device::{StepSettings, Trainer};
+use crate::device::{StepLoss, StepSettings, Trainer};
 use crate::embed::Embed;
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::loss::{L2Penalty, PenaltyForm, WeightedMse};
+use crate::loss::{CoordinateLoss, EmbeddingLoss, L2Penalty, PenaltyForm, WeightedMse};
 use crate::network::{Architecture, initialise};
-use crate::stage::{Fit, FitContext, Fitted, Training};
+use crate::stage::{Coordinates, Fit, FitContext, Fitted, Training};
+use follow::HeldOut;
 use state::State;
 
 /// Seconds between checkpoints: writing one after each epoch would cost more than a short epoch.
@@ -113,7 +115,17 @@ pub struct AutoencoderSpec {
     pub early_stop: Option<EarlyStop>,
     /// Whether the fitted stage has the decoder too, which rebuilds rows from their embeddings.
     pub keep_decoder: bool,
+    /// The factor of the reconstruction's error in the loss.
+    pub reconstruction: f64,
+    /// The factor of the [`CoordinateLoss`] in the loss, where a manifold stage laid the rows out.
+    pub coordinates: f64,
+    /// The part of the laid out rows that is not learned from, to measure how well new rows follow the layout; of many
+    /// rows, [`MOST_HELD_OUT`].
+    pub hold_out: f64,
 }
+
+/// The most rows that are held out.
+pub const MOST_HELD_OUT: usize = 1000;
 
 impl Default for AutoencoderSpec {
     fn default() -> Self {
@@ -128,6 +140,9 @@ impl Default for AutoencoderSpec {
             l2_form: PenaltyForm::Norm,
             early_stop: None,
             keep_decoder: true,
+            reconstruction: 1.0,
+            coordinates: 1.0,
+            hold_out: 0.05,
         }
     }
 }
@@ -162,6 +177,13 @@ impl AutoencoderSpec {
         let rate = self.learning_rate;
         refuse(!(rate.is_finite() && rate > 0.0), format!("learning_rate is {rate}, must be above 0"));
         refuse(!(self.l2.is_finite() && self.l2 >= 0.0), format!("l2 is {}, must be 0 or more", self.l2));
+        for (name, factor) in [("reconstruction", self.reconstruction), ("coordinates", self.coordinates)] {
+            refuse(!(factor.is_finite() && factor >= 0.0), format!("{name} is {factor}, must be 0 or more"));
+        }
+        let nothing = self.reconstruction == 0.0 && self.coordinates == 0.0;
+        refuse(nothing, "reconstruction and coordinates are both 0, so there is nothing to learn".to_string());
+        let part = (0.0..1.0).contains(&self.hold_out);
+        refuse(!part, format!("hold_out is {}, must be at least 0 and below 1", self.hold_out));
         let falls = |factor: f64| factor > 0.0 && factor <= 1.0;
         match self.decay {
             Decay::None | Decay::Cosine => {}
@@ -193,8 +215,10 @@ impl AutoencoderSpec {
 
 /// The stage that trains an autoencoder and leaves its encoder and, if it is to be kept, its decoder.
 ///
-/// The loss is [`WeightedMse`] with the feature weights that an earlier stage learned, used as they are, plus
-/// [`L2Penalty`]. Adam moves the parameters after every mini-batch. Costs `6 * parameters` flops a row and epoch.
+/// The loss is [`WeightedMse`] with the feature weights that an earlier stage learned, plus [`L2Penalty`], plus
+/// [`CoordinateLoss`] where a manifold stage laid the rows out. Alone, the reconstruction takes the weights as they are,
+/// as in the paper; beside the coordinates it takes them divided by their mean, so that the factors of both mean the same
+/// with any weights. Adam moves the parameters after every mini-batch. Costs `6 * parameters` flops a row and epoch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Autoencoder {
     /// What is trained, and how.
@@ -217,26 +241,47 @@ impl Fit for Autoencoder {
         }
         let stage = || self.kind().to_string();
         cx.control.emit(Event::Started { stage: stage(), unit: "epochs", total: Some(self.spec.epochs as u64) });
-        let State { losses, trainer } = self.train(data, cx, &mut *trainer, state)?;
-        let loss = losses.last().copied().unwrap_or(f64::NAN);
-        let summary = format!("loss {loss:.6} after {} epochs", losses.len());
-        let penalty = self.spec.penalty().value(&trainer.parameters);
-        let figures = [
-            ("loss", json!(losses)),
-            ("penalty", json!(penalty)),
-            ("epochs", json!(losses.len())),
-            ("parameters", json!(architecture.parameter_count())),
-        ];
-        let mut kept = architecture;
+        let taught = self.taught(data, cx);
+        let State { losses, trainer } = self.train(data, taught.as_ref(), cx, &mut *trainer, state)?;
+        let mut kept = architecture.clone();
         if !self.spec.keep_decoder {
             kept.decoder.clear();
         }
+        let embed = Embed::new(&kept, &trainer.parameters, cx.device)?;
+        let total: Vec<f64> = losses.iter().map(|loss| self.total(loss)).collect();
+        let loss = total.last().copied().unwrap_or(f64::NAN);
+        let mut summary = format!("loss {loss:.6} after {} epochs", losses.len());
+        let mut figures = vec![
+            ("loss", json!(total)),
+            ("penalty", json!(self.spec.penalty().value(&trainer.parameters))),
+            ("epochs", json!(losses.len())),
+            ("parameters", json!(architecture.parameter_count())),
+        ];
+        if let Some(Taught { held_out, loss, .. }) = &taught {
+            let part = |part: fn(&StepLoss) -> f64| json!(losses.iter().map(part).collect::<Vec<f64>>());
+            figures.push(("reconstruction", part(|loss| loss.reconstruction)));
+            figures.push(("coordinates", part(|loss| loss.embedding)));
+            if let Some(measured) = held_out.measure(data.rows, &embed, loss, cx.device.pool())? {
+                summary += &format!(
+                    "; {} rows held out: error of coordinates {:.4}, trustworthiness {:.4}",
+                    measured.rows, measured.error, measured.trustworthiness
+                );
+                figures.push(("held_out", json!(measured)));
+            }
+        }
         Ok(Fitted {
-            transform: Arc::new(Embed::new(&kept, &trainer.parameters, cx.device)?),
+            transform: Arc::new(embed),
             summary,
-            figures: figures.map(|(name, value): (_, Value)| (name.to_string(), value)).into_iter().collect(),
+            figures: figures.into_iter().map(|(name, value): (_, Value)| (name.to_string(), value)).collect(),
         })
     }
+}
+
+/// The layout that an embedding is taught.
+struct Taught<'a> {
+    loss: CoordinateLoss<'a>,
+    /// The laid out rows that are not learned from.
+    held_out: HeldOut,
 }
 
 impl Autoencoder {
@@ -250,6 +295,14 @@ impl Autoencoder {
         }
         if u32::try_from(data.rows.len()).is_err() {
             return Err(Error::input(format!("{} training rows, at most {} are possible", data.rows.len(), u32::MAX)));
+        }
+        if let (Some(coordinates), Some(&width)) = (data.coordinates, self.spec.encoder.last())
+            && coordinates.dim != width
+        {
+            let dim = coordinates.dim;
+            return Err(Error::config(format!(
+                "the manifold has {dim} dimensions, the embedding {width}: make the encoder end in {dim}"
+            )));
         }
         let Some(weights) = data.feature_weights else { return Ok(()) };
         if weights.len() != dim {
@@ -271,28 +324,53 @@ impl Autoencoder {
         architecture: &Architecture,
     ) -> Result<Box<dyn Trainer + 'a>> {
         let parameters = initialise(architecture, cx.seed);
-        let loss = WeightedMse { weights: data.feature_weights.unwrap_or(&[]).to_vec() };
+        let mut weights = data.feature_weights.unwrap_or(&[]).to_vec();
+        if data.coordinates.is_some() {
+            let mean = weights.iter().map(|&w| f64::from(w)).sum::<f64>() / weights.len().max(1) as f64;
+            weights.iter_mut().for_each(|w| *w = (f64::from(*w) / mean) as f32);
+        }
+        let loss = WeightedMse { weights };
         let batch = self.spec.batch_size.min(data.rows.len());
         cx.device.trainer(data.rows, architecture, &parameters, loss, batch)
+    }
+
+    /// What the embedding is taught, if there is a layout.
+    fn taught<'a>(&self, data: &Training<'a>, cx: &FitContext<'_>) -> Option<Taught<'a>> {
+        let coordinates = data.coordinates?;
+        let Coordinates { dim, rows, values } = coordinates;
+        let loss = CoordinateLoss::new(data.rows.len(), rows, values, *dim, self.spec.coordinates);
+        let held_out = HeldOut::drawn(rows, self.spec.hold_out, &mut cx.seed.stream("held_out", 0));
+        Some(Taught { loss, held_out })
+    }
+
+    /// What is minimised, but for the penalty.
+    fn total(&self, loss: &StepLoss) -> f64 {
+        self.spec.reconstruction * loss.reconstruction + self.spec.coordinates * loss.embedding
     }
 
     /// The epochs that are left after `state`, which is the trainer's. Returns the state at the end.
     fn train(
         &self,
         data: &Training<'_>,
+        taught: Option<&Taught<'_>>,
         cx: &FitContext<'_>,
         trainer: &mut dyn Trainer,
         mut state: State,
     ) -> Result<State> {
-        let mut order: Vec<u32> = (0..data.rows.len() as u32).collect();
+        let held_out = |row: u32| taught.is_some_and(|taught| taught.held_out.contains(row));
+        let learned: Vec<u32> = (0..data.rows.len() as u32).filter(|&row| !held_out(row)).collect();
+        let mut order = learned.clone();
         let mut saved = Instant::now();
-        let stops = |losses: &[f64]| self.spec.early_stop.is_some_and(|stop| stop.reached(losses));
+        let stops = |losses: &[StepLoss]| {
+            let total: Vec<f64> = losses.iter().map(|loss| self.total(loss)).collect();
+            self.spec.early_stop.is_some_and(|stop| stop.reached(&total))
+        };
         while state.losses.len() < self.spec.epochs && !stops(&state.losses) {
             let began = Instant::now();
             let epoch = state.losses.len();
-            order.iter_mut().zip(0..).for_each(|(o, i)| *o = i);
+            order.copy_from_slice(&learned);
             order.shuffle(&mut cx.seed.stream("shuffle", epoch as u64));
-            match self.epoch(cx, trainer, epoch, &order) {
+            match self.epoch(cx, taught, trainer, epoch, &order) {
                 Ok(loss) => state.losses.push(loss),
                 Err(e) => {
                     if e.kind() == crate::error::Kind::Cancelled && !state.losses.is_empty() {
@@ -309,38 +387,52 @@ impl Autoencoder {
             cx.control.emit(Event::Progress {
                 stage: self.kind().to_string(),
                 done: state.losses.len() as u64,
-                loss: state.losses.last().copied(),
-                rows_per_second: Some(data.rows.len() as f64 / began.elapsed().as_secs_f64()),
+                loss: state.losses.last().map(|loss| self.total(loss)),
+                rows_per_second: Some(order.len() as f64 / began.elapsed().as_secs_f64()),
             });
         }
         Ok(state)
     }
 
-    /// One epoch; returns the mean over its rows of the reconstruction's error, each as its mini-batch met it.
-    fn epoch(&self, cx: &FitContext<'_>, trainer: &mut dyn Trainer, epoch: usize, order: &[u32]) -> Result<f64> {
+    /// One epoch; returns the means over its rows of both losses, each as its mini-batch met it.
+    fn epoch(
+        &self,
+        cx: &FitContext<'_>,
+        taught: Option<&Taught<'_>>,
+        trainer: &mut dyn Trainer,
+        epoch: usize,
+        order: &[u32],
+    ) -> Result<StepLoss> {
         let learning_rate = self.spec.learning_rate * self.spec.decay.factor(epoch, self.spec.epochs);
-        let settings =
-            StepSettings { learning_rate, penalty: self.spec.penalty(), reconstruction: 1.0, embedding: None };
+        let settings = StepSettings {
+            learning_rate,
+            penalty: self.spec.penalty(),
+            reconstruction: self.spec.reconstruction,
+            embedding: taught.map(|taught| &taught.loss as &dyn EmbeddingLoss),
+        };
         let size = self.spec.batch_size;
         let batches = order.len().div_ceil(size);
-        let mut sum = 0.0;
+        let mut sum = StepLoss::default();
         trainer.load(&order[..size.min(order.len())])?;
         for batch in 0..batches {
             cx.control.check()?;
             let next = order.get((batch + 1) * size..).unwrap_or(&[]);
             let rows = size.min(order.len() - batch * size);
-            let loss = trainer.step(&next[..size.min(next.len())], &settings)?.reconstruction;
+            let loss = trainer.step(&next[..size.min(next.len())], &settings)?;
             if !loss.is_finite() {
+                let total = self.total(&loss);
                 return Err(Error::compute(format!(
-                    "the loss became {loss} in epoch {}, batch {} of {batches}, at learning rate {learning_rate}; \
+                    "the loss became {total} in epoch {}, batch {} of {batches}, at learning rate {learning_rate}; \
                      a lower learning_rate or features scaled to [0, 1] may help",
                     epoch + 1,
                     batch + 1,
                 )));
             }
-            sum += loss * rows as f64;
+            sum.reconstruction += loss.reconstruction * rows as f64;
+            sum.embedding += loss.embedding * rows as f64;
         }
-        Ok(sum / order.len() as f64)
+        let rows = order.len() as f64;
+        Ok(StepLoss { reconstruction: sum.reconstruction / rows, embedding: sum.embedding / rows })
     }
 }
 

@@ -1,10 +1,13 @@
-//! The `feature_weights` stage: how well each feature tells classes apart, by equation 5 of Lu & Li 2021.
+//! The `feature_weights` stage: how well each feature tells classes apart, by equation 5 of Lu & Li 2021 or by Fisher's
+//! ratio of variances ([`WeightMethod`]).
 //!
 //! `w_i` is the mean of `e^{-(x_p,i - x_q,i)^2}` over pairs of rows `p`, `q` of the same class, times the mean of
 //! `1 - e^{-(x_p,i - x_q,i)^2}` over pairs of different classes. Every ordered pair counts, `p = q` included, as in the
 //! paper's sums. The paper samples 1000 rows because pairs grow with their square; the moment form of
 //! [`kernel::moments`](crate::kernel::moments) takes one pass over any number of rows, `O(rows x dim)`, and is exact to
 //! rounding (about 1e-15 of the means). A sample may still be asked for; its weights equal those pair by pair.
+
+mod fisher;
 
 use std::sync::Arc;
 
@@ -38,13 +41,34 @@ pub enum WeightLabels {
     Uniform,
 }
 
+/// What is computed for each feature.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightMethod {
+    /// Equation 5 of Lu & Li 2021. Values must lie in `[0, 1]`.
+    #[default]
+    Pairwise,
+    /// The part of a feature's variance that lies between the classes' means (Fisher's correlation ratio), from 0 to 1.
+    /// Values may lie anywhere.
+    Fisher,
+}
+
 /// Settings of the stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WeightsSpec {
+    /// What is computed.
+    pub method: WeightMethod,
     /// Where the classes come from.
     pub labels: WeightLabels,
     /// Labelled rows to draw (the paper: 1000); `None` takes all.
     pub sample: Option<usize>,
+}
+
+impl WeightsSpec {
+    /// Equation 5 over all rows.
+    pub fn new(labels: WeightLabels) -> Self {
+        Self { method: WeightMethod::Pairwise, labels, sample: None }
+    }
 }
 
 /// Learns the weights.
@@ -71,16 +95,29 @@ impl FeatureWeightsStage {
                 &clusters
             }
         };
-        let moments = match self.spec.sample {
-            Some(0) => return Err(Error::config("sample = 0 rows, expected at least 1")),
+        match self.spec.sample {
+            Some(0) => Err(Error::config("sample = 0 rows, expected at least 1")),
             Some(m) => {
                 let (values, classes) = draw(data.rows, classes, m, cx.seed)?;
-                moments(&Dense::new(&values, data.rows.dim()), &classes, cx)?
+                self.weigh(&Dense::new(&values, data.rows.dim()), &classes, cx)
             }
-            None => moments(data.rows, classes, cx)?,
+            None => self.weigh(data.rows, classes, cx),
+        }
+    }
+
+    /// The weights by `rows` and their classes, the rows that have one, and the number of classes.
+    fn weigh(&self, rows: &dyn Rows, classes: &[Option<u32>], cx: &FitContext<'_>) -> Result<(Vec<f32>, u64, usize)> {
+        if classes.len() != rows.len() {
+            return Err(Error::internal(format!("{} labels for {} rows", classes.len(), rows.len())));
+        }
+        let (weights, counts) = match self.spec.method {
+            WeightMethod::Pairwise => {
+                let moments = moments(rows, classes, cx)?;
+                (weights(&moments)?, moments.counts().to_vec())
+            }
+            WeightMethod::Fisher => fisher::weights(rows, classes, cx)?,
         };
-        let rows = moments.counts().iter().sum();
-        Ok((weights(&moments)?, rows, moments.counts().iter().filter(|&&n| n > 0).count()))
+        Ok((weights, counts.iter().sum(), counts.iter().filter(|&&n| n > 0).count()))
     }
 }
 
@@ -197,9 +234,6 @@ pub fn weights(moments: &Moments) -> Result<Vec<f32>> {
 
 /// The moments of all rows; values must lie in `[0, 1]`.
 fn moments(rows: &dyn Rows, classes: &[Option<u32>], cx: &FitContext<'_>) -> Result<Moments> {
-    if classes.len() != rows.len() {
-        return Err(Error::internal(format!("{} labels for {} rows", classes.len(), rows.len())));
-    }
     let (count, dim) = (classes.iter().flatten().max().map_or(1, |c| *c as usize + 1), rows.dim());
     let total = Some(rows.len() as u64);
     cx.control.emit(Event::Started { stage: "feature_weights".into(), unit: "rows", total });
@@ -296,9 +330,9 @@ mod tests {
     ) -> Result<Vec<f32>> {
         let (device, control) = (Cpu::new(threads), Control::default());
         let dense = Dense::new(rows, dim);
-        let data = Training { rows: &dense, classes: Some(classes), feature_weights: None };
+        let data = Training { classes: Some(classes), ..Training::new(&dense) };
         let cx = FitContext { seed: Seed(3), device: &device, control: &control, checkpoint: &NoCheckpoint };
-        let fitted = FeatureWeightsStage::new(WeightsSpec { labels, sample }).fit(&data, &cx)?;
+        let fitted = FeatureWeightsStage::new(WeightsSpec { sample, ..WeightsSpec::new(labels) }).fit(&data, &cx)?;
         Ok(fitted.transform.feature_weights().unwrap().to_vec())
     }
 

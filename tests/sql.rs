@@ -135,7 +135,7 @@ fn model() -> Model {
 /// A model of dacpipe's own stages, each learned from the rows as those before it leave them.
 fn learned() -> Model {
     let scale = ScaleStage::new(ScaleSpec { method: ScaleMethod::MinMax });
-    let weights = FeatureWeightsStage::new(WeightsSpec { labels: WeightLabels::Uniform, sample: None });
+    let weights = FeatureWeightsStage::new(WeightsSpec::new(WeightLabels::Uniform));
     let network = AutoencoderSpec { encoder: vec![5, 2], epochs: 3, batch_size: 32, ..AutoencoderSpec::default() };
     let kmeans = KMeansStage::new(KMeansSpec::new(4), EMBEDDING);
     let stages: [&dyn Fit; 4] = [&scale, &weights, &Autoencoder { spec: network }, &kmeans];
@@ -146,7 +146,7 @@ fn learned() -> Model {
     for stage in stages {
         let rows = Dense::new(&values, dim);
         let feature_weights = fitted.iter().find_map(|stage| stage.feature_weights());
-        let transform = stage.fit(&Training { rows: &rows, classes: None, feature_weights }, &cx).unwrap().transform;
+        let transform = stage.fit(&Training { feature_weights, ..Training::new(&rows) }, &cx).unwrap().transform;
         if let Some(map) = transform.as_vector_map() {
             let mut mapped = vec![0.0; values.len() / dim * map.dim_out()];
             map.map(&values, &mut mapped).unwrap();

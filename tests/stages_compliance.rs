@@ -39,7 +39,7 @@ fn fit(stage: &dyn Fit) -> Arc<dyn Transform> {
     let values = values(ROWS);
     let classes: Vec<Option<u32>> = (0..ROWS as u32).map(|row| (row % 5 > 0).then_some(row % 3)).collect();
     let rows = Dense::new(&values, DIM);
-    let data = Training { rows: &rows, classes: Some(&classes), feature_weights: None };
+    let data = Training { classes: Some(&classes), ..Training::new(&rows) };
     let (device, control) = (Cpu::new(2), Control::default());
     let cx = FitContext { seed: Seed(7), device: &device, control: &control, checkpoint: &NoCheckpoint };
     stage.fit(&data, &cx).unwrap().transform
@@ -47,7 +47,7 @@ fn fit(stage: &dyn Fit) -> Arc<dyn Transform> {
 
 fn cases() -> Vec<Case> {
     let case = |name, column, stage: &dyn Fit| Case { name, stage: fit(stage), column };
-    let weights = |labels| FeatureWeightsStage::new(WeightsSpec { labels, sample: None });
+    let weights = |labels| FeatureWeightsStage::new(WeightsSpec::new(labels));
     let network = AutoencoderSpec { encoder: vec![5, 4, 3], epochs: 2, batch_size: 50, ..AutoencoderSpec::default() };
     vec![
         case("scale, min-max", FEATURES, &ScaleStage::new(ScaleSpec { method: ScaleMethod::MinMax })),

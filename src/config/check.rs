@@ -1,7 +1,9 @@
 //! What one value of a pipeline file says about another: order of stages, columns, splits.
 
+mod sink;
+
 use super::Draft;
-use super::columns::{class_columns, named_columns, source_columns, split_column, written_columns};
+use super::columns::{class_columns, named_columns, split_column};
 use super::file::*;
 use super::problem::Problem;
 use super::size::Size;
@@ -11,7 +13,8 @@ use crate::source::hapt;
 use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS, RECONSTRUCTION_ERROR};
 
 /// The stages in the order in which they can follow each other.
-const ORDER: [&str; 6] = ["window", "features", "scale", "feature_weights", "autoencoder", "kmeans"];
+pub(super) const ORDER: [&str; 7] =
+    ["window", "features", "scale", "feature_weights", "manifold", "autoencoder", "kmeans"];
 
 /// Less memory than this does not hold the buffers of one stage.
 const LEAST_MEMORY: Size = Size::mebibytes(64);
@@ -49,6 +52,7 @@ pub(super) fn check(draft: &Draft, tree: &Node, problems: &mut Vec<Problem>) {
     check.recordings();
     check.features();
     check.feature_weights();
+    check.manifold();
     check.network();
     check.kmeans();
     check.split();
@@ -314,11 +318,8 @@ impl Check<'_> {
         let Some(StageTable::FeatureWeights(table)) = &draft.stages[at].1 else { return };
         let path = |key: &str| format!("stage[{at}].{key}");
         let method = table.method;
-        if table.sample.is_some() && matches!(method, Some(WeightMethodName::Exact | WeightMethodName::Uniform)) {
-            self.at(&path("sample"), "`sample` is given, but the method draws no sample", "method = \"sample\"");
-        }
-        if method == Some(WeightMethodName::Uniform) {
-            for key in ["labels", "k"] {
+        if method == WeightMethodName::Uniform {
+            for key in ["labels", "k", "sample"] {
                 if self.tree.at(&path(key)).1 {
                     self.at(&path(key), format!("`{key}` is given, but uniform weights come from no classes"), "");
                 }
@@ -339,8 +340,48 @@ impl Check<'_> {
         }
     }
 
+    /// A manifold is laid out for the autoencoder to learn, in as many dimensions as that has.
+    fn manifold(&mut self) {
+        let draft = self.draft;
+        let (manifold, autoencoder) = (self.position("manifold"), self.position("autoencoder"));
+        let Some(at) = manifold else {
+            for key in ["coordinates", "hold_out"] {
+                let path = format!("stage[{}].{key}", autoencoder.unwrap_or(0));
+                if autoencoder.is_some() && self.kinds_known() && self.tree.at(&path).1 {
+                    let help = "add a stage of kind = \"manifold\" before it, or leave the key out";
+                    self.at(&path, format!("`{key}` is given, but no manifold stage lays rows out"), help);
+                }
+            }
+            return;
+        };
+        let Some(StageTable::Manifold(table)) = &draft.stages[at].1 else { return };
+        match autoencoder.map(|at| &draft.stages[at].1) {
+            None if self.kinds_known() => {
+                let help = "new rows are placed by a network that was taught the layout: kind = \"autoencoder\"";
+                self.at(&format!("stage[{at}].kind"), "a manifold, but no autoencoder stage learns it", help);
+            }
+            Some(Some(StageTable::Autoencoder(network))) => {
+                if let (Some(dim), Some(&width)) = (table.dim, network.encoder.last())
+                    && dim != width
+                {
+                    let message = format!("a layout of {dim} dimensions for a representation of {width}");
+                    self.at(&format!("stage[{at}].dim"), message, &format!("{width}, or leave the key out"));
+                }
+            }
+            _ => {}
+        }
+    }
+
     fn network(&mut self) {
         let Some(at) = self.position("autoencoder") else { return };
+        if let Some(StageTable::Autoencoder(table)) = &self.draft.stages[at].1
+            && table.reconstruction == 0.0
+            && (self.position("manifold").is_none() || table.coordinates == Some(0.0))
+            && self.kinds_known()
+        {
+            let help = "a factor above 0, or a manifold stage to learn from";
+            self.at(&format!("stage[{at}].reconstruction"), "the loss has no part that is not 0", help);
+        }
         let scale = self.position("scale");
         let help =
             "the decoder ends in a sigmoid, so features must lie in [0, 1]: kind = \"scale\", method = \"min_max\"";
@@ -393,56 +434,6 @@ impl Check<'_> {
                     }
                 }
                 _ => {}
-            }
-        }
-    }
-
-    /// What is to be written of the autoencoder, which must be there for it.
-    fn network_output(&mut self, sink: &SinkTable) {
-        let Some(at) = self.position("autoencoder") else {
-            if sink.embedding {
-                let help = "vectors = \"list\" or \"columns\" writes the features that there are; an embedding needs a stage \
-                            of kind = \"autoencoder\"";
-                self.at("sink.embedding", "there is no autoencoder stage whose embedding could be written", help);
-            }
-            if sink.reconstruction_error {
-                let help = "leave the key out, or add a stage of kind = \"autoencoder\"";
-                self.at("sink.reconstruction_error", "there is no autoencoder stage that reconstructs rows", help);
-            }
-            return;
-        };
-        if let (true, Some(StageTable::Autoencoder(table))) = (sink.reconstruction_error, &self.draft.stages[at].1)
-            && !table.keep_decoder
-        {
-            let message = "rows are reconstructed by the decoder, and the autoencoder stage has keep_decoder = false";
-            self.at("sink.reconstruction_error", message, "keep_decoder = true, which is the default");
-        }
-    }
-
-    fn sink(&mut self) {
-        let draft = self.draft;
-        let Some(sink) = &draft.sink else { return };
-        self.not_empty("sink.path", &sink.path);
-        let Some(source) = &draft.source else { return };
-        let trimmed = |path: &str| path.trim_end_matches('/').to_string();
-        if trimmed(&sink.path) == trimmed(source_path(source)) && !sink.path.is_empty() {
-            self.at("sink.path", "the table would be written into the source", "another directory");
-        }
-        self.network_output(sink);
-        let columns = source_columns(source);
-        for (list, at) in [(sink.keys.as_deref(), "sink.keys"), (Some(&sink.partition_by[..]), "sink.partition_by")] {
-            for (index, name) in list.unwrap_or_default().iter().enumerate() {
-                let path = format!("{at}[{index}]");
-                let list = list.unwrap_or_default();
-                let accepted = match at {
-                    "sink.partition_by" => written_columns(sink, draft, source),
-                    _ => columns.clone(),
-                };
-                if !accepted.contains(name) {
-                    self.no_column(&path, name, &accepted);
-                } else if list[..index].contains(name) {
-                    self.at(&path, format!("column {name:?} is named twice"), "");
-                }
             }
         }
     }

@@ -1,10 +1,8 @@
 //! The columns that a source names, and those that it yields.
 
 use super::Draft;
+use super::check::ORDER;
 use super::file::*;
-
-/// The stages that give no row a cluster.
-const NO_CLUSTERS: [&str; 5] = ["window", "features", "scale", "feature_weights", "autoencoder"];
 
 /// Every column that a source names, with its place in the file.
 pub(super) fn named_columns(source: &SourceTable) -> Vec<(String, &String)> {
@@ -88,9 +86,9 @@ pub(super) fn written_columns(sink: &SinkTable, draft: &Draft, source: &SourceTa
     let keys = sink.keys.clone().unwrap_or_else(|| key_columns(source));
     let written: Vec<String> = keys.into_iter().chain(split).chain(label).collect();
     let there = source_columns(source).into_iter().filter(|column| written.contains(column));
-    // A stage of a kind that is not known may have been meant to find the clusters.
-    let clusters =
-        draft.stages.iter().any(|(kind, _)| !kind.as_deref().is_some_and(|kind| NO_CLUSTERS.contains(&kind)));
+    // All stages but the last of the order give no row a cluster; one of a kind that is not known may have been meant to.
+    let others = &ORDER[..ORDER.len() - 1];
+    let clusters = draft.stages.iter().any(|(kind, _)| !kind.as_deref().is_some_and(|kind| others.contains(&kind)));
     there.chain(clusters.then(|| "cluster".to_string())).collect()
 }
 

@@ -8,6 +8,8 @@ use super::columns::{key_columns, split_column};
 use super::file::*;
 use crate::device::DeviceChoice;
 use crate::kmeans::{KMeansSpec, Method};
+use crate::manifold::{ManifoldSpec, Metric};
+use crate::normalize::Normalize;
 use crate::scale::{ScaleMethod, ScaleSpec};
 use crate::signal::features::FeatureSet;
 use crate::signal::summary::{LowPassSpec, SummarySpec};
@@ -22,10 +24,8 @@ use crate::loss::PenaltyForm;
 use crate::train::{AutoencoderSpec, Decay, EarlyStop};
 
 use crate::vectors::VectorForm;
-use crate::weights::{WeightLabels, WeightsSpec};
+use crate::weights::{WeightLabels, WeightMethod, WeightsSpec};
 
-/// The rows of the paper's sample for feature weights.
-const PAPER_SAMPLE: usize = 1000;
 /// The default mini-batch of k-means.
 const KMEANS_BATCH: usize = 1024;
 
@@ -72,9 +72,20 @@ pub enum StageSpec {
     FeatureWeights(WeightsSpec),
     /// Learns a representation.
     Autoencoder(AutoencoderSpec),
+    /// Lays rows out for the representation to learn.
+    Manifold(ManifoldSpec),
     /// Finds clusters and labels rows.
     #[serde(rename = "kmeans")]
-    KMeans(KMeansSpec),
+    KMeans(ClusterSpec),
+}
+
+/// How clusters are found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClusterSpec {
+    /// By k-means.
+    pub kmeans: KMeansSpec,
+    /// What is done to the vectors first.
+    pub normalize: Normalize,
 }
 
 /// Which rows are learned from, and which are labelled.
@@ -140,6 +151,10 @@ impl Plan {
             StageTable::Kmeans(table) => Some(table.k),
             _ => None,
         });
+        let width = stages().find_map(|stage| match stage {
+            StageTable::Autoencoder(table) => table.encoder.last().copied(),
+            _ => None,
+        });
         Plan {
             name: file.name.clone(),
             seed: file.seed,
@@ -157,7 +172,7 @@ impl Plan {
             source: source(&file.source),
             window,
             features,
-            stages: stages().filter_map(|stage| learner(stage, clusters)).collect(),
+            stages: stages().filter_map(|stage| learner(stage, clusters, width)).collect(),
             split: split(&file.split, &file.source),
             sink: sink(&file.sink, &file.source),
             fingerprint: fingerprint(file),
@@ -200,14 +215,16 @@ fn summary(table: FeaturesTable) -> SummarySpec {
     }
 }
 
-/// The spec of a stage that learns; windows and features belong to the source. `clusters` is the k of k-means.
-fn learner(stage: &StageTable, clusters: Option<usize>) -> Option<StageSpec> {
+/// The spec of a stage that learns; windows and features belong to the source. `clusters` is the k of k-means,
+/// `width` the embedding's.
+fn learner(stage: &StageTable, clusters: Option<usize>, width: Option<usize>) -> Option<StageSpec> {
     match stage {
         StageTable::Window(_) | StageTable::Features(_) => None,
         StageTable::Scale(table) => Some(StageSpec::Scale(scale(table))),
         StageTable::FeatureWeights(table) => Some(StageSpec::FeatureWeights(feature_weights(table, clusters))),
         StageTable::Autoencoder(table) => Some(StageSpec::Autoencoder(autoencoder(table))),
-        StageTable::Kmeans(table) => Some(StageSpec::KMeans(kmeans(table))),
+        StageTable::Manifold(table) => Some(StageSpec::Manifold(manifold(table, width))),
+        StageTable::Kmeans(table) => Some(StageSpec::KMeans(clusters_of(table))),
     }
 }
 
@@ -221,18 +238,31 @@ fn scale(table: &ScaleTable) -> ScaleSpec {
 
 fn feature_weights(table: &FeatureWeightsTable, clusters: Option<usize>) -> WeightsSpec {
     let labels = match (table.method, &table.labels) {
-        (Some(WeightMethodName::Uniform), _) => WeightLabels::Uniform,
+        (WeightMethodName::Uniform, _) => WeightLabels::Uniform,
         (_, Some(column)) => WeightLabels::Column(column.clone()),
         (_, None) => WeightLabels::Pseudo { k: table.k.or(clusters).unwrap_or(1) },
     };
-    let sample = match table.method {
-        Some(WeightMethodName::Sample) => table.sample.or(Some(PAPER_SAMPLE)),
-        _ => table.sample,
+    let method = match table.method {
+        WeightMethodName::Pairwise | WeightMethodName::Uniform => WeightMethod::Pairwise,
+        WeightMethodName::Fisher => WeightMethod::Fisher,
     };
-    WeightsSpec { labels, sample }
+    WeightsSpec { method, labels, sample: table.sample }
+}
+
+/// Without an autoencoder, which the check of the file asks for, any width is as good as another.
+fn manifold(table: &ManifoldTable, width: Option<usize>) -> ManifoldSpec {
+    let metric = match table.metric {
+        MetricName::Euclidean => Metric::Euclidean,
+        MetricName::Cosine => Metric::Cosine,
+        MetricName::Correlation => Metric::Correlation,
+    };
+    let ManifoldTable { neighbors, dim, min_dist, epochs, negative_samples, metric: _, max_rows } = *table;
+    let dim = dim.or(width).unwrap_or(ManifoldSpec::default().dim);
+    ManifoldSpec { neighbors, dim, min_dist, epochs, negative_samples, metric, max_rows }
 }
 
 fn autoencoder(table: &AutoencoderTable) -> AutoencoderSpec {
+    let default = AutoencoderSpec::default();
     AutoencoderSpec {
         encoder: table.encoder.clone(),
         decoder: table.decoder.clone(),
@@ -252,7 +282,19 @@ fn autoencoder(table: &AutoencoderTable) -> AutoencoderSpec {
         },
         early_stop: table.early_stop.map(|EarlyStopTable { patience, min_delta }| EarlyStop { patience, min_delta }),
         keep_decoder: table.keep_decoder,
+        reconstruction: table.reconstruction,
+        coordinates: table.coordinates.unwrap_or(default.coordinates),
+        hold_out: table.hold_out.unwrap_or(default.hold_out),
     }
+}
+
+fn clusters_of(table: &KmeansTable) -> ClusterSpec {
+    let normalize = match table.normalize {
+        NormalizeName::None => Normalize::None,
+        NormalizeName::Standard => Normalize::Standard,
+        NormalizeName::Whiten => Normalize::Whiten,
+    };
+    ClusterSpec { kmeans: kmeans(table), normalize }
 }
 
 fn kmeans(table: &KmeansTable) -> KMeansSpec {
@@ -260,7 +302,7 @@ fn kmeans(table: &KmeansTable) -> KMeansSpec {
         KmeansMethodName::Lloyd => Method::Lloyd,
         KmeansMethodName::MiniBatch => Method::MiniBatch { batch_size: table.batch_size.unwrap_or(KMEANS_BATCH) },
     };
-    let KmeansTable { k, starts, max_iterations, tolerance, method: _, batch_size: _ } = *table;
+    let KmeansTable { k, starts, max_iterations, tolerance, method: _, normalize: _, batch_size: _ } = *table;
     KMeansSpec { k, starts, max_iterations, tolerance, method }
 }
 

@@ -6,13 +6,16 @@ pub mod aligned;
 pub mod dense;
 pub mod distance;
 pub mod fold;
+pub mod forces;
 pub mod gemm;
 pub mod isa;
 pub mod matrix;
 pub mod moments;
+pub mod nearest;
 pub mod pool;
 pub mod rows;
 pub mod sums;
+pub mod symmetric;
 mod transpose;
 
 pub use matrix::Matrix;

@@ -6,6 +6,7 @@ use crate::device::Device;
 use crate::embed::Embed;
 use crate::error::{Error, Result};
 use crate::label::Label;
+use crate::manifold::Manifold;
 use crate::scale::Scale;
 use crate::stage::{Artifact, Transform};
 use crate::weights::FeatureWeights;
@@ -26,13 +27,14 @@ pub fn restore(
 ) -> Result<Arc<dyn Transform>> {
     Ok(match kind {
         "scale" => Arc::new(Scale::from_artifact(artifact)?),
+        Manifold::KIND => Arc::new(Manifold::from_artifact(artifact)?),
         "feature_weights" => Arc::new(FeatureWeights::from_artifact(artifact)?),
         "embed" => Arc::new(Embed::from_artifact(artifact, device)?),
         "label" => Arc::new(Label::from_artifact(artifact, device)?),
         _ => match extra.iter().find(|(name, _)| *name == kind) {
             Some((_, restore)) => restore(artifact)?,
             None => {
-                let mut known = vec!["scale", "feature_weights", "embed", "label"];
+                let mut known = vec!["scale", "feature_weights", Manifold::KIND, "embed", "label"];
                 known.extend(extra.iter().map(|(name, _)| name));
                 return Err(Error::model(format!("no stage of kind {kind:?}; there are {}", known.join(", "))));
             }

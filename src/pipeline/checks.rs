@@ -6,7 +6,7 @@ use super::execution::Execution;
 use super::scan::{distinct, select};
 use super::written::{LastVectors, Written};
 use crate::column;
-use crate::config::StageSpec;
+use crate::config::{ClusterSpec, StageSpec};
 use crate::error::{Error, Result};
 use crate::kernel::Rows;
 use crate::kmeans;
@@ -57,7 +57,7 @@ impl Execution<'_> {
             return Err(self.no_rows("split.fit", "learn from", plan.split.fit.as_deref()).await);
         }
         for stage in &plan.stages {
-            if let StageSpec::KMeans(spec) = stage {
+            if let StageSpec::KMeans(ClusterSpec { kmeans: spec, .. }) = stage {
                 kmeans::check_rows(spec.k, rows.len()).map_err(|e| e.while_doing("stage kmeans"))?;
             }
         }

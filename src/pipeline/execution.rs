@@ -18,7 +18,7 @@ use super::state::{RunState, state_dir};
 use super::tally::Columns;
 use super::written::Written;
 use super::{Pipeline, RunOptions, resume};
-use crate::config::StageSpec;
+use crate::config::{ClusterSpec, StageSpec};
 use crate::device::{self, Device};
 use crate::error::{Error, Result};
 use crate::kernel::Rows;
@@ -128,7 +128,7 @@ impl Execution<'_> {
     fn baseline(&self) -> Option<KMeansSpec> {
         self.source.label.as_ref()?;
         self.pipeline.plan.stages.iter().find_map(|stage| match stage {
-            StageSpec::KMeans(spec) => Some(spec.clone()),
+            StageSpec::KMeans(ClusterSpec { kmeans, .. }) => Some(kmeans.clone()),
             _ => None,
         })
     }
@@ -154,7 +154,7 @@ impl Execution<'_> {
 
         let model_path = model.save(&self.sink.join("models")?).await?;
         quarantine(&self.sink, &self.run_id, &self.bad).await?;
-        let clusters = label.map(|label| tally.clusters(label.centroids())).transpose()?;
+        let clusters = label.map(|label| tally.clusters(&label.centroids())).transpose()?;
         let info = CommitInfo { source: source_info(&self.source, &tally), clusters };
         learned.reports.push(StageReport::new("label", began, format!("{} rows", tally.rows())));
         let mut report = self.report(learned, &model, &model_path, &tally);

@@ -122,13 +122,14 @@ impl Learn {
         }
         let began = Instant::now();
         let feature_weights = before.iter().rev().find_map(|t| t.feature_weights());
-        let data = Training { rows, classes, feature_weights };
+        let coordinates = before.iter().rev().find_map(|t| t.coordinates());
+        let data = Training { rows, classes, feature_weights, coordinates };
         let checkpoint = self.state.checkpoint(index);
         let cx = FitContext { seed: self.seed, device: &*self.device, control: &self.control, checkpoint: &checkpoint };
         let fitted = stage.fit(&data, &cx).map_err(|e| e.while_doing(format!("stage {}", stage.kind())))?;
         let Fitted { transform, summary, figures } = &fitted;
         let about = About { kind: transform.kind().into(), summary: summary.clone(), figures: figures.clone() };
-        self.state.keep_fitted(index, Kept { about, artifact: transform.save() })?;
+        self.state.keep_fitted(index, Kept { about, artifact: transform.keep() })?;
         self.control.emit(Event::Finished {
             stage: stage.kind().into(),
             seconds: began.elapsed().as_secs_f64(),
@@ -147,7 +148,7 @@ impl Learn {
         let stage = KMeansStage::new(spec.clone(), FEATURES);
         let cx =
             FitContext { seed: self.seed, device: &*self.device, control: &self.control, checkpoint: &NoCheckpoint };
-        let data = Training { rows, classes: None, feature_weights: None };
+        let data = Training::new(rows);
         let fitted = stage.fit(&data, &cx).map_err(|e| e.while_doing("raw k-means"))?;
         let seconds = began.elapsed().as_secs_f64();
         self.control.emit(Event::Finished { stage: "raw k-means".into(), seconds, summary: fitted.summary.clone() });

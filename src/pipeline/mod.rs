@@ -27,10 +27,11 @@ mod written;
 
 pub use relabel::{InputKind, Relabel, RelabelReport};
 
-use crate::config::{Plan, StageSpec};
+use crate::config::{ClusterSpec, Plan, StageSpec};
 use crate::error::Result;
 use crate::event::Control;
 use crate::label::KMeansStage;
+use crate::manifold::ManifoldStage;
 use crate::model::Restore;
 use crate::report::RunReport;
 use crate::scale::ScaleStage;
@@ -74,7 +75,10 @@ impl Pipeline {
                     vectors = EMBEDDING;
                     Arc::new(Autoencoder { spec: spec.clone() })
                 }
-                StageSpec::KMeans(spec) => Arc::new(KMeansStage::new(spec.clone(), vectors)),
+                StageSpec::Manifold(spec) => Arc::new(ManifoldStage { spec: spec.clone() }),
+                StageSpec::KMeans(ClusterSpec { kmeans, normalize }) => {
+                    Arc::new(KMeansStage::new(kmeans.clone(), vectors).normalized(*normalize))
+                }
             });
         }
         Ok(Self { plan, stages, extra: Vec::new() })

@@ -141,7 +141,7 @@ impl Relabel {
         }
         model.save(&output.join("models")?).await?;
         let quarantine = quarantine(&output, &run_id, &bad).await?;
-        let clusters = label.map(|label| tally.clusters(label.centroids())).transpose()?;
+        let clusters = label.map(|label| tally.clusters(&label.centroids())).transpose()?;
         let info = CommitInfo { source: source_info(&source, &tally), clusters };
         let Committed { version: table_version, .. } = writer.commit(info).await?;
         Ok(RelabelReport {

@@ -2,15 +2,15 @@
 
 use serde_json::json;
 
-use crate::device::TrainerState;
+use crate::device::{StepLoss, TrainerState};
 use crate::error::{Error, Result};
 use crate::stage::{Artifact, Tensor};
 
 /// The state at the end of an epoch.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct State {
-    /// The loss of each epoch so far.
-    pub losses: Vec<f64>,
+    /// The losses of each epoch so far.
+    pub losses: Vec<StepLoss>,
     /// The trainer's.
     pub trainer: TrainerState,
 }
@@ -20,7 +20,8 @@ impl State {
         let TrainerState { steps, parameters, first, second } = &self.trainer;
         let tensor = |values: &Vec<f32>| Tensor { shape: vec![values.len()], values: values.clone() };
         // As bits: a decimal number might come back as its neighbour.
-        let losses: Vec<u64> = self.losses.iter().map(|loss| loss.to_bits()).collect();
+        let bits = |loss: &StepLoss| [loss.reconstruction.to_bits(), loss.embedding.to_bits()];
+        let losses: Vec<[u64; 2]> = self.losses.iter().map(bits).collect();
         let settings = [("steps", json!(steps)), ("loss_bits", json!(losses))];
         let tensors = [("parameters", parameters), ("first", first), ("second", second)];
         Artifact {
@@ -45,10 +46,14 @@ impl State {
                 ))),
             }
         };
-        let bits = artifact.settings.get("loss_bits").and_then(|v| v.as_array()).ok_or_else(|| damaged("loss_bits"))?;
-        let loss = |v: &serde_json::Value| v.as_u64().map(f64::from_bits).ok_or_else(|| damaged("loss_bits"));
+        let bits = artifact.settings.get("loss_bits").ok_or_else(|| damaged("loss_bits"))?;
+        let bits: Vec<[u64; 2]> = serde_json::from_value(bits.clone()).map_err(|_| damaged("loss_bits"))?;
+        let loss = |[reconstruction, embedding]: [u64; 2]| StepLoss {
+            reconstruction: f64::from_bits(reconstruction),
+            embedding: f64::from_bits(embedding),
+        };
         Ok(Self {
-            losses: bits.iter().map(loss).collect::<Result<_>>()?,
+            losses: bits.into_iter().map(loss).collect(),
             trainer: TrainerState {
                 steps: artifact.settings.get("steps").and_then(|v| v.as_u64()).ok_or_else(|| damaged("steps"))?,
                 parameters: tensor("parameters")?,

@@ -20,7 +20,7 @@ fn spec() -> AutoencoderSpec {
 }
 
 fn training(rows: &dyn Rows) -> Training<'_> {
-    Training { rows, classes: None, feature_weights: None }
+    Training::new(rows)
 }
 
 fn fit_with(spec: AutoencoderSpec, data: &Training<'_>, threads: usize, checkpoint: &dyn Checkpoint) -> Result<Fitted> {

@@ -53,7 +53,7 @@ fn learn(device: &dyn Device, kmeans: &KMeansSpec) -> Learned {
     };
     let stages: [&dyn Fit; 4] = [
         &ScaleStage::new(ScaleSpec { method: ScaleMethod::MinMax }),
-        &FeatureWeightsStage::new(WeightsSpec { labels, sample: None }),
+        &FeatureWeightsStage::new(WeightsSpec::new(labels)),
         &Autoencoder { spec: network },
         &KMeansStage::new(kmeans.clone(), EMBEDDING),
     ];
@@ -64,7 +64,7 @@ fn learn(device: &dyn Device, kmeans: &KMeansSpec) -> Learned {
     for stage in stages {
         let dense = Dense::new(&values, dim);
         let feature_weights = fitted.iter().find_map(|stage| stage.transform.feature_weights());
-        let found = stage.fit(&Training { rows: &dense, classes: None, feature_weights }, &cx).unwrap();
+        let found = stage.fit(&Training { feature_weights, ..Training::new(&dense) }, &cx).unwrap();
         if let Some(map) = found.transform.as_vector_map() {
             let mut mapped = vec![0.0; values.len() / dim * map.dim_out()];
             map.map(&values, &mut mapped).unwrap();
@@ -159,7 +159,7 @@ fn a_device_that_resumes_restores_the_trainer() {
     };
     let values = rows();
     let dense = Dense::new(&values, DIM);
-    let data = Training { rows: &dense, classes: None, feature_weights: None };
+    let data = Training::new(&dense);
     let (naive, kept) = (Naive::new(), Kept::default());
     let whole = {
         let cx = FitContext { seed: Seed(3), device: &naive, control: &Control::default(), checkpoint: &NoCheckpoint };
@@ -208,7 +208,7 @@ fn plain_loops_in_double_precision_learn_the_same() {
 fn plain_loops_in_double_precision_find_the_same_clusters() {
     let values = rows();
     let dense = Dense::new(&values, DIM);
-    let data = Training { rows: &dense, classes: None, feature_weights: None };
+    let data = Training::new(&dense);
     let input = batch();
     for spec in [KMeansSpec::new(4), KMeansSpec { k: 4, ..mini_batches() }] {
         let stage = KMeansStage::new(spec, FEATURES);

@@ -44,6 +44,23 @@ pub struct AutoencoderTable {
     /// reconstruction and no reconstruction error. Default true.
     #[serde(default = "default_keep_decoder")]
     pub keep_decoder: bool,
+    /// The factor of the reconstruction's error in the loss. Default 1.
+    #[serde(default = "default_factor")]
+    #[schemars(range(min = 0))]
+    pub reconstruction: f64,
+    /// The factor in the loss of the distance from where the manifold stage laid a row. Default 1, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub coordinates: Option<f64>,
+    /// The part of the rows of a manifold that is not learned from, but used to measure how well new rows follow the
+    /// layout; at most 1000 rows. Default 0.05, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
+    pub hold_out: Option<f64>,
+}
+
+fn default_factor() -> f64 {
+    1.0
 }
 
 fn default_epochs() -> usize {

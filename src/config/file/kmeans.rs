@@ -26,6 +26,9 @@ pub struct KmeansTable {
     /// How centroids are improved. Default "lloyd".
     #[serde(default)]
     pub method: KmeansMethodName,
+    /// What is done to the vectors first, as learned from the training rows. Default "none".
+    #[serde(default)]
+    pub normalize: NormalizeName,
     /// Rows in a mini-batch of method "mini_batch". Default 1024.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1048576))]
@@ -53,4 +56,17 @@ pub enum KmeansMethodName {
     Lloyd,
     /// From one random mini-batch after the other: faster on many rows, a little worse.
     MiniBatch,
+}
+
+/// What is done to the vectors before clusters are looked for in them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NormalizeName {
+    /// Nothing.
+    #[default]
+    None,
+    /// Each value is brought to mean 0 and standard deviation 1.
+    Standard,
+    /// The same, and correlations are taken away: distances are Mahalanobis distances.
+    Whiten,
 }

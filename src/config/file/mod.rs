@@ -6,6 +6,7 @@
 mod autoencoder;
 mod features;
 mod kmeans;
+mod manifold;
 mod schema;
 mod sink;
 mod source;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use autoencoder::*;
 pub use features::*;
 pub use kmeans::*;
+pub use manifold::*;
 pub use schema::pipeline_schema;
 pub use sink::*;
 pub use source::*;

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AutoencoderTable, FeaturesTable, KmeansTable, WindowTable};
+use super::{AutoencoderTable, FeaturesTable, KmeansTable, ManifoldTable, WindowTable};
 
 /// A stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -15,8 +15,10 @@ pub enum StageTable {
     Features(FeaturesTable),
     /// Brings features to a common range.
     Scale(ScaleTable),
-    /// Weighs features by how well they tell classes apart (Lu & Li 2021, equation 5), for the autoencoder's loss.
+    /// Weighs features by how well they tell classes apart, for the autoencoder's loss.
     FeatureWeights(FeatureWeightsTable),
+    /// Lays the training rows out so that neighbours lie together, for the autoencoder to learn that layout.
+    Manifold(ManifoldTable),
     /// Learns a representation of few values that the features can be rebuilt from.
     Autoencoder(AutoencoderTable),
     /// Finds clusters, and labels every row with its cluster, its distance to the centroid and its margin.
@@ -54,23 +56,24 @@ pub struct FeatureWeightsTable {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 2, max = 1000000))]
     pub k: Option<usize>,
-    /// Over which pairs of rows. Default "exact", or "sample" where `sample` is given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub method: Option<WeightMethodName>,
-    /// The rows that method "sample" draws. Default 1000, as in the paper.
+    /// How. Default "pairwise".
+    #[serde(default)]
+    pub method: WeightMethodName,
+    /// Weigh by as many rows drawn at random; the paper draws 1000. Default: all training rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 2))]
     pub sample: Option<usize>,
 }
 
-/// Over which pairs of rows feature weights are computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// How feature weights are computed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WeightMethodName {
-    /// All pairs of training rows, in one pass.
-    Exact,
-    /// The pairs of a random sample of the training rows.
-    Sample,
-    /// None: every feature weighs the same.
+    /// By how alike rows of one class are and how unlike those of different classes (Lu & Li 2021, equation 5).
+    #[default]
+    Pairwise,
+    /// By the part of a feature's variance that lies between the means of the classes.
+    Fisher,
+    /// Not at all: every feature weighs the same.
     Uniform,
 }

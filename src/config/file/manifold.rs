@@ -1,0 +1,67 @@
+//! `[[stage]]` of kind `manifold`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Lays the training rows out so that neighbours lie together (UMAP, McInnes et al. 2018), for the autoencoder to learn
+/// that layout.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ManifoldTable {
+    /// Rows in a neighbourhood, the row itself counted: more see coarser structure. Default 15.
+    #[serde(default = "default_neighbors")]
+    #[schemars(range(min = 2, max = 1000))]
+    pub neighbors: usize,
+    /// Dimensions of the layout. Default, and the only value that works: the width of the autoencoder's representation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 512))]
+    pub dim: Option<usize>,
+    /// How close together neighbours may come to lie; 0 packs them tight, which suits clusters. Default 0.1.
+    #[serde(default = "default_min_dist")]
+    #[schemars(range(min = 0, max = 1))]
+    pub min_dist: f64,
+    /// Epochs of the layout. Default 500 up to 10 000 rows, 200 beyond.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000000))]
+    pub epochs: Option<usize>,
+    /// Rows that a row is pushed away from, for each neighbour that it is pulled to. Default 5.
+    #[serde(default = "default_negative_samples")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub negative_samples: usize,
+    /// What is near. Default "euclidean".
+    #[serde(default)]
+    pub metric: MetricName,
+    /// Most rows that are laid out; of more, a random sample is, and the autoencoder carries the rest. Default 200000.
+    #[serde(default = "default_max_rows")]
+    #[schemars(range(min = 3, max = 100000000))]
+    pub max_rows: usize,
+}
+
+fn default_neighbors() -> usize {
+    15
+}
+
+fn default_min_dist() -> f64 {
+    0.1
+}
+
+fn default_negative_samples() -> usize {
+    5
+}
+
+fn default_max_rows() -> usize {
+    200_000
+}
+
+/// What is near.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MetricName {
+    /// The Euclidean distance.
+    #[default]
+    Euclidean,
+    /// The angle, whatever the lengths.
+    Cosine,
+    /// The angle after each row's own mean was taken away.
+    Correlation,
+}
