@@ -87,6 +87,17 @@ pub fn replace_in_batch(batch: &RecordBatch, from: &str, to: &str, map: &dyn Vec
 
 /// The error for a column that is not there, naming those that are.
 pub fn missing(schema: &Schema, name: &str) -> Error {
-    let there: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-    Error::input(format!("no column {name:?}; there are {}", there.join(", ")))
+    let there = schema.fields().iter().map(|f| f.name().as_str());
+    Error::input(format!("no column {name:?}; there are {}", listed(there)))
+}
+
+/// Names for a message: all of them, or the first where there are many, as of a table with a column for each value of a
+/// vector.
+pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    const MOST: usize = 40;
+    let names: Vec<&str> = names.into_iter().collect();
+    match names.len().checked_sub(MOST) {
+        None | Some(0) => names.join(", "),
+        Some(more) => format!("{} and {more} more", names[..MOST].join(", ")),
+    }
 }

@@ -1,4 +1,4 @@
-//! The stage that replaces features by their embedding.
+//! The stage that replaces features by their embedding, and rebuilds them from it where the decoder was kept.
 
 use std::sync::Arc;
 
@@ -7,42 +7,38 @@ use arrow::record_batch::RecordBatch;
 use serde_json::json;
 
 use crate::column::{replace_in_batch, replace_in_schema, vector_dim};
-use crate::device::{Device, Encode};
+use crate::device::{Decode, Device, Encode};
 use crate::error::{Error, Result};
 use crate::network::{Architecture, Layer};
-use crate::stage::{Artifact, EMBEDDING, FEATURES, Tensor, Transform, VectorMap};
+use crate::stage::{Artifact, EMBEDDING, FEATURES, InverseMap, Tensor, Transform, VectorMap};
 
-/// The encoder of a trained autoencoder as a stage.
+/// A trained autoencoder as a stage: its encoder, and its decoder unless that was left out.
 #[derive(Debug, Clone)]
 pub struct Embed {
-    /// The encoder's layers; there is no decoder.
+    /// The layers; those of the decoder may be missing.
     architecture: Architecture,
     parameters: Vec<f32>,
     /// The same on its device.
     encoder: Arc<dyn Encode>,
+    decoder: Option<Arc<dyn Decode>>,
 }
 
 impl Embed {
     /// The name under which it is saved.
     pub const KIND: &'static str = "embed";
 
-    /// The encoder of `architecture` with the parameters given, in the layout of [`Architecture::tensors`], to embed on
-    /// `device`; the decoder's are left out.
+    /// The autoencoder of `architecture`, whose decoder may be without layers, with the parameters given in the layout of
+    /// [`Architecture::tensors`], to embed and to rebuild on `device`. Parameters beyond those are left out: the encoder's
+    /// come first.
     ///
     /// # Errors
-    /// Kind `Model` if there is no layer, if layers do not fit, if parameters are missing, or if one is not finite;
+    /// Kind `Model` if the encoder has no layer, if layers do not fit, if parameters are missing, or if one is not finite;
     /// `Compute` where the device has no room.
     pub fn new(architecture: &Architecture, parameters: &[f32], device: &dyn Device) -> Result<Self> {
-        let architecture = Architecture { encoder: architecture.encoder.clone(), decoder: Vec::new() };
-        if architecture.encoder.is_empty() {
-            return Err(Error::model("the encoder has no layers"));
-        }
-        if let Some(problem) = architecture.chain_problems().first() {
-            return Err(Error::model(format!("the encoder does not fit together: {problem}")));
-        }
+        check_layers(architecture)?;
         let parameters = parameters.get(..architecture.flat_len()).ok_or_else(|| {
             Error::model(format!(
-                "the encoder needs {} parameters, there are {}",
+                "the autoencoder needs {} parameters, there are {}",
                 architecture.flat_len(),
                 parameters.len()
             ))
@@ -53,23 +49,30 @@ impl Embed {
                 return Err(Error::model(format!("{} holds {value} at position {i}, expected a number", tensor.name)));
             }
         }
-        let encoder = device.encoder(&architecture, parameters)?;
-        Ok(Self { parameters: parameters.to_vec(), architecture, encoder })
+        let encoder = device.encoder(architecture, parameters)?;
+        let decoder = match architecture.decoder.is_empty() {
+            true => None,
+            false => Some(device.decoder(architecture, parameters)?),
+        };
+        Ok(Self { architecture: architecture.clone(), parameters: parameters.to_vec(), encoder, decoder })
     }
 
-    /// The stage that [`save`](Transform::save) saved, to embed on `device`.
+    /// The stage that [`save`](Transform::save) saved, to embed on `device`. Without the setting `decoder` (the decoder was
+    /// left out, or a release saved it that kept none) there is no way back.
     ///
     /// # Errors
     /// Kind `Model` if a setting or a tensor is missing, has another shape than the layers say, or is not finite;
     /// `Compute` where the device has no room.
     pub fn from_artifact(artifact: &Artifact, device: &dyn Device) -> Result<Self> {
-        let layers = artifact.settings.get("encoder").ok_or_else(|| Error::model("embed: no setting \"encoder\""))?;
-        let encoder: Vec<Layer> = serde_json::from_value(layers.clone())
-            .map_err(|e| Error::model("embed: setting \"encoder\" is not a list of layers").with_source(e))?;
-        let architecture = Architecture { encoder, decoder: Vec::new() };
-        if let Some(problem) = architecture.chain_problems().first() {
-            return Err(Error::model(format!("embed: the encoder does not fit together: {problem}")));
-        }
+        let layers = |name: &str| -> Result<Option<Vec<Layer>>> {
+            let Some(layers) = artifact.settings.get(name) else { return Ok(None) };
+            serde_json::from_value(layers.clone())
+                .map(Some)
+                .map_err(|e| Error::model(format!("embed: setting {name:?} is not a list of layers")).with_source(e))
+        };
+        let encoder = layers("encoder")?.ok_or_else(|| Error::model("embed: no setting \"encoder\""))?;
+        let architecture = Architecture { encoder, decoder: layers("decoder")?.unwrap_or_default() };
+        check_layers(&architecture).map_err(|e| e.while_doing("embed"))?;
         let mut parameters = vec![0.0; architecture.flat_len()];
         for place in architecture.tensors() {
             let name = &place.name;
@@ -86,6 +89,24 @@ impl Embed {
             parameters[place.range].copy_from_slice(&tensor.values);
         }
         Self::new(&architecture, &parameters, device)
+    }
+}
+
+/// That there is an encoder, and that layers fit, those of a decoder from the embedding to rows as they come in.
+fn check_layers(architecture: &Architecture) -> Result<()> {
+    if architecture.encoder.is_empty() {
+        return Err(Error::model("the encoder has no layers"));
+    }
+    if let Some(problem) = architecture.chain_problems().first() {
+        return Err(Error::model(format!("the autoencoder does not fit together: {problem}")));
+    }
+    match architecture.decoder.last() {
+        Some(last) if last.outputs != architecture.dim_in() => Err(Error::model(format!(
+            "the autoencoder takes rows of {} values, its decoder gives rows of {}",
+            architecture.dim_in(),
+            last.outputs
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -111,14 +132,20 @@ impl Transform for Embed {
 
     fn save(&self) -> Artifact {
         let tensor = |range: std::ops::Range<usize>, shape| Tensor { shape, values: self.parameters[range].to_vec() };
+        let Architecture { encoder, decoder } = &self.architecture;
+        let decoder = self.decoder.is_some().then(|| ("decoder".to_string(), json!(decoder)));
         Artifact {
-            settings: [("encoder".to_string(), json!(self.architecture.encoder))].into_iter().collect(),
+            settings: [("encoder".to_string(), json!(encoder))].into_iter().chain(decoder).collect(),
             tensors: self.architecture.tensors().into_iter().map(|t| (t.name, tensor(t.range, t.shape))).collect(),
         }
     }
 
     fn as_vector_map(&self) -> Option<&dyn VectorMap> {
         Some(self)
+    }
+
+    fn as_inverse(&self) -> Option<&dyn InverseMap> {
+        self.decoder.is_some().then_some(self as &dyn InverseMap)
     }
 }
 
@@ -133,6 +160,16 @@ impl VectorMap for Embed {
 
     fn map(&self, input: &[f32], output: &mut [f32]) -> Result<()> {
         self.encoder.encode(input, output)
+    }
+}
+
+/// The decoder's pass.
+impl InverseMap for Embed {
+    fn invert(&self, output: &[f32], input: &mut [f32]) -> Result<()> {
+        match &self.decoder {
+            Some(decoder) => decoder.decode(output, input),
+            None => Err(Error::model("the autoencoder was saved without its decoder")),
+        }
     }
 }
 
@@ -177,10 +214,36 @@ mod tests {
         let embed = embed();
         let artifact = embed.save();
         assert_eq!(artifact.tensors["encoder.0.weight"].shape, [5, 6]);
+        assert_eq!(artifact.tensors["decoder.0.weight"].shape, [4, 3]);
         let back = Embed::from_artifact(&artifact, &Cpu::default()).expect("complete");
         assert_eq!(back.save(), artifact);
         let batch = batch(9, 6);
         assert_eq!(back.apply(&batch).expect("embeds"), embed.apply(&batch).expect("embeds"));
+    }
+
+    #[test]
+    fn a_decoder_that_is_there_rebuilds_and_one_that_is_not_changes_no_embedding() {
+        let whole = embed();
+        let bare = Architecture { decoder: vec![], ..whole.architecture.clone() };
+        let bare = Embed::new(&bare, &whole.parameters, &Cpu::default()).expect("the encoder's come first");
+        let batch = batch(9, 6);
+        assert_eq!(bare.apply(&batch).expect("embeds"), whole.apply(&batch).expect("embeds"));
+        let saved = bare.save();
+        assert_eq!(saved.settings.keys().collect::<Vec<_>>(), ["encoder"]);
+        assert!(saved.tensors.keys().all(|name| name.starts_with("encoder.")));
+        let back = Embed::from_artifact(&saved, &Cpu::default()).expect("complete");
+        assert_eq!(back.save(), saved);
+        assert!(back.as_inverse().is_none() && bare.as_inverse().is_none());
+        let e = bare.invert(&[0.0; 3], &mut [0.0; 6]).expect_err("no decoder");
+        assert!(e.to_string().contains("without its decoder"), "{e}");
+
+        let inverse = whole.as_inverse().expect("has a decoder");
+        let code = [0.3, -0.2, 0.9, 0.0, 1.0, -1.0];
+        let (mut both, mut one) = (vec![0.0; 12], vec![0.0; 6]);
+        inverse.invert(&code, &mut both).expect("rebuilds");
+        inverse.invert(&code[3..], &mut one).expect("rebuilds");
+        assert_eq!(one, both[6..]);
+        assert!(both.iter().all(|x| (0.0..=1.0).contains(x)), "the last layer is a sigmoid");
     }
 
     #[test]
@@ -200,6 +263,16 @@ mod tests {
         assert!(message(&|a| a.tensors.get_mut(weight).expect("there").shape = vec![5, 3]).contains("expected [3, 5]"));
         let nan = message(&|a| a.tensors.get_mut(weight).expect("there").values[4] = f32::NAN);
         assert!(nan.contains("encoder.1.weight holds NaN at position 4"), "{nan}");
+        assert!(
+            message(&|a| drop(a.settings.insert("decoder".into(), json!(3)))).contains("\"decoder\" is not a list")
+        );
+        assert!(message(&|a| drop(a.tensors.remove("decoder.1.bias"))).contains("no tensor \"decoder.1.bias\""));
+        let narrow = message(&|a| {
+            let mut layers = embed().architecture.decoder;
+            layers.truncate(1);
+            a.settings.insert("decoder".into(), json!(layers));
+        });
+        assert!(narrow.contains("rows of 6 values, its decoder gives rows of 4"), "{narrow}");
         let e = embed().apply(&batch(2, 5)).expect_err("other width");
         assert!(e.to_string().contains("made for 6"), "{e}");
         assert!(embed().output_schema(&batch(1, 5).schema()).is_err());

@@ -70,6 +70,7 @@ pub mod model;
 pub mod network;
 pub mod normalize;
 pub mod pipeline;
+pub mod reconstruct;
 pub mod replay;
 pub mod report;
 pub mod scale;
@@ -84,6 +85,7 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 pub mod train;
+pub mod vectors;
 pub mod weights;
 
 pub use error::{Error, Kind, Result};

@@ -9,7 +9,7 @@ use crate::column;
 use crate::error::{Error, Result};
 use crate::kernel::isa::vectorised;
 use crate::kernel::{Pool, Rows, fold, sums};
-use crate::stage::{Artifact, FEATURES, Fit, FitContext, Fitted, Tensor, Training, Transform, VectorMap};
+use crate::stage::{Artifact, FEATURES, Fit, FitContext, Fitted, InverseMap, Tensor, Training, Transform, VectorMap};
 
 /// What a feature is scaled to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,6 +143,28 @@ impl VectorMap for Scale {
     }
 }
 
+/// `x * divisor + shift`. A feature that was constant in the training rows becomes what it was there; what was clamped
+/// comes back as the extreme that it was clamped to.
+impl InverseMap for Scale {
+    fn invert(&self, output: &[f32], input: &mut [f32]) -> Result<()> {
+        from_scaled(output, &self.shift, &self.divisor, input);
+        Ok(())
+    }
+}
+
+vectorised! {
+    /// Rows in the units that they had before they were scaled.
+    fn from_scaled(scaled: &[f32], shift: &[f32], divisor: &[f32], rows: &mut [f32]) {
+        let dim = shift.len();
+        for (scaled, rows) in scaled.chunks_exact(dim).zip(rows.chunks_exact_mut(dim)) {
+            for (x, (y, (shift, divisor))) in rows.iter_mut().zip(scaled.iter().zip(shift.iter().zip(divisor))) {
+                let apart = if divisor.is_finite() { y * divisor } else { 0.0 };
+                *x = apart + shift;
+            }
+        }
+    }
+}
+
 vectorised! {
     /// Rows between 0 and 1; what lies outside the training rows' extremes goes to the nearer one.
     fn to_unit(input: &[f32], shift: &[f32], divisor: &[f32], output: &mut [f32]) {
@@ -196,6 +218,10 @@ impl Transform for Scale {
     }
 
     fn as_vector_map(&self) -> Option<&dyn VectorMap> {
+        Some(self)
+    }
+
+    fn as_inverse(&self) -> Option<&dyn InverseMap> {
         Some(self)
     }
 }
@@ -298,6 +324,23 @@ mod tests {
         assert_eq!(mapped(&scale, &[2.0, 5.0, 9.0]), [-1.5, 0.0, 2.0]);
         let constant = learn(&[3.0, 3.0], 1, ScaleMethod::Standard).unwrap();
         assert_eq!(mapped(&constant, &[3.0, 4.0]), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn the_inverse_gives_the_source_s_units_back() {
+        for method in [ScaleMethod::MinMax, ScaleMethod::Standard] {
+            let rows = [2.0, 7.0, -1.5, 4.0, 7.0, 0.5, 8.0, 7.0, 3.0];
+            let scale = learn(&rows, 3, method).unwrap();
+            let mut back = vec![f32::NAN; 9];
+            scale.invert(&mapped(&scale, &rows), &mut back).unwrap();
+            assert!(back.iter().zip(&rows).all(|(a, b)| (a - b).abs() < 1e-6), "{method:?}: {back:?}");
+        }
+        let scale = learn(&[1.0, 5.0, 3.0, 5.0], 2, ScaleMethod::MinMax).unwrap();
+        let mut back = vec![f32::NAN; 4];
+        scale.invert(&mapped(&scale, &[-7.0, 9.0, 2.0, 5.0]), &mut back).unwrap();
+        assert_eq!(back, [1.0, 5.0, 2.0, 5.0]);
+        scale.invert(&[0.25, 0.5, 1.0, -3.0], &mut back).unwrap();
+        assert_eq!(back, [1.5, 5.0, 3.0, 5.0]);
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub const FEATURES: &str = "features";
 pub const EMBEDDING: &str = "embedding";
 /// The columns that `label` appends: nearest centroid, Euclidean distance to it, and how much further the second is.
 pub const LABEL_COLUMNS: [&str; 3] = ["cluster", "distance", "margin"];
+/// The column of how far each row is from its reconstruction, where it is asked for.
+pub const RECONSTRUCTION_ERROR: &str = "reconstruction_error";
 
 /// A fitted stage: pure, deterministic, cheap to share. Keeps the number and the order of rows.
 pub trait Transform: Debug + Send + Sync {
@@ -39,6 +41,11 @@ pub trait Transform: Debug + Send + Sync {
 
     /// Its arithmetic on bare vectors, for a stage that makes one vector of another (`scale`, `embed`).
     fn as_vector_map(&self) -> Option<&dyn VectorMap> {
+        None
+    }
+
+    /// The way back through it, for a stage that makes one vector of another and knows it.
+    fn as_inverse(&self) -> Option<&dyn InverseMap> {
         None
     }
 
@@ -83,6 +90,16 @@ pub trait VectorMap: Send + Sync {
     /// # Errors
     /// Kind `Compute` where the device it works on fails.
     fn map(&self, input: &[f32], output: &mut [f32]) -> Result<()>;
+}
+
+/// The way back through a [`VectorMap`]: exact but for rounding where the map loses nothing, the nearest that was learned
+/// where it does (an autoencoder's decoder).
+pub trait InverseMap: VectorMap {
+    /// Maps `output` (`rows x dim_out`) back into `input` (`rows x dim_in`), each row by itself.
+    ///
+    /// # Errors
+    /// Kind `Compute` where the device it works on fails.
+    fn invert(&self, output: &[f32], input: &mut [f32]) -> Result<()>;
 }
 
 /// A saved stage: settings and named tensors.

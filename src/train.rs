@@ -113,6 +113,8 @@ pub struct AutoencoderSpec {
     pub l2_form: PenaltyForm,
     /// When to stop early, if at all.
     pub early_stop: Option<EarlyStop>,
+    /// Whether the fitted stage has the decoder too, which rebuilds rows from their embeddings.
+    pub keep_decoder: bool,
     /// The factor of the reconstruction's error in the loss.
     pub reconstruction: f64,
     /// The factor of the [`CoordinateLoss`] in the loss, where a manifold stage laid the rows out.
@@ -137,6 +139,7 @@ impl Default for AutoencoderSpec {
             l2: 1e-5,
             l2_form: PenaltyForm::Norm,
             early_stop: None,
+            keep_decoder: true,
             reconstruction: 1.0,
             coordinates: 1.0,
             hold_out: 0.05,
@@ -210,7 +213,7 @@ impl AutoencoderSpec {
     }
 }
 
-/// The stage that trains an autoencoder and leaves its encoder.
+/// The stage that trains an autoencoder and leaves its encoder and, if it is to be kept, its decoder.
 ///
 /// The loss is [`WeightedMse`] with the feature weights that an earlier stage learned, plus [`L2Penalty`], plus
 /// [`CoordinateLoss`] where a manifold stage laid the rows out. Alone, the reconstruction takes the weights as they are,
@@ -240,7 +243,11 @@ impl Fit for Autoencoder {
         cx.control.emit(Event::Started { stage: stage(), unit: "epochs", total: Some(self.spec.epochs as u64) });
         let taught = self.taught(data, cx);
         let State { losses, trainer } = self.train(data, taught.as_ref(), cx, &mut *trainer, state)?;
-        let embed = Embed::new(&architecture, &trainer.parameters, cx.device)?;
+        let mut kept = architecture.clone();
+        if !self.spec.keep_decoder {
+            kept.decoder.clear();
+        }
+        let embed = Embed::new(&kept, &trainer.parameters, cx.device)?;
         let total: Vec<f64> = losses.iter().map(|loss| self.total(loss)).collect();
         let loss = total.last().copied().unwrap_or(f64::NAN);
         let mut summary = format!("loss {loss:.6} after {} epochs", losses.len());

@@ -127,6 +127,58 @@ fn values_are_held_against_each_other() {
     assert_eq!(with("\"start\"]", "\"user\"]"), ["column \"user\" is named twice"]);
 }
 
+/// The messages, and the help of the first.
+fn with_help(from: &str, to: &str, sets: &[&str]) -> (Vec<String>, String) {
+    assert!(GOOD.contains(from), "{from}");
+    let result = parse(&GOOD.replacen(from, to, 1), sets);
+    let help = result.as_ref().err().and_then(|p| p.iter().next().and_then(|p| p.help_text().map(String::from)));
+    (messages(result), help.unwrap_or_default())
+}
+
+#[test]
+fn what_is_written_of_the_autoencoder_must_be_there() {
+    let error = "sink.reconstruction_error=true";
+    assert_eq!(messages(parse(GOOD, &[error])), [""; 0]);
+    assert_eq!(messages(parse(GOOD, &["stage.autoencoder.keep_decoder=false"])), [""; 0]);
+    let left_out = ["stage.autoencoder.keep_decoder=false", error];
+    let (said, help) = with_help("seed = 7", "seed = 7", &left_out);
+    assert_eq!(said, ["rows are reconstructed by the decoder, and the autoencoder stage has keep_decoder = false"]);
+    assert_eq!(help, "keep_decoder = true, which is the default");
+    let network = &GOOD[GOOD.find("[[stage]]\nkind = \"feature_weights\"").unwrap()..];
+    let network = &network[..network.find("[[stage]]\nkind = \"kmeans\"").unwrap()];
+    let (said, help) = with_help(network, "", &[error]);
+    assert_eq!(said, ["there is no autoencoder stage that reconstructs rows"]);
+    assert!(help.contains("kind = \"autoencoder\""), "{help}");
+    let (said, help) = with_help(network, "", &["sink.embedding=true"]);
+    assert_eq!(said, ["there is no autoencoder stage whose embedding could be written"]);
+    assert!(help.starts_with("vectors = \"list\" or \"columns\" writes the features"), "{help}");
+    // Where it is written, with its line and column.
+    let text = GOOD.replacen("[sink]", "[sink]\nreconstruction_error = true", 1).replacen(network, "", 1);
+    let shown = parse(&text, &[]).unwrap_err().to_string();
+    assert!(shown.contains("pipeline.toml:32:24\n") && shown.contains("32 | reconstruction_error = true"), "{shown}");
+}
+
+#[test]
+fn a_pipeline_without_clusters_says_what_it_writes() {
+    let kmeans = "[[stage]]\nkind = \"kmeans\"\nk = 12";
+    let (said, help) = with_help(kmeans, "", &[]);
+    assert_eq!(said, ["there is no kmeans stage"]);
+    assert!(help.contains("[sink] vectors = \"columns\""), "{help}");
+    for set in ["sink.vectors=columns", "sink.vectors=list", "sink.embedding=true", "sink.reconstruction_error=true"] {
+        assert_eq!(with_help(kmeans, "", &[set]).0, [""; 0], "{set}");
+        assert_eq!(messages(parse(GOOD, &[set])), [""; 0], "{set}");
+    }
+    assert_eq!(messages(parse(GOOD, &["sink.vectors=rows"])), ["`vectors` cannot be \"rows\""]);
+    let by_cluster = ["sink.vectors=list", "sink.partition_by=[\"cluster\"]"];
+    assert_eq!(with_help(kmeans, "", &by_cluster).0, ["the source yields no column \"cluster\""]);
+    let text = GOOD.replacen(kmeans, "", 1).replacen("labels = \"activity\"\n", "", 1);
+    let set = ["sink.vectors=list".to_string()];
+    let pseudo = messages(PipelineFile::parse("x.toml", &text, &set, &nothing_set));
+    assert_eq!(pseudo, ["pseudo-labels, but there is no kmeans stage whose `k` could be theirs"]);
+    let weights = text.replacen("kind = \"feature_weights\"", "kind = \"feature_weights\"\nk = 6", 1);
+    assert_eq!(messages(PipelineFile::parse("x.toml", &weights, &set, &nothing_set)), [""; 0]);
+}
+
 #[test]
 fn choices_of_features_fit_the_sensors() {
     let summary = |choice: &str| with("set = \"hapt561\"", &format!("set = \"summary\"\n{choice}"));
@@ -271,7 +323,7 @@ fn every_pipeline_of_the_repository_is_good() {
         assert!(text.starts_with("#:schema ../schemas/pipeline.schema.json\n"), "{}", path.display());
     }
     names.sort();
-    assert_eq!(names, ["fashion_mnist", "hapt", "mnist", "pump"]);
+    assert_eq!(names, ["fashion_mnist", "hapt", "hapt_features", "mnist", "pump"]);
 }
 
 #[test]

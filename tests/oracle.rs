@@ -153,6 +153,29 @@ fn losses_and_every_gradient_equal_candle_s() -> Result<()> {
     Ok(())
 }
 
+/// Rows through the encoder and then the decoder, as a model applies them.
+#[test]
+fn embeddings_and_reconstructions_equal_candle_s() -> Result<()> {
+    for (n, architecture) in architectures().into_iter().enumerate() {
+        let (dim, code) = (architecture.dim_in(), architecture.dim_embedding());
+        let parameters = initialise(&architecture, Seed(n as u64));
+        let device = Cpu::default();
+        let encoder = device.encoder(&architecture, &parameters).expect("has room");
+        let decoder = device.decoder(&architecture, &parameters).expect("has room");
+        let oracle = Oracle::new(&architecture, &parameters)?;
+        for rows in [1, 63, 200] {
+            let x = values(rows * dim, 3);
+            let (mut embedded, mut rebuilt) = (vec![0.0; rows * code], vec![0.0; rows * dim]);
+            encoder.encode(&x, &mut embedded).expect("on the processor");
+            decoder.decode(&embedded, &mut rebuilt).expect("on the processor");
+            let (embedding, output) = oracle.forward(&Tensor::from_slice(&x, (rows, dim), &Device::Cpu)?)?;
+            assert_close("embedding", &embedded, &flat(&embedding), 1e-5);
+            assert_close("reconstruction", &rebuilt, &flat(&output), 1e-5);
+        }
+    }
+    Ok(())
+}
+
 /// A loss at the embedding joins the reconstruction's: half the sum of its squares.
 #[test]
 fn gradients_at_the_embedding_equal_candle_s() -> Result<()> {

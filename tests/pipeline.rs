@@ -286,6 +286,8 @@ async fn a_model_refuses_recordings_of_another_sampling_rate() {
         within: None,
         mode: Mode::Overwrite,
         embedding: false,
+        reconstruction_error: false,
+        vectors: None,
         on_bad_row: OnBadRow::Fail,
         threads: Some(2),
     };

@@ -161,6 +161,7 @@ async fn the_report_of_a_run_has_every_part() {
         "What sets each cluster apart",
         "Cluster 11",
         "3 epochs",
+        "Rows and their reconstructions",
         "cluster_profile('hapt')",
     ] {
         assert!(page.contains(words), "{words}: {page}");
@@ -221,6 +222,8 @@ async fn appended_rows_are_in_the_profile_too() {
         within: None,
         mode: Mode::Append,
         embedding: false,
+        reconstruction_error: false,
+        vectors: None,
         on_bad_row: OnBadRow::Fail,
         threads: Some(1),
     };
@@ -366,6 +369,15 @@ async fn errors_name_what_is_wrong_and_what_there_is() {
     register(&failing, Options::new()).await.unwrap();
     let e = failing.sql("SELECT * FROM cluster_profile('t')").await.unwrap_err();
     assert!(e.to_string().contains("no labelled table is registered"), "{e}");
+}
+
+#[test]
+fn a_report_needs_clusters() {
+    let text = "name = \"t\"\nreport = true\n[source]\nkind = \"parquet\"\npath = \"rows.parquet\"\nfeatures = \"x\"\n\
+                [[stage]]\nkind = \"scale\"\n[sink]\npath = \"out\"\nvectors = \"list\"\n";
+    let problems = PipelineFile::parse("t.toml", text, &[], &|_| None).unwrap_err();
+    let messages: Vec<&str> = problems.iter().map(|problem| problem.message()).collect();
+    assert_eq!(messages, ["a report is of clusters, and no kmeans stage makes any"]);
 }
 
 #[tokio::test]

@@ -29,6 +29,10 @@ fn meaning(column: &str) -> &'static str {
         "distance" => "the Euclidean distance to that centroid, in the space that was clustered",
         "margin" => "by how much farther the second nearest centroid is; 0 where two are equally near",
         "embedding" => "the vector that was clustered; only with [sink] embedding = true",
+        "reconstruction_error" => {
+            "the mean over the features of the squared difference between scaled features and what the decoder makes of \
+             the embedding; only with [sink] reconstruction_error = true"
+        }
         "model" => "the hash of the model that labelled the row; models/ holds it under the first 16 digits",
         "labelled_at" => "when the run that labelled the row began, or SOURCE_DATE_EPOCH",
         "size" => "how many rows of the table are in the cluster",
@@ -155,7 +159,13 @@ async fn the_schema_of_what_hapt_yields_is_current() {
 #[tokio::test]
 async fn the_schemas_of_the_tables_of_a_run_are_current() {
     let run = small_run();
-    let sets = ["sink.path=embedded", "sink.embedding=true", "stage.autoencoder.epochs=1", "stage.kmeans.starts=1"];
+    let sets = [
+        "sink.path=embedded",
+        "sink.embedding=true",
+        "sink.reconstruction_error=true",
+        "stage.autoencoder.epochs=1",
+        "stage.kmeans.starts=1",
+    ];
     let mut args = vec!["run", "pipelines/hapt.toml", "--quiet"];
     args.extend(sets.iter().flat_map(|set| ["--set", set]));
     run.dacpipe(&args);
@@ -164,8 +174,9 @@ async fn the_schemas_of_the_tables_of_a_run_are_current() {
         async move { LabelTable::open(&path, None).await.unwrap() }
     };
     let (table, plain) = (open("embedded").await.schema(), open("out/hapt").await.schema());
-    let without: Vec<_> = table.fields().iter().filter(|field| field.name() != "embedding").cloned().collect();
-    assert_eq!(Schema::new(without), *plain, "the embedding is all that `embedding = true` adds");
+    let asked_for = |field: &&FieldRef| ["embedding", "reconstruction_error"].contains(&field.name().as_str());
+    let without: Vec<_> = table.fields().iter().filter(|field| !asked_for(field)).cloned().collect();
+    assert_eq!(Schema::new(without), *plain, "each key of the sink adds its own column");
 
     let described = |name: &str, description: &str, schema: &Schema| {
         let columns = columns(schema, &[]);

@@ -251,6 +251,63 @@ async fn the_pipeline_sql_and_apply_give_the_same_bits() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sql_and_the_model_rebuild_rows_with_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ctx, model, _) = session_with(dir.path(), learned()).await;
+    let one_batch = arrow::compute::concat_batches(&batch(0, 1).schema(), partitions().iter().flatten()).unwrap();
+    let expected = model.reconstruct(vectors(&one_batch, FEATURES).unwrap().0).unwrap();
+    assert_eq!((expected.features.len(), expected.error.len()), (173 * DIM, 173));
+    let hash = model.hash();
+    let found = rows(
+        &ctx,
+        &format!(
+            "SELECT dac_reconstruct('{hash}', features) AS rebuilt, dac_reconstruction_error('{hash}', features) AS error,
+             dac_reconstruct(model, features) AS by_column
+             FROM (SELECT *, CASE WHEN id >= 0 THEN '{hash}' END AS model FROM rows) ORDER BY id"
+        ),
+    )
+    .await;
+    assert_eq!(found.schema().field(0).data_type().to_string(), "FixedSizeList(6 x non-null Float32)");
+    let (lists, by_column) = (found.column(0).as_fixed_size_list(), found.column(2).as_list::<i32>());
+    for row in 0..173 {
+        let bits_of = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&lists.value(row)), bits_of(&expected.features[row * DIM..][..DIM]), "row {row}");
+        assert_eq!(bits(&lists.value(row)), bits(&by_column.value(row)));
+        assert_eq!(bits(found.column(1))[row], expected.error[row].to_bits());
+    }
+    let nulls = rows(
+        &ctx,
+        &format!(
+            "SELECT dac_reconstruct('{hash}', f) IS NULL, dac_reconstruction_error('{hash}', f) IS NULL
+             FROM (VALUES (NULL), ([1, 2, 3, 4, 5, 6])) AS t(f)"
+        ),
+    )
+    .await;
+    for column in nulls.columns() {
+        assert_eq!(column.as_boolean().iter().collect::<Vec<_>>(), [Some(true), Some(false)]);
+    }
+}
+
+/// Neither a model without an autoencoder of ours nor one without its decoder.
+#[tokio::test]
+async fn what_cannot_be_rebuilt_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ctx, toy, _) = session(dir.path()).await;
+    for function in ["dac_reconstruct", "dac_reconstruction_error"] {
+        let e = error(&ctx, &format!("SELECT {function}('{}', features) FROM rows", toy.hash())).await;
+        assert_eq!(e.kind(), Kind::Model, "{e}");
+        let said = e.to_string();
+        assert!(said.contains(function) && said.contains("has no decoder") && said.contains("keep_decoder"), "{said}");
+    }
+    let scale = Arc::clone(&learned().stages()[0]);
+    let manifest = Manifest { name: "scaled".into(), input: ModelInput::bare(DIM), ..Manifest::default() };
+    let scaled = Model::new(manifest, vec![scale]).unwrap();
+    for e in [scaled.reconstruct(&[0.0; DIM]).unwrap_err(), scaled.reconstruction_error(&[0.0; DIM]).unwrap_err()] {
+        assert!(e.kind() == Kind::Model && e.to_string().contains("has no autoencoder, only scale"), "{e}");
+    }
+}
+
 #[tokio::test]
 async fn models_are_found_by_hash_prefix_path_and_uri() {
     let dir = tempfile::tempdir().unwrap();

@@ -14,6 +14,7 @@ use datafusion::logical_expr::{Expr, lit};
 use datafusion::prelude::{DataFrame, SessionContext};
 use serde::Serialize;
 
+use crate::column::listed;
 use crate::error::{Error, Result};
 use crate::metrics::Contingency;
 use crate::report::USUAL_LABELS;
@@ -107,7 +108,8 @@ pub struct Evaluation {
 /// Runs the command, writing to standard output.
 ///
 /// # Errors
-/// Kind `Input` for a column that is not there or a condition that cannot be read, `Table` for a table that is damaged.
+/// Kind `Input` for a table without clusters, a column that is not there or a condition that cannot be read, `Table` for a
+/// table that is damaged.
 pub async fn run(args: EvaluateArgs) -> Result<()> {
     let evaluation = evaluate(&args).await?;
     let mut out = Output::new(io::BufWriter::new(io::stdout()));
@@ -128,6 +130,13 @@ pub async fn evaluate(args: &EvaluateArgs) -> Result<Evaluation> {
     let ctx = SessionContext::new_with_config(session_config());
     register(&ctx, Options::default().table(NAME, &path_of(&args.table))).await?;
     let mut rows = ctx.table(NAME).await?;
+    let [cluster, ..] = LABEL_COLUMNS;
+    if !rows.schema().has_column_with_unqualified_name(cluster) {
+        return Err(Error::input(format!(
+            "the table {} has no clusters to compare with labels: its pipeline has no kmeans stage",
+            args.table
+        )));
+    }
     let labels = label_column(&rows, args.labels.as_deref())?;
     for condition in &args.conditions {
         let condition = rows
@@ -135,7 +144,6 @@ pub async fn evaluate(args: &EvaluateArgs) -> Result<Evaluation> {
             .map_err(|e| Error::from(e).while_doing(format_args!("--where {condition:?}")))?;
         rows = rows.filter(condition)?;
     }
-    let [cluster, ..] = LABEL_COLUMNS;
     let mut keys = vec![column(&rows, cluster)?, column(&rows, &labels)?];
     if let Some(by) = &args.by {
         keys.push(column(&rows, by)?.alias("part"));
@@ -165,7 +173,7 @@ fn label_column(rows: &DataFrame, named: Option<&str>) -> Result<String> {
         None => Err(Error::input(format!(
             "no column of labels {}; name one with --labels: {}",
             candidates.join(", "),
-            there.join(", ")
+            listed(there)
         ))),
     }
 }

@@ -11,16 +11,19 @@ use crate::report::Progress;
 use crate::signal::window::Within;
 use crate::source::OnBadRow;
 use crate::table::Mode;
+use crate::vectors::VectorForm;
 
 const EXAMPLES: &str = "\
 Examples (MODEL is the directory that the summary of a run names):
   dacpipe label --model MODEL --input /data/new --within recordings --output out/new
-  dacpipe label --model MODEL --input rows.parquet --keys id --output out/new --append";
+  dacpipe label --model MODEL --input rows.parquet --keys id --output out/new --append
+  dacpipe label --model MODEL --input rows.parquet --output out/new --reconstruction-error";
 
 /// Label new rows with a saved model
 ///
 /// Needs the model alone, no pipeline file and no label column. Recordings are windowed and described as they were for
-/// training. The rows are committed together, as in a run: the table holds all of them or is as it was.
+/// training. A model without clusters writes its vectors, in the form that --vectors says. The rows are committed together,
+/// as in a run: the table holds all of them or is as it was.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct LabelArgs {
@@ -51,6 +54,12 @@ pub struct LabelArgs {
     /// Write the embeddings, too
     #[arg(long)]
     embedding: bool,
+    /// Write the reconstruction error of each row, too: the score by which an autoencoder tells anomalies
+    #[arg(long)]
+    reconstruction_error: bool,
+    /// Write the vectors that are clustered, too: the embeddings, or the features of a model without an autoencoder
+    #[arg(long, value_enum, value_name = "FORM")]
+    vectors: Option<Form>,
     /// Set bad rows aside in a table of their own in place of failing at the first
     #[arg(long)]
     quarantine: bool,
@@ -77,6 +86,14 @@ enum Kind {
     Csv,
     /// Feature vectors in Parquet files
     Parquet,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Form {
+    /// In one column of lists
+    List,
+    /// In a column for each value, under its name
+    Columns,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -111,19 +128,25 @@ pub async fn run(args: LabelArgs) -> Result<()> {
         }),
         mode: if args.append { Mode::Append } else { Mode::Overwrite },
         embedding: args.embedding,
+        reconstruction_error: args.reconstruction_error,
+        vectors: args.vectors.map(|form| match form {
+            Form::List => VectorForm::List,
+            Form::Columns => VectorForm::Columns,
+        }),
         on_bad_row: if args.quarantine { OnBadRow::Quarantine } else { OnBadRow::Fail },
         threads: args.threads,
     };
     let report = relabel.run(&control).await?;
-    println!(
-        "{} rows labelled by model {} in {:.2} s\n  clusters  {}\n  table     {} (version {})",
-        report.rows,
-        report.model,
-        report.seconds,
-        report.cluster_sizes.iter().map(u64::to_string).collect::<Vec<_>>().join(" "),
-        report.table,
-        report.table_version,
-    );
+    let done = if report.cluster_sizes.is_empty() { "written" } else { "labelled" };
+    println!("{} rows {done} by model {} in {:.2} s", report.rows, report.model, report.seconds);
+    if !report.cluster_sizes.is_empty() {
+        let sizes: Vec<String> = report.cluster_sizes.iter().map(u64::to_string).collect();
+        println!("  clusters  {}", sizes.join(" "));
+    }
+    if let Some(vectors) = &report.vectors {
+        println!("  vectors   {}", vectors.describe());
+    }
+    println!("  table     {} (version {})", report.table, report.table_version);
     if let Some(file) = &report.quarantine {
         println!("  set aside {} rows in {file}", report.quarantined_rows);
     }

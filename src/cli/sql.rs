@@ -32,10 +32,10 @@ Column names that are also words of SQL need double quotes: SELECT \"user\" FROM
 /// Query the tables of runs with SQL
 ///
 /// Every table below --dir is registered under its name, with NAME_clusters beside it and NAME_quarantine where rows
-/// were set aside; where two have the same name, the later one goes by its directory's. Functions: dac_embed(model,
-/// features), dac_assign(model, features); aggregates: ari(a, b), nmi(a, b), clustering_accuracy(a, b); a table of what
-/// sets each cluster apart: cluster_profile('NAME'). Without -c and -f, statements are read from the prompt or from
-/// standard input.
+/// were set aside; where two have the same name, the later one goes by its directory's. Functions of (model, features):
+/// dac_embed, dac_assign, dac_reconstruct, dac_reconstruction_error; aggregates: ari(a, b), nmi(a, b),
+/// clustering_accuracy(a, b); a table of what sets each cluster apart: cluster_profile('NAME'). Without -c and -f,
+/// statements are read from the prompt or from standard input.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct SqlArgs {

@@ -1,24 +1,36 @@
 //! What one value of a pipeline file says about another: order of stages, columns, splits.
 
+mod sink;
+
 use super::Draft;
-use super::columns::{class_columns, named_columns, source_columns, split_column, written_columns};
+use super::columns::{class_columns, named_columns, split_column};
 use super::file::*;
 use super::problem::Problem;
 use super::size::Size;
 use super::tree::{Node, Origin, Value};
 use crate::signal::hapt561;
 use crate::source::hapt;
-use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS};
+use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS, RECONSTRUCTION_ERROR};
 
 /// The stages in the order in which they can follow each other.
-const ORDER: [&str; 7] = ["window", "features", "scale", "feature_weights", "manifold", "autoencoder", "kmeans"];
+pub(super) const ORDER: [&str; 7] =
+    ["window", "features", "scale", "feature_weights", "manifold", "autoencoder", "kmeans"];
 
 /// Less memory than this does not hold the buffers of one stage.
 const LEAST_MEMORY: Size = Size::mebibytes(64);
 
 /// The columns that the source's windows, the stages and the table add.
-const MADE: [&str; 8] =
-    ["start", FEATURES, EMBEDDING, LABEL_COLUMNS[0], LABEL_COLUMNS[1], LABEL_COLUMNS[2], "model", "labelled_at"];
+const MADE: [&str; 9] = [
+    "start",
+    FEATURES,
+    EMBEDDING,
+    LABEL_COLUMNS[0],
+    LABEL_COLUMNS[1],
+    LABEL_COLUMNS[2],
+    RECONSTRUCTION_ERROR,
+    "model",
+    "labelled_at",
+];
 
 /// Required keys about whose values there are checks here: where one is missing, that has been reported.
 const FILLED: [&str; 3] = [".path", ".length", ".set"];
@@ -43,6 +55,7 @@ pub(super) fn check(draft: &Draft, tree: &Node, problems: &mut Vec<Problem>) {
     check.manifold();
     check.network();
     check.kmeans();
+    check.report();
     check.split();
     check.sink();
 }
@@ -159,9 +172,16 @@ impl Check<'_> {
                 self.at(&path, format!("the {kind} stage comes after the {earlier} stage"), &help);
             }
         }
-        if !ranks.is_empty() && self.kinds_known() && self.position("kmeans").is_none() {
+        let writes = |sink: &SinkTable| sink.vectors.is_some() || sink.embedding || sink.reconstruction_error;
+        if !ranks.is_empty()
+            && self.kinds_known()
+            && self.position("kmeans").is_none()
+            && !self.draft.sink.as_ref().is_some_and(writes)
+        {
             let path = format!("stage[{}]", ranks.len() - 1);
-            self.at(&path, "there is no kmeans stage", "the last stage finds the clusters: kind = \"kmeans\"");
+            let help = "a last stage of kind = \"kmeans\" finds clusters; without one, the table can hold the vectors: \
+                        [sink] vectors = \"columns\" or \"list\"";
+            self.at(&path, "there is no kmeans stage", help);
         }
     }
 
@@ -308,6 +328,10 @@ impl Check<'_> {
         } else if table.labels.is_some() && table.k.is_some() {
             let help = "`k` counts pseudo-labels, which are made where `labels` is left out";
             self.at(&path("k"), "both `labels` and `k` are given", help);
+        } else if table.labels.is_none() && table.k.is_none() && self.position("kmeans").is_none() && self.kinds_known()
+        {
+            let help = "give the number of pseudo-labels as `k`, or a column of classes as `labels`";
+            self.at(&path("kind"), "pseudo-labels, but there is no kmeans stage whose `k` could be theirs", help);
         }
         if let (Some(labels), Some(source)) = (&table.labels, &draft.source) {
             let classes = class_columns(source);
@@ -373,6 +397,12 @@ impl Check<'_> {
         }
     }
 
+    fn report(&mut self) {
+        if self.draft.report && self.position("kmeans").is_none() {
+            self.at("report", "a report is of clusters, and no kmeans stage makes any", "false, or a kmeans stage");
+        }
+    }
+
     fn kmeans(&mut self) {
         let Some(at) = self.position("kmeans") else { return };
         if let Some(StageTable::Kmeans(table)) = &self.draft.stages[at].1
@@ -411,37 +441,6 @@ impl Check<'_> {
                     }
                 }
                 _ => {}
-            }
-        }
-    }
-
-    fn sink(&mut self) {
-        let draft = self.draft;
-        let Some(sink) = &draft.sink else { return };
-        self.not_empty("sink.path", &sink.path);
-        let Some(source) = &draft.source else { return };
-        let trimmed = |path: &str| path.trim_end_matches('/').to_string();
-        if trimmed(&sink.path) == trimmed(source_path(source)) && !sink.path.is_empty() {
-            self.at("sink.path", "the table would be written into the source", "another directory");
-        }
-        let has_autoencoder = draft.stages.iter().any(|(kind, _)| kind.as_deref() == Some("autoencoder"));
-        if sink.embedding && !has_autoencoder {
-            self.at("sink.embedding", "there is no autoencoder stage whose embedding could be written", "false");
-        }
-        let columns = source_columns(source);
-        for (list, at) in [(sink.keys.as_deref(), "sink.keys"), (Some(&sink.partition_by[..]), "sink.partition_by")] {
-            for (index, name) in list.unwrap_or_default().iter().enumerate() {
-                let path = format!("{at}[{index}]");
-                let list = list.unwrap_or_default();
-                let accepted = match at {
-                    "sink.partition_by" => written_columns(sink, draft, source),
-                    _ => columns.clone(),
-                };
-                if !accepted.contains(name) {
-                    self.no_column(&path, name, &accepted);
-                } else if list[..index].contains(name) {
-                    self.at(&path, format!("column {name:?} is named twice"), "");
-                }
             }
         }
     }

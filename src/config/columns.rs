@@ -1,6 +1,7 @@
 //! The columns that a source names, and those that it yields.
 
 use super::Draft;
+use super::check::ORDER;
 use super::file::*;
 
 /// Every column that a source names, with its place in the file.
@@ -85,7 +86,10 @@ pub(super) fn written_columns(sink: &SinkTable, draft: &Draft, source: &SourceTa
     let keys = sink.keys.clone().unwrap_or_else(|| key_columns(source));
     let written: Vec<String> = keys.into_iter().chain(split).chain(label).collect();
     let there = source_columns(source).into_iter().filter(|column| written.contains(column));
-    there.chain(["cluster".to_string()]).collect()
+    // All stages but the last of the order give no row a cluster; one of a kind that is not known may have been meant to.
+    let others = &ORDER[..ORDER.len() - 1];
+    let clusters = draft.stages.iter().any(|(kind, _)| !kind.as_deref().is_some_and(|kind| others.contains(&kind)));
+    there.chain(clusters.then(|| "cluster".to_string())).collect()
 }
 
 /// The columns that the source yields beside the features.

@@ -23,6 +23,7 @@ use crate::table::Mode;
 use crate::loss::PenaltyForm;
 use crate::train::{AutoencoderSpec, Decay, EarlyStop};
 
+use crate::vectors::VectorForm;
 use crate::weights::{WeightLabels, WeightMethod, WeightsSpec};
 
 /// The default mini-batch of k-means.
@@ -49,7 +50,8 @@ pub struct Plan {
     pub window: Option<WindowSpec>,
     /// What is computed from a window; none: its samples.
     pub features: Option<FeatureSet>,
-    /// The stages that learn, in order. The last is k-means.
+    /// The stages that learn, in order; the last is k-means where there are clusters. None where the source's vectors are
+    /// written as they are.
     pub stages: Vec<StageSpec>,
     /// Which rows are learned from, and which are labelled.
     pub split: SplitSpec,
@@ -129,6 +131,10 @@ pub struct SinkSpec {
     pub mode: Mode,
     /// Whether the learned representation of each row is written.
     pub embedding: bool,
+    /// Whether the reconstruction error of each row is written.
+    pub reconstruction_error: bool,
+    /// How the vectors of the last stage before the clusters are written; none: they are not.
+    pub vectors: Option<VectorForm>,
 }
 
 impl Plan {
@@ -278,6 +284,7 @@ fn autoencoder(table: &AutoencoderTable) -> AutoencoderSpec {
             PenaltyFormName::Squared => PenaltyForm::Squared,
         },
         early_stop: table.early_stop.map(|EarlyStopTable { patience, min_delta }| EarlyStop { patience, min_delta }),
+        keep_decoder: table.keep_decoder,
         reconstruction: table.reconstruction,
         coordinates: table.coordinates.unwrap_or(default.coordinates),
         hold_out: table.hold_out.unwrap_or(default.hold_out),
@@ -355,6 +362,11 @@ fn sink(table: &SinkTable, source: &SourceTable) -> SinkSpec {
             SinkModeName::Overwrite => Mode::Overwrite,
         },
         embedding: table.embedding,
+        reconstruction_error: table.reconstruction_error,
+        vectors: table.vectors.map(|form| match form {
+            VectorFormName::List => VectorForm::List,
+            VectorFormName::Columns => VectorForm::Columns,
+        }),
     }
 }
 

@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | `train` | [`Trainer`] | a mini-batch: forward, losses, backward, Adam |
 //! | `kmeans` | [`Points`], [`Seeding`], [`Lloyd`] | a pass over the rows; a mini-batch |
-//! | `embed` | [`Encode`] | the rows of a record batch |
+//! | `embed` | [`Encode`], [`Decode`] | the rows of a record batch |
 //! | `label` | [`Assign`] | the rows of a record batch |
 //!
 //! Slices are on the host and row-major throughout; what an object keeps on its device is its own affair. Every method
@@ -77,6 +77,13 @@ pub trait Device: Debug + Send + Sync {
     /// Kind `Compute` where the device has no room.
     fn encoder(&self, architecture: &Architecture, parameters: &[f32]) -> Result<Arc<dyn Encode>>;
 
+    /// The decoder of `architecture`, whose encoder plays no part, with the parameters of both in the layout of
+    /// [`Architecture::tensors`].
+    ///
+    /// # Errors
+    /// Kind `Compute` where the device has no room.
+    fn decoder(&self, architecture: &Architecture, parameters: &[f32]) -> Result<Arc<dyn Decode>>;
+
     /// Centroids (`k x dim`, `k` less than 2^24) to assign rows to.
     ///
     /// # Errors
@@ -92,6 +99,16 @@ pub trait Encode: Debug + Send + Sync {
     /// # Errors
     /// Kind `Compute` where the device fails.
     fn encode(&self, input: &[f32], output: &mut [f32]) -> Result<()>;
+}
+
+/// A decoder on its device. Immutable; any number of threads may use it at once.
+pub trait Decode: Debug + Send + Sync {
+    /// Rebuilds rows from the embeddings `input` (`rows x dim_embedding`) into `output` (`rows x dim`). The same
+    /// embedding gives the same bits, whatever others come with it.
+    ///
+    /// # Errors
+    /// Kind `Compute` where the device fails.
+    fn decode(&self, input: &[f32], output: &mut [f32]) -> Result<()>;
 }
 
 /// Centroids on their device. Immutable; any number of threads may use them at once.

@@ -71,6 +71,21 @@ vectorised! {
 }
 
 vectorised! {
+    /// The squared error of one row, `sum_i (y_i - x_i)^2`: the bits of [`weighted_squared_error`] without weights.
+    pub fn squared_error(x: &[f32], y: &[f32]) -> f64 {
+        let mut sums = [0.0_f64; LANES];
+        let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks(), y[..x.len()].as_chunks());
+        for (x, y) in xs.iter().zip(ys) {
+            sixteen_errors(x, y, &[1.0; LANES], 0.0, &mut sums);
+        }
+        if !x_rest.is_empty() {
+            sixteen_errors(&padded(x_rest), &padded(y_rest), &[1.0; LANES], 0.0, &mut sums);
+        }
+        total(sums)
+    }
+}
+
+vectorised! {
     /// Adds the rows of `values` (they begin `stride` values apart) to `sums`, one after the other.
     pub fn add_rows(values: &[f32], stride: usize, sums: &mut [f32]) {
         for row in values.chunks_exact(stride) {
@@ -161,6 +176,8 @@ mod tests {
                 let error = weighted_squared_error(x, y, &weights, scale, &mut gradient);
                 assert_eq!(error.to_bits(), in_lanes(&parts).to_bits(), "{isa:?}");
                 assert!(error.is_finite());
+                let plain = weighted_squared_error(x, y, &[], scale, &mut vec![0.0; n]);
+                assert_eq!(squared_error(x, y).to_bits(), plain.to_bits(), "{isa:?}");
                 assert_eq!(bits(&gradient), bits(&slopes), "{isa:?}");
                 assert_eq!(sum_of_squares(x).to_bits(), in_lanes(&squares).to_bits(), "{isa:?}");
                 for stride in [1, 2, 3, n] {

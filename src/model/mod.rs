@@ -29,6 +29,7 @@ mod arrays;
 mod files;
 mod hash;
 mod manifest;
+mod reconstruct;
 mod restore;
 
 use std::sync::Arc;
@@ -40,6 +41,7 @@ use arrow::record_batch::RecordBatch;
 pub(crate) use arrays::{decode_arrays, encode_arrays};
 pub use hash::ModelHash;
 pub use manifest::{Manifest, ModelInput};
+pub use reconstruct::Reconstruction;
 pub use restore::{Restore, restore};
 
 use crate::column::{vector_array, vector_dim, vector_field, vectors};
@@ -68,6 +70,8 @@ pub struct Model {
     hash: ModelHash,
     /// How many stages come before the one that appends the cluster.
     before_label: usize,
+    /// The stage that makes embeddings of the features, where there is one.
+    embeds: Option<usize>,
     embedding_dim: usize,
 }
 
@@ -89,7 +93,7 @@ impl Model {
             return Err(Error::model(format!("made for vectors of {} values", input.dim)));
         }
         let mut schema: SchemaRef = Arc::new(Schema::new(vec![vector_field(&input.column, input.dim)]));
-        let (mut before_label, mut embedding_dim) = (stages.len(), input.dim);
+        let (mut before_label, mut embedding_dim, mut embeds) = (stages.len(), input.dim, None);
         for (i, stage) in stages.iter().enumerate() {
             let next = stage.output_schema(&schema).map_err(|e| {
                 Error::model(format!("stage {i} ({}) does not fit the stages before it", stage.kind())).with_source(e)
@@ -98,12 +102,15 @@ impl Model {
                 before_label = i;
                 embedding_dim = embedding_width(&schema, &input.column)?;
             }
+            if embeds.is_none() && schema.index_of(EMBEDDING).is_err() && next.index_of(EMBEDDING).is_ok() {
+                embeds = Some(i);
+            }
             schema = next;
         }
         if before_label == stages.len() {
             embedding_dim = embedding_width(&schema, &input.column)?;
         }
-        Ok(Self { manifest, stages, content, hash, before_label, embedding_dim })
+        Ok(Self { manifest, stages, content, hash, before_label, embeds, embedding_dim })
     }
 
     /// What the model says about itself.
@@ -134,6 +141,11 @@ impl Model {
     /// Values in the vector that is clustered: the embedding's, or the features' where nothing embeds them.
     pub fn embedding_dim(&self) -> usize {
         self.embedding_dim
+    }
+
+    /// True if it has a stage that makes embeddings of the features.
+    pub fn embeds(&self) -> bool {
+        self.embeds.is_some()
     }
 
     /// True if it has a stage that labels rows.
@@ -183,9 +195,7 @@ impl Model {
     /// [`apply`](Self::apply).
     pub fn assign(&self, rows: &[f32]) -> Result<Assignments> {
         if !self.assigns() {
-            let kinds: Vec<&str> = self.stages.iter().map(|stage| stage.kind()).collect();
-            let (name, hash, kinds) = (self.name(), self.hash.short(), kinds.join(", "));
-            return Err(Error::model(format!("model {name} ({hash}) has no stage that labels rows, only {kinds}")));
+            return Err(self.lacks("stage that labels rows"));
         }
         let output = self.apply_stages(self.batch(rows)?, &self.stages)?;
         let [cluster, distance, margin] = LABEL_COLUMNS;
@@ -197,6 +207,13 @@ impl Model {
                 .to_vec(),
             margin: label_column(&output, margin, &DataType::Float32)?.as_primitive::<Float32Type>().values().to_vec(),
         })
+    }
+
+    /// The error of kind `Model` for a model without `what`, naming the stages that it has.
+    fn lacks(&self, what: &str) -> Error {
+        let kinds: Vec<&str> = self.stages.iter().map(|stage| stage.kind()).collect();
+        let kinds = if kinds.is_empty() { "none at all".to_string() } else { format!("only {}", kinds.join(", ")) };
+        Error::model(format!("model {} ({}) has no {what}, {kinds}", self.name(), self.hash.short()))
     }
 
     fn batch(&self, rows: &[f32]) -> Result<RecordBatch> {

@@ -1,55 +1,27 @@
 //! The encoder alone, ready to embed.
 
-use std::cell::RefCell;
-
-use super::architecture::{Activation, Architecture, Layer};
-use crate::kernel::Matrix;
-use crate::kernel::gemm::{Left, Panels, Start, gemm};
-
-/// Rows that travel through all layers together, so that what lies between layers stays in the second-level cache.
-const BLOCK_ROWS: usize = 64;
+use super::architecture::Architecture;
+use super::packed::Packed;
 
 /// The layers from the input to the embedding with their weights packed. Immutable, and shared by threads.
 #[derive(Debug, Clone)]
-pub struct Encoder {
-    layers: Vec<PackedLayer>,
-}
-
-#[derive(Debug, Clone)]
-struct PackedLayer {
-    outputs: usize,
-    inputs: usize,
-    activation: Activation,
-    weight: Panels,
-    bias: Vec<f32>,
-}
-
-thread_local! {
-    /// Outputs of the layers between, kept from call to call.
-    static SCRATCH: RefCell<[Matrix; 2]> = RefCell::default();
-}
+pub struct Encoder(Packed);
 
 impl Encoder {
     /// The encoder of `architecture` with the parameters given, in the layout of [`Architecture::tensors`].
     pub fn new(architecture: &Architecture, parameters: &[f32]) -> Self {
-        let pack = |(place, layer): (super::architecture::LayerPlace, &Layer)| PackedLayer {
-            outputs: layer.outputs,
-            inputs: layer.inputs,
-            activation: layer.activation,
-            weight: Panels::from_transposed(&parameters[place.weight], layer.inputs, layer.outputs),
-            bias: parameters[place.bias].to_vec(),
-        };
-        Self { layers: architecture.places().into_iter().zip(&architecture.encoder).map(pack).collect() }
+        let places = architecture.places().into_iter().take(architecture.encoder.len());
+        Self(Packed::new(places, parameters))
     }
 
     /// Values in an input row.
     pub fn dim_in(&self) -> usize {
-        self.layers.first().map_or(0, |l| l.inputs)
+        self.0.dim_in()
     }
 
     /// Values in an embedding.
     pub fn dim_out(&self) -> usize {
-        self.layers.last().map_or(0, |l| l.outputs)
+        self.0.dim_out()
     }
 
     /// Embeds the rows of `input` into `output`, on the calling thread. The same row gives the same bits, whatever
@@ -57,48 +29,7 @@ impl Encoder {
     ///
     /// Panics if the slices are not equally many rows.
     pub fn encode(&self, input: &[f32], output: &mut [f32]) {
-        let (dim_in, dim_out) = (self.dim_in(), self.dim_out());
-        if input.is_empty() && output.is_empty() {
-            return;
-        }
-        assert!(
-            input.len().is_multiple_of(dim_in) && input.len() / dim_in * dim_out == output.len(),
-            "{} values in rows of {dim_in} do not become {} in rows of {dim_out}",
-            input.len(),
-            output.len()
-        );
-        let hidden = self.layers.iter().map(|l| l.outputs).max().unwrap_or(0);
-        SCRATCH.with_borrow_mut(|scratch| {
-            for matrix in scratch.iter_mut() {
-                if matrix.columns() < hidden {
-                    *matrix = Matrix::zeros(BLOCK_ROWS, hidden);
-                }
-            }
-            let blocks = input.chunks(BLOCK_ROWS * dim_in).zip(output.chunks_mut(BLOCK_ROWS * dim_out));
-            for (rows, embeddings) in blocks {
-                self.encode_block(rows, embeddings, scratch);
-            }
-        });
-    }
-
-    fn encode_block(&self, input: &[f32], output: &mut [f32], [from, to]: &mut [Matrix; 2]) {
-        let rows = input.len() / self.dim_in();
-        let stride = from.stride();
-        let (mut from, mut to) = (from.values_mut(), to.values_mut());
-        let last = self.layers.len() - 1;
-        for (i, layer) in self.layers.iter().enumerate() {
-            let left = if i == 0 { Left::rows(input, layer.inputs) } else { Left::rows(from, stride) };
-            if i == last {
-                gemm(rows, left, layer.weight.right(), Start::Row(&layer.bias), output, layer.outputs);
-                layer.activation.apply(output);
-            } else {
-                gemm(rows, left, layer.weight.right(), Start::Row(&layer.bias), to, stride);
-                for row in to.chunks_exact_mut(stride).take(rows) {
-                    layer.activation.apply(&mut row[..layer.outputs]);
-                }
-            }
-            std::mem::swap(&mut from, &mut to);
-        }
+        self.0.apply(input, output);
     }
 }
 

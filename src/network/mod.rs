@@ -6,11 +6,14 @@
 //! the number of threads.
 
 mod architecture;
+mod decoder;
 mod encoder;
 mod initialisation;
 mod mlp;
+mod packed;
 
 pub use architecture::{Activation, Architecture, Layer, TensorPlace};
+pub use decoder::Decoder;
 pub use encoder::Encoder;
 pub use initialisation::initialise;
 pub use mlp::{Mlp, MlpPass};

@@ -4,18 +4,18 @@ use arrow::datatypes::Schema;
 
 use super::execution::Execution;
 use super::scan::{distinct, select};
+use super::written::{LastVectors, Written};
 use crate::column;
 use crate::config::{ClusterSpec, StageSpec};
 use crate::error::{Error, Result};
 use crate::kernel::Rows;
 use crate::kmeans;
-use crate::label::label_fields;
 use crate::replay::RowStore;
 use crate::source::Source;
-use crate::stage::EMBEDDING;
+use crate::stage::{EMBEDDING, FEATURES};
 
 impl Execution<'_> {
-    /// That what this run will write fits the table.
+    /// That what this run will write is something, and fits the table.
     pub fn check_output(&self) -> Result<()> {
         let plan = &self.pipeline.plan;
         let there = self.source.provider.schema();
@@ -23,14 +23,16 @@ impl Execution<'_> {
         for name in self.kept() {
             fields.push(there.field_with_name(&name).map_err(|_| column::missing(&there, &name))?.clone());
         }
-        fields.extend(label_fields());
-        if plan.sink.embedding {
-            let width = plan.stages.iter().find_map(|stage| match stage {
-                StageSpec::Autoencoder(spec) => spec.encoder.last().copied(),
-                _ => None,
-            });
-            fields.push(column::vector_field(EMBEDDING, width.unwrap_or(self.source.dim)));
-        }
+        let width = plan.stages.iter().find_map(|stage| match stage {
+            StageSpec::Autoencoder(spec) => spec.encoder.last().copied(),
+            _ => None,
+        });
+        let (column, dim) = width.map_or((FEATURES, self.source.dim), |width| (EMBEDDING, width));
+        let last = LastVectors { column, dim, names: &self.source.feature_names };
+        let clusters = plan.stages.iter().any(|stage| matches!(stage, StageSpec::KMeans(_)));
+        let written = Written::new(self.choice(), self.kept(), clusters, &last);
+        written.check("[sink] vectors = \"list\" or \"columns\" writes the vectors that there are")?;
+        fields.extend(written.made());
         self.writer.check(&Schema::new(fields)).map(|_| ())
     }
 

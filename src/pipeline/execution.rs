@@ -17,6 +17,7 @@ use super::portrait::Kept;
 use super::scan::{select, session};
 use super::state::{RunState, state_dir};
 use super::tally::Columns;
+use super::written::Written;
 use super::{Pipeline, RunOptions, resume};
 use crate::config::{ClusterSpec, StageSpec};
 use crate::device::{self, Device};
@@ -28,7 +29,7 @@ use crate::model::Model;
 use crate::replay::RowStoreBuilder;
 use crate::report::{RunReport, StageReport};
 use crate::source::{self, BadRows, Source, SourceOptions};
-use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS};
+use crate::stage::FEATURES;
 use crate::store::Location;
 use crate::table::{CommitInfo, Committed, Labels, TableWriter, WriteOptions};
 use crate::weights::WeightLabels;
@@ -79,6 +80,11 @@ impl Execution<'_> {
     /// The first pass, and then every stage in turn.
     pub async fn learn(&self) -> Result<Learned> {
         let plan = &self.pipeline.plan;
+        if self.pipeline.stages.is_empty() {
+            // Nothing learns, so no row need be read before those that are written.
+            RunState::open(&self.state_dir, &self.identity(""), self.options.resume)?;
+            return Ok(Learned::default());
+        }
         let began = Instant::now();
         let label = self.learned_label();
         let columns: Vec<&str> = std::iter::once(FEATURES).chain(label).collect();
@@ -97,9 +103,7 @@ impl Execution<'_> {
     /// Fits the stages on a thread of their own, so that no worker of the I/O runtime computes.
     async fn learn_from(&self, collected: Collected) -> Result<Learned> {
         let plan = &self.pipeline.plan;
-        let stages: Vec<&str> = self.pipeline.stages().collect();
-        let identity = format!("{} {} {}", plan.fingerprint, stages.join("-"), collected.digest);
-        let state = RunState::open(&self.state_dir, &identity, self.options.resume)?;
+        let state = RunState::open(&self.state_dir, &self.identity(&collected.digest), self.options.resume)?;
         let learn = Learn {
             stages: self.pipeline.stages.clone(),
             seed: plan.seed(),
@@ -113,6 +117,12 @@ impl Execution<'_> {
         SpawnedTask::spawn_blocking(move || learn.run(collected))
             .await
             .map_err(|e| Error::internal("the learning thread panicked").with_source(e))?
+    }
+
+    /// What tells this run's state from that of another pipeline or other data, whose digest is `data`.
+    fn identity(&self, data: &str) -> String {
+        let stages: Vec<&str> = self.pipeline.stages().collect();
+        format!("{} {} {data}", self.pipeline.plan.fingerprint, stages.join("-"))
     }
 
     /// The specification of raw k-means, where there is an embedding to compare it with and labels to compare by.
@@ -138,14 +148,14 @@ impl Execution<'_> {
     /// The label pass, the commit, and the report.
     pub async fn label(mut self, mut learned: Learned, model: Model) -> Result<RunReport> {
         let began = Instant::now();
-        let label = self.label_stage(&learned)?;
-        let pass = self.label_pass(&learned, label.k())?;
+        let label = label_of(&model, &*self.device)?;
+        let pass = self.label_pass(&learned, &model, label.as_ref().map_or(0, Label::k))?;
         let labels = Labels { model: model.hash().as_str().into(), labelled_at: self.clock.labelled_at };
         let (tally, kept) = pass.run(&self.ctx, &mut self.writer, labels).await?;
 
         let model_path = model.save(&self.sink.join("models")?).await?;
         quarantine(&self.sink, &self.run_id, &self.bad).await?;
-        let clusters = Some(tally.clusters(&label.centroids())?);
+        let clusters = label.map(|label| tally.clusters(&label.centroids())).transpose()?;
         let Kept { profile, sample } = kept;
         let info = CommitInfo { source: source_info(&self.source, &tally), clusters, profile, sample };
         learned.reports.push(StageReport::new("label", began, format!("{} rows", tally.rows())));
@@ -160,17 +170,14 @@ impl Execution<'_> {
         Ok(report)
     }
 
-    /// The pass over the rows to label, with `k` clusters.
-    fn label_pass(&self, learned: &Learned, k: usize) -> Result<LabelPass> {
+    /// The pass over the rows to label, with `k` clusters, 0 for none.
+    fn label_pass(&self, learned: &Learned, model: &Model, k: usize) -> Result<LabelPass> {
         let plan = &self.pipeline.plan;
-        let mut keep = self.kept();
-        let columns: Vec<&str> = std::iter::once(FEATURES).chain(keep.iter().map(String::as_str)).collect();
+        let kept = self.kept();
+        let columns: Vec<&str> = std::iter::once(FEATURES).chain(kept.iter().map(String::as_str)).collect();
         let rows = select(&self.ctx, &self.source, &columns, plan.split.part(&plan.split.label)?)?;
-        keep.extend(LABEL_COLUMNS.map(String::from));
-        if plan.sink.embedding {
-            keep.push(EMBEDDING.into());
-        }
-        let mut transforms = learned.transforms.clone();
+        let written = Written::by(model, self.choice(), kept);
+        let mut transforms = written.stages(model)?;
         if let Some((at, raw)) = &learned.baseline {
             transforms.insert(*at, Arc::new(RawKMeans(Arc::clone(raw))));
         }
@@ -178,7 +185,7 @@ impl Execution<'_> {
         Ok(LabelPass {
             rows,
             transforms,
-            keep,
+            keep: written.columns(),
             columns: Columns { label: self.source.label.clone(), split: plan.split.column.clone(), raw },
             k,
             shown_label: self.source.label.clone(),
@@ -187,11 +194,10 @@ impl Execution<'_> {
             control: self.options.control.clone(),
         })
     }
+}
 
-    /// The stage that labels.
-    fn label_stage(&self, learned: &Learned) -> Result<Label> {
-        let label = learned.transforms.iter().find(|t| t.kind() == "label");
-        let label = label.ok_or_else(|| Error::config("the pipeline has no kmeans stage, so nothing to label with"))?;
-        Label::from_artifact(&label.save(), &*self.device)
-    }
+/// The stage that labels, of a model that has one, on `device`.
+pub(super) fn label_of(model: &Model, device: &dyn Device) -> Result<Option<Label>> {
+    let label = model.stages().iter().find(|stage| stage.kind() == "label");
+    label.map(|label| Label::from_artifact(&label.save(), device)).transpose()
 }

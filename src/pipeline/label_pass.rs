@@ -35,7 +35,7 @@ pub(super) struct LabelPass {
     pub keep: Vec<String>,
     /// What is counted.
     pub columns: Columns,
-    /// How many clusters there are.
+    /// How many clusters there are; 0 where no stage labels rows.
     pub k: usize,
     /// The column of labels that a report colours rows by, scored or not.
     pub shown_label: Option<String>,

@@ -38,6 +38,7 @@ pub(super) struct Learn {
 }
 
 /// What was learned.
+#[derive(Default)]
 pub(super) struct Learned {
     pub transforms: Vec<Arc<dyn Transform>>,
     /// k-means on the features, and how many of the transforms come before it.

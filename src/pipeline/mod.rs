@@ -24,6 +24,7 @@ mod resume;
 mod scan;
 mod state;
 mod tally;
+mod written;
 
 pub use relabel::{InputKind, Relabel, RelabelReport};
 

@@ -6,7 +6,8 @@ use std::time::Instant;
 use super::execution::Execution;
 use super::learn::Learned;
 use super::tally::Tally;
-use crate::config::Plan;
+use super::written::{Choice, Written};
+use crate::config::{Plan, SinkSpec};
 use crate::error::{Error, Result};
 use crate::event::{Control, Event};
 use crate::model::{Manifest, Model, ModelInput};
@@ -27,6 +28,12 @@ impl Execution<'_> {
             }
         }
         kept
+    }
+
+    /// What the sink asks for beside them.
+    pub fn choice(&self) -> Choice {
+        let SinkSpec { vectors, embedding, reconstruction_error, .. } = self.pipeline.plan.sink;
+        Choice { vectors, embedding, reconstruction_error }
     }
 
     /// The model of the fitted stages.
@@ -56,6 +63,7 @@ impl Execution<'_> {
     /// The report of the run as it stands before the commit.
     pub fn report(&self, learned: Learned, model: &Model, model_path: &Location, tally: &Tally) -> RunReport {
         let plan = &self.pipeline.plan;
+        let vectors = Written::by(model, self.choice(), self.kept()).report();
         let (scores, raw_kmeans) = tally.scores();
         RunReport {
             dacpipe: env!("CARGO_PKG_VERSION").into(),
@@ -75,6 +83,7 @@ impl Execution<'_> {
             spilled_rows: learned.spilled_rows,
             stages: learned.reports,
             cluster_sizes: tally.sizes().to_vec(),
+            vectors,
             label_column: self.source.label.clone(),
             labels_used: model.manifest().labels_used.is_some(),
             scores,

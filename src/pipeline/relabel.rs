@@ -4,23 +4,27 @@ use std::sync::Arc;
 
 use super::checks::no_rows;
 use super::clock::Clock;
+use super::execution::label_of;
 use super::label_pass::LabelPass;
 use super::output::{quarantine, source_info};
 use super::portrait::Kept;
 use super::scan::{select, session};
 use super::tally::Columns;
+use super::written::{Choice, Written};
 use crate::device::{self, Cpu};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Control, Event};
 use crate::label::Label;
 use crate::model::{Model, ModelInput};
+use crate::report::VectorsReport;
 use crate::signal::features::FeatureSet;
 use crate::signal::window::{WindowSpec, Within};
 use crate::source::parquet::Features;
 use crate::source::{self, BadRows, HaptSpec, OnBadRow, ParquetSpec, Source, SourceOptions, SourceSpec};
-use crate::stage::{EMBEDDING, FEATURES};
+use crate::stage::FEATURES;
 use crate::store::Location;
 use crate::table::{CommitInfo, Committed, Labels, Mode, TableWriter, WriteOptions};
+use crate::vectors::VectorForm;
 
 /// What the rows to label are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +58,10 @@ pub struct Relabel {
     pub mode: Mode,
     /// Write the embeddings, too.
     pub embedding: bool,
+    /// Write the reconstruction errors, too.
+    pub reconstruction_error: bool,
+    /// Write the vectors that are clustered, too, or alone where the model makes no clusters.
+    pub vectors: Option<VectorForm>,
     /// What happens to rows that cannot be used.
     pub on_bad_row: OnBadRow,
     /// Compute threads; one a core if `None`.
@@ -69,8 +77,10 @@ pub struct RelabelReport {
     pub quarantined_rows: u64,
     /// The file that holds the rows that were set aside, if there are any.
     pub quarantine: Option<String>,
-    /// Rows of each cluster.
+    /// Rows of each cluster; none where the model makes no clusters.
     pub cluster_sizes: Vec<u64>,
+    /// The vectors that were written, if any were.
+    pub vectors: Option<VectorsReport>,
     /// The model's content hash.
     pub model: String,
     /// The table, and its version after this.
@@ -92,7 +102,13 @@ impl Relabel {
     pub async fn run(&self, control: &Control) -> Result<RelabelReport> {
         let clock = Clock::start()?;
         let model = Arc::new(Model::load(&Location::parse(&self.model)?).await?);
-        let label = label_of(&model)?;
+        let label = label_of(&model, &Cpu::default())?;
+        if self.reconstruction_error {
+            model.decodes().map_err(|e| e.while_doing("--reconstruction-error"))?;
+        }
+        self.written(&model, vec![])
+            .check("--vectors list or --vectors columns writes the vectors that there are")
+            .map_err(|e| e.while_doing(format_args!("model {} ({})", model.name(), model.hash().short())))?;
         let output = Location::parse(&self.output)?;
         let bad = Arc::new(BadRows::new());
         let threads = device::threads(self.threads)?;
@@ -109,17 +125,14 @@ impl Relabel {
         keep.extend(source.label.clone().filter(|l| !keep.contains(l)));
         let columns: Vec<&str> = std::iter::once(FEATURES).chain(keep.iter().map(String::as_str)).collect();
         let rows = select(&ctx, &source, &columns, None)?;
-        keep.extend(crate::stage::LABEL_COLUMNS.map(String::from));
-        if self.embedding {
-            keep.push(EMBEDDING.into());
-        }
+        let written = self.written(&model, keep);
         let labels = Labels { model: model.hash().as_str().into(), labelled_at: clock.labelled_at };
         let pass = LabelPass {
             rows,
-            transforms: model.stages().to_vec(),
-            keep,
+            transforms: written.stages(&model)?,
+            keep: written.columns(),
             columns: Columns::default(),
-            k: label.k(),
+            k: label.as_ref().map_or(0, Label::k),
             shown_label: source.label.clone(),
             feature_names: source.feature_names.clone(),
             threads,
@@ -131,19 +144,26 @@ impl Relabel {
         }
         model.save(&output.join("models")?).await?;
         let quarantine = quarantine(&output, &run_id, &bad).await?;
-        let clusters = tally.clusters(&label.centroids())?;
-        let info = CommitInfo { source: source_info(&source, &tally), clusters: Some(clusters), profile, sample };
+        let clusters = label.map(|label| tally.clusters(&label.centroids())).transpose()?;
+        let info = CommitInfo { source: source_info(&source, &tally), clusters, profile, sample };
         let Committed { version: table_version, .. } = writer.commit(info).await?;
         Ok(RelabelReport {
             rows: tally.rows(),
             quarantined_rows: bad.len() as u64,
             quarantine,
             cluster_sizes: tally.sizes().to_vec(),
+            vectors: written.report(),
             model: model.hash().as_str().into(),
             table: output.to_string(),
             table_version,
             seconds: clock.began.elapsed().as_secs_f64(),
         })
+    }
+
+    /// What is written beside the columns `kept` of the source.
+    fn written(&self, model: &Model, kept: Vec<String>) -> Written {
+        let Self { vectors, embedding, reconstruction_error, .. } = *self;
+        Written::by(model, Choice { vectors, embedding, reconstruction_error }, kept)
     }
 
     /// The input as a source. Where the model was learned on windows cut within labels and the input has none, windows
@@ -237,13 +257,6 @@ impl Relabel {
 fn row_keys(source: &Source) -> Vec<String> {
     let start = source.provider.schema().column_with_name("start").map(|_| "start".to_string());
     source.keys.iter().cloned().chain(start).collect()
-}
-
-/// The stage that labels, of a model.
-fn label_of(model: &Model) -> Result<Label> {
-    let label = model.stages().iter().find(|s| s.kind() == "label");
-    let label = label.ok_or_else(|| Error::model(format!("model {} has no clusters to label with", model.name())))?;
-    Label::from_artifact(&label.save(), &Cpu::default())
 }
 
 fn from_json<T: serde::de::DeserializeOwned>(value: &serde_json::Value, what: &str) -> Result<Option<T>> {

@@ -39,7 +39,7 @@ pub(super) struct Columns {
 }
 
 impl Tally {
-    /// Counts for `k` clusters.
+    /// Counts for `k` clusters; for none, of rows alone.
     pub fn new(k: usize) -> Self {
         Self { sizes: vec![0; k], distances: vec![0.0; k], ..Self::default() }
     }
@@ -56,9 +56,12 @@ impl Tally {
 
     /// Counts a labelled batch.
     pub fn add(&mut self, batch: &RecordBatch, columns: &Columns) -> Result<()> {
+        self.rows += batch.num_rows() as u64;
+        if self.sizes.is_empty() {
+            return Ok(());
+        }
         let clusters = typed(batch, "cluster")?.as_primitive::<Int32Type>();
         let distances = typed(batch, "distance")?.as_primitive::<Float32Type>();
-        self.rows += batch.num_rows() as u64;
         for (&cluster, &distance) in clusters.values().iter().zip(distances.values()) {
             self.sizes[cluster as usize] += 1;
             self.distances[cluster as usize] += f64::from(distance);

@@ -10,7 +10,7 @@ use datafusion::logical_expr::{cast, ident, lit};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use futures::StreamExt;
 
-use super::findings::{Agreement, Apart, Drawn, Findings, Part, Portrait, side};
+use super::findings::{Agreement, Apart, Drawn, Findings, Part, Portrait, Rebuilt, side};
 use super::plane::{Plane, principal};
 use super::run::RunReport;
 use crate::column;
@@ -68,6 +68,7 @@ pub async fn gather(location: &Location, labels: Option<&str>) -> Result<Finding
         Some(sample) => Some(sample),
         None => look.draw(label.as_deref()).await?,
     };
+    let shown = sample.unwrap_or_default();
     let mut notes = Vec::new();
     if rows < snapshot.rows() {
         notes.push(format!(
@@ -89,11 +90,11 @@ pub async fn gather(location: &Location, labels: Option<&str>) -> Result<Finding
         rows,
         sizes,
         run,
-        sample: plane(sample, label.as_deref()),
+        sample: plane(&shown, label.as_deref()),
         agreement,
         weights: weights(&model),
         portraits: portraits(&profile, side(width, &features)),
-        rebuilt: Ok(Vec::new()),
+        rebuilt: rebuilt(&model, &shown),
         notes,
         features,
         width,
@@ -122,18 +123,7 @@ async fn run(location: &Location, run_id: &str) -> Result<Part<RunReport>> {
 async fn model(location: &Location, hash: &str) -> Part<Model> {
     let short = hash.get(..16).unwrap_or(hash);
     let loaded = async { Model::load(&location.join(&format!("models/{short}"))?).await }.await;
-    loaded.map_err(|e| format!("The model {short} cannot be read: {}.", chain(&e)))
-}
-
-/// An error with its causes.
-fn chain(e: &Error) -> String {
-    let mut text = e.to_string();
-    let mut cause = std::error::Error::source(e);
-    while let Some(e) = cause {
-        text += &format!(": {e}");
-        cause = e.source();
-    }
-    text
+    loaded.map_err(|e| format!("The model {short} cannot be read: {}.", e))
 }
 
 /// The column of labels: the one that was asked for, else the run's, else the sample's, else one of the usual names.
@@ -232,14 +222,14 @@ impl Look {
 }
 
 /// The sample in the plane.
-fn plane(sample: Option<Vec<SampledRow>>, label: Option<&str>) -> Part<Drawn> {
-    let Some(rows) = sample.filter(|rows| !rows.is_empty()) else {
+fn plane(rows: &[SampledRow], label: Option<&str>) -> Part<Drawn> {
+    if rows.is_empty() {
         return Err(
             "No rows were drawn when this table was written, as an older dacpipe wrote it, and it has no column \
                     \"embedding\" to draw them from: write it again with dacpipe run or dacpipe label."
                 .into(),
         );
-    };
+    }
     let dim = rows[0].vector.len();
     let vectors: Vec<f32> = rows.iter().flat_map(|row| row.vector.iter().copied()).collect();
     let Plane { points, shares } = principal(&vectors, dim);
@@ -249,8 +239,30 @@ fn plane(sample: Option<Vec<SampledRow>>, label: Option<&str>) -> Part<Drawn> {
         shares,
         clusters: rows.iter().map(|row| row.cluster).collect(),
         embedded: rows[0].embedded,
-        labels: if labelled { rows.into_iter().map(|row| row.label).collect() } else { Vec::new() },
+        labels: if labelled { rows.iter().map(|row| row.label.clone()).collect() } else { Vec::new() },
     })
+}
+
+/// Rows of the sample as the network is given them and as its decoder gives them back, cluster after cluster; none where
+/// no network embeds rows, or where what they were is not known any more.
+fn rebuilt(model: &Part<Model>, sample: &[SampledRow]) -> Part<Vec<Rebuilt>> {
+    let Some(model) = model.as_ref().ok().filter(|model| model.embeds()) else { return Ok(Vec::new()) };
+    let mut rows: Vec<(&SampledRow, &Vec<f32>)> =
+        sample.iter().filter_map(|row| Some((row, row.features.as_ref()?))).collect();
+    rows.sort_by_key(|(row, _)| row.cluster);
+    let given: Vec<f32> = rows.iter().flat_map(|(_, features)| features.iter().copied()).collect();
+    let seen = || -> Result<(Vec<f32>, Vec<f32>)> { Ok((model.scaled(&given)?, model.reconstruct(&given)?.scaled)) };
+    let (before, after) = seen().map_err(|e| format!("Rows cannot be drawn as the network sees them: {e}."))?;
+    let dim = before.len() / rows.len().max(1);
+    let wide = |values: &[f32]| values.iter().map(|value| f64::from(*value)).collect();
+    let pairs = before.chunks(dim.max(1)).zip(after.chunks(dim.max(1)));
+    let row = |((row, _), (before, after)): ((&SampledRow, _), (&[f32], &[f32]))| Rebuilt {
+        cluster: row.cluster,
+        label: row.label.clone(),
+        input: wide(before),
+        output: wide(after),
+    };
+    Ok(rows.into_iter().zip(pairs).map(row).collect())
 }
 
 /// The weights that a stage of the model learned; none where no stage does.

@@ -31,7 +31,7 @@ pub struct RunReport {
     pub simulated: bool,
     /// Rows that were learned from.
     pub fit_rows: u64,
-    /// Rows that were labelled.
+    /// Rows that were labelled, or written as vectors alone.
     pub labelled_rows: u64,
     /// Rows that were set aside.
     pub quarantined_rows: u64,
@@ -43,8 +43,11 @@ pub struct RunReport {
     pub spilled_rows: u64,
     /// The steps in order, with their times and figures.
     pub stages: Vec<StageReport>,
-    /// Cluster sizes, in the order of the clusters.
+    /// Cluster sizes, in the order of the clusters; none where the pipeline finds no clusters.
     pub cluster_sizes: Vec<u64>,
+    /// The vectors in the table, where `sink.vectors` asks for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vectors: Option<VectorsReport>,
     /// The label column that the clusters were compared with, where there is one. Labels take part in learning only
     /// if [`labels_used`](Self::labels_used) says so.
     pub label_column: Option<String>,
@@ -71,6 +74,27 @@ impl RunReport {
     /// The report as JSON, for `run.json`.
     pub fn to_json(&self) -> Result<String> {
         serde_json::to_string_pretty(self).map_err(|e| Error::internal("cannot write run.json").with_source(e))
+    }
+}
+
+/// Vectors that were written into a table.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct VectorsReport {
+    /// Values in a vector.
+    pub dim: usize,
+    /// The column of lists that holds them; none where each value has a column of its own.
+    pub column: Option<String>,
+    /// The names of the values, in order; where each has a column, those of the columns.
+    pub names: Vec<String>,
+}
+
+impl VectorsReport {
+    /// Where the vectors are, for people: `561 values a row, a column each`.
+    pub fn describe(&self) -> String {
+        match &self.column {
+            Some(column) => format!("{} values a row, in column {column}", self.dim),
+            None => format!("{} values a row, a column each", self.dim),
+        }
     }
 }
 

@@ -4,21 +4,28 @@ use std::fmt::Write;
 
 use super::run::{RunReport, Scores};
 
-/// The end of a run for people: rows, clusters, agreement with labels beside raw k-means, seconds a stage, and the
-/// command to try next.
+/// The end of a run for people: rows, clusters and vectors, as far as there are any, agreement with labels beside raw
+/// k-means, seconds a stage, and the command to try next.
 pub fn summary(report: &RunReport) -> String {
     let mut out = String::new();
     let kind = if report.simulated { " (SIMULATED recordings, not real ones)" } else { "" };
     let _ = writeln!(out, "{}: {}{kind}", report.name, report.source);
-    let _ = writeln!(out, "  rows      {} learned from, {} labelled", report.fit_rows, report.labelled_rows);
+    let done = if report.cluster_sizes.is_empty() { "written" } else { "labelled" };
+    let learned = if report.fit_rows > 0 { format!("{} learned from, ", report.fit_rows) } else { String::new() };
+    let _ = writeln!(out, "  rows      {learned}{} {done}", report.labelled_rows);
     if report.quarantined_rows > 0 {
         let _ = writeln!(out, "            {} set aside in table {}_quarantine", report.quarantined_rows, report.name);
     }
     if report.spilled_rows > 0 {
         let _ = writeln!(out, "            {} spilled to disk to stay within the memory limit", report.spilled_rows);
     }
-    let sizes: Vec<String> = report.cluster_sizes.iter().map(u64::to_string).collect();
-    let _ = writeln!(out, "  clusters  {} of sizes {}", sizes.len(), sizes.join(" "));
+    if !report.cluster_sizes.is_empty() {
+        let sizes: Vec<String> = report.cluster_sizes.iter().map(u64::to_string).collect();
+        let _ = writeln!(out, "  clusters  {} of sizes {}", sizes.len(), sizes.join(" "));
+    }
+    if let Some(vectors) = &report.vectors {
+        let _ = writeln!(out, "  vectors   {}", vectors.describe());
+    }
     scores(&mut out, report);
     let _ = write!(out, "  seconds   {:.2}:", report.seconds);
     for stage in &report.stages {
@@ -39,9 +46,23 @@ pub fn summary(report: &RunReport) -> String {
 /// The SQL line that a reader of the summary can paste.
 fn next(report: &RunReport) -> String {
     let name = &report.name;
+    if report.cluster_sizes.is_empty() {
+        let column = report.vectors.as_ref().and_then(|vectors| match &vectors.column {
+            Some(list) => Some(format!("{list}[1]")),
+            None => vectors.names.first().map(|first| quoted(first)),
+        });
+        let mean = column.map(|column| format!(", avg({column}) AS mean_of_first")).unwrap_or_default();
+        let query = match report.label_column.as_deref().map(quoted) {
+            Some(label) => format!("SELECT {label}, count(*) AS n{mean} FROM {name} GROUP BY {label} ORDER BY n DESC"),
+            None => format!("SELECT count(*) AS n{mean} FROM {name}"),
+        };
+        // The whole query stands in single quotes of the shell.
+        let query = query.replace('\'', "'\\''");
+        return format!("dacpipe sql --table {name}={} -c '{query}'", report.table);
+    }
     let columns = match &report.label_column {
         // Quoted, as it may have capitals or be a word of SQL.
-        Some(label) => format!("\"{label}\", cluster"),
+        Some(label) => format!("{}, cluster", quoted(label)),
         None => "cluster".to_string(),
     };
     format!(
@@ -50,12 +71,17 @@ fn next(report: &RunReport) -> String {
     )
 }
 
+/// A name as SQL takes it, whatever characters it holds.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 fn figure(value: Option<f64>) -> String {
     value.map_or("-".to_string(), |value| format!("{value:.4}"))
 }
 
 fn scores(out: &mut String, report: &RunReport) {
-    let Some(label) = &report.label_column else {
+    let (Some(label), false) = (&report.label_column, report.cluster_sizes.is_empty()) else {
         return;
     };
     let used = if report.labels_used {

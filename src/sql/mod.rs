@@ -6,10 +6,12 @@
 //! | in SQL | what it is |
 //! |---|---|
 //! | `hapt` | the labelled table registered under that name |
-//! | `hapt_clusters` | its clusters: size, centroid, mean distance |
+//! | `hapt_clusters` | its clusters, where it has some: size, centroid, mean distance |
 //! | `hapt_quarantine` | the rows that its runs set aside, where there are any: file, line, reason, run |
 //! | `dac_embed(model, features)` | the vectors that a model clusters: a list of `FLOAT` |
 //! | `dac_assign(model, features)` | `STRUCT(cluster INT, distance FLOAT, margin FLOAT)` |
+//! | `dac_reconstruct(model, features)` | the features as its autoencoder rebuilds them: a list of `FLOAT` |
+//! | `dac_reconstruction_error(model, features)` | how far that is from what they were, scaled: `FLOAT` |
 //! | `cluster_profile('hapt')` | a table: the features of each cluster, those first whose mean differs most from that of all rows |
 //! | `ari(a, b)`, `nmi(a, b)`, `clustering_accuracy(a, b)` | how far two labellings agree |
 //!
@@ -34,9 +36,11 @@
 mod assign;
 mod embed;
 mod features;
+mod lists;
 mod metrics;
 mod models;
 mod profile;
+mod reconstruct;
 mod register;
 mod stage_exec;
 
@@ -45,5 +49,6 @@ pub use embed::DacEmbed;
 pub use metrics::{ClusteringMetric, Metric};
 pub use models::Models;
 pub use profile::ClusterProfile;
+pub use reconstruct::{DacReconstruct, DacReconstructionError};
 pub use register::{MODELS, Options, QUARANTINE, Registered, Registration, register, session_config};
 pub use stage_exec::StageExec;

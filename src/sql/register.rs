@@ -22,6 +22,7 @@ use super::embed::DacEmbed;
 use super::metrics::{ClusteringMetric, Metric};
 use super::models::Models;
 use super::profile::{self, ClusterProfile};
+use super::reconstruct::{DacReconstruct, DacReconstructionError};
 
 /// The directory below a table that holds the models its rows were labelled with.
 pub const MODELS: &str = "models";
@@ -114,10 +115,11 @@ pub fn session_config() -> SessionConfig {
 /// Tables whose logs are read at once.
 const AT_ONCE: usize = 16;
 
-/// Puts into `ctx` the functions `dac_embed` and `dac_assign`, the aggregates `ari`, `nmi` and `clustering_accuracy`,
-/// the table function `cluster_profile`, and the tables of `options`: each labelled table `x` with `x_clusters`, and `x_quarantine` where rows were set
-/// aside: `file`, `line` and `reason`, and the `run`, for the runs whose rows are in the table. Reads the tables' logs,
-/// no data and no models. Make the session from [`session_config`]: in another dialect `cluster` may need quotes.
+/// Puts into `ctx` the functions `dac_embed`, `dac_assign`, `dac_reconstruct` and `dac_reconstruction_error`, the
+/// aggregates `ari`, `nmi` and `clustering_accuracy`, the table function `cluster_profile`, and the tables of `options`:
+/// each labelled table `x` with `x_clusters` where it has clusters, and `x_quarantine` where rows were set aside: `file`,
+/// `line` and `reason`, and the `run`, for the runs whose rows are in the table. Reads the tables' logs, no data and no
+/// models. Make the session from [`session_config`]: in another dialect `cluster` may need quotes.
 ///
 /// A URL is looked for in the object stores that are registered with `ctx`. Where none is, the store is made with
 /// credentials from the environment, as [`Location`] says.
@@ -147,6 +149,8 @@ pub async fn register(ctx: &SessionContext, options: Options) -> Result<Registra
     ctx.register_udf(ScalarUDF::new_from_impl(DacEmbed::new(Arc::clone(&models))));
     ctx.register_udf(ScalarUDF::new_from_impl(DacAssign::new(Arc::clone(&models))));
     ctx.register_udtf(profile::NAME, Arc::clone(&profiles) as _);
+    ctx.register_udf(ScalarUDF::new_from_impl(DacReconstruct::new(Arc::clone(&models))));
+    ctx.register_udf(ScalarUDF::new_from_impl(DacReconstructionError::new(Arc::clone(&models))));
     for metric in Metric::ALL {
         ctx.register_udaf(AggregateUDF::new_from_impl(ClusteringMetric::new(metric)));
     }
@@ -168,11 +172,14 @@ async fn register_table(
     models.add_directory(&format!("table {name}"), location.join(MODELS)?);
     let (clusters, quarantine) = (format!("{name}_clusters"), format!("{name}_quarantine"));
     let set_aside = set_aside(ctx, &location, &table.snapshot().runs).await?;
-    ctx.register_table(TableReference::bare(clusters.as_str()), table.clusters())?;
     profiles.add(name, Arc::clone(&table));
-    ctx.register_table(TableReference::bare(name), table)?;
     let at = |name: &str, location: String| Registered { name: name.to_owned(), location };
-    let mut tables = vec![at(name, location.to_string()), at(&clusters, location.show("clusters"))];
+    let mut tables = vec![at(name, location.to_string())];
+    if table.snapshot().clusters.is_some() {
+        ctx.register_table(TableReference::bare(clusters.as_str()), table.clusters())?;
+        tables.push(at(&clusters, location.show("clusters")));
+    }
+    ctx.register_table(TableReference::bare(name), table)?;
     if let Some(rows) = set_aside {
         ctx.register_table(TableReference::bare(quarantine.as_str()), rows)?;
         tables.push(at(&quarantine, location.show(QUARANTINE)));

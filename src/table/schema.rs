@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
+use crate::column::listed;
 use crate::error::{Error, Result};
 
 /// The column that names the model a row was labelled with.
@@ -91,10 +92,9 @@ pub(super) fn check_append(table: &Schema, new: &Schema, location: &str) -> Resu
     for field in new.fields() {
         let name = field.name();
         let Ok(there) = table.field_with_name(name) else {
-            let names: Vec<&str> = table.fields().iter().map(|f| f.name().as_str()).collect();
+            let names = listed(table.fields().iter().map(|f| f.name().as_str()));
             return Err(Error::table(format!(
-                "cannot append to {location}: it has no column {name:?}, only {}; {advice}",
-                names.join(", ")
+                "cannot append to {location}: it has no column {name:?}, only {names}; {advice}"
             )));
         };
         if there.data_type() != field.data_type() {

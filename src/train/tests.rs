@@ -200,6 +200,7 @@ fn every_wrong_setting_is_named_at_once() {
         l2: -1.0,
         l2_form: PenaltyForm::Norm,
         early_stop: Some(EarlyStop { patience: 0, min_delta: 1.0 }),
+        keep_decoder: true,
     };
     let problems = spec.validate(3);
     assert_eq!(problems.len(), 10, "{problems:#?}");

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use dacpipe::Result;
 use dacpipe::device::{
-    Assign, BatchSums, Cpu, Device, Encode, Farthest, Found, Lloyd, Points, Seeding, StepLoss, StepSettings, Trainer,
-    TrainerState,
+    Assign, BatchSums, Cpu, Decode, Device, Encode, Farthest, Found, Lloyd, Points, Seeding, StepLoss, StepSettings,
+    Trainer, TrainerState,
 };
 use dacpipe::kernel::{Pool, Rows};
 use dacpipe::loss::WeightedMse;
@@ -79,6 +79,10 @@ impl Device for Counting {
 
     fn encoder(&self, architecture: &Architecture, parameters: &[f32]) -> Result<Arc<dyn Encode>> {
         Ok(Arc::new(self.wrap("encoder", self.cpu.encoder(architecture, parameters)?)))
+    }
+
+    fn decoder(&self, architecture: &Architecture, parameters: &[f32]) -> Result<Arc<dyn Decode>> {
+        Ok(Arc::new(self.wrap("decoder", self.cpu.decoder(architecture, parameters)?)))
     }
 
     fn centroids(&self, values: &[f32], dim: usize) -> Result<Arc<dyn Assign>> {
@@ -176,6 +180,13 @@ impl Encode for Counted<Arc<dyn Encode>> {
     fn encode(&self, input: &[f32], output: &mut [f32]) -> Result<()> {
         self.calls.add("encode");
         self.inner.encode(input, output)
+    }
+}
+
+impl Decode for Counted<Arc<dyn Decode>> {
+    fn decode(&self, input: &[f32], output: &mut [f32]) -> Result<()> {
+        self.calls.add("decode");
+        self.inner.decode(input, output)
     }
 }
 

@@ -79,11 +79,16 @@ fn batch() -> RecordBatch {
     RecordBatch::try_from_iter([(FEATURES, vector_array(rows(), DIM).unwrap())]).unwrap()
 }
 
-/// The labels of all rows by a model of the fitted stages.
-fn labels(learned: &Learned) -> RecordBatch {
+/// A model of the fitted stages.
+fn model(learned: &Learned) -> Model {
     let stages: Vec<Arc<dyn Transform>> = learned.fitted.iter().map(|f| Arc::clone(&f.transform)).collect();
     let manifest = Manifest { name: "seam".into(), input: ModelInput::bare(DIM), ..Manifest::default() };
-    Model::new(manifest, stages).unwrap().apply(&batch()).unwrap()
+    Model::new(manifest, stages).unwrap()
+}
+
+/// The labels of all rows by a model of the fitted stages.
+fn labels(learned: &Learned) -> RecordBatch {
+    model(learned).apply(&batch()).unwrap()
 }
 
 fn lloyd() -> KMeansSpec {
@@ -118,7 +123,11 @@ fn all_work_goes_through_the_device_and_has_the_bits_of_the_processor() {
         // Rows to their class; the last pass of every start, or of mini-batches the one and what judges three seedings.
         assert_eq!(calls("nearest"), if mini == 1 { 3 + 1 + 3 + 1 } else { 3 + 1 + 3 });
         assert_eq!((calls("encoder"), calls("encode")), (1, 2));
+        assert_eq!((calls("decoder"), calls("decode")), (1, 0));
         assert_eq!((calls("centroids"), calls("nearest_two")), (1, 1));
+        let (ours, theirs) = (model(&ours).reconstruct(&rows()).unwrap(), model(&theirs).reconstruct(&rows()).unwrap());
+        assert_eq!(ours, theirs);
+        assert_eq!((counting.calls("encode"), counting.calls("decode")), (3, 1));
     }
 }
 
@@ -188,6 +197,9 @@ fn plain_loops_in_double_precision_learn_the_same() {
             assert!((a - b).abs() <= 1e-4 * b, "loss {a} {b}");
         }
         close("embeddings", &naive.embeddings, &cpu.embeddings, 1e-3);
+        let [naive, cpu] = [naive, cpu].map(|learned| model(&learned).reconstruct(&rows()).unwrap());
+        close("rebuilt features", &naive.features, &cpu.features, 1e-3);
+        close("reconstruction errors", &naive.error, &cpu.error, 1e-3);
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use dacpipe::Result;
 use dacpipe::device::{
-    Assign, BatchSums, Device, Encode, Farthest, Found, Lloyd, Points, Seeding, StepLoss, StepSettings, Trainer,
-    TrainerState,
+    Assign, BatchSums, Decode, Device, Encode, Farthest, Found, Lloyd, Points, Seeding, StepLoss, StepSettings,
+    Trainer, TrainerState,
 };
 use dacpipe::kernel::{Matrix, Pool, Rows};
 use dacpipe::loss::{PenaltyForm, WeightedMse};
@@ -65,6 +65,10 @@ impl Device for Naive {
         Ok(Arc::new(Layers { architecture: architecture.clone(), parameters: wide(parameters) }))
     }
 
+    fn decoder(&self, architecture: &Architecture, parameters: &[f32]) -> Result<Arc<dyn Decode>> {
+        Ok(Arc::new(Layers { architecture: architecture.clone(), parameters: wide(parameters) }))
+    }
+
     fn centroids(&self, values: &[f32], dim: usize) -> Result<Arc<dyn Assign>> {
         Ok(Arc::new(PlainCentroids(values.to_vec(), dim)))
     }
@@ -79,8 +83,13 @@ struct Layers {
 impl Layers {
     /// The row and the output of every layer.
     fn forward(&self, row: &[f32]) -> Vec<Vec<f64>> {
-        let mut outputs = vec![wide(row)];
-        for (layer, places) in self.architecture.layers().zip(self.architecture.tensors().chunks(2)) {
+        self.forward_from(0, row)
+    }
+
+    /// What goes into layer number `first`, and the output of every layer from there on.
+    fn forward_from(&self, first: usize, input: &[f32]) -> Vec<Vec<f64>> {
+        let mut outputs = vec![wide(input)];
+        for (layer, places) in self.architecture.layers().zip(self.architecture.tensors().chunks(2)).skip(first) {
             let (weight, bias) = (&self.parameters[places[0].range.clone()], &self.parameters[places[1].range.clone()]);
             let x = &outputs[outputs.len() - 1];
             let sum = |(w, b): (&[f64], &f64)| w.iter().zip(x).map(|(w, x)| w * x).sum::<f64>() + b;
@@ -130,6 +139,17 @@ impl Encode for Layers {
         let (dim, code) = (self.architecture.dim_in(), self.architecture.dim_embedding());
         for (row, out) in input.chunks(dim).zip(output.chunks_mut(code)) {
             out.copy_from_slice(&narrow(&self.forward(row)[self.architecture.encoder.len()]));
+        }
+        Ok(())
+    }
+}
+
+impl Decode for Layers {
+    fn decode(&self, input: &[f32], output: &mut [f32]) -> Result<()> {
+        let (dim, code) = (self.architecture.dim_in(), self.architecture.dim_embedding());
+        for (code, out) in input.chunks(code).zip(output.chunks_mut(dim)) {
+            let outputs = self.forward_from(self.architecture.encoder.len(), code);
+            out.copy_from_slice(&narrow(&outputs[outputs.len() - 1]));
         }
         Ok(())
     }

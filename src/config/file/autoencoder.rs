@@ -40,6 +40,10 @@ pub struct AutoencoderTable {
     /// When to stop before the last epoch. Default: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stop: Option<EarlyStopTable>,
+    /// Whether the model has the decoder too, which rebuilds rows from their representations: without it there is no
+    /// reconstruction and no reconstruction error. Default true.
+    #[serde(default = "default_keep_decoder")]
+    pub keep_decoder: bool,
     /// The factor of the reconstruction's error in the loss. Default 1.
     #[serde(default = "default_factor")]
     #[schemars(range(min = 0))]
@@ -73,6 +77,10 @@ fn default_learning_rate() -> f64 {
 
 fn default_l2() -> f64 {
     1e-5
+}
+
+fn default_keep_decoder() -> bool {
+    true
 }
 
 /// How the step size falls from epoch to epoch.

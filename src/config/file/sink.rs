@@ -22,6 +22,26 @@ pub struct SinkTable {
     /// Whether the learned representation of each row is written too. Default false.
     #[serde(default)]
     pub embedding: bool,
+    /// Whether the vectors themselves are written, as the last stage before the clusters leaves them: the embedding where an
+    /// autoencoder makes one, else the features, scaled where a stage scales them. As a "list", one column `embedding` or
+    /// `features`, or as "columns", one for each value under its name; of names that are there twice the later ones are
+    /// followed by _2, _3. A pipeline without a kmeans stage ends with them. Default: they are not written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vectors: Option<VectorFormName>,
+    /// Whether the reconstruction error of each row is written too, the score by which an autoencoder tells anomalies: the
+    /// mean over the features of the squared difference between scaled features and their reconstruction. Default false.
+    #[serde(default)]
+    pub reconstruction_error: bool,
+}
+
+/// How vectors lie in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VectorFormName {
+    /// In one column of lists.
+    List,
+    /// In a column for each value.
+    Columns,
 }
 
 /// What happens to the rows of earlier runs.

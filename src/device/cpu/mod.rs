@@ -8,20 +8,20 @@ mod trainer;
 
 use std::sync::Arc;
 
-use super::{Assign, Device, Encode};
+use super::{Assign, Decode, Device, Encode};
 use crate::error::Result;
 use crate::kernel::distance::Centroids;
 use crate::kernel::sums::NO_CLUSTER;
 use crate::kernel::{Pool, Rows, fold};
 use crate::loss::WeightedMse;
-use crate::network::{Architecture, Encoder, Mlp};
+use crate::network::{Architecture, Decoder, Encoder, Mlp};
 
 /// The labels of rows that are in no cluster yet.
 static NOWHERE: [u32; fold::MAX_BLOCK_ROWS] = [NO_CLUSTER; fold::MAX_BLOCK_ROWS];
 
-/// The processor, with a fixed set of compute threads. Encoders and centroids work on whatever thread calls them.
-/// Nothing that it computes depends on the number of threads. Memory of k-means: 12 bytes a row, and sums of `k x dim`
-/// doubles for up to 64 parts of the rows.
+/// The processor, with a fixed set of compute threads. Encoders, decoders and centroids work on whatever thread calls
+/// them. Nothing that it computes depends on the number of threads. Memory of k-means: 12 bytes a row, and sums of
+/// `k x dim` doubles for up to 64 parts of the rows.
 ///
 /// ```
 /// use dacpipe::device::{Assign, Cpu, Device};
@@ -79,6 +79,10 @@ impl Device for Cpu {
         Ok(Arc::new(Encoder::new(architecture, parameters)))
     }
 
+    fn decoder(&self, architecture: &Architecture, parameters: &[f32]) -> Result<Arc<dyn Decode>> {
+        Ok(Arc::new(Decoder::new(architecture, parameters)))
+    }
+
     fn centroids(&self, values: &[f32], dim: usize) -> Result<Arc<dyn Assign>> {
         Ok(Arc::new(Centroids::new(values, dim)))
     }
@@ -87,6 +91,13 @@ impl Device for Cpu {
 impl Encode for Encoder {
     fn encode(&self, input: &[f32], output: &mut [f32]) -> Result<()> {
         self.encode(input, output);
+        Ok(())
+    }
+}
+
+impl Decode for Decoder {
+    fn decode(&self, input: &[f32], output: &mut [f32]) -> Result<()> {
+        self.decode(input, output);
         Ok(())
     }
 }

@@ -1,0 +1,64 @@
+//! What the sink asks for, against what there is.
+
+use super::super::columns::{source_columns, written_columns};
+use super::super::file::*;
+use super::{Check, source_path};
+
+impl Check<'_> {
+    /// What the table holds, how it is divided, and where it lies.
+    pub(super) fn sink(&mut self) {
+        let draft = self.draft;
+        let Some(sink) = &draft.sink else { return };
+        self.not_empty("sink.path", &sink.path);
+        let Some(source) = &draft.source else { return };
+        let trimmed = |path: &str| path.trim_end_matches('/').to_string();
+        if trimmed(&sink.path) == trimmed(source_path(source)) && !sink.path.is_empty() {
+            self.at("sink.path", "the table would be written into the source", "another directory");
+        }
+        self.network_output(sink);
+        let columns = source_columns(source);
+        for (list, at) in [(sink.keys.as_deref(), "sink.keys"), (Some(&sink.partition_by[..]), "sink.partition_by")] {
+            for (index, name) in list.unwrap_or_default().iter().enumerate() {
+                let path = format!("{at}[{index}]");
+                let list = list.unwrap_or_default();
+                let accepted = match at {
+                    "sink.partition_by" => written_columns(sink, draft, source),
+                    _ => columns.clone(),
+                };
+                if !accepted.contains(name) {
+                    self.no_column(&path, name, &accepted);
+                } else if list[..index].contains(name) {
+                    self.at(&path, format!("column {name:?} is named twice"), "");
+                }
+            }
+        }
+    }
+
+    /// What is to be written of the autoencoder, which must be there for it.
+    fn network_output(&mut self, sink: &SinkTable) {
+        let Some(at) = self.position("autoencoder") else {
+            if sink.embedding {
+                let help = "vectors = \"list\" or \"columns\" writes the features that there are; an embedding needs a stage \
+                            of kind = \"autoencoder\"";
+                self.at("sink.embedding", "there is no autoencoder stage whose embedding could be written", help);
+            }
+            if sink.reconstruction_error {
+                let help = "leave the key out, or add a stage of kind = \"autoencoder\"";
+                self.at("sink.reconstruction_error", "there is no autoencoder stage that reconstructs rows", help);
+            }
+            return;
+        };
+        let Some(StageTable::Autoencoder(table)) = &self.draft.stages[at].1 else { return };
+        if !sink.reconstruction_error {
+            return;
+        }
+        let (keep_decoder, reconstruction) = (table.keep_decoder, table.reconstruction);
+        if !keep_decoder {
+            let message = "rows are reconstructed by the decoder, and the autoencoder stage has keep_decoder = false";
+            self.at("sink.reconstruction_error", message, "keep_decoder = true, which is the default");
+        } else if reconstruction == 0.0 {
+            let message = "the decoder learns nothing, for the autoencoder stage has reconstruction = 0";
+            self.at("sink.reconstruction_error", message, "a factor of the reconstruction above 0");
+        }
+    }
+}

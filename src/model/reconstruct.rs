@@ -1,0 +1,140 @@
+//! Rows as the autoencoder of a model rebuilds them, and how far they are from what they were.
+
+use std::sync::Arc;
+
+use super::Model;
+use crate::column::vectors;
+use crate::error::{Error, Result};
+use crate::reconstruct::{WithError, errors, there_and_back};
+use crate::stage::{FEATURES, InverseMap, Transform};
+
+/// Rows as an autoencoder rebuilds them.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Reconstruction {
+    /// The rebuilt features, row-major, in the units of those that were given.
+    pub features: Vec<f32>,
+    /// The same as the decoder gives them, scaled.
+    pub scaled: Vec<f32>,
+    /// The reconstruction error of each row, as [`reconstruct`](crate::reconstruct) defines it.
+    pub error: Vec<f32>,
+}
+
+impl Model {
+    /// What the model rebuilds of `rows` (row-major, [`dim_in`](Self::dim_in) values each): scaled, embedded, decoded,
+    /// and scaled back. The same row gives the same bits in any batch.
+    ///
+    /// ```
+    /// use dacpipe::model::{Manifest, Model, ModelInput};
+    /// use dacpipe::device::{Cpu, Device};
+    /// use dacpipe::embed::Embed;
+    /// use dacpipe::kernel::Dense;
+    /// use dacpipe::network::{Activation, Architecture, Layer};
+    /// use dacpipe::scale::{Scale, ScaleMethod};
+    /// use std::sync::Arc;
+    ///
+    /// // Keeps the first of two features and forgets the second, which it takes for a half.
+    /// let layer = |inputs, outputs| Layer { inputs, outputs, activation: Activation::Identity };
+    /// let layers = Architecture { encoder: vec![layer(2, 1)], decoder: vec![layer(1, 2)] };
+    /// let mut parameters = vec![0.0; layers.flat_len()];
+    /// for (tensor, values) in layers.tensors().into_iter().zip([&[1.0, 0.0][..], &[0.0], &[1.0, 0.0], &[0.0, 0.5]]) {
+    ///     parameters[tensor.range].copy_from_slice(values);
+    /// }
+    /// let device = Cpu::default();
+    /// let scale = Scale::learn(&Dense::new(&[10.0, 0.0, 20.0, 8.0], 2), ScaleMethod::MinMax, device.pool())?;
+    /// let embed = Embed::new(&layers, &parameters, &device)?;
+    /// let manifest = Manifest { input: ModelInput::bare(2), ..Manifest::default() };
+    /// let model = Model::new(manifest, vec![Arc::new(scale), Arc::new(embed)])?;
+    ///
+    /// let rebuilt = model.reconstruct(&[15.0, 4.0, 20.0, 8.0])?;
+    /// assert_eq!(rebuilt.features, [15.0, 4.0, 20.0, 4.0]);
+    /// assert_eq!(rebuilt.scaled, [0.5, 0.5, 1.0, 0.5]);
+    /// assert_eq!(rebuilt.error, [0.0, 0.125]);
+    /// # Ok::<(), dacpipe::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Kind `Model` if there is no autoencoder, its decoder was not kept, a stage before it does not know the way back, or
+    /// `rows` is not a whole number of rows; otherwise as [`apply`](Self::apply).
+    pub fn reconstruct(&self, rows: &[f32]) -> Result<Reconstruction> {
+        let at = self.decodes()?;
+        let inverses = self.way_back(at)?;
+        let (scaled, error) = self.rebuild(rows, at)?;
+        let mut features = scaled.clone();
+        for inverse in inverses {
+            let mut before = vec![0.0; features.len() / inverse.dim_out() * inverse.dim_in()];
+            inverse.invert(&features, &mut before)?;
+            features = before;
+        }
+        Ok(Reconstruction { features, scaled, error })
+    }
+
+    /// `rows` (row-major, [`dim_in`](Self::dim_in) values each) as the autoencoder is given them.
+    ///
+    /// # Errors
+    /// Kind `Model` if there is no autoencoder, its decoder was not kept, or `rows` is not a whole number of rows;
+    /// otherwise as [`apply`](Self::apply).
+    pub fn scaled(&self, rows: &[f32]) -> Result<Vec<f32>> {
+        let given = self.apply_stages(self.batch(rows)?, &self.stages[..self.decodes()?])?;
+        Ok(vectors(&given, FEATURES)?.0.to_vec())
+    }
+
+    /// The reconstruction error of each of `rows` (row-major, [`dim_in`](Self::dim_in) values each), as
+    /// [`reconstruct`](crate::reconstruct) defines it.
+    ///
+    /// # Errors
+    /// Kind `Model` if there is no autoencoder, its decoder was not kept, or `rows` is not a whole number of rows;
+    /// otherwise as [`apply`](Self::apply).
+    pub fn reconstruction_error(&self, rows: &[f32]) -> Result<Vec<f32>> {
+        Ok(self.rebuild(rows, self.decodes()?)?.1)
+    }
+
+    /// The stages, with the reconstruction error appended by the one that embeds.
+    ///
+    /// # Errors
+    /// Kind `Model` if there is no autoencoder or its decoder was not kept.
+    pub fn stages_with_error(&self) -> Result<Vec<Arc<dyn Transform>>> {
+        let at = self.decodes()?;
+        let mut stages = self.stages().to_vec();
+        stages[at] = Arc::new(WithError::new(Arc::clone(&stages[at]))?);
+        Ok(stages)
+    }
+
+    /// The number of the stage that embeds and can rebuild.
+    pub(crate) fn decodes(&self) -> Result<usize> {
+        let at = self.embeds.ok_or_else(|| self.lacks("autoencoder"))?;
+        match self.stages[at].as_inverse() {
+            Some(_) => Ok(at),
+            None => Err(Error::model(format!(
+                "model {} ({}) has no decoder: it was trained with keep_decoder = false, or by a dacpipe that kept none; \
+                 train it again",
+                self.name(),
+                self.hash.short()
+            ))),
+        }
+    }
+
+    /// The inverses of the stages before number `at`, the last first.
+    fn way_back(&self, at: usize) -> Result<Vec<&dyn InverseMap>> {
+        let mut inverses = Vec::new();
+        for stage in self.stages[..at].iter().rev().filter(|stage| stage.as_vector_map().is_some()) {
+            inverses.push(stage.as_inverse().ok_or_else(|| {
+                let (name, hash, kind) = (self.name(), self.hash.short(), stage.kind());
+                Error::model(format!(
+                    "stage {kind} of model {name} ({hash}) has no inverse, so rows cannot be rebuilt in their own units"
+                ))
+            })?);
+        }
+        Ok(inverses)
+    }
+
+    /// The rebuilt rows as the decoder of stage number `at` gives them, and their errors.
+    fn rebuild(&self, rows: &[f32], at: usize) -> Result<(Vec<f32>, Vec<f32>)> {
+        let given = self.apply_stages(self.batch(rows)?, &self.stages[..at])?;
+        let stage = &self.stages[at];
+        let (_, rebuilt) =
+            there_and_back(&**stage, &given).map_err(|e| e.while_doing(format_args!("stage {}", stage.kind())))?;
+        let (scaled, dim) = vectors(&given, FEATURES)?;
+        let error = errors(scaled, &rebuilt, dim);
+        Ok((rebuilt, error))
+    }
+}
