@@ -84,7 +84,11 @@ pub fn scatter(name: &str, title: &str, of: Scatter<'_>) -> Result<Figure> {
                 }
             }
             false => {
-                let radius = if pixels.len() > 1500 { 16 } else { 22 };
+                let radius = match pixels.len() {
+                    0..300 => 30,
+                    300..1500 => 22,
+                    _ => 16,
+                };
                 // Dots of one group are one path; groups are drawn in turns, so that none hides the others.
                 for turn in 0..4 {
                     for (index, group) in of.groups.iter().enumerate() {
