@@ -47,6 +47,7 @@ fn findings(rows: u64, k: i32, width: usize, name: &dyn Fn(usize) -> String) -> 
             figures: figures.as_object().unwrap().clone(),
         }],
         cluster_sizes: vec![],
+        vectors: None,
         label_column: Some(name(0)),
         labels_used: false,
         scores: scores(0.9),
