@@ -1,4 +1,4 @@
-//! The forces of a layout: rows are pulled towards those they are joined with and pushed away from rows drawn at random
+//! The forces of a layout: joined rows pull each other together, and a row is pushed away from rows drawn at random
 //! (McInnes, Healy and Melville 2018, algorithm 5).
 //!
 //! With `q(d) = 1 / (1 + a d^{2b})`, an edge pulls by `2 a b d^{2(b-1)} q(d)` times the difference of both positions, and
@@ -72,29 +72,34 @@ impl Forces {
     }
 }
 
-/// What a step of the layout needs to know.
+/// What the edges between two blocks of rows need to know.
 #[derive(Debug, Clone, Copy)]
 pub struct Step<'a> {
-    /// Where all rows are, `rows x stride`; the values of a row beyond its coordinates are 0.
-    pub positions: &'a [f32],
+    /// Where all rows were before the epoch, `rows x stride`; the values of a row beyond its coordinates are 0.
+    pub before: &'a [f32],
     /// What [`stride`] says for the coordinates.
     pub stride: usize,
-    /// Where each row's edges begin; one more for the end.
-    pub starts: &'a [usize],
-    /// The other end of each edge.
-    pub ends: &'a [u32],
-    /// How often each edge pulls, in parts of the epochs, above 0 and at most 1.
-    pub rates: &'a [f32],
     /// The forces.
     pub forces: &'a Forces,
-    /// Rows drawn for each pull.
+    /// Rows that a row is pushed from for each pull.
     pub draws: usize,
     /// The step size.
     pub size: f32,
     /// The epoch, from 0 on.
     pub epoch: u32,
-    /// What the draws depend on, beside epoch and row.
+    /// What the draws depend on, beside the epoch.
     pub seed: u64,
+}
+
+/// Two rows that are joined.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Edge {
+    /// The row in the first block.
+    pub a: u32,
+    /// The row in the second block, which may be the first.
+    pub b: u32,
+    /// How often each of both pulls the other, in parts of the epochs, above 0 and at most 1.
+    pub rate: f32,
 }
 
 /// The most coordinates of a row.
@@ -110,150 +115,165 @@ pub fn stride(dim: usize) -> usize {
     dim.div_ceil(LANES).next_power_of_two() * LANES
 }
 
-/// One step of the rows from number `first` on, as many as `out` holds (`rows x stride`), from where they are in
-/// `step.positions`. The forces on a row follow one another; all other rows stay where they are, so that rows may be moved
-/// in any order and on any thread. An edge pulls twice, once for each of its ends, as both move in the reference
-/// implementation.
+/// One epoch of the edges between two blocks of rows, `a` and `b` (`rows x stride` each), or within `a` where there is no
+/// `b`. The edges follow one another. A pull moves both ends, by the same and in opposite directions; then one of the ends,
+/// each in its turn, is pushed away from rows drawn among all, from where those were before the epoch: so blocks that have
+/// no row in common can be worked on at once.
 ///
 /// # Panics
-/// If lengths do not fit together, an edge ends at no row, or there are more than [`MOST_COORDINATES`].
-pub fn move_rows(step: &Step<'_>, first: usize, out: &mut [f32]) {
-    let rows = step.positions.len() / step.stride;
-    let moved = first..first + out.len() / step.stride;
-    assert!(step.positions.len().is_multiple_of(step.stride) && out.len().is_multiple_of(step.stride), "whole rows");
-    assert!(
-        rows <= u32::MAX as usize && moved.end <= rows && moved.end < step.starts.len(),
-        "rows {moved:?} of {rows}"
-    );
-    let edges = step.starts[moved.start]..step.starts[moved.end];
-    assert!(step.rates.len() == step.ends.len(), "a rate each edge");
-    assert!(step.ends[edges].iter().all(|&end| (end as usize) < rows), "an edge ends at no row");
+/// If lengths do not fit together, an edge ends at no row or joins a row with itself, or there are more than
+/// [`MOST_COORDINATES`].
+pub fn meet(step: &Step<'_>, edges: &[Edge], a: &mut [f32], b: Option<&mut [f32]>) {
+    let whole = |values: &[f32]| values.len().is_multiple_of(step.stride);
+    assert!(whole(step.before) && whole(a) && b.as_ref().is_none_or(|b| whole(b)), "whole rows");
+    assert!(u32::try_from(step.before.len() / step.stride).is_ok(), "at most 2^32 rows");
+    let (of_a, of_b) = (a.len() / step.stride, b.as_ref().map_or(a.len(), |b| b.len()) / step.stride);
+    let fits = |e: &Edge| (e.a as usize) < of_a && (e.b as usize) < of_b && (b.is_some() || e.a != e.b);
+    assert!(edges.iter().all(fits), "an edge ends at no row of its block, or joins a row with itself");
+    let a = a.as_mut_ptr();
+    let b = b.map_or(a, |b| b.as_mut_ptr());
     match Isa::detect() {
-        // SAFETY: found on this machine; all edges end at rows.
+        // SAFETY: found on this machine; all edges end at rows of their blocks.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { move_rows_avx512(step, first, out) },
+        Isa::Avx512 => unsafe { meet_avx512(step, edges, a, b) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { move_rows_avx2(step, first, out) },
-        // SAFETY: plain Rust; all edges end at rows.
-        Isa::Portable => unsafe { move_rows_by::<[f32; LANES]>(step, first, out) },
+        Isa::Avx2 => unsafe { meet_avx2(step, edges, a, b) },
+        // SAFETY: plain Rust; all edges end at rows of their blocks.
+        Isa::Portable => unsafe { meet_by::<[f32; LANES]>(step, edges, a, b) },
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-unsafe fn move_rows_avx512(step: &Step<'_>, first: usize, out: &mut [f32]) {
+unsafe fn meet_avx512(step: &Step<'_>, edges: &[Edge], a: *mut f32, b: *mut f32) {
     // SAFETY: the caller vouches for the machine and the edges.
-    unsafe { move_rows_by::<__m512>(step, first, out) }
+    unsafe { meet_by::<__m512>(step, edges, a, b) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn move_rows_avx2(step: &Step<'_>, first: usize, out: &mut [f32]) {
+unsafe fn meet_avx2(step: &Step<'_>, edges: &[Edge], a: *mut f32, b: *mut f32) {
     // SAFETY: the caller vouches for the machine and the edges.
-    unsafe { move_rows_by::<Pair>(step, first, out) }
+    unsafe { meet_by::<Pair>(step, edges, a, b) }
 }
 
 #[inline(always)]
-unsafe fn move_rows_by<V: Vector>(step: &Step<'_>, first: usize, out: &mut [f32]) {
+unsafe fn meet_by<V: Vector>(step: &Step<'_>, edges: &[Edge], a: *mut f32, b: *mut f32) {
     // SAFETY: the caller vouches for the machine and the edges, and the arm for the stride.
     unsafe {
         match step.stride / LANES {
-            1 => move_each::<V, 1>(step, first, out),
-            2 => move_each::<V, 2>(step, first, out),
-            4 => move_each::<V, 4>(step, first, out),
-            8 => move_each::<V, 8>(step, first, out),
-            16 => move_each::<V, 16>(step, first, out),
-            32 => move_each::<V, 32>(step, first, out),
+            1 => meet_each::<V, 1>(step, edges, a, b),
+            2 => meet_each::<V, 2>(step, edges, a, b),
+            4 => meet_each::<V, 4>(step, edges, a, b),
+            8 => meet_each::<V, 8>(step, edges, a, b),
+            16 => meet_each::<V, 16>(step, edges, a, b),
+            32 => meet_each::<V, 32>(step, edges, a, b),
             _ => panic!("a stride of {}", step.stride),
         }
     }
 }
 
 /// # Safety
-/// The machine has the instructions of `V`, the stride is `L` vectors, and every edge ends at a row.
+/// The machine has the instructions of `V`, the stride is `L` vectors, and every edge ends at a row of `a` and at another
+/// of `b`, which nobody else uses.
 #[inline(always)]
-unsafe fn move_each<V: Vector, const L: usize>(step: &Step<'_>, first: usize, out: &mut [f32]) {
+unsafe fn meet_each<V: Vector, const L: usize>(step: &Step<'_>, edges: &[Edge], a: *mut f32, b: *mut f32) {
     let stride = L * LANES;
-    let rows = step.positions.len() / stride;
-    let at = |row: u32| step.positions.as_ptr().wrapping_add(row as usize * stride);
-    for (i, out) in out.chunks_exact_mut(stride).enumerate() {
-        let row = (first + i) as u32;
-        // SAFETY: a row of the positions or of `out` is `stride` values long; drawn rows and ends of edges are rows.
+    let rows = step.before.len() / stride;
+    let mut draws = Draws::new(step.seed, step.epoch);
+    for edge in edges {
+        let pulls = pulls(edge, step.epoch);
+        if pulls.is_empty() {
+            continue;
+        }
+        // SAFETY: rows are `stride` values long; both ends are rows of their blocks, and not the same one.
         unsafe {
-            let mut current: [V; L] = std::array::from_fn(|l| V::load(at(row).add(l * LANES)));
-            let mut draws = Draws::new(step.seed, step.epoch, row);
-            let edges = step.starts[row as usize]..step.starts[row as usize + 1];
-            for (&end, &rate) in step.ends[edges.clone()].iter().zip(&step.rates[edges]) {
-                if !due(row, end, rate, step.epoch) {
-                    continue;
+            let ends = [a.add(edge.a as usize * stride), b.add(edge.b as usize * stride)];
+            for pull in pulls {
+                let mut drawn = [std::ptr::null(); DRAWS];
+                for row in drawn.iter_mut().take(step.draws) {
+                    *row = step.before.as_ptr().add(draws.next(rows) * stride);
+                    prefetch(std::slice::from_raw_parts(*row, stride));
                 }
-                let mut left = step.draws;
-                let mut moved = current;
+                let [mut x, mut y]: [[V; L]; 2] = ends.map(|end| load(end));
+                let difference = difference(&x, &y);
+                apply(&difference, &step.forces.pull, -step.size, &mut x);
+                apply(&difference, &step.forces.pull, step.size, &mut y);
+                // Both ends are pushed in turn.
+                let pushed = if pull % 2 == 0 { &mut x } else { &mut y };
+                let (mut left, mut moved) = (step.draws, *pushed);
                 loop {
-                    let count = left.min(DRAWS);
-                    let mut drawn = [0; DRAWS];
-                    for other in &mut drawn[..count] {
-                        *other = draws.next(rows);
-                        prefetch(std::slice::from_raw_parts(at(*other), stride));
+                    for row in &drawn[..left.min(DRAWS)] {
+                        apply(&self::difference(pushed, &load(*row)), &step.forces.push, step.size, &mut moved);
                     }
-                    if left == step.draws {
-                        let twice = 2.0 * step.size;
-                        apply(&current, at(end), &step.forces.pull, -1.0, twice, &mut moved);
-                    }
-                    for &other in &drawn[..count] {
-                        if other != row {
-                            apply(&current, at(other), &step.forces.push, 1.0, step.size, &mut moved);
-                        }
-                    }
-                    left -= count;
+                    *pushed = moved;
+                    left -= left.min(DRAWS);
                     if left == 0 {
                         break;
                     }
+                    for row in drawn.iter_mut().take(left) {
+                        *row = step.before.as_ptr().add(draws.next(rows) * stride);
+                    }
                 }
-                current = moved;
-            }
-            for (l, vector) in current.into_iter().enumerate() {
-                vector.store(out.as_mut_ptr().add(l * LANES));
+                store(&x, ends[0]);
+                store(&y, ends[1]);
             }
         }
     }
 }
 
-/// Moves `moved` along the difference of `from` to `other` times `sign` times the force, each coordinate by at most
-/// [`MOST`], times `size`.
+/// # Safety
+/// The machine has the instructions of `V`, and `L` vectors can be read at `from`.
+#[inline(always)]
+unsafe fn load<V: Vector, const L: usize>(from: *const f32) -> [V; L] {
+    // SAFETY: by the caller's promise.
+    std::array::from_fn(|l| unsafe { V::load(from.add(l * LANES)) })
+}
+
+/// # Safety
+/// The machine has the instructions of `V`, and `L` vectors can be written at `to`.
+#[inline(always)]
+unsafe fn store<V: Vector, const L: usize>(row: &[V; L], to: *mut f32) {
+    for (l, vector) in row.iter().enumerate() {
+        // SAFETY: by the caller's promise.
+        unsafe { vector.store(to.add(l * LANES)) };
+    }
+}
+
+/// # Safety
+/// The machine has the instructions of `V`.
+#[inline(always)]
+unsafe fn difference<V: Vector, const L: usize>(x: &[V; L], y: &[V; L]) -> [V; L] {
+    // SAFETY: by the caller's promise.
+    std::array::from_fn(|l| unsafe { x[l].sub(y[l]) })
+}
+
+/// Moves `moved` along `difference` by the force at its length, each coordinate by at most [`MOST`], times `size`.
 ///
 /// # Safety
-/// The machine has the instructions of `V`, and `L` vectors can be read at `other`.
+/// The machine has the instructions of `V`.
 #[inline(always)]
-unsafe fn apply<V: Vector, const L: usize>(
-    from: &[V; L],
-    other: *const f32,
-    force: &Curve,
-    sign: f32,
-    size: f32,
-    moved: &mut [V; L],
-) {
+unsafe fn apply<V: Vector, const L: usize>(difference: &[V; L], force: &Curve, size: f32, moved: &mut [V; L]) {
     // SAFETY: by the caller's promise.
     unsafe {
         let zero = V::splat(0.0);
-        let differences: [V; L] = std::array::from_fn(|l| from[l].sub(V::load(other.add(l * LANES))));
-        let squares = differences.iter().fold(zero, |sum, &d| sum.add_product(d, d));
-        let factor = V::splat(sign * force.at(squares.sum()));
-        for (moved, difference) in moved.iter_mut().zip(differences) {
+        let squares = difference.iter().fold(zero, |sum, &d| sum.add_product(d, d));
+        let factor = V::splat(force.at(squares.sum()));
+        for (moved, &difference) in moved.iter_mut().zip(difference) {
             let force = zero.add_product(factor, difference).max(V::splat(-MOST)).min(V::splat(MOST));
             *moved = moved.add_product(force, V::splat(size));
         }
     }
 }
 
-/// Whether an edge that pulls in `rate` of the epochs pulls in this one. Both of its ends agree.
+/// The numbers of the pulls of an edge in an epoch: each of both ends pulls in `rate` of the epochs.
 #[inline(always)]
-fn due(a: u32, b: u32, rate: f32, epoch: u32) -> bool {
+fn pulls(edge: &Edge, epoch: u32) -> std::ops::Range<u32> {
     // Edges of one weight would all pull in the same epochs if they began together.
-    let begin = ((a ^ b).wrapping_mul(0x9E37_79B9) >> 8) as f32 * (1.0 / 16_777_216.0);
-    let pulls = |epoch: u32| (rate * epoch as f32 + begin) as u32;
-    pulls(epoch + 1) > pulls(epoch)
+    let begin = ((edge.a ^ edge.b.rotate_left(16)).wrapping_mul(0x9E37_79B9) >> 8) as f32 * (1.0 / 16_777_216.0);
+    let until = |epoch: u32| (2.0 * edge.rate * epoch as f32 + begin) as u32;
+    until(epoch)..until(epoch + 1)
 }
 
 /// Random rows: a linear congruential generator modulo 2^64 (Knuth's multiplier), of which the upper half is used. It
@@ -261,10 +281,10 @@ fn due(a: u32, b: u32, rate: f32, epoch: u32) -> bool {
 struct Draws(u64);
 
 impl Draws {
-    /// The draws of one row in one epoch, begun by a finaliser (that of SplitMix64) so that neighbours differ.
+    /// The draws of one epoch, begun by a finaliser (that of SplitMix64) so that seeds beside each other differ.
     #[inline(always)]
-    fn new(seed: u64, epoch: u32, row: u32) -> Self {
-        let mut z = seed.wrapping_add((u64::from(epoch) << 32 | u64::from(row)).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    fn new(seed: u64, epoch: u32) -> Self {
+        let mut z = seed.wrapping_add(u64::from(epoch).wrapping_mul(0x9E37_79B9_7F4A_7C15));
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         Self(z ^ (z >> 31))
@@ -272,8 +292,8 @@ impl Draws {
 
     /// A row below `rows`.
     #[inline(always)]
-    fn next(&mut self, rows: usize) -> u32 {
+    fn next(&mut self, rows: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (((self.0 >> 32) * rows as u64) >> 32) as u32
+        (((self.0 >> 32) * rows as u64) >> 32) as usize
     }
 }

@@ -2,21 +2,21 @@
 //! (McInnes, Healy and Melville 2018, algorithm 5).
 //!
 //! The reference implementation moves both ends of one edge after the other, which is fast on several threads only where
-//! they race, and then no two runs give the same. Here an epoch is a fixed number of rounds; in a round every eighth row
-//! moves, all from where the rows were before the round. What a row does depends on nothing but the positions, the epoch
-//! and its number, so rounds run on any number of threads with the same bits, and a layout goes on from the positions
-//! after any epoch.
+//! they race, and then no two runs give the same. Moving one end only needs no race, but makes the layout hotter: it
+//! forgets its start and spreads into all dimensions alike. Here rows are dealt to [`BLOCKS`] blocks, and the blocks meet
+//! in pairs, like the players of a tournament in which everybody meets everybody: in each round all pairs at once, each
+//! with the edges between its two blocks one after the other. What a pair does depends on nothing but the positions, the
+//! epoch and its number, so rounds run on any number of threads with the same bits, and a layout goes on from the
+//! positions after any epoch.
 
 use super::graph::Graph;
 use crate::kernel::Pool;
-use crate::kernel::forces::{Forces, Step, move_rows, stride};
+use crate::kernel::forces::{Edge, Forces, Step, meet, stride};
 
-/// Rounds of an epoch: the rows whose number is the round's, modulo this, move together.
-const ROUNDS: usize = 8;
-/// Rows that a task moves.
-const BLOCK: usize = 64;
+/// Blocks of rows, an even number: row i is in block i modulo this. Half as many threads can work at once.
+const BLOCKS: usize = 32;
 
-/// A layout under way. Its rows lie round after round.
+/// A layout under way. Its rows lie block after block.
 pub struct Layout {
     dim: usize,
     stride: usize,
@@ -24,11 +24,9 @@ pub struct Layout {
     draws: usize,
     seed: u64,
     forces: Forces,
-    starts: Vec<usize>,
-    ends: Vec<u32>,
-    rates: Vec<f32>,
+    /// The edges of each pair of blocks `a <= b`, at `a * BLOCKS + b`.
+    edges: Vec<Vec<Edge>>,
     positions: Vec<f32>,
-    moved: Vec<f32>,
 }
 
 /// How a layout is made.
@@ -46,92 +44,131 @@ pub struct LayoutSpec {
     pub seed: u64,
 }
 
-/// Where row `row` lies among `rows`.
-fn place(row: usize, rows: usize) -> usize {
-    round_start(row % ROUNDS, rows) + row / ROUNDS
+/// Where the rows of a block begin, among `rows`.
+fn block_start(block: usize, rows: usize) -> usize {
+    block * (rows / BLOCKS) + block.min(rows % BLOCKS)
 }
 
-/// Where the rows of a round begin.
-fn round_start(round: usize, rows: usize) -> usize {
-    (0..round).map(|r| (rows + ROUNDS - 1 - r) / ROUNDS).sum()
+/// Where row `row` lies among `rows`.
+fn place(row: usize, rows: usize) -> usize {
+    block_start(row % BLOCKS, rows) + row / BLOCKS
+}
+
+/// The rounds of a tournament: in each, every block once, in pairs; the first round is every block by itself.
+fn rounds() -> impl Iterator<Item = Vec<(usize, usize)>> {
+    let alone = (0..BLOCKS).map(|block| (block, block)).collect();
+    // The circle method: one block stays, the others go round it.
+    let circle = BLOCKS - 1;
+    let round = move |r: usize| {
+        let across = (1..BLOCKS / 2).map(|i| ((r + i) % circle, (r + circle - i) % circle));
+        let pairs = std::iter::once((r, circle)).chain(across);
+        pairs.map(|(a, b)| (a.min(b), a.max(b))).collect()
+    };
+    std::iter::once(alone).chain((0..circle).map(round))
 }
 
 impl Layout {
     /// A layout of `graph` from `start` (`rows x dim`).
     pub fn new(graph: &Graph, start: &[f32], spec: LayoutSpec) -> Self {
         let LayoutSpec { dim, epochs, draws, curve: (a, b), seed } = spec;
-        let n = graph.len();
-        let stride = stride(dim);
         let greatest = graph.weights.iter().copied().fold(0.0, f32::max);
-        let mut layout = Self {
-            dim,
-            stride,
-            epochs,
-            draws,
-            seed,
-            forces: Forces::new(a, b),
-            starts: vec![0],
-            ends: Vec::new(),
-            rates: Vec::new(),
-            positions: vec![0.0; n * stride],
-            moved: Vec::new(),
-        };
-        let places: Vec<u32> = (0..n).map(|row| place(row, n) as u32).collect();
-        for round in 0..ROUNDS {
-            for row in (round..n).step_by(ROUNDS) {
-                let (ends, weights) = graph.edges(row);
-                for (&end, &weight) in ends.iter().zip(weights) {
-                    let rate = weight / greatest;
-                    // An edge that would pull less than once does not.
-                    if rate * epochs as f32 >= 1.0 {
-                        layout.ends.push(places[end as usize]);
-                        layout.rates.push(rate);
-                    }
+        let mut edges = vec![Vec::new(); BLOCKS * BLOCKS];
+        for row in 0..graph.len() {
+            let (ends, weights) = graph.edges(row);
+            for (&end, &weight) in ends.iter().zip(weights) {
+                let (end, rate) = (end as usize, weight / greatest);
+                let (block, other) = (row % BLOCKS, end % BLOCKS);
+                // Each edge once, and one that would pull less than once not at all.
+                let first = block < other || (block == other && row < end);
+                if first && rate * epochs as f32 >= 1.0 {
+                    let edge = Edge { a: (row / BLOCKS) as u32, b: (end / BLOCKS) as u32, rate };
+                    edges[block * BLOCKS + other].push(edge);
                 }
-                layout.starts.push(layout.ends.len());
             }
         }
+        let stride = stride(dim);
+        let positions = vec![0.0; graph.len() * stride];
+        let mut layout = Self { dim, stride, epochs, draws, seed, forces: Forces::new(a, b), edges, positions };
         layout.set_positions(start);
         layout
     }
 
+    fn rows(&self) -> usize {
+        self.positions.len() / self.stride
+    }
+
     /// Where the rows are, `rows x dim`.
     pub fn positions(&self) -> Vec<f32> {
-        let n = self.positions.len() / self.stride;
-        let row = |row: usize| &self.positions[place(row, n) * self.stride..][..self.dim];
-        (0..n).flat_map(row).copied().collect()
+        let row = |row: usize| &self.positions[place(row, self.rows()) * self.stride..][..self.dim];
+        (0..self.rows()).flat_map(row).copied().collect()
     }
 
     /// Puts the rows where they were after an epoch.
     pub fn set_positions(&mut self, positions: &[f32]) {
-        let n = self.positions.len() / self.stride;
+        let rows = self.rows();
         for (row, position) in positions.chunks_exact(self.dim).enumerate() {
-            self.positions[place(row, n) * self.stride..][..self.dim].copy_from_slice(position);
+            self.positions[place(row, rows) * self.stride..][..self.dim].copy_from_slice(position);
         }
     }
 
     /// Epoch number `epoch`, from 0 on.
     pub fn epoch(&mut self, epoch: usize, pool: &Pool) {
-        let n = self.positions.len() / self.stride;
-        for round in 0..ROUNDS {
-            let range = round_start(round, n)..round_start(round + 1, n);
-            let step = Step {
-                positions: &self.positions,
-                stride: self.stride,
-                starts: &self.starts,
-                ends: &self.ends,
-                rates: &self.rates,
-                forces: &self.forces,
-                draws: self.draws,
-                size: 1.0 - epoch as f32 / self.epochs as f32,
-                epoch: epoch as u32,
-                seed: self.seed,
-            };
-            self.moved.resize(range.len() * self.stride, 0.0);
-            pool.for_each_chunk_mut(&mut self.moved, BLOCK * self.stride, |block, out| {
-                move_rows(&step, range.start + block * BLOCK, out);
+        let (rows, stride) = (self.rows(), self.stride);
+        let before = self.positions.clone();
+        for round in rounds() {
+            let mut blocks: Vec<Option<&mut [f32]>> = Vec::with_capacity(BLOCKS);
+            let mut rest = &mut self.positions[..];
+            for block in 0..BLOCKS {
+                let len = block_start(block + 1, rows) - block_start(block, rows);
+                let (head, tail) = rest.split_at_mut(len * stride);
+                blocks.push(Some(head));
+                rest = tail;
+            }
+            let mut pairs: Vec<_> = round
+                .into_iter()
+                .map(|(a, b)| (a * BLOCKS + b, blocks[a].take().unwrap_or_default(), blocks[b].take()))
+                .collect();
+            pool.for_each_chunk_mut(&mut pairs, 1, |_, pair| {
+                let (number, a, b) = &mut pair[0];
+                let step = Step {
+                    before: &before,
+                    stride,
+                    forces: &self.forces,
+                    draws: self.draws,
+                    size: 1.0 - epoch as f32 / self.epochs as f32,
+                    epoch: epoch as u32,
+                    seed: self.seed.wrapping_add(*number as u64 * 0x5851_F42D_4C95_7F2D),
+                };
+                meet(&step, &self.edges[*number], a, b.as_deref_mut());
             });
-            self.positions[range.start * self.stride..range.end * self.stride].copy_from_slice(&self.moved);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_two_blocks_meet_once_and_no_block_twice_in_a_round() {
+        let mut met = std::collections::BTreeSet::new();
+        for (number, round) in rounds().enumerate() {
+            let mut seen: Vec<usize> = round.iter().flat_map(|&(a, b)| [a, b]).collect();
+            seen.sort_unstable();
+            seen.dedup();
+            assert_eq!(seen.len(), BLOCKS, "round {number}: {round:?}");
+            round.into_iter().for_each(|pair| assert!(met.insert(pair), "{pair:?} met before"));
+        }
+        assert_eq!(met.len(), BLOCKS * (BLOCKS + 1) / 2);
+    }
+
+    #[test]
+    fn every_row_has_a_place_of_its_own() {
+        for rows in [1, 31, 32, 33, 1000] {
+            let mut places: Vec<usize> = (0..rows).map(|row| place(row, rows)).collect();
+            places.sort_unstable();
+            assert_eq!(places, (0..rows).collect::<Vec<_>>());
+            assert_eq!(block_start(BLOCKS, rows), rows);
         }
     }
 }
