@@ -290,6 +290,7 @@ async fn images_are_drawn_as_images() {
     let text = format!(
         "name = \"t\"\n[source]\nkind = \"parquet\"\npath = {:?}\nfeatures = \"pixels\"\nlabel = \"class\"\n\
          [[stage]]\nkind = \"scale\"\n[[stage]]\nkind = \"feature_weights\"\nlabels = \"class\"\n\
+         [[stage]]\nkind = \"autoencoder\"\nencoder = [8, 2]\nepochs = 2\nbatch_size = 8\nlearning_rate = 0.01\n\
          [[stage]]\nkind = \"kmeans\"\nk = 2\n[sink]\npath = {:?}\n",
         dir.path().join("rows.parquet").display().to_string(),
         dir.path().join("out").display().to_string(),
@@ -297,7 +298,9 @@ async fn images_are_drawn_as_images() {
     let plan = PipelineFile::parse("t.toml", &text, &[], &|_| None).unwrap_or_else(|e| panic!("{e}")).plan;
     Pipeline::new(plan).unwrap().run(&RunOptions::default()).await.unwrap();
     let files = files(&dir.path().join("out"), None).await;
-    assert!(files.contains_key("cluster-means.svg") && files.contains_key("feature-weights.svg"), "{:?}", files.keys());
+    for figure in ["cluster-means", "feature-weights", "reconstructions"] {
+        assert!(files.contains_key(&format!("{figure}.svg")), "{figure}: {:?}", files.keys());
+    }
     assert!(shown(&files["index.html"]).contains("Mean image of each cluster"));
 }
 
