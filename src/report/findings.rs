@@ -106,15 +106,35 @@ pub struct Rebuilt {
 }
 
 impl Findings {
-    /// The side of the images that the rows are: rows of a square number of values that have no names.
+    /// The side of the images that the rows are, see [`side`].
     pub fn side(&self) -> Option<usize> {
         side(self.width, &self.features)
     }
 }
 
-/// The side of the images that rows of `width` values with these names are, if they are images.
+/// The side of the images that rows of `width` values with these names are taken for: a square number of values, which
+/// have no names or only their places in one list, as in `pixels[7]`.
 pub fn side(width: usize, names: &[String]) -> Option<usize> {
     const LEAST: usize = 8;
+    let list = names.first().and_then(|name| name.strip_suffix("[0]"));
+    let place = |(i, name): (usize, &String)| name.strip_suffix(&format!("[{i}]")) == list;
     let side = width.isqrt();
-    (names.is_empty() && side >= LEAST && side * side == width).then_some(side)
+    let nameless = names.is_empty() || (list.is_some() && names.iter().enumerate().all(place));
+    (nameless && side >= LEAST && side * side == width).then_some(side)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_square_of_values_without_names_is_an_image() {
+        let names = |name: &dyn Fn(usize) -> String| (0..784).map(name).collect::<Vec<_>>();
+        assert_eq!(side(784, &[]), Some(28));
+        assert_eq!(side(784, &names(&|i| format!("pixels[{i}]"))), Some(28));
+        assert_eq!(side(784, &names(&|i| format!("x{i}"))), None);
+        assert_eq!(side(784, &names(&|i| format!("{}[{i}]", i / 400))), None, "of two lists");
+        assert_eq!(side(783, &[]), None);
+        assert_eq!(side(9, &[]), None, "too small to be seen as one");
+    }
 }

@@ -93,7 +93,7 @@ fn weigh(findings: &Findings, weights: &[f64]) -> draw::Result<Option<(Figure, &
 fn by_group(names: &[String], weights: &[f64]) -> Vec<Dots> {
     let mut groups: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for (name, weight) in names.iter().zip(weights) {
-        let prefix = name.split(['-', '_', '.', ' ', ':', '/', '(']).find(|part| !part.is_empty()).unwrap_or(name);
+        let prefix = name.split(['-', '_', '.', ' ', ':', '/', '(', '[']).find(|part| !part.is_empty()).unwrap_or(name);
         groups.entry(prefix).or_default().push(*weight);
     }
     let mut groups: Vec<Dots> =

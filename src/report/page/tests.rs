@@ -144,7 +144,7 @@ fn many_clusters_and_rows_make_a_page_of_bounded_size() {
 #[test]
 fn rows_of_a_square_number_of_unnamed_values_are_images() {
     let mut findings = findings(500, 5, 64, &|i| i.to_string());
-    findings.features.clear();
+    findings.features = (0..64).map(|i| format!("pixels[{i}]")).collect();
     for portrait in findings.portraits.as_mut().unwrap() {
         portrait.image = Some(vec![0.5; 64]);
     }
