@@ -22,6 +22,8 @@ WORK = {
     "lloyd-100": "Lloyd, n = 1e6, d = 10, k = 100",
     "lloyd-mnist": "Lloyd, MNIST raw, k = 10, until no label changes",
     "minibatch": "mini-batch k-means, n = 1e6, d = 10, k = 100, batches of 4 096",
+    "manifold-hapt": "UMAP of HAPT's 7 767 training windows, 561 features to 10 coordinates",
+    "manifold-mnist": "UMAP of MNIST's 60 000 training rows, 784 pixels to 10 coordinates",
     "label": "label a Parquet table, MNIST repeated to 1e6 rows",
     "hapt": "raw HAPT text to labelled table, 200 epochs",
 }
@@ -36,6 +38,8 @@ AIMS = {
     "lloyd-100": [2],
     "lloyd-mnist": [2],
     "minibatch": [3],
+    "manifold-hapt": [5, 2],
+    "manifold-mnist": [5, 2],
     "label": [2.5],
     "hapt": [10],
 }
@@ -62,6 +66,9 @@ RULES = """\
 - "features" reads text, filters and computes on both sides. "label" and "hapt": ours is the whole command including its
   start; theirs is timed inside, without imports. Both use the model that ours saved, so cluster sizes must agree
   (within 1e-4 of the rows). "hapt" trains on each side's own initial parameters: the rows must agree.
+- "UMAP": neighbours, fuzzy graph, spectral start and layout (20 neighbours, min_dist 0, 500 epochs up to 10 000 rows and
+  200 beyond) from the same rows, theirs after a first call that compiles. The trustworthiness of 2 000 rows must agree
+  within 1 %; both sides' adjusted Rand index of k-means on the coordinates is kept in runs.jsonl.
 - "equation 5": ours takes all 60 000 rows exactly, theirs a sample of 1 000 pair by pair; the ratio is that of the
   seconds. On the sample both must give the same sum of weights within 1e-6.
 - Floors: the larger of both sides' square matrix product (2 048) and reading speed over half a GiB, best of seven and of

@@ -15,14 +15,18 @@ use serde_json::{Value, json};
 use dacpipe::device::{Cpu, Device, StepSettings};
 use dacpipe::event::Control;
 use dacpipe::kernel::Dense;
+use dacpipe::kernel::distance::Centroids;
 use dacpipe::kernel::gemm::{Left, Panels, Start, gemm};
 use dacpipe::kernel::moments::Moments;
 use dacpipe::kmeans::{KMeans, KMeansSpec, Method, fit, fit_from};
 use dacpipe::loss::{L2Penalty, PenaltyForm, WeightedMse};
+use dacpipe::manifold::{ManifoldSpec, ManifoldStage, Subset, trustworthiness};
+use dacpipe::metrics::Contingency;
 use dacpipe::network::{Architecture, Encoder};
 use dacpipe::signal::features::FeatureSet;
 use dacpipe::signal::window::{WindowSpec, Within};
 use dacpipe::source::{BadRows, HaptSpec, SourceOptions, SourceSpec};
+use dacpipe::stage::{Fit, FitContext, NoCheckpoint, Training};
 use dacpipe::{Error, Result, Seed};
 
 fn main() -> Result<()> {
@@ -65,6 +69,7 @@ impl Race {
             "features" => self.features()?,
             "weights" => self.weights()?,
             "minibatch" => self.minibatch()?,
+            line if line.starts_with("manifold") => return self.manifold(),
             line if line.starts_with("train") => self.train()?,
             line if line.starts_with("encode") => self.encode()?,
             line if line.starts_with("lloyd") => self.lloyd()?,
@@ -279,6 +284,36 @@ impl Race {
         let seconds = clock.elapsed().as_secs_f64();
         let check = json!({ "inertia (3 %)": found.inertia });
         Ok(Measured { rows: found.iterations * case.number("batch"), seconds, flops: None, check })
+    }
+
+    /// The whole of the manifold stage, and then what the peer tells of its own layout.
+    fn manifold(&self) -> Result<Value> {
+        let case = self.settings()?;
+        let values = self.floats("rows.f32")?;
+        let (labels, sample) = (self.integers("labels.u32")?, self.integers("sample.u32")?);
+        let rows = Dense::new(&values, case.number("dim"));
+        let dim = case.number("coordinates");
+        let spec = ManifoldSpec { neighbors: case.number("neighbors"), dim, min_dist: 0.0, ..Default::default() };
+        let (seed, control) = (Seed(number("PAIR", 0) as u64), Control::default());
+        let cx = FitContext { seed, device: &self.device, control: &control, checkpoint: &NoCheckpoint };
+        let clock = Instant::now();
+        let fitted = ManifoldStage { spec }.fit(&Training::new(&rows), &cx)?;
+        let seconds = clock.elapsed().as_secs_f64();
+        let found = fitted.transform.coordinates().ok_or_else(|| Error::internal("a manifold without a layout"))?;
+        let placed: Vec<f32> = sample.iter().flat_map(|&i| &found.values[i as usize * dim..][..dim]).copied().collect();
+        let kept = trustworthiness(&Subset::of(&rows, sample), &placed, dim, 15, self.device.pool())?;
+        let laid_out = Dense::new(&found.values, dim);
+        let spec = KMeansSpec::new(case.number("k"));
+        let clusters = fit(&laid_out, &spec, seed, &self.device, &control)?;
+        let (mut table, centroids) = (Contingency::default(), Centroids::new(&clusters.centroids, dim));
+        let (mut own, mut squared) = (vec![0; labels.len()], vec![0.0; labels.len()]);
+        centroids.nearest(&found.values, &mut own, &mut squared);
+        own.iter().zip(&labels).for_each(|(&cluster, &label)| table.add(cluster, label));
+        Ok(json!({
+            "peer": "dacpipe", "work": self.line, "rows": labels.len(), "seconds": seconds,
+            "rows_per_second": labels.len() as f64 / seconds, "threads": self.threads, "ari": table.ari(),
+            "recall": fitted.figures["recall"], "check": { "trustworthiness (1 %)": kept },
+        }))
     }
 
     /// The best of seven tries of a square matrix product and of reading half a GiB.

@@ -144,6 +144,9 @@ fn what_is_written_of_the_autoencoder_must_be_there() {
     let (said, help) = with_help("seed = 7", "seed = 7", &left_out);
     assert_eq!(said, ["rows are reconstructed by the decoder, and the autoencoder stage has keep_decoder = false"]);
     assert_eq!(help, "keep_decoder = true, which is the default");
+    let untaught = messages(parse(GOOD, &["stage.autoencoder.reconstruction=0", error]));
+    let said = "the decoder learns nothing, for the autoencoder stage has reconstruction = 0";
+    assert!(untaught.iter().any(|message| message == said), "{untaught:?}");
     let network = &GOOD[GOOD.find("[[stage]]\nkind = \"feature_weights\"").unwrap()..];
     let network = &network[..network.find("[[stage]]\nkind = \"kmeans\"").unwrap()];
     let (said, help) = with_help(network, "", &[error]);

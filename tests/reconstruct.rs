@@ -27,16 +27,9 @@ const ODD: usize = 71;
 
 /// Rows whose values are all low or all high, to within a tenth; those of `ODD` are low and high in turn.
 fn values() -> Vec<f32> {
-    let level = |i: usize, j: usize| match (i, i.is_multiple_of(3), j.is_multiple_of(2)) {
-        (ODD, _, even) => {
-            if even {
-                9.0
-            } else {
-                1.0
-            }
-        }
-        (_, true, _) => 9.0,
-        _ => 1.0,
+    let level = |i: usize, j: usize| {
+        let high = if i == ODD { j.is_multiple_of(2) } else { i.is_multiple_of(3) };
+        if high { 9.0 } else { 1.0 }
     };
     (0..ROWS).flat_map(|i| (0..DIM).map(move |j| level(i, j) + ((i * 7 + j * 3) % 11) as f32 / 11.0)).collect()
 }

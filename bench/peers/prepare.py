@@ -106,6 +106,32 @@ def weights(case):
     save(case, arrays, rows=len(rows), dim=784, sample=1000)
 
 
+def manifold(case, rows, labels, k):
+    """Rows to lay out, and which of them the trustworthiness is measured on."""
+    sample = np.random.default_rng(5).choice(len(rows), min(2000, len(rows)), replace=False)
+    arrays = {"rows.f32": rows.astype("<f4"), "labels.u32": labels.astype("<u4"), "sample.u32": sample.astype("<u4")}
+    save(case, arrays, rows=len(rows), dim=rows.shape[1], k=k, neighbors=20, coordinates=10)
+
+
+def manifold_mnist(case):
+    rows, labels = mnist()
+    manifold(case, rows / 255, labels, 10)
+
+
+def manifold_hapt(case):
+    """The training users' features, from the table that race.py let dacpipe write."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path(case, "features"), columns=["features", "activity", "split"])
+    table = table.filter([s == "train" for s in table["split"].to_pylist()])
+    values = table["features"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
+    names = table["activity"].to_pylist()
+    codes = {name: code for code, name in enumerate(sorted(set(names)))}
+    low, high = values.min(axis=0), values.max(axis=0)
+    scaled = (values - low) / np.maximum(high - low, 1e-12)
+    manifold(case, scaled, np.array([codes[name] for name in names]), 12)
+
+
 def label(case):
     """MNIST over and over to a million rows, in row groups as a writer would leave them."""
     import pyarrow as pa
@@ -134,6 +160,8 @@ def main():
         "minibatch": lambda case: blobs(case, 100),
         "lloyd-mnist": lloyd_mnist,
         "weights": weights,
+        "manifold-hapt": manifold_hapt,
+        "manifold-mnist": manifold_mnist,
         "label": label,
     }
     for case in sys.argv[1:]:
