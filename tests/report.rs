@@ -156,7 +156,7 @@ async fn the_report_of_a_run_has_every_part() {
         "ARI, test rows",
         "Labels of the rows that were learned from took part",
         "By activity",
-        "all 1\u{202f}339 rows",
+        "principal components of the embedding",
         "WALKING_UPSTAIRS",
         "What sets each cluster apart",
         "Cluster 11",
