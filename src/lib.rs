@@ -16,10 +16,10 @@
 //!    │
 //!  table     Parquet files and a log: one commit, or nothing
 //!    │
-//!  sql       the table, dac_embed, dac_assign, ari, nmi, clustering_accuracy, in any DataFusion session
+//!  sql       the table, dac_embed, dac_assign, cluster_profile, ari, nmi, accuracy, in any DataFusion session
 //! ```
 //!
-//! [`pipeline`] drives all of it, [`report`] tells what happened, and [`cli`] is the command. Imports go one way,
+//! [`pipeline`] drives all of it, [`report`] tells what happened and draws it, and [`cli`] is the command. Imports go one way,
 //! from the bottom of this list to its top: `error`, `event` and `seed`; `kernel`; `network`, `loss`, `signal`,
 //! `metrics`; `device`; `kmeans`; the stages; `store`; `model`, `table`, `source`, `replay`; `config` and `sql`;
 //! `pipeline`; `cli`. `tests/layering.rs` holds them to it.

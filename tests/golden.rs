@@ -19,7 +19,7 @@ pub fn golden(name: &str, output: &str) {
     assert_eq!(output, expected, "{} differs; UPDATE_GOLDEN=1 rewrites it", path.display());
 }
 
-const COMMANDS: [&str; 8] = ["", "run", "check", "label", "sql", "evaluate", "simulate", "simulate hapt"];
+const COMMANDS: [&str; 9] = ["", "run", "check", "label", "sql", "evaluate", "report", "simulate", "simulate hapt"];
 
 fn help(command: &str, flag: &str) -> String {
     let mut dacpipe = Command::new(env!("CARGO_BIN_EXE_dacpipe"));
@@ -80,6 +80,7 @@ fn a_run_ends_with_this_summary() {
           seconds   [s]: source [s] scale [s] feature_weights [s] raw k-means [s] autoencoder [s] kmeans [s] label [s]
           model     out/hapt/models/[model]
           table     out/hapt (version 0)
+          report    out/hapt/report/index.html
 
         Try next:
           dacpipe sql --table hapt=out/hapt -c 'SELECT "activity", cluster, count(*) AS n FROM hapt GROUP BY "activity", cluster ORDER BY n DESC LIMIT 20'

@@ -13,6 +13,7 @@ mod oracle;
 mod pipeline;
 mod readme;
 mod reconstruct;
+mod report;
 mod schemas;
 mod seam;
 mod simulate;

@@ -17,14 +17,13 @@ use serde::Serialize;
 use crate::column::listed;
 use crate::error::{Error, Result};
 use crate::metrics::Contingency;
+use crate::report::USUAL_LABELS;
 use crate::sql::{Options, register, session_config};
 use crate::stage::LABEL_COLUMNS;
 
 use super::output::Output;
 use super::sql::found_tables;
 
-/// The columns that are taken for labels when none is named, in this order.
-const USUAL_LABELS: [&str; 5] = ["activity", "label", "class", "target", "y"];
 /// The name of the part that holds all rows.
 const ALL: &str = "all";
 
@@ -158,7 +157,7 @@ pub async fn evaluate(args: &EvaluateArgs) -> Result<Evaluation> {
 }
 
 /// The path of a table that may be named by its name.
-fn path_of(table: &str) -> String {
+pub(super) fn path_of(table: &str) -> String {
     if table.contains(['/', '\\']) || Path::new(table).is_dir() {
         return table.to_owned();
     }

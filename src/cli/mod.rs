@@ -12,6 +12,7 @@ pub mod evaluate;
 pub mod label;
 pub mod output;
 mod prompt;
+pub mod report;
 pub mod run;
 pub mod simulate;
 pub mod sql;
@@ -22,6 +23,7 @@ First steps, in a checkout of dacpipe:
   dacpipe run pipelines/hapt.toml
   dacpipe sql -c 'SELECT cluster, count(*) FROM hapt GROUP BY cluster'
   dacpipe evaluate hapt --by split
+  dacpipe report hapt
 
 Environment:
   DACPIPE_THREADS    compute threads, where neither the pipeline file nor a flag says
@@ -48,6 +50,7 @@ enum Command {
     Label(label::LabelArgs),
     Sql(sql::SqlArgs),
     Evaluate(evaluate::EvaluateArgs),
+    Report(report::ReportArgs),
     Simulate(simulate::SimulateArgs),
 }
 
@@ -60,6 +63,7 @@ impl Cli {
             Command::Label(args) => runtime(args.threads())?.block_on(label::run(args)),
             Command::Sql(args) => runtime(None)?.block_on(sql::run(args)),
             Command::Evaluate(args) => runtime(None)?.block_on(evaluate::run(args)),
+            Command::Report(args) => runtime(None)?.block_on(report::run(args)),
             Command::Simulate(args) => simulate::run(args),
         }
     }

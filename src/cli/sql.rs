@@ -25,6 +25,7 @@ const EXAMPLES: &str = "\
 Examples:
   dacpipe sql -c 'SELECT cluster, count(*) FROM hapt GROUP BY cluster'
   dacpipe sql -c 'SELECT ari(cluster, activity) FROM hapt' --format csv
+  dacpipe sql -c \"SELECT * FROM cluster_profile('hapt') WHERE rank <= 3\"
   dacpipe sql --table old=backup/hapt --table rows=rows.parquet
 Column names that are also words of SQL need double quotes: SELECT \"user\" FROM hapt";
 
@@ -33,7 +34,8 @@ Column names that are also words of SQL need double quotes: SELECT \"user\" FROM
 /// Every table below --dir is registered under its name, with NAME_clusters beside it and NAME_quarantine where rows
 /// were set aside; where two have the same name, the later one goes by its directory's. Functions of (model, features):
 /// dac_embed, dac_assign, dac_reconstruct, dac_reconstruction_error; aggregates: ari(a, b), nmi(a, b),
-/// clustering_accuracy(a, b). Without -c and -f, statements are read from the prompt or from standard input.
+/// clustering_accuracy(a, b); a table of what sets each cluster apart: cluster_profile('NAME'). Without -c and -f,
+/// statements are read from the prompt or from standard input.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct SqlArgs {

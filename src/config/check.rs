@@ -55,6 +55,7 @@ pub(super) fn check(draft: &Draft, tree: &Node, problems: &mut Vec<Problem>) {
     check.manifold();
     check.network();
     check.kmeans();
+    check.report();
     check.split();
     check.sink();
 }
@@ -393,6 +394,12 @@ impl Check<'_> {
                 self.at(&format!("stage[{scale}].method"), "standard scaling before an autoencoder", help);
             }
             _ => {}
+        }
+    }
+
+    fn report(&mut self) {
+        if self.draft.report && self.position("kmeans").is_none() {
+            self.at("report", "a report is of clusters, and no kmeans stage makes any", "false, or a kmeans stage");
         }
     }
 

@@ -140,6 +140,7 @@ fn unreadable(path: &Path, why: &str) -> Problems {
 struct Draft {
     name: Option<String>,
     memory_limit: Option<Size>,
+    report: bool,
     source: Option<SourceTable>,
     /// Each stage's kind as far as it can be told, and the stage where it can be read.
     stages: Vec<(Option<String>, Option<StageTable>)>,
@@ -158,6 +159,7 @@ impl Draft {
         Self {
             name: read(section("name")),
             memory_limit: read(section("memory_limit")),
+            report: read(section("report")).unwrap_or_default(),
             source: read(section("source")),
             stages: stages.iter().map(stage).collect(),
             split: read(section("split")).unwrap_or_default(),

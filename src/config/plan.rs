@@ -57,7 +57,9 @@ pub struct Plan {
     pub split: SplitSpec,
     /// Where the labels go.
     pub sink: SinkSpec,
-    /// SHA-256, in hexadecimal, of everything that decides the result: not of paths, threads and memory. A run can be
+    /// Whether the run ends with a page to look at.
+    pub report: bool,
+    /// SHA-256, in hexadecimal, of everything that decides the result: not of paths, threads, memory and the report. A run can be
     /// resumed by a pipeline of the same fingerprint.
     pub fingerprint: String,
 }
@@ -175,6 +177,7 @@ impl Plan {
             stages: stages().filter_map(|stage| learner(stage, clusters, width)).collect(),
             split: split(&file.split, &file.source),
             sink: sink(&file.sink, &file.source),
+            report: file.report,
             fingerprint: fingerprint(file),
         }
     }
@@ -373,6 +376,7 @@ fn fingerprint(file: &PipelineFile) -> String {
     if let Some(root) = json.as_object_mut() {
         root.remove("memory_limit");
         root.remove("threads");
+        root.remove("report");
         for table in ["source", "sink"] {
             if let Some(table) = root.get_mut(table).and_then(Json::as_object_mut) {
                 table.remove("path");

@@ -62,6 +62,34 @@ vectorised! {
     }
 }
 
+vectorised! {
+    /// What [`add_moments`] adds for the rows number `chosen`, in that order, to the same bits. Four rows at a time, so
+    /// that the sums are read and written a quarter as often.
+    ///
+    /// # Panics
+    /// If lengths do not fit together or there is no row of a number.
+    pub fn add_moments_of(rows: &[f32], chosen: &[u32], origin: &[f32], sums: &mut [f64], squares: &mut [f64]) {
+        let dim = origin.len();
+        assert!(rows.len().is_multiple_of(dim) && sums.len() == dim && squares.len() == dim);
+        let row = |number: u32| &rows[number as usize * dim..][..dim];
+        let (fours, rest) = chosen.as_chunks::<4>();
+        for &[a, b, c, d] in fours {
+            let (a, b, c, d) = (row(a), row(b), row(c), row(d));
+            let rows = a.iter().zip(b).zip(c).zip(d);
+            for ((((((a, b), c), d), &o), sum), square) in rows.zip(origin).zip(sums.iter_mut()).zip(squares.iter_mut()) {
+                for &x in [a, b, c, d] {
+                    let x = f64::from(x) - f64::from(o);
+                    *sum += x;
+                    *square += x * x;
+                }
+            }
+        }
+        for &number in rest {
+            add_moments(row(number), origin, sums, squares);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +148,25 @@ mod tests {
                 let (mut sums, mut squares) = (vec![1.0; dim], vec![2.0; dim]);
                 add_moments(&rows, &origin, &mut sums, &mut squares);
                 assert!(sums.iter().zip(&squares).map(|(a, b)| (*a, *b)).eq(twin.iter().copied()), "{isa:?}");
+            });
+        }
+    }
+
+    #[test]
+    fn moments_of_chosen_rows_are_those_of_one_row_after_the_other() {
+        let (dim, n) = (37, 23);
+        let rows: Vec<f32> = (0..n * dim).map(|i| ((i * 7919 % 1009) as f32).sqrt() - 9.0).collect();
+        let origin = &rows[..dim];
+        let chosen: Vec<u32> = (0..n as u32).filter(|i| i % 3 != 1).chain([2, 2, 22]).collect();
+        for chosen in [&chosen[..], &chosen[..4], &chosen[..3], &[]] {
+            on_each(|isa| {
+                let (mut sums, mut squares) = (vec![0.1; dim], vec![0.2; dim]);
+                let (mut ours, mut our_squares) = (sums.clone(), squares.clone());
+                for &row in chosen {
+                    add_moments(&rows[row as usize * dim..][..dim], origin, &mut sums, &mut squares);
+                }
+                add_moments_of(&rows, chosen, origin, &mut ours, &mut our_squares);
+                assert_eq!((ours, our_squares), (sums, squares), "{isa:?}");
             });
         }
     }

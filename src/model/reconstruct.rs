@@ -68,6 +68,16 @@ impl Model {
         Ok(Reconstruction { features, scaled, error })
     }
 
+    /// `rows` (row-major, [`dim_in`](Self::dim_in) values each) as the autoencoder is given them.
+    ///
+    /// # Errors
+    /// Kind `Model` if there is no autoencoder, its decoder was not kept, or `rows` is not a whole number of rows;
+    /// otherwise as [`apply`](Self::apply).
+    pub fn scaled(&self, rows: &[f32]) -> Result<Vec<f32>> {
+        let given = self.apply_stages(self.batch(rows)?, &self.stages[..self.decodes()?])?;
+        Ok(vectors(&given, FEATURES)?.0.to_vec())
+    }
+
     /// The reconstruction error of each of `rows` (row-major, [`dim_in`](Self::dim_in) values each), as
     /// [`reconstruct`](crate::reconstruct) defines it.
     ///

@@ -13,6 +13,7 @@ use super::collect::{Collected, collect};
 use super::label_pass::{LabelPass, RAW_CLUSTER, RawKMeans};
 use super::learn::{Learn, Learned};
 use super::output::{quarantine, source_info};
+use super::portrait::Kept;
 use super::scan::{select, session};
 use super::state::{RunState, state_dir};
 use super::tally::Columns;
@@ -150,12 +151,13 @@ impl Execution<'_> {
         let label = label_of(&model, &*self.device)?;
         let pass = self.label_pass(&learned, &model, label.as_ref().map_or(0, Label::k))?;
         let labels = Labels { model: model.hash().as_str().into(), labelled_at: self.clock.labelled_at };
-        let tally = pass.run(&self.ctx, &mut self.writer, labels).await?;
+        let (tally, kept) = pass.run(&self.ctx, &mut self.writer, labels).await?;
 
         let model_path = model.save(&self.sink.join("models")?).await?;
         quarantine(&self.sink, &self.run_id, &self.bad).await?;
         let clusters = label.map(|label| tally.clusters(&label.centroids())).transpose()?;
-        let info = CommitInfo { source: source_info(&self.source, &tally), clusters };
+        let Kept { profile, sample } = kept;
+        let info = CommitInfo { source: source_info(&self.source, &tally), clusters, profile, sample };
         learned.reports.push(StageReport::new("label", began, format!("{} rows", tally.rows())));
         let mut report = self.report(learned, &model, &model_path, &tally);
         // Should the process die right after the commit, a resumed run finds that its rows are there already.
@@ -186,6 +188,8 @@ impl Execution<'_> {
             keep: written.columns(),
             columns: Columns { label: self.source.label.clone(), split: plan.split.column.clone(), raw },
             k,
+            shown_label: self.source.label.clone(),
+            feature_names: self.source.feature_names.clone(),
             threads: self.device.pool().threads(),
             control: self.options.control.clone(),
         })

@@ -13,6 +13,7 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::DataFrame;
 use futures::StreamExt;
 
+use super::portrait::{CarryInput, Kept, Portrait};
 use super::tally::{Columns, Tally};
 use crate::column;
 use crate::error::Result;
@@ -36,44 +37,60 @@ pub(super) struct LabelPass {
     pub columns: Columns,
     /// How many clusters there are; 0 where no stage labels rows.
     pub k: usize,
+    /// The column of labels that a report colours rows by, scored or not.
+    pub shown_label: Option<String>,
+    /// The names of the features; empty where they have none.
+    pub feature_names: Vec<String>,
     /// Batches that go through the stages at a time.
     pub threads: usize,
     pub control: Control,
 }
 
 impl LabelPass {
-    /// Labels all rows into `writer`, uncommitted.
-    pub async fn run(self, ctx: &SessionContext, writer: &mut TableWriter, labels: Labels) -> Result<Tally> {
+    /// Labels all rows into `writer`, uncommitted. Gives what was counted, and what lies beside the table.
+    pub async fn run(self, ctx: &SessionContext, writer: &mut TableWriter, labels: Labels) -> Result<(Tally, Kept)> {
         let began = Instant::now();
         self.control.emit(Event::Started { stage: "label".into(), unit: "rows", total: None });
         let scan = self.rows.create_physical_plan().await?;
-        let plan = StageExec::try_new(scan, self.transforms)?.with_threads(self.threads);
+        let mut stages = self.transforms;
+        // Without clusters there is nothing to tell apart.
+        let portrayed = self.k > 0;
+        if portrayed {
+            stages.insert(0, Arc::new(CarryInput));
+        }
+        let plan = StageExec::try_new(scan, stages)?.with_threads(self.threads);
         let input = plan.schema();
         let kept: Vec<usize> = self.keep.iter().map(|name| input.index_of(name)).collect::<Result<_, _>>()?;
         let schema = Arc::new(input.project(&kept)?);
         let labelled = execute_stream(Arc::new(plan), ctx.task_ctx())?;
 
         // The sink drives the stream; the tally looks at each batch on its way.
-        let tally = Arc::new(Mutex::new(Tally::new(self.k)));
-        let (counted, control, columns) = (Arc::clone(&tally), self.control.clone(), self.columns);
+        let portrait = || Portrait::new(&input, self.k, self.shown_label.as_deref(), &self.control);
+        let seen = Arc::new(Mutex::new((Tally::new(self.k), portrayed.then(portrait).transpose()?)));
+        let (counted, control, columns) = (Arc::clone(&seen), self.control.clone(), self.columns);
         let rows = labelled.map(move |batch| {
             control.check()?;
             let batch = batch?;
-            let mut tally = counted.lock().unwrap_or_else(|e| e.into_inner());
+            let (tally, portrait) = &mut *counted.lock().unwrap_or_else(|e| e.into_inner());
             tally.add(&batch, &columns)?;
+            if let Some(portrait) = portrait {
+                portrait.add(&batch)?;
+            }
             let done = tally.rows();
             let rows_per_second = Some(done as f64 / began.elapsed().as_secs_f64());
             control.emit(Event::Progress { stage: "label".into(), done, loss: None, rows_per_second });
             Ok(batch.project(&kept)?)
         });
         let rows = RecordBatchStreamAdapter::new(Arc::clone(&schema), rows);
+        let model = labels.model.clone();
         let sink = writer.sink(schema, labels)?;
         sink.write_all(Box::pin(rows), &ctx.task_ctx()).await?;
-        let tally = std::mem::take(&mut *tally.lock().unwrap_or_else(|e| e.into_inner()));
+        let (tally, portrait) = std::mem::take(&mut *seen.lock().unwrap_or_else(|e| e.into_inner()));
+        let kept = portrait.map(|portrait| portrait.finish(&self.feature_names, &model)).transpose()?;
         let seconds = began.elapsed().as_secs_f64();
         let summary = format!("{} rows, {:.0} rows/s", tally.rows(), tally.rows() as f64 / seconds);
         self.control.emit(Event::Finished { stage: "label".into(), seconds, summary });
-        Ok(tally)
+        Ok((tally, kept.unwrap_or_default()))
     }
 }
 

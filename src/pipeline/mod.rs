@@ -18,6 +18,7 @@ mod execution;
 mod label_pass;
 mod learn;
 mod output;
+mod portrait;
 mod relabel;
 mod resume;
 mod scan;
@@ -105,14 +106,20 @@ impl Pipeline {
     /// As documented for [`Kind`](crate::Kind). Whatever fails, the table is as it was before, or has all of this run.
     pub async fn run(&self, options: &RunOptions) -> Result<RunReport> {
         let clock = Clock::start()?;
-        if let Some(report) = resume::committed(&self.plan, options).await? {
-            return Ok(report);
+        let report = match resume::committed(&self.plan, options).await? {
+            Some(report) => report,
+            None => {
+                let run = Execution::open(self, options, &clock).await?;
+                run.check_output()?;
+                run.check_parts().await?;
+                let learned = run.learn().await?;
+                let model = run.model(&learned)?;
+                run.label(learned, model).await?
+            }
+        };
+        if self.plan.report {
+            output::draw_report(&self.plan, &options.control).await?;
         }
-        let run = Execution::open(self, options, &clock).await?;
-        run.check_output()?;
-        run.check_parts().await?;
-        let learned = run.learn().await?;
-        let model = run.model(&learned)?;
-        run.label(learned, model).await
+        Ok(report)
     }
 }

@@ -1,14 +1,17 @@
 //! What a run writes beside the labels: the columns that are kept, the model, the commit's account of the source, the
 //! rows that were set aside, and the report.
 
+use std::time::Instant;
+
 use super::execution::Execution;
 use super::learn::Learned;
 use super::tally::Tally;
 use super::written::{Choice, Written};
-use crate::config::SinkSpec;
+use crate::config::{Plan, SinkSpec};
 use crate::error::{Error, Result};
+use crate::event::{Control, Event};
 use crate::model::{Manifest, Model, ModelInput};
-use crate::report::RunReport;
+use crate::report::{self, RunReport};
 use crate::source::{BadRows, Source, SourceSpec};
 use crate::stage::FEATURES;
 use crate::store::Location;
@@ -89,6 +92,7 @@ impl Execution<'_> {
             model_path: model_path.to_string(),
             table: self.sink.to_string(),
             table_version: 0,
+            report: plan.report.then(|| report::page_of(&self.sink)),
         }
     }
 }
@@ -134,4 +138,19 @@ pub(super) async fn quarantine(sink: &Location, run_id: &str, bad: &BadRows) -> 
     let name = format!("quarantine/{run_id}.parquet");
     sink.put(&name, bytes.into()).await?;
     Ok(Some(sink.show(&name)))
+}
+
+/// Writes the page of a run's report, beside its table.
+pub(super) async fn draw_report(plan: &Plan, control: &Control) -> Result<()> {
+    let began = Instant::now();
+    let table = Location::parse(&plan.sink.path)?;
+    let to = table.join(report::write::DIRECTORY)?;
+    let written = report::write(&table, None, &to).await.map_err(|e| {
+        e.while_doing(format!(
+            "the rows are committed to {table}, but their report is not written (dacpipe report {table})"
+        ))
+    })?;
+    let summary = format!("{} and {} figures", written.page, written.figures);
+    control.emit(Event::Finished { stage: "report".into(), seconds: began.elapsed().as_secs_f64(), summary });
+    Ok(())
 }

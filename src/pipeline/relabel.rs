@@ -7,6 +7,7 @@ use super::clock::Clock;
 use super::execution::label_of;
 use super::label_pass::LabelPass;
 use super::output::{quarantine, source_info};
+use super::portrait::Kept;
 use super::scan::{select, session};
 use super::tally::Columns;
 use super::written::{Choice, Written};
@@ -132,17 +133,19 @@ impl Relabel {
             keep: written.columns(),
             columns: Columns::default(),
             k: label.as_ref().map_or(0, Label::k),
+            shown_label: source.label.clone(),
+            feature_names: source.feature_names.clone(),
             threads,
             control: control.clone(),
         };
-        let tally = pass.run(&ctx, &mut writer, labels).await?;
+        let (tally, Kept { profile, sample }) = pass.run(&ctx, &mut writer, labels).await?;
         if tally.rows() == 0 && bad.is_empty() {
             return Err(no_rows(&source, "label"));
         }
         model.save(&output.join("models")?).await?;
         let quarantine = quarantine(&output, &run_id, &bad).await?;
         let clusters = label.map(|label| tally.clusters(&label.centroids())).transpose()?;
-        let info = CommitInfo { source: source_info(&source, &tally), clusters };
+        let info = CommitInfo { source: source_info(&source, &tally), clusters, profile, sample };
         let Committed { version: table_version, .. } = writer.commit(info).await?;
         Ok(RelabelReport {
             rows: tally.rows(),

@@ -1,8 +1,22 @@
-//! What a run tells people and programs: progress on stderr, a summary on stdout, and `run.json`.
+//! What a run tells people and programs: progress on stderr, a summary on stdout, `run.json`, and a page to look at.
+//!
+//! The page (`dacpipe report`, or `report = true` in the pipeline file) is made in three steps: [`gather()`] reads what
+//! there is of a table into [`Findings`], plain values; [`page`] lays them out, with the figures of [`draw`]; and
+//! [`write()`] writes the files. What the data say reaches the page as text only, see `markup`.
 
+pub mod draw;
+pub mod findings;
+pub mod gather;
+mod markup;
+pub mod page;
+mod plane;
 pub mod progress;
 pub mod run;
 pub mod summary;
+pub mod write;
 
+pub use findings::Findings;
+pub use gather::{USUAL_LABELS, gather};
 pub use progress::Progress;
 pub use run::{RunReport, Scores, StageReport, VectorsReport};
+pub use write::{Written, page_of, write};

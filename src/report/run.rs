@@ -65,6 +65,9 @@ pub struct RunReport {
     pub table: String,
     /// The table's version after this run.
     pub table_version: u64,
+    /// The page of the run's report, if the pipeline asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<String>,
 }
 
 impl RunReport {

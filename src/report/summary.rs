@@ -36,6 +36,9 @@ pub fn summary(report: &RunReport) -> String {
         "\n  model     {}\n  table     {} (version {})",
         report.model_path, report.table, report.table_version
     );
+    if let Some(page) = &report.report {
+        let _ = writeln!(out, "  report    {page}");
+    }
     let _ = write!(out, "\nTry next:\n  {}", next(report));
     out
 }

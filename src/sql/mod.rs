@@ -12,6 +12,7 @@
 //! | `dac_assign(model, features)` | `STRUCT(cluster INT, distance FLOAT, margin FLOAT)` |
 //! | `dac_reconstruct(model, features)` | the features as its autoencoder rebuilds them: a list of `FLOAT` |
 //! | `dac_reconstruction_error(model, features)` | how far that is from what they were, scaled: `FLOAT` |
+//! | `cluster_profile('hapt')` | a table: the features of each cluster, those first whose mean differs most from that of all rows |
 //! | `ari(a, b)`, `nmi(a, b)`, `clustering_accuracy(a, b)` | how far two labellings agree |
 //!
 //! `model` is the hash of a model's content (all of it, or as much as tells it apart among the models of the registered
@@ -38,6 +39,7 @@ mod features;
 mod lists;
 mod metrics;
 mod models;
+mod profile;
 mod reconstruct;
 mod register;
 mod stage_exec;
@@ -46,6 +48,7 @@ pub use assign::DacAssign;
 pub use embed::DacEmbed;
 pub use metrics::{ClusteringMetric, Metric};
 pub use models::Models;
+pub use profile::ClusterProfile;
 pub use reconstruct::{DacReconstruct, DacReconstructionError};
 pub use register::{MODELS, Options, QUARANTINE, Registered, Registration, register, session_config};
 pub use stage_exec::StageExec;

@@ -21,6 +21,7 @@ use super::assign::DacAssign;
 use super::embed::DacEmbed;
 use super::metrics::{ClusteringMetric, Metric};
 use super::models::Models;
+use super::profile::{self, ClusterProfile};
 use super::reconstruct::{DacReconstruct, DacReconstructionError};
 
 /// The directory below a table that holds the models its rows were labelled with.
@@ -115,9 +116,10 @@ pub fn session_config() -> SessionConfig {
 const AT_ONCE: usize = 16;
 
 /// Puts into `ctx` the functions `dac_embed`, `dac_assign`, `dac_reconstruct` and `dac_reconstruction_error`, the
-/// aggregates `ari`, `nmi` and `clustering_accuracy`, and the tables of `options`: each labelled table `x` with
-/// `x_clusters` where it has clusters, and `x_quarantine` where rows were set aside: `file`, `line` and `reason`, and the `run`, for the runs
-/// whose rows are in the table. Reads the tables' logs, no data and no models. Make the session from [`session_config`]: in another dialect `cluster` may need quotes.
+/// aggregates `ari`, `nmi` and `clustering_accuracy`, the table function `cluster_profile`, and the tables of `options`:
+/// each labelled table `x` with `x_clusters` where it has clusters, and `x_quarantine` where rows were set aside: `file`,
+/// `line` and `reason`, and the `run`, for the runs whose rows are in the table. Reads the tables' logs, no data and no
+/// models. Make the session from [`session_config`]: in another dialect `cluster` may need quotes.
 ///
 /// A URL is looked for in the object stores that are registered with `ctx`. Where none is, the store is made with
 /// credentials from the environment, as [`Location`] says.
@@ -129,9 +131,10 @@ pub async fn register(ctx: &SessionContext, options: Options) -> Result<Registra
     for path in &options.models {
         models.add_directory(path, Location::in_session(path, &ctx.runtime_env())?);
     }
+    let profiles = Arc::new(ClusterProfile::default());
     let mut registration = Registration { tables: Vec::new(), left_out: Vec::new() };
     let opened = stream::iter(options.tables).map(|table| async {
-        let opened = register_table(ctx, &models, &table.name, &table.path).await;
+        let opened = register_table(ctx, &models, &profiles, &table.name, &table.path).await;
         (table, opened)
     });
     // A log is a few small files, of which a store may take its time for each: others are read meanwhile.
@@ -147,28 +150,36 @@ pub async fn register(ctx: &SessionContext, options: Options) -> Result<Registra
     ctx.register_udf(ScalarUDF::new_from_impl(DacAssign::new(Arc::clone(&models))));
     ctx.register_udf(ScalarUDF::new_from_impl(DacReconstruct::new(Arc::clone(&models))));
     ctx.register_udf(ScalarUDF::new_from_impl(DacReconstructionError::new(Arc::clone(&models))));
+    ctx.register_udtf(profile::NAME, profiles);
     for metric in Metric::ALL {
         ctx.register_udaf(AggregateUDF::new_from_impl(ClusteringMetric::new(metric)));
     }
     Ok(registration)
 }
 
-async fn register_table(ctx: &SessionContext, models: &Models, name: &str, path: &str) -> Result<Vec<Registered>> {
+async fn register_table(
+    ctx: &SessionContext,
+    models: &Models,
+    profiles: &ClusterProfile,
+    name: &str,
+    path: &str,
+) -> Result<Vec<Registered>> {
     let location = Location::in_session(path, &ctx.runtime_env())?;
     if let Some(read) = FileKind::of(path) {
         return register_file(ctx, read, name, path, &location).await;
     }
-    let table = LabelTable::open_at(&location, None).await?;
+    let table = Arc::new(LabelTable::open_at(&location, None).await?);
     models.add_directory(&format!("table {name}"), location.join(MODELS)?);
     let (clusters, quarantine) = (format!("{name}_clusters"), format!("{name}_quarantine"));
     let set_aside = set_aside(ctx, &location, &table.snapshot().runs).await?;
+    profiles.add(name, Arc::clone(&table));
     let at = |name: &str, location: String| Registered { name: name.to_owned(), location };
     let mut tables = vec![at(name, location.to_string())];
     if table.snapshot().clusters.is_some() {
         ctx.register_table(TableReference::bare(clusters.as_str()), table.clusters())?;
         tables.push(at(&clusters, location.show("clusters")));
     }
-    ctx.register_table(TableReference::bare(name), Arc::new(table))?;
+    ctx.register_table(TableReference::bare(name), table)?;
     if let Some(rows) = set_aside {
         ctx.register_table(TableReference::bare(quarantine.as_str()), rows)?;
         tables.push(at(&quarantine, location.show(QUARANTINE)));

@@ -27,6 +27,19 @@ pub(super) fn clusters_file(run_id: &str) -> String {
     format!("clusters/{run_id}.parquet")
 }
 
+pub(super) fn profile_file(run_id: &str) -> String {
+    format!("profile/{run_id}.parquet")
+}
+
+pub(super) fn sample_file(run_id: &str) -> String {
+    format!("sample/{run_id}.parquet")
+}
+
+/// The files beside a run's rows.
+pub(super) fn files_beside(run_id: &str) -> [String; 3] {
+    [clusters_file(run_id), profile_file(run_id), sample_file(run_id)]
+}
+
 fn mark_file(run_id: &str) -> String {
     format!("{DIRECTORY}/{run_id}{MARK}")
 }
@@ -180,7 +193,7 @@ async fn remove_leftovers(log: &Log, location: &Location) -> Result<()> {
     Ok(())
 }
 
-/// Removes the data files, the clusters and the mark of a run.
+/// Removes the data files, those beside them and the mark of a run.
 pub(super) async fn remove_files(location: &Location, run_id: &str) -> Result<()> {
     if let Some(root) = location.local_path() {
         return remove_local_files(root, run_id).map_err(|e| failed("removing files below", &location.show("data"), e));
@@ -191,7 +204,9 @@ pub(super) async fn remove_files(location: &Location, run_id: &str) -> Result<()
         let name = file.location.as_ref().strip_prefix(below.as_ref()).unwrap_or_default();
         location.delete(&format!("{data}{name}")).await?;
     }
-    location.delete(&clusters_file(run_id)).await?;
+    for file in files_beside(run_id) {
+        location.delete(&file).await?;
+    }
     location.delete(&mark_file(run_id)).await
 }
 
@@ -202,7 +217,9 @@ fn remove_local_files(root: &Path, run_id: &str) -> std::io::Result<()> {
         _ => Err(e),
     };
     std::fs::remove_dir_all(root.join(data_dir(run_id))).or_else(absent_is_fine)?;
-    std::fs::remove_file(root.join(clusters_file(run_id))).or_else(absent_is_fine)?;
+    for file in files_beside(run_id) {
+        std::fs::remove_file(root.join(file)).or_else(absent_is_fine)?;
+    }
     std::fs::remove_file(root.join(mark_file(run_id))).or_else(absent_is_fine)
 }
 

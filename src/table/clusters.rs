@@ -7,17 +7,10 @@ use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, StringArr
 use arrow::compute::{cast, concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Int64Type, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use bytes::Bytes;
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::attempt::clusters_file;
-use super::log::DataFile;
 use super::schema::MODEL;
-use super::sink::properties;
 use crate::column::missing;
 use crate::error::{Error, Result};
-use crate::store::Location;
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let item = Arc::new(Field::new("item", DataType::Float32, false));
@@ -83,31 +76,6 @@ pub(super) fn merge(old: &RecordBatch, new: &RecordBatch) -> Result<RecordBatch>
     let means = merged.values().map(|&(_, size, sum)| (size > 0).then(|| sum / size as f64));
     columns[3] = Arc::new(means.collect::<Float64Array>());
     Ok(RecordBatch::try_new(clusters_schema(), columns)?)
-}
-
-/// Writes the clusters of a run.
-pub(super) async fn write(location: &Location, run_id: &str, clusters: &RecordBatch) -> Result<DataFile> {
-    let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut bytes, clusters_schema(), Some(properties(&SCHEMA)?))?;
-    writer.write(clusters)?;
-    writer.close()?;
-    let path = clusters_file(run_id);
-    let size = bytes.len() as u64;
-    location.put(&path, Bytes::from(bytes)).await?;
-    let rows = clusters.num_rows() as u64;
-    Ok(DataFile { path, rows, bytes: size, partition: BTreeMap::new(), columns: BTreeMap::new() })
-}
-
-/// Reads the clusters that a commit names.
-pub(super) async fn read(location: &Location, file: &DataFile) -> Result<RecordBatch> {
-    let damaged = |why: &str| Error::table(format!("{} {why}", location.show(&file.path)));
-    let bytes = location.get(&file.path).await?.ok_or_else(|| damaged("is missing, and the log names it"))?;
-    let batches = ParquetRecordBatchReaderBuilder::try_new(bytes)
-        .and_then(|reader| reader.build())
-        .map_err(|e| damaged("is damaged").with_source(e))?
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(|e| damaged("is damaged").with_source(e))?;
-    concat_batches(&SCHEMA, &batches).map_err(|e| damaged("has other columns than clusters have").with_source(e))
 }
 
 #[cfg(test)]

@@ -107,6 +107,12 @@ pub struct Entry {
     /// The file of the clusters that the rows of this version have, where the pipeline makes clusters.
     #[serde(default)]
     pub clusters: Option<DataFile>,
+    /// The file of means and deviations of the features by cluster, where they were summed up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<DataFile>,
+    /// The file of rows drawn for a picture, where some were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<DataFile>,
     /// Where its rows came from.
     #[serde(default)]
     pub source: SourceInfo,
@@ -134,6 +140,10 @@ pub struct Snapshot {
     pub files: Vec<DataFile>,
     /// The file of its clusters.
     pub clusters: Option<DataFile>,
+    /// The file of its features' means and deviations by cluster.
+    pub profile: Option<DataFile>,
+    /// The file of rows drawn from it.
+    pub sample: Option<DataFile>,
     /// The hash of the model of the last commit.
     pub model: String,
     /// The run that made this version.
@@ -282,10 +292,10 @@ impl Log {
                 )));
             }
         }
-        let Entry { version, since, partition_by, clusters, model, run_id, added, .. } = last;
+        let Entry { version, since, partition_by, clusters, profile, sample, model, run_id, added, .. } = last;
         let files = earlier.iter().flat_map(|e| e.added.iter().cloned()).chain(added).collect();
         let runs = earlier.iter().map(|e| &e.run_id).chain([&run_id]).cloned().collect();
-        Ok(Snapshot { version, since, schema, partition_by, files, clusters, model, run_id, runs })
+        Ok(Snapshot { version, since, schema, partition_by, files, clusters, profile, sample, model, run_id, runs })
     }
 
     /// Writes `entry` as its version. False if another process made that version first.
@@ -330,7 +340,8 @@ fn parse(bytes: &[u8], version: u64) -> Result<Entry> {
         return Err(Error::table(format!("its rows cannot go back to version {}", entry.since)));
     }
     let outside = |f: &&DataFile| object_store::path::Path::parse(&f.path).is_err() || f.path.starts_with('/');
-    if let Some(file) = entry.added.iter().chain(&entry.clusters).find(outside) {
+    let mut files = entry.added.iter().chain(&entry.clusters).chain(&entry.profile).chain(&entry.sample);
+    if let Some(file) = files.find(outside) {
         return Err(Error::table(format!("{:?} is no path of a file of the table", file.path)));
     }
     Ok(entry)

@@ -4,6 +4,8 @@
 //! out/hapt/_log/00000000000000000000.json    what each version added: one file a commit, never changed
 //! out/hapt/data/<run id>/part-00000.parquet  the rows (below split=train/ ... where the table is partitioned)
 //! out/hapt/clusters/<run id>.parquet         the clusters of all rows of that version
+//! out/hapt/profile/<run id>.parquet          means and deviations of the features, by cluster
+//! out/hapt/sample/<run id>.parquet           rows drawn for a picture of them
 //! ```
 //!
 //! A [`TableWriter`] writes data files that nobody knows of and then, in one put-if-absent, the log entry that names
@@ -50,9 +52,12 @@
 //! ```
 
 mod attempt;
+mod beside;
 mod clusters;
 mod log;
+mod profile;
 mod provider;
+mod sample;
 mod schema;
 mod sink;
 mod stats;
@@ -61,7 +66,9 @@ mod writer;
 
 pub use clusters::clusters_schema;
 pub use log::{ColumnRange, DataFile, Entry, FORMAT, Log, Mode, Snapshot, SourceInfo};
+pub use profile::{FeatureProfile, ProfileBuilder, compare, profile_schema};
 pub use provider::LabelTable;
+pub use sample::{SampleBuilder, SampledRow, SampledRows, sample_schema, sampled_rows};
 pub use schema::{ColumnType, LABELLED_AT, MODEL};
 pub use sink::{Labels, TableSink};
 pub use writer::{CommitInfo, Committed, TableWriter, WriteOptions};

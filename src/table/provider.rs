@@ -27,8 +27,11 @@ use datafusion::physical_plan::empty::EmptyExec;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectMeta, ObjectStoreExt};
 
+use super::beside;
 use super::clusters::clusters_schema;
 use super::log::{DataFile, Log, Snapshot};
+use super::profile::profile_schema;
+use super::sample::sample_schema;
 use super::stats::{Taken, scalar, statistics};
 use crate::error::{Error, Result};
 use crate::store::{Location, failed};
@@ -83,6 +86,28 @@ impl LabelTable {
             partition_by: Vec::new(),
             files: self.snapshot.clusters.iter().cloned().collect(),
         })
+    }
+
+    /// Means and deviations of the features by cluster, with the columns of [`profile_schema`]; none if the runs that
+    /// wrote the table kept none.
+    ///
+    /// # Errors
+    /// Kind `Table` if the file is missing or damaged, `Io` if it cannot be read.
+    pub async fn profile(&self) -> Result<Option<RecordBatch>> {
+        self.beside(&self.snapshot.profile, &profile_schema()).await
+    }
+
+    /// Rows drawn from the table, with the columns of [`sample_schema`]; none if the runs that wrote it kept none.
+    /// Errors as for [`profile`](Self::profile).
+    pub async fn sample(&self) -> Result<Option<RecordBatch>> {
+        self.beside(&self.snapshot.sample, &sample_schema()).await
+    }
+
+    async fn beside(&self, file: &Option<DataFile>, schema: &SchemaRef) -> Result<Option<RecordBatch>> {
+        match file {
+            Some(file) => beside::read(&self.files.location, file, schema).await.map(Some),
+            None => Ok(None),
+        }
     }
 }
 

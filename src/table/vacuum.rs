@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::attempt::{clusters_file, data_dir, remove_files};
+use super::attempt::{data_dir, files_beside, remove_files};
 use super::log::{Entry, Log, Snapshot};
 use crate::error::Result;
 use crate::store::Location;
@@ -23,7 +23,9 @@ pub(super) async fn remove_replaced(log: &Log, location: &Location, before: &Sna
             let there = !location.list(&data_dir(&entry.run_id)).await?.is_empty();
             if there || entry.added.is_empty() {
                 // First, so that data files that are there still say of a run that it was not removed whole.
-                location.delete(&clusters_file(&entry.run_id)).await?;
+                for file in files_beside(&entry.run_id) {
+                    location.delete(&file).await?;
+                }
                 remove_files(location, &entry.run_id).await?;
             }
             (had_files, found) = (had_files || !entry.added.is_empty(), found || there);

@@ -6,10 +6,10 @@ use std::time::SystemTime;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 
-use super::attempt::Attempt;
+use super::attempt::{Attempt, clusters_file, profile_file, sample_file};
 use super::log::{DataFile, Entry, FORMAT, Log, Mode, Snapshot, SourceInfo, rfc3339};
 use super::sink::{Labels, TableSink, nothing_committed};
-use super::{clusters, schema, vacuum};
+use super::{beside, clusters, profile, sample, schema, vacuum};
 use crate::error::{Error, Result};
 use crate::store::Location;
 
@@ -48,6 +48,10 @@ pub struct CommitInfo {
     /// The clusters the rows were assigned to, one row each: `cluster`, `size` (the rows of this run that it got),
     /// `centroid` and `mean_distance`; none where the pipeline makes no clusters.
     pub clusters: Option<RecordBatch>,
+    /// Means and deviations of this run's features by cluster, of [`profile_schema`](super::profile_schema).
+    pub profile: Option<RecordBatch>,
+    /// Rows drawn from this run's, of [`sample_schema`](super::sample_schema).
+    pub sample: Option<RecordBatch>,
 }
 
 /// What was committed.
@@ -209,10 +213,14 @@ impl TableWriter {
         let model = sink.labels().model.clone();
         let new = info.clusters.map(|batch| clusters::normalize(&batch, &model)).transpose()?;
         loop {
-            let clusters = match &new {
-                Some(new) => Some(self.write_clusters(new).await?),
-                None => self.appends_to().and_then(|base| base.clusters.clone()),
-            };
+            let (run, base) = (&self.options.run_id, self.appends_to());
+            let there = |of: fn(&Snapshot) -> &Option<DataFile>| base.and_then(|base| of(base).as_ref());
+            let clusters = (clusters_file(run), there(|base| &base.clusters), clusters::merge as Merge);
+            let profile = (profile_file(run), there(|base| &base.profile), profile::merge as Merge);
+            let sample = (sample_file(run), there(|base| &base.sample), sample::merge as Merge);
+            let clusters = self.write_beside(clusters, new.as_ref()).await?;
+            let profile = self.write_beside(profile, info.profile.as_ref()).await?;
+            let sample = self.write_beside(sample, info.sample.as_ref()).await?;
             let version = self.base.as_ref().map_or(0, |base| base.version + 1);
             let entry = Entry {
                 format: FORMAT,
@@ -228,6 +236,8 @@ impl TableWriter {
                 partition_by: self.options.partition_by.clone(),
                 added: added.clone(),
                 clusters,
+                profile,
+                sample,
                 source: info.source.clone(),
                 committed_at: rfc3339(SystemTime::now())?,
             };
@@ -282,13 +292,19 @@ impl TableWriter {
         Ok(())
     }
 
-    /// Writes the clusters that the table has with this run's rows in it.
-    async fn write_clusters(&self, new: &RecordBatch) -> Result<DataFile> {
-        let merged = match self.appends_to().and_then(|base| base.clusters.as_ref()) {
-            Some(file) => clusters::merge(&clusters::read(&self.location, file).await?, new)?,
+    /// Writes as the file `path` what the table has beside its rows with this run's in it: what it had (`there`) merged
+    /// with `new`, or `new` alone. Without `new` it has what it had.
+    async fn write_beside(
+        &self,
+        (path, there, merge): (String, Option<&DataFile>, Merge),
+        new: Option<&RecordBatch>,
+    ) -> Result<Option<DataFile>> {
+        let Some(new) = new else { return Ok(there.cloned()) };
+        let merged = match there {
+            Some(file) => merge(&beside::read(&self.location, file, new.schema_ref()).await?, new)?,
             None => new.clone(),
         };
-        clusters::write(&self.location, &self.options.run_id, &merged).await.map_err(nothing_committed)
+        beside::write(&self.location, path, &merged).await.map(Some).map_err(nothing_committed)
     }
 }
 
@@ -299,6 +315,9 @@ impl Drop for TableWriter {
         }
     }
 }
+
+/// Puts together what two commits say of their rows.
+type Merge = fn(&RecordBatch, &RecordBatch) -> Result<RecordBatch>;
 
 /// Why a commit failed, and so what may become of its files.
 enum Failed {

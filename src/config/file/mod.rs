@@ -54,6 +54,9 @@ pub struct PipelineFile {
     /// What happens to a row that cannot be read. Default "fail".
     #[serde(default)]
     pub on_bad_row: OnBadRowName,
+    /// Whether the run writes a page to look at, report/index.html beside the table. Default false.
+    #[serde(default)]
+    pub report: bool,
     /// Where rows come from.
     pub source: SourceTable,
     /// The stages, in the order in which rows pass them.

@@ -1,0 +1,99 @@
+//! What the label pass keeps of the features for a report: their sums by cluster, and a few rows.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{Int32Type, Schema, SchemaRef};
+
+use crate::column;
+use crate::error::Result;
+use crate::event::{Control, Event};
+use crate::stage::{Artifact, EMBEDDING, FEATURES, LABEL_COLUMNS, Transform};
+use crate::table::{ProfileBuilder, SampleBuilder, SampledRows};
+
+/// The column that carries the features, as the source gives them, past the stages that change them; it is not written.
+const INPUT: &str = "__input";
+
+/// Carries the features along.
+#[derive(Debug)]
+pub(super) struct CarryInput;
+
+impl Transform for CarryInput {
+    fn kind(&self) -> &'static str {
+        "carry_input"
+    }
+
+    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
+        let mut fields: Vec<_> = input.fields().iter().cloned().collect();
+        let features = input.field_with_name(FEATURES).map_err(|_| column::missing(input, FEATURES))?;
+        fields.push(Arc::new(features.clone().with_name(INPUT)));
+        Ok(Arc::new(Schema::new_with_metadata(fields, input.metadata().clone())))
+    }
+
+    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let features = batch.column_by_name(FEATURES).ok_or_else(|| column::missing(&batch.schema(), FEATURES))?;
+        let mut columns = batch.columns().to_vec();
+        columns.push(Arc::clone(features));
+        Ok(RecordBatch::try_new(self.output_schema(&batch.schema())?, columns)?)
+    }
+
+    fn save(&self) -> Artifact {
+        Artifact::default()
+    }
+}
+
+/// What is kept of the rows so far.
+#[derive(Debug)]
+pub(super) struct Portrait {
+    profile: Option<ProfileBuilder>,
+    sample: SampleBuilder,
+    /// The column of the vectors that were clustered.
+    vectors: &'static str,
+    label: Option<String>,
+}
+
+/// A portrait as it lies beside the table.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    pub profile: Option<RecordBatch>,
+    pub sample: Option<RecordBatch>,
+}
+
+impl Portrait {
+    /// Of rows of schema `labelled`, as the stages leave them, in `k` clusters; `label` names their column of labels.
+    pub fn new(labelled: &Schema, k: usize, label: Option<&str>, control: &Control) -> Result<Self> {
+        let dim = column::vector_dim(labelled, INPUT)?;
+        let profile = ProfileBuilder::new(k, dim);
+        if profile.is_none() {
+            let message = format!(
+                "{k} clusters of {dim} features are more sums than are kept ({}): the table gets no cluster_profile",
+                ProfileBuilder::MOST_SUMS
+            );
+            control.emit(Event::Warning { message });
+        }
+        let embedded = labelled.index_of(EMBEDDING).is_ok();
+        let vectors = if embedded { EMBEDDING } else { FEATURES };
+        let sample = SampleBuilder::new(column::vector_dim(labelled, vectors)?, embedded, label);
+        Ok(Self { profile, sample, vectors, label: label.map(str::to_owned) })
+    }
+
+    /// Adds a labelled batch.
+    pub fn add(&mut self, batch: &RecordBatch) -> Result<()> {
+        let find = |name: &str| batch.column_by_name(name).ok_or_else(|| column::missing(&batch.schema(), name));
+        let clusters: &ArrayRef = find(LABEL_COLUMNS[0])?;
+        let clusters = clusters.as_primitive::<Int32Type>().values();
+        let (features, _) = column::vectors(batch, INPUT)?;
+        if let Some(profile) = &mut self.profile {
+            profile.add(features, clusters)?;
+        }
+        let (vectors, dim) = column::vectors(batch, self.vectors)?;
+        let labels = self.label.as_deref().map(find).transpose()?;
+        self.sample.add(&SampledRows { clusters, vectors, dim, features, labels })
+    }
+
+    /// What lies beside the table, of rows that `model` labelled, with features of these names.
+    pub fn finish(self, names: &[String], model: &str) -> Result<Kept> {
+        let profile = self.profile.map(|profile| profile.finish(names, model)).transpose()?;
+        Ok(Kept { profile, sample: Some(self.sample.finish(model)?) })
+    }
+}
