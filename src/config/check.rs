@@ -55,7 +55,7 @@ pub(super) fn check(draft: &Draft, tree: &Node, problems: &mut Vec<Problem>) {
     check.manifold();
     check.network();
     check.kmeans();
-    check.report();
+    check.page();
     check.split();
     check.sink();
 }
@@ -397,7 +397,7 @@ impl Check<'_> {
         }
     }
 
-    fn report(&mut self) {
+    fn page(&mut self) {
         if self.draft.report && self.position("kmeans").is_none() {
             self.at("report", "a report is of clusters, and no kmeans stage makes any", "false, or a kmeans stage");
         }

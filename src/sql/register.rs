@@ -150,7 +150,7 @@ pub async fn register(ctx: &SessionContext, options: Options) -> Result<Registra
     ctx.register_udf(ScalarUDF::new_from_impl(DacAssign::new(Arc::clone(&models))));
     ctx.register_udf(ScalarUDF::new_from_impl(DacReconstruct::new(Arc::clone(&models))));
     ctx.register_udf(ScalarUDF::new_from_impl(DacReconstructionError::new(Arc::clone(&models))));
-    ctx.register_udtf(profile::NAME, profiles);
+    ctx.register_udtf(profile::NAME, Arc::clone(&profiles) as _);
     for metric in Metric::ALL {
         ctx.register_udaf(AggregateUDF::new_from_impl(ClusteringMetric::new(metric)));
     }
