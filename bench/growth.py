@@ -106,6 +106,12 @@ WORKS = {
         t=lambda c: c["rows"] * c["dim"], m=weights_memory,
         vary=[("rows", ROWS, dict(dim=10, k=10)), ("dim", DIMS, dict(rows=10_000, k=10)),
               ("k", KS, dict(rows=30_000, dim=64)), ("threads", [1, 2], dict(rows=1_000_000, dim=10, k=10))]),
+    "manifold": dict(
+        what="manifold: k neighbours, graph, start and 100 epochs of layout (every pair of rows up to 1e12 / dim pairs, cells beyond)",
+        time="rows² · dim + 4e3 · rows · k", memory="62 B a row and neighbour",
+        t=lambda c: min(c["rows"] ** 2 * c["dim"], 1e12) + 4e3 * c["rows"] * c["k"], m=lambda c: 62 * c["rows"] * c["k"],
+        vary=[("rows", [3_000, 10_000, 30_000, 100_000], dict(dim=32, k=20)),
+              ("k", [5, 10, 20, 40], dict(rows=10_000, dim=32)), ("threads", [1, 2], dict(rows=10_000, dim=32, k=20))]),
     "train": dict(
         what="training dim-width-10-width-dim, a step",
         time="batch · (6 weights - 2 of the first layer), whatever the rows",

@@ -25,6 +25,7 @@ use dacpipe::kernel::{Dense, Pool, fold};
 use dacpipe::kmeans::{KMeansSpec, Method, fit, fit_from};
 use dacpipe::label::Label;
 use dacpipe::loss::{L2Penalty, PenaltyForm, WeightedMse};
+use dacpipe::manifold::{ManifoldSpec, ManifoldStage};
 use dacpipe::model::{Manifest, Model, ModelInput};
 use dacpipe::network::{Architecture, Encoder, initialise};
 use dacpipe::scale::{Scale, ScaleMethod};
@@ -110,6 +111,7 @@ impl Case {
             "seeding" => self.seeding()?,
             "minibatch" => self.minibatch()?,
             "weights" => self.weights()?,
+            "manifold" => self.manifold()?,
             "train" => self.train()?,
             "encode" => self.encode()?,
             "scale" => self.scale()?,
@@ -247,6 +249,22 @@ impl Case {
         let seconds = self.time(|| stage.fit(&data, &cx).map(|fitted| drop(black_box(fitted))))?;
         let input_bytes = 4 * values.len() + std::mem::size_of_val(&classes[..]);
         Ok(Measured { seconds, unit: "pass", input_bytes, peak: memory })
+    }
+
+    /// Neighbours, graph, start, and as many epochs for any number of rows.
+    fn manifold(&self) -> Result<Measured> {
+        const EPOCHS: usize = 100;
+        let values = self.blobs();
+        let rows = Dense::new(&values, self.dim);
+        let spec =
+            ManifoldSpec { neighbors: self.k, dim: CODE, min_dist: 0.0, epochs: Some(EPOCHS), ..Default::default() };
+        let stage = ManifoldStage { spec };
+        let control = Control::default();
+        let cx = FitContext { seed: Seed(1), device: &self.device, control: &control, checkpoint: &NoCheckpoint };
+        let data = Training::new(&rows);
+        let memory = Memory::now();
+        let seconds = self.time(|| stage.fit(&data, &cx).map(|fitted| drop(black_box(fitted))))?;
+        Ok(Measured { seconds, unit: "layout", input_bytes: 4 * values.len(), peak: memory })
     }
 
     /// `dim - width - 10` and its mirror.

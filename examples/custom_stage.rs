@@ -118,7 +118,11 @@ impl Transform for Clipped {
 #[tokio::main]
 async fn main() -> Result<()> {
     let out = std::env::temp_dir().join(format!("dacpipe-custom-stage-{}", std::process::id()));
-    let sets = ["stage.autoencoder.epochs=20".to_string(), format!("sink.path={:?}", out.display().to_string())];
+    let sets = [
+        "stage.autoencoder.epochs=20".to_string(),
+        "stage.manifold.epochs=50".to_string(),
+        format!("sink.path={:?}", out.display().to_string()),
+    ];
     let plan = PipelineFile::load(Path::new("pipelines/hapt.toml"), &sets)?.plan;
 
     let mut pipeline = Pipeline::new(plan)?;

@@ -1,5 +1,7 @@
 //! The `kmeans` stage, and the labels that it gives: cluster, distance and margin.
 
+mod turns;
+
 use std::sync::Arc;
 
 use arrow::array::{Float32Array, Int32Array};
@@ -11,9 +13,11 @@ use crate::column;
 use crate::device::{Assign, Device};
 use crate::error::{Error, Result};
 use crate::event::Event;
+use crate::kernel::Rows;
 use crate::kmeans::{self, KMeans, KMeansSpec};
 use crate::normalize::{Normalize, Normalized, Normalizer};
 use crate::stage::{Artifact, Fit, FitContext, Fitted, LABEL_COLUMNS, Tensor, Training, Transform};
+use turns::in_turns;
 
 /// Learns clusters of the vectors of one column.
 #[derive(Debug, Clone)]
@@ -35,6 +39,21 @@ impl KMeansStage {
     }
 }
 
+impl KMeansStage {
+    /// The clusters, and the normalisation in which they were found.
+    fn find(&self, rows: &dyn Rows, cx: &FitContext<'_>) -> Result<(Option<Normalizer>, KMeans)> {
+        let Some(normalizer) = Normalizer::learn(self.normalize, rows, cx.device.pool())? else {
+            return Ok((None, kmeans::fit(rows, &self.spec, cx.seed, cx.device, cx.control)?));
+        };
+        let found = kmeans::fit(&Normalized::new(rows, &normalizer), &self.spec, cx.seed, cx.device, cx.control)?;
+        let (normalizer, found) = match self.normalize {
+            Normalize::Within => in_turns(rows, &self.spec, normalizer, found, cx)?,
+            Normalize::None | Normalize::Standard | Normalize::Whiten => (normalizer, found),
+        };
+        Ok((Some(normalizer), found))
+    }
+}
+
 /// The columns that the stage appends.
 pub fn label_fields() -> impl Iterator<Item = Field> {
     let types = [DataType::Int32, DataType::Float32, DataType::Float32];
@@ -48,14 +67,7 @@ impl Fit for KMeansStage {
 
     fn fit(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<Fitted> {
         cx.control.emit(Event::Started { stage: "kmeans".into(), unit: "iterations", total: None });
-        let normalizer = Normalizer::learn(self.normalize, data.rows, cx.device.pool())?;
-        let found = match &normalizer {
-            Some(normalizer) => {
-                let rows = Normalized::new(data.rows, normalizer);
-                kmeans::fit(&rows, &self.spec, cx.seed, cx.device, cx.control)?
-            }
-            None => kmeans::fit(data.rows, &self.spec, cx.seed, cx.device, cx.control)?,
-        };
+        let (normalizer, found) = self.find(data.rows, cx)?;
         let how = if found.converged { "after" } else { "not converged after" };
         let summary = format!(
             "{} clusters of {} rows, inertia {:.6e}, {how} {} iterations",

@@ -10,7 +10,7 @@
 //!    │
 //!  replay    the rows of the first pass, in memory up to the limit and then on disk
 //!    │
-//!  scale ─► weights ─► train ─► (embed) ─► kmeans ─► (label)        stage: Fit learns, Transform applies
+//!  scale ─► weights ─► manifold ─► train ─► (embed) ─► kmeans ─► (label)     stage: Fit learns, Transform applies
 //!    │                 device: where it is computed                  network, loss, kernel: the arithmetic
 //!  model     the fitted stages, saved by the hash of their content
 //!    │
@@ -38,7 +38,7 @@
 //! # let out = std::env::temp_dir().join(format!("dacpipe-doc-{}", std::process::id()));
 //! # let sink = format!("sink.path={:?}", out.display().to_string());
 //! // Any key of the file can be set from outside.
-//! let sets = ["stage.autoencoder.epochs=2".to_string(), sink];
+//! let sets = ["stage.autoencoder.epochs=2".to_string(), "stage.manifold.epochs=20".to_string(), sink];
 //! let plan = PipelineFile::load("pipelines/hapt.toml", &sets)?.plan;
 //! let report = Pipeline::new(plan)?.run(&RunOptions::default()).await?;
 //!

@@ -11,6 +11,8 @@ use crate::stage::{Artifact, Tensor};
 
 /// A direction that varies by less than this part of the most varying one is taken for noise and left out.
 const LEAST_VARIANCE: f64 = 1e-10;
+/// The scatter within clusters counts as at least this part of that in its widest direction.
+const LEAST_SCATTER: f64 = 1e-6;
 /// Rows that are normalised at a time.
 const BLOCK: usize = 256;
 
@@ -25,6 +27,10 @@ pub enum Normalize {
     Standard,
     /// The same along the principal axes: values are no longer correlated, and distances are Mahalanobis distances.
     Whiten,
+    /// By the scatter within the clusters, pooled over all of them, which is found in turns with the clusters: distances
+    /// are Mahalanobis distances of rows within a cluster. A direction in which clusters are wide counts less, so that an
+    /// elongated cluster is not cut in two.
+    Within,
 }
 
 /// A learned normalisation: `z_i = scale_i * axis_i . (x - mean)`.
@@ -58,30 +64,23 @@ impl Normalizer {
     pub fn learn(how: Normalize, rows: &dyn Rows, pool: &Pool) -> Result<Option<Self>> {
         let whiten = match how {
             Normalize::None => return Ok(None),
-            Normalize::Standard => false,
+            // The turns begin with the clusters of standardised values.
+            Normalize::Standard | Normalize::Within => false,
             Normalize::Whiten => true,
         };
         let (n, dim) = (rows.len().max(1) as f64, rows.dim());
-        let mean: Vec<f64> = sums(rows, dim, pool, |sums, row| {
+        let mean: Vec<f64> = sums(rows, dim, pool, |sums, _, row| {
             sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
         })?
         .into_iter()
         .map(|sum| sum / n)
         .collect();
         let width = if whiten { dim * dim } else { dim };
-        let moments = sums(rows, width, pool, |sums, row| {
-            for (i, &x) in row.iter().enumerate() {
-                let x = f64::from(x) - mean[i];
-                match whiten {
-                    true => {
-                        let products = &mut sums[i * dim..][..dim];
-                        products
-                            .iter_mut()
-                            .zip(row)
-                            .zip(&mean)
-                            .for_each(|((sum, &y), m)| *sum += x * (f64::from(y) - m));
-                    }
-                    false => sums[i] += x * x,
+        let moments = sums(rows, width, pool, |sums, _, row| match whiten {
+            true => add_products(sums, row, &mean),
+            false => {
+                for ((sum, &x), mean) in sums.iter_mut().zip(row).zip(&mean) {
+                    *sum += (f64::from(x) - mean).powi(2);
                 }
             }
         })?;
@@ -96,6 +95,30 @@ impl Normalizer {
         let scale = |sum: &f64| if *sum > least { (n / sum).sqrt() as f32 } else { 0.0 };
         let scales = variances.iter().map(scale).collect();
         Ok(Some(Self { mean: mean.into_iter().map(|m| m as f32).collect(), scales, axes }))
+    }
+
+    /// By the scatter of `rows` about the centroids (`k x dim`) that `labels` name, one a row; see [`Normalize::Within`].
+    /// A direction in which clusters have next to no width counts as if they had a thousandth of their greatest width.
+    /// `O(rows x dim^2)`.
+    ///
+    /// # Errors
+    /// What reading gives.
+    ///
+    /// # Panics
+    /// If there is not a label each row, or one names no centroid.
+    pub fn within(rows: &dyn Rows, labels: &[u32], centroids: &[f32], pool: &Pool) -> Result<Self> {
+        assert_eq!(rows.len(), labels.len(), "a label each row");
+        let dim = rows.dim();
+        let centroids: Vec<f64> = centroids.iter().map(|&x| f64::from(x)).collect();
+        let products = sums(rows, dim * dim, pool, |sums, number, row| {
+            add_products(sums, row, &centroids[labels[number] as usize * dim..][..dim]);
+        })?;
+        let (values, axes) = eigen(&products, dim);
+        let least = values.first().copied().unwrap_or(0.0) * LEAST_SCATTER;
+        let n = rows.len().max(1) as f64;
+        let scale = |sum: &f64| if least > 0.0 { (n / sum.max(least)).sqrt() as f32 } else { 1.0 };
+        let axes = axes.into_iter().map(|x| x as f32).collect();
+        Ok(Self { mean: vec![0.0; dim], scales: values.iter().map(scale).collect(), axes: Some(axes) })
     }
 
     /// Values in a vector.
@@ -177,14 +200,27 @@ const MEAN: &str = "normalize.mean";
 const SCALES: &str = "normalize.scales";
 const AXES: &str = "normalize.axes";
 
-/// `width` sums over all rows, added up in one order.
-fn sums(rows: &dyn Rows, width: usize, pool: &Pool, add: impl Fn(&mut [f64], &[f32]) + Sync) -> Result<Vec<f64>> {
+/// Adds the products of all pairs of values of `row - centre`.
+fn add_products(sums: &mut [f64], row: &[f32], centre: &[f64]) {
+    for ((&x, c), sums) in row.iter().zip(centre).zip(sums.chunks_exact_mut(row.len())) {
+        let x = f64::from(x) - c;
+        sums.iter_mut().zip(row).zip(centre).for_each(|((sum, &y), c)| *sum += x * (f64::from(y) - c));
+    }
+}
+
+/// `width` sums over all rows, added up in one order. `add` is given the sums, a row's number and the row.
+fn sums(
+    rows: &dyn Rows,
+    width: usize,
+    pool: &Pool,
+    add: impl Fn(&mut [f64], usize, &[f32]) + Sync,
+) -> Result<Vec<f64>> {
     let parts = fold::fold(
         rows,
         pool,
         || vec![0.0; width],
-        |sums, _, block| {
-            block.chunks_exact(rows.dim()).for_each(|row| add(sums, row));
+        |sums, first, block| {
+            block.chunks_exact(rows.dim()).zip(first..).for_each(|(row, number)| add(sums, number, row));
             Ok(())
         },
     )?;

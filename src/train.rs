@@ -261,7 +261,7 @@ impl Fit for Autoencoder {
             let part = |part: fn(&StepLoss) -> f64| json!(losses.iter().map(part).collect::<Vec<f64>>());
             figures.push(("reconstruction", part(|loss| loss.reconstruction)));
             figures.push(("coordinates", part(|loss| loss.embedding)));
-            if let Some(measured) = held_out.measure(data.rows, &embed, loss, cx.device.pool())? {
+            if let Some(measured) = held_out.measure(data.rows, &embed, loss, cx.device)? {
                 summary += &format!(
                     "; {} rows held out: error of coordinates {:.4}, trustworthiness {:.4}",
                     measured.rows, measured.error, measured.trustworthiness

@@ -30,7 +30,7 @@ fn set(key: &str, path: &Path) -> String {
 /// `dacpipe run pipelines/hapt.toml` with few epochs into `out`, and more `--set`s.
 fn run(out: &Path, sets: &[&str]) -> Command {
     let mut command = dacpipe(&["run", "pipelines/hapt.toml", "--quiet", "--set", "stage.autoencoder.epochs=3"]);
-    command.arg("--set").arg(set("sink.path", out));
+    command.args(["--set", "stage.manifold.epochs=20"]).arg("--set").arg(set("sink.path", out));
     for s in sets {
         command.args(["--set", s]);
     }
@@ -248,7 +248,10 @@ fn mnist_stays_within_its_memory_limit() {
     };
     let dir = tempfile::tempdir().unwrap();
     let mut command = dacpipe(&["run", "pipelines/mnist.toml", "--quiet", "--set", "stage.autoencoder.epochs=1"]);
-    command.args(["--set", "stage.kmeans.starts=2"]).arg("--set").arg(set("sink.path", &dir.path().join("mnist")));
+    command
+        .args(["--set", "stage.manifold.epochs=2", "--set", "stage.kmeans.starts=2"])
+        .arg("--set")
+        .arg(set("sink.path", &dir.path().join("mnist")));
     command.env("MNIST", data.join("mnist.parquet"));
     let peak = peak_memory(command);
     assert!(peak < 300_000_000, "{peak} bytes with memory_limit = \"300 MB\"");

@@ -114,8 +114,25 @@ fn values_are_held_against_each_other() {
     assert_eq!(with("labels = \"activity\"", "method = \"uniform\""), [""; 0]);
     assert_eq!(with("labels = \"activity\"", "sample = 1000"), [""; 0]);
     assert_eq!(
-        with("labels = \"activity\"", "sample = 1000\nmethod = \"exact\""),
-        ["`sample` is given, but the method draws no sample"]
+        with("labels = \"activity\"", "sample = 1000\nmethod = \"uniform\""),
+        ["`sample` is given, but uniform weights come from no classes"]
+    );
+    assert_eq!(with("labels = \"activity\"", "labels = \"activity\"\nmethod = \"fisher\""), [""; 0]);
+    let manifold = |keys: &str| {
+        with("kind = \"autoencoder\"", &format!("kind = \"manifold\"\n{keys}\n[[stage]]\nkind = \"autoencoder\""))
+    };
+    assert_eq!(manifold("neighbors = 20\nmin_dist = 0.0"), [""; 0]);
+    assert_eq!(manifold("neighbors = 1"), ["`neighbors` must be at least 2 and at most 1000, got the number 1"]);
+    assert_eq!(manifold("metric = \"hamming\""), ["`metric` cannot be \"hamming\""]);
+    let width = "a layout of 3 dimensions for a representation of 10";
+    assert_eq!(manifold("dim = 3"), [width]);
+    assert_eq!(
+        with("kind = \"autoencoder\"", "kind = \"autoencoder\"\ncoordinates = 2.0"),
+        ["`coordinates` is given, but no manifold stage lays rows out"]
+    );
+    assert_eq!(
+        with("kind = \"autoencoder\"", "kind = \"autoencoder\"\nreconstruction = 0.0"),
+        ["the loss has no part that is not 0"]
     );
     assert_eq!(with("\"min_max\"", "\"standard\""), ["standard scaling before an autoencoder"]);
     assert_eq!(with("kind = \"kmeans\"", "kind = \"kmeans\"\nbatch_size = 10").len(), 1);

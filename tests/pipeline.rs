@@ -26,6 +26,7 @@ fn pipeline(out: &Path, sets: &[&str]) -> Pipeline {
         format!("source.path={:?}", recordings.display().to_string()),
         format!("sink.path={:?}", out.display().to_string()),
         "stage.autoencoder.epochs=6".to_string(),
+        "stage.manifold.epochs=20".to_string(),
     ];
     all.extend(sets.iter().map(|s| s.to_string()));
     Pipeline::new(PipelineFile::load(&file, &all).unwrap_or_else(|e| panic!("{e}")).plan).unwrap()
@@ -148,7 +149,7 @@ async fn a_changed_pipeline_does_not_resume() {
     let (control, _) = interrupting(1);
     pipeline(dir.path(), &[]).run(&RunOptions { resume: false, control }).await.unwrap_err();
     let options = RunOptions { resume: true, ..RunOptions::default() };
-    let e = pipeline(dir.path(), &["stage.autoencoder.learning_rate=0.001"]).run(&options).await.unwrap_err();
+    let e = pipeline(dir.path(), &["stage.autoencoder.learning_rate=0.002"]).run(&options).await.unwrap_err();
     assert_eq!(e.kind(), Kind::Config);
     assert!(e.to_string().contains("changed"), "{e}");
 }
@@ -271,6 +272,7 @@ async fn a_model_refuses_recordings_of_another_sampling_rate() {
         format!("source.path={:?}", data.display().to_string()),
         format!("sink.path={:?}", dir.path().join("pump").display().to_string()),
         "stage.autoencoder.epochs=2".to_string(),
+        "stage.manifold.epochs=20".to_string(),
     ];
     let plan = PipelineFile::load(&file, &sets).unwrap_or_else(|e| panic!("{e}")).plan;
     let report = Pipeline::new(plan).unwrap().run(&RunOptions::default()).await.unwrap();

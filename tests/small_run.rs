@@ -33,7 +33,8 @@ impl SmallRun {
             copy(&root.join(part), &dir.path().join(part));
         }
         let mut run = Self { dir, summary: String::new() };
-        run.summary = run.dacpipe(&["run", "pipelines/hapt.toml", "--quiet", "--set", "stage.autoencoder.epochs=3"]).0;
+        let sets = ["stage.autoencoder.epochs=3", "stage.manifold.epochs=20"];
+        run.summary = run.dacpipe(&["run", "pipelines/hapt.toml", "--quiet", "--set", sets[0], "--set", sets[1]]).0;
         run
     }
 

@@ -296,6 +296,7 @@ fn clusters_of(table: &KmeansTable) -> ClusterSpec {
         NormalizeName::None => Normalize::None,
         NormalizeName::Standard => Normalize::Standard,
         NormalizeName::Whiten => Normalize::Whiten,
+        NormalizeName::Within => Normalize::Within,
     };
     ClusterSpec { kmeans: kmeans(table), normalize }
 }

@@ -4,9 +4,10 @@ use rand::Rng;
 use rand::seq::index;
 
 use super::MOST_HELD_OUT;
+use crate::device::Device;
 use crate::embed::Embed;
 use crate::error::Result;
-use crate::kernel::{Pool, Rows};
+use crate::kernel::Rows;
 use crate::loss::CoordinateLoss;
 use crate::manifold::{Subset, TRUST_NEIGHBORS, trustworthiness};
 use crate::stage::VectorMap;
@@ -48,7 +49,7 @@ impl HeldOut {
         rows: &dyn Rows,
         embed: &Embed,
         loss: &CoordinateLoss<'_>,
-        pool: &Pool,
+        device: &dyn Device,
     ) -> Result<Option<Measured>> {
         if self.rows.is_empty() {
             return Ok(None);
@@ -67,7 +68,7 @@ impl HeldOut {
         Ok(Some(Measured {
             rows: self.rows.len(),
             error: error / embedded.len() as f64,
-            trustworthiness: trustworthiness(&held_out, &embedded, dim, TRUST_NEIGHBORS, pool)?,
+            trustworthiness: trustworthiness(&held_out, &embedded, dim, TRUST_NEIGHBORS, device.pool())?,
         }))
     }
 }

@@ -129,7 +129,8 @@ fn a_checkpoint_of_another_network_is_refused() {
     let parameters = initialise(&architecture, Seed(1));
     let device = Cpu::new(1);
     let trainer = device.trainer(&rows, &architecture, &parameters, WeightedMse::default(), 10).expect("has room");
-    let state = State { losses: vec![0.5], trainer: trainer.state().expect("is there") };
+    let loss = StepLoss { reconstruction: 0.1, embedding: 0.3 };
+    let state = State { losses: vec![loss], trainer: trainer.state().expect("is there") };
     memory.save(&state.to_artifact()).expect("saves");
     let other = AutoencoderSpec { encoder: vec![4], ..spec() };
     let e = fit_with(other, &training(&rows), 1, &memory).expect_err("does not fit");
@@ -201,9 +202,12 @@ fn every_wrong_setting_is_named_at_once() {
         l2_form: PenaltyForm::Norm,
         early_stop: Some(EarlyStop { patience: 0, min_delta: 1.0 }),
         keep_decoder: true,
+        reconstruction: 0.0,
+        coordinates: 0.0,
+        hold_out: 1.0,
     };
     let problems = spec.validate(3);
-    assert_eq!(problems.len(), 10, "{problems:#?}");
+    assert_eq!(problems.len(), 12, "{problems:#?}");
     assert!(problems[0].contains("encoder[1] is 0"));
     let decay = Decay::Exponential { rate: 0.0 };
     assert_eq!(AutoencoderSpec { decay, ..Default::default() }.validate(3).len(), 1);

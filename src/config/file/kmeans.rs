@@ -69,4 +69,6 @@ pub enum NormalizeName {
     Standard,
     /// The same, and correlations are taken away: distances are Mahalanobis distances.
     Whiten,
+    /// By the scatter within the clusters, found in turns with them: elongated clusters are not cut in two.
+    Within,
 }
