@@ -218,7 +218,7 @@ async fn appended_rows_are_in_the_profile_too() {
         output: dir.path().join("out").display().to_string(),
         kind: None,
         features: None,
-        keys: vec!["id".into(), "kind".into()],
+        keys: vec!["id".into()],
         within: None,
         mode: Mode::Append,
         embedding: false,
@@ -280,8 +280,10 @@ async fn tables_without_labels_or_with_one_cluster_are_drawn() {
 #[tokio::test]
 async fn images_are_drawn_as_images() {
     let dir = tempfile::tempdir().unwrap();
-    let pixels: Vec<f32> =
-        (0..40 * 64).map(|i| if (i % 64) / 32 == (i / 64) % 2 { 1.0 } else { (i % 5) as f32 / 9.0 }).collect();
+    // One half is lit in the rows of each class; the other is the dimmer the further a pixel is from the first.
+    let lit = |i: usize| (i % 64) / 32 == (i / 64) % 2;
+    let dim = |i: usize| (i / 64 % 5) as f32 / (9 + i % 64) as f32;
+    let pixels: Vec<f32> = (0..40 * 64).map(|i| if lit(i) { 1.0 } else { dim(i) }).collect();
     let labels: StringArray = (0..40).map(|i| Some(if i % 2 == 0 { "top" } else { "bottom" })).collect();
     write_parquet(
         &dir.path().join("rows.parquet"),
