@@ -67,7 +67,7 @@ fn moved(before: &[u32], after: &[u32]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Cpu;
+    use crate::device::{Cpu, Device};
     use crate::event::Control;
     use crate::kernel::Dense;
     use crate::metrics::Contingency;
