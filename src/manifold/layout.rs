@@ -137,7 +137,7 @@ impl Layout {
                     draws: self.draws,
                     size: 1.0 - epoch as f32 / self.epochs as f32,
                     epoch: epoch as u32,
-                    seed: self.seed.wrapping_add(*number as u64 * 0x5851_F42D_4C95_7F2D),
+                    seed: self.seed.wrapping_add((*number as u64).wrapping_mul(0x5851_F42D_4C95_7F2D)),
                 };
                 meet(&step, &self.edges[*number], a, b.as_deref_mut());
             });
