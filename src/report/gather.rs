@@ -243,13 +243,19 @@ fn plane(rows: &[SampledRow], label: Option<&str>) -> Part<Drawn> {
     })
 }
 
-/// Rows of the sample as the network is given them and as its decoder gives them back, cluster after cluster; none where
+/// Rows of the sample as the network is given them and as its decoder gives them back, of all clusters in turn; none where
 /// no network embeds rows, or where what they were is not known any more.
 fn rebuilt(model: &Part<Model>, sample: &[SampledRow]) -> Part<Vec<Rebuilt>> {
     let Some(model) = model.as_ref().ok().filter(|model| model.embeds()) else { return Ok(Vec::new()) };
     let mut rows: Vec<(&SampledRow, &Vec<f32>)> =
         sample.iter().filter_map(|row| Some((row, row.features.as_ref()?))).collect();
-    rows.sort_by_key(|(row, _)| row.cluster);
+    // One row of each cluster, then the second of each, and so on: where few are drawn, all clusters are.
+    let mut turns: BTreeMap<i32, u32> = BTreeMap::new();
+    rows.sort_by_cached_key(|(row, _)| {
+        let turn = turns.entry(row.cluster).or_default();
+        *turn += 1;
+        (*turn, row.cluster)
+    });
     let given: Vec<f32> = rows.iter().flat_map(|(_, features)| features.iter().copied()).collect();
     let seen = || -> Result<(Vec<f32>, Vec<f32>)> { Ok((model.scaled(&given)?, model.reconstruct(&given)?.scaled)) };
     let (before, after) = seen().map_err(|e| format!("Rows cannot be drawn as the network sees them: {e}."))?;
