@@ -343,7 +343,7 @@ fn every_pipeline_of_the_repository_is_good() {
         assert!(text.starts_with("#:schema ../schemas/pipeline.schema.json\n"), "{}", path.display());
     }
     names.sort();
-    assert_eq!(names, ["fashion_mnist", "hapt", "hapt_features", "mnist", "pump"]);
+    assert_eq!(names, ["fashion_mnist", "hapt", "hapt_dac", "hapt_features", "mnist", "pump"]);
 }
 
 #[test]

@@ -82,35 +82,56 @@ mod tests {
         assert_eq!(moved(&[], &[]), 0);
     }
 
-    /// Three clusters, long in one direction and side by side in the other: plain k-means cuts them across.
-    fn stripes() -> (Vec<f32>, Vec<u32>) {
+    /// Rows in two dimensions around three points, wide along the diagonal.
+    fn rows() -> Vec<f32> {
         let spread = |i: usize, by: usize| (i * by % 1009) as f32 / 1009.0 - 0.5;
-        let rows = (0..1500).flat_map(|i| [(i % 3) as f32 * 0.7 + 0.3 * spread(i, 7919), 12.0 * spread(i, 104_729)]);
-        (rows.collect(), (0..1500).map(|i| i % 3).collect())
+        let centre = |i: usize| [[0.0, 0.0], [1.0, 1.0], [2.0, 0.3]][i % 3];
+        (0..1500)
+            .flat_map(|i| {
+                let along = 1.6 * spread(i, 104_729);
+                [centre(i)[0] + 0.5 * spread(i, 7919) + along, centre(i)[1] + along]
+            })
+            .collect()
+    }
+
+    /// The determinant of the scatter of `values` about the means of their clusters.
+    fn scatter(values: &[f32], labels: &[u32]) -> f64 {
+        let of = |c: u32, d: usize| {
+            let own = values.chunks(2).zip(labels).filter(move |(_, label)| **label == c);
+            own.map(move |(row, _)| f64::from(row[d]))
+        };
+        let mean = |c: u32, d: usize| of(c, d).sum::<f64>() / of(c, d).count() as f64;
+        let product = |d: usize, e: usize| {
+            (0..3).map(|c| of(c, d).zip(of(c, e)).map(|(x, y)| (x - mean(c, d)) * (y - mean(c, e))).sum::<f64>())
+        };
+        let [xx, xy, yy] = [(0, 0), (0, 1), (1, 1)].map(|(d, e)| product(d, e).sum::<f64>());
+        xx * yy - xy * xy
     }
 
     #[test]
-    fn elongated_clusters_are_not_cut() {
-        let (values, stripe) = stripes();
+    fn turns_make_clusters_narrower_with_the_same_bits_on_any_number_of_threads() {
+        let values = rows();
         let rows = Dense::new(&values, 2);
         let spec = KMeansSpec::new(3);
-        let agreement = |turns: bool, threads: usize| {
+        let find = |threads: usize| {
             let (device, control) = (Cpu::new(threads), Control::default());
             let cx = FitContext { seed: Seed(3), device: &device, control: &control, checkpoint: &NoCheckpoint };
             let normalizer = Normalizer::learn(Normalize::Within, &rows, device.pool()).unwrap().unwrap();
             let normalized = Normalized::new(&rows, &normalizer);
             let found = kmeans::fit(&normalized, &spec, cx.seed, &device, &control).unwrap();
-            let (normalizer, found) = match turns {
-                true => in_turns(&rows, &spec, normalizer.clone(), found, &cx).unwrap(),
-                false => (normalizer.clone(), found),
-            };
-            let labels = labels_of(&Normalized::new(&rows, &normalizer), &found, &cx).unwrap();
-            let mut table = Contingency::default();
-            labels.iter().zip(&stripe).for_each(|(&a, &b)| table.add(a, b));
-            (table.ari(), labels)
+            let before = labels_of(&normalized, &found, &cx).unwrap();
+            let (normalizer, found) = in_turns(&rows, &spec, normalizer.clone(), found, &cx).unwrap();
+            (before, labels_of(&Normalized::new(&rows, &normalizer), &found, &cx).unwrap())
         };
-        assert!(agreement(false, 2).0 < 0.9);
-        assert_eq!(agreement(true, 2).0, 1.0);
-        assert_eq!(agreement(true, 2).1, agreement(true, 1).1);
+        let (before, after) = find(2);
+        // What a Gaussian mixture of one covariance makes small is the determinant of the scatter within its clusters.
+        assert!(scatter(&values, &after) < 0.99 * scatter(&values, &before));
+        let agreement = |labels: &[u32]| {
+            let mut table = Contingency::default();
+            labels.iter().zip(0_u32..).for_each(|(&a, i)| table.add(a, i % 3));
+            table.ari()
+        };
+        assert!(agreement(&after) > agreement(&before) + 0.03, "{} {}", agreement(&after), agreement(&before));
+        assert_eq!(find(1), (before, after));
     }
 }

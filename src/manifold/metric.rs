@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::{Pool, Rows, fold};
 
 /// The distance by which neighbours are found.
@@ -18,6 +18,16 @@ pub enum Metric {
     Correlation,
 }
 
+/// The error that names the first value that is not finite.
+fn not_finite(rows: &dyn Rows) -> Error {
+    let search = fold::for_each_block(rows, 0..rows.len(), |first, block| {
+        let Some(i) = block.iter().position(|x| !x.is_finite()) else { return Ok(()) };
+        let (row, feature) = (first + i / rows.dim(), i % rows.dim());
+        Err(Error::input(format!("row {row}, feature {feature} is {}; manifold takes finite numbers", block[i])))
+    });
+    search.err().unwrap_or_else(|| Error::internal("sums of finite values that are not finite"))
+}
+
 /// Rows changed so that the squared Euclidean distance orders them as the metric does.
 pub(super) struct Prepared<'a> {
     rows: &'a dyn Rows,
@@ -29,18 +39,19 @@ pub(super) struct Prepared<'a> {
 impl<'a> Prepared<'a> {
     pub fn new(rows: &'a dyn Rows, metric: Metric, pool: &Pool) -> Result<Self> {
         let dim = rows.dim();
-        let mean = match metric {
-            Metric::Euclidean => {
-                let add = |sums: &mut Vec<f64>, _: usize, block: &[f32]| {
-                    for row in block.chunks_exact(dim) {
-                        sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
-                    }
-                    Ok(())
-                };
-                let parts = fold::fold(rows, pool, || vec![0.0; dim], add)?;
-                let sum = |i: usize| parts.iter().map(|part| part[i]).sum::<f64>();
-                (0..dim).map(|i| (sum(i) / rows.len() as f64) as f32).collect()
+        let add = |sums: &mut Vec<f64>, _: usize, block: &[f32]| {
+            for row in block.chunks_exact(dim) {
+                sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
             }
+            Ok(())
+        };
+        let parts = fold::fold(rows, pool, || vec![0.0; dim], add)?;
+        let sums: Vec<f64> = (0..dim).map(|i| parts.iter().map(|part| part[i]).sum()).collect();
+        if sums.iter().any(|sum| !sum.is_finite()) {
+            return Err(not_finite(rows));
+        }
+        let mean = match metric {
+            Metric::Euclidean => sums.into_iter().map(|sum| (sum / rows.len() as f64) as f32).collect(),
             Metric::Cosine | Metric::Correlation => Vec::new(),
         };
         Ok(Self { rows, metric, mean })

@@ -226,10 +226,6 @@ fn settle_tile(
     let mut others = Vec::new();
     let mut settled = Vec::with_capacity(tile.len() * count);
     for ((&own, best), (row, &norm)) in tile.iter().zip(best.chunks(keep)).zip(values.chunks(dim).zip(&norms)) {
-        if !norm.is_finite() {
-            let at = row.iter().position(|x| !x.is_finite()).unwrap_or(0);
-            return Err(Error::input(format!("row {own}, feature {at} is {}; manifold takes numbers", row[at])));
-        }
         if best.iter().any(|c| c.row == u32::MAX) {
             return Err(Error::internal(format!("row {own} has too few neighbours in its cells")));
         }

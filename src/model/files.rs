@@ -171,7 +171,10 @@ mod tests {
         assert!(load(&manifest.replace('\n', " "), &tensors).contains("reformatted"));
         assert!(Model::decode(&[0xff], &tensors, &Cpu::default(), &[]).unwrap_err().to_string().contains("UTF-8"));
         let e = Model::decode(manifest.as_bytes(), &tensors, &Cpu::default(), &[]).unwrap_err().to_string();
-        assert!(e.contains("stage 0 (shift)") && e.contains("there are scale, feature_weights, embed, label"), "{e}");
+        assert!(
+            e.contains("stage 0 (shift)") && e.contains("there are scale, feature_weights, manifold, embed, label"),
+            "{e}"
+        );
     }
 
     #[test]
