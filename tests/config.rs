@@ -122,7 +122,7 @@ fn values_are_held_against_each_other() {
         with("kind = \"autoencoder\"", &format!("kind = \"manifold\"\n{keys}\n[[stage]]\nkind = \"autoencoder\""))
     };
     assert_eq!(manifold("neighbors = 20\nmin_dist = 0.0"), [""; 0]);
-    assert_eq!(manifold("neighbors = 1"), ["`neighbors` must be at least 2 and at most 1000, got the number 1"]);
+    assert_eq!(manifold("neighbors = 1"), ["`neighbors` must be at least 2 and at most 1000, got 1"]);
     assert_eq!(manifold("metric = \"hamming\""), ["`metric` cannot be \"hamming\""]);
     let width = "a layout of 3 dimensions for a representation of 10";
     assert_eq!(manifold("dim = 3"), [width]);
