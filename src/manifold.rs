@@ -273,17 +273,15 @@ fn trust_of(rows: &Subset<'_>, values: &[f32], dim: usize, cx: &FitContext<'_>) 
     trustworthiness(&sample, &placed, dim, TRUST_NEIGHBORS, cx.device.pool())
 }
 
-/// Each coordinate with mean 0, and all of them together with standard deviation 1 (0 where all rows lie on one spot):
-/// how wide the layout is in one coordinate beside another says how much that coordinate matters.
+/// Each coordinate with mean 0 and standard deviation 1 (0 where all rows share it).
 fn standardised(mut values: Vec<f32>, dim: usize) -> Vec<f32> {
     let rows = (values.len() / dim).max(1) as f64;
-    let of = |d: usize| values.iter().skip(d).step_by(dim).map(|&x| f64::from(x));
-    let means: Vec<f64> = (0..dim).map(|d| of(d).sum::<f64>() / rows).collect();
-    let variance = |d: usize| of(d).map(|x| (x - means[d]).powi(2)).sum::<f64>() / rows;
-    let deviation = ((0..dim).map(variance).sum::<f64>() / dim as f64).sqrt();
-    let factor = if deviation > 0.0 { 1.0 / deviation } else { 0.0 };
-    for row in values.chunks_exact_mut(dim) {
-        row.iter_mut().zip(&means).for_each(|(x, mean)| *x = ((f64::from(*x) - mean) * factor) as f32);
+    for d in 0..dim {
+        let of = || values.iter().skip(d).step_by(dim).map(|&x| f64::from(x));
+        let mean = of().sum::<f64>() / rows;
+        let deviation = (of().map(|x| (x - mean).powi(2)).sum::<f64>() / rows).sqrt();
+        let factor = if deviation > 0.0 { 1.0 / deviation } else { 0.0 };
+        values.iter_mut().skip(d).step_by(dim).for_each(|x| *x = ((f64::from(*x) - mean) * factor) as f32);
     }
     values
 }

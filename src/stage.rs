@@ -73,7 +73,7 @@ pub struct Coordinates {
     pub dim: usize,
     /// The numbers of the training rows that were laid out, rising.
     pub rows: Vec<u32>,
-    /// Their coordinates, `rows x dim`: each with mean 0, all together with standard deviation 1.
+    /// Their coordinates, `rows x dim`, each with mean 0 and standard deviation 1.
     pub values: Vec<f32>,
 }
 

@@ -23,7 +23,7 @@ pub(super) struct HeldOut {
 pub(super) struct Measured {
     /// How many there are.
     pub rows: usize,
-    /// The mean squared difference of their embedding from their coordinates, whose own mean square is 1.
+    /// The mean squared difference of their embedding from their coordinates, which vary by 1.
     pub error: f64,
     /// The trustworthiness of their embedding among themselves.
     pub trustworthiness: f64,
