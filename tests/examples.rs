@@ -104,6 +104,9 @@ fn a_custom_stage_runs_and_is_saved_with_the_model() {
     let run = small_run();
     let Some(mut custom_stage) = example(&run, "custom_stage") else { return };
     let (said, _) = finish(&mut custom_stage, 0);
-    assert!(said.starts_with("stages: clip -> scale -> feature_weights -> autoencoder -> kmeans\n"), "{said}");
-    assert!(said.contains(": 561 values in, 5 stages\n"), "{said}");
+    assert!(
+        said.starts_with("stages: clip -> scale -> feature_weights -> manifold -> autoencoder -> kmeans\n"),
+        "{said}"
+    );
+    assert!(said.contains(": 561 values in, 6 stages\n"), "{said}");
 }

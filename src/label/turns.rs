@@ -102,9 +102,10 @@ mod tests {
         };
         let mean = |c: u32, d: usize| of(c, d).sum::<f64>() / of(c, d).count() as f64;
         let product = |d: usize, e: usize| {
-            (0..3).map(|c| of(c, d).zip(of(c, e)).map(|(x, y)| (x - mean(c, d)) * (y - mean(c, e))).sum::<f64>())
+            let of_cluster = |c| of(c, d).zip(of(c, e)).map(|(x, y)| (x - mean(c, d)) * (y - mean(c, e))).sum::<f64>();
+            (0..3).map(of_cluster).sum::<f64>()
         };
-        let [xx, xy, yy] = [(0, 0), (0, 1), (1, 1)].map(|(d, e)| product(d, e).sum::<f64>());
+        let [xx, xy, yy] = [(0, 0), (0, 1), (1, 1)].map(|(d, e)| product(d, e));
         xx * yy - xy * xy
     }
 
