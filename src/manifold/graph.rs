@@ -114,7 +114,8 @@ fn unite(own: &[(u32, f32)], holders: &[(u32, f32)], edges: &mut Vec<(u32, f32)>
         let edge = match (a.peek().copied(), b.peek().copied()) {
             (None, None) => break,
             (Some(x), Some(y)) if x.0 == y.0 => {
-                (a.next(), b.next());
+                a.next();
+                b.next();
                 (x.0, x.1 + y.1 - x.1 * y.1)
             }
             (Some(x), other) if other.is_none_or(|y| x.0 < y.0) => {
