@@ -38,7 +38,7 @@ pub struct LayoutSpec {
     pub epochs: usize,
     /// Rows that each pull pushes away from.
     pub draws: usize,
-    /// `a` and `b` of the [curve](super::curve).
+    /// `a` and `b` of the [curve](super::curve()).
     pub curve: (f64, f64),
     /// What the draws depend on.
     pub seed: u64,

@@ -1,4 +1,4 @@
-//! What a report tells of a table, as plain values: gathered from the table, drawn by [`contents`](super::contents).
+//! What a report tells of a table, as plain values: gathered from the table, drawn by `page`.
 
 use std::collections::BTreeMap;
 

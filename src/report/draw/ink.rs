@@ -3,7 +3,7 @@
 use plotters::style::RGBColor;
 
 /// What something is drawn with. plotters knows colours only: it is handed the ink's place in [`INKS`] as one, and
-/// [`svg`](super::svg) reads it back.
+/// `svg` reads it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ink {
     /// Text and what is as strong as it.

@@ -1,6 +1,6 @@
 //! The figures of a report: plain values in, an SVG out.
 //!
-//! plotters lays out axes, ticks and shapes; [`svg`] writes them, coloured by classes of a style sheet, so that the same
+//! plotters lays out axes, ticks and shapes; `svg` writes them, coloured by classes of a style sheet, so that the same
 //! figure is readable on light and on dark paper, in the page and as a file of its own.
 
 mod bars;
