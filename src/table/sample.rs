@@ -278,7 +278,7 @@ mod tests {
         for row in &rows {
             let number = row.vector[0] as usize;
             assert_eq!(row.cluster, (number % 3) as i32);
-            assert_eq!(row.label, (number % 2 == 0).then(|| format!("l{number}")));
+            assert_eq!(row.label, number.is_multiple_of(2).then(|| format!("l{number}")));
             assert!(row.features.as_ref().is_none_or(|features| *features == [number as f32, -1.0]));
         }
         assert_eq!(rows.iter().filter(|row| row.features.is_some()).count(), INPUTS);

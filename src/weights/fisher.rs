@@ -111,9 +111,9 @@ mod tests {
             weights(&Dense::new(&rows, dim), &classes, &cx).unwrap()
         };
         let (found, counts) = of(1);
-        for feature in 0..3 {
+        for (feature, &weight) in found.iter().enumerate().take(3) {
             let expected = by_hand(&rows, dim, &classes, feature);
-            assert!((f64::from(found[feature]) - expected).abs() < 1e-6, "{feature}: {} {expected}", found[feature]);
+            assert!((f64::from(weight) - expected).abs() < 1e-6, "{feature}: {weight} {expected}");
         }
         assert_eq!(found[3], 0.0);
         assert_eq!(counts.iter().sum::<u64>() as usize, classes.iter().flatten().count());
