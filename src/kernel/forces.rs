@@ -281,7 +281,7 @@ fn pulls(edge: &Edge, epoch: u32) -> std::ops::Range<u32> {
 struct Draws(u64);
 
 impl Draws {
-    /// The draws of one epoch, begun by a finaliser (that of SplitMix64) so that seeds beside each other differ.
+    /// The draws of one epoch. SplitMix64's finaliser mixes the seed, so that neighbouring seeds give different draws.
     #[inline(always)]
     fn new(seed: u64, epoch: u32) -> Self {
         let mut z = seed.wrapping_add(u64::from(epoch).wrapping_mul(0x9E37_79B9_7F4A_7C15));
