@@ -243,7 +243,13 @@ impl Case {
         let labels = WeightLabels::Column("class".into());
         let stage = FeatureWeightsStage::new(WeightsSpec::new(labels));
         let control = Control::default();
-        let cx = FitContext { seed: Seed(1), device: &self.device, control: &control, checkpoint: &NoCheckpoint };
+        let cx = FitContext {
+            seed: Seed(1),
+            device: &self.device,
+            control: &control,
+            checkpoint: &NoCheckpoint,
+            memory: u64::MAX,
+        };
         let data = Training { classes: Some(&classes), ..Training::new(&rows) };
         let memory = Memory::now();
         let seconds = self.time(|| stage.fit(&data, &cx).map(|fitted| drop(black_box(fitted))))?;
@@ -260,7 +266,13 @@ impl Case {
             ManifoldSpec { neighbors: self.k, dim: CODE, min_dist: 0.0, epochs: Some(EPOCHS), ..Default::default() };
         let stage = ManifoldStage { spec };
         let control = Control::default();
-        let cx = FitContext { seed: Seed(1), device: &self.device, control: &control, checkpoint: &NoCheckpoint };
+        let cx = FitContext {
+            seed: Seed(1),
+            device: &self.device,
+            control: &control,
+            checkpoint: &NoCheckpoint,
+            memory: u64::MAX,
+        };
         let data = Training::new(&rows);
         let memory = Memory::now();
         let seconds = self.time(|| stage.fit(&data, &cx).map(|fitted| drop(black_box(fitted))))?;

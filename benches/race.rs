@@ -295,7 +295,8 @@ impl Race {
         let dim = case.number("coordinates");
         let spec = ManifoldSpec { neighbors: case.number("neighbors"), dim, min_dist: 0.0, ..Default::default() };
         let (seed, control) = (Seed(number("PAIR", 0) as u64), Control::default());
-        let cx = FitContext { seed, device: &self.device, control: &control, checkpoint: &NoCheckpoint };
+        let cx =
+            FitContext { seed, device: &self.device, control: &control, checkpoint: &NoCheckpoint, memory: u64::MAX };
         let clock = Instant::now();
         let fitted = ManifoldStage { spec }.fit(&Training::new(&rows), &cx)?;
         let seconds = clock.elapsed().as_secs_f64();

@@ -354,7 +354,13 @@ mod tests {
         let rows = [0.0, 0.5, 10.0, 10.5, 11.0];
         let (device, control, dense) = (Cpu::new(1), Control::default(), Dense::new(&rows, 1));
         let data = Training::new(&dense);
-        let cx = FitContext { seed: Seed(1), device: &device, control: &control, checkpoint: &NoCheckpoint };
+        let cx = FitContext {
+            seed: Seed(1),
+            device: &device,
+            control: &control,
+            checkpoint: &NoCheckpoint,
+            memory: u64::MAX,
+        };
         let fitted = KMeansStage::new(KMeansSpec::new(2), EMBEDDING).fit(&data, &cx).unwrap();
         assert_eq!(fitted.figures["sizes"], json!([3, 2]));
         let saved = fitted.transform.save();

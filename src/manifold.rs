@@ -48,6 +48,7 @@ use crate::column;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::kernel::{Rows, forces};
+use crate::normalize::{Normalized, Normalizer};
 use crate::stage::{Artifact, Coordinates, FEATURES, Fit, FitContext, Fitted, Tensor, Training, Transform};
 
 /// Seconds between checkpoints of a layout.
@@ -76,6 +77,9 @@ pub struct ManifoldSpec {
     pub negative_samples: usize,
     /// What is near.
     pub metric: Metric,
+    /// Whether each feature counts in distances by the weight that an earlier stage learned: squared differences are
+    /// multiplied by it.
+    pub weighted: bool,
     /// Most rows that are laid out; of more, a sample is.
     pub max_rows: usize,
 }
@@ -89,6 +93,7 @@ impl Default for ManifoldSpec {
             epochs: None,
             negative_samples: 5,
             metric: Metric::Euclidean,
+            weighted: false,
             max_rows: 200_000,
         }
     }
@@ -123,12 +128,17 @@ impl ManifoldSpec {
         }
         problems
     }
+
+    /// About the most bytes that a row takes while it is laid out: its neighbours as they are found and joined, about 1.6
+    /// edges for each, and its coordinates, some as the vectors of the start and two as the layout pads them.
+    pub fn row_bytes(&self) -> u64 {
+        (52 * self.neighbors + 16 * (self.dim + 8) + 8 * forces::stride(self.dim)) as u64
+    }
 }
 
 /// The stage that lays the training rows out.
 ///
-/// Memory: 12 bytes a neighbour of every row while they are looked for, about 20 bytes an edge of the graph (1.5 edges a
-/// neighbour) after that, and never anything that grows with the square of the rows.
+/// Memory: what [`ManifoldSpec::row_bytes`] says for every row, and never anything that grows with the square of the rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ManifoldStage {
     /// How.
@@ -147,7 +157,11 @@ impl Fit for ManifoldStage {
         if data.rows.len() < 3 {
             return Err(Error::input(format!("{} rows to lay out, at least 3 have neighbours", data.rows.len())));
         }
-        let rows = Subset::drawn(data.rows, self.spec.max_rows, &mut cx.seed.stream("manifold.rows", 0));
+        self.fits(data.rows.len(), cx.memory)?;
+        let weighing = self.weighing(data)?;
+        let weighted = weighing.as_ref().map(|weighing| Normalized::new(data.rows, weighing));
+        let rows = weighted.as_ref().map_or(data.rows, |weighted| weighted as &dyn Rows);
+        let rows = Subset::drawn(rows, self.spec.max_rows, &mut cx.seed.stream("manifold.rows", 0));
         let neighborhood = self.spec.neighbors.min(rows.len());
         if neighborhood < self.spec.neighbors {
             let message = format!(
@@ -177,8 +191,8 @@ impl Fit for ManifoldStage {
             rows.len(),
             self.spec.dim
         );
-        let coordinates =
-            Coordinates { dim: self.spec.dim, rows: rows.numbers(), values: standardised(values, self.spec.dim) };
+        let values = centred(values, self.spec.dim);
+        let coordinates = Coordinates { dim: self.spec.dim, rows: rows.numbers(), values };
         Ok(Fitted {
             transform: Arc::new(Manifold { spec: self.spec.clone(), coordinates: Some(coordinates) }),
             summary,
@@ -194,6 +208,32 @@ struct Found {
 }
 
 impl ManifoldStage {
+    /// What makes squared differences of features count by their weights, if they are to.
+    fn weighing(&self, data: &Training<'_>) -> Result<Option<Normalizer>> {
+        match (self.spec.weighted, data.feature_weights) {
+            (false, _) => Ok(None),
+            (true, None) => Err(Error::config("weighted = true, but no stage before the manifold learned weights")),
+            (true, Some(weights)) => Ok(Some(Normalizer::multiply(weights.iter().map(|w| w.sqrt()).collect()))),
+        }
+    }
+
+    /// Refuses more rows than `memory` bytes hold.
+    fn fits(&self, rows: usize, memory: u64) -> Result<()> {
+        let (rows, bytes) = (rows.min(self.spec.max_rows) as u64, self.spec.row_bytes());
+        if rows * bytes <= memory {
+            return Ok(());
+        }
+        let size = |bytes: u64| bytesize::ByteSize::b(bytes).display().si();
+        Err(Error::config(format!(
+            "the layout of {rows} rows needs {} of memory, {} is left for it: raise memory_limit {} times, or set \
+             max_rows = {} for the manifold",
+            size(rows * bytes),
+            size(memory),
+            (rows * bytes).div_ceil(memory.max(1)),
+            memory / bytes,
+        )))
+    }
+
     fn graph(&self, rows: &Subset<'_>, neighborhood: usize, cx: &FitContext<'_>) -> Result<Found> {
         let stage = || self.kind().to_string();
         let total = rows.len() as u64;
@@ -273,15 +313,17 @@ fn trust_of(rows: &Subset<'_>, values: &[f32], dim: usize, cx: &FitContext<'_>) 
     trustworthiness(&sample, &placed, dim, TRUST_NEIGHBORS, cx.device.pool())
 }
 
-/// Each coordinate with mean 0 and standard deviation 1 (0 where all rows share it).
-fn standardised(mut values: Vec<f32>, dim: usize) -> Vec<f32> {
+/// Coordinates about their means, all divided by the root of their mean variance: the size that a network learns easily,
+/// and the shape that the layout has. Coordinates that all rows share become 0.
+fn centred(mut values: Vec<f32>, dim: usize) -> Vec<f32> {
     let rows = (values.len() / dim).max(1) as f64;
-    for d in 0..dim {
-        let of = || values.iter().skip(d).step_by(dim).map(|&x| f64::from(x));
-        let mean = of().sum::<f64>() / rows;
-        let deviation = (of().map(|x| (x - mean).powi(2)).sum::<f64>() / rows).sqrt();
-        let factor = if deviation > 0.0 { 1.0 / deviation } else { 0.0 };
-        values.iter_mut().skip(d).step_by(dim).for_each(|x| *x = ((f64::from(*x) - mean) * factor) as f32);
+    let means: Vec<f64> =
+        (0..dim).map(|d| values.iter().skip(d).step_by(dim).map(|&x| f64::from(x)).sum::<f64>() / rows).collect();
+    let away = |(i, &x): (usize, &f32)| f64::from(x) - means[i % dim];
+    let variance = values.iter().enumerate().map(|x| away(x).powi(2)).sum::<f64>() / values.len().max(1) as f64;
+    let factor = if variance > 0.0 { 1.0 / variance.sqrt() } else { 0.0 };
+    for (i, x) in values.iter_mut().enumerate() {
+        *x = (away((i, &*x)) * factor) as f32;
     }
     values
 }

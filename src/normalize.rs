@@ -69,14 +69,14 @@ impl Normalizer {
             Normalize::Whiten => true,
         };
         let (n, dim) = (rows.len().max(1) as f64, rows.dim());
-        let mean: Vec<f64> = sums(rows, dim, pool, |sums, _, row| {
+        let mean: Vec<f64> = fold::sums(rows, dim, pool, |sums, _, row| {
             sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
         })?
         .into_iter()
         .map(|sum| sum / n)
         .collect();
         let width = if whiten { dim * dim } else { dim };
-        let moments = sums(rows, width, pool, |sums, _, row| match whiten {
+        let moments = fold::sums(rows, width, pool, |sums, _, row| match whiten {
             true => add_products(sums, row, &mean),
             false => {
                 for ((sum, &x), mean) in sums.iter_mut().zip(row).zip(&mean) {
@@ -97,6 +97,11 @@ impl Normalizer {
         Ok(Some(Self { mean: mean.into_iter().map(|m| m as f32).collect(), scales, axes }))
     }
 
+    /// Multiplies each value by its factor.
+    pub fn multiply(factors: Vec<f32>) -> Self {
+        Self { mean: vec![0.0; factors.len()], scales: factors, axes: None }
+    }
+
     /// By the scatter of `rows` about the centroids (`k x dim`) that `labels` name, one a row; see [`Normalize::Within`].
     /// A direction in which clusters have next to no width counts as if they had a thousandth of their greatest width.
     /// `O(rows x dim^2)`.
@@ -110,7 +115,7 @@ impl Normalizer {
         assert_eq!(rows.len(), labels.len(), "a label each row");
         let dim = rows.dim();
         let centroids: Vec<f64> = centroids.iter().map(|&x| f64::from(x)).collect();
-        let products = sums(rows, dim * dim, pool, |sums, number, row| {
+        let products = fold::sums(rows, dim * dim, pool, |sums, number, row| {
             add_products(sums, row, &centroids[labels[number] as usize * dim..][..dim]);
         })?;
         let (values, axes) = eigen(&products, dim);
@@ -206,25 +211,6 @@ fn add_products(sums: &mut [f64], row: &[f32], centre: &[f64]) {
         let x = f64::from(x) - c;
         sums.iter_mut().zip(row).zip(centre).for_each(|((sum, &y), c)| *sum += x * (f64::from(y) - c));
     }
-}
-
-/// `width` sums over all rows, added up in one order. `add` is given the sums, a row's number and the row.
-fn sums(
-    rows: &dyn Rows,
-    width: usize,
-    pool: &Pool,
-    add: impl Fn(&mut [f64], usize, &[f32]) + Sync,
-) -> Result<Vec<f64>> {
-    let parts = fold::fold(
-        rows,
-        pool,
-        || vec![0.0; width],
-        |sums, first, block| {
-            block.chunks_exact(rows.dim()).zip(first..).for_each(|(row, number)| add(sums, number, row));
-            Ok(())
-        },
-    )?;
-    Ok((0..width).map(|i| parts.iter().map(|part| part[i]).sum()).collect())
 }
 
 /// Rows as a normalisation leaves them.

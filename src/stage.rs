@@ -151,6 +151,8 @@ pub struct FitContext<'a> {
     pub control: &'a Control,
     /// Where the learner may leave its state to go on from after an interrupt.
     pub checkpoint: &'a dyn Checkpoint,
+    /// Bytes that the learner may hold beside its rows. One whose memory grows with them refuses more rows than that.
+    pub memory: u64,
 }
 
 /// Keeps the latest state of one learner.

@@ -303,11 +303,7 @@ fn pseudo_classes(rows: &dyn Rows, k: usize, cx: &FitContext<'_>) -> Result<Vec<
     // Its own stream: the k-means stage of the same pipeline draws other seeds.
     let seed = Seed(cx.seed.stream("feature_weights.pseudo", 0).random());
     let found = kmeans::fit(rows, &spec, seed, cx.device, cx.control)?;
-    let points = cx.device.points(rows)?;
-    let parts = points.fold(&found.centroids, Vec::new, |classes, _, labels, _| {
-        classes.extend(labels.iter().copied().map(Some));
-    })?;
-    Ok(parts.concat())
+    Ok(kmeans::labels(rows, &found.centroids, cx.device)?.into_iter().map(Some).collect())
 }
 
 #[cfg(test)]
@@ -331,7 +327,13 @@ mod tests {
         let (device, control) = (Cpu::new(threads), Control::default());
         let dense = Dense::new(rows, dim);
         let data = Training { classes: Some(classes), ..Training::new(&dense) };
-        let cx = FitContext { seed: Seed(3), device: &device, control: &control, checkpoint: &NoCheckpoint };
+        let cx = FitContext {
+            seed: Seed(3),
+            device: &device,
+            control: &control,
+            checkpoint: &NoCheckpoint,
+            memory: u64::MAX,
+        };
         let fitted = FeatureWeightsStage::new(WeightsSpec { sample, ..WeightsSpec::new(labels) }).fit(&data, &cx)?;
         Ok(fitted.transform.feature_weights().unwrap().to_vec())
     }
@@ -374,7 +376,7 @@ mod tests {
         fn moments_give_the_weights_of_the_pairs((dim, rows, classes) in labelled()) {
             prop_assume!(classes.iter().any(Option::is_some));
             let (device, control) = (Cpu::new(2), Control::default());
-            let cx = FitContext { seed: Seed(3), device: &device, control: &control, checkpoint: &NoCheckpoint };
+            let cx = FitContext { seed: Seed(3), device: &device, control: &control, checkpoint: &NoCheckpoint, memory: u64::MAX };
             let moments = moments(&Dense::new(&rows, dim), &classes, &cx).unwrap();
             let (same_pairs, different_pairs) = moments.pairs();
             let expected = brute_force(&rows, dim, &classes);

@@ -198,27 +198,79 @@ fn wrong_pipelines_and_arguments() {
 
 /// Killed without warning while it trains, and run again with `--resume`: as if nothing had happened.
 #[cfg(unix)]
-#[test]
-fn killed_in_the_middle_and_resumed() {
+/// The name of a table's only model, which is the hash of its content.
+fn model(out: &Path) -> String {
+    fs::read_dir(out.join("models")).unwrap().next().unwrap().unwrap().file_name().into_string().unwrap()
+}
+
+/// The numbers of stages of pipelines/hapt.toml, of those that learn.
+const MANIFOLD: usize = 2;
+const AUTOENCODER: usize = 3;
+
+/// Kills a run when its stage number `stage` has left a checkpoint, resumes it, and expects the model of a run that
+/// nobody killed.
+fn kill_and_resume(stage: usize, sets: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));
-    let epochs = "stage.autoencoder.epochs=40";
-    expect(0, run(&whole, &[epochs]));
-    let mut child = run(&broken, &[epochs]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let checkpoint = |name: &fs::DirEntry| name.file_name().to_string_lossy().contains("checkpoint");
-    while !fs::read_dir(broken.join("_run")).is_ok_and(|d| d.flatten().any(|e| checkpoint(&e))) {
+    expect(0, run(&whole, sets));
+    let mut child = run(&broken, sets).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let checkpoint = broken.join("_run").join(format!("{stage}.checkpoint.safetensors"));
+    while !checkpoint.exists() {
         assert!(child.try_wait().unwrap().is_none(), "ended before it left a checkpoint");
         pause();
     }
     child.kill().unwrap();
     child.wait().unwrap();
+    assert!(checkpoint.exists(), "the stage ended before it was killed");
     assert!(nothing_committed(&broken));
-    let mut again = run(&broken, &[epochs]);
+    let mut again = run(&broken, sets);
     again.arg("--resume");
     expect(0, again);
-    let model = |out: &Path| fs::read_dir(out.join("models")).unwrap().next().unwrap().unwrap().file_name();
     assert_eq!(model(&whole), model(&broken));
     assert!(!broken.join("_run").exists());
+}
+
+#[test]
+fn killed_in_the_middle_of_the_training_and_resumed() {
+    kill_and_resume(AUTOENCODER, &["stage.autoencoder.epochs=40"]);
+}
+
+#[test]
+fn killed_in_the_middle_of_the_layout_and_resumed() {
+    kill_and_resume(MANIFOLD, &["stage.manifold.epochs=2000"]);
+}
+
+#[test]
+fn labels_of_test_users_reach_nothing_that_learns() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = recordings(dir.path());
+    let source = set("source.path", &data);
+    let before = dir.path().join("before");
+    expect(0, run(&before, &[&source]));
+    // Of the test users' windows, each activity becomes the next.
+    let users = fs::read_to_string(data.join("Test/subject_id_test.txt")).unwrap();
+    let users: std::collections::BTreeSet<&str> = users.lines().map(str::trim).collect();
+    let path = data.join("RawData/labels.txt");
+    let mut changed = 0;
+    let permuted: String = fs::read_to_string(&path)
+        .unwrap()
+        .lines()
+        .map(|line| {
+            let mut fields: Vec<String> = line.split_whitespace().map(String::from).collect();
+            if users.contains(&*fields[1]) {
+                fields[2] = (fields[2].parse::<u32>().unwrap() % 12 + 1).to_string();
+                changed += 1;
+            }
+            fields.join(" ") + "\n"
+        })
+        .collect();
+    assert!(changed > 100, "{changed} spans of test users");
+    fs::write(&path, permuted).unwrap();
+    let after = dir.path().join("after");
+    expect(0, run(&after, &[&source]));
+    assert_eq!(model(&before), model(&after));
+    let bytes = |out: &Path| fs::read(out.join("models").join(model(out)).join("model.safetensors")).unwrap();
+    assert!(bytes(&before) == bytes(&after), "another model of the same name");
 }
 
 /// The most memory a run held, in bytes, as the kernel counted it.
@@ -249,14 +301,7 @@ fn mnist_stays_within_its_memory_limit() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = dacpipe(&["run", "pipelines/mnist.toml", "--quiet", "--set", "stage.autoencoder.epochs=1"]);
     command
-        .args([
-            "--set",
-            "stage.manifold.max_rows=3000",
-            "--set",
-            "stage.manifold.epochs=2",
-            "--set",
-            "stage.kmeans.starts=2",
-        ])
+        .args(["--set", "stage.manifold.epochs=2", "--set", "stage.kmeans.starts=2"])
         .arg("--set")
         .arg(set("sink.path", &dir.path().join("mnist")));
     command.env("MNIST", data.join("mnist.parquet"));

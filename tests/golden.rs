@@ -69,14 +69,14 @@ fn a_run_ends_with_this_summary() {
         (r"[0-9a-f]{16}", "[model]"),
     ]}, {
         insta::assert_snapshot!(run.summary, @r#"
-        hapt: 32 recordings of 6 channels at 50 Hz in examples/data/hapt (SIMULATED recordings, not real ones)
-          rows      2003 learned from, 2670 labelled
+        hapt: 40 recordings of 6 channels at 50 Hz in examples/data/hapt (SIMULATED recordings, not real ones)
+          rows      2584 learned from, 3689 labelled
           clusters  12 of sizes [sizes]
           against activity (labels of the fit split weighted the loss):
             part           rows     ARI    NMI    ACC   raw k-means    ARI    NMI    ACC
-            all            2670  [score] [score] [score]               [score] [score] [score]
-            test            667  [score] [score] [score]               [score] [score] [score]
-            train          2003  [score] [score] [score]               [score] [score] [score]
+            all            3689  [score] [score] [score]               [score] [score] [score]
+            test           1105  [score] [score] [score]               [score] [score] [score]
+            train          2584  [score] [score] [score]               [score] [score] [score]
           seconds   [s]: source [s] scale [s] feature_weights [s] manifold [s] raw k-means [s] autoencoder [s] kmeans [s] label [s]
           model     out/hapt/models/[model]
           table     out/hapt (version 0)

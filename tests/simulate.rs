@@ -140,12 +140,12 @@ fn the_example_set_is_small_and_is_what_its_command_makes() {
     let windows = check_layout(&example, ".gz");
     assert!(windows.iter().sum::<usize>() >= 500);
     let committed = files(&example);
-    assert!(committed.values().map(Vec::len).sum::<usize>() <= 4_000_000);
-    let command = "dacpipe simulate hapt --out DIR --users 16 --experiments-per-user 2 --minutes 3 --seed 7 --gzip";
+    assert!(committed.values().map(Vec::len).sum::<usize>() <= 4_500_000);
+    let command = "dacpipe simulate hapt --out DIR --users 20 --experiments-per-user 2 --minutes 3 --seed 7 --gzip";
     assert_eq!(committed["SIMULATED"], format!("{command}\n").into_bytes());
 
     let again = tempfile::tempdir().unwrap();
-    let spec = SimulateSpec { users: 16, experiments_per_user: 2, minutes: 3.0, seed: Seed(7) };
+    let spec = SimulateSpec { users: 20, experiments_per_user: 2, minutes: 3.0, seed: Seed(7) };
     write_hapt(again.path(), spec, WriteOptions { gzip: true, force: false }).unwrap();
     let again = files(again.path());
     assert!(committed.keys().eq(again.keys()));

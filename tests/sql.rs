@@ -140,7 +140,8 @@ fn learned() -> Model {
     let kmeans = KMeansStage::new(KMeansSpec::new(4), EMBEDDING);
     let stages: [&dyn Fit; 4] = [&scale, &weights, &Autoencoder { spec: network }, &kmeans];
     let (device, control) = (Cpu::new(2), Control::default());
-    let cx = FitContext { seed: Seed(7), device: &device, control: &control, checkpoint: &NoCheckpoint };
+    let cx =
+        FitContext { seed: Seed(7), device: &device, control: &control, checkpoint: &NoCheckpoint, memory: u64::MAX };
     let (mut values, mut dim) = (noise(173 * DIM, 0), DIM);
     let mut fitted: Vec<Arc<dyn Transform>> = Vec::new();
     for stage in stages {

@@ -41,7 +41,8 @@ fn fit(stage: &dyn Fit) -> Arc<dyn Transform> {
     let rows = Dense::new(&values, DIM);
     let data = Training { classes: Some(&classes), ..Training::new(&rows) };
     let (device, control) = (Cpu::new(2), Control::default());
-    let cx = FitContext { seed: Seed(7), device: &device, control: &control, checkpoint: &NoCheckpoint };
+    let cx =
+        FitContext { seed: Seed(7), device: &device, control: &control, checkpoint: &NoCheckpoint, memory: u64::MAX };
     stage.fit(&data, &cx).unwrap().transform
 }
 

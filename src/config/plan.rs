@@ -259,9 +259,9 @@ fn manifold(table: &ManifoldTable, width: Option<usize>) -> ManifoldSpec {
         MetricName::Cosine => Metric::Cosine,
         MetricName::Correlation => Metric::Correlation,
     };
-    let ManifoldTable { neighbors, dim, min_dist, epochs, negative_samples, metric: _, max_rows } = *table;
+    let ManifoldTable { neighbors, dim, min_dist, epochs, negative_samples, weighted, max_rows, .. } = *table;
     let dim = dim.or(width).unwrap_or(ManifoldSpec::default().dim);
-    ManifoldSpec { neighbors, dim, min_dist, epochs, negative_samples, metric, max_rows }
+    ManifoldSpec { neighbors, dim, min_dist, epochs, negative_samples, metric, weighted, max_rows }
 }
 
 fn autoencoder(table: &AutoencoderTable) -> AutoencoderSpec {

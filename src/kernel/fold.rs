@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::{Pool, Rows};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A part is at least this many rows, so that handing it over is cheap beside the work.
 const PART_ROWS: usize = 2048;
@@ -86,6 +86,39 @@ pub fn fold<S: Send>(
         Ok(state)
     };
     pool.map(parts.len(), fold_part).into_iter().collect()
+}
+
+/// `width` sums over all rows, added up in one order. `add` is given the sums, a row's number and the row.
+///
+/// # Errors
+/// What reading gives.
+pub fn sums(
+    rows: &dyn Rows,
+    width: usize,
+    pool: &Pool,
+    add: impl Fn(&mut [f64], usize, &[f32]) + Sync,
+) -> Result<Vec<f64>> {
+    let parts = fold(
+        rows,
+        pool,
+        || vec![0.0; width],
+        |sums, first, block| {
+            block.chunks_exact(rows.dim()).zip(first..).for_each(|(row, number)| add(sums, number, row));
+            Ok(())
+        },
+    )?;
+    Ok((0..width).map(|i| parts.iter().map(|part| part[i]).sum()).collect())
+}
+
+/// The error that names the first value of `rows` that is not finite, for `who` found a sum that
+/// is not.
+pub fn not_finite(rows: &dyn Rows, who: &str) -> Error {
+    let search = for_each_block(rows, 0..rows.len(), |first, block| {
+        let Some(i) = block.iter().position(|x| !x.is_finite()) else { return Ok(()) };
+        let (row, feature) = (first + i / rows.dim(), i % rows.dim());
+        Err(Error::input(format!("row {row}, feature {feature} is {}; {who} takes finite numbers", block[i])))
+    });
+    search.err().unwrap_or_else(|| Error::internal("sums of finite values that are not finite"))
 }
 
 #[cfg(test)]

@@ -277,19 +277,9 @@ impl Pool {
         chunk_len: usize,
         task: impl Fn(usize, &mut [T]) -> Result<(), E> + Sync,
     ) -> Result<(), E> {
-        let failure = Mutex::new(None::<(usize, E)>);
-        self.for_each_chunk_mut(values, chunk_len, |i, chunk| {
-            if let Err(e) = task(i, chunk) {
-                let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
-                if failure.as_ref().is_none_or(|(first, _)| i < *first) {
-                    *failure = Some((i, e));
-                }
-            }
-        });
-        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some((_, e)) => Err(e),
-            None => Ok(()),
-        }
+        let failures = FirstFailure::new();
+        self.for_each_chunk_mut(values, chunk_len, |i, chunk| failures.keep(i, task(i, chunk)));
+        failures.into_result()
     }
 
     /// Calls `task(i, parts)` for each `i`, in parallel, where part `j` is `values[j][bounds[i][j]..bounds[i + 1][j]]`:
@@ -320,6 +310,51 @@ impl Pool {
             // SAFETY: bounds never go backwards, so parts of different tasks do not overlap; each task runs once.
             task(i, std::array::from_fn(|j| unsafe { shared[j].slice(bounds[i][j]..bounds[i + 1][j]) }));
         });
+    }
+
+    /// [`for_each_part_mut`](Self::for_each_part_mut) with tasks that can fail: every task is called, and of the errors
+    /// the one of the first part is returned.
+    ///
+    /// ```
+    /// use dacpipe::kernel::Pool;
+    /// let odd = |i, _: [&mut [i32]; 1]| if i % 2 == 1 { Err(i) } else { Ok(()) };
+    /// let bounds = [[0], [1], [2], [4]];
+    /// assert_eq!(Pool::new(2).try_for_each_part_mut([&mut [0, 1, 2, 3]], &bounds, odd), Err(1));
+    /// ```
+    pub fn try_for_each_part_mut<T: Send, E: Send, const N: usize>(
+        &self,
+        values: [&mut [T]; N],
+        bounds: &[[usize; N]],
+        task: impl Fn(usize, [&mut [T]; N]) -> Result<(), E> + Sync,
+    ) -> Result<(), E> {
+        let failures = FirstFailure::new();
+        self.for_each_part_mut(values, bounds, |i, parts| failures.keep(i, task(i, parts)));
+        failures.into_result()
+    }
+}
+
+/// The error of the first task that failed, in the order of their numbers and not of time.
+struct FirstFailure<E>(Mutex<Option<(usize, E)>>);
+
+impl<E> FirstFailure<E> {
+    fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    fn keep(&self, task: usize, result: Result<(), E>) {
+        if let Err(e) = result {
+            let mut failure = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if failure.as_ref().is_none_or(|(first, _)| task < *first) {
+                *failure = Some((task, e));
+            }
+        }
+    }
+
+    fn into_result(self) -> Result<(), E> {
+        match self.0.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some((_, e)) => Err(e),
+            None => Ok(()),
+        }
     }
 }
 

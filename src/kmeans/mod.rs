@@ -275,7 +275,7 @@ impl Statistics {
         let (mut sums, mut squares) = (vec![0.0; dim], vec![0.0; dim]);
         points.moments(&origin, &mut sums, &mut squares)?;
         if !sums.iter().all(|sum| sum.is_finite()) {
-            return Err(not_finite(rows));
+            return Err(fold::not_finite(rows, "k-means"));
         }
         let scatter = sums.iter().zip(&squares).map(|(sum, square)| (square - sum * sum / n).max(0.0)).sum::<f64>();
         let mean = origin.iter().zip(&sums).map(|(&origin, sum)| f64::from(origin) + sum / n).collect();
@@ -288,14 +288,14 @@ impl Statistics {
     }
 }
 
-/// The error that names the first value that is not finite.
-fn not_finite(rows: &dyn Rows) -> Error {
-    let search = fold::for_each_block(rows, 0..rows.len(), |first, block| {
-        let Some(i) = block.iter().position(|x| !x.is_finite()) else { return Ok(()) };
-        let (row, at) = (first + i / rows.dim(), i % rows.dim());
-        Err(Error::input(format!("row {row}, position {at} is {}; k-means needs finite values", block[i])))
-    });
-    search.err().unwrap_or_else(|| Error::internal("sums of finite values that are not finite"))
+/// The number of each row's nearest centroid (`k x dim`).
+///
+/// # Errors
+/// What reading or the device gives.
+pub fn labels(rows: &dyn Rows, centroids: &[f32], device: &dyn Device) -> Result<Vec<u32>> {
+    let points = device.points(rows)?;
+    let parts = points.fold(centroids, Vec::new, |all: &mut Vec<u32>, _, labels, _| all.extend_from_slice(labels))?;
+    Ok(parts.concat())
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub(super) fn in_turns(
     mut found: KMeans,
     cx: &FitContext<'_>,
 ) -> Result<(Normalizer, KMeans)> {
-    let mut labels = labels_of(&Normalized::new(rows, &normalizer), &found, cx)?;
+    let mut labels = kmeans::labels(&Normalized::new(rows, &normalizer), &found.centroids, cx.device)?;
     for _ in 0..TURNS {
         let centroids = normalizer.invert(&found.centroids);
         normalizer = Normalizer::within(rows, &labels, &centroids, cx.device.pool())?;
@@ -35,21 +35,12 @@ pub(super) fn in_turns(
         normalizer.apply(&centroids, &mut initial);
         let normalized = Normalized::new(rows, &normalizer);
         found = kmeans::fit_from(&normalized, spec, initial, cx.device, cx.control)?;
-        let before = std::mem::replace(&mut labels, labels_of(&normalized, &found, cx)?);
+        let before = std::mem::replace(&mut labels, kmeans::labels(&normalized, &found.centroids, cx.device)?);
         if (moved(&before, &labels) as f64) < STILL * rows.len() as f64 {
             break;
         }
     }
     Ok((normalizer, found))
-}
-
-/// The cluster of each row.
-fn labels_of(rows: &dyn Rows, found: &KMeans, cx: &FitContext<'_>) -> Result<Vec<u32>> {
-    let points = cx.device.points(rows)?;
-    let parts = points.fold(&found.centroids, Vec::new, |all: &mut Vec<u32>, _, labels, _| {
-        all.extend_from_slice(labels);
-    })?;
-    Ok(parts.concat())
 }
 
 /// Rows that are not where most rows of their cluster went; clusters are numbered anew each time.
@@ -116,7 +107,13 @@ mod tests {
         let spec = KMeansSpec::new(3);
         let find = |threads: usize| {
             let (device, control) = (Cpu::new(threads), Control::default());
-            let cx = FitContext { seed: Seed(3), device: &device, control: &control, checkpoint: &NoCheckpoint };
+            let cx = FitContext {
+                seed: Seed(3),
+                device: &device,
+                control: &control,
+                checkpoint: &NoCheckpoint,
+                memory: u64::MAX,
+            };
             let normalizer = Normalizer::learn(Normalize::Within, &rows, device.pool()).unwrap().unwrap();
             let normalized = Normalized::new(&rows, &normalizer);
             let found = kmeans::fit(&normalized, &spec, cx.seed, &device, &control).unwrap();

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernel::{Pool, Rows, fold};
 
 /// The distance by which neighbours are found.
@@ -18,16 +18,6 @@ pub enum Metric {
     Correlation,
 }
 
-/// The error that names the first value that is not finite.
-fn not_finite(rows: &dyn Rows) -> Error {
-    let search = fold::for_each_block(rows, 0..rows.len(), |first, block| {
-        let Some(i) = block.iter().position(|x| !x.is_finite()) else { return Ok(()) };
-        let (row, feature) = (first + i / rows.dim(), i % rows.dim());
-        Err(Error::input(format!("row {row}, feature {feature} is {}; manifold takes finite numbers", block[i])))
-    });
-    search.err().unwrap_or_else(|| Error::internal("sums of finite values that are not finite"))
-}
-
 /// Rows changed so that the squared Euclidean distance orders them as the metric does.
 pub(super) struct Prepared<'a> {
     rows: &'a dyn Rows,
@@ -38,17 +28,11 @@ pub(super) struct Prepared<'a> {
 
 impl<'a> Prepared<'a> {
     pub fn new(rows: &'a dyn Rows, metric: Metric, pool: &Pool) -> Result<Self> {
-        let dim = rows.dim();
-        let add = |sums: &mut Vec<f64>, _: usize, block: &[f32]| {
-            for row in block.chunks_exact(dim) {
-                sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
-            }
-            Ok(())
-        };
-        let parts = fold::fold(rows, pool, || vec![0.0; dim], add)?;
-        let sums: Vec<f64> = (0..dim).map(|i| parts.iter().map(|part| part[i]).sum()).collect();
+        let sums = fold::sums(rows, rows.dim(), pool, |sums, _, row| {
+            sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
+        })?;
         if sums.iter().any(|sum| !sum.is_finite()) {
-            return Err(not_finite(rows));
+            return Err(fold::not_finite(rows, "manifold"));
         }
         let mean = match metric {
             Metric::Euclidean => sums.into_iter().map(|sum| (sum / rows.len() as f64) as f32).collect(),

@@ -91,15 +91,13 @@ impl NeighborSearch<'_> {
         let spec = KMeansSpec {
             starts: 1,
             max_iterations: 2,
-            method: kmeans::Method::MiniBatch { batch_size: 4 * 1024 },
+            method: kmeans::Method::MiniBatch { batch_size: 1024 },
             ..KMeansSpec::new(k)
         };
         let quiet = control.quiet();
         let of_cells = Seed(seed.stream("manifold.cells", 0).random());
         let found = kmeans::fit(rows, &spec, of_cells, device, &quiet)?;
-        let points = device.points(rows)?;
-        let labels =
-            points.fold(&found.centroids, Vec::new, |all, _, labels, _| all.extend_from_slice(labels))?.concat();
+        let labels = kmeans::labels(rows, &found.centroids, device)?;
         let groups = by_label(&labels, k);
         let nearest = nearest_cells(&found.centroids, rows.dim(), device.pool());
 

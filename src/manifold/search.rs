@@ -58,18 +58,12 @@ pub(super) fn search(
     while first < groups.ranges.len() {
         control.check()?;
         let block = Block::new(rows, groups, first, most, pool)?;
-        let failed = std::sync::Mutex::new(None);
-        pool.for_each_part_mut([&mut best], &bounds, |t, [best]| {
+        pool.try_for_each_part_mut([&mut best], &bounds, |t, [best]| {
             let tile = &tiles[t];
             let there = tile.groups.partition_point(|&g| (g as usize) < first);
             let probed = tile.groups[there..].iter().map(|&g| g as usize).take_while(|&g| g < block.groups.end);
-            if let Err(e) = block.meet(rows, &tile.rows, probed, keep, best) {
-                *failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(e);
-            }
-        });
-        if let Some(e) = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            return Err(e);
-        }
+            block.meet(rows, &tile.rows, probed, keep, best)
+        })?;
         first = block.groups.end;
         told(first as f64 / groups.ranges.len() as f64);
     }
@@ -108,24 +102,16 @@ impl<'a> Block<'a> {
         let numbers: Vec<&[u32]> =
             groups.ranges[first..last].iter().flat_map(|range| groups.order[range.clone()].chunks(PANEL)).collect();
         let bounds: Vec<[usize; 2]> = (0..=numbers.len()).map(|p| [p * PANEL * dim, p * PANEL]).collect();
-        let failed = std::sync::Mutex::new(None);
-        pool.for_each_part_mut([&mut panels, &mut offsets], &bounds, |p, [panel, offsets]| {
+        pool.try_for_each_part_mut([&mut panels, &mut offsets], &bounds, |p, [panel, offsets]| -> Result<()> {
             let numbers = numbers[p];
             let mut values = vec![0.0; numbers.len() * dim];
-            if let Err(e) = rows.gather(numbers, &mut values) {
-                *failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(e);
-                return;
-            }
+            rows.gather(numbers, &mut values)?;
             pack_transposed(&values, dim, numbers.len(), panel);
             squared_norms(&values, dim, &mut offsets[..numbers.len()]);
             offsets.iter_mut().for_each(|norm| *norm *= -0.5);
-        });
-        match failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            Some(e) => Err(e),
-            None => {
-                Ok(Self { groups: first..last, order: &groups.order, ranges: &groups.ranges, columns, panels, offsets })
-            }
-        }
+            Ok(())
+        })?;
+        Ok(Self { groups: first..last, order: &groups.order, ranges: &groups.ranges, columns, panels, offsets })
     }
 
     /// Takes the rows of the groups `probed` into the candidates of `tile`.

@@ -29,7 +29,7 @@ fn fit_with(
     kept: &dyn Checkpoint,
 ) -> Result<Fitted> {
     let device = Cpu::new(threads);
-    let cx = FitContext { seed: Seed(5), device: &device, control, checkpoint: kept };
+    let cx = FitContext { seed: Seed(5), device: &device, control, checkpoint: kept, memory: u64::MAX };
     ManifoldStage { spec: spec.clone() }.fit(&Training::new(rows), &cx)
 }
 
@@ -287,4 +287,19 @@ fn the_start_is_what_the_laplacian_s_eigenvectors_are() {
     for i in 0..n {
         assert!((radius(i) - 5.0).abs() < 0.3, "row {i} at {}", radius(i));
     }
+}
+
+#[test]
+fn more_rows_than_memory_holds_are_refused_with_what_would_fit() {
+    let (rows, _) = blobs(3);
+    let (dense, device, control) = (Dense::new(&rows, 8), Cpu::new(1), Control::default());
+    let spec = spec();
+    let memory = 100 * spec.row_bytes();
+    let cx = FitContext { seed: Seed(5), device: &device, control: &control, checkpoint: &NoCheckpoint, memory };
+    let error = ManifoldStage { spec: spec.clone() }.fit(&Training::new(&dense), &cx).unwrap_err();
+    assert_eq!(error.kind(), Kind::Config);
+    let message = error.to_string();
+    assert!(message.contains("the layout of 180 rows needs"), "{message}");
+    assert!(message.contains("raise memory_limit 2 times, or set max_rows = 100"), "{message}");
+    assert!(ManifoldStage { spec: ManifoldSpec { max_rows: 100, ..spec } }.fit(&Training::new(&dense), &cx).is_ok());
 }

@@ -109,6 +109,7 @@ impl Execution<'_> {
             seed: plan.seed(),
             device: Arc::clone(&self.device),
             embeddings: Arc::new(GreedyMemoryPool::new(plan.memory_limit as usize / 8)),
+            memory: plan.memory_limit / 8 * 3,
             control: self.options.control.clone(),
             state,
             extra: self.pipeline.extra.clone(),

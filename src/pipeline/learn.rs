@@ -29,6 +29,8 @@ pub(super) struct Learn {
     pub device: Arc<dyn Device>,
     /// Where the stored output of a stage takes its memory from.
     pub embeddings: Arc<dyn MemoryPool>,
+    /// Bytes that a stage may hold beside its rows.
+    pub memory: u64,
     pub control: Control,
     pub state: RunState,
     /// What rebuilds the stages that are not dacpipe's own.
@@ -125,7 +127,13 @@ impl Learn {
         let coordinates = before.iter().rev().find_map(|t| t.coordinates());
         let data = Training { rows, classes, feature_weights, coordinates };
         let checkpoint = self.state.checkpoint(index);
-        let cx = FitContext { seed: self.seed, device: &*self.device, control: &self.control, checkpoint: &checkpoint };
+        let cx = FitContext {
+            seed: self.seed,
+            device: &*self.device,
+            control: &self.control,
+            checkpoint: &checkpoint,
+            memory: self.memory,
+        };
         let fitted = stage.fit(&data, &cx).map_err(|e| e.while_doing(format!("stage {}", stage.kind())))?;
         let Fitted { transform, summary, figures } = &fitted;
         let about = About { kind: transform.kind().into(), summary: summary.clone(), figures: figures.clone() };
@@ -146,8 +154,13 @@ impl Learn {
     ) -> Result<Arc<dyn Transform>> {
         let began = Instant::now();
         let stage = KMeansStage::new(spec.clone(), FEATURES);
-        let cx =
-            FitContext { seed: self.seed, device: &*self.device, control: &self.control, checkpoint: &NoCheckpoint };
+        let cx = FitContext {
+            seed: self.seed,
+            device: &*self.device,
+            control: &self.control,
+            checkpoint: &NoCheckpoint,
+            memory: self.memory,
+        };
         let data = Training::new(rows);
         let fitted = stage.fit(&data, &cx).map_err(|e| e.while_doing("raw k-means"))?;
         let seconds = began.elapsed().as_secs_f64();

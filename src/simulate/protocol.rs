@@ -39,7 +39,7 @@ pub(super) struct Segment {
 }
 
 /// Minutes that the protocol takes with the durations below.
-const USUAL_MINUTES: f64 = 6.1;
+const USUAL_MINUTES: f64 = 4.9;
 
 /// The protocol: postures and all six transitions between them, walks, then three times down and up the stairs.
 pub(super) fn schedule(minutes: f64, rng: &mut impl Rng) -> Vec<Segment> {
@@ -64,7 +64,7 @@ pub(super) fn schedule(minutes: f64, rng: &mut impl Rng) -> Vec<Segment> {
         add(Motion::Hold(to), Some(hold));
     }
     add(Motion::Change(Stand), Some(A::LieToStand));
-    for _ in 0..4 {
+    for _ in 0..2 {
         add(Motion::Gap, None);
         add(Motion::Gait(Terrain::Level), Some(A::Walking));
     }

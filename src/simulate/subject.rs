@@ -62,6 +62,8 @@ pub(super) struct Subject {
     pub seat_drop: f64,
     /// Radians the trunk bends forward to sit down or get up.
     pub bend: f64,
+    /// How unevenly the body moves between postures, in g.
+    pub unrest: f64,
     /// Radians the body turns to lie down.
     pub bed_turn: f64,
     level: Gait,
@@ -85,9 +87,9 @@ pub(super) struct Wear {
 
 impl Subject {
     pub fn draw(rng: &mut impl Rng) -> Self {
-        let stand = Pose { pitch: around(rng, -0.08, 0.06), roll: around(rng, 0.0, 0.05) };
-        let sit = Pose { pitch: around(rng, 0.21, 0.12), roll: around(rng, 0.0, 0.05) };
-        let lie = Pose { pitch: around(rng, 1.52, 0.07), roll: around(rng, 0.0, 0.12) };
+        let stand = Pose { pitch: around(rng, -0.08, 0.08), roll: around(rng, 0.0, 0.06) };
+        let sit = Pose { pitch: around(rng, 0.18, 0.16), roll: around(rng, 0.0, 0.07) };
+        let lie = Pose { pitch: around(rng, 1.47, 0.14), roll: around(rng, 0.0, 0.22) };
         let level = Gait::level(stand, rng);
         Self {
             stand,
@@ -98,6 +100,7 @@ impl Subject {
             breath: around(rng, 0.25, 0.04),
             seat_drop: around(rng, 0.42, 0.04),
             bend: around(rng, 0.55, 0.12),
+            unrest: 0.06 * lognormal(rng, 0.4),
             bed_turn: around(rng, 1.0, 0.3),
             up: level.upstairs(rng),
             down: level.downstairs(rng),
@@ -128,8 +131,8 @@ impl Subject {
     pub fn wear(&self, turn: usize, rng: &mut impl Rng) -> Wear {
         let place = if turn.is_multiple_of(2) { 1.05 } else { self.preferred_side };
         Wear {
-            around: around(rng, place, 0.12),
-            tilt: [around(rng, 0.0, 0.03), around(rng, -0.06, 0.04)],
+            around: around(rng, place, 0.16),
+            tilt: [around(rng, 0.0, 0.05), around(rng, -0.06, 0.06)],
             gyroscope_offset: [around(rng, 0.006, 0.003), around(rng, 0.0, 0.003), around(rng, 0.001, 0.002)],
             accelerometer_offset: std::array::from_fn(|_| around(rng, 0.0, 0.01)),
         }
@@ -139,10 +142,10 @@ impl Subject {
 impl Gait {
     fn level(stand: Pose, rng: &mut impl Rng) -> Self {
         // One factor for all: who walks briskly swings everything more.
-        let vigor = lognormal(rng, 0.12);
+        let vigor = lognormal(rng, 0.16);
         let mut wave = |amplitude: f64, phase: f64| Wave {
-            amplitude: vigor * amplitude * lognormal(rng, 0.14),
-            phase: around(rng, phase, 0.22),
+            amplitude: vigor * amplitude * lognormal(rng, 0.2),
+            phase: around(rng, phase, 0.3),
         };
         Self {
             up: [wave(0.24, 0.4), wave(0.11, -0.9), wave(0.05, 1.2)],
@@ -151,8 +154,8 @@ impl Gait {
             pitch: wave(0.028, -0.6),
             roll: wave(0.105, 0.2),
             yaw: [wave(0.52, 1.0), wave(0.26, -1.4)],
-            impact: 0.16 * vigor * lognormal(rng, 0.3),
-            cadence: around(rng, 1.9, 0.1),
+            impact: 0.16 * vigor * lognormal(rng, 0.4),
+            cadence: around(rng, 1.87, 0.13),
             asymmetry: around(rng, 0.0, 0.06),
             turn: 0.0,
             lean: Pose { pitch: stand.pitch - around(rng, 0.06, 0.03), roll: stand.roll },

@@ -25,7 +25,7 @@ fn training(rows: &dyn Rows) -> Training<'_> {
 
 fn fit_with(spec: AutoencoderSpec, data: &Training<'_>, threads: usize, checkpoint: &dyn Checkpoint) -> Result<Fitted> {
     let (device, control) = (Cpu::new(threads), Control::default());
-    let cx = FitContext { seed: Seed(11), device: &device, control: &control, checkpoint };
+    let cx = FitContext { seed: Seed(11), device: &device, control: &control, checkpoint, memory: u64::MAX };
     Autoencoder { spec }.fit(data, &cx)
 }
 
@@ -110,7 +110,7 @@ fn an_interrupted_run_goes_on_with_the_same_bits() {
     let control = Control::new(Arc::clone(&observer) as Arc<dyn Observer>);
     *observer.control.lock().expect("not poisoned") = Some(control.clone());
     let device = Cpu::new(2);
-    let cx = FitContext { seed: Seed(11), device: &device, control: &control, checkpoint: &memory };
+    let cx = FitContext { seed: Seed(11), device: &device, control: &control, checkpoint: &memory, memory: u64::MAX };
     let stopped = Autoencoder { spec: spec() }.fit(&training(&rows), &cx).expect_err("is cancelled");
     assert_eq!(stopped.kind(), Kind::Cancelled);
     let saved = memory.load().expect("loads").expect("two epochs were saved");

@@ -107,7 +107,13 @@ mod tests {
         });
         let of = |threads| {
             let (device, control) = (Cpu::new(threads), Control::default());
-            let cx = FitContext { seed: Seed(1), device: &device, control: &control, checkpoint: &NoCheckpoint };
+            let cx = FitContext {
+                seed: Seed(1),
+                device: &device,
+                control: &control,
+                checkpoint: &NoCheckpoint,
+                memory: u64::MAX,
+            };
             weights(&Dense::new(&rows, dim), &classes, &cx).unwrap()
         };
         let (found, counts) = of(1);

@@ -58,7 +58,7 @@ fn learn(device: &dyn Device, kmeans: &KMeansSpec) -> Learned {
         &KMeansStage::new(kmeans.clone(), EMBEDDING),
     ];
     let control = Control::default();
-    let cx = FitContext { seed: Seed(3), device, control: &control, checkpoint: &NoCheckpoint };
+    let cx = FitContext { seed: Seed(3), device, control: &control, checkpoint: &NoCheckpoint, memory: u64::MAX };
     let (mut values, mut dim) = (rows(), DIM);
     let mut fitted: Vec<Fitted> = Vec::new();
     for stage in stages {
@@ -162,13 +162,19 @@ fn a_device_that_resumes_restores_the_trainer() {
     let data = Training::new(&dense);
     let (naive, kept) = (Naive::new(), Kept::default());
     let whole = {
-        let cx = FitContext { seed: Seed(3), device: &naive, control: &Control::default(), checkpoint: &NoCheckpoint };
+        let cx = FitContext {
+            seed: Seed(3),
+            device: &naive,
+            control: &Control::default(),
+            checkpoint: &NoCheckpoint,
+            memory: u64::MAX,
+        };
         stage.fit(&data, &cx).unwrap()
     };
     let stop = Arc::new(Stop(std::sync::Mutex::default()));
     let control = Control::new(Arc::clone(&stop) as Arc<dyn dacpipe::event::Observer>);
     *stop.0.lock().unwrap() = Some(control.clone());
-    let cx = FitContext { seed: Seed(3), device: &naive, control: &control, checkpoint: &kept };
+    let cx = FitContext { seed: Seed(3), device: &naive, control: &control, checkpoint: &kept, memory: u64::MAX };
     assert_eq!(stage.fit(&data, &cx).unwrap_err().kind(), Kind::Cancelled);
     let cx = FitContext { control: &Control::default(), ..cx };
     let resumed = stage.fit(&data, &cx).unwrap();
@@ -213,7 +219,13 @@ fn plain_loops_in_double_precision_find_the_same_clusters() {
     for spec in [KMeansSpec::new(4), KMeansSpec { k: 4, ..mini_batches() }] {
         let stage = KMeansStage::new(spec, FEATURES);
         let fit = |device: &dyn Device| {
-            let cx = FitContext { seed: Seed(3), device, control: &Control::default(), checkpoint: &NoCheckpoint };
+            let cx = FitContext {
+                seed: Seed(3),
+                device,
+                control: &Control::default(),
+                checkpoint: &NoCheckpoint,
+                memory: u64::MAX,
+            };
             stage.fit(&data, &cx).unwrap()
         };
         let (naive, cpu) = (fit(&Naive::new()), fit(&Cpu::new(2)));

@@ -31,6 +31,9 @@ pub struct ManifoldTable {
     /// What is near. Default "euclidean".
     #[serde(default)]
     pub metric: MetricName,
+    /// Whether features count in distances by the weights of the feature_weights stage. Default false.
+    #[serde(default)]
+    pub weighted: bool,
     /// Most rows that are laid out; of more, a random sample is, and the autoencoder carries the rest. Default 200000.
     #[serde(default = "default_max_rows")]
     #[schemars(range(min = 3, max = 100000000))]
