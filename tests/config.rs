@@ -124,6 +124,18 @@ fn values_are_held_against_each_other() {
     assert_eq!(manifold("neighbors = 20\nmin_dist = 0.0"), [""; 0]);
     assert_eq!(manifold("neighbors = 1"), ["`neighbors` must be at least 2 and at most 1000, got 1"]);
     assert_eq!(manifold("metric = \"hamming\""), ["`metric` cannot be \"hamming\""]);
+    assert_eq!(manifold("weighted = true"), [""; 0]);
+    assert_eq!(
+        messages(parse(
+            &GOOD.replacen(
+                "kind = \"autoencoder\"",
+                "kind = \"manifold\"\nweighted = true\n[[stage]]\nkind = \"autoencoder\"",
+                1
+            ),
+            &["stage.feature_weights=null"]
+        )),
+        ["`weighted` is true, but no stage learns weights"]
+    );
     let width = "a layout of 3 dimensions for a representation of 10";
     assert_eq!(manifold("dim = 3"), [width]);
     assert_eq!(
@@ -284,6 +296,16 @@ fn overrides_replace_and_add() {
         .replace("[sink]", "[sink]\nmode = \"append\"")
         .replace("fit = \"train\"", "fit = \"test\"");
     assert_eq!(plan, parse(&changed, &[]).unwrap().plan);
+}
+
+#[test]
+fn null_takes_keys_and_stages_away() {
+    let plan = parse(GOOD, &["threads=2", "threads=null", "stage.feature_weights=null"]).unwrap().plan;
+    assert_eq!(plan.threads, None);
+    assert!(format!("{:?}", parse(GOOD, &[]).unwrap().plan.stages).contains("FeatureWeights"));
+    assert!(!format!("{:?}", plan.stages).contains("FeatureWeights"));
+    assert_eq!(messages(parse(GOOD, &["sink.nothing=null"])), ["there is no `sink.nothing` to take away"]);
+    assert_eq!(messages(parse(GOOD, &["stage.scales=null"])), ["`stage` has no element of kind `scales`"]);
 }
 
 #[test]

@@ -20,8 +20,8 @@ fn refused(rows: &[f32], dim: usize, spec: &KMeansSpec, kind: Kind, message: &st
 fn what_cannot_be_clustered_is_refused() {
     refused(&[1.0, 2.0], 1, &KMeansSpec::new(3), Kind::Input, "k = 3 clusters need at least 3 rows, there are 2");
     refused(&[1.0; 9], 1, &KMeansSpec::new(2), Kind::Input, "only 1 of the 9 rows are distinct");
-    refused(&[0.0, 1.0, f32::NAN, 3.0], 2, &KMeansSpec::new(1), Kind::Input, "row 1, position 0 is NaN");
-    refused(&[f32::INFINITY, 1.0], 1, &KMeansSpec::new(1), Kind::Input, "row 0, position 0 is inf");
+    refused(&[0.0, 1.0, f32::NAN, 3.0], 2, &KMeansSpec::new(1), Kind::Input, "row 1, feature 0 is NaN");
+    refused(&[f32::INFINITY, 1.0], 1, &KMeansSpec::new(1), Kind::Input, "row 0, feature 0 is inf");
     refused(&[-1e20, 1e20], 1, &KMeansSpec::new(1), Kind::Input, "scale them first");
     refused(&[1.0], 1, &KMeansSpec::new(0), Kind::Config, "k = 0");
     let spec = KMeansSpec { tolerance: f64::NAN, ..KMeansSpec::new(1) };

@@ -28,7 +28,8 @@ pub struct RunArgs {
     /// The pipeline file
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Override a key of the file; may be given several times. Stages go by their kind: stage.kmeans.k=6
+    /// Override a key of the file; may be given several times. Stages go by their kind: stage.kmeans.k=6. The value null
+    /// takes a key or a stage away
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
     /// Go on with an interrupted run of the same file over the same data

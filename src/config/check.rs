@@ -356,6 +356,10 @@ impl Check<'_> {
             return;
         };
         let Some(StageTable::Manifold(table)) = &draft.stages[at].1 else { return };
+        if table.weighted && self.position("feature_weights").is_none() && self.kinds_known() {
+            let help = "add a stage of kind = \"feature_weights\" before it, or leave the key out";
+            self.at(&format!("stage[{at}].weighted"), "`weighted` is true, but no stage learns weights", help);
+        }
         match autoencoder.map(|at| &draft.stages[at].1) {
             None if self.kinds_known() => {
                 let help = "new rows are placed by a network that was taught the layout: kind = \"autoencoder\"";

@@ -1,9 +1,13 @@
-//! `--set key.path=value`: values that replace or add to those of the file.
+//! `--set key.path=value`: values that replace or add to those of the file. TOML has no null, so `null` takes away the key
+//! or the element of a list that the path names.
 
 use toml::de::DeValue;
 
 use super::problem::Problem;
 use super::tree::{Entry, Node, Origin, Value};
+
+/// The value that takes a key away.
+const REMOVED: &str = "null";
 
 /// Applies the overrides in order.
 pub(super) fn apply(root: &mut Node, sets: &[String], problems: &mut Vec<Problem>) {
@@ -18,10 +22,11 @@ pub(super) fn apply(root: &mut Node, sets: &[String], problems: &mut Vec<Problem
             problems.push(problem("a key is empty".into()).help("write --set key.path=value"));
             continue;
         }
-        match place(root, &steps, index) {
-            Ok(place) => *place = value(raw, index),
-            Err(wrong) => problems.push(wrong),
-        }
+        let changed = match raw.trim() {
+            REMOVED => remove(root, &steps, index),
+            raw => place(root, &steps, index).map(|place| *place = value(raw, index)),
+        };
+        problems.extend(changed.err());
     }
 }
 
@@ -37,6 +42,24 @@ fn value(raw: &str, index: usize) -> Node {
         Ok(parsed) => Node::of_value(parsed.get_ref(), parsed.span()).written_in(index),
         Err(_) => Node { origin: Origin::Set(index), value: Value::Text(raw.into()) },
     }
+}
+
+/// Takes what `steps` name out of the tree.
+fn remove(root: &mut Node, steps: &[&str], index: usize) -> Result<(), Problem> {
+    let nothing = || Problem::new(Origin::Set(index), format!("there is no `{}` to take away", steps.join(".")));
+    let Some((last, before)) = steps.split_last() else { return Err(nothing()) };
+    match &mut place(root, before, index)?.value {
+        Value::Table(entries) => {
+            let at = entries.iter().position(|entry| entry.key == *last).ok_or_else(nothing)?;
+            entries.remove(at);
+        }
+        Value::Array(items) => {
+            let at = element(items, last, &before.join("."), Origin::Set(index))?;
+            items.remove(at);
+        }
+        _ => return Err(nothing()),
+    }
+    Ok(())
 }
 
 /// The place of the tree that `steps` names, made where tables or their keys are missing.

@@ -117,9 +117,9 @@ mod tests {
             let normalizer = Normalizer::learn(Normalize::Within, &rows, device.pool()).unwrap().unwrap();
             let normalized = Normalized::new(&rows, &normalizer);
             let found = kmeans::fit(&normalized, &spec, cx.seed, &device, &control).unwrap();
-            let before = labels_of(&normalized, &found, &cx).unwrap();
+            let before = kmeans::labels(&normalized, &found.centroids, &device).unwrap();
             let (normalizer, found) = in_turns(&rows, &spec, normalizer.clone(), found, &cx).unwrap();
-            (before, labels_of(&Normalized::new(&rows, &normalizer), &found, &cx).unwrap())
+            (before, kmeans::labels(&Normalized::new(&rows, &normalizer), &found.centroids, &device).unwrap())
         };
         let (before, after) = find(2);
         // What a Gaussian mixture of one covariance makes small is the determinant of the scatter within its clusters.

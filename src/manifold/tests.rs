@@ -164,12 +164,49 @@ fn clusters_lie_together_with_the_same_bits_on_any_number_of_threads() {
         let again = fit_with(&spec(), &Dense::new(&values, 8), threads, &Control::default(), &NoCheckpoint).unwrap();
         assert_eq!(coordinates(&again), found, "{threads} threads");
     }
-    for d in 0..3 {
+    let mut variances = [0.0; 3];
+    for (d, variance) in variances.iter_mut().enumerate() {
         let of = || found.values.iter().skip(d).step_by(3).map(|&x| f64::from(x));
         let mean = of().sum::<f64>() / blob.len() as f64;
-        let variance = of().map(|x| (x - mean).powi(2)).sum::<f64>() / blob.len() as f64;
-        assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-4);
+        assert!(mean.abs() < 1e-5);
+        *variance = of().map(|x| (x - mean).powi(2)).sum::<f64>() / blob.len() as f64;
     }
+    assert!((variances.iter().sum::<f64>() / 3.0 - 1.0).abs() < 1e-4, "{variances:?}");
+    assert!(variances.iter().all(|variance| (variance - 1.0).abs() > 1e-3), "each by itself: {variances:?}");
+}
+
+#[test]
+fn features_count_by_their_weights() {
+    let (mut values, blob) = blobs(2);
+    // A feature of noise that is larger than all that tells the blobs apart.
+    for (row, values) in values.chunks_exact_mut(8).enumerate() {
+        values[7] = 40.0 * ((row * 7919 % 127) as f32 / 127.0);
+    }
+    let dense = Dense::new(&values, 8);
+    let weights = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0];
+    let (device, control) = (Cpu::new(2), Control::default());
+    let cx =
+        FitContext { seed: Seed(5), device: &device, control: &control, checkpoint: &NoCheckpoint, memory: u64::MAX };
+    let lay_out = |weighted: bool, feature_weights: Option<&[f32]>| {
+        let data = Training { feature_weights, ..Training::new(&dense) };
+        ManifoldStage { spec: ManifoldSpec { weighted, ..spec() } }.fit(&data, &cx)
+    };
+    let plain = coordinates(&lay_out(false, Some(&weights)).unwrap());
+    assert_eq!(plain, coordinates(&lay_out(false, None).unwrap()), "weights count only where they are asked for");
+    let weighted = coordinates(&lay_out(true, Some(&weights)).unwrap());
+    let nearest_is_alike = |found: &Coordinates| {
+        let mut squared = vec![0.0; blob.len()];
+        let alike = |i: &usize| {
+            let i = *i;
+            crate::kernel::nearest::squared_distances(&found.values[i * 3..][..3], &found.values, &mut squared);
+            let nearest = (0..blob.len()).filter(|&j| j != i).min_by(|&a, &b| squared[a].total_cmp(&squared[b]));
+            nearest.is_some_and(|j| blob[j] == blob[i])
+        };
+        (0..blob.len()).filter(alike).count()
+    };
+    assert_eq!(nearest_is_alike(&weighted), blob.len());
+    assert!(nearest_is_alike(&plain) < blob.len());
+    assert_eq!(lay_out(true, None).unwrap_err().kind(), Kind::Config);
 }
 
 /// Keeps the first state of an epoch from `after` on, and asks for a stop.
