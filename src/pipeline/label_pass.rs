@@ -21,6 +21,7 @@ use crate::event::{Control, Event};
 use crate::sql::StageExec;
 use crate::stage::{Artifact, LABEL_COLUMNS, Transform};
 use crate::table::{Labels, TableWriter};
+use crate::vectors::column_names;
 
 /// The column of raw k-means' clusters, between its stage and the tally; it is not written.
 pub(super) const RAW_CLUSTER: &str = "__raw_cluster";
@@ -86,7 +87,9 @@ impl LabelPass {
         let sink = writer.sink(schema, labels)?;
         sink.write_all(Box::pin(rows), &ctx.task_ctx()).await?;
         let (tally, portrait) = std::mem::take(&mut *seen.lock().unwrap_or_else(|e| e.into_inner()));
-        let kept = portrait.map(|portrait| portrait.finish(&self.feature_names, &model)).transpose()?;
+        // As in the columns of vectors: of features that share a name, the later ones are numbered.
+        let names = column_names(&self.feature_names, []);
+        let kept = portrait.map(|portrait| portrait.finish(&names, &model)).transpose()?;
         let seconds = began.elapsed().as_secs_f64();
         let summary = format!("{} rows, {:.0} rows/s", tally.rows(), tally.rows() as f64 / seconds);
         self.control.emit(Event::Finished { stage: "label".into(), seconds, summary });

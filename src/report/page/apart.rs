@@ -39,9 +39,7 @@ pub fn section(findings: &Findings, figures: &mut Figures) -> draw::Result<Marku
         let card = figures.card(drawn, "Over each image: the cluster and its rows.");
         return Ok(Markup::join([titled(TITLE, intro), element("div", "grid", [card])]));
     }
-    let most = shown.iter().flat_map(|portrait| portrait.apart.first()).map(|apart| apart.difference.abs());
-    let most = most.fold(f64::MIN_POSITIVE, f64::max);
-    let mut cards: Vec<Markup> = shown.iter().map(|portrait| card(portrait, size(portrait), most)).collect();
+    let mut cards: Vec<Markup> = shown.iter().map(|portrait| card(portrait, size(portrait))).collect();
     let folded = cards.split_off(OPEN_CLUSTERS.min(cards.len()));
     let more = match folded.is_empty() {
         true => Markup::default(),
@@ -53,7 +51,9 @@ pub fn section(findings: &Findings, figures: &mut Figures) -> draw::Result<Marku
     Ok(Markup::join([titled(TITLE, &intro), element("div", "cards", cards), more]))
 }
 
-fn card(portrait: &Portrait, size: u64, most: f64) -> Markup {
+/// A cluster's bars are as long as they can be: a small cluster far away would make those of all others too short to see.
+fn card(portrait: &Portrait, size: u64) -> Markup {
+    let most = portrait.apart.first().map_or(1.0, |apart| apart.difference.abs()).max(f64::MIN_POSITIVE);
     let rows = portrait.apart.iter().take(FEATURES).map(|apart| {
         element(
             "tr",
