@@ -180,7 +180,7 @@ fn features_count_by_their_weights() {
     let (mut values, blob) = blobs(2);
     // A feature of noise that is larger than all that tells the blobs apart.
     for (row, values) in values.chunks_exact_mut(8).enumerate() {
-        values[7] = 40.0 * ((row * 7919 % 127) as f32 / 127.0);
+        values[7] = 4000.0 * ((row * 7919 % 127) as f32 / 127.0);
     }
     let dense = Dense::new(&values, 8);
     let weights = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0];
