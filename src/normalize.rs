@@ -97,7 +97,7 @@ impl Normalizer {
         Ok(Some(Self { mean: mean.into_iter().map(|m| m as f32).collect(), scales, axes }))
     }
 
-    /// Multiplies each value by its factor.
+    /// Multiplies each value by its factor: `factors` has one for each value of a row.
     pub fn multiply(factors: Vec<f32>) -> Self {
         Self { mean: vec![0.0; factors.len()], scales: factors, axes: None }
     }

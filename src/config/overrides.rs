@@ -1,12 +1,12 @@
-//! `--set key.path=value`: values that replace or add to those of the file. TOML has no null, so `null` takes away the key
-//! or the element of a list that the path names.
+//! `--set key.path=value` replaces a value of the file or adds one. The value `null`, which TOML has not, removes the key
+//! or the list element at that path.
 
 use toml::de::DeValue;
 
 use super::problem::Problem;
 use super::tree::{Entry, Node, Origin, Value};
 
-/// The value that takes a key away.
+/// The value that removes a key.
 const REMOVED: &str = "null";
 
 /// Applies the overrides in order.
@@ -44,7 +44,7 @@ fn value(raw: &str, index: usize) -> Node {
     }
 }
 
-/// Takes what `steps` name out of the tree.
+/// Removes the key or the list element at the path `steps`.
 fn remove(root: &mut Node, steps: &[&str], index: usize) -> Result<(), Problem> {
     let nothing = || Problem::new(Origin::Set(index), format!("there is no `{}` to take away", steps.join(".")));
     let Some((last, before)) = steps.split_last() else { return Err(nothing()) };

@@ -110,8 +110,8 @@ pub fn sums(
     Ok((0..width).map(|i| parts.iter().map(|part| part[i]).sum()).collect())
 }
 
-/// The error that names the first value of `rows` that is not finite, for `who` found a sum that
-/// is not.
+/// The error that names the first value of `rows` that is not finite. To be called when a sum over `rows` is not; `who`
+/// is the stage that the message names.
 pub fn not_finite(rows: &dyn Rows, who: &str) -> Error {
     let search = for_each_block(rows, 0..rows.len(), |first, block| {
         let Some(i) = block.iter().position(|x| !x.is_finite()) else { return Ok(()) };

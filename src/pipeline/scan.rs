@@ -17,7 +17,7 @@ use crate::source::Source;
 const BATCH_BYTES: usize = 2 << 20;
 
 /// A session for scans that keep the order of rows, whose operators and replay cache hold at most half the limit. The
-/// other half is for batches in flight, the networks and the embeddings.
+/// other half is for batches in flight, embeddings, and the layout or the network that is being learned.
 pub(super) fn session(memory_limit: u64, dim: usize) -> Result<SessionContext> {
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(GreedyMemoryPool::new(memory_limit as usize / 8 * 3)))

@@ -51,7 +51,7 @@ pub fn section(findings: &Findings, figures: &mut Figures) -> draw::Result<Marku
     Ok(Markup::join([titled(TITLE, &intro), element("div", "cards", cards), more]))
 }
 
-/// A cluster's bars are as long as they can be: a small cluster far away would make those of all others too short to see.
+/// Each card has its own scale. On a common one, a single outlying cluster would make all other bars too short to see.
 fn card(portrait: &Portrait, size: u64) -> Markup {
     let most = portrait.apart.first().map_or(1.0, |apart| apart.difference.abs()).max(f64::MIN_POSITIVE);
     let rows = portrait.apart.iter().take(FEATURES).map(|apart| {
