@@ -42,6 +42,7 @@ pub fn start(graph: &Graph, dim: usize, seed: Seed, pool: &Pool, control: &Contr
         1 => eigenvectors(graph, dim, seed, pool, control)?,
         _ => apart(graph, &component, count, dim, seed, pool, control)?,
     };
+    turn(&mut positions, dim, &mut rng);
     let largest = positions.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
     let factor = if largest > 0.0 { REACH / largest } else { 1.0 };
     positions.iter_mut().for_each(|x| *x = *x * factor + NOISE * normal(&mut rng));
@@ -52,6 +53,33 @@ pub fn start(graph: &Graph, dim: usize, seed: Seed, pool: &Pool, control: &Contr
         positions.iter_mut().skip(d).step_by(dim).for_each(|x| *x = (*x - low) * factor);
     }
     Ok(positions)
+}
+
+/// Turns positions at random. An eigenvector that sets few rows apart leaves all others on one spot of its axis, and the
+/// layout would keep that axis flat; turned, every axis has a part of each eigenvector.
+fn turn(positions: &mut [f32], dim: usize, rng: &mut impl Rng) {
+    let mut axes: Vec<Vec<f64>> = Vec::with_capacity(dim);
+    while axes.len() < dim {
+        let mut axis: Vec<f64> = (0..dim).map(|_| f64::from(normal(rng))).collect();
+        // Gram and Schmidt, twice, so that rounding leaves nothing of the axes before.
+        for _ in 0..2 {
+            for other in &axes {
+                let along: f64 = axis.iter().zip(other).map(|(x, y)| x * y).sum();
+                axis.iter_mut().zip(other).for_each(|(x, y)| *x -= along * y);
+            }
+        }
+        let length = axis.iter().map(|x| x * x).sum::<f64>().sqrt();
+        if length > 1e-6 {
+            axes.push(axis.into_iter().map(|x| x / length).collect());
+        }
+    }
+    let mut turned = vec![0.0_f32; dim];
+    for row in positions.chunks_exact_mut(dim) {
+        for (to, axis) in turned.iter_mut().zip(&axes) {
+            *to = axis.iter().zip(row.iter()).map(|(a, &x)| a * f64::from(x)).sum::<f64>() as f32;
+        }
+        row.copy_from_slice(&turned);
+    }
 }
 
 /// Components about points of their own: the ends of the axes while there are enough of them, then random points, each
