@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array};
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, StringArray};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float32Type, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 
@@ -41,13 +42,29 @@ pub fn vector_dim(schema: &Schema, name: &str) -> Result<usize> {
     }
 }
 
-/// The values of the vector column `name`, row-major, without a copy, and their width.
+/// The values of the vector column `name`, row-major, without a copy, and their width. A column of lists, as tables have
+/// them, serves as well if all of them are of one length; of no rows that is 0.
 ///
 /// # Errors
-/// Kind `Input` if the column is missing, is not a `FixedSizeList<Float32>`, or has nulls.
+/// Kind `Input` if the column is missing, is not a `FixedSizeList<Float32>` or lists of one length, or has nulls.
 pub fn vectors<'a>(batch: &'a RecordBatch, name: &str) -> Result<(&'a [f32], usize)> {
-    let dim = vector_dim(&batch.schema(), name)?;
     let column = batch.column_by_name(name).ok_or_else(|| missing(&batch.schema(), name))?;
+    if let Some(lists) = column.as_list_opt::<i32>().filter(|lists| *lists.value_type() == DataType::Float32) {
+        let dim = if lists.is_empty() { 0 } else { lists.value_length(0) as usize };
+        let items = lists.values().as_primitive::<Float32Type>();
+        if lists.null_count() > 0 || items.null_count() > 0 {
+            return Err(Error::input(format!("column {name:?} has nulls; vectors are required")));
+        }
+        if let Some(row) = (0..lists.len()).find(|&row| lists.value_length(row) as usize != dim) {
+            let found = lists.value_length(row);
+            return Err(Error::input(format!(
+                "column {name:?}: row {row} of a batch has {found} values, others {dim}"
+            )));
+        }
+        let start = lists.value_offsets()[0] as usize;
+        return Ok((&items.values()[start..start + lists.len() * dim], dim));
+    }
+    let dim = vector_dim(&batch.schema(), name)?;
     let list = column.as_fixed_size_list();
     if list.null_count() > 0 {
         let row = (0..list.len()).find(|&i| list.is_null(i)).unwrap_or(0);
@@ -89,6 +106,20 @@ pub fn replace_in_batch(batch: &RecordBatch, from: &str, to: &str, map: &dyn Vec
 pub fn missing(schema: &Schema, name: &str) -> Error {
     let there = schema.fields().iter().map(|f| f.name().as_str());
     Error::input(format!("no column {name:?}; there are {}", listed(there)))
+}
+
+/// The values of a column of labels as text: null where there is none, and where a number is NaN, which is none.
+///
+/// # Errors
+/// Kind `Input` for a column of a type that has no text.
+pub(crate) fn label_texts(column: &ArrayRef, name: &str) -> Result<StringArray> {
+    let text = cast(column, &DataType::Utf8)
+        .map_err(|e| Error::input(format!("column {name:?} cannot serve as labels")).with_source(e))?;
+    let text = text.as_string::<i32>();
+    match column.data_type().is_floating() {
+        false => Ok(text.clone()),
+        true => Ok(text.iter().map(|text| text.filter(|text| *text != "NaN")).collect()),
+    }
 }
 
 /// Names for a message: all of them, or the first where there are many, as of a table with a column for each value of a

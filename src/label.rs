@@ -7,16 +7,19 @@ use std::sync::Arc;
 use arrow::array::{Float32Array, Int32Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use rand::Rng;
 use serde_json::json;
 
 use crate::column;
 use crate::device::{Assign, Device};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::kernel::Rows;
+use crate::kernel::{Dense, Rows, fold};
 use crate::kmeans::{self, KMeans, KMeansSpec};
+use crate::manifold::Subset;
 use crate::normalize::{Normalize, Normalized, Normalizer};
-use crate::stage::{Artifact, Fit, FitContext, Fitted, LABEL_COLUMNS, Tensor, Training, Transform};
+use crate::seed::Seed;
+use crate::stage::{Artifact, Coordinates, Fit, FitContext, Fitted, LABEL_COLUMNS, Tensor, Training, Transform};
 use turns::in_turns;
 
 /// Learns clusters of the vectors of one column.
@@ -24,34 +27,120 @@ use turns::in_turns;
 pub struct KMeansStage {
     spec: KMeansSpec,
     normalize: Normalize,
+    from_layout: bool,
     column: String,
 }
 
 impl KMeansStage {
     /// Clusters of `column`, [`EMBEDDING`](crate::stage::EMBEDDING) or [`FEATURES`](crate::stage::FEATURES), as it is.
     pub fn new(spec: KMeansSpec, column: impl Into<String>) -> Self {
-        Self { spec, normalize: Normalize::None, column: column.into() }
+        Self { spec, normalize: Normalize::None, from_layout: false, column: column.into() }
     }
 
     /// The same, of vectors that are normalised first.
     pub fn normalized(self, normalize: Normalize) -> Self {
         Self { normalize, ..self }
     }
+
+    /// The same, beginning with the clusters of the layout that the vectors were taught, where there is one. The layout
+    /// of the training rows has gaps between groups that the network, which must place rows it has not seen, fills: there
+    /// k-means finds the groups more surely.
+    pub fn from_layout(self, from_layout: bool) -> Self {
+        Self { from_layout, ..self }
+    }
 }
 
 impl KMeansStage {
     /// The clusters, and the normalisation in which they were found.
-    fn find(&self, rows: &dyn Rows, cx: &FitContext<'_>) -> Result<(Option<Normalizer>, KMeans)> {
-        let Some(normalizer) = Normalizer::learn(self.normalize, rows, cx.device.pool())? else {
-            return Ok((None, kmeans::fit(rows, &self.spec, cx.seed, cx.device, cx.control)?));
+    fn find(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<(Option<Normalizer>, KMeans)> {
+        match data.coordinates.filter(|_| self.from_layout) {
+            Some(coordinates) => self.find_from(data.rows, coordinates, cx),
+            None => self.find_in(data.rows, cx),
+        }
+    }
+
+    /// Begins with the clusters of the rows' coordinates.
+    fn find_from(
+        &self,
+        rows: &dyn Rows,
+        coordinates: &Coordinates,
+        cx: &FitContext<'_>,
+    ) -> Result<(Option<Normalizer>, KMeans)> {
+        let (device, pool) = (cx.device, cx.device.pool());
+        let layout = Dense::new(&coordinates.values, coordinates.dim);
+        let (normalizer, found) = self.find_in(&layout, cx)?;
+        let labels = match &normalizer {
+            Some(normalizer) => kmeans::labels(&Normalized::new(&layout, normalizer), &found.centroids, device)?,
+            None => kmeans::labels(&layout, &found.centroids, device)?,
         };
-        let found = kmeans::fit(&Normalized::new(rows, &normalizer), &self.spec, cx.seed, cx.device, cx.control)?;
+        let placed = Subset::of(rows, coordinates.rows.clone());
+        let centroids = means(&placed, &labels, found.k, device)?;
+        let normalizer = match self.normalize {
+            Normalize::Within => Some(Normalizer::within(&placed, &labels, &centroids, pool)?),
+            how => Normalizer::learn(how, rows, pool)?,
+        };
+        let Some(normalizer) = normalizer else {
+            return Ok((None, kmeans::fit_from(rows, &self.spec, centroids, device, cx.control)?));
+        };
+        let mut initial = vec![0.0; centroids.len()];
+        normalizer.apply(&centroids, &mut initial);
+        let found = kmeans::fit_from(&Normalized::new(rows, &normalizer), &self.spec, initial, device, cx.control)?;
         let (normalizer, found) = match self.normalize {
             Normalize::Within => in_turns(rows, &self.spec, normalizer, found, cx)?,
             Normalize::None | Normalize::Standard | Normalize::Whiten => (normalizer, found),
         };
         Ok((Some(normalizer), found))
     }
+
+    /// The clusters of `rows` by themselves.
+    fn find_in(&self, rows: &dyn Rows, cx: &FitContext<'_>) -> Result<(Option<Normalizer>, KMeans)> {
+        let Some(normalizer) = Normalizer::learn(self.normalize, rows, cx.device.pool())? else {
+            return Ok((None, kmeans::fit(rows, &self.spec, cx.seed, cx.device, cx.control)?));
+        };
+        let (normalizer, found) = match self.normalize {
+            Normalize::Within => self.find_within(rows, normalizer, cx)?,
+            Normalize::None | Normalize::Standard | Normalize::Whiten => {
+                let normalized = Normalized::new(rows, &normalizer);
+                let found = kmeans::fit(&normalized, &self.spec, cx.seed, cx.device, cx.control)?;
+                (normalizer, found)
+            }
+        };
+        Ok((Some(normalizer), found))
+    }
+
+    /// The clusters with the least scatter within them. Each start takes its turns: which is best in standardised values,
+    /// with which they begin, says little of which is best in the end.
+    fn find_within(
+        &self,
+        rows: &dyn Rows,
+        standardised: Normalizer,
+        cx: &FitContext<'_>,
+    ) -> Result<(Normalizer, KMeans)> {
+        let once = KMeansSpec { starts: 1, ..self.spec.clone() };
+        let mut best: Option<(Normalizer, KMeans)> = None;
+        for start in 0..self.spec.starts {
+            let seed = Seed(cx.seed.stream("within", start as u64).random());
+            let normalized = Normalized::new(rows, &standardised);
+            let found = kmeans::fit(&normalized, &once, seed, cx.device, cx.control)?;
+            let (normalizer, found) = in_turns(rows, &once, standardised.clone(), found, cx)?;
+            if best.as_ref().is_none_or(|(least, _)| normalizer.log_scatter() < least.log_scatter()) {
+                best = Some((normalizer, found));
+            }
+        }
+        best.ok_or_else(|| Error::internal("k-means without a start"))
+    }
+}
+
+/// The means of the rows of each label below `k`, `k x dim`.
+fn means(rows: &dyn Rows, labels: &[u32], k: usize, device: &dyn Device) -> Result<Vec<f32>> {
+    let (dim, width) = (rows.dim(), rows.dim() + 1);
+    let sums = fold::sums(rows, k * width, device.pool(), |sums, number, row| {
+        let sums = &mut sums[labels[number] as usize * width..][..width];
+        sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
+        sums[dim] += 1.0;
+    })?;
+    let mean = |sums: &[f64]| sums[..dim].iter().map(|sum| (sum / sums[dim].max(1.0)) as f32).collect::<Vec<f32>>();
+    Ok(sums.chunks_exact(width).flat_map(mean).collect())
 }
 
 /// The columns that the stage appends.
@@ -67,7 +156,7 @@ impl Fit for KMeansStage {
 
     fn fit(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<Fitted> {
         cx.control.emit(Event::Started { stage: "kmeans".into(), unit: "iterations", total: None });
-        let (normalizer, found) = self.find(data.rows, cx)?;
+        let (normalizer, found) = self.find(data, cx)?;
         let how = if found.converged { "after" } else { "not converged after" };
         let summary = format!(
             "{} clusters of {} rows, inertia {:.6e}, {how} {} iterations",

@@ -14,7 +14,7 @@
 //!    │                 device: where it is computed                  network, loss, kernel: the arithmetic
 //!  model     the fitted stages, saved by the hash of their content
 //!    │
-//!  table     Parquet files and a log: one commit, or nothing
+//!  table     Parquet files and a Delta log: one commit, or nothing
 //!    │
 //!  sql       the table, dac_embed, dac_assign, cluster_profile, ari, nmi, accuracy, in any DataFusion session
 //! ```

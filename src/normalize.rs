@@ -126,6 +126,12 @@ impl Normalizer {
         Ok(Self { mean: vec![0.0; dim], scales: values.iter().map(scale).collect(), axes: Some(axes) })
     }
 
+    /// The logarithm of the determinant of the scatter that it divides by, but for a constant: of two normalisations
+    /// [within](Self::within) clusters of the same rows, that with the less is of the tighter clusters.
+    pub fn log_scatter(&self) -> f64 {
+        self.scales.iter().filter(|scale| **scale > 0.0).map(|&scale| -2.0 * f64::from(scale).ln()).sum()
+    }
+
     /// Values in a vector.
     pub fn dim(&self) -> usize {
         self.mean.len()

@@ -197,14 +197,15 @@ impl Location {
         self.store.list(Some(&path)).try_collect().await.map_err(|e| failed("listing", &self.show(name), e))
     }
 
-    /// Writes `name` unless it exists: whole, durably and atomically. False if it exists.
+    /// Writes `name` unless it exists: whole, durably and atomically. False if it exists. What a local file is before it
+    /// is whole lies in the directory `staging` below this place.
     ///
     /// # Errors
     /// Kind `Config` for a store that cannot do that, `Io` if writing fails.
-    pub async fn put_if_absent(&self, name: &str, content: Bytes) -> Result<bool> {
+    pub async fn put_if_absent(&self, name: &str, content: Bytes, staging: &str) -> Result<bool> {
         if let Some(root) = &self.local {
-            let path = root.join(name);
-            let written = SpawnedTask::spawn_blocking(move || create_new(&path, &content)).await;
+            let (path, staging) = (root.join(name), root.join(staging));
+            let written = SpawnedTask::spawn_blocking(move || create_new(&path, &content, &staging)).await;
             let written = written.map_err(|e| Error::internal("a writing thread died").with_source(e))?;
             return written.map_err(|e| failed("writing", &self.show(name), e));
         }
@@ -301,9 +302,10 @@ fn resolve(path: &FsPath) -> std::io::Result<PathBuf> {
     Ok(resolved)
 }
 
-fn create_new(path: &FsPath, content: &[u8]) -> std::io::Result<bool> {
+fn create_new(path: &FsPath, content: &[u8], staging: &FsPath) -> std::io::Result<bool> {
     let dir = path.parent().unwrap_or(FsPath::new("/"));
     std::fs::create_dir_all(dir)?;
+    std::fs::create_dir_all(staging)?;
     let mut builder = tempfile::Builder::new();
     builder.prefix(TEMPORARY);
     #[cfg(unix)]
@@ -312,7 +314,7 @@ fn create_new(path: &FsPath, content: &[u8]) -> std::io::Result<bool> {
         // As for any file: what the umask leaves of it.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    let mut file = builder.tempfile_in(dir)?;
+    let mut file = builder.tempfile_in(staging)?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
     match file.persist_noclobber(path) {
@@ -390,8 +392,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for place in [dir.path().to_str().unwrap(), "memory:///put_if_absent"] {
             let location = Location::parse(place).unwrap();
-            assert!(location.put_if_absent("log/0", Bytes::from("one")).await.unwrap());
-            assert!(!location.put_if_absent("log/0", Bytes::from("two")).await.unwrap());
+            assert!(location.put_if_absent("log/0", Bytes::from("one"), "log").await.unwrap());
+            assert!(!location.put_if_absent("log/0", Bytes::from("two"), "log").await.unwrap());
             assert_eq!(location.get("log/0").await.unwrap().unwrap(), "one");
             assert_eq!(location.list("log").await.unwrap().len(), 1);
             location.delete("log/0").await.unwrap();

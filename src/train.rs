@@ -340,6 +340,8 @@ impl Autoencoder {
         let Coordinates { dim, rows, values } = coordinates;
         let loss = CoordinateLoss::new(data.rows.len(), rows, values, *dim, self.spec.coordinates);
         let held_out = HeldOut::drawn(rows, self.spec.hold_out, &mut cx.seed.stream("held_out", 0));
+        let learned = |rows: usize| rows.saturating_sub(held_out.len()).max(1) as f64;
+        let loss = loss.sharing(learned(data.rows.len()) / learned(rows.len()));
         Some(Taught { loss, held_out })
     }
 

@@ -38,11 +38,11 @@ pub enum VectorForm {
 /// assert_eq!(columns, ["mean", "ropy", "ropy_2", "model_2", "ropy_3"]);
 /// ```
 pub fn column_names<'a>(names: &[String], taken: impl IntoIterator<Item = &'a str>) -> Vec<String> {
-    let mut there: HashSet<String> = taken.into_iter().map(String::from).collect();
+    let mut there: HashSet<String> = taken.into_iter().map(str::to_lowercase).collect();
     let mut free = |name: &String| {
         let mut candidate = name.clone();
         let mut number = 2;
-        while !there.insert(candidate.clone()) {
+        while !there.insert(candidate.to_lowercase()) {
             candidate = format!("{name}_{number}");
             number += 1;
         }

@@ -67,7 +67,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// The table has no version: nothing was committed.
 fn nothing_committed(out: &Path) -> bool {
-    let log = out.join("_log");
+    let log = out.join("_delta_log");
     !log.exists() || fs::read_dir(log).unwrap().all(|e| e.unwrap().path().extension().is_none_or(|e| e != "json"))
 }
 
@@ -162,7 +162,7 @@ fn a_model_for_another_width_names_both_widths() {
     let out = dir.path().join("hapt");
     expect(0, run(&out, &[]));
     let model = fs::read_dir(out.join("models")).unwrap().next().unwrap().unwrap().path();
-    let parquet = fs::read_dir(out.join("clusters")).unwrap().next().unwrap().unwrap().path();
+    let parquet = fs::read_dir(out.join("_dacpipe")).unwrap().next().unwrap().unwrap().path().join("clusters.parquet");
     let (model, input, new) = (model.to_str().unwrap(), parquet.to_str().unwrap(), dir.path().join("new"));
     let args = [
         "label",
@@ -214,7 +214,7 @@ fn kill_and_resume(stage: usize, sets: &[&str]) {
     let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));
     expect(0, run(&whole, sets));
     let mut child = run(&broken, sets).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let checkpoint = broken.join("_run").join(format!("{stage}.checkpoint.safetensors"));
+    let checkpoint = broken.join("_run").join(format!("{stage}.checkpoint"));
     while !checkpoint.exists() {
         assert!(child.try_wait().unwrap().is_none(), "ended before it left a checkpoint");
         pause();
@@ -306,5 +306,5 @@ fn mnist_stays_within_its_memory_limit() {
         .arg(set("sink.path", &dir.path().join("mnist")));
     command.env("MNIST", data.join("mnist.parquet"));
     let peak = peak_memory(command);
-    assert!(peak < 300_000_000, "{peak} bytes with memory_limit = \"300 MB\"");
+    assert!(peak < 320_000_000, "{peak} bytes with memory_limit = \"320 MB\"");
 }

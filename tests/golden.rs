@@ -19,7 +19,22 @@ pub fn golden(name: &str, output: &str) {
     assert_eq!(output, expected, "{} differs; UPDATE_GOLDEN=1 rewrites it", path.display());
 }
 
-const COMMANDS: [&str; 9] = ["", "run", "check", "label", "sql", "evaluate", "report", "simulate", "simulate hapt"];
+const COMMANDS: [&str; 14] = [
+    "",
+    "run",
+    "check",
+    "label",
+    "sql",
+    "evaluate",
+    "report",
+    "table",
+    "table history",
+    "table optimize",
+    "table vacuum",
+    "table restore",
+    "simulate",
+    "simulate hapt",
+];
 
 fn help(command: &str, flag: &str) -> String {
     let mut dacpipe = Command::new(env!("CARGO_BIN_EXE_dacpipe"));
@@ -72,6 +87,7 @@ fn a_run_ends_with_this_summary() {
         hapt: 40 recordings of 6 channels at 50 Hz in examples/data/hapt (SIMULATED recordings, not real ones)
           rows      2584 learned from, 3689 labelled
           clusters  12 of sizes [sizes]
+          layout    trustworthiness [score]; of 129 rows held out [score], their coordinates off by [score]
           against activity (labels of the fit split weighted the loss):
             part           rows     ARI    NMI    ACC   raw k-means    ARI    NMI    ACC
             all            3689  [score] [score] [score]               [score] [score] [score]

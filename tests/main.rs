@@ -24,5 +24,6 @@ mod stages_compliance;
 mod table;
 mod table_crash;
 mod table_support;
+mod upkeep;
 mod vectors;
 mod windows_hapt;

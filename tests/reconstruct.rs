@@ -14,7 +14,7 @@ use dacpipe::report::RunReport;
 use dacpipe::source::OnBadRow;
 use dacpipe::sql::{self, Options};
 use dacpipe::store::Location;
-use dacpipe::table::Mode;
+use dacpipe::table::{Mode, OnExisting};
 use datafusion::arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::Float32Type;
 use datafusion::prelude::SessionContext;
@@ -72,6 +72,7 @@ fn relabel(dir: &Path, model: &str, reconstruction_error: bool) -> Relabel {
         keys: vec!["id".into()],
         within: None,
         mode: Mode::Overwrite,
+        on_existing: OnExisting::Skip,
         embedding: false,
         reconstruction_error,
         vectors: None,
@@ -129,6 +130,6 @@ async fn without_its_decoder_a_model_labels_alike_and_refuses_the_error() {
     let e = relabel(dir.path(), &bare.model_path, true).run(&Control::default()).await.unwrap_err();
     assert_eq!(e.kind(), Kind::Model);
     assert!(e.to_string().starts_with("--reconstruction-error: model rows (") && e.to_string().contains("no decoder"));
-    assert!(!dir.path().join("new/_log").exists(), "nothing is written");
+    assert!(!dir.path().join("new/_delta_log").exists(), "nothing is written");
     relabel(dir.path(), &bare.model_path, false).run(&Control::default()).await.unwrap();
 }

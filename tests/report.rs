@@ -15,7 +15,7 @@ use dacpipe::report::{self, RunReport};
 use dacpipe::source::OnBadRow;
 use dacpipe::sql::{Options, register, session_config};
 use dacpipe::store::Location;
-use dacpipe::table::{CommitInfo, Labels, Mode, TableWriter, WriteOptions};
+use dacpipe::table::{CommitInfo, Labels, Mode, OnExisting, TableWriter, WriteOptions};
 use datafusion::arrow::array::{ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, Float64Type};
 use datafusion::prelude::SessionContext;
@@ -221,6 +221,7 @@ async fn appended_rows_are_in_the_profile_too() {
         keys: vec!["id".into()],
         within: None,
         mode: Mode::Append,
+        on_existing: OnExisting::Skip,
         embedding: false,
         reconstruction_error: false,
         vectors: None,
@@ -344,7 +345,7 @@ async fn what_is_not_there_is_said_with_the_way_to_get_it() {
         assert_eq!(page.contains("No rows were drawn"), !embedding);
         let ctx = session(&[("old", &table)]).await;
         let e = ctx.sql("SELECT * FROM cluster_profile('old')").await.unwrap().collect().await.unwrap_err();
-        assert!(e.to_string().contains("write it again with dacpipe run"), "{e}");
+        assert!(e.to_string().contains("cluster_profile: table old: it has no clusters"), "{e}");
     }
 }
 

@@ -674,7 +674,9 @@ async fn write_table_at(location: &Location) -> Model {
         ("mean_distance", Arc::new(Float64Array::from(vec![0.5, 0.25])) as _),
     ]);
     set_aside(location, "run-1", "NaN").await;
-    writer.commit(CommitInfo { clusters: Some(clusters.unwrap()), ..CommitInfo::default() }).await.unwrap();
+    let quarantine = Some("quarantine/run-1.parquet".into());
+    let info = CommitInfo { clusters: Some(clusters.unwrap()), quarantine, ..CommitInfo::default() };
+    writer.commit(info).await.unwrap();
     model
 }
 
@@ -712,24 +714,27 @@ async fn the_quarantine_is_that_of_the_rows_of_the_table() {
             text(0).into_iter().zip(text(3)).collect::<Vec<_>>()
         };
         let entry = |run: &str, reason: &str| (run.to_owned(), reason.to_owned());
-        let run = async |mode, run: &str| {
+        let run = async |mode, run: &str, bad: bool| {
             let mut writer = TableWriter::begin(&location, WriteOptions::new(mode, run)).await.unwrap();
             let labels = Labels { model: "m".into(), labelled_at: SystemTime::UNIX_EPOCH };
             writer.sink(batch(0, 1).schema(), labels).unwrap().write(&batch(0, 3)).await.unwrap();
-            writer.commit(CommitInfo::default()).await.unwrap();
+            let quarantine = bad.then(|| format!("quarantine/{run}.parquet"));
+            writer.commit(CommitInfo { quarantine, ..CommitInfo::default() }).await.unwrap();
         };
         set_aside(&location, "failed", "never committed").await;
-        run(Mode::Append, "run-1").await;
+        run(Mode::Append, "run-0", false).await;
         assert!(!registered().await.1, "the run that is in the table set nothing aside");
         set_aside(&location, "run-1", "NaN").await;
+        run(Mode::Append, "run-1", true).await;
         assert_eq!(shown().await, [entry("run-1", "NaN")]);
         set_aside(&location, "run-2", "inf").await;
-        run(Mode::Append, "run-2").await;
+        run(Mode::Append, "run-2", true).await;
+        run(Mode::Append, "run-4", false).await;
         assert_eq!(shown().await, [entry("run-1", "NaN"), entry("run-2", "inf")]);
         let (ctx, _) = registered().await;
         let one = rows(&ctx, "SELECT reason FROM toy_quarantine WHERE run = 'run-2'").await;
         assert_eq!(one.num_rows(), 1);
-        run(Mode::Overwrite, "run-3").await;
+        run(Mode::Overwrite, "run-3", false).await;
         assert!(!registered().await.1, "their rows were overwritten");
     }
 }
@@ -852,7 +857,7 @@ fn the_command_finds_the_tables_of_runs_and_takes_sql_from_everywhere() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     // A run that failed has left a log without a version.
-    std::fs::create_dir_all(out.join("failed/_log")).unwrap();
+    std::fs::create_dir_all(out.join("failed/_delta_log")).unwrap();
     let sink = format!("sink.path={:?}", out.join("first").display().to_string());
     let quick = ["stage.autoencoder.epochs=1", "stage.manifold.epochs=5", "stage.kmeans.starts=1"];
     let sets = quick.into_iter().chain([sink.as_str()]).flat_map(|set| ["--set", set]);

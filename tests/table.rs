@@ -1,13 +1,14 @@
 //! The labelled table as its users see it: runs that write it, SQL that reads it, and what a query opens.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::table_support::*;
 use arrow::array::{Float32Array, Int32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use dacpipe::Kind;
 use dacpipe::store::Location;
-use dacpipe::table::{CommitInfo, LabelTable, Mode, TableWriter, WriteOptions};
+use dacpipe::table::{self, CommitInfo, LabelTable, Mode, OnExisting, TableWriter, Vacuumed, WriteOptions};
 use datafusion::datasource::MemTable;
 use datafusion::datasource::sink::DataSinkExec;
 use datafusion::prelude::SessionContext;
@@ -94,16 +95,17 @@ async fn a_reader_keeps_the_version_it_opened() {
 /// The runs that have data files in a local table, and those that have clusters.
 fn runs_on_disk(root: &std::path::Path) -> (Vec<String>, Vec<String>) {
     let names = |dir: &str| {
-        let entries = std::fs::read_dir(root.join(dir)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<String> = entries.map(|name| name.trim_end_matches(".parquet").to_owned()).collect();
+        let entries = std::fs::read_dir(root.join(dir)).unwrap().map(|e| e.unwrap().path());
+        let full = entries.filter(|path| std::fs::read_dir(path).unwrap().next().is_some());
+        let mut names: Vec<String> = full.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
         names.sort();
         names
     };
-    (names("data"), names("clusters"))
+    (names("data"), names("_dacpipe"))
 }
 
 #[tokio::test]
-async fn an_overwrite_keeps_the_version_before_and_removes_what_that_had_replaced() {
+async fn old_versions_stay_until_they_are_vacuumed() {
     let (dir, place) = local();
     let root = dir.path().join("t");
     let run = async |mode, run: &str, from: i64| {
@@ -119,56 +121,159 @@ async fn an_overwrite_keeps_the_version_before_and_removes_what_that_had_replace
     let first = session(&place).await;
     run(Mode::Append, "b", 100).await;
     run(Mode::Overwrite, "c", 200).await;
-    let there = |data: &[&str], clusters: &[&str]| {
-        assert_eq!(
-            runs_on_disk(&root),
-            (data.iter().map(|r| r.to_string()).collect(), clusters.iter().map(|r| r.to_string()).collect())
-        );
+    run(Mode::Append, "d", 300).await;
+    let there = |data: &[&str], beside: &[&str]| {
+        let names = |list: &[&str]| list.iter().map(|r| r.to_string()).collect::<Vec<_>>();
+        assert_eq!(runs_on_disk(&root), (names(data), names(beside)));
     };
-    there(&["a", "b", "c", "holiday"], &["a", "b", "c"]);
-    // Readers of every version that the overwritten one was made of go on.
+    there(&["a", "b", "c", "d", "holiday"], &["a", "b", "c", "d"]);
+    // Readers of every version go on, and its clusters are its own.
     assert_eq!(integers(&first, "SELECT count(*) FROM t WHERE cluster = 1").await, [13]);
     assert_eq!(integers(&session_at(&place, Some(0)).await, "SELECT sum(start) FROM t").await, [780]);
-    run(Mode::Append, "d", 300).await;
+    assert_eq!(integers(&session_at(&place, Some(1)).await, "SELECT sum(size) FROM t_clusters").await, [12]);
+    // Nothing is a week old.
+    assert_eq!(table::vacuum(&place, None, false).await.unwrap(), Vacuumed::default());
+    let would = table::vacuum(&place, Some(Duration::ZERO), true).await.unwrap();
     there(&["a", "b", "c", "d", "holiday"], &["a", "b", "c", "d"]);
-    run(Mode::Overwrite, "e", 400).await;
-    there(&["c", "d", "e", "holiday"], &["c", "d", "e"]);
-    assert_eq!(integers(&session_at(&place, Some(3)).await, "SELECT count(start) FROM t").await, [80]);
+    assert_eq!(table::vacuum(&place, Some(Duration::ZERO), false).await.unwrap(), would);
+    assert_eq!(would.files, 6 + 2, "three partitions of two runs, and the clusters of both");
+    there(&["c", "d", "holiday"], &["c", "d"]);
+    assert_eq!(table::vacuum(&place, Some(Duration::ZERO), false).await.unwrap(), Vacuumed::default());
     assert_eq!(integers(&session_at(&place, Some(2)).await, "SELECT sum(size) FROM t_clusters").await, [6]);
-    let e = LabelTable::open_at(&place, Some(1)).await.unwrap_err();
-    assert_eq!(e.kind(), Kind::Table);
-    assert!(e.to_string().ends_with("has no version 1: overwrites removed its files; its oldest is 2"), "{e}");
-    run(Mode::Overwrite, "f", 500).await;
-    there(&["e", "f", "holiday"], &["e", "f"]);
-    assert_eq!(starts(&place).await.len(), 40);
-    // The name of a run that is gone, taken again: its files are those of a version that stays.
-    run(Mode::Append, "a", 600).await;
-    run(Mode::Overwrite, "g", 700).await;
-    there(&["a", "f", "g", "holiday"], &["a", "f", "g"]);
-    let mut all = integers(&session_at(&place, Some(6)).await, "SELECT start FROM t").await;
-    all.sort_unstable();
-    assert_eq!(all, (500..540).chain(600..640).collect::<Vec<_>>());
+    let e = session_at(&place, Some(1)).await.sql("SELECT * FROM t").await.unwrap().collect().await.unwrap_err();
+    assert!(e.to_string().contains("is missing (what old versions need goes when the table is vacuumed)"), "{e}");
+    assert_eq!(starts(&place).await.len(), 80);
 }
 
-/// The command meets a table that this process is writing.
 #[tokio::test]
-async fn a_table_that_another_process_writes_is_exit_code_6() {
+async fn a_version_is_restored_by_a_commit() {
     let (_dir, place) = local();
-    append(&place, "before", &rows(0, 10)).await.unwrap();
-    let there = files(place.local_path().unwrap());
-    let writer = TableWriter::begin(&place, WriteOptions::new(Mode::Append, "held")).await.unwrap();
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_dacpipe"))
-        .args(["run", "pipelines/hapt.toml", "--quiet", "--set", &format!("sink.path={:?}", place.to_string())])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env_remove("HAPT_DATA")
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(6), "{stderr}");
-    let said = format!("is being written by process {}; wait until it is done", std::process::id());
-    assert!(stderr.contains(&said), "{stderr}");
-    drop(writer);
-    assert_eq!(files(place.local_path().unwrap()), there, "neither left anything");
+    append(&place, "a", &rows(0, 10)).await.unwrap();
+    append(&place, "b", &rows(10, 20)).await.unwrap();
+    overwrite(&place, "c", &rows(50, 55)).await.unwrap();
+    assert_eq!(table::restore(&place, 1).await.unwrap(), 3);
+    assert_eq!(starts(&place).await, (0..20).collect::<Vec<_>>());
+    assert_eq!(table::restore(&place, 2).await.unwrap(), 4);
+    assert_eq!(starts(&place).await, (50..55).collect::<Vec<_>>());
+    append(&place, "d", &rows(55, 57)).await.unwrap();
+    assert_eq!(starts(&place).await, (50..57).collect::<Vec<_>>());
+    let e = table::restore(&place, 17).await.unwrap_err();
+    assert!(e.to_string().ends_with("has no version 17: its newest is 5"), "{e}");
+    table::vacuum(&place, Some(Duration::ZERO), false).await.unwrap();
+    let e = table::restore(&place, 1).await.unwrap_err();
+    assert!(e.to_string().contains("data/a/part-00000.parquet is gone; dacpipe table vacuum removes"), "{e}");
+    assert_eq!(starts(&place).await.len(), 7);
+}
+
+#[tokio::test]
+async fn small_files_are_put_together_and_no_row_changes() {
+    let (dir, place) = local();
+    for i in 0..6 {
+        let options = WriteOptions::new(Mode::Append, format!("r{i}")).partition_by(["split"]);
+        write(&place, options, &[rows(i * 30, i * 30 + 30)]).await.unwrap();
+    }
+    let all = "SELECT * EXCEPT (labelled_at) FROM t ORDER BY start";
+    let before = sql(&session(&place).await, all).await;
+    let done = table::optimize(&place, table::TARGET_BYTES).await.unwrap();
+    assert_eq!((done.version, done.removed, done.added), (Some(6), 18, 3));
+    let context = session(&place).await;
+    assert_eq!(sql(&context, all).await, before);
+    let of_train = integers(&context, "SELECT start FROM t WHERE split = 'train'").await;
+    assert_eq!(of_train, (0..180).filter(|i| (i / 10) % 3 == 0).collect::<Vec<_>>(), "in their order");
+    let nothing = table::optimize(&place, table::TARGET_BYTES).await.unwrap();
+    assert_eq!((nothing.version, nothing.added), (None, 0));
+    write(&place, WriteOptions::new(Mode::Append, "r6").partition_by(["split"]), &[rows(180, 210)]).await.unwrap();
+    assert_eq!(starts(&place).await.len(), 210);
+    let history = table::history(&place, 2).await.unwrap();
+    assert_eq!(history.iter().map(|commit| commit.operation.as_str()).collect::<Vec<_>>(), ["WRITE", "OPTIMIZE"]);
+    table::vacuum(&place, Some(Duration::ZERO), false).await.unwrap();
+    assert_eq!(files(&dir.path().join("t/data")).len(), 6);
+    assert_eq!(starts(&place).await.len(), 210);
+}
+
+#[tokio::test]
+async fn a_time_finds_the_version_of_then() {
+    let (_dir, place) = local();
+    let mut times = vec![std::time::SystemTime::now()];
+    for i in 0..5 {
+        std::thread::sleep(Duration::from_millis(5));
+        append(&place, &format!("r{i}"), &rows(i * 10, i * 10 + 10)).await.unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        times.push(std::time::SystemTime::now());
+    }
+    for (version, time) in times[1..].iter().enumerate() {
+        assert_eq!(table::version_as_of(&place, *time).await.unwrap(), version as u64);
+    }
+    let e = table::version_as_of(&place, times[0]).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Table);
+    assert!(e.to_string().contains("had no version at") && e.to_string().contains("its first version is of"), "{e}");
+}
+
+/// Rows `from..to` appended by a run with keys, and what became of them.
+async fn append_keyed(
+    place: &Location,
+    run: &str,
+    model: &str,
+    (from, to): (i64, i64),
+    on: OnExisting,
+) -> dacpipe::Result<(u64, u64, u64)> {
+    let options = WriteOptions::new(Mode::Append, run).keys(["start"]).on_existing(on);
+    let mut writer = TableWriter::begin(place, options).await?;
+    let existing = writer.existing(model).await?;
+    let context = SessionContext::new();
+    let mut plan = context.read_batch(rows(from, to))?;
+    if let Some(existing) = &existing {
+        plan = plan.filter(existing.is_new())?;
+    }
+    let sink = writer.sink(rows(0, 1).schema(), labels(model))?;
+    let mut sizes = [0; 3];
+    for batch in plan.collect().await? {
+        sink.write(&batch).await?;
+        let clusters = batch["cluster"].as_any().downcast_ref::<Int32Array>().unwrap();
+        clusters.iter().flatten().for_each(|cluster| sizes[cluster as usize] += 1);
+    }
+    let skipped = existing.map_or(0, |existing| existing.skipped());
+    let info = CommitInfo { clusters: Some(clusters(&sizes, 1.0)), skipped_rows: skipped, ..CommitInfo::default() };
+    let committed = writer.commit(info).await?;
+    Ok((committed.rows, skipped, committed.replaced_rows))
+}
+
+#[tokio::test]
+async fn rows_with_keys_that_are_there_are_skipped_replaced_or_refused() {
+    let (_dir, place) = local();
+    let skip = OnExisting::Skip;
+    assert_eq!(append_keyed(&place, "a", "m1", (0, 100), skip).await.unwrap(), (100, 0, 0));
+    assert_eq!(append_keyed(&place, "b", "m1", (0, 100), skip).await.unwrap(), (0, 100, 0));
+    assert_eq!(append_keyed(&place, "c", "m1", (90, 120), skip).await.unwrap(), (20, 10, 0));
+    assert_eq!(starts(&place).await, (0..120).collect::<Vec<_>>());
+    // Another model's labels are other facts.
+    assert_eq!(append_keyed(&place, "d", "m2", (0, 10), skip).await.unwrap(), (10, 0, 0));
+    assert_eq!(starts(&place).await.len(), 130);
+    let e = append_keyed(&place, "e", "m1", (119, 125), OnExisting::Error).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Input);
+    assert!(e.to_string().contains("has a row with the key start = 119 already"), "{e}");
+    assert_eq!(append_keyed(&place, "f", "m3", (5, 15), OnExisting::Replace).await.unwrap(), (10, 0, 15));
+    let context = session(&place).await;
+    assert_eq!(
+        integers(&context, "SELECT start FROM t GROUP BY 1 HAVING count(*) > 1 ORDER BY 1").await,
+        [0, 1, 2, 3, 4]
+    );
+    assert_eq!(integers(&context, "SELECT count(*) FROM t WHERE model = 'm3'").await, [10]);
+    assert_eq!(integers(&context, "SELECT sum(size) FROM t_clusters").await, [125], "sizes are those of the rows");
+    assert_eq!(integers(&context, "SELECT sum(size) FROM t_clusters WHERE model = 'm2'").await, [5]);
+}
+
+#[tokio::test]
+async fn a_key_that_is_there_twice_is_a_fault_that_is_said() {
+    let (dir, place) = local();
+    let options = WriteOptions::new(Mode::Append, "a").keys(["user", "split"]);
+    let e = write(&place, options, &[rows(0, 5), rows(5, 9)]).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Input);
+    assert!(e.to_string().contains("two rows have the key user = 0, split = train;"), "{e}");
+    assert_eq!(files(&dir.path().join("t")), Vec::<String>::new());
+    let options = WriteOptions::new(Mode::Append, "a").keys(["id"]);
+    let e = write(&place, options, &[rows(0, 5)]).await.unwrap_err();
+    assert!(e.to_string().contains("keys: no column \"id\""), "{e}");
 }
 
 #[tokio::test]
@@ -445,37 +550,61 @@ async fn data_bytes(all: &RecordBatch, cuts: &[usize], partition_by: &[&str]) ->
     data.map(|f| (f.clone(), std::fs::read(root.join(&f)).unwrap())).collect()
 }
 
-/// Reads the data files with pyarrow and DuckDB, where the variable names a Python that has both.
+/// Reads the table with other programs, where the variable names a Python that has deltalake, pandas, polars and duckdb.
 #[tokio::test]
-async fn plain_parquet_readers_read_the_files() {
+async fn other_engines_read_the_table() {
     let Ok(python) = std::env::var("DACPIPE_PYTHON") else {
-        eprintln!("skipped: DACPIPE_PYTHON does not name a Python with pyarrow and duckdb");
+        eprintln!("skipped: DACPIPE_PYTHON does not name a Python with deltalake, pandas, polars and duckdb");
         return;
     };
     let (dir, place) = local();
-    let options = |run: &str| WriteOptions::new(Mode::Append, run).partition_by(["split"]);
-    write(&place, options("a"), &[rows(0, 6000)]).await.unwrap();
-    write(&place, options("b"), &[rows(6000, 9000)]).await.unwrap();
+    let options = |mode, run: &str| WriteOptions::new(mode, run).partition_by(["split"]);
     let script = r#"
-import sys, glob, duckdb, pyarrow.dataset as ds, pyarrow.parquet as pq
-files = sorted(glob.glob(sys.argv[1] + "/data/**/*.parquet", recursive=True))
-table = ds.dataset(files, format="parquet").to_table()
-print(table.num_rows, sum(table["start"].to_pylist()), table["split"].null_count)
-print({str(pq.ParquetFile(f).metadata.created_by) for f in files})
-print(table.schema.field("embedding").type, table.schema.field("labelled_at").type)
-for f in files:
-    part = pq.ParquetFile(f).read()
-    assert [v for e in part["embedding"].to_pylist() for v in e] == [float(v) for s in part["start"].to_pylist() for v in (2*s, 2*s+1)]
-sql = "SELECT count(*), sum(start), count(split), min(model), sum(len(embedding)) FROM read_parquet(?)"
-print(duckdb.execute(sql, [files]).fetchone())
+import sys, duckdb, polars
+from deltalake import DeltaTable
+path = sys.argv[1]
+table = DeltaTable(path)
+arrow = table.to_pyarrow_table()
+pandas = table.to_pandas()
+frame = polars.scan_delta(path).select(polars.len(), polars.col("start").sum(), polars.col("split").count()).collect()
+duck = duckdb.sql("SELECT count(*), sum(start), count(split), sum(len(embedding)) FROM arrow").fetchall()[0]
+counts = {(len(arrow), sum(arrow["start"].to_pylist()), len(arrow) - arrow["split"].null_count),
+    (len(pandas), int(pandas["start"].sum()), int(pandas["split"].count())), tuple(frame.row(0)),
+    (duck[0], int(duck[1]), duck[2])}
+assert len(counts) == 1, counts
+assert all(row["embedding"] == [2.0 * row["start"], 2.0 * row["start"] + 1] for row in arrow.to_pylist())
+print(table.version(), *counts.pop())
 "#;
-    let output = std::process::Command::new(python).args(["-c", script]).arg(dir.path().join("t")).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    insta::assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @r"
-    9000 40495500 3000
-    {'dacpipe version 0.1.0'}
-    fixed_size_list<item: float not null>[2] timestamp[us, tz=UTC]
-    (9000, 40495500, 6000, 'm1', 18000)
+    let read = || {
+        let root = dir.path().join("t");
+        let output = std::process::Command::new(&python).args(["-c", script]).arg(root).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let mut said = Vec::new();
+    write(&place, options(Mode::Append, "a"), &[rows(0, 600)]).await.unwrap();
+    write(&place, options(Mode::Append, "b"), &[rows(600, 900)]).await.unwrap();
+    said.push(read());
+    write(&place, options(Mode::Overwrite, "c"), &[rows(1000, 1090)]).await.unwrap();
+    said.push(read());
+    write(&place, options(Mode::Append, "d"), &[rows(1090, 1099)]).await.unwrap();
+    table::optimize(&place, table::TARGET_BYTES).await.unwrap();
+    // While another run writes.
+    let mut writer = TableWriter::begin(&place, options(Mode::Append, "e")).await.unwrap();
+    writer.sink(rows(0, 1).schema(), labels("m")).unwrap().write(&rows(0, 9000)).await.unwrap();
+    said.push(read());
+    writer.commit(CommitInfo::default()).await.unwrap();
+    // Beyond a checkpoint.
+    for i in 0..20 {
+        write(&place, options(Mode::Append, &format!("f{i}")), &[rows(9000 + i, 9001 + i)]).await.unwrap();
+    }
+    assert!(dir.path().join("t/_delta_log/_last_checkpoint").exists());
+    said.push(read());
+    insta::assert_snapshot!(said.concat(), @r"
+    1 900 404550 600
+    2 90 94005 60
+    4 99 103851 69
+    25 9119 40779541 6089
     ");
 }
 

@@ -20,6 +20,7 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
     PutOptions, PutPayload, PutResult, Result as StoreResult,
 };
+use proptest::prelude::*;
 
 fn local() -> (tempfile::TempDir, Location) {
     let dir = tempfile::tempdir().unwrap();
@@ -28,7 +29,7 @@ fn local() -> (tempfile::TempDir, Location) {
 }
 
 fn log_file(root: &FsPath, version: u64) -> std::path::PathBuf {
-    root.join(format!("_log/{version:020}.json"))
+    root.join(format!("_delta_log/{version:020}.json"))
 }
 
 /// A store that does `left` more operations and then nothing: the process has died, or its network has.
@@ -47,8 +48,6 @@ enum How {
     AnswerLost,
     /// Every later write fails for want of space; removing works.
     DiskFull,
-    /// Listings never show log entries.
-    BlindListing,
 }
 
 impl Dying {
@@ -68,7 +67,6 @@ impl Dying {
         }
         let left = self.left.fetch_sub(1, Ordering::SeqCst);
         match self.how {
-            How::BlindListing => Ok(true),
             How::AnswerLost => Ok(left != 0),
             _ if left > 0 => Ok(true),
             How::DiskFull => Err(object_store::Error::Generic {
@@ -122,15 +120,15 @@ impl ObjectStore for Dying {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
-        let blind = self.how == How::BlindListing;
         match self.step(false) {
-            Ok(true) => {
-                let seen = move |m: &StoreResult<ObjectMeta>| {
-                    let hidden = m.as_ref().is_ok_and(|m| blind && m.location.as_ref().ends_with(".json"));
-                    std::future::ready(!hidden)
-                };
-                self.inner.list(prefix).filter(seen).boxed()
-            }
+            Ok(true) => self.inner.list(prefix),
+            _ => futures::stream::iter([Err(Self::error())]).boxed(),
+        }
+    }
+
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, StoreResult<ObjectMeta>> {
+        match self.step(false) {
+            Ok(true) => self.inner.list_with_offset(prefix, offset),
             _ => futures::stream::iter([Err(Self::error())]).boxed(),
         }
     }
@@ -181,45 +179,6 @@ async fn whenever_a_writer_dies_the_commit_is_whole_or_absent() {
     }
 }
 
-/// An overwrite removes files only after its commit, and what it did not come to the next one does.
-#[tokio::test]
-async fn whenever_a_writer_dies_removing_what_was_replaced_nothing_is_lost_and_nothing_stays() {
-    let mut died_after_the_commit = 0;
-    for operations in 0.. {
-        let inner = Arc::new(InMemory::new());
-        let place = healthy(&inner);
-        run(&place, Mode::Append, "o0", &rows(0, 30)).await.unwrap();
-        run(&place, Mode::Append, "a1", &rows(30, 60)).await.unwrap();
-        run(&place, Mode::Overwrite, "o2", &rows(100, 130)).await.unwrap();
-        run(&place, Mode::Append, "a3", &rows(130, 140)).await.unwrap();
-        let result = run(&Dying::place(&inner, operations, How::Dead), Mode::Overwrite, "o4", &rows(200, 260)).await;
-        let now = integers(&session(&place).await, "SELECT start FROM t ORDER BY 1").await;
-        let committed = now == (200..260).collect::<Vec<_>>();
-        assert!(committed || now == (100..140).collect::<Vec<_>>(), "after {operations} operations: {now:?}");
-        assert_eq!(result.is_ok(), committed, "failing to remove files is no error");
-        let before = integers(&session_at(&place, Some(3)).await, "SELECT start FROM t ORDER BY 1").await;
-        assert_eq!(before, (100..140).collect::<Vec<_>>(), "after {operations} operations");
-        let stale = async |runs: &[&str]| {
-            let (data, clusters) = (place.list("data").await.unwrap(), place.list("clusters").await.unwrap());
-            let of = |file: &ObjectMeta| runs.iter().any(|run| file.location.as_ref().contains(run));
-            data.iter().chain(&clusters).filter(|file| of(file)).count()
-        };
-        let left = stale(&["o0", "a1"]).await;
-        assert!(committed || left > 0, "files went before the commit");
-        died_after_the_commit += i32::from(committed && left > 0);
-        run(&place, Mode::Overwrite, "next", &rows(300, 310)).await.unwrap();
-        assert_eq!(stale(&["o0", "a1"]).await, 0, "after {operations} operations");
-        assert_eq!(stale(&["o2", "a3"]).await > 0, !committed, "the version before stays");
-        let before = session_at(&place, Some(if committed { 4 } else { 3 })).await;
-        let before = integers(&before, "SELECT start FROM t").await;
-        assert_eq!(before.len(), if committed { 60 } else { 40 });
-        if committed && left == 0 {
-            break;
-        }
-    }
-    assert!(died_after_the_commit > 3, "{died_after_the_commit}");
-}
-
 #[tokio::test]
 async fn an_answer_that_is_lost_commits_once() {
     for operation in 0.. {
@@ -265,18 +224,6 @@ async fn a_full_disk_is_named_and_leaves_nothing() {
     assert!(full > 4, "{full}");
 }
 
-#[tokio::test]
-async fn a_listing_that_lags_hides_no_commit() {
-    let inner = Arc::new(InMemory::new());
-    for i in 0..3 {
-        run(&healthy(&inner), Mode::Append, &format!("r{i}"), &rows(i * 30, i * 30 + 30)).await.unwrap();
-    }
-    let blind = Dying::place(&inner, 0, How::BlindListing);
-    assert_eq!(LabelTable::open_at(&blind, None).await.unwrap().snapshot().rows(), 90);
-    assert_eq!(run(&blind, Mode::Append, "r3", &rows(90, 120)).await.unwrap(), 3);
-    assert_eq!(LabelTable::open_at(&healthy(&inner), None).await.unwrap().snapshot().rows(), 120);
-}
-
 const DIE: &str = "DACPIPE_TEST_DIE_AT";
 
 /// Not a test of its own: the process that `a_killed_process_leaves_the_table_as_it_was` starts and that dies.
@@ -311,7 +258,7 @@ async fn a_killed_process_leaves_the_table_as_it_was() {
     append(&place, "killed", &rows(10, 20)).await.unwrap();
     assert_eq!(starts(&place).await.len(), 20);
     let after: Vec<String> = files(dir.path()).into_iter().filter(|f| !before.contains(f)).collect();
-    assert_eq!(after, ["_log/00000000000000000001.json", "data/killed/part-00000.parquet"]);
+    assert_eq!(after, ["_delta_log/00000000000000000001.json", "data/killed/part-00000.parquet"]);
 }
 
 #[tokio::test]
@@ -325,10 +272,12 @@ async fn files_that_no_attempt_left_are_never_removed() {
     let e = append(&place, "holiday", &rows(0, 10)).await.unwrap_err();
     assert!(e.to_string().contains("run id \"holiday\" was used"), "{e}");
     // A mark that its run could not remove after the commit.
-    std::fs::write(dir.path().join("_log/a.attempt"), "1").unwrap();
+    let mark = dir.path().join("_dacpipe/a/attempt.json");
+    std::fs::create_dir_all(mark.parent().unwrap()).unwrap();
+    std::fs::write(&mark, r#"{"attempt": "a", "since": null, "process": 1}"#).unwrap();
     append(&place, "c", &rows(0, 10)).await.unwrap();
     assert_eq!(starts(&place).await.len(), 30);
-    assert!(!dir.path().join("_log/a.attempt").exists());
+    assert!(!mark.exists());
 }
 
 #[tokio::test]
@@ -353,7 +302,7 @@ async fn a_writer_that_is_given_up_leaves_nothing() {
     let mut sink = writer.sink(rows(0, 1).schema(), labels("m")).unwrap();
     sink.write(&rows(0, 9_000)).await.unwrap();
     writer.abort().await;
-    assert_eq!(memory.list("data").await.unwrap().len() + memory.list("_log").await.unwrap().len(), 0);
+    assert_eq!(memory.list("data").await.unwrap().len() + memory.list("_dacpipe").await.unwrap().len(), 0);
     let mut writer = TableWriter::begin(&memory, WriteOptions::new(Mode::Append, "b")).await.unwrap();
     sink = writer.sink(rows(0, 1).schema(), labels("m")).unwrap();
     sink.write(&rows(0, 9_000)).await.unwrap();
@@ -361,59 +310,141 @@ async fn a_writer_that_is_given_up_leaves_nothing() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(memory.list("_log").await.unwrap().len(), 0);
+    assert_eq!(memory.list("_dacpipe").await.unwrap().len(), 0);
 }
 
 #[tokio::test]
-async fn a_local_table_has_one_writer_at_a_time() {
-    let (_dir, place) = local();
-    let first = TableWriter::begin(&place, WriteOptions::new(Mode::Append, "a")).await.unwrap();
-    let e = TableWriter::begin(&place, WriteOptions::new(Mode::Append, "b")).await.unwrap_err();
-    assert_eq!(e.kind(), Kind::Table);
-    assert!(e.to_string().contains(&format!("is being written by process {};", std::process::id())), "{e}");
-    drop(first);
-    append(&place, "b", &rows(0, 10)).await.unwrap();
-}
-
-#[tokio::test]
-async fn writers_of_an_object_store_meet_at_the_commit() {
-    let place = Location::parse("memory:///meet").unwrap();
-    let begin = async |mode, run: &str, from: i64| {
-        let mut writer = TableWriter::begin(&place, WriteOptions::new(mode, run)).await.unwrap();
-        writer.sink(rows(0, 1).schema(), labels("m")).unwrap().write(&rows(from, from + 10)).await.unwrap();
-        writer
-    };
-    let info = || CommitInfo { clusters: Some(clusters(&[10], 1.0)), ..CommitInfo::default() };
-    let (first, second) = (begin(Mode::Append, "a", 0).await, begin(Mode::Append, "b", 10).await);
-    let e = TableWriter::begin(&place, WriteOptions::new(Mode::Append, "b")).await.unwrap_err();
-    assert!(e.to_string().contains("run id \"b\" was used for memory:///meet before, or is in use"), "{e}");
-    let late = begin(Mode::Overwrite, "c", 20).await;
-    assert_eq!(second.commit(info()).await.unwrap().version, 0);
-    assert_eq!(first.commit(info()).await.unwrap().version, 1);
-    assert_eq!(starts(&place).await, (10..20).chain(0..10).collect::<Vec<_>>());
-    assert_eq!(integers(&session(&place).await, "SELECT size FROM t_clusters").await, [20]);
-    let e = late.commit(info()).await.unwrap_err();
-    assert_eq!(e.kind(), Kind::Table);
-    let expected = "another process committed version 0 of memory:///meet while this one was writing; \
-                    nothing of this run is in the table; run again";
-    assert_eq!(e.to_string(), expected);
-    assert_eq!(starts(&place).await.len(), 20);
-    assert_eq!(place.list("data").await.unwrap().len(), 2);
+async fn writers_meet_at_the_commit() {
+    let (_dir, local) = local();
+    for place in [local, Location::parse("memory:///meet").unwrap()] {
+        let begin = async |mode, run: &str, from: i64| {
+            let mut writer = TableWriter::begin(&place, WriteOptions::new(mode, run).keys(["start"])).await.unwrap();
+            writer.sink(rows(0, 1).schema(), labels("m")).unwrap().write(&rows(from, from + 10)).await.unwrap();
+            writer
+        };
+        let info = || CommitInfo { clusters: Some(clusters(&[10], 1.0)), ..CommitInfo::default() };
+        let (first, second) = (begin(Mode::Append, "a", 0).await, begin(Mode::Append, "b", 10).await);
+        let e = TableWriter::begin(&place, WriteOptions::new(Mode::Append, "b")).await.unwrap_err();
+        assert!(e.to_string().contains(&format!("run id \"b\" was used for {place} before, or is in use")), "{e}");
+        let late = begin(Mode::Overwrite, "c", 20).await;
+        let same = begin(Mode::Append, "d", 15).await;
+        assert_eq!(second.commit(info()).await.unwrap().version, 0);
+        assert_eq!(first.commit(info()).await.unwrap().version, 1);
+        assert_eq!(starts(&place).await, (10..20).chain(0..10).collect::<Vec<_>>());
+        assert_eq!(integers(&session(&place).await, "SELECT size FROM t_clusters").await, [20]);
+        let e = late.commit(info()).await.unwrap_err();
+        assert_eq!(e.kind(), Kind::Table);
+        let expected = format!(
+            "another process committed version 0 of {place} while this one was writing; \
+             nothing of this run is in the table; run again"
+        );
+        assert_eq!(e.to_string(), expected);
+        let e = same.commit(info()).await.unwrap_err();
+        assert!(e.to_string().contains("with the key start = 15, which this run has as well, while"), "{e}");
+        assert_eq!(starts(&place).await.len(), 20);
+        assert_eq!(place.list("data").await.unwrap().len(), 2);
+    }
 }
 
 #[tokio::test]
 async fn many_appends_at_once_all_land() {
-    let place = Location::parse("memory:///many").unwrap();
-    let runs = (0..12).map(|i| {
-        let place = place.clone();
-        async move { append(&place, &format!("r{i}"), &rows(i * 10, i * 10 + 10)).await.unwrap().version }
-    });
-    let mut versions = futures::future::join_all(runs).await;
-    versions.sort_unstable();
-    assert_eq!(versions, (0..12).collect::<Vec<_>>());
+    let (_dir, local) = local();
+    for place in [local, Location::parse("memory:///many").unwrap()] {
+        let runs = (0..12).map(|i| {
+            let place = place.clone();
+            async move { append(&place, &format!("r{i}"), &rows(i * 10, i * 10 + 10)).await.unwrap().version }
+        });
+        let mut versions = futures::future::join_all(runs).await;
+        versions.sort_unstable();
+        assert_eq!(versions, (0..12).collect::<Vec<_>>());
+        let mut all = starts(&place).await;
+        all.sort_unstable();
+        assert_eq!(all, (0..120).collect::<Vec<_>>());
+    }
+}
+
+const APPEND: &str = "DACPIPE_TEST_APPEND_AT";
+
+/// Not a test of its own: a process that `appends_of_several_processes_all_land` starts.
+#[tokio::test]
+async fn appends_as_a_process() {
+    let Ok(text) = std::env::var(APPEND) else { return };
+    let (number, path) = text.split_once(' ').unwrap();
+    let (number, place) = (number.parse::<i64>().unwrap(), Location::parse(path).unwrap());
+    for i in 0..5 {
+        let from = number * 1000 + i * 10;
+        append(&place, &format!("p{number}-{i}"), &rows(from, from + 10)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn appends_of_several_processes_all_land() {
+    let (dir, place) = local();
+    let start = |number: i64| {
+        std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "table_crash::appends_as_a_process", "--nocapture"])
+            .env(APPEND, format!("{number} {}", dir.path().display()))
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let processes: Vec<_> = (0..4).map(start).collect();
+    for mut process in processes {
+        assert!(process.wait().unwrap().success());
+    }
     let mut all = starts(&place).await;
     all.sort_unstable();
-    assert_eq!(all, (0..120).collect::<Vec<_>>());
+    let expected: Vec<i64> = (0..4).flat_map(|number| number * 1000..number * 1000 + 50).collect();
+    assert_eq!(all, expected);
+    assert_eq!(LabelTable::open_at(&place, None).await.unwrap().snapshot().version, 19);
+}
+
+/// Kills an append or an overwrite at whatever it is doing, again and again.
+#[tokio::test]
+async fn thirty_kills_lose_nothing_double_nothing_and_leave_nothing() {
+    let (dir, place) = local();
+    append(&place, "before", &rows(0, 10)).await.unwrap();
+    let mut expected = 10;
+    for kill in 0..30 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "table_crash::is_killed", "--nocapture"])
+            .env(KILLED, format!("{kill} {}", dir.path().display()))
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20 + 7 * (kill % 15)));
+        let _ = child.kill();
+        child.wait().unwrap();
+        let rows_now = starts(&place).await.len() as i64;
+        let overwrites = kill % 2 == 1;
+        let committed = if overwrites { 20 } else { expected + 20 };
+        assert!(
+            rows_now == expected || rows_now == committed,
+            "kill {kill}: {rows_now}, not {expected} or {committed}"
+        );
+        expected = rows_now;
+    }
+    overwrite(&place, "after", &rows(0, 10)).await.unwrap();
+    let versions = LabelTable::open_at(&place, None).await.unwrap().snapshot().version;
+    dacpipe::table::vacuum(&place, Some(std::time::Duration::ZERO), false).await.unwrap();
+    let left = files(dir.path());
+    let data: Vec<_> = left.iter().filter(|f| f.starts_with("data/")).collect();
+    assert_eq!(data, ["data/after/part-00000.parquet"]);
+    assert!(!left.iter().any(|f| f.starts_with("_dacpipe/")), "{left:?}");
+    let log = left.iter().filter(|f| f.starts_with("_delta_log/") && f.ends_with(".json")).count() as u64;
+    assert_eq!(log, versions + 1, "{left:?}");
+}
+
+const KILLED: &str = "DACPIPE_TEST_KILLED_AT";
+
+/// Not a test of its own: the process that is killed.
+#[tokio::test]
+async fn is_killed() {
+    let Ok(text) = std::env::var(KILLED) else { return };
+    let (kill, path) = text.split_once(' ').unwrap();
+    let place = Location::parse(path).unwrap();
+    let mode = if kill.parse::<i64>().unwrap() % 2 == 1 { Mode::Overwrite } else { Mode::Append };
+    write(&place, WriteOptions::new(mode, format!("k{kill}")), &[rows(100, 120)]).await.unwrap();
 }
 
 /// Opens the table and reads all rows.
@@ -453,27 +484,31 @@ async fn damage_is_named() {
     assert!(e.to_string().contains("00000000000000000001.json is missing, and later versions are there"), "{e}");
     let e = damaged(|root| std::fs::remove_file(log_file(root, 0)).unwrap()).await;
     assert!(e.to_string().contains("00000000000000000000.json is missing"), "{e}");
-    let e = damaged(|root| std::fs::write(log_file(root, 2), "{\"format\": 1, ").unwrap()).await;
-    assert!(e.to_string().contains("00000000000000000002.json is damaged: it is not the JSON of a commit: EOF"), "{e}");
+    let e = damaged(|root| std::fs::write(log_file(root, 2), "{\"commitInfo\": {}}\n{\"add\": ").unwrap()).await;
+    assert!(e.to_string().contains("00000000000000000002.json is damaged: line 2 is no action: EOF"), "{e}");
     let e = damaged(|root| std::fs::write(log_file(root, 0), [0xff, 0xfe]).unwrap()).await;
-    assert!(e.to_string().contains("00000000000000000000.json is damaged"), "{e}");
-    let e = damaged(edit(1, "\"format\": 1", "\"format\": 2")).await;
-    assert!(e.to_string().contains("it has format 2, this dacpipe reads 1"), "{e}");
-    let e = damaged(edit(1, "\"version\": 1", "\"version\": 7")).await;
-    assert!(e.to_string().contains("00000000000000000001.json is damaged: it says version 7"), "{e}");
-    let e = damaged(edit(2, "\"since\": 0", "\"since\": 2")).await;
-    assert!(e.to_string().contains("its rows cannot go back to version 2"), "{e}");
-    let e = damaged(edit(1, "\"Int64\"", "\"Int32\"")).await;
-    assert!(e.to_string().contains("belong to different tables"), "{e}");
-    let e = damaged(edit(1, "data/r1/", "../../r1/")).await;
-    assert!(e.to_string().contains("is no path of a file of the table"), "{e}");
+    assert!(e.to_string().contains("00000000000000000000.json is damaged: line 1"), "{e}");
+    let e = damaged(edit(0, "\"minReaderVersion\":1", "\"minReaderVersion\":9")).await;
+    assert!(e.to_string().contains("cannot be read"), "{e}");
+    for (path, other) in [
+        ("../../r1/", "\"../../r1/split="),
+        ("/etc/", "\"/etc/split="),
+        ("file:///etc/", "\"file:///etc/split="),
+        ("%2e%2e/%2E%2E/", "\"../../split="),
+    ] {
+        let e = damaged(edit(1, "data/r1/", path)).await;
+        assert!(e.to_string().contains("is no path of a file of the table"), "{e}");
+        assert!(e.to_string().contains(other), "{e}");
+    }
+    let e = damaged(edit(1, "\\\"numRecords\\\":10", "\\\"numRecords\\\":-3")).await;
+    assert!(e.to_string().contains("count -3 rows"), "{e}");
     let data = "data/r1/split=test/part-00000.parquet";
     let e = damaged(|root| std::fs::remove_file(root.join(data)).unwrap()).await;
     assert!(e.to_string().contains(&format!("{data} is missing")), "{e}");
     let e = damaged(|root| std::fs::write(root.join(data), "PAR1").unwrap()).await;
     assert!(e.to_string().contains(&format!("{data} has 4 bytes, the log says")), "{e}");
-    let e = damaged(|root| std::fs::remove_file(root.join("clusters/r2.parquet")).unwrap()).await;
-    assert!(e.to_string().contains("clusters/r2.parquet is missing"), "{e}");
+    let e = damaged(|root| std::fs::remove_file(root.join("_dacpipe/r2/clusters.parquet")).unwrap()).await;
+    assert!(e.to_string().contains("_dacpipe/r2/clusters.parquet is missing"), "{e}");
 }
 
 #[tokio::test]
@@ -505,4 +540,84 @@ async fn a_place_that_cannot_be_written_is_an_error() {
     let place = Location::parse(file.path().join("t").to_str().unwrap()).unwrap();
     let e = append(&place, "a", &rows(0, 1)).await.unwrap_err();
     assert_eq!(e.kind(), Kind::Io, "{e}");
+}
+
+/// What may lie about in a table's directory.
+#[derive(Debug, Clone)]
+struct Strewn {
+    id: &'static str,
+    mark: &'static str,
+    files: Vec<&'static str>,
+}
+
+fn strewn() -> impl Strategy<Value = Vec<Strewn>> {
+    let ids = prop::sample::select(vec!["committed", "dead", "x", "photos 2024", "...", "data"]);
+    let marks = prop::sample::select(vec![
+        "",
+        "{",
+        "null",
+        r#"{"attempt": "dead", "since": null, "process": 1}"#,
+        r#"{"attempt": "committed", "since": null, "process": 1}"#,
+        r#"{"attempt": "x", "since": 0, "process": 1}"#,
+        r#"{"attempt": "x", "since": 99, "process": 1}"#,
+        r#"{"attempt": "../..", "since": null, "process": 1}"#,
+    ]);
+    let files = prop::sample::subsequence(
+        vec![
+            "part-00000.parquet",
+            "part-00001.parquet",
+            "photo.jpg",
+            "a=1/part-00002.parquet",
+            "sub/part-00003.parquet",
+        ],
+        0..5,
+    );
+    let one = (ids, marks, files).prop_map(|(id, mark, files)| Strewn { id, mark, files });
+    prop::collection::vec(one, 0..5)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// A writer removes the data files of attempts that died, whose marks are their own, and nothing else.
+    #[test]
+    fn no_foreign_and_no_committed_file_is_swept(all in strewn()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (dir, place) = local();
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("part-00000.parquet"), "x").unwrap();
+        runtime.block_on(append(&place, "committed", &rows(0, 10))).unwrap();
+        let mut stay = Vec::new();
+        for Strewn { id, mark, files } in &all {
+            let beside = dir.path().join("_dacpipe").join(id);
+            std::fs::create_dir_all(&beside).unwrap();
+            std::fs::write(beside.join("attempt.json"), mark).unwrap();
+            let data = dir.path().join("data").join(id);
+            #[cfg(unix)]
+            if *id != "committed" && !data.exists() {
+                std::fs::create_dir_all(&data).unwrap();
+                std::os::unix::fs::symlink(outside.path(), data.join("link=1")).unwrap();
+            }
+            for file in files {
+                let path = data.join(file);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                if !path.exists() {
+                    std::fs::write(&path, "x").unwrap();
+                }
+            }
+        }
+        for Strewn { id, files, .. } in &all {
+            // The last mark that was left for it is what counts.
+            let mark = all.iter().rev().find(|other| other.id == *id).unwrap().mark;
+            let dead = matches!((*id, mark), ("dead", m) if m.contains("\"dead\"")) || (*id == "x" && mark.contains("\"x\""));
+            let ours = |file: &&&str| !file.contains("photo") && !file.starts_with("sub/");
+            stay.extend(files.iter().filter(|file| !dead || !ours(file)).map(|file| dir.path().join("data").join(id).join(file)));
+        }
+        runtime.block_on(append(&place, "next", &rows(10, 20))).unwrap();
+        for path in stay {
+            prop_assert!(path.exists(), "{path:?} is gone");
+        }
+        prop_assert!(outside.path().join("part-00000.parquet").exists());
+        prop_assert_eq!(runtime.block_on(starts(&place)).len(), 20);
+    }
 }

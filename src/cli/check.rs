@@ -32,7 +32,12 @@ pub fn run(args: &CheckArgs) -> Result<()> {
     let mut bad = 0;
     for file in &args.files {
         match PipelineFile::load(file, &args.set) {
-            Ok(_) => println!("{}: ok", file.display()),
+            Ok(loaded) => {
+                println!("{}: ok", file.display());
+                if let Some(note) = loaded.plan.without_keys() {
+                    println!("  note: {note}");
+                }
+            }
             Err(problems) => {
                 eprintln!("{problems}");
                 bad += 1;

@@ -9,17 +9,18 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::Column;
-use datafusion::functions_aggregate::expr_fn::count;
+use datafusion::functions_aggregate::expr_fn::{count, max};
 use datafusion::logical_expr::{Expr, lit};
-use datafusion::prelude::{DataFrame, SessionContext};
+use datafusion::prelude::{DataFrame, SessionContext, col};
 use serde::Serialize;
 
-use crate::column::listed;
+use crate::column::{label_texts, listed};
 use crate::error::{Error, Result};
 use crate::metrics::Contingency;
 use crate::report::USUAL_LABELS;
 use crate::sql::{Options, register, session_config};
 use crate::stage::LABEL_COLUMNS;
+use crate::table::{LABELLED_AT, MODEL};
 
 use super::output::Output;
 use super::sql::found_tables;
@@ -66,6 +67,10 @@ pub struct EvaluateArgs {
     #[arg(long, value_name = "COLUMN")]
     pub by: Option<String>,
 
+    /// The rows that this model labelled, by its hash or the beginning of it; where not given, those of the newest model
+    #[arg(long, value_name = "HASH")]
+    pub model: Option<String>,
+
     /// How results are written
     #[arg(long, value_enum, default_value_t)]
     pub format: EvaluateFormat,
@@ -93,6 +98,10 @@ pub struct Evaluation {
     pub table: String,
     /// The column of labels.
     pub labels: String,
+    /// The hash of the model whose labels were compared; none if the table does not say.
+    pub model: Option<String>,
+    /// Rows of other models, which are left out: clusters of two models have nothing in common but their numbers.
+    pub rows_of_other_models: u64,
     /// Rows that were looked at.
     pub rows: u64,
     /// Those of them without a label.
@@ -144,6 +153,11 @@ pub async fn evaluate(args: &EvaluateArgs) -> Result<Evaluation> {
             .map_err(|e| Error::from(e).while_doing(format_args!("--where {condition:?}")))?;
         rows = rows.filter(condition)?;
     }
+    let (model, rows_of_other_models) = model_of(&rows, args.model.as_deref()).await?;
+    if let Some(model) = &model {
+        let of_model = column(&rows, MODEL)?.eq(lit(model.as_str()));
+        rows = rows.filter(of_model)?;
+    }
     let mut keys = vec![column(&rows, cluster)?, column(&rows, &labels)?];
     if let Some(by) = &args.by {
         keys.push(column(&rows, by)?.alias("part"));
@@ -153,7 +167,39 @@ pub async fn evaluate(args: &EvaluateArgs) -> Result<Evaluation> {
     for batch in &batches {
         tally.add(batch)?;
     }
-    tally.evaluation(args.table.clone(), labels)
+    let mut evaluation = tally.evaluation(args.table.clone(), labels)?;
+    (evaluation.model, evaluation.rows_of_other_models) = (model, rows_of_other_models);
+    Ok(evaluation)
+}
+
+/// The model whose rows are compared, of those in `rows`: the one that was asked for, or that labelled a row last; and how
+/// many rows others labelled.
+async fn model_of(rows: &DataFrame, asked: Option<&str>) -> Result<(Option<String>, u64)> {
+    let has = |name: &str| rows.schema().has_column_with_unqualified_name(name);
+    if !has(MODEL) || !has(LABELLED_AT) {
+        return Ok((None, 0));
+    }
+    let model = column(rows, MODEL)?;
+    let aggregates = vec![count(lit(1_i64)).alias("rows"), max(column(rows, LABELLED_AT)?).alias("last")];
+    let by_model = rows.clone().aggregate(vec![model.alias("model")], aggregates)?;
+    let newest_first = vec![col("last").sort(false, false), col("model").sort(false, false)];
+    let mut models: Vec<(String, u64)> = Vec::new();
+    for batch in by_model.sort(newest_first)?.collect().await? {
+        let names = cast(batch.column(0), &DataType::Utf8)?;
+        let counts = batch.column(1).as_primitive::<Int64Type>();
+        let names = names.as_string::<i32>();
+        models.extend((0..batch.num_rows()).map(|row| (names.value(row).to_owned(), counts.value(row).unsigned_abs())));
+    }
+    let chosen = match asked {
+        None => models.first(),
+        Some(asked) => Some(models.iter().find(|(name, _)| name.starts_with(asked)).ok_or_else(|| {
+            let there = models.iter().map(|(name, _)| name.get(..16).unwrap_or(name));
+            Error::input(format!("--model {asked}: no row has a label of such a model; there are {}", listed(there)))
+        })?),
+    };
+    let Some((chosen, of_it)) = chosen else { return Ok((None, 0)) };
+    let all: u64 = models.iter().map(|(_, rows)| rows).sum();
+    Ok((Some(chosen.clone()), all - of_it))
 }
 
 /// The path of a table that may be named by its name.
@@ -201,10 +247,10 @@ impl Tally {
     /// Adds rows of (cluster, label, part if divided, count).
     fn add(&mut self, batch: &RecordBatch) -> Result<()> {
         let clusters = cast(batch.column(0), &DataType::Int64)?;
-        let labels = cast(batch.column(1), &DataType::Utf8)?;
+        let labels = label_texts(batch.column(1), batch.schema().field(1).name())?;
         let counts = batch.column(batch.num_columns() - 1).as_primitive::<Int64Type>();
         let parts = self.by.then(|| cast(batch.column(2), &DataType::Utf8)).transpose()?;
-        let (clusters, labels) = (clusters.as_primitive::<Int64Type>(), labels.as_string::<i32>());
+        let (clusters, labels) = (clusters.as_primitive::<Int64Type>(), &labels);
         for row in 0..batch.num_rows() {
             let count = counts.value(row).unsigned_abs();
             self.rows += count;
@@ -241,7 +287,17 @@ impl Tally {
             contingency.entry(cluster).or_default().insert(label, count);
         }
         let Self { rows, unlabelled, clusters, .. } = self;
-        Ok(Evaluation { table, labels, rows, unlabelled, parts, clusters, contingency })
+        Ok(Evaluation {
+            table,
+            labels,
+            model: None,
+            rows_of_other_models: 0,
+            rows,
+            unlabelled,
+            parts,
+            clusters,
+            contingency,
+        })
     }
 }
 
@@ -260,6 +316,12 @@ impl Evaluation {
     /// The evaluation as aligned columns.
     pub fn to_text(&self) -> String {
         let mut text = format!("{} rows of {}, labels from {}", self.rows, self.table, self.labels);
+        if self.rows_of_other_models > 0 {
+            let short = self.model.as_deref().unwrap_or_default();
+            let short = short.get(..16).unwrap_or(short);
+            let others = self.rows_of_other_models;
+            text += &format!("; of model {short} alone: {others} rows of other models are left out (--model HASH)");
+        }
         if self.unlabelled > 0 {
             text += &format!("; {} without a label are left out of the figures", self.unlabelled);
         }
@@ -329,6 +391,7 @@ mod tests {
 
     fn arguments(table: &str) -> EvaluateArgs {
         EvaluateArgs {
+            model: None,
             table: table.into(),
             labels: None,
             conditions: vec![],

@@ -10,7 +10,7 @@ use crate::pipeline::{InputKind, Relabel};
 use crate::report::Progress;
 use crate::signal::window::Within;
 use crate::source::OnBadRow;
-use crate::table::Mode;
+use crate::table::{Mode, OnExisting};
 use crate::vectors::VectorForm;
 
 const EXAMPLES: &str = "\
@@ -51,6 +51,9 @@ pub struct LabelArgs {
     /// Add to the table in place of replacing what it holds
     #[arg(long)]
     append: bool,
+    /// What --append does with rows whose keys the table has
+    #[arg(long, value_enum, default_value_t, requires = "append", value_name = "WHAT")]
+    on_existing: Existing,
     /// Write the embeddings, too
     #[arg(long)]
     embedding: bool,
@@ -86,6 +89,17 @@ enum Kind {
     Csv,
     /// Feature vectors in Parquet files
     Parquet,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Existing {
+    /// Leaves out rows that this model has labelled, and says how many
+    #[default]
+    Skip,
+    /// Takes the rows that are there out of the table, whichever model labelled them
+    Replace,
+    /// Fails
+    Error,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -127,6 +141,11 @@ pub async fn run(args: LabelArgs) -> Result<()> {
             WithinArg::Recordings => Within::Recordings,
         }),
         mode: if args.append { Mode::Append } else { Mode::Overwrite },
+        on_existing: match args.on_existing {
+            Existing::Skip => OnExisting::Skip,
+            Existing::Replace => OnExisting::Replace,
+            Existing::Error => OnExisting::Error,
+        },
         embedding: args.embedding,
         reconstruction_error: args.reconstruction_error,
         vectors: args.vectors.map(|form| match form {
@@ -139,6 +158,12 @@ pub async fn run(args: LabelArgs) -> Result<()> {
     let report = relabel.run(&control).await?;
     let done = if report.cluster_sizes.is_empty() { "written" } else { "labelled" };
     println!("{} rows {done} by model {} in {:.2} s", report.rows, report.model, report.seconds);
+    if report.skipped_rows > 0 {
+        println!("  skipped   {} rows that this model has labelled in the table already", report.skipped_rows);
+    }
+    if report.replaced_rows > 0 {
+        println!("  replaced  {} rows of the table with the same keys", report.replaced_rows);
+    }
     if !report.cluster_sizes.is_empty() {
         let sizes: Vec<String> = report.cluster_sizes.iter().map(u64::to_string).collect();
         println!("  clusters  {}", sizes.join(" "));

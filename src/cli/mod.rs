@@ -16,6 +16,7 @@ pub mod report;
 pub mod run;
 pub mod simulate;
 pub mod sql;
+pub mod table;
 
 /// What `--help` shows below the commands.
 const AFTER_HELP: &str = "\
@@ -51,6 +52,7 @@ enum Command {
     Sql(sql::SqlArgs),
     Evaluate(evaluate::EvaluateArgs),
     Report(report::ReportArgs),
+    Table(table::TableArgs),
     Simulate(simulate::SimulateArgs),
 }
 
@@ -64,6 +66,7 @@ impl Cli {
             Command::Sql(args) => runtime(None)?.block_on(sql::run(args)),
             Command::Evaluate(args) => runtime(None)?.block_on(evaluate::run(args)),
             Command::Report(args) => runtime(None)?.block_on(report::run(args)),
+            Command::Table(args) => runtime(None)?.block_on(table::run(args)),
             Command::Simulate(args) => simulate::run(args),
         }
     }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use datafusion::common::{Diagnostic, Span};
 use datafusion::error::DataFusionError;
@@ -16,7 +17,7 @@ use datafusion::sql::parser::DFParser;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 
 use crate::error::{Error, Result};
-use crate::sql::{Options, Registered, Registration, register, session_config};
+use crate::sql::{At, Options, Registered, Registration, register, session_config};
 
 use super::output::{Format, Output, write_results};
 use super::prompt;
@@ -27,15 +28,17 @@ Examples:
   dacpipe sql -c 'SELECT ari(cluster, activity) FROM hapt' --format csv
   dacpipe sql -c \"SELECT * FROM cluster_profile('hapt') WHERE rank <= 3\"
   dacpipe sql --table old=backup/hapt --table rows=rows.parquet
+  dacpipe sql --version 0 -c 'SELECT count(*) FROM hapt'
 Column names that are also words of SQL need double quotes: SELECT \"user\" FROM hapt";
 
 /// Query the tables of runs with SQL
 ///
-/// Every table below --dir is registered under its name, with NAME_clusters beside it and NAME_quarantine where rows
-/// were set aside; where two have the same name, the later one goes by its directory's. Functions of (model, features):
-/// dac_embed, dac_assign, dac_reconstruct, dac_reconstruction_error; aggregates: ari(a, b), nmi(a, b),
-/// clustering_accuracy(a, b); a table of what sets each cluster apart: cluster_profile('NAME'). Without -c and -f,
-/// statements are read from the prompt or from standard input.
+/// Every table below --dir is registered under its name, with NAME_clusters beside it, NAME_latest where it has keys (each
+/// row once, by the model that labelled it last) and NAME_quarantine where rows were set aside; where two have the same
+/// name, the later one goes by its directory's. Functions of (model, features): dac_embed, dac_assign, dac_reconstruct,
+/// dac_reconstruction_error; aggregates: ari(a, b), nmi(a, b), clustering_accuracy(a, b); tables: cluster_profile('NAME')
+/// is what sets each cluster apart, table_at('NAME', 3) or table_at('NAME', '2026-03-01T12:00:00Z') an earlier version.
+/// Without -c and -f, statements are read from the prompt or from standard input.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct SqlArgs {
@@ -51,6 +54,14 @@ pub struct SqlArgs {
     #[arg(long, value_name = "NAME=PATH", value_parser = parse_table)]
     pub table: Vec<(String, String)>,
 
+    /// The tables as they were at this version
+    #[arg(long, value_name = "N", conflicts_with = "as_of")]
+    pub version: Option<u64>,
+
+    /// The tables as they were at this time, for example 2026-03-01T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub as_of: Option<SystemTime>,
+
     /// Where the tables of runs are looked for
     #[arg(long, value_name = "DIR", default_value = "out")]
     pub dir: PathBuf,
@@ -62,6 +73,11 @@ pub struct SqlArgs {
     /// Rows that --format table shows of a result; 0 shows all
     #[arg(long, value_name = "ROWS", default_value_t = 200)]
     pub max_rows: usize,
+}
+
+fn parse_time(text: &str) -> Result<SystemTime, String> {
+    humantime::parse_rfc3339_weak(text)
+        .map_err(|e| format!("{e}; expected a time in UTC such as 2026-03-01T12:00:00Z or 2026-03-01 12:00:00"))
 }
 
 fn parse_table(text: &str) -> Result<(String, String), String> {
@@ -119,7 +135,11 @@ impl Session {
         let mut config = session_config().with_information_schema(true);
         config.options_mut().sql_parser.collect_spans = true;
         let ctx = SessionContext::new_with_config(config);
-        let mut options = Options::default();
+        let mut options = Options::default().at(match (args.version, args.as_of) {
+            (Some(version), _) => At::Version(version),
+            (_, Some(time)) => At::Time(time),
+            _ => At::Now,
+        });
         for (name, path) in &args.table {
             options = options.table(name, path);
         }
@@ -189,7 +209,7 @@ pub(crate) fn found_tables(dir: &Path) -> Vec<(String, PathBuf)> {
 
 /// Whether there is a version in the log: a run that failed, or has not committed yet, leaves a log without one.
 fn has_commit(table: &Path) -> bool {
-    let Ok(log) = std::fs::read_dir(table.join("_log")) else { return false };
+    let Ok(log) = std::fs::read_dir(table.join("_delta_log")) else { return false };
     log.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "json"))
 }
 
@@ -199,7 +219,7 @@ struct Names(BTreeMap<String, String>);
 
 impl Names {
     /// What a table of a name brings with it.
-    const SUFFIXES: [&str; 3] = ["", "_clusters", "_quarantine"];
+    const SUFFIXES: [&str; 4] = ["", "_clusters", "_latest", "_quarantine"];
 
     fn take(&mut self, name: &str, place: &str) {
         for suffix in Self::SUFFIXES {
@@ -355,12 +375,12 @@ mod tests {
     fn tables_of_runs_are_found_by_the_name_they_were_given() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["one", "two", "a", "zwei", "failed", "no-table"] {
-            std::fs::create_dir_all(dir.path().join(name).join("_log")).unwrap();
+            std::fs::create_dir_all(dir.path().join(name).join("_delta_log")).unwrap();
         }
-        std::fs::remove_dir(dir.path().join("no-table/_log")).unwrap();
-        std::fs::write(dir.path().join("failed/_log/.lock"), "7").unwrap();
+        std::fs::remove_dir(dir.path().join("no-table/_delta_log")).unwrap();
+        std::fs::write(dir.path().join("failed/_delta_log/.tmp"), "7").unwrap();
         for (table, run) in [("one", None), ("two", Some("zwei")), ("a", Some("zwei")), ("zwei", None)] {
-            std::fs::write(dir.path().join(table).join("_log/00000000000000000000.json"), "{}").unwrap();
+            std::fs::write(dir.path().join(table).join("_delta_log/00000000000000000000.json"), "{}").unwrap();
             if let Some(name) = run {
                 std::fs::write(dir.path().join(table).join("run.json"), format!("{{\"name\": {name:?}}}")).unwrap();
             }

@@ -345,6 +345,14 @@ impl Check<'_> {
     fn manifold(&mut self) {
         let draft = self.draft;
         let (manifold, autoencoder) = (self.position("manifold"), self.position("autoencoder"));
+        if let Some(at) = self.position("kmeans")
+            && let Some(StageTable::Kmeans(KmeansTable { begin: KmeansBeginName::Layout, .. })) = &draft.stages[at].1
+            && manifold.is_none()
+            && self.kinds_known()
+        {
+            let help = "add a stage of kind = \"manifold\" before it, or leave the key out";
+            self.at(&format!("stage[{at}].begin"), "`begin` is \"layout\", but no manifold stage lays rows out", help);
+        }
         let Some(at) = manifold else {
             for key in ["coordinates", "hold_out"] {
                 let path = format!("stage[{}].{key}", autoencoder.unwrap_or(0));

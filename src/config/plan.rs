@@ -18,7 +18,7 @@ use crate::source::parquet::Features;
 use crate::source::{CsvSpec, HaptSpec, OnBadRow, ParquetSpec, SourceSpec, TimeColumn, TimeUnit};
 use crate::{Error, Result, Seed};
 
-use crate::table::Mode;
+use crate::table::{Mode, OnExisting};
 
 use crate::loss::PenaltyForm;
 use crate::train::{AutoencoderSpec, Decay, EarlyStop};
@@ -88,6 +88,8 @@ pub struct ClusterSpec {
     pub kmeans: KMeansSpec,
     /// What is done to the vectors first.
     pub normalize: Normalize,
+    /// Whether they are looked for in the layout first, which the vectors were taught.
+    pub from_layout: bool,
 }
 
 /// Which rows are learned from, and which are labelled.
@@ -129,6 +131,8 @@ pub struct SinkSpec {
     pub partition_by: Vec<String>,
     /// What happens to the rows of earlier runs.
     pub mode: Mode,
+    /// What an append does with rows whose keys the table has already.
+    pub on_existing: OnExisting,
     /// Whether the learned representation of each row is written.
     pub embedding: bool,
     /// Whether the reconstruction error of each row is written.
@@ -138,6 +142,14 @@ pub struct SinkSpec {
 }
 
 impl Plan {
+    /// What a table without keys means, where the source names none.
+    pub fn without_keys(&self) -> Option<&'static str> {
+        self.sink.keys.is_empty().then_some(
+            "the source names no key columns, so nothing tells its rows apart: an append adds rows that the table has \
+             already, and they cannot be joined with what else is known of them; keys = [\"id\"] in [source] names them",
+        )
+    }
+
     /// The plan of a file that was found good.
     pub(super) fn of(file: &PipelineFile) -> Self {
         let stages = || file.stage.iter();
@@ -298,7 +310,7 @@ fn clusters_of(table: &KmeansTable) -> ClusterSpec {
         NormalizeName::Whiten => Normalize::Whiten,
         NormalizeName::Within => Normalize::Within,
     };
-    ClusterSpec { kmeans: kmeans(table), normalize }
+    ClusterSpec { kmeans: kmeans(table), normalize, from_layout: table.begin == KmeansBeginName::Layout }
 }
 
 fn kmeans(table: &KmeansTable) -> KMeansSpec {
@@ -306,7 +318,7 @@ fn kmeans(table: &KmeansTable) -> KMeansSpec {
         KmeansMethodName::Lloyd => Method::Lloyd,
         KmeansMethodName::MiniBatch => Method::MiniBatch { batch_size: table.batch_size.unwrap_or(KMEANS_BATCH) },
     };
-    let KmeansTable { k, starts, max_iterations, tolerance, method: _, normalize: _, batch_size: _ } = *table;
+    let KmeansTable { k, starts, max_iterations, tolerance, .. } = *table;
     KMeansSpec { k, starts, max_iterations, tolerance, method }
 }
 
@@ -361,6 +373,11 @@ fn sink(table: &SinkTable, source: &SourceTable) -> SinkSpec {
         mode: match table.mode {
             SinkModeName::Append => Mode::Append,
             SinkModeName::Overwrite => Mode::Overwrite,
+        },
+        on_existing: match table.on_existing {
+            None | Some(OnExistingName::Skip) => OnExisting::Skip,
+            Some(OnExistingName::Replace) => OnExisting::Replace,
+            Some(OnExistingName::Error) => OnExisting::Error,
         },
         embedding: table.embedding,
         reconstruction_error: table.reconstruction_error,

@@ -13,6 +13,8 @@ pub struct CoordinateLoss<'a> {
     values: &'a [f32],
     dim: usize,
     factor: f64,
+    /// What a row with coordinates counts, so that those without take nothing from the mean.
+    share: f64,
 }
 
 impl<'a> CoordinateLoss<'a> {
@@ -27,7 +29,14 @@ impl<'a> CoordinateLoss<'a> {
         assert_eq!(rows.len() * dim, values.len(), "coordinates each row");
         let mut places = vec![Self::NOWHERE; len];
         rows.iter().zip(0..).for_each(|(&row, place)| places[row as usize] = place);
-        Self { places, values, dim, factor }
+        Self { places, values, dim, factor, share: 1.0 }
+    }
+
+    /// The same, with `share` times the loss of each row that has coordinates: as many times as there are rows for one
+    /// that has them, so that the mean is over these.
+    pub fn sharing(mut self, share: f64) -> Self {
+        self.share = share;
+        self
     }
 
     /// The coordinates of a training row, if it has any.
@@ -42,7 +51,7 @@ impl<'a> CoordinateLoss<'a> {
 impl EmbeddingLoss for CoordinateLoss<'_> {
     /// The sum is without the factor, the gradient with it.
     fn sum_and_gradient(&self, embedding: &Matrix, rows: &[u32], batch_rows: usize, gradient: &mut Matrix) -> f64 {
-        let scale = (2.0 * self.factor / (self.dim * batch_rows) as f64) as f32;
+        let scale = (2.0 * self.factor * self.share / (self.dim * batch_rows) as f64) as f32;
         let mut sum = 0.0;
         for (i, &row) in rows.iter().enumerate() {
             let (slopes, z) = (gradient.row_mut(i), embedding.row(i));
@@ -56,7 +65,7 @@ impl EmbeddingLoss for CoordinateLoss<'_> {
                 *slope = scale * error;
             }
         }
-        sum / self.dim as f64
+        sum * self.share / self.dim as f64
     }
 }
 

@@ -19,16 +19,22 @@ const TENSORS: &str = "model.safetensors";
 
 impl Model {
     /// Writes the model into the directory `models/<first 16 digits of its hash>` and returns where that is. A model
-    /// that is there already is left as it is.
+    /// that is there already is left as it is, and written anew if a file of it is missing or damaged.
     ///
     /// # Errors
     /// Kind `Io` if the store fails.
     pub async fn save(&self, models: &Location) -> Result<Location> {
         let artifacts: Vec<Artifact> = self.stages.iter().map(|stage| stage.save()).collect();
         let file = |name: &str| format!("{}/{name}", self.hash.short());
-        // Each file appears whole or not at all, and one that is there already has the same content.
-        models.put_if_absent(&file(TENSORS), encode_tensors(&artifacts)?.into()).await?;
-        models.put_if_absent(&file(MANIFEST), envelope_of(&self.content, &self.hash).into()).await?;
+        // Each file appears whole or not at all.
+        for (name, content) in [
+            (file(TENSORS), Bytes::from(encode_tensors(&artifacts)?)),
+            (file(MANIFEST), envelope_of(&self.content, &self.hash).into()),
+        ] {
+            if models.get(&name).await?.as_ref() != Some(&content) {
+                models.put(&name, content).await?;
+            }
+        }
         models.join(self.hash.short())
     }
 
@@ -139,6 +145,12 @@ mod tests {
         // Saved again, from what was loaded, nothing changes.
         assert_eq!(loaded.save(&models).await.unwrap().to_string(), place.to_string());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        // What was damaged is mended.
+        let arrays = dir.path().join(saved.hash().short()).join(TENSORS);
+        let whole = std::fs::read(&arrays).unwrap();
+        std::fs::write(&arrays, &whole[..10]).unwrap();
+        saved.save(&models).await.unwrap();
+        assert_eq!(std::fs::read(&arrays).unwrap(), whole);
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! When a run began, and what follows from it: its name, and the time that its labels carry.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::{Error, Result};
@@ -31,10 +32,11 @@ impl Clock {
         Ok(Self { began: Instant::now(), started_at, labelled_at })
     }
 
-    /// The name of a run: when it began, and what it runs.
+    /// The name of a run: when it began, what it runs, and digits that no other process draws at the same moment.
     pub fn run_id(&self, fingerprint: &str) -> String {
         let when = humantime::format_rfc3339_millis(self.started_at).to_string();
         let when: String = when.chars().filter(char::is_ascii_alphanumeric).collect();
-        format!("{when}-{}", &fingerprint[..fingerprint.len().min(8)])
+        let own = RandomState::new().hash_one(std::process::id()) as u32;
+        format!("{when}-{}-{own:08x}", &fingerprint[..fingerprint.len().min(8)])
     }
 }

@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::DataType;
+use arrow::array::{Array, RecordBatch};
 use datafusion::physical_plan::SendableRecordBatchStream;
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
@@ -84,9 +83,7 @@ struct Classes {
 impl Classes {
     fn push(&mut self, batch: &RecordBatch, label: &str) -> Result<()> {
         let column = batch.column_by_name(label).ok_or_else(|| column::missing(&batch.schema(), label))?;
-        let text = arrow::compute::cast(column, &DataType::Utf8)
-            .map_err(|e| Error::input(format!("column {label:?} cannot serve as labels")).with_source(e))?;
-        let text = text.as_string::<i32>();
+        let text = column::label_texts(column, label)?;
         for i in 0..text.len() {
             let code = match text.is_null(i) {
                 true => None,

@@ -1,6 +1,5 @@
 //! One execution of a pipeline, step by step.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +14,7 @@ use super::learn::{Learn, Learned};
 use super::output::{quarantine, source_info};
 use super::portrait::Kept;
 use super::scan::{select, session};
-use super::state::{RunState, state_dir};
+use super::state::{RunState, StateDir, state_dir};
 use super::tally::Columns;
 use super::written::Written;
 use super::{Pipeline, RunOptions, resume};
@@ -31,7 +30,7 @@ use crate::report::{RunReport, StageReport};
 use crate::source::{self, BadRows, Source, SourceOptions};
 use crate::stage::FEATURES;
 use crate::store::Location;
-use crate::table::{CommitInfo, Committed, Labels, TableWriter, WriteOptions};
+use crate::table::{CommitInfo, Committed, ExistingKeys, Labels, TableWriter, WriteOptions};
 use crate::weights::WeightLabels;
 
 /// One execution: everything that is open while a pipeline runs.
@@ -46,12 +45,12 @@ pub(super) struct Execution<'a> {
     pub ctx: SessionContext,
     pub sink: Location,
     pub writer: TableWriter,
-    pub state_dir: PathBuf,
+    pub state_dir: StateDir,
 }
 
 impl<'a> Execution<'a> {
-    /// Opens the source and then the table, so that a source that is not there leaves no trace of a table. The table's
-    /// lock is taken before anything is learned: two runs into one table do not train for an hour to find out.
+    /// Opens the source and then the table, so that a source that is not there leaves no trace of a table. The table is
+    /// opened before anything is learned: that it cannot be written is not found out after an hour of training.
     pub async fn open(pipeline: &'a Pipeline, options: &'a RunOptions, clock: &'a Clock) -> Result<Self> {
         let plan = &pipeline.plan;
         let device = plan.device.open(device::threads(plan.threads)?)?;
@@ -69,8 +68,12 @@ impl<'a> Execution<'a> {
         };
         let source = source::open(&plan.source, &source_options, Arc::clone(&bad)).await?;
         let run_id = clock.run_id(&plan.fingerprint);
-        let write = WriteOptions::new(plan.sink.mode, &run_id).partition_by(&plan.sink.partition_by);
+        let write = WriteOptions::new(plan.sink.mode, &run_id)
+            .partition_by(&plan.sink.partition_by)
+            .keys(&plan.sink.keys)
+            .on_existing(plan.sink.on_existing);
         let writer = TableWriter::begin(&sink, write).await?;
+        let state_dir = StateDir::claim(&state_dir, &run_id, options.resume)?;
         let ctx = session(plan.memory_limit, source.dim)?;
         Ok(Self { pipeline, options, clock, run_id, device, source, bad, ctx, sink, writer, state_dir })
     }
@@ -82,7 +85,7 @@ impl Execution<'_> {
         let plan = &self.pipeline.plan;
         if self.pipeline.stages.is_empty() {
             // Nothing learns, so no row need be read before those that are written.
-            RunState::open(&self.state_dir, &self.identity(""), self.options.resume)?;
+            RunState::open(self.state_dir.path(), &self.identity(""), self.options.resume)?;
             return Ok(Learned::default());
         }
         let began = Instant::now();
@@ -103,7 +106,7 @@ impl Execution<'_> {
     /// Fits the stages on a thread of their own, so that no worker of the I/O runtime computes.
     async fn learn_from(&self, collected: Collected) -> Result<Learned> {
         let plan = &self.pipeline.plan;
-        let state = RunState::open(&self.state_dir, &self.identity(&collected.digest), self.options.resume)?;
+        let state = RunState::open(self.state_dir.path(), &self.identity(&collected.digest), self.options.resume)?;
         let learn = Learn {
             stages: self.pipeline.stages.clone(),
             seed: plan.seed(),
@@ -150,33 +153,47 @@ impl Execution<'_> {
     pub async fn label(mut self, mut learned: Learned, model: Model) -> Result<RunReport> {
         let began = Instant::now();
         let label = label_of(&model, &*self.device)?;
-        let pass = self.label_pass(&learned, &model, label.as_ref().map_or(0, Label::k))?;
+        let existing = self.writer.existing(model.hash().as_str()).await?;
+        let pass = self.label_pass(&learned, &model, label.as_ref().map_or(0, Label::k), existing.as_ref())?;
         let labels = Labels { model: model.hash().as_str().into(), labelled_at: self.clock.labelled_at };
         let (tally, kept) = pass.run(&self.ctx, &mut self.writer, labels).await?;
 
         let model_path = model.save(&self.sink.join("models")?).await?;
-        quarantine(&self.sink, &self.run_id, &self.bad).await?;
+        let quarantine = quarantine(&self.sink, &self.run_id, &self.bad).await?;
         let clusters = label.map(|label| tally.clusters(&label.centroids())).transpose()?;
         let Kept { profile, sample } = kept;
-        let info = CommitInfo { source: source_info(&self.source, &tally), clusters, profile, sample };
+        let skipped_rows = existing.map_or(0, |existing| existing.skipped());
+        let source = source_info(&self.source, &tally);
+        let info = CommitInfo { source, clusters, profile, sample, quarantine, skipped_rows };
         learned.reports.push(StageReport::new("label", began, format!("{} rows", tally.rows())));
         let mut report = self.report(learned, &model, &model_path, &tally);
+        report.skipped_rows = skipped_rows;
         // Should the process die right after the commit, a resumed run finds that its rows are there already.
-        let state = RunState::at(&self.state_dir);
+        let state = RunState::at(self.state_dir.path());
         state.keep_report(&report)?;
-        let Committed { version, .. } = self.writer.commit(info).await?;
+        let Committed { version, replaced_rows, .. } = self.writer.commit(info).await?;
         report.table_version = version;
+        report.replaced_rows = replaced_rows;
         report.seconds = self.clock.began.elapsed().as_secs_f64();
         resume::finish(&self.sink, &state, &report).await?;
         Ok(report)
     }
 
-    /// The pass over the rows to label, with `k` clusters, 0 for none.
-    fn label_pass(&self, learned: &Learned, model: &Model, k: usize) -> Result<LabelPass> {
+    /// The pass over the rows to label, with `k` clusters, 0 for none, that leaves out rows whose keys are `existing`.
+    fn label_pass(
+        &self,
+        learned: &Learned,
+        model: &Model,
+        k: usize,
+        existing: Option<&Arc<ExistingKeys>>,
+    ) -> Result<LabelPass> {
         let plan = &self.pipeline.plan;
         let kept = self.kept();
         let columns: Vec<&str> = std::iter::once(FEATURES).chain(kept.iter().map(String::as_str)).collect();
-        let rows = select(&self.ctx, &self.source, &columns, plan.split.part(&plan.split.label)?)?;
+        let mut rows = select(&self.ctx, &self.source, &columns, plan.split.part(&plan.split.label)?)?;
+        if let Some(existing) = existing {
+            rows = rows.filter(existing.is_new())?;
+        }
         let written = Written::by(model, self.choice(), kept);
         let mut transforms = written.stages(model)?;
         if let Some((at, raw)) = &learned.baseline {

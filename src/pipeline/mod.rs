@@ -77,8 +77,9 @@ impl Pipeline {
                     Arc::new(Autoencoder { spec: spec.clone() })
                 }
                 StageSpec::Manifold(spec) => Arc::new(ManifoldStage { spec: spec.clone() }),
-                StageSpec::KMeans(ClusterSpec { kmeans, normalize }) => {
-                    Arc::new(KMeansStage::new(kmeans.clone(), vectors).normalized(*normalize))
+                StageSpec::KMeans(ClusterSpec { kmeans, normalize, from_layout }) => {
+                    let stage = KMeansStage::new(kmeans.clone(), vectors);
+                    Arc::new(stage.normalized(*normalize).from_layout(*from_layout))
                 }
             });
         }

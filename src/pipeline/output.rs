@@ -78,6 +78,8 @@ impl Execution<'_> {
             fit_rows: learned.rows,
             labelled_rows: tally.rows(),
             quarantined_rows: self.bad.len() as u64,
+            skipped_rows: 0,
+            replaced_rows: 0,
             threads: self.device.pool().threads(),
             memory_limit: plan.memory_limit,
             spilled_rows: learned.spilled_rows,
@@ -125,7 +127,8 @@ fn as_learned_from(mut spec: serde_json::Value, source: &Source) -> serde_json::
     spec
 }
 
-/// Writes the rows that were set aside as a Parquet file beside the table; returns where, or nothing if there are none.
+/// Writes the rows that were set aside as a Parquet file beside the table; returns its path below that, or nothing if
+/// there are none.
 pub(super) async fn quarantine(sink: &Location, run_id: &str, bad: &BadRows) -> Result<Option<String>> {
     if bad.is_empty() {
         return Ok(None);
@@ -137,7 +140,7 @@ pub(super) async fn quarantine(sink: &Location, run_id: &str, bad: &BadRows) -> 
     writer.close()?;
     let name = format!("quarantine/{run_id}.parquet");
     sink.put(&name, bytes.into()).await?;
-    Ok(Some(sink.show(&name)))
+    Ok(Some(name))
 }
 
 /// Writes the page of a run's report, beside its table.

@@ -23,7 +23,7 @@ use crate::source::parquet::Features;
 use crate::source::{self, BadRows, HaptSpec, OnBadRow, ParquetSpec, Source, SourceOptions, SourceSpec};
 use crate::stage::FEATURES;
 use crate::store::Location;
-use crate::table::{CommitInfo, Committed, Labels, Mode, TableWriter, WriteOptions};
+use crate::table::{CommitInfo, Committed, Labels, Log, Mode, OnExisting, TableWriter, WriteOptions};
 use crate::vectors::VectorForm;
 
 /// What the rows to label are.
@@ -56,6 +56,8 @@ pub struct Relabel {
     pub within: Option<Within>,
     /// Whether the table keeps what it holds.
     pub mode: Mode,
+    /// What an append does with rows whose keys the table has.
+    pub on_existing: OnExisting,
     /// Write the embeddings, too.
     pub embedding: bool,
     /// Write the reconstruction errors, too.
@@ -73,7 +75,11 @@ pub struct Relabel {
 pub struct RelabelReport {
     /// Rows that were labelled.
     pub rows: u64,
-    /// Rows that were set aside, and the table that holds them.
+    /// Rows that were left out, as the table has their keys from this model.
+    pub skipped_rows: u64,
+    /// Rows of the table that gave way to these, as they have the same keys.
+    pub replaced_rows: u64,
+    /// Rows that were set aside.
     pub quarantined_rows: u64,
     /// The file that holds the rows that were set aside, if there are any.
     pub quarantine: Option<String>,
@@ -115,16 +121,22 @@ impl Relabel {
         let source = self.open(&model.manifest().input, threads, &bad, control).await?;
         model.check_width(source.dim)?;
         let run_id = clock.run_id(model.hash().as_str());
-        let mut writer = TableWriter::begin(&output, WriteOptions::new(self.mode, &run_id)).await?;
-
-        let ctx = session(MEMORY_LIMIT, source.dim)?;
         let mut keep = match self.keys.is_empty() {
             true => row_keys(&source),
             false => self.keys.clone(),
         };
+        let write = WriteOptions::new(self.mode, &run_id).keys(&keep).on_existing(self.on_existing);
+        let write = write.partition_by(self.partition_by(&output).await?);
+        let mut writer = TableWriter::begin(&output, write).await?;
+
+        let ctx = session(MEMORY_LIMIT, source.dim)?;
         keep.extend(source.label.clone().filter(|l| !keep.contains(l)));
         let columns: Vec<&str> = std::iter::once(FEATURES).chain(keep.iter().map(String::as_str)).collect();
-        let rows = select(&ctx, &source, &columns, None)?;
+        let mut rows = select(&ctx, &source, &columns, None)?;
+        let existing = writer.existing(model.hash().as_str()).await?;
+        if let Some(existing) = &existing {
+            rows = rows.filter(existing.is_new())?;
+        }
         let written = self.written(&model, keep);
         let labels = Labels { model: model.hash().as_str().into(), labelled_at: clock.labelled_at };
         let pass = LabelPass {
@@ -139,18 +151,22 @@ impl Relabel {
             control: control.clone(),
         };
         let (tally, Kept { profile, sample }) = pass.run(&ctx, &mut writer, labels).await?;
-        if tally.rows() == 0 && bad.is_empty() {
+        let skipped_rows = existing.map_or(0, |existing| existing.skipped());
+        if tally.rows() == 0 && bad.is_empty() && skipped_rows == 0 {
             return Err(no_rows(&source, "label"));
         }
         model.save(&output.join("models")?).await?;
         let quarantine = quarantine(&output, &run_id, &bad).await?;
         let clusters = label.map(|label| tally.clusters(&label.centroids())).transpose()?;
-        let info = CommitInfo { source: source_info(&source, &tally), clusters, profile, sample };
-        let Committed { version: table_version, .. } = writer.commit(info).await?;
+        let source = source_info(&source, &tally);
+        let info = CommitInfo { source, clusters, profile, sample, quarantine: quarantine.clone(), skipped_rows };
+        let Committed { version: table_version, replaced_rows, .. } = writer.commit(info).await?;
         Ok(RelabelReport {
             rows: tally.rows(),
             quarantined_rows: bad.len() as u64,
-            quarantine,
+            quarantine: quarantine.map(|name| output.show(&name)),
+            skipped_rows,
+            replaced_rows,
             cluster_sizes: tally.sizes().to_vec(),
             vectors: written.report(),
             model: model.hash().as_str().into(),
@@ -158,6 +174,15 @@ impl Relabel {
             table_version,
             seconds: clock.began.elapsed().as_secs_f64(),
         })
+    }
+
+    /// The columns by which the table's files are divided, where rows are appended to one.
+    async fn partition_by(&self, output: &Location) -> Result<Vec<String>> {
+        if self.mode == Mode::Overwrite {
+            return Ok(Vec::new());
+        }
+        let there = Log::new(output.clone()).snapshot(None).await?;
+        Ok(there.map(|there| there.partition_by).unwrap_or_default())
     }
 
     /// What is written beside the columns `kept` of the source.

@@ -6,7 +6,7 @@ use crate::config::Plan;
 use crate::error::Result;
 use crate::report::RunReport;
 use crate::store::Location;
-use crate::table::LabelTable;
+use crate::table::Log;
 
 /// The report of the interrupted run in the plan's table, if that run had committed already: then all that is left is to
 /// end it. Running it again would append its rows a second time.
@@ -17,11 +17,11 @@ pub(super) async fn committed(plan: &Plan, options: &RunOptions) -> Result<Optio
     let sink = Location::parse(&plan.sink.path)?;
     let state = RunState::at(&state_dir(&sink, &plan.name));
     let Some(mut report) = state.report()? else { return Ok(None) };
-    let Ok(table) = LabelTable::open_at(&sink, None).await else { return Ok(None) };
-    if report.pipeline != plan.fingerprint || table.snapshot().run_id != report.run {
+    if report.pipeline != plan.fingerprint {
         return Ok(None);
     }
-    report.table_version = table.snapshot().version;
+    let Some(version) = Log::new(sink.clone()).version_by(&report.run).await? else { return Ok(None) };
+    report.table_version = version;
     finish(&sink, &state, &report).await?;
     Ok(Some(report))
 }

@@ -4,20 +4,85 @@
 //! Every file is written beside its place and renamed, so a kill at any moment leaves the file before or the file
 //! after. The state belongs to one pipeline over one data set: a digest of both is kept and compared.
 
+use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::model::{decode_arrays, encode_arrays};
 use crate::report::RunReport;
 use crate::stage::{Artifact, Checkpoint};
-use crate::store::{Location, failed};
+use crate::store::{Location, TEMPORARY, failed};
 
 /// Where an interrupted run leaves its state: in a local table's directory, else under the working directory.
 pub(super) fn state_dir(sink: &Location, name: &str) -> PathBuf {
     match sink.local_path() {
         Some(path) => path.join("_run"),
         None => Path::new(".dacpipe").join(name),
+    }
+}
+
+/// A state directory that is this run's as long as this lives.
+#[derive(Debug)]
+pub(super) struct StateDir {
+    path: PathBuf,
+    lock: File,
+}
+
+impl StateDir {
+    /// The directory `path`, or, where another run into the same table has that, one of its own beside it.
+    ///
+    /// # Errors
+    /// Kind `Table` if another run has it and this one is to resume what is there; `Io` if it cannot be made.
+    pub fn claim(path: &Path, run_id: &str, resume: bool) -> Result<Self> {
+        if let Some(claimed) = Self::try_claim(path)? {
+            return Ok(claimed);
+        }
+        if resume {
+            let holder = std::fs::read_to_string(path.join(LOCK)).unwrap_or_default();
+            return Err(Error::table(format!(
+                "--resume: the run in {} is under way in process {}; wait until it is done",
+                path.display(),
+                holder.trim()
+            )));
+        }
+        let own = path.with_file_name(format!("_run-{run_id}"));
+        Self::try_claim(&own)?
+            .ok_or_else(|| Error::table(format!("run {run_id} is under way in {} already", own.display())))
+    }
+
+    fn try_claim(path: &Path) -> Result<Option<Self>> {
+        std::fs::create_dir_all(path).map_err(|e| at(path, "cannot create", e))?;
+        let file = path.join(LOCK);
+        let io = |e: std::io::Error| at(&file, "cannot lock", e);
+        let mut lock = File::options().read(true).write(true).create(true).truncate(false).open(&file).map_err(io)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(e)) => return Err(io(e)),
+        }
+        lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(io)?;
+        Ok(Some(Self { path: path.to_path_buf(), lock }))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        // Where no state was kept, nothing stays.
+        if !self.path.join(IDENTITY).exists() {
+            let _ = std::fs::remove_file(self.path.join(LOCK));
+            let _ = std::fs::remove_dir(&self.path);
+        }
+        // Closing the file is not enough: a process that was started meanwhile has it open until it runs its program.
+        let _ = self.lock.unlock();
     }
 }
 
@@ -46,7 +111,7 @@ impl RunState {
                 )));
             }
         } else {
-            Self { dir: dir.to_path_buf() }.clear()?;
+            Self { dir: dir.to_path_buf() }.forget()?;
             std::fs::create_dir_all(dir).map_err(|e| at(dir, "cannot create", e))?;
             write_whole(&file, identity.as_bytes())?;
         }
@@ -112,18 +177,40 @@ impl RunState {
 
     /// Removes the state: the run is complete.
     pub fn clear(&self) -> Result<()> {
-        match std::fs::remove_dir_all(&self.dir) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(at(&self.dir, "cannot remove", e)),
-            _ => Ok(()),
+        self.forget()?;
+        remove(&self.dir.join(LOCK))?;
+        let _ = std::fs::remove_dir(&self.dir);
+        Ok(())
+    }
+
+    /// Removes the files of a state, and nothing else that may be there.
+    fn forget(&self) -> Result<()> {
+        let entries = match std::fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(at(&self.dir, "cannot read", e)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|e| at(&self.dir, "cannot read", e))?;
+            let name = entry.file_name();
+            let ours = name.to_str().is_some_and(|name| {
+                [IDENTITY, REPORT].contains(&name)
+                    || [".fitted", ".checkpoint"].iter().any(|end| name.ends_with(end))
+                    || name.starts_with(TEMPORARY)
+            });
+            if ours && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                remove(&entry.path())?;
+            }
         }
+        Ok(())
     }
 
     fn fitted_path(&self, index: usize) -> PathBuf {
-        self.dir.join(format!("{index}.fitted.safetensors"))
+        self.dir.join(format!("{index}.fitted"))
     }
 
     fn checkpoint_path(&self, index: usize) -> PathBuf {
-        self.dir.join(format!("{index}.checkpoint.safetensors"))
+        self.dir.join(format!("{index}.checkpoint"))
     }
 }
 
@@ -148,10 +235,14 @@ pub struct About {
     pub figures: serde_json::Map<String, serde_json::Value>,
 }
 
+/// The file that a run holds locked while the state is its own.
+const LOCK: &str = "lock";
 /// The file that says whose state it is.
 const IDENTITY: &str = "identity";
 /// The file that holds the report of a run that is about to commit.
 const REPORT: &str = "report.json";
+/// Bytes of the hash that a file begins with.
+const HASH_BYTES: usize = 32;
 /// The key of the settings under which [`About`] is kept.
 const ABOUT: &str = "__about";
 /// The key of a file's metadata that holds the settings.
@@ -176,7 +267,10 @@ impl Checkpoint for StageCheckpoint {
 fn write_artifact(path: &Path, artifact: &Artifact) -> Result<()> {
     let settings = serde_json::to_string(&artifact.settings)
         .map_err(|e| Error::internal("settings of a checkpoint").with_source(e))?;
-    write_whole(path, &encode_arrays(&artifact.tensors, Some((SETTINGS, &settings)))?)
+    let content = encode_arrays(&artifact.tensors, Some((SETTINGS, &settings)))?;
+    let mut bytes = Sha256::digest(&content).to_vec();
+    bytes.extend(content);
+    write_whole(path, &bytes)
 }
 
 fn read_artifact(path: &Path) -> Result<Option<Artifact>> {
@@ -185,7 +279,11 @@ fn read_artifact(path: &Path) -> Result<Option<Artifact>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(at(path, "cannot read", e)),
     };
-    let (tensors, metadata) = decode_arrays(&bytes).map_err(|e| damaged(path, &e.to_string()))?;
+    let (said, content) = bytes.split_at_checked(HASH_BYTES).ok_or_else(|| damaged(path, "it is cut short"))?;
+    if Sha256::digest(content).as_slice() != said {
+        return Err(damaged(path, "its content does not have its hash"));
+    }
+    let (tensors, metadata) = decode_arrays(content).map_err(|e| damaged(path, &e.to_string()))?;
     let settings = metadata.get(SETTINGS).ok_or_else(|| damaged(path, "it has no settings"))?;
     let settings = serde_json::from_str(settings).map_err(|e| damaged(path, &e.to_string()))?;
     Ok(Some(Artifact { settings, tensors }))
@@ -195,7 +293,7 @@ fn read_artifact(path: &Path) -> Result<Option<Artifact>> {
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
+        let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(dir)?;
         file.write_all(bytes)?;
         file.persist(path).map_err(|e| e.error)?;
         Ok(())
@@ -268,11 +366,36 @@ mod tests {
     }
 
     #[test]
+    fn two_runs_have_two_directories() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("_run");
+        let first = StateDir::claim(&place, "a", false).unwrap();
+        let e = StateDir::claim(&place, "b", true).unwrap_err();
+        assert_eq!(e.kind(), Kind::Table);
+        assert!(e.to_string().contains(&format!("under way in process {};", std::process::id())), "{e}");
+        let second = StateDir::claim(&place, "b", false).unwrap();
+        assert_eq!(second.path(), dir.path().join("_run-b"));
+        drop(second);
+        drop(first);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_no_state_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("photo.jpg"), "x").unwrap();
+        let state = RunState::open(dir.path(), "a", false).unwrap();
+        state.keep_fitted(0, kept()).unwrap();
+        state.clear().unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
     fn a_damaged_file_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let state = RunState::open(dir.path(), "a", false).unwrap();
-        std::fs::write(dir.path().join("0.fitted.safetensors"), b"not one").unwrap();
+        std::fs::write(dir.path().join("0.fitted"), b"not one").unwrap();
         let e = state.fitted(0).unwrap_err();
-        assert!(e.to_string().contains("0.fitted.safetensors"), "{e}");
+        assert!(e.to_string().contains("0.fitted"), "{e}");
     }
 }

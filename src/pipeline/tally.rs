@@ -10,7 +10,7 @@ use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Float32Type, Int32Type};
 
 use crate::column;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::metrics::Contingency;
 use crate::report::Scores;
 
@@ -135,7 +135,5 @@ fn typed<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
 }
 
 fn text(batch: &RecordBatch, name: &str) -> Result<Arc<StringArray>> {
-    let cast = arrow::compute::cast(typed(batch, name)?, &DataType::Utf8)
-        .map_err(|e| Error::input(format!("column {name:?} cannot be read as text")).with_source(e))?;
-    Ok(Arc::new(cast.as_string::<i32>().clone()))
+    Ok(Arc::new(column::label_texts(typed(batch, name)?, name)?))
 }

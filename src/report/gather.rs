@@ -40,17 +40,15 @@ pub async fn gather(location: &Location, labels: Option<&str>) -> Result<Finding
             "{location} has no column \"cluster\": a report is of clusters; run a pipeline that ends with kmeans"
         )));
     }
-    let run = run(location, &snapshot.run_id).await?;
-    let model = model(location, &snapshot.model).await;
-    let sample = table.sample().await?.map(|sample| sampled_rows(&sample, &snapshot.model));
+    let newest = snapshot.model().unwrap_or_default().to_owned();
+    let run = run(location, snapshot.run_id().unwrap_or_default()).await?;
+    let model = model(location, &newest).await;
+    let sample = table.sample().await?.map(|sample| sampled_rows(&sample, &newest));
     let label = label_column(&table, labels, run.as_ref().ok(), sample.as_deref())?;
     // The rows in their order, which decides what is drawn.
     let in_order = SessionConfig::new().with_target_partitions(1);
-    let look = Look {
-        table: Arc::clone(&table),
-        model: snapshot.model.clone(),
-        ctx: SessionContext::new_with_config(in_order),
-    };
+    let look =
+        Look { table: Arc::clone(&table), model: newest.clone(), ctx: SessionContext::new_with_config(in_order) };
     let (mut sizes, agreement) = look.count(label.as_deref()).await?;
     for cluster in look.clusters().await? {
         sizes.entry(cluster).or_default();
@@ -58,7 +56,7 @@ pub async fn gather(location: &Location, labels: Option<&str>) -> Result<Finding
     let rows = sizes.values().sum();
     let profile = table.profile().await?.map(|profile| compare(&profile));
     let profile: Vec<FeatureProfile> =
-        profile.into_iter().flatten().filter(|feature| feature.model == snapshot.model).collect();
+        profile.into_iter().flatten().filter(|feature| feature.model == newest).collect();
     let width = profile.iter().map(|feature| feature.position as usize + 1).max().unwrap_or(0);
     let (features, width) = match &model {
         Ok(model) => (model.manifest().input.names.clone(), model.dim_in()),
@@ -86,7 +84,7 @@ pub async fn gather(location: &Location, labels: Option<&str>) -> Result<Finding
         name,
         table: location.to_string(),
         version: snapshot.version,
-        model: snapshot.model,
+        model: newest,
         rows,
         sizes,
         run,
@@ -204,19 +202,22 @@ impl Look {
 
     /// Rows drawn from the table's embeddings, where it has them and no sample was kept.
     async fn draw(&self, label: Option<&str>) -> Result<Option<Vec<SampledRow>>> {
-        let schema = &self.table.snapshot().schema;
-        let Ok(dim) = column::vector_dim(schema, EMBEDDING) else { return Ok(None) };
+        if self.table.snapshot().schema.index_of(EMBEDDING).is_err() {
+            return Ok(None);
+        }
         let columns = [LABEL_COLUMNS[0], EMBEDDING].into_iter().chain(label);
         let rows = self.rows()?.select(columns.map(ident))?;
-        let mut builder = SampleBuilder::new(dim, true, label);
+        let mut builder: Option<SampleBuilder> = None;
         let mut stream = rows.execute_stream().await?;
         while let Some(batch) = stream.next().await {
             let batch = batch?;
             let (vectors, dim) = column::vectors(&batch, EMBEDDING)?;
             let clusters = batch.column(0).as_primitive::<Int32Type>().values();
             let labels = label.map(|_| batch.column(2));
+            let builder = builder.get_or_insert_with(|| SampleBuilder::new(dim, true, label));
             builder.add(&SampledRows { clusters, vectors, dim, features: &[], labels })?;
         }
+        let Some(builder) = builder else { return Ok(None) };
         Ok(Some(sampled_rows(&builder.finish(&self.model)?, &self.model)))
     }
 }

@@ -8,6 +8,37 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
+/// How well the embedding follows the layout that it was taught.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Follows {
+    /// The trustworthiness of the layout.
+    pub layout: f64,
+    /// Training rows that were held out.
+    pub rows: u64,
+    /// The mean squared difference of their embedding from their coordinates, which vary by 1.
+    pub error: f64,
+    /// The trustworthiness of their embedding among themselves.
+    pub trustworthiness: f64,
+}
+
+/// Rows below which the trustworthiness among them says nothing.
+const FEW_HELD_OUT: u64 = 50;
+
+impl RunReport {
+    /// How well rows that the network has not seen follow the layout, where it was taught one and enough were held out.
+    pub fn follows(&self) -> Option<Follows> {
+        let layout = self.stages.iter().find_map(|stage| stage.figures.get("trustworthiness")?.as_f64())?;
+        let held_out = self.stages.iter().find_map(|stage| stage.figures.get("held_out"))?;
+        let figure = |name: &str| held_out.get(name).and_then(Value::as_f64);
+        let rows = held_out.get("rows").and_then(Value::as_u64).filter(|&rows| rows >= FEW_HELD_OUT)?;
+        Some(Follows { layout, rows, error: figure("error")?, trustworthiness: figure("trustworthiness")? })
+    }
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
 /// One execution of a pipeline, as `run.json` holds it.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 pub struct RunReport {
@@ -35,6 +66,12 @@ pub struct RunReport {
     pub labelled_rows: u64,
     /// Rows that were set aside.
     pub quarantined_rows: u64,
+    /// Rows that an append left out, as the table has their keys from this model.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped_rows: u64,
+    /// Rows of the table that gave way to these, as they have the same keys.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub replaced_rows: u64,
     /// Threads that computed.
     pub threads: usize,
     /// Bytes the pipeline may hold, and rows of the replay cache that were spilled to stay below it.

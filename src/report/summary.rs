@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::run::{RunReport, Scores};
+use super::run::{Follows, RunReport, Scores};
 
 /// The end of a run for people: rows, clusters and vectors, as far as there are any, agreement with labels beside raw
 /// k-means, seconds a stage, and the command to try next.
@@ -16,6 +16,16 @@ pub fn summary(report: &RunReport) -> String {
     if report.quarantined_rows > 0 {
         let _ = writeln!(out, "            {} set aside in table {}_quarantine", report.quarantined_rows, report.name);
     }
+    if report.skipped_rows > 0 {
+        let _ = writeln!(
+            out,
+            "            {} skipped: this model has labelled them in the table already",
+            report.skipped_rows
+        );
+    }
+    if report.replaced_rows > 0 {
+        let _ = writeln!(out, "            {} of the table replaced: these have their keys", report.replaced_rows);
+    }
     if report.spilled_rows > 0 {
         let _ = writeln!(out, "            {} spilled to disk to stay within the memory limit", report.spilled_rows);
     }
@@ -25,6 +35,12 @@ pub fn summary(report: &RunReport) -> String {
     }
     if let Some(vectors) = &report.vectors {
         let _ = writeln!(out, "  vectors   {}", vectors.describe());
+    }
+    if let Some(Follows { layout, rows, error, trustworthiness }) = report.follows() {
+        let _ = writeln!(
+            out,
+            "  layout    trustworthiness {layout:.4}; of {rows} rows held out {trustworthiness:.4}, their coordinates off by {error:.4}"
+        );
     }
     scores(&mut out, report);
     let _ = write!(out, "  seconds   {:.2}:", report.seconds);
@@ -56,19 +72,23 @@ fn next(report: &RunReport) -> String {
             Some(label) => format!("SELECT {label}, count(*) AS n{mean} FROM {name} GROUP BY {label} ORDER BY n DESC"),
             None => format!("SELECT count(*) AS n{mean} FROM {name}"),
         };
-        // The whole query stands in single quotes of the shell.
-        let query = query.replace('\'', "'\\''");
-        return format!("dacpipe sql --table {name}={} -c '{query}'", report.table);
+        return command(name, &report.table, &query);
     }
     let columns = match &report.label_column {
         // Quoted, as it may have capitals or be a word of SQL.
         Some(label) => format!("{}, cluster", quoted(label)),
         None => "cluster".to_string(),
     };
-    format!(
-        "dacpipe sql --table {name}={} -c 'SELECT {columns}, count(*) AS n FROM {name} GROUP BY {columns} ORDER BY n DESC LIMIT 20'",
-        report.table
-    )
+    let query = format!("SELECT {columns}, count(*) AS n FROM {name} GROUP BY {columns} ORDER BY n DESC LIMIT 20");
+    command(name, &report.table, &query)
+}
+
+/// The query as a command that a shell takes as it is.
+fn command(name: &str, table: &str, query: &str) -> String {
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
+    let plain = table.chars().all(|c| c.is_alphanumeric() || "/._-:=+@,%".contains(c));
+    let table = if plain { table.to_owned() } else { quoted(table) };
+    format!("dacpipe sql --table {name}={table} -c {}", quoted(query))
 }
 
 /// A name as SQL takes it, whatever characters it holds.

@@ -33,11 +33,26 @@ pub async fn write(table: &Location, labels: Option<&str>, to: &Location) -> Res
     write_findings(&gather(table, labels).await?, to).await
 }
 
+/// Whether a figure of a report may have this name.
+fn is_figure(name: &str) -> bool {
+    const NAMES: [&str; 6] =
+        ["embedding-clusters", "embedding-labels", "contingency", "sizes", "feature-weights", "reconstructions"];
+    NAMES.contains(&name) || name.starts_with("autoencoder-")
+}
+
 async fn write_findings(findings: &Findings, to: &Location) -> Result<Written> {
     let page = Page::of(findings).map_err(|e| Error::internal("a figure cannot be laid out").with_source(e))?;
     let mut files = page.files();
     let html = files.remove(PAGE).unwrap_or_default();
     let (figures, bytes) = (files.len(), html.len() as u64);
+    // Figures of an earlier page that this one does not have.
+    for file in to.list("").await.unwrap_or_default() {
+        let Some(name) = file.location.filename() else { continue };
+        let one_of_ours = name.strip_suffix(".svg").is_some_and(is_figure);
+        if one_of_ours && !files.contains_key(name) && to.path(name)? == file.location {
+            to.delete(name).await?;
+        }
+    }
     // The page last: what it says lies beside it does.
     for (name, content) in files.into_iter().chain([(PAGE.to_owned(), html)]) {
         to.put(&name, content.into()).await?;

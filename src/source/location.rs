@@ -367,7 +367,7 @@ mod tests {
         for place in [&local, &remote] {
             let place = Location::parse(place).unwrap();
             for name in FILES {
-                place.put_if_absent(name, Bytes::from(name)).await.unwrap();
+                place.put(name, Bytes::from(name)).await.unwrap();
             }
         }
         (dir, [local, remote])

@@ -43,6 +43,7 @@ mod profile;
 mod reconstruct;
 mod register;
 mod stage_exec;
+mod versions;
 
 pub use assign::DacAssign;
 pub use embed::DacEmbed;
@@ -50,5 +51,6 @@ pub use metrics::{ClusteringMetric, Metric};
 pub use models::Models;
 pub use profile::ClusterProfile;
 pub use reconstruct::{DacReconstruct, DacReconstructionError};
-pub use register::{MODELS, Options, QUARANTINE, Registered, Registration, register, session_config};
+pub use register::{At, MODELS, Options, QUARANTINE, Registered, Registration, register, session_config};
 pub use stage_exec::StageExec;
+pub use versions::TableAt;

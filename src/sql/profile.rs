@@ -82,11 +82,14 @@ struct Profiled {
 impl Profiled {
     async fn rows(&self) -> Result<RecordBatch> {
         let profile = self.table.profile().await?.ok_or_else(|| {
-            Error::input(format!(
-                "{NAME}: nothing is known of the features of table {}: an older dacpipe wrote it, or its clusters have \
-                 too many features; write it again with dacpipe run or dacpipe label",
-                self.name
-            ))
+            let why = match self.table.snapshot().clusters() {
+                None => "it has no clusters: its pipeline has no kmeans stage",
+                Some(_) => {
+                    "nothing is known of its features: its clusters have too many, or rows of it were replaced; write it \
+                     anew with dacpipe run or dacpipe label"
+                }
+            };
+            Error::input(format!("{NAME}: table {}: {why}", self.name))
         })?;
         batch(&compare(&profile))
     }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use datafusion::catalog::TableProvider;
-use datafusion::common::TableReference;
+use datafusion::common::{Column, TableReference};
 use datafusion::config::Dialect;
-use datafusion::logical_expr::{AggregateUDF, LogicalPlan, ScalarUDF, Union};
+use datafusion::logical_expr::{AggregateUDF, Expr, LogicalPlan, ScalarUDF, Union};
 use datafusion::prelude::{CsvReadOptions, DataFrame, ParquetReadOptions, SessionConfig, SessionContext, col, lit};
 use futures::{StreamExt, stream};
 use url::Url;
@@ -15,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::model::Restore;
 use crate::source::BadRows;
 use crate::store::Location;
-use crate::table::LabelTable;
+use crate::table::{LABELLED_AT, LabelTable, MODEL, version_as_of};
 
 use super::assign::DacAssign;
 use super::embed::DacEmbed;
@@ -23,6 +24,7 @@ use super::metrics::{ClusteringMetric, Metric};
 use super::models::Models;
 use super::profile::{self, ClusterProfile};
 use super::reconstruct::{DacReconstruct, DacReconstructionError};
+use super::versions::{self, TableAt};
 
 /// The directory below a table that holds the models its rows were labelled with.
 pub const MODELS: &str = "models";
@@ -35,6 +37,19 @@ pub struct Options {
     tables: Vec<Named>,
     models: Vec<String>,
     stages: Vec<(&'static str, Restore)>,
+    at: At,
+}
+
+/// Which version of labelled tables is meant.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum At {
+    /// The newest.
+    #[default]
+    Now,
+    /// That of this number.
+    Version(u64),
+    /// The one that was the newest at this time.
+    Time(SystemTime),
 }
 
 #[derive(Debug, Clone)]
@@ -59,6 +74,12 @@ impl Options {
     /// As [`table`](Self::table), but one that cannot be opened is left out, see [`Registration::left_out`].
     pub fn table_if_sound(mut self, name: &str, path: &str) -> Self {
         self.tables.push(Named { name: name.into(), path: path.into(), required: false });
+        self
+    }
+
+    /// Labelled tables as they were then.
+    pub fn at(mut self, at: At) -> Self {
+        self.at = at;
         self
     }
 
@@ -116,9 +137,10 @@ pub fn session_config() -> SessionConfig {
 const AT_ONCE: usize = 16;
 
 /// Puts into `ctx` the functions `dac_embed`, `dac_assign`, `dac_reconstruct` and `dac_reconstruction_error`, the
-/// aggregates `ari`, `nmi` and `clustering_accuracy`, the table function `cluster_profile`, and the tables of `options`:
-/// each labelled table `x` with `x_clusters` where it has clusters, and `x_quarantine` where rows were set aside: `file`,
-/// `line` and `reason`, and the `run`, for the runs whose rows are in the table. Reads the tables' logs, no data and no
+/// aggregates `ari`, `nmi` and `clustering_accuracy`, the table functions `cluster_profile` and `table_at`, and the tables
+/// of `options`: each labelled table `x` with `x_clusters` where it has clusters, `x_latest` where it has keys (each row
+/// once, by the model that labelled it last), and `x_quarantine` where rows were set aside: `file`, `line` and `reason`,
+/// and the `run`, for the runs whose rows are in the table. Reads the tables' logs, no data and no
 /// models. Make the session from [`session_config`]: in another dialect `cluster` may need quotes.
 ///
 /// A URL is looked for in the object stores that are registered with `ctx`. Where none is, the store is made with
@@ -132,79 +154,130 @@ pub async fn register(ctx: &SessionContext, options: Options) -> Result<Registra
         models.add_directory(path, Location::in_session(path, &ctx.runtime_env())?);
     }
     let profiles = Arc::new(ClusterProfile::default());
+    let versions = Arc::new(TableAt::default());
     let mut registration = Registration { tables: Vec::new(), left_out: Vec::new() };
     let opened = stream::iter(options.tables).map(|table| async {
-        let opened = register_table(ctx, &models, &profiles, &table.name, &table.path).await;
+        let opened = register_table(
+            ctx,
+            &Beside { models: &models, profiles: &profiles, versions: &versions },
+            options.at,
+            &table,
+        )
+        .await;
         (table, opened)
     });
     // A log is a few small files, of which a store may take its time for each: others are read meanwhile.
     let mut opened = std::pin::pin!(opened.buffered(AT_ONCE));
+    let mut failed = None;
     while let Some((Named { name, required, .. }, tables)) = opened.next().await {
         match tables {
             Ok(tables) => registration.tables.extend(tables),
-            Err(e) if required => return Err(e.while_doing(format_args!("table {name}"))),
+            // The others are opened to the end: what reads a log does not bear to be left half done.
+            Err(e) if required => failed = failed.or(Some(e.while_doing(format_args!("table {name}")))),
             Err(e) => registration.left_out.push((name, e)),
         }
+    }
+    if let Some(e) = failed {
+        return Err(e);
     }
     ctx.register_udf(ScalarUDF::new_from_impl(DacEmbed::new(Arc::clone(&models))));
     ctx.register_udf(ScalarUDF::new_from_impl(DacAssign::new(Arc::clone(&models))));
     ctx.register_udf(ScalarUDF::new_from_impl(DacReconstruct::new(Arc::clone(&models))));
     ctx.register_udf(ScalarUDF::new_from_impl(DacReconstructionError::new(Arc::clone(&models))));
     ctx.register_udtf(profile::NAME, Arc::clone(&profiles) as _);
+    ctx.register_udtf(versions::NAME, Arc::clone(&versions) as _);
     for metric in Metric::ALL {
         ctx.register_udaf(AggregateUDF::new_from_impl(ClusteringMetric::new(metric)));
     }
     Ok(registration)
 }
 
-async fn register_table(
-    ctx: &SessionContext,
-    models: &Models,
-    profiles: &ClusterProfile,
-    name: &str,
-    path: &str,
-) -> Result<Vec<Registered>> {
+/// What is told of every labelled table.
+struct Beside<'a> {
+    models: &'a Models,
+    profiles: &'a ClusterProfile,
+    versions: &'a TableAt,
+}
+
+/// A labelled table as it was at some time.
+pub(super) async fn open_at(location: &Location, at: At) -> Result<LabelTable> {
+    let version = match at {
+        At::Now => None,
+        At::Version(version) => Some(version),
+        At::Time(time) => Some(version_as_of(location, time).await?),
+    };
+    LabelTable::open_at(location, version).await
+}
+
+async fn register_table(ctx: &SessionContext, beside: &Beside<'_>, at: At, named: &Named) -> Result<Vec<Registered>> {
+    let Named { name, path, .. } = named;
     let location = Location::in_session(path, &ctx.runtime_env())?;
     if let Some(read) = FileKind::of(path) {
         return register_file(ctx, read, name, path, &location).await;
     }
-    let table = Arc::new(LabelTable::open_at(&location, None).await?);
-    models.add_directory(&format!("table {name}"), location.join(MODELS)?);
+    let table = Arc::new(open_at(&location, at).await?);
+    beside.models.add_directory(&format!("table {name}"), location.join(MODELS)?);
     let (clusters, quarantine) = (format!("{name}_clusters"), format!("{name}_quarantine"));
-    let set_aside = set_aside(ctx, &location, &table.snapshot().runs).await?;
-    profiles.add(name, Arc::clone(&table));
-    let at = |name: &str, location: String| Registered { name: name.to_owned(), location };
-    let mut tables = vec![at(name, location.to_string())];
-    if table.snapshot().clusters.is_some() {
+    let set_aside = set_aside(ctx, &location, &table.quarantine_files().await?).await?;
+    beside.profiles.add(name, Arc::clone(&table));
+    beside.versions.add(name, location.clone());
+    let found = |name: &str, location: String| Registered { name: name.to_owned(), location };
+    let mut tables = vec![found(name, location.to_string())];
+    if let Some(file) = table.snapshot().clusters() {
         ctx.register_table(TableReference::bare(clusters.as_str()), table.clusters())?;
-        tables.push(at(&clusters, location.show("clusters")));
+        tables.push(found(&clusters, location.show(&file.path)));
     }
-    ctx.register_table(TableReference::bare(name), table)?;
+    if let Some(rows) = latest(ctx, &table)? {
+        let latest = format!("{name}_latest");
+        ctx.register_table(TableReference::bare(latest.as_str()), rows)?;
+        tables.push(Registered { name: latest, location: location.to_string() });
+    }
+    ctx.register_table(TableReference::bare(name.as_str()), table)?;
     if let Some(rows) = set_aside {
         ctx.register_table(TableReference::bare(quarantine.as_str()), rows)?;
-        tables.push(at(&quarantine, location.show(QUARANTINE)));
+        tables.push(found(&quarantine, location.show(QUARANTINE)));
     }
     Ok(tables)
 }
 
-/// The rows that these runs set aside, or nothing if they set none aside. Other files are there too: of runs that
-/// failed, and of those whose rows were overwritten.
+/// Each row of a table once, as the model that labelled it last did; nothing for a table without keys.
+fn latest(ctx: &SessionContext, table: &Arc<LabelTable>) -> Result<Option<Arc<dyn TableProvider>>> {
+    let snapshot = table.snapshot();
+    let has = |name: &str| snapshot.schema.index_of(name).is_ok();
+    if snapshot.keys.is_empty() || !snapshot.keys.iter().all(|key| has(key)) || !has(LABELLED_AT) || !has(MODEL) {
+        return Ok(None);
+    }
+    let column = |name: &str| Expr::Column(Column::from_name(name));
+    let keys: Vec<Expr> = snapshot.keys.iter().map(|key| column(key)).collect();
+    let all = snapshot.schema.fields().iter().map(|field| column(field.name())).collect();
+    let by_key = keys.iter().map(|key| key.clone().sort(true, false));
+    let newest = [column(LABELLED_AT).sort(false, false), column(MODEL).sort(false, false)];
+    let order = by_key.chain(newest).collect();
+    let rows = ctx.read_table(Arc::clone(table) as _)?.distinct_on(keys, all, Some(order))?;
+    Ok(Some(rows.into_view()))
+}
+
+/// The rows in these files of rows that runs set aside, or nothing if there are none. A file that is gone is one of rows
+/// that somebody has seen to.
 async fn set_aside(
     ctx: &SessionContext,
     location: &Location,
-    runs: &[String],
+    files: &[String],
 ) -> Result<Option<Arc<dyn TableProvider>>> {
+    if files.is_empty() {
+        return Ok(None);
+    }
     let listed = location.list(QUARANTINE).await?;
-    let there: BTreeSet<&str> = listed.iter().filter_map(|file| file.location.filename()).collect();
+    let there: BTreeSet<&str> = listed.iter().map(|file| file.location.as_ref()).collect();
     let schema = BadRows::schema();
     let mut plans = Vec::new();
-    for run in runs {
-        let file = format!("{run}.parquet");
-        if there.contains(file.as_str()) {
-            let url = url_of(ctx, &location.join(&format!("{QUARANTINE}/{file}"))?)?;
+    for file in files.iter().rev() {
+        if there.contains(location.path(file)?.as_ref()) {
+            let run = file.rsplit('/').next().and_then(|name| name.strip_suffix(".parquet")).unwrap_or(file);
+            let url = url_of(ctx, &location.join(file)?)?;
             let rows = ctx.read_parquet(url, ParquetReadOptions::default().schema(&schema)).await?;
             let columns = schema.fields().iter().map(|field| col(field.name()));
-            let rows = rows.select(columns.chain([lit(run.as_str()).alias("run")]))?;
+            let rows = rows.select(columns.chain([lit(run).alias("run")]))?;
             plans.push(Arc::new(rows.into_unoptimized_plan()));
         }
     }

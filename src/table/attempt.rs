@@ -1,94 +1,126 @@
-//! One attempt to write a table: the lock that keeps other writers of a local table out, the mark that says which
-//! files are not yet anybody's, and what removes them if nothing comes of it.
+//! One attempt to write a table: the two directories that are its own, `data/<id>` and `_dacpipe/<id>`, the mark that
+//! says so, and what removes them if nothing comes of it.
 //!
-//! Before its first file an attempt leaves `_log/<run id>.attempt`, and removes it after its commit. A mark that is
-//! there while no process holds the lock is of an attempt that died: the next writer of a local table removes its
-//! files, unless the log has its commit. In an object store nobody can tell whether a writer lives, so marks and files
-//! of attempts that died stay; readers never look at them.
+//! An attempt begins with its mark, `_dacpipe/<id>/attempt.json`, which it keeps locked and removes after its commit. A
+//! mark of a local table that nobody has locked is of an attempt that died: the next writer removes the files of it,
+//! unless the log has its commit. Nothing else is ever removed: only files of the names that attempts give, in the two
+//! directories of one attempt, and never through a link. In an object store nobody can tell whether a writer lives, so
+//! marks and files of attempts that died stay until `dacpipe table vacuum`; readers never look at them.
 
 use std::fs::{File, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::log::{DIRECTORY, Log};
 use crate::error::{Error, Result};
 use crate::store::{Location, TEMPORARY, failed};
 
-const MARK: &str = ".attempt";
-const LOCK: &str = "_log/.lock";
+/// Where attempts keep what lies beside the rows. Other engines take a directory with such a name for none of theirs.
+pub(super) const BESIDE: &str = "_dacpipe";
+/// Where attempts keep the rows.
+pub(super) const DATA: &str = "data";
+/// The beginning of the names of directories for rows that stay where others are replaced.
+const KEPT: &str = "kept-";
+const MARK: &str = "attempt.json";
+/// The files of an attempt beside its rows.
+const FILES_BESIDE: [&str; 3] = ["clusters.parquet", "profile.parquet", "sample.parquet"];
+/// What a run says of itself.
+const RUN: &str = "run.json";
+/// What may lie in a directory that is to become a table: what runs write there.
+const OURS: [&str; 8] = [DIRECTORY, BESIDE, DATA, "models", "quarantine", "report", RUN, "_run"];
 
-pub(super) fn data_dir(run_id: &str) -> String {
-    format!("data/{run_id}")
+/// The directory of an attempt's rows.
+pub(super) fn data_dir(id: &str) -> String {
+    format!("{DATA}/{id}")
 }
 
-pub(super) fn clusters_file(run_id: &str) -> String {
-    format!("clusters/{run_id}.parquet")
+/// The directory in which an attempt writes what is not yet what it will be.
+pub(super) fn staging_dir(id: &str) -> String {
+    format!("{BESIDE}/{id}")
 }
 
-pub(super) fn profile_file(run_id: &str) -> String {
-    format!("profile/{run_id}.parquet")
+/// Where an attempt that replaces rows writes those that stay of file `number`.
+pub(super) fn kept_dir(id: &str, number: usize) -> String {
+    format!("{DATA}/{id}/{KEPT}{number}")
 }
 
-pub(super) fn sample_file(run_id: &str) -> String {
-    format!("sample/{run_id}.parquet")
+pub(super) fn clusters_file(id: &str) -> String {
+    format!("{BESIDE}/{id}/{}", FILES_BESIDE[0])
 }
 
-/// The files beside a run's rows.
-pub(super) fn files_beside(run_id: &str) -> [String; 3] {
-    [clusters_file(run_id), profile_file(run_id), sample_file(run_id)]
+pub(super) fn profile_file(id: &str) -> String {
+    format!("{BESIDE}/{id}/{}", FILES_BESIDE[1])
 }
 
-fn mark_file(run_id: &str) -> String {
-    format!("{DIRECTORY}/{run_id}{MARK}")
+pub(super) fn sample_file(id: &str) -> String {
+    format!("{BESIDE}/{id}/{}", FILES_BESIDE[2])
 }
 
-/// The right to write files as run `run_id`. Dropped before [`committed`](Self::committed), it removes them.
+fn mark_file(id: &str) -> String {
+    format!("{BESIDE}/{id}/{MARK}")
+}
+
+/// What a mark says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Mark {
+    /// Whose mark it is: the name of its directory.
+    attempt: String,
+    /// The newest version when the attempt began. Its commit, if it came to that, is a later one.
+    since: Option<u64>,
+    /// The process, for people.
+    process: u32,
+}
+
+/// The right to write files as attempt `id`. Dropped before [`committed`](Self::committed), it removes them.
 #[derive(Debug)]
 pub(super) struct Attempt {
     location: Location,
-    run_id: String,
-    /// Keeps other writers of a local table out.
+    id: String,
+    /// Says that this attempt lives.
     _lock: Option<Lock>,
     armed: bool,
 }
 
 impl Attempt {
-    /// Takes the lock of a local table, removes what attempts that died have left there, and leaves this one's mark.
+    /// Removes what attempts that died have left in a local table, and leaves this one's mark.
     ///
     /// # Errors
-    /// Kind `Config` for a run id that is no file name, `Table` if another process is writing a local table, or if the
-    /// run id was used before, `Io` if files cannot be written.
-    pub(super) async fn begin(log: &Log, location: &Location, run_id: &str) -> Result<Self> {
-        check_run_id(run_id)?;
-        let lock = match location.local_path() {
-            Some(root) => lock(location, root)?,
-            None => None,
-        };
-        if lock.is_some() {
-            remove_leftovers(log, location).await?;
+    /// Kind `Config` for an id that is no file name and a place that holds other things than a table, `Table` if the id
+    /// was used before, `Io` if files cannot be written.
+    pub(super) async fn begin(log: &Log, location: &Location, id: &str) -> Result<Self> {
+        check_id(id)?;
+        let since = log.newest().await?;
+        if let Some(root) = location.local_path() {
+            check_place(location, root, since.is_some())?;
+            sweep(log, location, root).await?;
         }
         let used = || {
-            Error::table(format!(
-                "run id {run_id:?} was used for {location} before, or is in use; every run needs its own"
-            ))
+            Error::table(format!("run id {id:?} was used for {location} before, or is in use; every run needs its own"))
         };
-        if !location.list(&data_dir(run_id)).await?.is_empty() {
+        let there = location.list(&data_dir(id)).await?.len() + location.list(&staging_dir(id)).await?.len();
+        if there > 0 {
             return Err(used());
         }
-        let mark = Bytes::from(format!("{}\n", std::process::id()));
-        if !location.put_if_absent(&mark_file(run_id), mark).await? {
-            return Err(used());
-        }
-        Ok(Self { location: location.clone(), run_id: run_id.to_owned(), _lock: lock, armed: true })
+        let mark = Mark { attempt: id.to_owned(), since, process: std::process::id() };
+        let text = serde_json::to_vec(&mark).map_err(|e| Error::internal("a mark that is no JSON").with_source(e))?;
+        let lock = match location.local_path() {
+            Some(root) => Some(leave_mark(location, root, id, &text)?.ok_or_else(used)?),
+            None => match location.put_if_absent(&mark_file(id), Bytes::from(text), &staging_dir(id)).await? {
+                true => None,
+                false => return Err(used()),
+            },
+        };
+        Ok(Self { location: location.clone(), id: id.to_owned(), _lock: lock, armed: true })
     }
 
     /// The files now belong to a commit: only the mark goes.
     pub(super) async fn committed(&mut self) {
         self.armed = false;
-        if let Err(e) = self.location.delete(&mark_file(&self.run_id)).await {
-            tracing::warn!("a mark of a finished run stays behind: {e}");
+        if let Err(e) = forget(&self.location, &self.id).await {
+            tracing::warn!("the mark of a finished run stays behind: {e}");
         }
     }
 
@@ -100,7 +132,7 @@ impl Attempt {
     /// Removes the files and the mark.
     pub(super) async fn abort(&mut self) {
         self.armed = false;
-        if let Err(e) = remove_files(&self.location, &self.run_id).await {
+        if let Err(e) = remove(&self.location, &self.id).await {
             tracing::warn!("files of a failed run stay behind: {e}");
         }
     }
@@ -111,15 +143,15 @@ impl Drop for Attempt {
         if !self.armed {
             return;
         }
-        let (location, run_id) = (self.location.clone(), self.run_id.clone());
+        let (location, id) = (self.location.clone(), self.id.clone());
         if let Some(root) = location.local_path() {
-            if let Err(e) = remove_local_files(root, &run_id) {
+            if let Err(e) = remove_local(root, &id) {
                 tracing::warn!("files of a failed run stay behind in {location}: {e}");
             }
         } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             // Nobody is left to wait for it, so it must not end with this value as a SpawnedTask would.
             runtime.spawn(async move {
-                if let Err(e) = remove_files(&location, &run_id).await {
+                if let Err(e) = remove(&location, &id).await {
                     tracing::warn!("files of a failed run stay behind: {e}");
                 }
             });
@@ -127,7 +159,7 @@ impl Drop for Attempt {
     }
 }
 
-/// The lock of a local table, held until it is dropped.
+/// The lock of a mark, held until it is dropped.
 #[derive(Debug)]
 struct Lock(File);
 
@@ -135,110 +167,281 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // Closing the file is not enough: a process that was started meanwhile has it open until it runs its program.
         if let Err(e) = self.0.unlock() {
-            tracing::warn!("the lock of a table stays until this process ends: {e}");
+            tracing::warn!("the lock of an attempt stays until this process ends: {e}");
         }
     }
 }
 
-fn check_run_id(run_id: &str) -> Result<()> {
-    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    match !run_id.is_empty() && run_id.len() <= 128 && run_id.chars().all(fine) && !run_id.starts_with('.') {
+fn check_id(id: &str) -> Result<()> {
+    match is_id(id) {
         true => Ok(()),
         false => Err(Error::config(format!(
-            "run id {run_id:?} is no file name; expected up to 128 letters, digits, '-', '_' and '.', no '.' first"
+            "run id {id:?} is no file name; expected up to 128 letters, digits, '-', '_' and '.', no '.' first"
         ))),
     }
 }
 
-/// The lock, or `None` on a file system that has no locks: there the log alone keeps writers apart.
-fn lock(location: &Location, root: &Path) -> Result<Option<Lock>> {
-    let path = root.join(LOCK);
-    let io = |e: std::io::Error| failed("locking", &location.show(LOCK), e);
-    std::fs::create_dir_all(root.join(DIRECTORY)).map_err(io)?;
-    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // Only for the message: a holder that has not written its number yet is "another process".
-            let _ = file.read_to_string(&mut holder);
-            let who = match holder.trim().parse::<u32>() {
-                Ok(pid) => format!("process {pid}"),
-                Err(_) => "another process".to_owned(),
-            };
-            return Err(Error::table(format!(
-                "{location} is being written by {who}; wait until it is done, or write to another path"
-            )));
-        }
-        Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => return Ok(None),
-        Err(TryLockError::Error(e)) => return Err(io(e)),
-    }
-    file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io)?;
-    Ok(Some(Lock(file)))
+fn is_id(id: &str) -> bool {
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !id.is_empty() && id.len() <= 128 && id.chars().all(fine) && !id.starts_with('.')
 }
 
-/// Removes the files of attempts that died. Only the holder of the lock may: no other attempt can be alive.
-async fn remove_leftovers(log: &Log, location: &Location) -> Result<()> {
-    for file in location.list(DIRECTORY).await? {
-        let Some(name) = file.location.filename() else { continue };
-        if name.starts_with(TEMPORARY) {
-            location.delete(&format!("{DIRECTORY}/{name}")).await?;
-        } else if let Some(run_id) = name.strip_suffix(MARK) {
-            match log.has_run(run_id).await? {
-                true => location.delete(&mark_file(run_id)).await?,
-                false => remove_files(location, run_id).await?,
-            }
+/// That a directory is one for a table: a table already, or nothing but what runs write.
+fn check_place(location: &Location, root: &Path, is_table: bool) -> Result<()> {
+    let refuse = |what: String| {
+        Err(Error::config(format!("{} cannot be a table: {what}; name a new directory", root.display())))
+    };
+    if root.is_file() {
+        return refuse("it is a file".to_owned());
+    }
+    if root.parent().is_none() {
+        return refuse("it is the root of the file system".to_owned());
+    }
+    let home = std::env::var_os("HOME").and_then(|home| std::fs::canonicalize(home).ok());
+    if home.is_some_and(|home| home == root) {
+        return refuse("it is the home directory".to_owned());
+    }
+    if is_table {
+        return Ok(());
+    }
+    let entries = match std::fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed("reading", &location.to_string(), e)),
+    };
+    for entry in entries {
+        let name = entry.map_err(|e| failed("reading", &location.to_string(), e))?.file_name();
+        let name = name.to_string_lossy();
+        let of_run = |path: &Path| std::fs::read_to_string(path).is_ok_and(|text| text.contains("\"dacpipe\""));
+        let ours = OURS.contains(&name.as_ref()) && (name != RUN || of_run(&root.join(RUN)));
+        if !ours && !name.starts_with("_run-") {
+            return refuse(format!("it holds other things, {name:?} among them"));
         }
     }
     Ok(())
 }
 
-/// Removes the data files, those beside them and the mark of a run.
-pub(super) async fn remove_files(location: &Location, run_id: &str) -> Result<()> {
-    if let Some(root) = location.local_path() {
-        return remove_local_files(root, run_id).map_err(|e| failed("removing files below", &location.show("data"), e));
+/// Makes the directory of a local attempt and its mark, locked; none if there is one.
+fn leave_mark(location: &Location, root: &Path, id: &str, text: &[u8]) -> Result<Option<Lock>> {
+    let path = root.join(mark_file(id));
+    let io = |e: std::io::Error| failed("writing", &location.show(&mark_file(id)), e);
+    std::fs::create_dir_all(root.join(staging_dir(id))).map_err(io)?;
+    let mut file = match File::options().read(true).write(true).create_new(true).open(&path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Ok(None),
+        Err(e) => return Err(io(e)),
+    };
+    match file.try_lock() {
+        Ok(()) => {}
+        // Whoever sweeps has it for a moment, and finds an empty mark.
+        Err(TryLockError::WouldBlock) => file.lock().map_err(io)?,
+        // A file system without locks: nothing is swept there.
+        Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => {}
+        Err(TryLockError::Error(e)) => return Err(io(e)),
     }
-    let data = data_dir(run_id);
+    if let Err(e) = file.write_all(text) {
+        let _ = std::fs::remove_file(&path);
+        return Err(io(e));
+    }
+    Ok(Some(Lock(file)))
+}
+
+/// Removes the files of attempts that died.
+async fn sweep(log: &Log, location: &Location, root: &Path) -> Result<()> {
+    for (id, mark, _lock) in dead(root).map_err(|e| failed("reading", &location.show(BESIDE), e))? {
+        match has_commit(log, &id, mark.since).await? {
+            Some(true) => forget(location, &id).await?,
+            Some(false) => {
+                remove_local(root, &id).map_err(|e| failed("removing files below", &location.show(DATA), e))?;
+            }
+            // The log does not go back to it, so its files may be anybody's.
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// The attempts whose marks nobody holds, with their marks, locked so that no other writer sweeps them meanwhile.
+fn dead(root: &Path) -> std::io::Result<Vec<(String, Mark, Lock)>> {
+    let beside = root.join(BESIDE);
+    let mut found = Vec::new();
+    if !is_dir(&beside) {
+        return Ok(found);
+    }
+    for entry in std::fs::read_dir(&beside)? {
+        let entry = entry?;
+        let Some(id) = entry.file_name().to_str().filter(|id| is_id(id)).map(str::to_owned) else { continue };
+        let path = entry.path().join(MARK);
+        if !is_dir(&entry.path()) || !is_file(&path) {
+            continue;
+        }
+        let Ok(mut file) = File::options().read(true).write(true).open(&path) else { continue };
+        if file.try_lock().is_err() {
+            continue;
+        }
+        let lock = Lock(file.try_clone()?);
+        let mut text = String::new();
+        if file.read_to_string(&mut text).is_err() {
+            continue;
+        }
+        match serde_json::from_str::<Mark>(&text) {
+            Ok(mark) if mark.attempt == id => found.push((id, mark, lock)),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a commit is by attempt `id`; `None` if the log no longer has all that came after version `since`, which was
+/// the newest when it began. What the log has from before is looked at as well, whatever a mark says.
+pub(super) async fn has_commit(log: &Log, id: &str, since: Option<u64>) -> Result<Option<bool>> {
+    let Some(newest) = log.newest().await? else { return Ok(Some(false)) };
+    for version in (0..=newest).rev() {
+        match log.commit_at(version).await? {
+            None => return Ok(since.is_some_and(|since| version <= since).then_some(false)),
+            Some(commit) if commit.is_by(id) => return Ok(Some(true)),
+            Some(_) => {}
+        }
+    }
+    Ok(Some(false))
+}
+
+/// Removes the mark of an attempt whose commit is in the log, and its directory if nothing is left there.
+async fn forget(location: &Location, id: &str) -> Result<()> {
+    location.delete(&mark_file(id)).await?;
+    if let Some(root) = location.local_path() {
+        let _ = std::fs::remove_dir(root.join(staging_dir(id)));
+    }
+    Ok(())
+}
+
+/// Removes the data files, those beside them and the mark of an attempt.
+pub(super) async fn remove(location: &Location, id: &str) -> Result<()> {
+    if let Some(root) = location.local_path() {
+        return remove_local(root, id).map_err(|e| failed("removing files below", &location.show(DATA), e));
+    }
+    let data = data_dir(id);
     let below = location.path(&data)?;
     for file in location.list(&data).await? {
         let name = file.location.as_ref().strip_prefix(below.as_ref()).unwrap_or_default();
         location.delete(&format!("{data}{name}")).await?;
     }
-    for file in files_beside(run_id) {
-        location.delete(&file).await?;
+    for name in FILES_BESIDE {
+        location.delete(&format!("{BESIDE}/{id}/{name}")).await?;
     }
-    location.delete(&mark_file(run_id)).await
+    location.delete(&mark_file(id)).await
 }
 
 /// The mark goes last, so that whoever dies on the way leaves the rest to the next.
-fn remove_local_files(root: &Path, run_id: &str) -> std::io::Result<()> {
-    let absent_is_fine = |e: std::io::Error| match e.kind() {
-        std::io::ErrorKind::NotFound => Ok(()),
-        _ => Err(e),
-    };
-    std::fs::remove_dir_all(root.join(data_dir(run_id))).or_else(absent_is_fine)?;
-    for file in files_beside(run_id) {
-        std::fs::remove_file(root.join(file)).or_else(absent_is_fine)?;
+fn remove_local(root: &Path, id: &str) -> std::io::Result<()> {
+    if is_dir(&root.join(DATA)) {
+        remove_below(&root.join(data_dir(id)), &|name| is_part(name), 8)?;
     }
-    std::fs::remove_file(root.join(mark_file(run_id))).or_else(absent_is_fine)
+    let beside = root.join(BESIDE);
+    if !is_dir(&beside) {
+        return Ok(());
+    }
+    let ours =
+        |name: &str| name != MARK && (name.starts_with(TEMPORARY) || is_staged(name, |n| FILES_BESIDE.contains(&n)));
+    let dir = beside.join(id);
+    remove_below(&dir, &ours, 0)?;
+    if is_file(&dir.join(MARK)) {
+        std::fs::remove_file(dir.join(MARK))?;
+    }
+    let _ = std::fs::remove_dir(&dir);
+    Ok(())
+}
+
+/// Removes the files in `dir` whose names are `ours`, those of `depth` levels of partition directories below it, and
+/// every directory of these that is empty then. Links are left as they are.
+fn remove_below(dir: &Path, ours: &dyn Fn(&str) -> bool, depth: usize) -> std::io::Result<()> {
+    if !is_dir(dir) {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if is_file(&entry.path()) && ours(name) {
+            std::fs::remove_file(entry.path())?;
+        } else if depth > 0 && is_dir(&entry.path()) && (name.contains('=') || name.starts_with(KEPT)) {
+            remove_below(&entry.path(), ours, depth - 1)?;
+        }
+    }
+    if depth > 0 {
+        let _ = std::fs::remove_dir(dir);
+    }
+    Ok(())
+}
+
+/// Whether a path below the table is one that an attempt gives its data files.
+pub(super) fn is_data_file(path: &str) -> bool {
+    let mut parts = path.split('/');
+    let in_data = parts.next() == Some(DATA) && parts.next().is_some_and(is_id);
+    let name = parts.next_back();
+    let between = |part: &str| part.contains('=') || part.starts_with(KEPT);
+    in_data && parts.all(between) && name.is_some_and(is_part)
+}
+
+/// Whether a path below the table is one that an attempt gives what lies beside its rows.
+pub(super) fn is_file_beside(path: &str) -> bool {
+    let parts: Vec<&str> = path.split('/').collect();
+    matches!(parts[..], [BESIDE, id, name] if is_id(id) && FILES_BESIDE.contains(&name))
+}
+
+/// Whether an attempt gives data files this name: `part-00000.parquet`.
+pub(super) fn is_part(name: &str) -> bool {
+    is_staged(name, |name| {
+        let number = name.strip_prefix("part-").and_then(|name| name.strip_suffix(".parquet"));
+        number.is_some_and(|number| number.len() >= 5 && number.bytes().all(|b| b.is_ascii_digit()))
+    })
+}
+
+/// Whether a name is right, or is that of a file on its way to a right one: local stores write `name#1` first.
+fn is_staged(name: &str, right: impl Fn(&str) -> bool) -> bool {
+    match name.split_once('#') {
+        Some((name, number)) => right(name) && number.bytes().all(|b| b.is_ascii_digit()),
+        None => right(name),
+    }
+}
+
+fn is_dir(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|there| there.is_dir())
+}
+
+fn is_file(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|there| there.is_file())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A child process has the lock's file open, too, until it runs its program.
+    /// A child process has the mark's file open, too, until it runs its program.
     #[tokio::test]
-    async fn the_lock_ends_with_the_attempt_whoever_has_its_file_open() {
+    async fn an_attempt_is_dead_when_it_is_gone_whoever_has_its_mark_open() {
         let dir = tempfile::tempdir().unwrap();
         let place = Location::parse(dir.path().to_str().unwrap()).unwrap();
         let log = Log::new(place.clone());
-        let first = Attempt::begin(&log, &place, "a").await.unwrap();
+        let mut first = Attempt::begin(&log, &place, "a").await.unwrap();
         let of_the_child = first._lock.as_ref().unwrap().0.try_clone().unwrap();
-        let e = Attempt::begin(&log, &place, "b").await.unwrap_err();
-        assert_eq!(e.kind(), crate::Kind::Table, "{e}");
+        assert_eq!(dead(dir.path()).unwrap().len(), 0, "it lives");
+        first.leave();
         drop(first);
-        Attempt::begin(&log, &place, "b").await.unwrap();
+        assert_eq!(dead(dir.path()).unwrap().len(), 1);
+        Attempt::begin(&log, &place, "a").await.unwrap();
         drop(of_the_child);
+    }
+
+    #[test]
+    fn names_of_data_files_are_told_from_others() {
+        for ours in ["part-00000.parquet", "part-123456.parquet", "part-00007.parquet#3"] {
+            assert!(is_part(ours), "{ours}");
+        }
+        for other in
+            ["part-1.parquet", "part-00000.parquet.bak", "part-0000x.parquet", "photo.jpg", "part-00000.parquet#x"]
+        {
+            assert!(!is_part(other), "{other}");
+        }
     }
 }

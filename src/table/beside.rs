@@ -1,7 +1,5 @@
 //! The small Parquet files beside a table's rows: written whole before the commit that names them, read whole.
 
-use std::collections::BTreeMap;
-
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
@@ -9,13 +7,13 @@ use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::log::DataFile;
-use super::sink::properties;
+use super::commit::FileBeside;
+use super::files::properties;
 use crate::error::{Error, Result};
 use crate::store::Location;
 
 /// Writes `rows` as the file `path`.
-pub(super) async fn write(location: &Location, path: String, rows: &RecordBatch) -> Result<DataFile> {
+pub(super) async fn write(location: &Location, path: String, rows: &RecordBatch) -> Result<FileBeside> {
     let mut bytes = Vec::new();
     let mut writer = ArrowWriter::try_new(&mut bytes, rows.schema(), Some(properties(&rows.schema())?))?;
     writer.write(rows)?;
@@ -23,11 +21,11 @@ pub(super) async fn write(location: &Location, path: String, rows: &RecordBatch)
     let size = bytes.len() as u64;
     location.put(&path, Bytes::from(bytes)).await?;
     let rows = rows.num_rows() as u64;
-    Ok(DataFile { path, rows, bytes: size, partition: BTreeMap::new(), columns: BTreeMap::new() })
+    Ok(FileBeside { path, rows, bytes: size })
 }
 
 /// Reads a file that a commit names, whose rows are of `schema`.
-pub(super) async fn read(location: &Location, file: &DataFile, schema: &SchemaRef) -> Result<RecordBatch> {
+pub(super) async fn read(location: &Location, file: &FileBeside, schema: &SchemaRef) -> Result<RecordBatch> {
     let damaged = |why: &str| Error::table(format!("{} {why}", location.show(&file.path)));
     let bytes = location.get(&file.path).await?.ok_or_else(|| damaged("is missing, and the log names it"))?;
     let batches = ParquetRecordBatchReaderBuilder::try_new(bytes)

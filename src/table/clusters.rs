@@ -78,6 +78,60 @@ pub(super) fn merge(old: &RecordBatch, new: &RecordBatch) -> Result<RecordBatch>
     Ok(RecordBatch::try_new(clusters_schema(), columns)?)
 }
 
+static GONE: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("cluster", DataType::Int32, true),
+        Field::new("distance", DataType::Float64, true),
+        Field::new(MODEL, DataType::Utf8, true),
+    ]))
+});
+
+/// What [`without`] needs to know of rows that leave a table.
+pub(super) fn gone_schema() -> SchemaRef {
+    Arc::clone(&GONE)
+}
+
+/// The columns of [`gone_schema`] of rows of a table; null where it has none.
+pub(super) fn gone_of(rows: &RecordBatch) -> Result<RecordBatch> {
+    let column = |field: &Arc<Field>| match rows.column_by_name(field.name()) {
+        Some(column) => Ok(cast(column, field.data_type())?),
+        None => Ok(arrow::array::new_null_array(field.data_type(), rows.num_rows())),
+    };
+    let columns = GONE.fields().iter().map(column).collect::<Result<Vec<_>>>()?;
+    Ok(RecordBatch::try_new(gone_schema(), columns)?)
+}
+
+/// The clusters of a table that had `old` and that the rows `gone` leave. Models without a row left go as well.
+pub(super) fn without(old: &RecordBatch, gone: &RecordBatch) -> Result<RecordBatch> {
+    let mut left: BTreeMap<(&str, i32), (i64, f64)> = BTreeMap::new();
+    let (clusters, distances) =
+        (gone.column(0).as_primitive::<Int32Type>(), gone.column(1).as_primitive::<Float64Type>());
+    let models = gone.column(2).as_string::<i32>();
+    for row in (0..gone.num_rows()).filter(|&row| clusters.is_valid(row) && models.is_valid(row)) {
+        let (rows, distance) = left.entry((models.value(row), clusters.value(row))).or_default();
+        *rows += 1;
+        *distance += if distances.is_valid(row) { distances.value(row) } else { 0.0 };
+    }
+    let (clusters, models) = (old.column(0).as_primitive::<Int32Type>(), old.column(4).as_string::<i32>());
+    let (sizes, means) = (old.column(1).as_primitive::<Int64Type>(), old.column(3).as_primitive::<Float64Type>());
+    let mut of_models: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut now: Vec<(i64, Option<f64>)> = Vec::with_capacity(old.num_rows());
+    for row in 0..old.num_rows() {
+        let (rows, distance) = left.get(&(models.value(row), clusters.value(row))).copied().unwrap_or_default();
+        let size = (sizes.value(row) - rows).max(0);
+        let sum = if means.is_valid(row) { means.value(row) * sizes.value(row) as f64 } else { 0.0 };
+        now.push((size, (size > 0).then(|| (sum - distance).max(0.0) / size as f64)));
+        *of_models.entry(models.value(row)).or_default() += size;
+    }
+    let stays = |&row: &u32| of_models.get(models.value(row as usize)).is_some_and(|&rows| rows > 0);
+    let rows = arrow::array::UInt32Array::from_iter_values((0..old.num_rows() as u32).filter(stays));
+    let mut columns = take_record_batch(old, &rows)?.columns().to_vec();
+    let of = |row: &u32| now[*row as usize];
+    columns[1] = Arc::new(Int64Array::from_iter_values(rows.values().iter().map(|row| of(row).0)));
+    columns[3] = Arc::new(rows.values().iter().map(|row| of(row).1).collect::<Float64Array>());
+    Ok(RecordBatch::try_new(clusters_schema(), columns)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +177,22 @@ mod tests {
         let second = normalize(&clusters(&[(0, 1, 5.0)]), "a").unwrap();
         let both = merge(&first, &second).unwrap();
         assert_eq!(values(&both), [(0, 3, Some(1.0), "z".to_owned()), (0, 1, Some(5.0), "a".to_owned())]);
+    }
+
+    #[test]
+    fn rows_that_leave_are_taken_out_of_sizes_and_means() {
+        let old = merge(
+            &normalize(&clusters(&[(0, 3, 2.0), (1, 1, 9.0)]), "m").unwrap(),
+            &normalize(&clusters(&[(0, 1, 5.0)]), "n").unwrap(),
+        )
+        .unwrap();
+        let gone = RecordBatch::try_from_iter([
+            ("cluster", Arc::new(Int32Array::from(vec![0, 1, 0])) as ArrayRef),
+            ("distance", Arc::new(Float32Array::from(vec![4.0, 9.0, 5.0])) as _),
+            (MODEL, Arc::new(StringArray::from(vec!["m", "m", "n"])) as _),
+        ]);
+        let left = without(&old, &gone_of(&gone.unwrap()).unwrap()).unwrap();
+        assert_eq!(values(&left), [(0, 2, Some(1.0), "m".to_owned()), (1, 0, None, "m".to_owned())]);
     }
 
     #[test]

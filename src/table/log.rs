@@ -1,128 +1,62 @@
-//! The commit log: one JSON file a version, put if absent; what the table is follows from these files alone.
+//! The log of a table: a Delta log, `_delta_log`, which delta-rs reads, writes and checkpoints.
 //!
-//! `_log/00000000000000000000.json`, `..01.json`, ... each name the data files that a run added. An overwrite begins
-//! anew: the table at version `v` is what the entries from `since` to `v` added, and `since` is in every entry. So a
-//! reader lists the log, reads the newest entry and from there only those that matter. It takes one request beyond
-//! the listing to see an entry that a store does not list yet.
+//! Here it becomes a [`Snapshot`], the files and columns of one version, and whatever cannot be read right is refused:
+//! damage, features of the protocol that this program lacks, files outside the table.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, TimestampMicrosecondArray};
-use arrow::datatypes::SchemaRef;
-use arrow::util::display::array_value_to_string;
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Int64Type, SchemaRef};
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
-use serde::{Deserialize, Serialize};
+use deltalake_core::DeltaTableError;
+use deltalake_core::kernel::transaction::{CommitData, PROTOCOL};
+use deltalake_core::kernel::{Add, Metadata, Protocol, Remove, Snapshot as DeltaSnapshot};
+use deltalake_core::logstore::{LogStore, StorageConfig, default_logstore};
+use deltalake_core::protocol::DeltaOperation;
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::Value;
+use url::Url;
 
-use super::schema::{ColumnType, from_columns};
+use super::actions::line;
+use super::attempt::staging_dir;
+use super::commit::{CommitNote, FileBeside, Mode, NOTE};
+use super::schema;
+use super::stats::ColumnRange;
 use crate::error::{Error, Result};
-use crate::store::Location;
-
-/// The form of the entries; a reader refuses those of another.
-pub const FORMAT: u32 = 1;
+use crate::store::{Location, failed};
 
 /// The directory of the log.
-pub(super) const DIRECTORY: &str = "_log";
-
-/// How many entries are read at a time.
-const READS: usize = 32;
-
-/// What a commit did to the rows that were there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Its rows were added to them.
-    Append,
-    /// Its rows replaced them.
-    Overwrite,
-}
-
-/// The least and the greatest value of a column in one file, and its nulls. Bounds: the values themselves may lie
-/// inside (long strings are cut).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ColumnRange {
-    /// At most every value, as text; absent where there is none or it is not known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub min: Option<String>,
-    /// At least every value, as text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max: Option<String>,
-    /// How many values are null, if known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nulls: Option<u64>,
-}
+pub(super) const DIRECTORY: &str = "_delta_log";
+/// The property of a table that names the columns by which its rows are told apart.
+pub(super) const KEYS: &str = "dacpipe.keys";
+/// Commits from one checkpoint to the next.
+const CHECKPOINT_INTERVAL: u64 = 20;
+/// The longest log entry that is looked at to find what is wrong with a log.
+const LONGEST_ENTRY: u64 = 256 << 20;
 
 /// A Parquet file of the table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DataFile {
     /// Where it lies below the table.
     pub path: String,
-    /// Its rows.
-    pub rows: u64,
+    /// Its path as the log spells it, with some characters encoded; empty of a file that no log has yet.
+    pub logged: String,
+    /// Its rows; not known of some files that other programs wrote.
+    pub rows: Option<u64>,
     /// Its size.
     pub bytes: u64,
     /// The one value that each partition column has in it, as text; `None` for null.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub partition: BTreeMap<String, Option<String>>,
     /// What is known of its other columns.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub columns: BTreeMap<String, ColumnRange>,
-}
-
-/// Where the rows of a commit came from.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct SourceInfo {
-    /// For people: kind and path.
-    pub description: String,
-    /// Rows read from it.
-    pub rows: u64,
-    /// How far it was read, in the source's own terms.
-    #[serde(default)]
-    pub offsets: serde_json::Value,
-}
-
-/// One version of a table.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
-    /// [`FORMAT`].
-    pub format: u32,
-    /// The version that it makes; the same as in its file name.
-    pub version: u64,
-    /// What it does to the rows of the version before.
-    pub operation: Mode,
-    /// The first version whose rows are still in the table.
-    pub since: u64,
-    /// The run that made it.
-    pub run_id: String,
-    /// The hash of the model that labelled its rows.
-    pub model: String,
-    /// The columns of the table.
-    pub schema: Vec<ColumnType>,
-    /// The columns by whose values the files are divided.
-    #[serde(default)]
-    pub partition_by: Vec<String>,
-    /// The files it adds.
-    pub added: Vec<DataFile>,
-    /// The file of the clusters that the rows of this version have, where the pipeline makes clusters.
-    #[serde(default)]
-    pub clusters: Option<DataFile>,
-    /// The file of means and deviations of the features by cluster, where they were summed up.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub profile: Option<DataFile>,
-    /// The file of rows drawn for a picture, where some were.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sample: Option<DataFile>,
-    /// Where its rows came from.
-    #[serde(default)]
-    pub source: SourceInfo,
-    /// When, in RFC 3339.
-    pub committed_at: String,
-}
-
-#[derive(Deserialize)]
-struct Header {
-    format: u32,
+    /// When it came into the table, in milliseconds since 1970.
+    pub added_at: i64,
 }
 
 /// A table as it was at one version.
@@ -130,183 +64,501 @@ struct Header {
 pub struct Snapshot {
     /// The version.
     pub version: u64,
-    /// The first version whose rows it still has.
-    pub since: u64,
     /// Its columns.
     pub schema: SchemaRef,
     /// The columns by whose values its files are divided.
     pub partition_by: Vec<String>,
+    /// The columns by which its rows are told apart; none if whoever wrote the table named none.
+    pub keys: Vec<String>,
     /// Its files, in the order of their commits.
     pub files: Vec<DataFile>,
-    /// The file of its clusters.
-    pub clusters: Option<DataFile>,
-    /// The file of its features' means and deviations by cluster.
-    pub profile: Option<DataFile>,
-    /// The file of rows drawn from it.
-    pub sample: Option<DataFile>,
-    /// The hash of the model of the last commit.
-    pub model: String,
-    /// The run that made this version.
-    pub run_id: String,
-    /// The runs whose rows it has, in the order of their commits; that of this version is the last.
-    pub runs: Vec<String>,
+    /// What the newest commit of dacpipe up to this version said; none in a table that only other programs wrote.
+    pub note: Option<CommitNote>,
+    /// The version whose commit said it.
+    pub(super) noted_at: Option<u64>,
+    pub(super) metadata: Metadata,
+    pub(super) protocol: Protocol,
 }
 
 impl Snapshot {
-    /// Its rows.
+    /// Its rows, as far as the log knows them.
     pub fn rows(&self) -> u64 {
-        self.files.iter().map(|f| f.rows).sum()
+        self.files.iter().filter_map(|f| f.rows).sum()
+    }
+
+    /// The run whose rows came last.
+    pub fn run_id(&self) -> Option<&str> {
+        self.note.as_ref().map(|note| note.run.as_str())
+    }
+
+    /// The hash of the model that labelled the rows that came last.
+    pub fn model(&self) -> Option<&str> {
+        self.note.as_ref().map(|note| note.model.as_str())
+    }
+
+    /// The newest version, since the last overwrite, whose run set rows aside.
+    pub(super) fn last_quarantine(&self) -> Option<u64> {
+        let note = self.note.as_ref()?;
+        if note.quarantine.is_some() { self.noted_at } else { note.quarantined_before }
+    }
+
+    /// The file of its clusters.
+    pub fn clusters(&self) -> Option<&FileBeside> {
+        self.note.as_ref()?.clusters.as_ref()
+    }
+}
+
+/// One commit of a log.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// The version that it made.
+    pub version: u64,
+    /// When, in milliseconds since 1970, as its writer's clock had it.
+    pub timestamp: Option<i64>,
+    /// What was done, in Delta's words: WRITE, OPTIMIZE, RESTORE.
+    pub operation: String,
+    /// Who did it: program and version.
+    pub engine: Option<String>,
+    /// The files that it added.
+    pub added: Vec<Add>,
+    /// The files that it removed.
+    pub removed: Vec<Remove>,
+    /// Whether it changed columns, partitioning or properties.
+    pub metadata: bool,
+    /// What dacpipe said in it.
+    pub note: Option<CommitNote>,
+    mode: Option<Mode>,
+}
+
+impl Commit {
+    /// What a write did to the rows that were there; none of a commit that was no write.
+    pub fn mode(&self) -> Option<Mode> {
+        self.mode
+    }
+
+    /// Whether attempt `id` made it.
+    pub(super) fn is_by(&self, id: &str) -> bool {
+        self.note.as_ref().is_some_and(|note| note.attempt == id)
+    }
+
+    /// Rows in the files that it added, if it says so.
+    pub fn rows(&self) -> Option<u64> {
+        let rows = |add: &Add| ColumnRange::from_delta(add.stats.as_deref().unwrap_or_default()).ok()?.0;
+        self.added.iter().map(rows).sum()
     }
 }
 
 /// The log of the table at a location. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Log {
     location: Location,
+    store: Arc<dyn LogStore>,
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("location", &self.location).finish_non_exhaustive()
+    }
 }
 
 impl Log {
     /// The log of the table at `location`, whether there is one or not.
     pub fn new(location: Location) -> Self {
-        Self { location }
+        // The store is cut at the table, so that no URL is made of a path with odd characters.
+        let inside: Arc<dyn ObjectStore> =
+            Arc::new(PrefixStore::new(Arc::clone(location.store()), location.prefix().clone()));
+        let root = Url::parse("file:///").expect("a URL");
+        let store = default_logstore(Arc::clone(&inside), inside, &root, &StorageConfig::default());
+        Self { location, store }
     }
 
     /// The table at `version`, or as it is now; `None` if there is no table.
     ///
-    /// Reads the newest entry and those since the last overwrite.
+    /// Reads the newest checkpoint and the commits after it.
     ///
     /// # Errors
-    /// Kind `Table` if there is no such version (any more), or the log is damaged: an entry is missing, is not what its
-    /// name says, or is of another format. Kind `Io` if reading fails.
+    /// Kind `Table` if there is no such version (any more), the log is damaged, or the table needs what this program
+    /// cannot do: deletion vectors, column mapping, a newer protocol. Kind `Io` if reading fails.
     pub async fn snapshot(&self, version: Option<u64>) -> Result<Option<Snapshot>> {
-        let Some((newest, listed)) = self.newest().await? else {
-            return match version {
-                Some(version) => Err(self.no_such_version(version, "it holds no table")),
-                None => Ok(None),
-            };
+        let found = match self.open(version).await? {
+            Some(found) => found,
+            None if version.is_none() => return Ok(None),
+            None => {
+                let there = match self.newest().await? {
+                    Some(_) => "the log no longer goes back that far",
+                    None => "it holds no table",
+                };
+                return Err(self.no_such_version(version.unwrap_or_default(), there));
+            }
         };
-        let version = version.unwrap_or(newest.version);
-        if version > newest.version {
-            return Err(self.no_such_version(version, &format!("its newest is {}", newest.version)));
+        self.find_damage(false).await?;
+        PROTOCOL.can_read_from_protocol(found.protocol()).map_err(|e| self.not_for_us("read", &e.to_string()))?;
+        let metadata = found.metadata().clone();
+        let mapping = metadata.configuration().get("delta.columnMapping.mode").map(String::as_str);
+        if mapping.is_some_and(|mode| mode != "none") {
+            return Err(self.not_for_us("read", "its columns are mapped to other names (delta.columnMapping.mode)"));
         }
-        self.check_complete(&listed, newest.version).await?;
-        self.check_kept(version, &newest).await?;
-        let last = if version == newest.version { newest } else { self.required(version).await? };
-        let earlier: Vec<Entry> = self.entries(last.since, version).await?;
-        self.assemble(&earlier, last).map(Some)
+        let schema = schema::of_delta(&found.arrow_schema());
+        let listed: Vec<RecordBatch> = match found.files(self.store.as_ref(), None).try_collect().await {
+            Ok(listed) => listed,
+            Err(e) => return Err(self.diagnose(e).await),
+        };
+        let mut files = Vec::new();
+        for batch in &listed {
+            self.data_files(batch, &mut files)?;
+        }
+        files.sort_by(|a, b| (a.added_at, &a.path).cmp(&(b.added_at, &b.path)));
+        let partition_by: Vec<String> = metadata.partition_columns().to_vec();
+        self.check_partition_values(&files, &partition_by, &schema)?;
+        let (noted_at, note) = self.note_at(found.version()).await?.unzip();
+        Ok(Some(Snapshot {
+            version: found.version(),
+            schema,
+            partition_by,
+            keys: keys_of(&metadata),
+            files,
+            note,
+            noted_at,
+            protocol: found.protocol().clone(),
+            metadata,
+        }))
     }
 
-    /// That the files of `version` are still there: of those that were overwritten, only the last and what its rows
-    /// were appended to.
-    async fn check_kept(&self, version: u64, newest: &Entry) -> Result<()> {
-        if version >= newest.since {
-            return Ok(());
+    async fn open(&self, version: Option<u64>) -> Result<Option<DeltaSnapshot>> {
+        if self.location.local_path().is_some() && self.newest().await?.is_none() {
+            return Ok(None);
         }
-        let oldest = self.required(newest.since - 1).await?.since;
-        match version >= oldest {
+        let found = match DeltaSnapshot::try_new(self.store.as_ref(), version).await {
+            Ok(found) => found,
+            Err(DeltaTableError::NotATable(_)) => return Ok(None),
+            Err(e) => {
+                if let (Some(version), Ok(listed)) = (version, self.listed().await) {
+                    let newest = listed.newest();
+                    if newest.is_none_or(|newest| version > newest) {
+                        let there = newest.map_or("it holds no table".to_owned(), |n| format!("its newest is {n}"));
+                        return Err(self.no_such_version(version, &there));
+                    }
+                    if !listed.reaches(version) {
+                        return Err(self.no_such_version(version, "the log no longer goes back that far"));
+                    }
+                }
+                return Err(self.diagnose(e).await);
+            }
+        };
+        Ok(Some(found))
+    }
+
+    /// The files of a batch of delta-rs's replay of the log.
+    fn data_files(&self, batch: &RecordBatch, files: &mut Vec<DataFile>) -> Result<()> {
+        let unknown = |name: &str| Error::internal(format!("delta-rs lists files without {name}"));
+        let column = |name: &str| batch.column_by_name(name).ok_or_else(|| unknown(name));
+        let text = |name: &str| column(name)?.as_string_opt::<i32>().ok_or_else(|| unknown(name));
+        let number = |name: &str| column(name)?.as_primitive_opt::<Int64Type>().ok_or_else(|| unknown(name));
+        let (paths, stats) = (text("path")?, text("stats")?);
+        let (sizes, times) = (number("size")?, number("modificationTime")?);
+        let vectors = column("deletionVector")?.as_struct_opt().and_then(|v| v.column_by_name("storageType"));
+        let constant = column("fileConstantValues")?.as_struct_opt().ok_or_else(|| unknown("constants"))?;
+        let partitions = constant.column_by_name("partitionValues").and_then(|p| p.as_map_opt());
+        let partitions = partitions.ok_or_else(|| unknown("partition values"))?;
+        for row in 0..batch.num_rows() {
+            let logged = paths.value(row).to_owned();
+            let path = decoded(&logged);
+            self.check_path(&path)?;
+            if vectors.is_some_and(|vectors| vectors.is_valid(row)) {
+                return Err(self.not_for_us(
+                    "read",
+                    &format!("rows of {path} are deleted by a deletion vector; rewrite its files without (REORG)"),
+                ));
+            }
+            let damaged =
+                |what: String| Error::table(format!("the log of {} is damaged: {path} {what}", self.location));
+            let bytes =
+                u64::try_from(sizes.value(row)).map_err(|_| damaged(format!("has {} bytes", sizes.value(row))))?;
+            let known = if stats.is_valid(row) { stats.value(row) } else { "" };
+            let (rows, columns) = ColumnRange::from_delta(known).map_err(|e| damaged(format!("has statistics {e}")))?;
+            let entries = partitions.value(row);
+            let (names, values) = (entries.column(0).as_string_opt::<i32>(), entries.column(1).as_string_opt::<i32>());
+            let (Some(names), Some(values)) = (names, values) else { return Err(unknown("partition values as text")) };
+            let value = |i: usize| values.is_valid(i).then(|| values.value(i).to_owned());
+            let partition = (0..entries.len()).map(|i| (names.value(i).to_owned(), value(i))).collect();
+            files.push(DataFile { path, logged, rows, bytes, partition, columns, added_at: times.value(row) });
+        }
+        Ok(())
+    }
+
+    /// That a file of the log lies in the table.
+    pub(super) fn check_path(&self, path: &str) -> Result<()> {
+        let inside = !path.contains("://") && !path.starts_with('/') && Path::parse(path).is_ok() && !path.is_empty();
+        match inside {
             true => Ok(()),
-            false => {
-                Err(self.no_such_version(version, &format!("overwrites removed its files; its oldest is {oldest}")))
+            false => Err(Error::table(format!(
+                "the log of {} is damaged: {path:?} is no path of a file of the table",
+                self.location
+            ))),
+        }
+    }
+
+    /// Files are left out by these values, so one that cannot be read must not pass for another.
+    fn check_partition_values(&self, files: &[DataFile], partition_by: &[String], schema: &SchemaRef) -> Result<()> {
+        for file in files {
+            for name in partition_by {
+                let data_type = schema.field_with_name(name)?.data_type();
+                let readable = match file.partition.get(name) {
+                    Some(None) => true,
+                    Some(Some(text)) => !super::stats::scalar(Some(text), data_type).is_null(),
+                    None => false,
+                };
+                if !readable {
+                    return Err(Error::table(format!(
+                        "the log of {} is damaged: no value of {name:?} ({data_type}) for {:?}",
+                        self.location, file.path
+                    )));
+                }
             }
         }
+        Ok(())
     }
 
-    /// The entries that make version `version`, since the last overwrite, in order.
-    pub(super) async fn generation(&self, version: u64) -> Result<Vec<Entry>> {
-        let last = self.required(version).await?;
-        let mut entries = self.entries(last.since, version).await?;
-        entries.push(last);
-        Ok(entries)
+    /// The note of the newest commit up to `version` that has one, and that commit's version.
+    async fn note_at(&self, version: u64) -> Result<Option<(u64, CommitNote)>> {
+        for version in (0..=version).rev() {
+            match self.commit_at(version).await? {
+                Some(Commit { version, note: Some(note), .. }) => return Ok(Some((version, note))),
+                Some(_) => {}
+                // What was before is gone from the log.
+                None => return Ok(None),
+            }
+        }
+        Ok(None)
     }
 
-    /// The entries of versions `from..to`, in order.
-    async fn entries(&self, from: u64, to: u64) -> Result<Vec<Entry>> {
-        futures::stream::iter(from..to).map(|v| self.required(v)).buffered(READS).try_collect().await
+    /// The files of the rows that the runs of a version set aside, newest first.
+    pub(super) async fn quarantined(&self, table: &Snapshot) -> Result<Vec<String>> {
+        let mut files = Vec::new();
+        let mut next = table.last_quarantine();
+        while let Some(version) = next {
+            let Some(Commit { note: Some(note), .. }) = self.commit_at(version).await? else { break };
+            files.extend(note.quarantine);
+            // Downwards, whatever a log says.
+            next = note.quarantined_before.filter(|&before| before < version);
+        }
+        Ok(files)
     }
 
-    /// Whether a commit of the table is by run `run_id`. Reads the whole log.
-    pub(super) async fn has_run(&self, run_id: &str) -> Result<bool> {
-        let Some((newest, _)) = self.newest().await? else { return Ok(false) };
-        let earlier = self.entries(0, newest.version).await?;
-        Ok(earlier.iter().chain([&newest]).any(|entry| entry.run_id == run_id))
+    /// The version that attempt `id` made, or `None` if the log has none of it (any more). Looks from the newest back.
+    ///
+    /// # Errors
+    /// Kind `Table` if an entry is damaged, `Io` if reading fails.
+    pub async fn version_by(&self, id: &str) -> Result<Option<u64>> {
+        let Some(newest) = self.newest().await? else { return Ok(None) };
+        for version in (0..=newest).rev() {
+            match self.commit_at(version).await? {
+                Some(commit) if commit.is_by(id) => return Ok(Some(version)),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        Ok(None)
+    }
+
+    /// The commit that made `version`, or `None` if the log has its entry no longer.
+    pub(super) async fn commit_at(&self, version: u64) -> Result<Option<Commit>> {
+        let name = file_name(version);
+        let Some(bytes) = self.location.get(&name).await? else { return Ok(None) };
+        let parsed = parse(version, &bytes);
+        parsed.map(Some).map_err(|e| e.while_doing(format!("the log entry {} is damaged", self.location.show(&name))))
+    }
+
+    /// The newest version, or `None` if there is no table.
+    pub(super) async fn newest(&self) -> Result<Option<u64>> {
+        Ok(self.listed().await?.newest())
+    }
+
+    async fn listed(&self) -> Result<Listed> {
+        if self.location.local_path().is_some_and(std::path::Path::is_file) {
+            return Err(Error::table(format!("{} is a file; a table is a directory", self.location)));
+        }
+        let files = self.location.list(DIRECTORY).await?;
+        let mut listed = Listed::default();
+        for (file, name) in files.iter().filter_map(|file| Some((file, file.location.filename()?))) {
+            let Some(version) = name.get(..20).and_then(|digits| digits.parse().ok()) else { continue };
+            match &name[20..] {
+                ".json" => drop(listed.commits.insert(version, file.size)),
+                rest if rest.starts_with(".checkpoint") => drop(listed.checkpoints.insert(version)),
+                _ => {}
+            }
+        }
+        Ok(listed)
     }
 
     fn no_such_version(&self, version: u64, there: &str) -> Error {
         Error::table(format!("{} has no version {version}: {there}", self.location))
     }
 
-    /// The newest entry, and the versions that the store lists.
-    async fn newest(&self) -> Result<Option<(Entry, BTreeSet<u64>)>> {
-        let files = self.location.list(DIRECTORY).await?;
-        let listed: BTreeSet<u64> = files.iter().filter_map(|f| version_of(f.location.filename()?)).collect();
-        let mut newest = match listed.last() {
-            Some(&version) => Some(self.required(version).await?),
-            None => self.read(0).await?,
-        };
-        // A listing may lag behind, or have begun before a commit: what follows it is asked for by name.
-        while let Some(entry) = &newest {
-            match self.read(entry.version + 1).await? {
-                Some(next) => newest = Some(next),
-                None => break,
-            }
-        }
-        Ok(newest.map(|entry| (entry, listed)))
+    fn not_for_us(&self, what: &str, why: &str) -> Error {
+        Error::table(format!("cannot {what} {}: {why}", self.location))
     }
 
-    /// That no version below `newest` is missing. One that is only not listed yet is asked for by name.
-    async fn check_complete(&self, listed: &BTreeSet<u64>, newest: u64) -> Result<()> {
-        for version in (0..newest).filter(|v| !listed.contains(v)) {
-            self.required(version).await?;
+    /// What is wrong with a log that delta-rs could not read, with the file and the line where that can be found.
+    async fn diagnose(&self, e: DeltaTableError) -> Error {
+        match self.find_damage(true).await {
+            Err(found) => found,
+            Ok(()) => match store_failure(&e) {
+                Some(_) => failed("reading", &self.location.show(DIRECTORY), e),
+                None => Error::table(format!("the log of {} cannot be read", self.location)).with_source(e),
+            },
+        }
+    }
+
+    /// An error that names the first entry that is missing, empty or, if they are `read`, no log entry.
+    async fn find_damage(&self, read: bool) -> Result<()> {
+        let listed = self.listed().await?;
+        let (Some(newest), from) = (listed.newest(), listed.checkpoints.last().map_or(0, |v| v + 1)) else {
+            return Ok(());
+        };
+        for version in from..=newest {
+            let name = file_name(version);
+            let missing = || {
+                Error::table(format!(
+                    "the log of {} is damaged: {} is missing, and later versions are there; \
+                     restore the file, or write to another path",
+                    self.location,
+                    self.location.show(&name)
+                ))
+            };
+            match listed.commits.get(&version) {
+                None => return Err(missing()),
+                Some(0) => {
+                    let name = self.location.show(&name);
+                    return Err(Error::table(format!(
+                        "the log entry {name} is damaged: it is empty; restore the file"
+                    )));
+                }
+                Some(&bytes) if read && bytes <= LONGEST_ENTRY => {
+                    self.commit_at(version).await?.ok_or_else(missing)?;
+                }
+                Some(_) => {}
+            }
+        }
+        if read { self.find_damaged_checkpoint(&listed).await } else { Ok(()) }
+    }
+
+    /// An error that names a checkpoint that cannot be read, or the pointer to one that is not there.
+    async fn find_damaged_checkpoint(&self, listed: &Listed) -> Result<()> {
+        let advice = match listed.commits.keys().next() {
+            Some(0) => "remove it: the log has every entry",
+            _ => "restore the file",
+        };
+        let damaged = |name: &str, why: &str| {
+            Error::table(format!("the log of {} is damaged: {name} {why}; {advice}", self.location))
+        };
+        const LAST: &str = "_delta_log/_last_checkpoint";
+        if let Some(text) = self.location.get(LAST).await? {
+            let version = serde_json::from_slice::<Value>(&text).ok().and_then(|last| last["version"].as_u64());
+            match version {
+                None => return Err(damaged(LAST, "names no version")),
+                Some(version) if !listed.checkpoints.contains(&version) => {
+                    return Err(damaged(LAST, &format!("names a checkpoint of version {version}, which is not there")));
+                }
+                Some(_) => {}
+            }
+        }
+        for file in self.location.list(DIRECTORY).await? {
+            let Some(name) = file.location.filename().filter(|name| name.ends_with(".parquet")) else { continue };
+            let name = format!("{DIRECTORY}/{name}");
+            let Some(content) = self.location.get(&name).await? else { continue };
+            if let Err(e) = ParquetRecordBatchReaderBuilder::try_new(content) {
+                return Err(damaged(&name, "cannot be read").with_source(e));
+            }
         }
         Ok(())
     }
 
-    async fn required(&self, version: u64) -> Result<Entry> {
-        self.read(version).await?.ok_or_else(|| {
-            Error::table(format!(
-                "the log of {} is damaged: {} is missing, and later versions are there; \
-                 restore the file, or write to another path",
-                self.location,
-                self.location.show(&file_name(version))
-            ))
-        })
-    }
-
-    /// The entry of `version`, if there is one.
-    pub(super) async fn read(&self, version: u64) -> Result<Option<Entry>> {
-        let name = file_name(version);
-        let Some(bytes) = self.location.get(&name).await? else { return Ok(None) };
-        let name = self.location.show(&name);
-        parse(&bytes, version).map(Some).map_err(|e| e.while_doing(format!("the log entry {name} is damaged")))
-    }
-
-    fn assemble(&self, earlier: &[Entry], last: Entry) -> Result<Snapshot> {
-        let name = self.location.show(&file_name(last.version));
-        let schema = from_columns(&last.schema).map_err(|e| e.while_doing(format!("the log entry {name}")))?;
-        for entry in earlier {
-            if entry.since != last.since || entry.schema != last.schema || entry.partition_by != last.partition_by {
-                let other = self.location.show(&file_name(entry.version));
-                return Err(Error::table(format!(
-                    "the log of {} is damaged: {other} and {name} belong to different tables",
-                    self.location
-                )));
-            }
+    /// That this program may write to a table.
+    ///
+    /// # Errors
+    /// Kind `Table`: the table asks of its writers what this one does not do.
+    pub(super) fn check_writable(&self, table: &Snapshot, removes_rows: bool) -> Result<()> {
+        let protocol = &table.protocol;
+        let refuse = |why: String| Err(self.not_for_us("write to", &why));
+        let features: Vec<String> = match protocol.min_writer_version() {
+            0..=2 => Vec::new(),
+            7 => protocol.writer_features().unwrap_or_default().iter().map(|f| f.to_string()).collect(),
+            other => return refuse(format!("its log asks for writers of version {other}, this one is of version 2")),
+        };
+        let known = ["appendOnly", "timestampNtz", "v2Checkpoint", "domainMetadata"];
+        if let Some(other) = features.iter().find(|feature| !known.contains(&feature.as_str())) {
+            return refuse(format!("its log asks writers for the feature {other}"));
         }
-        let Entry { version, since, partition_by, clusters, profile, sample, model, run_id, added, .. } = last;
-        let files = earlier.iter().flat_map(|e| e.added.iter().cloned()).chain(added).collect();
-        let runs = earlier.iter().map(|e| &e.run_id).chain([&run_id]).cloned().collect();
-        Ok(Snapshot { version, since, schema, partition_by, files, clusters, profile, sample, model, run_id, runs })
+        let properties = table.metadata.configuration();
+        if serde_json::to_string(&table.metadata).is_ok_and(|text| text.contains("delta.invariants")) {
+            return refuse("it has invariants of columns, which this program does not check".to_owned());
+        }
+        if let Some(name) = properties.keys().find(|name| name.starts_with("delta.constraints.")) {
+            return refuse(format!("it has the constraint {name}, which this program does not check"));
+        }
+        if removes_rows && properties.get("delta.appendOnly").is_some_and(|value| value == "true") {
+            return refuse("it takes appends alone (delta.appendOnly)".to_owned());
+        }
+        Ok(())
     }
 
-    /// Writes `entry` as its version. False if another process made that version first.
+    /// Writes `actions` as `version`, with `note`. False if another process made that version first.
     ///
     /// # Errors
     /// Kind `Io` if writing fails; on an object store the entry may have been written all the same.
-    pub async fn try_commit(&self, entry: &Entry) -> Result<bool> {
-        let mut text = serde_json::to_vec_pretty(entry)
-            .map_err(|e| Error::internal("a log entry that is no JSON").with_source(e))?;
-        text.push(b'\n');
-        self.location.put_if_absent(&file_name(entry.version), Bytes::from(text)).await
+    pub(super) async fn commit(
+        &self,
+        version: u64,
+        actions: Vec<Value>,
+        operation: DeltaOperation,
+        note: &CommitNote,
+    ) -> Result<bool> {
+        let internal = |e: serde_json::Error| Error::internal("a log entry that is no JSON").with_source(e);
+        let mut facts = HashMap::from([(NOTE.to_owned(), serde_json::to_value(note).map_err(internal)?)]);
+        facts.insert("operationMetrics".to_owned(), metrics(&actions));
+        facts.insert("clientVersion".to_owned(), concat!("dacpipe.", env!("CARGO_PKG_VERSION")).into());
+        // delta-rs says what was done; it would spell the paths of files in its own way.
+        let said = CommitData::new(Vec::new(), operation, facts, Vec::new());
+        let said = said.actions.iter().map(line).collect::<Result<Vec<Value>>>()?;
+        let lines: Vec<String> = said.iter().chain(&actions).map(Value::to_string).collect();
+        let bytes = Bytes::from(lines.join("\n"));
+        self.location.put_if_absent(&file_name(version), bytes, &staging_dir(&note.attempt)).await
+    }
+
+    /// After commits: a checkpoint, where one is due, so that readers need not read the whole log. That it cannot be
+    /// written is a warning, since the log alone says what the table is.
+    pub(super) async fn checkpoint(&self, version: u64) {
+        if (version + 1) % CHECKPOINT_INTERVAL != 0 {
+            return;
+        }
+        let mut table = deltalake_core::DeltaTable::new(Arc::clone(&self.store));
+        let made = async {
+            table.load_version(version).await?;
+            deltalake_core::checkpoints::create_checkpoint(&table, None).await
+        };
+        if let Err(e) = made.await {
+            tracing::warn!("{} has no checkpoint at version {version}: {e}", self.location);
+        }
+    }
+}
+
+/// The versions of which a log has entries, with their sizes, and checkpoints.
+#[derive(Debug, Default)]
+struct Listed {
+    commits: BTreeMap<u64, u64>,
+    checkpoints: BTreeSet<u64>,
+}
+
+impl Listed {
+    fn newest(&self) -> Option<u64> {
+        self.commits.keys().next_back().max(self.checkpoints.last()).copied()
+    }
+
+    /// Whether `version` can be made of a checkpoint and the entries after it.
+    fn reaches(&self, version: u64) -> bool {
+        let from = self.checkpoints.range(..=version).next_back().map_or(0, |v| v + 1);
+        (from..=version).all(|v| self.commits.contains_key(&v))
     }
 }
 
@@ -314,51 +566,114 @@ pub(super) fn file_name(version: u64) -> String {
     format!("{DIRECTORY}/{version:020}.json")
 }
 
-fn version_of(file_name: &str) -> Option<u64> {
-    let digits = file_name.strip_suffix(".json")?;
-    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+/// A path as files have it, of one with encoded bytes; what is no encoding stays.
+fn decoded(logged: &str) -> String {
+    let bytes = logged.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let digits = bytes.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                at += 3;
+            }
+            None => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
 }
 
-fn parse(bytes: &[u8], version: u64) -> Result<Entry> {
-    let bad = |e: serde_json::Error| Error::table("it is not the JSON of a commit").with_source(e);
-    let header: Header = serde_json::from_slice(bytes).map_err(bad)?;
-    if header.format != FORMAT {
-        return Err(Error::table(format!(
-            "it has format {}, this dacpipe reads {FORMAT}; use the version that wrote it",
-            header.format
-        )));
+/// The columns by which a table says its rows are told apart.
+fn keys_of(metadata: &Metadata) -> Vec<String> {
+    let keys = metadata.configuration().get(KEYS);
+    keys.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+/// What was done, in figures, under the names that other engines show.
+fn metrics(actions: &[Value]) -> Value {
+    let (mut files, mut bytes, mut rows, mut removed) = (0, 0, 0, 0);
+    for action in actions {
+        if let Some(add) = action.get("add") {
+            files += 1;
+            bytes += add["size"].as_u64().unwrap_or(0);
+            let stats = add["stats"].as_str().and_then(|stats| ColumnRange::from_delta(stats).ok());
+            rows += stats.and_then(|(rows, _)| rows).unwrap_or(0);
+        }
+        removed += u64::from(action.get("remove").is_some());
     }
-    let entry: Entry = serde_json::from_slice(bytes).map_err(bad)?;
-    if entry.version != version {
-        return Err(Error::table(format!("it says version {}", entry.version)));
-    }
-    let since_is_possible = match entry.operation {
-        Mode::Overwrite => entry.since == version,
-        Mode::Append => entry.since < version || version == 0,
+    let text = |n: String| Value::String(n);
+    let figures = [
+        ("numFiles", text(files.to_string())),
+        ("numOutputBytes", text(bytes.to_string())),
+        ("numOutputRows", text(rows.to_string())),
+        ("numRemovedFiles", text(removed.to_string())),
+    ];
+    figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<serde_json::Map<_, _>>().into()
+}
+
+/// A commit's entry: a JSON object a line, each with one action.
+fn parse(version: u64, bytes: &Bytes) -> Result<Commit> {
+    let mut commit = Commit {
+        version,
+        timestamp: None,
+        operation: "WRITE".into(),
+        engine: None,
+        added: Vec::new(),
+        removed: Vec::new(),
+        metadata: false,
+        note: None,
+        mode: None,
     };
-    if !since_is_possible {
-        return Err(Error::table(format!("its rows cannot go back to version {}", entry.since)));
+    for (number, line) in bytes.split(|&b| b == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty()) {
+        let bad = |e: serde_json::Error| Error::table(format!("line {} is no action", number + 1)).with_source(e);
+        let mut action: serde_json::Map<String, Value> = serde_json::from_slice(line).map_err(bad)?;
+        if let Some(add) = action.remove("add") {
+            commit.added.push(serde_json::from_value(add).map_err(bad)?);
+        } else if let Some(remove) = action.remove("remove") {
+            commit.removed.push(serde_json::from_value(remove).map_err(bad)?);
+        } else if let Some(mut info) = action.remove("commitInfo") {
+            let text = |name: &str| info.get(name).and_then(Value::as_str).map(str::to_owned);
+            commit.timestamp = info.get("timestamp").and_then(Value::as_i64);
+            commit.engine = text("clientVersion").filter(|by| by.starts_with("dacpipe")).or_else(|| text("engineInfo"));
+            commit.operation = text("operation").unwrap_or(commit.operation);
+            let mode = info.get("operationParameters").and_then(|given| given.get("mode")).and_then(Value::as_str);
+            commit.mode = match mode {
+                Some("Append") => Some(Mode::Append),
+                Some("Overwrite") => Some(Mode::Overwrite),
+                _ => None,
+            };
+            let note = info.get_mut(NOTE).map(Value::take);
+            commit.note = note.map(serde_json::from_value).transpose().map_err(bad)?;
+        } else if action.contains_key("metaData") {
+            commit.metadata = true;
+        }
     }
-    let outside = |f: &&DataFile| object_store::path::Path::parse(&f.path).is_err() || f.path.starts_with('/');
-    let mut files = entry.added.iter().chain(&entry.clusters).chain(&entry.profile).chain(&entry.sample);
-    if let Some(file) = files.find(outside) {
-        return Err(Error::table(format!("{:?} is no path of a file of the table", file.path)));
+    if let Some(note) = &commit.note {
+        let files = [&note.clusters, &note.profile, &note.sample].into_iter().flatten().map(|file| &file.path);
+        for path in files.chain(&note.quarantine) {
+            if Path::parse(path).is_err() || path.starts_with('/') || path.contains("://") {
+                return Err(Error::table(format!("{path:?} is no path of a file of the table")));
+            }
+        }
     }
-    Ok(entry)
+    Ok(commit)
 }
 
-/// `time` in RFC 3339, UTC, to the microsecond.
-pub(super) fn rfc3339(time: std::time::SystemTime) -> Result<String> {
-    let times = TimestampMicrosecondArray::from(vec![micros(time)]).with_timezone("UTC");
-    Ok(array_value_to_string(&(Arc::new(times) as Arc<dyn Array>), 0)?)
-}
-
-/// Microseconds since 1970.
-pub(super) fn micros(time: std::time::SystemTime) -> i64 {
-    match time.duration_since(std::time::UNIX_EPOCH) {
-        Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |m| -m),
+/// The failure of the store that an error comes from, unless it is that something is not there.
+fn store_failure<'a>(e: &'a (dyn std::error::Error + 'static)) -> Option<&'a object_store::Error> {
+    let mut next = Some(e);
+    while let Some(e) = next {
+        if let Some(store) = e.downcast_ref::<object_store::Error>() {
+            return (!matches!(store, object_store::Error::NotFound { .. })).then_some(store);
+        }
+        next = e.source();
     }
+    None
 }
 
 #[cfg(test)]
@@ -367,23 +682,28 @@ mod tests {
 
     #[test]
     fn names_of_entries_sort_as_their_versions() {
-        assert_eq!(file_name(7), "_log/00000000000000000007.json");
-        assert_eq!(version_of("00000000000000000007.json"), Some(7));
-        for other in [
-            "7.json",
-            "00000000000000000007.json.tmp",
-            ".lock",
-            "+0000000000000000007.json",
-            "99999999999999999999.json",
-        ] {
-            assert_eq!(version_of(other), None, "{other}");
+        assert_eq!(file_name(7), "_delta_log/00000000000000000007.json");
+    }
+
+    #[test]
+    fn encoded_paths_are_those_of_files() {
+        for (logged, path) in
+            [("a/b.parquet", "a/b.parquet"), ("x%3D%20y", "x= y"), ("100%", "100%"), ("%zz%2", "%zz%2")]
+        {
+            assert_eq!(decoded(logged), path);
         }
     }
 
     #[test]
-    fn times_are_utc() {
-        let time = std::time::UNIX_EPOCH + std::time::Duration::from_micros(1_700_000_000_123_456);
-        assert_eq!(rfc3339(time).unwrap(), "2023-11-14T22:13:20.123456Z");
-        assert_eq!(micros(std::time::UNIX_EPOCH - std::time::Duration::from_micros(5)), -5);
+    fn a_version_needs_every_entry_after_a_checkpoint() {
+        let listed = |commits: &[u64], checkpoints: &[u64]| Listed {
+            commits: commits.iter().map(|&version| (version, 1)).collect(),
+            checkpoints: checkpoints.iter().copied().collect(),
+        };
+        assert!(listed(&[0, 1, 2], &[]).reaches(2));
+        assert!(!listed(&[0, 2], &[]).reaches(2));
+        assert!(listed(&[4, 5], &[3]).reaches(5));
+        assert!(!listed(&[4, 5], &[3]).reaches(2));
+        assert_eq!(listed(&[4, 5], &[7]).newest(), Some(7));
     }
 }

@@ -1,29 +1,26 @@
-//! The labelled table: Parquet files and a log of commits, in a directory or an object store.
+//! The labelled table: a [Delta table](https://github.com/delta-io/delta/blob/master/PROTOCOL.md) in a directory or an
+//! object store, which Spark, DuckDB, Polars, pandas and Trino read as it is.
 //!
 //! ```text
-//! out/hapt/_log/00000000000000000000.json    what each version added: one file a commit, never changed
-//! out/hapt/data/<run id>/part-00000.parquet  the rows (below split=train/ ... where the table is partitioned)
-//! out/hapt/clusters/<run id>.parquet         the clusters of all rows of that version
-//! out/hapt/profile/<run id>.parquet          means and deviations of the features, by cluster
-//! out/hapt/sample/<run id>.parquet           rows drawn for a picture of them
+//! out/hapt/_delta_log/00000000000000000000.json       what each version changed: one file a commit, never changed itself
+//! out/hapt/data/<run id>/part-00000.parquet           the rows (below split=train/ ... where the table is partitioned)
+//! out/hapt/_dacpipe/<run id>/clusters.parquet         the clusters of all rows of that version
+//! out/hapt/_dacpipe/<run id>/profile.parquet          means and deviations of the features, by cluster
+//! out/hapt/_dacpipe/<run id>/sample.parquet           rows drawn for a picture of them
 //! ```
 //!
-//! A [`TableWriter`] writes data files that nobody knows of and then, in one put-if-absent, the log entry that names
-//! them. So a reader ([`LabelTable`]) sees the whole commit or none of it, whenever the writer dies. Data files are
-//! plain Parquet: other readers may read a version's files as they are, since partition columns are in them too.
+//! delta-rs keeps the log; the files are written and read here. A [`TableWriter`] writes data files that nobody knows of
+//! and then, in one put-if-absent, the log entry that names them. So a reader ([`LabelTable`]) sees the whole commit or
+//! none of it, whenever the writer dies, and several writers may append to one table at the same time.
 //!
-//! Which files those are, the log alone says. `data/**/*.parquet` is more: the rows of the version before, which an
-//! overwrite keeps for readers that are under way, and those of runs that have not committed yet or died. Take the
-//! paths under `added` of the entries from the newest one's `since` to the newest:
-//!
-//! ```sh
-//! cd out/hapt
-//! since=$(ls _log/*.json | tail -n 1 | xargs jq .since)
-//! ls _log/*.json | tail -n +$((since + 1)) | xargs jq -r '.added[].path'
-//! ```
+//! What lies beside the rows is named in the commit, under `dacpipe` in its information ([`CommitNote`]): the run, the
+//! model's hash, the clusters, where the rows came from. Other engines keep that and do not read it; their commits carry
+//! none, and a version has the note of the last commit that carries one. Their way of removing files that a log does not
+//! name (Spark's `VACUUM`, `vacuum(full=True)` of delta-rs) would take `models/`, `quarantine/` and `report/` for such
+//! files: [`vacuum()`] removes what is old and nothing else.
 //!
 //! The same rows in the same order give the same data files, whatever the batches they came in, except for the run id
-//! (in paths) and the column `labelled_at`; a log entry differs in `committed_at` besides.
+//! (in paths) and the column `labelled_at`.
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -51,24 +48,36 @@
 //! # }
 //! ```
 
+mod actions;
 mod attempt;
 mod beside;
 mod clusters;
+mod commit;
+mod files;
+mod keys;
 mod log;
 mod profile;
 mod provider;
+mod replace;
 mod sample;
 mod schema;
 mod sink;
 mod stats;
+mod upkeep;
 mod vacuum;
 mod writer;
 
 pub use clusters::clusters_schema;
-pub use log::{ColumnRange, DataFile, Entry, FORMAT, Log, Mode, Snapshot, SourceInfo};
+pub use commit::{CommitNote, FileBeside, Mode, SourceInfo};
+pub use files::Labels;
+pub use keys::{ExistingKeys, OnExisting};
+pub use log::{Commit, DataFile, Log, Snapshot};
 pub use profile::{FeatureProfile, ProfileBuilder, compare, profile_schema};
 pub use provider::LabelTable;
 pub use sample::{SampleBuilder, SampledRow, SampledRows, sample_schema, sampled_rows};
-pub use schema::{ColumnType, LABELLED_AT, MODEL};
-pub use sink::{Labels, TableSink};
+pub use schema::{LABELLED_AT, MODEL};
+pub use sink::TableSink;
+pub use stats::ColumnRange;
+pub use upkeep::{Optimized, TARGET_BYTES, history, optimize, restore, version_as_of};
+pub use vacuum::{RETENTION, Vacuumed, vacuum};
 pub use writer::{CommitInfo, Committed, TableWriter, WriteOptions};

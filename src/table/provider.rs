@@ -19,6 +19,7 @@ use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::table_schema::TableSchema;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, Volatility};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
@@ -29,9 +30,11 @@ use object_store::{ObjectMeta, ObjectStoreExt};
 
 use super::beside;
 use super::clusters::clusters_schema;
+use super::commit::FileBeside;
 use super::log::{DataFile, Log, Snapshot};
 use super::profile::profile_schema;
 use super::sample::sample_schema;
+use super::schema::of_files;
 use super::stats::{Taken, scalar, statistics};
 use crate::error::{Error, Result};
 use crate::store::{Location, failed};
@@ -60,17 +63,25 @@ impl LabelTable {
 
     /// The table at a location, at `version` or as it is now. Errors as for [`open`](Self::open).
     pub async fn open_at(location: &Location, version: Option<u64>) -> Result<Self> {
-        let snapshot = Log::new(location.clone()).snapshot(version).await?.ok_or_else(|| {
+        let log = Log::new(location.clone());
+        let snapshot = log.snapshot(version).await?.ok_or_else(|| {
             Error::table(format!("{location} holds no table: there is no {}", location.show(&super::log::file_name(0))))
         })?;
-        check_partition_values(location, &snapshot)?;
+        let mut table = Self::of(location, snapshot);
+        table.files.old = version.is_some();
+        Ok(table)
+    }
+
+    /// The table as `snapshot` has it.
+    pub(super) fn of(location: &Location, snapshot: Snapshot) -> Self {
         let files = Files {
             location: location.clone(),
             schema: Arc::clone(&snapshot.schema),
             partition_by: snapshot.partition_by.clone(),
             files: snapshot.files.clone(),
+            old: false,
         };
-        Ok(Self { snapshot, files })
+        Self { snapshot, files }
     }
 
     /// What the log says of the version.
@@ -84,7 +95,8 @@ impl LabelTable {
             location: self.files.location.clone(),
             schema: clusters_schema(),
             partition_by: Vec::new(),
-            files: self.snapshot.clusters.iter().cloned().collect(),
+            files: self.snapshot.clusters().map(as_data_file).into_iter().collect(),
+            old: self.files.old,
         })
     }
 
@@ -94,42 +106,29 @@ impl LabelTable {
     /// # Errors
     /// Kind `Table` if the file is missing or damaged, `Io` if it cannot be read.
     pub async fn profile(&self) -> Result<Option<RecordBatch>> {
-        self.beside(&self.snapshot.profile, &profile_schema()).await
+        self.beside(self.snapshot.note.as_ref().and_then(|note| note.profile.as_ref()), &profile_schema()).await
     }
 
     /// Rows drawn from the table, with the columns of [`sample_schema`]; none if the runs that wrote it kept none.
     /// Errors as for [`profile`](Self::profile).
     pub async fn sample(&self) -> Result<Option<RecordBatch>> {
-        self.beside(&self.snapshot.sample, &sample_schema()).await
+        self.beside(self.snapshot.note.as_ref().and_then(|note| note.sample.as_ref()), &sample_schema()).await
     }
 
-    async fn beside(&self, file: &Option<DataFile>, schema: &SchemaRef) -> Result<Option<RecordBatch>> {
+    /// The files, below the table, of the rows that the runs of this version set aside, newest first.
+    ///
+    /// # Errors
+    /// Kind `Table` if the log is damaged, `Io` if it cannot be read.
+    pub async fn quarantine_files(&self) -> Result<Vec<String>> {
+        Log::new(self.files.location.clone()).quarantined(&self.snapshot).await
+    }
+
+    async fn beside(&self, file: Option<&FileBeside>, schema: &SchemaRef) -> Result<Option<RecordBatch>> {
         match file {
             Some(file) => beside::read(&self.files.location, file, schema).await.map(Some),
             None => Ok(None),
         }
     }
-}
-
-/// Files are left out by these values, so one that cannot be read must not pass for another.
-fn check_partition_values(location: &Location, snapshot: &Snapshot) -> Result<()> {
-    for file in &snapshot.files {
-        for name in &snapshot.partition_by {
-            let data_type = snapshot.schema.field_with_name(name)?.data_type();
-            let readable = match file.partition.get(name) {
-                Some(None) => true,
-                Some(Some(text)) => !scalar(Some(text), data_type).is_null(),
-                None => false,
-            };
-            if !readable {
-                return Err(Error::table(format!(
-                    "the log of {location} is damaged: no value of {name:?} ({data_type}) for {:?}",
-                    file.path
-                )));
-            }
-        }
-    }
-    Ok(())
 }
 
 #[async_trait]
@@ -160,13 +159,28 @@ impl TableProvider for LabelTable {
     }
 }
 
-/// A fixed list of Parquet files of one schema, and what is known of them.
+/// A file beside the rows, of which the log knows no more than its size.
+fn as_data_file(file: &FileBeside) -> DataFile {
+    DataFile {
+        path: file.path.clone(),
+        logged: String::new(),
+        rows: Some(file.rows),
+        bytes: file.bytes,
+        partition: Default::default(),
+        columns: Default::default(),
+        added_at: 0,
+    }
+}
+
+/// A fixed list of Parquet files of one schema, and what is known of them. The partition columns are not in them.
 #[derive(Debug)]
 struct Files {
     location: Location,
     schema: SchemaRef,
     partition_by: Vec<String>,
     files: Vec<DataFile>,
+    /// Whether they are of a version that was asked for, and may be an old one.
+    old: bool,
 }
 
 impl Files {
@@ -240,6 +254,21 @@ impl Files {
         Ok((0..files.len()).map(|i| result.is_valid(i) && result.value(i)).collect())
     }
 
+    /// The columns as a scan has them: those of the files, then those of the log.
+    fn scanned(&self) -> Result<TableSchema> {
+        let partition = self.partition_by.iter().map(|name| Ok(Arc::new(self.schema.field_with_name(name)?.clone())));
+        let partition = partition.collect::<Result<Vec<_>>>()?;
+        let files = of_files(&self.schema, &self.partition_by);
+        Ok(TableSchema::builder(files).with_table_partition_cols(partition).build())
+    }
+
+    /// The columns asked for, all if none are named, by their numbers in a scan.
+    fn in_scan(&self, columns: &TableSchema, projection: Option<&Vec<usize>>) -> Result<Vec<usize>> {
+        let all: Vec<usize> = (0..self.schema.fields().len()).collect();
+        let number = |&i: &usize| Ok(columns.table_schema().index_of(self.schema.field(i).name())?);
+        projection.unwrap_or(&all).iter().map(number).collect()
+    }
+
     /// The file as DataFusion wants it, from the store and from the log.
     async fn look_up(&self, file: DataFile) -> Result<PartitionedFile> {
         let damaged = |what: String| {
@@ -251,14 +280,28 @@ impl Files {
         };
         let meta: ObjectMeta = match self.location.store().head(&self.location.path(&file.path)?).await {
             Ok(meta) => meta,
+            Err(object_store::Error::NotFound { .. }) if self.old => {
+                return Err(Error::table(format!(
+                    "this version of {} cannot be read any more: {} is missing (what old versions need goes when the table \
+                     is vacuumed)",
+                    self.location,
+                    self.location.show(&file.path)
+                )));
+            }
             Err(object_store::Error::NotFound { .. }) => return Err(damaged("is missing".to_owned())),
             Err(e) => return Err(failed("reading", &self.location.show(&file.path), e)),
         };
         if meta.size != file.bytes {
             return Err(damaged(format!("has {} bytes, the log says {}", meta.size, file.bytes)));
         }
-        let known = statistics(&file, &self.schema, Taken::AsValues);
-        Ok(PartitionedFile::new_from_meta(meta).with_statistics(Arc::new(known)))
+        let known = statistics(&file, &of_files(&self.schema, &self.partition_by), Taken::AsValues);
+        let value = |name: &String| -> Result<ScalarValue> {
+            let data_type = self.schema.field_with_name(name)?.data_type();
+            Ok(scalar(file.partition.get(name).and_then(Option::as_deref), data_type))
+        };
+        let values = self.partition_by.iter().map(value).collect::<Result<_>>()?;
+        let found = PartitionedFile::new_from_meta(meta).with_partition_values(values);
+        Ok(found.with_statistics(Arc::new(known)))
     }
 }
 
@@ -297,7 +340,7 @@ impl TableProvider for Files {
             let mut rows = 0;
             files.retain(|f| {
                 let wanted = rows < limit as u64;
-                rows += f.rows;
+                rows += f.rows.unwrap_or(0);
                 wanted
             });
         }
@@ -314,13 +357,15 @@ impl TableProvider for Files {
             .buffered(LOOKUPS)
             .try_collect()
             .await?;
+        let columns = self.scanned()?;
         let each = found.iter().filter_map(|f| f.statistics.as_deref());
-        let known = Statistics::try_merge_iter(each, &self.schema)?;
-        let source = Arc::new(ParquetSource::new(Arc::clone(&self.schema)));
+        let known = Statistics::try_merge_iter(each, columns.table_schema())?;
+        let projection = self.in_scan(&columns, projection)?;
+        let source = Arc::new(ParquetSource::new(columns));
         let config = FileScanConfigBuilder::new(self.location.store_url().clone(), source)
             .with_file_group(FileGroup::new(found))
             .with_statistics(known)
-            .with_projection_indices(projection.cloned())?
+            .with_projection_indices(Some(projection))?
             .with_limit(limit)
             .build();
         let format = ParquetFormat::default().with_options(state.default_table_options().parquet);

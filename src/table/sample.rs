@@ -7,12 +7,13 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, ListArray, ListBuilder, PrimitiveBuilder,
     StringArray, UInt32Array, UInt64Array,
 };
-use arrow::compute::{cast, concat_batches, take, take_record_batch};
+use arrow::compute::{concat_batches, take, take_record_batch};
 use arrow::datatypes::{DataType, Field, Float32Type, Int32Type, Schema, SchemaRef, UInt64Type};
 use arrow::record_batch::RecordBatch;
 
 use super::schema::MODEL;
-use crate::error::{Error, Result};
+use crate::column::label_texts;
+use crate::error::Result;
 
 /// Rows that are drawn at most.
 const MOST_ROWS: usize = 20_000;
@@ -120,9 +121,7 @@ impl SampleBuilder {
         let labels = match (rows.labels, chosen.is_empty()) {
             (Some(labels), false) => {
                 let taken = take(labels, &UInt32Array::from_iter_values(chosen.iter().map(|(i, _)| *i)), None)?;
-                let text = cast(&taken, &DataType::Utf8)
-                    .map_err(|e| Error::input("labels that cannot be read as text").with_source(e))?;
-                Some(text.as_string::<i32>().clone())
+                Some(label_texts(&taken, self.label_column.as_deref().unwrap_or("label"))?)
             }
             _ => None,
         };

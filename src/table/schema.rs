@@ -1,12 +1,13 @@
-//! The columns of a table: as the log writes them down, and what may be appended to them.
+//! The columns of a table: in which types they are stored, and what may be appended to them.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, new_null_array};
+use arrow::array::{ArrayRef, AsArray, new_null_array};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampNanosecondType};
 use arrow::record_batch::RecordBatch;
-use serde::{Deserialize, Serialize};
+use deltalake_core::kernel::StructType;
+use deltalake_core::kernel::engine::arrow_conversion::TryIntoKernel;
 
 use crate::column::listed;
 use crate::error::{Error, Result};
@@ -16,67 +17,108 @@ pub const MODEL: &str = "model";
 /// The column that says when a row was labelled.
 pub const LABELLED_AT: &str = "labelled_at";
 
-/// A column as the log writes it down.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ColumnType {
-    /// Its name.
-    pub name: String,
-    /// Its Arrow type, as Arrow prints it: `Int32`, `FixedSizeList(10 x non-null Float32)`.
-    #[serde(rename = "type")]
-    pub data_type: String,
-    /// Whether it may hold nulls.
-    pub nullable: bool,
+/// The schema of a Delta table as Arrow has it, without what Delta notes of its fields.
+pub(super) fn of_delta(schema: &Schema) -> SchemaRef {
+    let field = |f: &Arc<Field>| Field::new(f.name(), f.data_type().clone(), f.is_nullable());
+    Arc::new(Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>()))
 }
 
-/// A schema as the log writes it down.
-pub(super) fn to_columns(schema: &Schema) -> Vec<ColumnType> {
-    let column = |f: &Arc<Field>| ColumnType {
-        name: f.name().clone(),
-        data_type: f.data_type().to_string(),
-        nullable: f.is_nullable(),
+/// The schema as a Delta log writes it down.
+pub(super) fn to_delta(schema: &Schema) -> Result<StructType> {
+    let converted: std::result::Result<StructType, _> = schema.try_into_kernel();
+    converted.map_err(|e| Error::internal("a schema that Delta does not have").with_source(e))
+}
+
+/// `schema` as that of a table divided by the values of `partition_by`: for Delta, empty text there is null.
+pub(super) fn dividable(schema: &Schema, partition_by: &[String]) -> SchemaRef {
+    let field = |field: &Arc<Field>| match partition_by.contains(field.name()) && *field.data_type() == DataType::Utf8 {
+        true => Arc::new(field.as_ref().clone().with_nullable(true)),
+        false => Arc::clone(field),
     };
-    schema.fields().iter().map(column).collect()
+    Arc::new(Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>()))
 }
 
-/// The schema that [`to_columns`] wrote down.
-pub(super) fn from_columns(columns: &[ColumnType]) -> Result<SchemaRef> {
-    let field = |c: &ColumnType| match c.data_type.parse::<DataType>() {
-        Ok(data_type) => Ok(Field::new(&c.name, data_type, c.nullable)),
-        Err(e) => {
-            Err(Error::table(format!("column {:?} has the unknown type {:?}", c.name, c.data_type)).with_source(e))
-        }
+/// The columns of `schema` that data files hold: the values of `partition_by` are in the log alone.
+pub(super) fn of_files(schema: &Schema, partition_by: &[String]) -> SchemaRef {
+    let kept = schema.fields().iter().filter(|field| !partition_by.contains(field.name()));
+    Arc::new(Schema::new(kept.cloned().collect::<Vec<_>>()))
+}
+
+/// The type in which a column is stored, one of those that Delta has; `None` if none fits. Lists have no fixed size there,
+/// integers are signed, times in microseconds.
+fn stored_type(data_type: &DataType) -> Option<DataType> {
+    let list = |item: &Arc<Field>| {
+        stored_type(item.data_type())
+            .map(|data_type| DataType::List(Arc::new(Field::new("element", data_type, item.is_nullable()))))
     };
-    let fields = columns.iter().map(field).collect::<Result<Vec<_>>>()?;
-    Ok(Arc::new(Schema::new(fields)))
-}
-
-/// The type in which a column is stored: plain readers and appends from another source meet one kind of string.
-fn stored_type(data_type: &DataType) -> DataType {
-    match data_type {
+    Some(match data_type {
         DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
-        DataType::BinaryView | DataType::LargeBinary => DataType::Binary,
-        DataType::Dictionary(_, values) => stored_type(values),
-        other => other.clone(),
-    }
+        DataType::BinaryView | DataType::LargeBinary | DataType::FixedSizeBinary(_) => DataType::Binary,
+        DataType::Dictionary(_, values) => return stored_type(values),
+        DataType::UInt8 => DataType::Int16,
+        DataType::UInt16 => DataType::Int32,
+        DataType::UInt32 => DataType::Int64,
+        DataType::UInt64 => DataType::Decimal128(20, 0),
+        DataType::Float16 => DataType::Float32,
+        DataType::Date64 => DataType::Timestamp(TimeUnit::Microsecond, None),
+        DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.as_ref().map(|_| "UTC".into())),
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => return list(item),
+        DataType::Struct(fields) => {
+            let fields =
+                fields.iter().map(|f| Some(Field::new(f.name(), stored_type(f.data_type())?, f.is_nullable())));
+            DataType::Struct(fields.collect::<Option<Vec<_>>>()?.into())
+        }
+        DataType::Boolean
+        | DataType::Int8
+        | DataType::Int16
+        | DataType::Int32
+        | DataType::Int64
+        | DataType::Float32
+        | DataType::Float64
+        | DataType::Utf8
+        | DataType::Binary
+        | DataType::Date32
+        | DataType::Decimal128(..) => data_type.clone(),
+        _ => return None,
+    })
+}
+
+/// Whether every value of an integer type `from` is one of `to`.
+fn widens(from: &DataType, to: &DataType) -> bool {
+    use DataType::{Int8, Int16, Int32, Int64};
+    matches!((from, to), (Int8, Int16 | Int32 | Int64) | (Int16, Int32 | Int64) | (Int32, Int64))
 }
 
 /// The schema of a table of batches of schema `input`: stored types, then `model` and `labelled_at`.
 ///
 /// # Errors
-/// Kind `Config` if the input has a column of one of these names, or twice the same name.
+/// Kind `Config` if the input has a column of one of these names, twice the same name, or a type that no Delta table has.
 pub(super) fn table_schema(input: &Schema) -> Result<SchemaRef> {
     let mut fields: Vec<Field> = Vec::with_capacity(input.fields().len() + 2);
     for field in input.fields() {
         let name = field.name();
-        if name == MODEL || name == LABELLED_AT {
+        if is_added(&name.to_lowercase()) {
             return Err(Error::config(format!(
                 "column {name:?} would be written twice: every table has a column of that name; rename the input's"
             )));
         }
-        if fields.iter().any(|f| f.name() == name) {
-            return Err(Error::config(format!("column {name:?} is there twice; names must differ")));
+        if let Some(other) = fields.iter().find(|f| f.name().to_lowercase() == name.to_lowercase()) {
+            let message = match other.name() == name {
+                true => format!("column {name:?} is there twice; names must differ"),
+                false => format!(
+                    "columns {:?} and {name:?}: Delta takes names for one that differ in case alone",
+                    other.name()
+                ),
+            };
+            return Err(Error::config(message));
         }
-        fields.push(Field::new(name, stored_type(field.data_type()), field.is_nullable()));
+        let Some(data_type) = stored_type(field.data_type()) else {
+            return Err(Error::config(format!(
+                "column {name:?} is {}, a type that Delta tables do not have; leave it out, or cast it before",
+                field.data_type()
+            )));
+        };
+        fields.push(Field::new(name, data_type, field.is_nullable()));
     }
     fields.push(Field::new(MODEL, DataType::Utf8, false));
     fields.push(Field::new(LABELLED_AT, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false));
@@ -97,7 +139,7 @@ pub(super) fn check_append(table: &Schema, new: &Schema, location: &str) -> Resu
                 "cannot append to {location}: it has no column {name:?}, only {names}; {advice}"
             )));
         };
-        if there.data_type() != field.data_type() {
+        if there.data_type() != field.data_type() && !widens(field.data_type(), there.data_type()) {
             return Err(Error::table(format!(
                 "cannot append to {location}: column {name:?} is {} there and {} here; {advice}",
                 there.data_type(),
@@ -122,15 +164,35 @@ pub(super) fn check_append(table: &Schema, new: &Schema, location: &str) -> Resu
     Ok(())
 }
 
-/// `batch` with the columns of `table` except the last two, in that order and in the stored types.
+/// `batch` with the columns of `table` except the two that its writer adds, in that order and in the stored types.
+///
+/// # Errors
+/// Kind `Input` for a time that is no whole number of microseconds.
 pub(super) fn to_stored(batch: &RecordBatch, table: &Schema) -> Result<Vec<ArrayRef>> {
-    let stored = &table.fields()[..table.fields().len() - 2];
     let column = |field: &Arc<Field>| match batch.column_by_name(field.name()) {
         Some(array) if array.data_type() == field.data_type() => Ok(Arc::clone(array)),
-        Some(array) => Ok(cast(array, field.data_type())?),
+        Some(array) => {
+            whole_microseconds(array, field.name())?;
+            Ok(cast(array, field.data_type())?)
+        }
         None => Ok(new_null_array(field.data_type(), batch.num_rows())),
     };
-    stored.iter().map(column).collect()
+    table.fields().iter().filter(|field| !is_added(field.name())).map(column).collect()
+}
+
+/// Whether a table's writer adds the column of this name.
+pub(super) fn is_added(name: &str) -> bool {
+    name == MODEL || name == LABELLED_AT
+}
+
+fn whole_microseconds(array: &ArrayRef, name: &str) -> Result<()> {
+    let Some(times) = array.as_primitive_opt::<TimestampNanosecondType>() else { return Ok(()) };
+    match times.iter().flatten().find(|nanos| nanos % 1000 != 0) {
+        None => Ok(()),
+        Some(nanos) => Err(Error::input(format!(
+            "column {name:?} has the time {nanos} ns since 1970, and Delta tables hold whole microseconds; cast it before"
+        ))),
+    }
 }
 
 #[cfg(test)]
@@ -148,31 +210,50 @@ mod tests {
         let types = [
             DataType::Boolean,
             DataType::Int8,
+            DataType::UInt8,
             DataType::UInt64,
+            DataType::Float16,
             DataType::Float32,
-            DataType::Utf8,
+            DataType::Utf8View,
+            DataType::FixedSizeBinary(3),
             DataType::Date32,
+            DataType::Date64,
             DataType::Decimal128(10, 2),
-            DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            DataType::Timestamp(TimeUnit::Microsecond, Some("Europe/Rome".into())),
             DataType::Timestamp(TimeUnit::Nanosecond, None),
             DataType::FixedSizeList(item(false), 10),
-            DataType::FixedSizeList(item(true), 561),
-            DataType::List(item(false)),
-            DataType::Struct(vec![Field::new("a b", DataType::Int32, false)].into()),
+            DataType::LargeList(item(true)),
+            DataType::List(Arc::new(Field::new("x", DataType::UInt16, true))),
+            DataType::Struct(vec![Field::new("a b", DataType::UInt32, false)].into()),
         ];
         for (i, t) in types.into_iter().enumerate() {
-            let before = schema(&[("a \"quoted\" näme", t, i % 2 == 0)]);
-            let after = from_columns(&to_columns(&before)).unwrap();
-            assert_eq!(*after, before);
+            let stored = table_schema(&schema(&[("a \"quoted\" näme", t, i % 2 == 0)])).unwrap();
+            let delta = serde_json::to_string(&to_delta(&stored).unwrap()).unwrap();
+            let delta: StructType = serde_json::from_str(&delta).unwrap();
+            let read: Schema =
+                deltalake_core::kernel::engine::arrow_conversion::TryIntoArrow::try_into_arrow(&delta).unwrap();
+            assert_eq!(of_delta(&read), stored);
         }
     }
 
     #[test]
-    fn an_unknown_type_is_named() {
-        let column = ColumnType { name: "x".into(), data_type: "Vector(3)".into(), nullable: false };
-        let e = from_columns(&[column]).unwrap_err();
-        assert_eq!(e.kind(), Kind::Table);
-        assert!(e.to_string().contains("\"x\" has the unknown type \"Vector(3)\""), "{e}");
+    fn a_type_that_delta_has_not_is_named() {
+        let e = table_schema(&schema(&[("wait", DataType::Duration(TimeUnit::Second), false)])).unwrap_err();
+        assert_eq!(e.kind(), Kind::Config);
+        assert!(e.to_string().contains("\"wait\" is Duration(s), a type that Delta tables do not have"), "{e}");
+    }
+
+    #[test]
+    fn nanoseconds_are_not_cut_off_in_silence() {
+        use arrow::array::TimestampNanosecondArray;
+        let stored = table_schema(&schema(&[("at", DataType::Timestamp(TimeUnit::Nanosecond, None), false)])).unwrap();
+        let batch = |nanos| {
+            RecordBatch::try_from_iter([("at", Arc::new(TimestampNanosecondArray::from(vec![nanos])) as ArrayRef)])
+                .unwrap()
+        };
+        assert!(to_stored(&batch(5_000), &stored).is_ok());
+        let e = to_stored(&batch(5_001), &stored).unwrap_err();
+        assert!(e.to_string().contains("5001 ns since 1970"), "{e}");
     }
 
     #[test]
@@ -186,6 +267,7 @@ mod tests {
         assert_eq!(check(&[("user", DataType::Int32, false)]), Ok(()));
         let e = check(&[("user", DataType::Int64, false)]).unwrap_err();
         assert!(e.contains("column \"user\" is Int32 there and Int64 here"), "{e}");
+        assert_eq!(check(&[("user", DataType::UInt8, false)]), Ok(()), "a narrower integer");
         let e = check(&[("user", DataType::Int32, true)]).unwrap_err();
         assert!(e.contains("\"user\" is never null there"), "{e}");
         let e = check(&[("split", DataType::Utf8, true)]).unwrap_err();

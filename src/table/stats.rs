@@ -1,36 +1,94 @@
-//! What a file's footer says about its columns, as text in the log and back as DataFusion's statistics.
+//! What a file's footer says about its columns, as the statistics of a Delta log and back as DataFusion's.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Schema, TimeUnit};
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, ScalarValue, Statistics};
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::file::metadata::ParquetMetaData;
+use serde_json::{Map, Value, json};
 
-use super::log::{ColumnRange, DataFile};
+use super::log::DataFile;
 use crate::error::Result;
+
+/// Columns of a file whose ranges are kept, from the first; more would make a log entry longer than a small file.
+const MOST_COLUMNS: usize = 64;
+
+/// The least and the greatest value of a column in one file, and its nulls. Bounds: the values themselves may lie
+/// inside (long strings are cut).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ColumnRange {
+    /// At most every value, as Delta writes it in JSON; absent where there is none or it is not known.
+    pub min: Option<Value>,
+    /// At least every value.
+    pub max: Option<Value>,
+    /// How many values are null, if known.
+    pub nulls: Option<u64>,
+}
+
+impl ColumnRange {
+    /// The rows of a file and the ranges of its columns, of the statistics in a log; nothing of an empty text.
+    ///
+    /// # Errors
+    /// A message, if it is no JSON object or counts rows in something else than numbers.
+    pub(super) fn from_delta(stats: &str) -> std::result::Result<(Option<u64>, BTreeMap<String, Self>), String> {
+        if stats.is_empty() {
+            return Ok((None, BTreeMap::new()));
+        }
+        let stats: Map<String, Value> = serde_json::from_str(stats).map_err(|e| format!("that are no JSON: {e}"))?;
+        let count = |value: &Value| value.as_u64().ok_or_else(|| format!("that count {value} rows"));
+        let rows = stats.get("numRecords").filter(|rows| !rows.is_null()).map(count).transpose()?;
+        // Bounds of rows of which some are deleted.
+        let loose = stats.get("tightBounds") == Some(&Value::Bool(false));
+        let mut columns: BTreeMap<String, Self> = BTreeMap::new();
+        let mut each = |key: &str, set: fn(&mut Self, &Value)| {
+            for (name, value) in stats.get(key).and_then(Value::as_object).into_iter().flatten() {
+                set(columns.entry(name.clone()).or_default(), value);
+            }
+        };
+        each("nullCount", |range, value| range.nulls = value.as_u64());
+        if !loose {
+            each("minValues", |range, value| range.min = Some(value.clone()));
+            each("maxValues", |range, value| range.max = Some(value.clone()));
+        }
+        Ok((rows, columns))
+    }
+
+    /// What [`from_delta`](Self::from_delta) reads.
+    pub(super) fn to_delta(rows: Option<u64>, columns: &BTreeMap<String, Self>) -> String {
+        let of = |value: fn(&Self) -> Option<Value>| -> Value {
+            columns.iter().filter_map(|(name, range)| Some((name.clone(), value(range)?))).collect::<Map<_, _>>().into()
+        };
+        json!({
+            "numRecords": rows,
+            "minValues": of(|range| range.min.clone()),
+            "maxValues": of(|range| range.max.clone()),
+            "nullCount": of(|range| range.nulls.map(Value::from)),
+        })
+        .to_string()
+    }
+}
 
 /// Whether the log keeps the range of columns of this type.
 fn has_range(data_type: &DataType) -> bool {
-    use DataType::{Boolean, Date32, Date64, Timestamp, Utf8};
-    data_type.is_integer()
-        || data_type.is_floating()
-        || matches!(data_type, Boolean | Date32 | Date64 | Timestamp(..) | Utf8)
+    use DataType::{Date32, Timestamp, Utf8};
+    data_type.is_integer() || data_type.is_floating() || matches!(data_type, Date32 | Timestamp(..) | Utf8)
 }
 
-/// Whether the footer holds the least and the greatest value themselves: long strings are cut there, NaN is left out.
+/// Whether the log holds the least and the greatest value themselves: long strings are cut, NaN is left out, and some
+/// programs cut times to milliseconds.
 fn is_exact(data_type: &DataType) -> bool {
-    has_range(data_type) && !data_type.is_floating() && *data_type != DataType::Utf8
+    data_type.is_integer() || *data_type == DataType::Date32
 }
 
 /// The ranges of the columns of a file, from its footer.
 pub(super) fn ranges(metadata: &ParquetMetaData, schema: &Schema) -> Result<BTreeMap<String, ColumnRange>> {
     let mut ranges = BTreeMap::new();
-    for field in schema.fields().iter().filter(|f| has_range(f.data_type())) {
+    for field in schema.fields().iter().filter(|f| has_range(f.data_type())).take(MOST_COLUMNS) {
         let converter = StatisticsConverter::try_new(field.name(), schema, metadata.file_metadata().schema_descr())?;
         let groups = metadata.row_groups();
         let nulls = converter.row_group_null_counts(groups)?;
@@ -59,7 +117,8 @@ fn nulls_of(
     counts.iter().next().flatten().and_then(|n| i64::try_from(n).ok())
 }
 
-fn extreme(values: &ArrayRef, greatest: bool) -> Result<Option<String>> {
+/// The least or the greatest of `values` as Delta writes it; none where JSON has no word for it.
+fn extreme(values: &ArrayRef, greatest: bool) -> Result<Option<Value>> {
     let options = arrow::compute::SortOptions { descending: greatest, nulls_first: false };
     let first = arrow::compute::sort_to_indices(values, Some(options), Some(1))?;
     let value = arrow::compute::take(values, &first, None)?;
@@ -68,7 +127,13 @@ fn extreme(values: &ArrayRef, greatest: bool) -> Result<Option<String>> {
         .as_any()
         .downcast_ref::<StringArray>()
         .and_then(|t| (!t.is_empty() && t.is_valid(0)).then(|| t.value(0).to_owned()));
-    Ok(text)
+    let data_type = values.data_type();
+    Ok(text.and_then(|text| match data_type {
+        _ if data_type.is_integer() => serde_json::from_str(&text).ok(),
+        // Infinity is no number of JSON.
+        _ if data_type.is_floating() => text.parse::<f64>().ok().filter(|x| x.is_finite()).map(Value::from),
+        _ => Some(Value::String(text)),
+    }))
 }
 
 /// How far the statistics of a file are to be taken at their word.
@@ -80,39 +145,41 @@ pub(super) enum Taken {
     AsValues,
 }
 
-/// The statistics of a file.
+/// The statistics of the columns of `schema` in a file.
 pub(super) fn statistics(file: &DataFile, schema: &Schema, taken: Taken) -> Statistics {
-    let rows = usize::try_from(file.rows).unwrap_or(usize::MAX);
+    let rows = file.rows.and_then(|rows| usize::try_from(rows).ok());
     let column = |field: &Arc<arrow::datatypes::Field>| {
         let data_type = field.data_type();
         if let Some(value) = file.partition.get(field.name()) {
             return constant(&scalar(value.as_deref(), data_type), rows);
         }
         let Some(range) = file.columns.get(field.name()) else { return ColumnStatistics::new_unknown() };
-        let bound = |text: &Option<String>| match text.as_deref().map(|text| scalar(Some(text), data_type)) {
+        let bound = |value: &Option<Value>, greatest: bool| match value.as_ref().map(|v| read(v, data_type)) {
             None => Precision::Absent,
             Some(value) if value.is_null() => Precision::Absent,
-            Some(value) if taken == Taken::AsBounds || is_exact(data_type) => Precision::Exact(value),
+            Some(value) if taken == Taken::AsBounds => Precision::Exact(if greatest { above(value) } else { value }),
+            Some(value) if is_exact(data_type) => Precision::Exact(value),
             Some(value) => Precision::Inexact(value),
         };
         let nulls = range.nulls.and_then(|n| usize::try_from(n).ok());
         ColumnStatistics {
             null_count: nulls.map_or(Precision::Absent, Precision::Exact),
-            min_value: bound(&range.min),
-            max_value: bound(&range.max),
+            min_value: bound(&range.min, false),
+            max_value: bound(&range.max, true),
             ..ColumnStatistics::new_unknown()
         }
     };
     Statistics {
-        num_rows: Precision::Exact(rows),
+        num_rows: rows.map_or(Precision::Absent, Precision::Exact),
         total_byte_size: Precision::Inexact(usize::try_from(file.bytes).unwrap_or(usize::MAX)),
         column_statistics: schema.fields().iter().map(column).collect(),
     }
 }
 
-fn constant(value: &ScalarValue, rows: usize) -> ColumnStatistics {
+fn constant(value: &ScalarValue, rows: Option<usize>) -> ColumnStatistics {
     if value.is_null() {
-        return ColumnStatistics { null_count: Precision::Exact(rows), ..ColumnStatistics::new_unknown() };
+        let null_count = rows.map_or(Precision::Absent, Precision::Exact);
+        return ColumnStatistics { null_count, ..ColumnStatistics::new_unknown() };
     }
     ColumnStatistics {
         null_count: Precision::Exact(0),
@@ -122,11 +189,62 @@ fn constant(value: &ScalarValue, rows: usize) -> ColumnStatistics {
     }
 }
 
+/// The value that JSON of a log's statistics stands for; null where it stands for none of the type.
+fn read(value: &Value, data_type: &DataType) -> ScalarValue {
+    match value {
+        Value::String(text) => scalar(Some(text), data_type),
+        Value::Number(number) if data_type.is_numeric() => scalar(Some(&number.to_string()), data_type),
+        _ => scalar(None, data_type),
+    }
+}
+
+/// The last time of the millisecond that a program may have cut a greatest time to.
+fn above(value: ScalarValue) -> ScalarValue {
+    match value {
+        ScalarValue::TimestampMicrosecond(Some(at), zone) if at % 1000 == 0 => {
+            ScalarValue::TimestampMicrosecond(Some(at.saturating_add(999)), zone)
+        }
+        value => value,
+    }
+}
+
 /// The value that `text` of the log stands for; null where it stands for none of the type.
 pub(super) fn scalar(text: Option<&str>, data_type: &DataType) -> ScalarValue {
     let null = || ScalarValue::try_from(data_type).unwrap_or(ScalarValue::Null);
-    match text {
-        None => null(),
-        Some(text) => ScalarValue::try_from_string(text.to_owned(), data_type).unwrap_or_else(|_| null()),
+    let Some(text) = text else { return null() };
+    let value = ScalarValue::try_from_string(text.to_owned(), data_type);
+    match (value, data_type) {
+        // As delta-rs and Spark write times into partition values: without the T and the zone.
+        (Err(_), DataType::Timestamp(TimeUnit::Microsecond, Some(_))) => {
+            ScalarValue::try_from_string(format!("{text}Z"), data_type).unwrap_or_else(|_| null())
+        }
+        (value, _) => value.unwrap_or_else(|_| null()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_survive_the_log() {
+        let range = |min: Value, max: Value| ColumnRange { min: Some(min), max: Some(max), nulls: Some(1) };
+        let columns = BTreeMap::from([
+            ("i".to_owned(), range(json!(-3), json!(7))),
+            ("s".to_owned(), range(json!("a"), json!("b"))),
+            ("n".to_owned(), ColumnRange { nulls: Some(5), ..ColumnRange::default() }),
+        ]);
+        let text = ColumnRange::to_delta(Some(5), &columns);
+        assert_eq!(ColumnRange::from_delta(&text), Ok((Some(5), columns)));
+        assert_eq!(ColumnRange::from_delta(""), Ok((None, BTreeMap::new())));
+        assert!(ColumnRange::from_delta("[]").is_err());
+        assert!(ColumnRange::from_delta("{\"numRecords\": -1}").unwrap_err().contains("count -1 rows"));
+    }
+
+    #[test]
+    fn a_greatest_time_may_have_been_cut_to_a_millisecond() {
+        let time = |at| ScalarValue::TimestampMicrosecond(Some(at), None);
+        assert_eq!(above(time(5_000)), time(5_999));
+        assert_eq!(above(time(5_123)), time(5_123));
     }
 }

@@ -1,40 +1,225 @@
-//! What an overwrite leaves behind, and when it goes.
+//! What old versions leave behind, and when it goes.
 //!
-//! The files of the version before stay, for readers that opened it; those of the versions that it had itself replaced
-//! go. So a table that is overwritten again and again holds two versions. Files go after the commit and only where a
-//! log entry names their run: a crash on the way leaves some of them to the next overwrite, and files of attempts that
-//! are under way, or that nobody knows, are not touched.
+//! The files that a commit took out of the table stay for its retention: for readers that opened an earlier version, and
+//! for time travel. Then they go, and with them what lies beside rows of versions that cannot be read any more. Only files
+//! of the names that attempts give, and that a commit of the log took out, are removed: any other may be anybody's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
 
-use super::attempt::{data_dir, files_beside, remove_files};
-use super::log::{Entry, Log, Snapshot};
-use crate::error::Result;
+use super::attempt::{BESIDE, has_commit, is_data_file, is_file_beside, remove};
+use super::log::{Commit, Log, Snapshot};
+use super::writer::now_millis;
+use crate::error::{Error, Result};
 use crate::store::Location;
 
-/// Removes the files of the versions that `before` had replaced, which is the version that `now` has overwritten.
-pub(super) async fn remove_replaced(log: &Log, location: &Location, before: &Snapshot, now: &Entry) -> Result<()> {
-    let kept: BTreeSet<&str> = before.runs.iter().chain([&now.run_id]).map(String::as_str).collect();
-    let mut end = before.since;
-    while end > 0 {
-        let generation = log.generation(end - 1).await?;
-        let (mut had_files, mut found) = (false, false);
-        for entry in generation.iter().filter(|entry| !kept.contains(entry.run_id.as_str())) {
-            let there = !location.list(&data_dir(&entry.run_id)).await?.is_empty();
-            if there || entry.added.is_empty() {
-                // First, so that data files that are there still say of a run that it was not removed whole.
-                for file in files_beside(&entry.run_id) {
-                    location.delete(&file).await?;
-                }
-                remove_files(location, &entry.run_id).await?;
-            }
-            (had_files, found) = (had_files || !entry.added.is_empty(), found || there);
-        }
-        // What is older went when this was replaced, unless that was cut short as well.
-        if had_files && !found {
-            break;
-        }
-        end = generation.first().map_or(0, |entry| entry.since);
+/// How long what was taken out of a table stays, unless the table's `delta.deletedFileRetentionDuration` says otherwise.
+pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Commits that an overwrite looks back for files to remove.
+const LOOKS_BACK: u64 = 1000;
+
+/// What [`vacuum`] removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Vacuumed {
+    /// Data files, and files beside them.
+    pub files: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Attempts that died, whose files were removed.
+    pub attempts: usize,
+}
+
+/// Removes the files that commits took out of the table at `location` longer than `retention` ago (the table's own
+/// retention if `None`), what lies beside versions that cannot be read any more, and the files of attempts that died
+/// longer ago than that. With `dry_run` nothing is removed, and what would be is counted.
+///
+/// # Errors
+/// Kind `Table` if there is no table or it is damaged, `Io` if files cannot be removed.
+pub async fn vacuum(location: &Location, retention: Option<Duration>, dry_run: bool) -> Result<Vacuumed> {
+    let log = Log::new(location.clone());
+    let table = log.snapshot(None).await?.ok_or_else(|| Error::table(format!("{location} holds no table")))?;
+    let retention = retention.unwrap_or_else(|| of_table(&table));
+    let mut removal = Removal::new(location, &table, dry_run);
+    let mut commits = Vec::new();
+    for version in (0..=table.version).rev() {
+        let Some(commit) = log.commit_at(version).await? else { break };
+        commits.push(commit);
     }
-    Ok(())
+    let mut gone = Vec::new();
+    for commit in commits.iter().filter(|commit| is_older(commit, retention)) {
+        if removal.remove_taken_out(&log, commit).await? {
+            gone.push(commit);
+        }
+    }
+    removal.remove_beside(&commits, &unreadable(&commits, &gone)).await?;
+    removal.remove_dead(&log, retention).await?;
+    Ok(removal.done)
+}
+
+/// After an overwrite: removes what has outlived the table's retention. What cannot be removed is left to the next.
+pub(super) async fn after_overwrite(log: &Log, location: &Location) {
+    let done = async {
+        let Some(table) = log.snapshot(None).await? else { return Ok(()) };
+        let retention = of_table(&table);
+        let mut removal = Removal::new(location, &table, false);
+        for version in (table.version.saturating_sub(LOOKS_BACK)..table.version).rev() {
+            let Some(commit) = log.commit_at(version).await? else { break };
+            let (before, takes_out) = (removal.done.files, !commit.removed.is_empty());
+            if is_older(&commit, retention) && takes_out {
+                removal.remove_taken_out(log, &commit).await?;
+                // What is older went when this did.
+                if removal.done.files == before {
+                    break;
+                }
+            }
+        }
+        Ok::<(), Error>(())
+    };
+    if let Err(e) = done.await {
+        tracing::warn!("files of replaced versions of {location} stay behind: {e}");
+    }
+}
+
+fn is_older(commit: &Commit, retention: Duration) -> bool {
+    let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+    commit.timestamp.is_some_and(|at| at <= now_millis().saturating_sub(retention))
+}
+
+/// The retention that a table states: `interval 1 week`.
+fn of_table(table: &Snapshot) -> Duration {
+    let stated = table.metadata.configuration().get("delta.deletedFileRetentionDuration");
+    let parsed = stated.and_then(|text| humantime::parse_duration(text.trim_start_matches("interval ").trim()).ok());
+    parsed.unwrap_or(RETENTION)
+}
+
+/// Files that go.
+struct Removal<'a> {
+    location: &'a Location,
+    live: BTreeSet<&'a str>,
+    dry_run: bool,
+    done: Vacuumed,
+}
+
+impl<'a> Removal<'a> {
+    fn new(location: &'a Location, table: &'a Snapshot, dry_run: bool) -> Self {
+        let live = table.files.iter().map(|file| file.path.as_str()).collect();
+        Self { location, live, dry_run, done: Vacuumed::default() }
+    }
+
+    /// Removes what a commit took out. True if it had taken out any and none of them is left.
+    async fn remove_taken_out(&mut self, log: &Log, commit: &Commit) -> Result<bool> {
+        let mut gone = !commit.removed.is_empty();
+        for file in &commit.removed {
+            log.check_path(&file.path)?;
+            match self.live.contains(file.path.as_str()) || !is_data_file(&file.path) {
+                // It was put back, or is another program's, which removes its own.
+                true => gone = false,
+                false => self.remove(&file.path).await?,
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Removes what lies beside versions that cannot be read any more, unless another version has it as well.
+    async fn remove_beside(&mut self, commits: &[Commit], unreadable: &BTreeSet<u64>) -> Result<()> {
+        let mut in_order: Vec<&Commit> = commits.iter().collect();
+        in_order.sort_by_key(|commit| commit.version);
+        let (mut needed, mut unneeded) = (BTreeSet::new(), BTreeSet::new());
+        // A version has the files of the last note up to it.
+        let mut files: Vec<String> = Vec::new();
+        for commit in in_order {
+            if let Some(note) = &commit.note {
+                let beside = [&note.clusters, &note.profile, &note.sample].into_iter().flatten();
+                files = beside.map(|file| file.path.clone()).collect();
+            }
+            match unreadable.contains(&commit.version) {
+                true => unneeded.extend(files.iter().cloned()),
+                false => needed.extend(files.iter().cloned()),
+            }
+        }
+        for path in unneeded.difference(&needed).filter(|path| is_file_beside(path)) {
+            self.remove(path).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes attempts in an object store that began longer ago than `retention` and have no commit; those of a local
+    /// table go when the next writer comes.
+    async fn remove_dead(&mut self, log: &Log, retention: Duration) -> Result<()> {
+        if self.location.local_path().is_some() {
+            return Ok(());
+        }
+        for file in self.location.list(BESIDE).await? {
+            let age = now_millis() - file.last_modified.timestamp_millis();
+            let mut parts: Vec<_> = file.location.parts().collect();
+            let (name, id) = (parts.pop(), parts.pop());
+            let (Some(name), Some(id)) = (name, id) else { continue };
+            let old = u128::try_from(age).is_ok_and(|age| age > retention.as_millis());
+            if name.as_ref() == "attempt.json" && old && has_commit(log, id.as_ref(), None).await? == Some(false) {
+                self.done.attempts += 1;
+                if !self.dry_run {
+                    remove(self.location, id.as_ref()).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove(&mut self, path: &str) -> Result<()> {
+        let size = match self.location.local_path() {
+            Some(root) => local_size(root, path),
+            None => {
+                use object_store::ObjectStoreExt;
+                self.location.store().head(&self.location.path(path)?).await.ok().map(|file| file.size)
+            }
+        };
+        let Some(size) = size else { return Ok(()) };
+        self.done.files += 1;
+        self.done.bytes += size;
+        if self.dry_run {
+            return Ok(());
+        }
+        self.location.delete(path).await?;
+        if let Some(root) = self.location.local_path() {
+            // Directories that are empty now, up to the table's own.
+            let mut dir = Path::new(path).parent();
+            while let Some(below) = dir.filter(|dir| dir.components().count() > 1) {
+                if std::fs::remove_dir(root.join(below)).is_err() {
+                    break;
+                }
+                dir = below.parent();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The versions that need a file that these commits took out and that is gone: those from the commit that brought it in.
+fn unreadable(commits: &[Commit], gone: &[&Commit]) -> BTreeSet<u64> {
+    let mut brought: BTreeMap<&str, u64> = BTreeMap::new();
+    for commit in commits {
+        for file in &commit.added {
+            // Commits come newest first: of several the first counts.
+            brought.insert(&file.path, commit.version);
+        }
+    }
+    let oldest = commits.last().map_or(0, |commit| commit.version);
+    let spans = gone.iter().flat_map(|commit| {
+        let since = |path: &str| brought.get(path).copied().unwrap_or(oldest);
+        commit.removed.iter().map(move |file| (since(&file.path), commit.version)).collect::<Vec<_>>()
+    });
+    spans.flat_map(|(from, to)| from..to).collect()
+}
+
+/// The size of a file below `root` that no link leads to.
+fn local_size(root: &Path, path: &str) -> Option<u64> {
+    let mut at = root.to_path_buf();
+    for part in Path::new(path).components() {
+        at.push(part);
+        if std::fs::symlink_metadata(&at).ok()?.is_symlink() {
+            return None;
+        }
+    }
+    std::fs::symlink_metadata(&at).ok().filter(|file| file.is_file()).map(|file| file.len())
 }

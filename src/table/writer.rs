@@ -1,14 +1,23 @@
 //! From the first file of a run to its commit.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
+use deltalake_core::kernel::{Action, Metadata, Protocol, new_metadata};
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use serde_json::{Value, json};
 
-use super::attempt::{Attempt, clusters_file, profile_file, sample_file};
-use super::log::{DataFile, Entry, FORMAT, Log, Mode, Snapshot, SourceInfo, rfc3339};
-use super::sink::{Labels, TableSink, nothing_committed};
+use super::actions::{add_of, line, remove_of};
+use super::attempt::{Attempt, clusters_file, data_dir, kept_dir, profile_file, sample_file};
+use super::commit::{CommitNote, FileBeside, Mode, SourceInfo};
+use super::files::{FileSet, Labels, nothing_committed};
+use super::keys::{ExistingKeys, OnExisting, RunKeys};
+use super::log::{DataFile, KEYS, Log, Snapshot};
+use super::provider::LabelTable;
+use super::replace::Replaced;
+use super::sink::TableSink;
 use super::{beside, clusters, profile, sample, schema, vacuum};
 use crate::error::{Error, Result};
 use crate::store::Location;
@@ -18,9 +27,13 @@ use crate::store::Location;
 pub struct WriteOptions {
     /// Whether its rows are added to those there or replace them.
     pub mode: Mode,
-    /// Columns by whose values the files are divided, so that a query for one value reads only its files. They stay in
-    /// the files too.
+    /// Columns by whose values the files are divided, so that a query for one value reads only its files. Null, empty text
+    /// and every other text are told apart here; other engines take empty text for null, as Delta's protocol has it.
     pub partition_by: Vec<String>,
+    /// Columns by which rows are told apart. An append to a table that names its own takes those.
+    pub keys: Vec<String>,
+    /// What an append does with rows whose keys are there. Without keys, rows are added whatever is there.
+    pub on_existing: OnExisting,
     /// The run's name, for ever unique for the table: letters, digits, `-`, `_` and `.`.
     pub run_id: String,
     /// The size beyond which another file is begun (256 MiB).
@@ -30,12 +43,31 @@ pub struct WriteOptions {
 impl WriteOptions {
     /// Run `run_id` appends to, or overwrites, the table.
     pub fn new(mode: Mode, run_id: impl Into<String>) -> Self {
-        Self { mode, partition_by: Vec::new(), run_id: run_id.into(), file_bytes: 256 << 20 }
+        Self {
+            mode,
+            partition_by: Vec::new(),
+            keys: Vec::new(),
+            on_existing: OnExisting::default(),
+            run_id: run_id.into(),
+            file_bytes: 256 << 20,
+        }
     }
 
     /// The same, with files divided by the values of these columns.
     pub fn partition_by(mut self, columns: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.partition_by = columns.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The same, with rows told apart by these columns.
+    pub fn keys(mut self, columns: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.keys = columns.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The same, doing this with rows whose keys are there.
+    pub fn on_existing(mut self, on_existing: OnExisting) -> Self {
+        self.on_existing = on_existing;
         self
     }
 }
@@ -52,6 +84,10 @@ pub struct CommitInfo {
     pub profile: Option<RecordBatch>,
     /// Rows drawn from this run's, of [`sample_schema`](super::sample_schema).
     pub sample: Option<RecordBatch>,
+    /// The file below the table that holds the rows that the run set aside.
+    pub quarantine: Option<String>,
+    /// Rows that the run left out, as the table has their keys.
+    pub skipped_rows: u64,
 }
 
 /// What was committed.
@@ -61,14 +97,18 @@ pub struct Committed {
     pub version: u64,
     /// Rows it added.
     pub rows: u64,
+    /// Rows of earlier runs that it took out of the table, as its rows have their keys.
+    pub replaced_rows: u64,
     /// Files it added.
     pub files: usize,
     /// Bytes it added.
     pub bytes: u64,
 }
 
-/// Writes one run to a table. Begin it before the work whose result it takes, so that a table that another process is
-/// writing, or that does not fit, is an error now and not after an hour.
+/// Writes one run to a table. Begin it before the work whose result it takes, so that a table that cannot be written, or
+/// that the rows do not fit, is an error now and not after an hour.
+///
+/// Several may write one table at the same time: all appends land, and an overwrite that met another commit fails.
 ///
 /// Dropped or [aborted](Self::abort) before [`commit`](Self::commit) it removes its files; if the process dies they are
 /// left over, seen by nobody, and the next writer of a local table removes them.
@@ -85,27 +125,32 @@ pub struct TableWriter {
 }
 
 impl TableWriter {
-    /// Begins a run: takes the lock of a local table until the writer is gone, and reads the table as it is.
+    /// Begins a run: removes what runs that died have left in a local table, and reads the table as it is.
     ///
     /// # Errors
-    /// Kind `Table` if another process is writing a local table, its log is damaged, it is divided by other columns, or
-    /// the run id was used before; `Config` for a run id that is no file name; `Io` if the place cannot be written.
+    /// Kind `Table` if the table's log is damaged or asks of writers what this one does not do, it is divided by other
+    /// columns, or the run id was used before; `Config` for a run id that is no file name and a place that holds other
+    /// things than a table; `Io` if the place cannot be written.
     pub async fn begin(location: &Location, options: WriteOptions) -> Result<Self> {
         let log = Log::new(location.clone());
         let attempt = Attempt::begin(&log, location, &options.run_id).await?;
         let base = log.snapshot(None).await?;
+        if let Some(base) = &base {
+            let removes = options.mode == Mode::Overwrite || options.on_existing == OnExisting::Replace;
+            log.check_writable(base, removes)?;
+        }
         let writer = Self { location: location.clone(), log, options, base, attempt, sink: None };
         writer.check_partitioning()?;
         Ok(writer)
     }
 
-    /// That rows of schema `input` can be written: its names are free, it has the partition columns, and it fits the
-    /// table if the run appends to one. Gives the table's schema.
+    /// That rows of schema `input` can be written: its names are free, it has the partition columns and the keys, and it
+    /// fits the table if the run appends to one. Gives the table's schema.
     ///
     /// # Errors
     /// Kind `Config` or `Table`, naming the column and both types.
     pub fn check(&self, input: &Schema) -> Result<SchemaRef> {
-        let new = schema::table_schema(input)?;
+        let new = schema::dividable(schema::table_schema(input)?.as_ref(), &self.options.partition_by);
         for name in &self.options.partition_by {
             let field = input.field_with_name(name).map_err(|_| {
                 Error::config(format!("partition_by: {}", crate::column::missing(input, name).message()))
@@ -118,13 +163,46 @@ impl TableWriter {
                 )));
             }
         }
-        match self.appends_to() {
+        let table = match self.appends_to() {
             Some(base) => {
                 schema::check_append(&base.schema, &new, &self.location.to_string())?;
-                Ok(Arc::clone(&base.schema))
+                Arc::clone(&base.schema)
             }
-            None => Ok(new),
+            None => new,
+        };
+        for name in self.keys() {
+            input
+                .field_with_name(name)
+                .map_err(|_| Error::config(format!("keys: {}", crate::column::missing(input, name).message())))?;
         }
+        Ok(table)
+    }
+
+    /// The columns by which the rows are told apart: the table's own where it names some.
+    pub fn keys(&self) -> &[String] {
+        match self.appends_to() {
+            Some(base) if !base.keys.is_empty() => &base.keys,
+            _ => &self.options.keys,
+        }
+    }
+
+    /// The keys of rows that an append is to leave out, or to fail at: those that the table has from `model`. None where
+    /// rows are added or replaced whatever is there. Reads the key columns of the table; about 32 bytes a row.
+    ///
+    /// # Errors
+    /// As reading the table does.
+    pub async fn existing(&self, model: &str) -> Result<Option<Arc<ExistingKeys>>> {
+        let Some(base) = self.appends_to().filter(|base| !base.files.is_empty()) else { return Ok(None) };
+        let refuse = match self.options.on_existing {
+            OnExisting::Replace => return Ok(None),
+            OnExisting::Skip => false,
+            OnExisting::Error => true,
+        };
+        if self.keys().is_empty() {
+            return Ok(None);
+        }
+        let table = Arc::new(LabelTable::of(&self.location, base.clone()));
+        Ok(Some(Arc::new(ExistingKeys::read(table, self.keys(), model, refuse).await?)))
     }
 
     /// Where the run's rows go: batches of schema `input`, labelled by one model. Once a run.
@@ -136,9 +214,14 @@ impl TableWriter {
             return Err(Error::internal("a run writes its table through one sink"));
         }
         let table = self.check(&input)?;
-        let WriteOptions { run_id, partition_by, file_bytes, .. } = &self.options;
-        let sink = TableSink::new(&self.location, run_id, input, table, partition_by, *file_bytes, labels)?;
+        let keys = RunKeys::new(self.keys(), &table)?;
+        let files = self.files(data_dir(&self.options.run_id), table, Some(labels.clone()))?;
+        let sink = TableSink::new(&self.location, input, files, keys, &self.options.partition_by, labels);
         Ok(Arc::clone(self.sink.insert(Arc::new(sink))))
+    }
+
+    fn files(&self, dir: String, table: SchemaRef, labels: Option<Labels>) -> Result<FileSet> {
+        FileSet::new(&self.location, dir, table, &self.options.partition_by, self.options.file_bytes, labels)
     }
 
     fn appends_to(&self) -> Option<&Snapshot> {
@@ -158,20 +241,24 @@ impl TableWriter {
 
     /// Makes the rows written a version of the table: all of them are seen from now on, or, if this fails, none.
     ///
-    /// If another process commits meanwhile (possible in object stores only), an append goes on top of it, and an
-    /// overwrite fails, since it would throw away rows it does not know.
+    /// If another process commits meanwhile, an append goes on top of it, unless it has keys in common with this one. An
+    /// overwrite fails, since it would throw away rows it does not know, and so does an append that replaces rows.
     ///
-    /// After an overwrite the files of the version before stay, for readers that are under way, and those of the
-    /// versions that it had replaced itself are removed. That they cannot be is a warning in the log, no error.
+    /// After an overwrite the files of the versions before stay for the table's retention, a week if it says nothing
+    /// else, for readers that are under way and for time travel. That older ones cannot be removed is a warning in the
+    /// log, no error.
     ///
     /// # Errors
     /// Kind `Table` if an overwrite meets another commit or an append no longer fits, `Io` if writing fails, `Input` if
     /// the clusters are not as [`CommitInfo`] says. Nothing is committed then.
     pub async fn commit(mut self, info: CommitInfo) -> Result<Committed> {
         match self.try_commit(info).await {
-            Ok((committed, entry)) => {
+            Ok(committed) => {
                 self.attempt.committed().await;
-                self.remove_replaced(&entry).await;
+                self.log.checkpoint(committed.version).await;
+                if self.options.mode == Mode::Overwrite && self.base.is_some() {
+                    vacuum::after_overwrite(&self.log, &self.location).await;
+                }
                 Ok(committed)
             }
             Err(Failed::Nothing(e)) => {
@@ -197,114 +284,226 @@ impl TableWriter {
         self.attempt.abort().await;
     }
 
-    /// After the commit of an overwrite: removes what nobody should be reading any more. The lock is still held.
-    async fn remove_replaced(&self, now: &Entry) {
-        let Some(before) = self.base.as_ref().filter(|_| now.operation == Mode::Overwrite) else { return };
-        if let Err(e) = vacuum::remove_replaced(&self.log, &self.location, before, now).await {
-            tracing::warn!("files of replaced versions of {} stay behind: {e}", self.location);
-        }
-    }
-
-    async fn try_commit(&mut self, info: CommitInfo) -> Result<(Committed, Entry), Failed> {
+    async fn try_commit(&mut self, info: CommitInfo) -> Result<Committed, Failed> {
         let Some(sink) = self.sink.clone() else {
             return Err(Error::internal("a table would be committed that no sink was made for").into());
         };
-        let added = sink.finish().await?;
-        let model = sink.labels().model.clone();
-        let new = info.clusters.map(|batch| clusters::normalize(&batch, &model)).transpose()?;
+        let (added, keys) = sink.finish().await?;
+        let new = info.clusters.as_ref().map(|batch| clusters::normalize(batch, &sink.labels().model)).transpose()?;
+        let replaced = self.replace(&keys, sink.table_schema()).await?;
         loop {
-            let (run, base) = (&self.options.run_id, self.appends_to());
-            let there = |of: fn(&Snapshot) -> &Option<DataFile>| base.and_then(|base| of(base).as_ref());
-            let clusters = (clusters_file(run), there(|base| &base.clusters), clusters::merge as Merge);
-            let profile = (profile_file(run), there(|base| &base.profile), profile::merge as Merge);
-            let sample = (sample_file(run), there(|base| &base.sample), sample::merge as Merge);
-            let clusters = self.write_beside(clusters, new.as_ref()).await?;
-            let profile = self.write_beside(profile, info.profile.as_ref()).await?;
-            let sample = self.write_beside(sample, info.sample.as_ref()).await?;
+            let rows = added.iter().filter_map(|file| file.rows).sum();
+            let note = self.note(&info, &sink.labels().model, rows, new.as_ref(), replaced.as_ref()).await?;
             let version = self.base.as_ref().map_or(0, |base| base.version + 1);
-            let entry = Entry {
-                format: FORMAT,
-                version,
-                operation: self.options.mode,
-                since: match self.options.mode {
-                    Mode::Append => self.base.as_ref().map_or(0, |base| base.since),
-                    Mode::Overwrite => version,
-                },
-                run_id: self.options.run_id.clone(),
-                model: model.clone(),
-                schema: schema::to_columns(sink.table_schema()),
-                partition_by: self.options.partition_by.clone(),
-                added: added.clone(),
-                clusters,
-                profile,
-                sample,
-                source: info.source.clone(),
-                committed_at: rfc3339(SystemTime::now())?,
-            };
-            if self.put(&entry).await? {
-                let (rows, bytes) = added.iter().fold((0, 0), |(r, b), f| (r + f.rows, b + f.bytes));
-                return Ok((Committed { version, rows, files: added.len(), bytes }, entry));
+            let actions = self.actions(&added, replaced.as_ref(), sink.table_schema())?;
+            if self.put(version, actions, &note).await? {
+                let bytes = added.iter().map(|file| file.bytes).sum();
+                let replaced_rows = replaced.map_or(0, |replaced| replaced.rows());
+                return Ok(Committed { version, rows, replaced_rows, files: added.len(), bytes });
             }
-            self.rebase(version, sink.table_schema()).await?;
+            self.rebase(version, sink.table_schema(), &keys, &sink.labels().model).await?;
         }
     }
 
-    /// Puts the entry; false if another process has made that version.
-    async fn put(&self, entry: &Entry) -> Result<bool, Failed> {
-        let written = self.log.try_commit(entry).await;
-        if let Ok(true) = written {
-            return Ok(true);
-        }
-        // A request that was repeated after its answer was lost finds its own entry there.
-        let there = self.log.read(entry.version).await;
-        match (written, there) {
-            (_, Ok(Some(there))) if there.run_id == entry.run_id => Ok(true),
-            (Ok(_), _) => Ok(false),
-            (Err(e), _) if self.location.local_path().is_some() => Err(Failed::Nothing(nothing_committed(e))),
-            (Err(e), _) => Err(Failed::Unknown(e.while_doing(format!(
-                "it is not known whether version {} of {} was committed",
-                entry.version, self.location
-            )))),
+    /// What becomes of the rows whose keys this run wrote anew, where it replaces them.
+    async fn replace(&self, keys: &RunKeys, table: &SchemaRef) -> Result<Option<Replaced>> {
+        match self.appends_to() {
+            Some(base) if self.options.on_existing == OnExisting::Replace && keys.are_kept() => {
+                // In directories of their own, so that no two files have one name.
+                let files = |number: usize| self.files(kept_dir(&self.options.run_id, number), Arc::clone(table), None);
+                Replaced::write(&self.location, base, keys, files).await.map(Some)
+            }
+            _ => Ok(None),
         }
     }
 
-    /// Takes the table as the other process left it, if this run's rows still fit.
-    async fn rebase(&mut self, taken: u64, table: &SchemaRef) -> Result<()> {
-        if self.options.mode == Mode::Overwrite {
-            return Err(Error::table(format!(
-                "another process committed version {taken} of {} while this one was writing; \
-                 nothing of this run is in the table; run again",
-                self.location
-            )));
-        }
-        self.base = self.log.snapshot(None).await?;
-        self.check_partitioning()?;
-        if let Some(base) = &self.base
-            && base.schema != *table
-        {
-            schema::check_append(&base.schema, table, &self.location.to_string())?;
-            return Err(Error::table(format!(
-                "another process committed version {taken} of {} with other columns while this one was writing; \
-                 nothing of this run is in the table; run again",
-                self.location
-            )));
-        }
-        Ok(())
+    /// What the commit says of itself. Writes the files beside the rows.
+    async fn note(
+        &self,
+        info: &CommitInfo,
+        model: &str,
+        rows: u64,
+        new: Option<&RecordBatch>,
+        replaced: Option<&Replaced>,
+    ) -> Result<CommitNote> {
+        let run = &self.options.run_id;
+        let base = self.appends_to();
+        let before = base.and_then(|base| base.note.as_ref());
+        let there = |of: fn(&CommitNote) -> &Option<FileBeside>| before.and_then(|note| of(note).as_ref());
+        let old = match there(|note| &note.clusters) {
+            Some(file) => {
+                let old = beside::read(&self.location, file, &clusters::clusters_schema()).await?;
+                Some(replaced.map_or(Ok(old.clone()), |replaced| clusters::without(&old, replaced.gone()))?)
+            }
+            None => None,
+        };
+        let merged = match (old, new) {
+            (Some(old), Some(new)) => Some(clusters::merge(&old, new)?),
+            (old, new) => old.or_else(|| new.cloned()),
+        };
+        let clusters = match &merged {
+            Some(rows) => Some(self.write_beside(clusters_file(run), rows).await?),
+            None => None,
+        };
+        // What the rows that were replaced added to sums cannot be taken out of them.
+        let there = |of: fn(&CommitNote) -> &Option<FileBeside>| there(of).filter(|_| replaced.is_none());
+        let profile = there(|note| &note.profile);
+        let profile = self.merge_beside(profile_file(run), profile, profile::merge, info.profile.as_ref()).await?;
+        let sample = there(|note| &note.sample);
+        let sample = self.merge_beside(sample_file(run), sample, sample::merge, info.sample.as_ref()).await?;
+        Ok(CommitNote {
+            attempt: run.clone(),
+            run: run.clone(),
+            model: model.to_owned(),
+            rows,
+            skipped_rows: info.skipped_rows,
+            clusters,
+            profile,
+            sample,
+            quarantine: info.quarantine.clone(),
+            quarantined_before: base.and_then(Snapshot::last_quarantine),
+            source: info.source.clone(),
+        })
     }
 
     /// Writes as the file `path` what the table has beside its rows with this run's in it: what it had (`there`) merged
     /// with `new`, or `new` alone. Without `new` it has what it had.
-    async fn write_beside(
+    async fn merge_beside(
         &self,
-        (path, there, merge): (String, Option<&DataFile>, Merge),
+        path: String,
+        there: Option<&FileBeside>,
+        merge: fn(&RecordBatch, &RecordBatch) -> Result<RecordBatch>,
         new: Option<&RecordBatch>,
-    ) -> Result<Option<DataFile>> {
+    ) -> Result<Option<FileBeside>> {
         let Some(new) = new else { return Ok(there.cloned()) };
         let merged = match there {
             Some(file) => merge(&beside::read(&self.location, file, new.schema_ref()).await?, new)?,
             None => new.clone(),
         };
-        beside::write(&self.location, path, &merged).await.map(Some).map_err(nothing_committed)
+        self.write_beside(path, &merged).await.map(Some)
+    }
+
+    async fn write_beside(&self, path: String, rows: &RecordBatch) -> Result<FileBeside> {
+        beside::write(&self.location, path, rows).await.map_err(nothing_committed)
+    }
+
+    /// What the log is told.
+    fn actions(&self, added: &[DataFile], replaced: Option<&Replaced>, table: &SchemaRef) -> Result<Vec<Value>> {
+        let mut actions = self.table_actions(table)?.iter().map(line).collect::<Result<Vec<Value>>>()?;
+        let after = self.base.as_ref().and_then(|base| base.files.iter().map(|file| file.added_at).max());
+        let now = now_millis().max(after.map_or(0, |after| after + 1));
+        if let Some(base) = self.base.as_ref().filter(|_| self.options.mode == Mode::Overwrite) {
+            actions.extend(base.files.iter().map(|file| remove_of(file, now, true)));
+        }
+        if let Some(replaced) = replaced {
+            actions.extend(replaced.rewritten().iter().map(|file| remove_of(file, now, true)));
+            // Rows that stay keep their place before those that come.
+            let kept = replaced.kept().iter().map(|file| add_of(file, now - 1, true));
+            actions.extend(kept.collect::<Result<Vec<_>>>()?);
+        }
+        let added = added.iter().map(|file| add_of(file, now, true));
+        actions.extend(added.collect::<Result<Vec<_>>>()?);
+        Ok(actions)
+    }
+
+    /// What a new table is, or what an overwrite makes of an old one.
+    fn table_actions(&self, table: &SchemaRef) -> Result<Vec<Action>> {
+        let internal = |e: serde_json::Error| Error::internal("no metadata of a table").with_source(e);
+        let keys = serde_json::to_string(self.keys()).map_err(internal)?;
+        let without_zone = has_time_without_zone(table);
+        let Some(base) = &self.base else {
+            let protocol: Protocol = serde_json::from_value(protocol(without_zone)).map_err(internal)?;
+            // Commits say where a table's clusters are, so they go when `dacpipe table vacuum` takes them, not before.
+            let properties = [("delta.enableExpiredLogCleanup", "false"), (KEYS, keys.as_str())];
+            let schema = schema::to_delta(table)?;
+            let metadata = new_metadata(&schema, &self.options.partition_by, properties)
+                .map_err(|e| Error::internal("no metadata of a table").with_source(e))?;
+            return Ok(vec![Action::Protocol(protocol), Action::Metadata(metadata)]);
+        };
+        let columns_differ = self.options.mode == Mode::Overwrite
+            && (base.schema != *table || base.partition_by != self.options.partition_by);
+        if !columns_differ && base.keys == self.keys() {
+            return Ok(Vec::new());
+        }
+        let mut metadata = serde_json::to_value(&base.metadata).map_err(internal)?;
+        metadata["configuration"][KEYS] = keys.into();
+        if columns_differ {
+            let schema = serde_json::to_string(&schema::to_delta(table)?).map_err(internal)?;
+            metadata["schemaString"] = schema.into();
+            metadata["partitionColumns"] = json!(self.options.partition_by);
+        }
+        let metadata: Metadata = serde_json::from_value(metadata).map_err(internal)?;
+        let mut actions = vec![Action::Metadata(metadata)];
+        if without_zone && !has_time_without_zone(&base.schema) {
+            if base.protocol.min_writer_version() > 2 {
+                return Err(Error::table(format!(
+                    "{} has features that cannot be joined with times without a zone; write to another path",
+                    self.location
+                )));
+            }
+            actions.insert(0, Action::Protocol(serde_json::from_value(protocol(true)).map_err(internal)?));
+        }
+        Ok(actions)
+    }
+
+    /// Puts the entry; false if another process has made that version.
+    async fn put(&self, version: u64, actions: Vec<Value>, note: &CommitNote) -> Result<bool, Failed> {
+        let mode = match self.options.mode {
+            Mode::Append => SaveMode::Append,
+            Mode::Overwrite => SaveMode::Overwrite,
+        };
+        let partition_by = Some(self.options.partition_by.clone()).filter(|columns| !columns.is_empty());
+        let operation = DeltaOperation::Write { mode, partition_by, predicate: None };
+        let written = self.log.commit(version, actions, operation, note).await;
+        if let Ok(true) = written {
+            return Ok(true);
+        }
+        // A request that was repeated after its answer was lost finds its own entry there.
+        let there = self.log.commit_at(version).await;
+        match (written, there) {
+            (_, Ok(Some(there))) if there.is_by(&note.attempt) => Ok(true),
+            (Ok(_), _) => Ok(false),
+            (Err(e), _) if self.location.local_path().is_some() => Err(Failed::Nothing(nothing_committed(e))),
+            (Err(e), _) => Err(Failed::Unknown(
+                e.while_doing(format!("it is not known whether version {version} of {} was committed", self.location)),
+            )),
+        }
+    }
+
+    /// Takes the table as the other process left it, if this run's rows still fit.
+    async fn rebase(&mut self, taken: u64, table: &SchemaRef, keys: &RunKeys, model: &str) -> Result<()> {
+        let nothing = "nothing of this run is in the table; run again";
+        let met = |what: &str| {
+            Error::table(format!(
+                "another process committed version {taken} of {} {what}while this one was writing; {nothing}",
+                self.location
+            ))
+        };
+        if self.options.mode == Mode::Overwrite || self.options.on_existing == OnExisting::Replace {
+            return Err(met(""));
+        }
+        let before = self.base.take();
+        let Some(now) = self.log.snapshot(None).await?.filter(|now| now.version >= taken) else {
+            return Err(Error::table(format!("the log of {} has version {taken} and does not show it", self.location)));
+        };
+        self.log.check_writable(&now, false)?;
+        let known: std::collections::BTreeSet<String> =
+            before.iter().flat_map(|base| base.files.iter().map(|file| file.path.clone())).collect();
+        let news: Vec<DataFile> = now.files.iter().filter(|file| !known.contains(&file.path)).cloned().collect();
+        self.base = Some(now);
+        self.check_partitioning()?;
+        let Some(base) = &self.base else { return Ok(()) };
+        if base.schema != *table {
+            schema::check_append(&base.schema, table, &self.location.to_string())?;
+            return Err(met("with other columns "));
+        }
+        if keys.are_kept() && !news.is_empty() {
+            let news = Arc::new(LabelTable::of(&self.location, Snapshot { files: news, ..base.clone() }));
+            if let Some(key) = keys.met_in(news, model).await? {
+                return Err(met(&format!("with the key {key}, which this run has as well, ")));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -316,8 +515,34 @@ impl Drop for TableWriter {
     }
 }
 
-/// Puts together what two commits say of their rows.
-type Merge = fn(&RecordBatch, &RecordBatch) -> Result<RecordBatch>;
+/// What a new table asks of its readers and writers.
+fn protocol(without_zone: bool) -> serde_json::Value {
+    match without_zone {
+        false => json!({ "minReaderVersion": 1, "minWriterVersion": 2 }),
+        true => json!({
+            "minReaderVersion": 3,
+            "minWriterVersion": 7,
+            "readerFeatures": ["timestampNtz"],
+            "writerFeatures": ["timestampNtz", "appendOnly"],
+        }),
+    }
+}
+
+fn has_time_without_zone(schema: &Schema) -> bool {
+    fn within(data_type: &DataType) -> bool {
+        match data_type {
+            DataType::Timestamp(TimeUnit::Microsecond, None) => true,
+            DataType::List(item) => within(item.data_type()),
+            DataType::Struct(fields) => fields.iter().any(|field| within(field.data_type())),
+            _ => false,
+        }
+    }
+    schema.fields().iter().any(|field| within(field.data_type()))
+}
+
+pub(super) fn now_millis() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
+}
 
 /// Why a commit failed, and so what may become of its files.
 enum Failed {

@@ -38,6 +38,11 @@ impl HeldOut {
         Self { rows }
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     /// Whether a training row is one of them.
     pub fn contains(&self, row: u32) -> bool {
         self.rows.binary_search(&row).is_ok()

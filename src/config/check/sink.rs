@@ -1,6 +1,6 @@
 //! What the sink asks for, against what there is.
 
-use super::super::columns::{source_columns, written_columns};
+use super::super::columns::{key_columns, source_columns, written_columns};
 use super::super::file::*;
 use super::{Check, source_path};
 
@@ -12,10 +12,14 @@ impl Check<'_> {
         self.not_empty("sink.path", &sink.path);
         let Some(source) = &draft.source else { return };
         let trimmed = |path: &str| path.trim_end_matches('/').to_string();
-        if trimmed(&sink.path) == trimmed(source_path(source)) && !sink.path.is_empty() {
+        let (table, read) = (trimmed(&sink.path), trimmed(source_path(source)));
+        // A run would read its own table the next time.
+        let within = !read.is_empty() && table.starts_with(&format!("{read}/"));
+        if (table == read || within) && !table.is_empty() {
             self.at("sink.path", "the table would be written into the source", "another directory");
         }
         self.network_output(sink);
+        self.existing_rows(sink, source);
         let columns = source_columns(source);
         for (list, at) in [(sink.keys.as_deref(), "sink.keys"), (Some(&sink.partition_by[..]), "sink.partition_by")] {
             for (index, name) in list.unwrap_or_default().iter().enumerate() {
@@ -31,6 +35,19 @@ impl Check<'_> {
                     self.at(&path, format!("column {name:?} is named twice"), "");
                 }
             }
+        }
+    }
+
+    /// What an append does with rows that are there, which takes an append, and keys to tell rows apart by.
+    fn existing_rows(&mut self, sink: &SinkTable, source: &SourceTable) {
+        let Some(on_existing) = sink.on_existing else { return };
+        let keyless = sink.keys.as_ref().map_or_else(|| key_columns(source).is_empty(), Vec::is_empty);
+        if sink.mode == SinkModeName::Overwrite {
+            let message = "rows that are there are replaced by an overwrite, whatever their keys";
+            self.at("sink.on_existing", message, "mode = \"append\", or leave the key out");
+        } else if keyless && on_existing != OnExistingName::Skip {
+            let message = "the source names no key columns, so nothing tells which rows are there";
+            self.at("sink.on_existing", message, "keys in [source] or [sink], or leave the key out");
         }
     }
 

@@ -29,6 +29,9 @@ pub struct KmeansTable {
     /// What is done to the vectors first, as learned from the training rows. Default "none".
     #[serde(default)]
     pub normalize: NormalizeName,
+    /// What the clusters are looked for in first. Default "vectors".
+    #[serde(default)]
+    pub begin: KmeansBeginName,
     /// Rows in a mini-batch of method "mini_batch". Default 1024.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1048576))]
@@ -45,6 +48,18 @@ fn default_max_iterations() -> usize {
 
 fn default_tolerance() -> f64 {
     1e-4
+}
+
+/// What the clusters are looked for in first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KmeansBeginName {
+    /// The vectors.
+    #[default]
+    Vectors,
+    /// The coordinates of the manifold stage, which the vectors were taught; then k-means goes on in the vectors. The
+    /// layout keeps groups of the training rows farther apart than the network, which must place rows it has not seen.
+    Layout,
 }
 
 /// How centroids are improved.

@@ -19,6 +19,11 @@ pub struct SinkTable {
     /// What happens to the rows of earlier runs. Default "overwrite".
     #[serde(default)]
     pub mode: SinkModeName,
+    /// What an append does with rows whose keys the table has already. "skip" leaves out rows that the same model has
+    /// labelled, and says how many; "replace" takes the rows that are there out of the table, whichever model labelled
+    /// them; "error" fails. Without keys rows are added whatever is there. Default "skip".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_existing: Option<OnExistingName>,
     /// Whether the learned representation of each row is written too. Default false.
     #[serde(default)]
     pub embedding: bool,
@@ -32,6 +37,18 @@ pub struct SinkTable {
     /// mean over the features of the squared difference between scaled features and their reconstruction. Default false.
     #[serde(default)]
     pub reconstruction_error: bool,
+}
+
+/// What an append does with rows whose keys the table has already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnExistingName {
+    /// Leaves out rows that the same model has labelled.
+    Skip,
+    /// Takes the rows that are there out of the table.
+    Replace,
+    /// Fails.
+    Error,
 }
 
 /// How vectors lie in the table.

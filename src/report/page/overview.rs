@@ -36,6 +36,12 @@ pub fn header(findings: &Findings) -> Markup {
                 facts.push(fact(&format!("{:.3}", raw.ari), &format!("ARI of raw k-means, {rows}")));
             }
         }
+        if let Some(follows) = run.follows() {
+            let rows = thousands(follows.rows);
+            facts.push(fact(&format!("{:.3}", follows.layout), "trustworthiness of the layout"));
+            facts.push(fact(&format!("{:.3}", follows.trustworthiness), &format!("the same, {rows} rows held out")));
+            facts.push(fact(&format!("{:.3}", follows.error), "squared error of their coordinates"));
+        }
         facts.push(fact(&format!("{:.1} s", run.seconds), "for the whole run"));
         facts.push(fact(&run.seed.to_string(), "seed"));
     }

@@ -1,0 +1,169 @@
+//! `dacpipe table`: what keeps a labelled table well.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytesize::ByteSize;
+use clap::{Args, Subcommand};
+
+use crate::error::Result;
+use crate::store::Location;
+use crate::table::{self, Commit, Mode, Optimized, TARGET_BYTES, Vacuumed};
+
+use super::evaluate::path_of;
+
+const EXAMPLES: &str = "\
+Examples:
+  dacpipe table history hapt
+  dacpipe table optimize out/hapt
+  dacpipe table vacuum out/hapt --retain 30days --dry-run
+  dacpipe table restore out/hapt --version 3";
+
+/// List a table's versions, compact it, vacuum it, restore an old one
+///
+/// A labelled table is a Delta table. Each of these makes one commit or none, and readers are not disturbed.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct TableArgs {
+    #[command(subcommand)]
+    command: TableCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TableCommand {
+    History(HistoryArgs),
+    Optimize(OptimizeArgs),
+    Vacuum(VacuumArgs),
+    Restore(RestoreArgs),
+}
+
+/// List the versions, newest first: when, what was done, rows and files
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dacpipe table history hapt\n  dacpipe table history out/hapt --limit 0")]
+struct HistoryArgs {
+    /// The directory or URL of a table, or the name of one in ./out
+    #[arg(value_name = "TABLE")]
+    table: String,
+    /// Versions to list; 0 lists all
+    #[arg(long, value_name = "NUMBER", default_value_t = 20)]
+    limit: usize,
+}
+
+/// Put small files together, as appends leave them; no row changes
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dacpipe table optimize hapt\n  dacpipe table optimize out/hapt --target 64MB")]
+struct OptimizeArgs {
+    /// The directory or URL of a table, or the name of one in ./out
+    #[arg(value_name = "TABLE")]
+    table: String,
+    /// The size to aim at
+    #[arg(long, value_name = "SIZE", default_value_t = ByteSize::b(TARGET_BYTES))]
+    target: ByteSize,
+}
+
+/// Remove the files that commits took out of the table longer ago than its retention
+///
+/// Versions that need them can be read no more. No other file is touched: what no commit named stays, whatever it is.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dacpipe table vacuum hapt --dry-run\n  dacpipe table vacuum out/hapt --retain 30days"
+)]
+struct VacuumArgs {
+    /// The directory or URL of a table, or the name of one in ./out
+    #[arg(value_name = "TABLE")]
+    table: String,
+    /// How long what was taken out stays, for example 30days [default: the table's own retention, or a week]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    retain: Option<Duration>,
+    /// Remove nothing; say what would go
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Make the table what it was at an earlier version, by a new commit
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dacpipe table restore hapt --version 3")]
+struct RestoreArgs {
+    /// The directory or URL of a table, or the name of one in ./out
+    #[arg(value_name = "TABLE")]
+    table: String,
+    /// The version
+    #[arg(long, value_name = "N")]
+    version: u64,
+}
+
+/// Does what was asked for.
+///
+/// # Errors
+/// As the functions of [`crate::table`] that do it.
+pub async fn run(args: TableArgs) -> Result<()> {
+    match args.command {
+        TableCommand::History(args) => history(&args).await,
+        TableCommand::Optimize(args) => {
+            let table = place(&args.table)?;
+            let Optimized { version, removed, added, bytes } = table::optimize(&table, args.target.as_u64()).await?;
+            match version {
+                Some(version) => println!(
+                    "{removed} files put together into {added} of {}; {table} is at version {version}",
+                    ByteSize::b(bytes).display().si()
+                ),
+                None => println!("{table} has no small files to put together"),
+            }
+            Ok(())
+        }
+        TableCommand::Vacuum(args) => {
+            let table = place(&args.table)?;
+            let Vacuumed { files, bytes, attempts } = table::vacuum(&table, args.retain, args.dry_run).await?;
+            let done = if args.dry_run { "would be removed" } else { "removed" };
+            println!("{files} files of {} {done} from {table}", ByteSize::b(bytes).display().si());
+            if attempts > 0 {
+                println!("and the files of {attempts} runs that died");
+            }
+            Ok(())
+        }
+        TableCommand::Restore(args) => {
+            let table = place(&args.table)?;
+            let version = table::restore(&table, args.version).await?;
+            println!("{table} is at version {version}, and what it was at version {}", args.version);
+            Ok(())
+        }
+    }
+}
+
+fn place(table: &str) -> Result<Location> {
+    Location::parse(&path_of(table))
+}
+
+async fn history(args: &HistoryArgs) -> Result<()> {
+    let limit = if args.limit == 0 { usize::MAX } else { args.limit };
+    let commits = table::history(&place(&args.table)?, limit).await?;
+    println!(
+        "{:>7}  {:<24}  {:<10}  {:>10}  {:>6}  {:>7}  model",
+        "version", "time", "did", "rows", "files", "removed"
+    );
+    for commit in &commits {
+        println!("{}", line(commit));
+    }
+    match commits.last() {
+        Some(last) if last.version > 0 && commits.len() == limit => println!("(older ones: --limit 0)"),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn line(commit: &Commit) -> String {
+    let at = commit.timestamp.and_then(|at| UNIX_EPOCH.checked_add(Duration::from_millis(at.try_into().ok()?)));
+    let at = at.map_or_else(|| "-".to_owned(), |at| humantime::format_rfc3339_millis(at).to_string());
+    let did = match (commit.mode(), commit.operation.as_str()) {
+        (Some(Mode::Append), _) => "append".to_owned(),
+        (Some(Mode::Overwrite), _) => "overwrite".to_owned(),
+        (None, other) => other.to_lowercase(),
+    };
+    let rows = commit.rows().map_or_else(|| "-".to_owned(), |rows| rows.to_string());
+    let model = commit.note.as_ref().map_or("-", |note| note.model.get(..16).unwrap_or(&note.model));
+    let by = match &commit.note {
+        Some(_) => String::new(),
+        None => format!("  (by {})", commit.engine.as_deref().unwrap_or("another program")),
+    };
+    let (added, removed) = (commit.added.len(), commit.removed.len());
+    format!("{:>7}  {at:<24}  {did:<10}  {rows:>10}  {added:>6}  {removed:>7}  {model}{by}", commit.version)
+}

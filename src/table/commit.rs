@@ -1,0 +1,80 @@
+//! What a commit of dacpipe says beside its files: the key `dacpipe` of the commit's information, which other engines
+//! keep and show but do not read.
+
+use serde::{Deserialize, Serialize};
+
+/// The key of [`CommitNote`] in a commit's information.
+pub(super) const NOTE: &str = "dacpipe";
+
+/// What a commit did to the rows that were there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Its rows were added to them.
+    Append,
+    /// Its rows replaced them.
+    Overwrite,
+}
+
+/// Where the rows of a commit came from.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SourceInfo {
+    /// For people: kind and path.
+    pub description: String,
+    /// Rows read from it.
+    pub rows: u64,
+    /// How far it was read, in the source's own terms.
+    #[serde(default)]
+    pub offsets: serde_json::Value,
+}
+
+/// A file beside the rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileBeside {
+    /// Where it lies below the table.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its rows.
+    pub rows: u64,
+}
+
+/// What a commit of dacpipe says of the table as it leaves it. A version has the note of the newest commit up to it that
+/// carries one: commits of other programs carry none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CommitNote {
+    /// The attempt that made the commit: a run, or what tended the table. No two commits share one.
+    pub attempt: String,
+    /// The last run whose rows the table has.
+    pub run: String,
+    /// The hash of the model that labelled that run's rows.
+    pub model: String,
+    /// Rows that the commit added.
+    #[serde(default)]
+    pub rows: u64,
+    /// Rows that were left out, as the table had their keys.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped_rows: u64,
+    /// The clusters that the rows of this version have, where the pipeline makes clusters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clusters: Option<FileBeside>,
+    /// Means and deviations of the features by cluster, where they were summed up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<FileBeside>,
+    /// Rows drawn for a picture, where some were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<FileBeside>,
+    /// The file of the rows that this commit's run set aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<String>,
+    /// The version of the commit before this one, since the last overwrite, whose run set rows aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantined_before: Option<u64>,
+    /// Where the rows came from.
+    #[serde(default)]
+    pub source: SourceInfo,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
