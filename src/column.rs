@@ -49,7 +49,7 @@ pub fn vector_dim(schema: &Schema, name: &str) -> Result<usize> {
 /// Kind `Input` if the column is missing, is not a `FixedSizeList<Float32>` or lists of one length, or has nulls.
 pub fn vectors<'a>(batch: &'a RecordBatch, name: &str) -> Result<(&'a [f32], usize)> {
     let column = batch.column_by_name(name).ok_or_else(|| missing(&batch.schema(), name))?;
-    if let Some(lists) = column.as_list_opt::<i32>().filter(|lists| *lists.value_type() == DataType::Float32) {
+    if let Some(lists) = column.as_list_opt::<i32>().filter(|lists| lists.value_type() == DataType::Float32) {
         let dim = if lists.is_empty() { 0 } else { lists.value_length(0) as usize };
         let items = lists.values().as_primitive::<Float32Type>();
         if lists.null_count() > 0 || items.null_count() > 0 {
