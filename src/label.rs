@@ -389,6 +389,38 @@ mod tests {
         batch.column_by_name(name).unwrap().as_any().downcast_ref::<Float32Array>().unwrap().values()
     }
 
+    /// Two groups of vectors that touch, wide across the gap between them, and a layout in which they lie apart.
+    #[test]
+    fn clusters_of_the_layout_are_gone_on_with() {
+        let of = |i: usize| i % 2;
+        let spread = |i: usize, by: usize| (i * by % 1009) as f32 / 1009.0 - 0.5;
+        let vectors: Vec<f32> =
+            (0..400).flat_map(|i| [of(i) as f32 * 0.9 + spread(i, 7919), 8.0 * spread(i, 104_729)]).collect();
+        let rows: Vec<u32> = (0..400).filter(|row| row % 5 > 0).collect();
+        let values = rows.iter().flat_map(|&row| [of(row as usize) as f32 * 9.0, spread(row as usize, 31)]).collect();
+        let coordinates = Coordinates { dim: 2, rows, values };
+        let (all, device, control) = (Dense::new(&vectors, 2), Cpu::new(1), Control::default());
+        let cx = FitContext {
+            seed: Seed(3),
+            device: &device,
+            control: &control,
+            checkpoint: &NoCheckpoint,
+            memory: u64::MAX,
+        };
+        let data = Training { coordinates: Some(&coordinates), ..Training::new(&all) };
+        // How many rows are in the cluster that most of their group is in.
+        let right = |from_layout: bool, normalize: Normalize| {
+            let stage = KMeansStage::new(KMeansSpec::new(2), EMBEDDING).normalized(normalize).from_layout(from_layout);
+            let fitted = stage.fit(&data, &cx).unwrap();
+            let labelled = fitted.transform.apply(&batch(vectors.clone(), 2)).unwrap();
+            let clusters = labelled.column_by_name("cluster").unwrap().as_any().downcast_ref::<Int32Array>().unwrap();
+            let same = clusters.values().iter().enumerate().filter(|(i, cluster)| **cluster as usize == of(*i)).count();
+            same.max(400 - same)
+        };
+        assert!(right(false, Normalize::None) < 260, "k-means cuts the groups across");
+        assert!(right(true, Normalize::Within) > 370, "a tenth of the rows lie where the groups overlap");
+    }
+
     #[test]
     fn a_batch_gains_cluster_distance_and_margin() {
         let label = label(&[0.0, 0.0, 3.0, 4.0], 2);

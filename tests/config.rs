@@ -146,6 +146,10 @@ fn values_are_held_against_each_other() {
         with("kind = \"autoencoder\"", "kind = \"autoencoder\"\nreconstruction = 0.0"),
         ["the loss has no part that is not 0"]
     );
+    assert_eq!(
+        with("kind = \"kmeans\"", "kind = \"kmeans\"\nbegin = \"layout\""),
+        ["`begin` is \"layout\", but no manifold stage lays rows out"]
+    );
     assert_eq!(with("\"min_max\"", "\"standard\""), ["standard scaling before an autoencoder"]);
     assert_eq!(with("kind = \"kmeans\"", "kind = \"kmeans\"\nbatch_size = 10").len(), 1);
     assert_eq!(with("kind = \"kmeans\"", "kind = \"kmeans\"\nmethod = \"mini_batch\"\nbatch_size = 10"), [""; 0]);

@@ -191,6 +191,8 @@ async fn small_files_are_put_together_and_no_row_changes() {
     assert_eq!(starts(&place).await.len(), 210);
 }
 
+/// Commits a few milliseconds apart, which is what times tell them by.
+#[allow(clippy::disallowed_methods)]
 #[tokio::test]
 async fn a_time_finds_the_version_of_then() {
     let (_dir, place) = local();

@@ -400,6 +400,7 @@ async fn appends_of_several_processes_all_land() {
 }
 
 /// Kills an append or an overwrite at whatever it is doing, again and again.
+#[allow(clippy::disallowed_methods)]
 #[tokio::test]
 async fn thirty_kills_lose_nothing_double_nothing_and_leave_nothing() {
     let (dir, place) = local();

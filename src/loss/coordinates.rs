@@ -80,6 +80,7 @@ mod tests {
         // Training rows 1, 4 and 5 of 6 have coordinates; the batch is the rows 4, 0, 5, 1.
         let loss = CoordinateLoss::new(6, &[1, 4, 5], &values, dim, 0.7);
         assert_eq!(loss.of(5), Some(&values[6..]));
+        let shared = loss.clone().sharing(2.0);
         assert_eq!(loss.of(0), None);
         let mut embedding = Matrix::zeros(batch, dim);
         embedding.copy_from(&(0..12).map(|i| (i as f32).cos()).collect::<Vec<_>>());
@@ -93,6 +94,9 @@ mod tests {
             .map(|(i, v, d)| f64::from(embedding.row(i)[d] - values[v]).powi(2) / dim as f64)
             .sum();
         assert!((sum - by_hand).abs() < 1e-6);
+        let mut twice = Matrix::zeros(batch, dim);
+        assert!((shared.sum_and_gradient(&embedding, &rows, batch, &mut twice) - 2.0 * by_hand).abs() < 1e-6);
+        assert!((twice.row(0)[1] - 2.0 * gradient.row(0)[1]).abs() < 1e-6);
         assert_eq!(gradient.row(1), [0.0; 3]);
         let step = 1e-2_f32;
         for (i, d) in [(0, 1), (2, 0), (3, 2)] {

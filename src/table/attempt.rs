@@ -434,6 +434,28 @@ mod tests {
     }
 
     #[test]
+    fn paths_of_attempts_are_told_from_others() {
+        for ours in
+            ["data/r1/part-00000.parquet", "data/r1/a=1/b=2/part-00000.parquet", "data/r1/kept-3/part-00001.parquet"]
+        {
+            assert!(is_data_file(ours), "{ours}");
+        }
+        for other in [
+            "part-00000.parquet",
+            "data/part-00000.parquet",
+            "data/r1/sub/part-00000.parquet",
+            "data/../part-00000.parquet",
+            "_delta_log/00000000000000000000.json",
+            "models/m/part-00000.parquet",
+            "data/r1/notes.txt",
+        ] {
+            assert!(!is_data_file(other), "{other}");
+        }
+        assert!(is_file_beside("_dacpipe/r1/clusters.parquet"));
+        assert!(!is_file_beside("_dacpipe/r1/other.parquet") && !is_file_beside("_dacpipe/../clusters.parquet"));
+    }
+
+    #[test]
     fn names_of_data_files_are_told_from_others() {
         for ours in ["part-00000.parquet", "part-123456.parquet", "part-00007.parquet#3"] {
             assert!(is_part(ours), "{ours}");

@@ -529,7 +529,7 @@ impl Log {
     /// After commits: a checkpoint, where one is due, so that readers need not read the whole log. That it cannot be
     /// written is a warning, since the log alone says what the table is.
     pub(super) async fn checkpoint(&self, version: u64) {
-        if (version + 1) % CHECKPOINT_INTERVAL != 0 {
+        if !(version + 1).is_multiple_of(CHECKPOINT_INTERVAL) {
             return;
         }
         let mut table = deltalake_core::DeltaTable::new(Arc::clone(&self.store));
