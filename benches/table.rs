@@ -14,7 +14,7 @@ use datafusion::prelude::SessionContext;
 
 /// Versions at which is measured.
 const AT: [usize; 3] = [1, 100, 10_000];
-/// Measurements of which the median is told.
+/// Measurements; the median is printed.
 const TIMES: usize = 9;
 
 #[tokio::main]

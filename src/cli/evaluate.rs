@@ -67,7 +67,7 @@ pub struct EvaluateArgs {
     #[arg(long, value_name = "COLUMN")]
     pub by: Option<String>,
 
-    /// The rows that this model labelled, by its hash or the beginning of it; where not given, those of the newest model
+    /// Only rows that this model labelled, given by its hash or the first digits of it; the newest model if not given
     #[arg(long, value_name = "HASH")]
     pub model: Option<String>,
 

@@ -192,7 +192,7 @@ pub async fn register(ctx: &SessionContext, options: Options) -> Result<Registra
     Ok(registration)
 }
 
-/// What is told of every labelled table.
+/// Where each labelled table is registered, beside the session.
 struct Beside<'a> {
     models: &'a Models,
     profiles: &'a ClusterProfile,

@@ -14,7 +14,7 @@ use std::path::Path;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::log::{DIRECTORY, Log};
+use super::log::{DIRECTORY, Log, Search};
 use crate::error::{Error, Result};
 use crate::store::{Location, TEMPORARY, failed};
 
@@ -296,14 +296,11 @@ fn dead(root: &Path) -> std::io::Result<Vec<(String, Mark, Lock)>> {
 /// the newest when it began. What the log has from before is looked at as well, whatever a mark says.
 pub(super) async fn has_commit(log: &Log, id: &str, since: Option<u64>) -> Result<Option<bool>> {
     let Some(newest) = log.newest().await? else { return Ok(Some(false)) };
-    for version in (0..=newest).rev() {
-        match log.commit_at(version).await? {
-            None => return Ok(since.is_some_and(|since| version <= since).then_some(false)),
-            Some(commit) if commit.is_by(id) => return Ok(Some(true)),
-            Some(_) => {}
-        }
-    }
-    Ok(Some(false))
+    Ok(match log.search(newest, |commit| commit.is_by(id)).await? {
+        Search::Found(_) => Some(true),
+        Search::None => Some(false),
+        Search::Ends { at } => since.is_some_and(|since| at <= since).then_some(false),
+    })
 }
 
 /// Removes the mark of an attempt whose commit is in the log, and its directory if nothing is left there.
@@ -352,8 +349,8 @@ fn remove_local(root: &Path, id: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Removes the files in `dir` whose names are `ours`, those of `depth` levels of partition directories below it, and
-/// every directory of these that is empty then. Links are left as they are.
+/// Removes the files in `dir` whose names are `ours`, and goes down into partition directories, `depth` levels of them. A
+/// directory that is empty afterwards goes too. Links stay.
 fn remove_below(dir: &Path, ours: &dyn Fn(&str) -> bool, depth: usize) -> std::io::Result<()> {
     if !is_dir(dir) {
         return Ok(());

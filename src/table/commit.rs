@@ -75,6 +75,13 @@ pub struct CommitNote {
     pub source: SourceInfo,
 }
 
+impl CommitNote {
+    /// The files beside the rows that it names.
+    pub(super) fn files_beside(&self) -> impl Iterator<Item = &FileBeside> {
+        [&self.clusters, &self.profile, &self.sample].into_iter().flatten()
+    }
+}
+
 fn is_zero(n: &u64) -> bool {
     *n == 0
 }

@@ -3,7 +3,7 @@
 //! Here it becomes a [`Snapshot`], the files and columns of one version, and whatever cannot be read right is refused:
 //! damage, features of the protocol that this program lacks, files outside the table.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,24 +12,24 @@ use arrow::datatypes::{Int64Type, SchemaRef};
 use bytes::Bytes;
 use deltalake_core::DeltaTableError;
 use deltalake_core::kernel::transaction::{CommitData, PROTOCOL};
-use deltalake_core::kernel::{Add, Metadata, Protocol, Remove, Snapshot as DeltaSnapshot};
+use deltalake_core::kernel::{Metadata, Protocol, Snapshot as DeltaSnapshot};
 use deltalake_core::logstore::{LogStore, StorageConfig, default_logstore};
 use deltalake_core::protocol::DeltaOperation;
 use futures::TryStreamExt;
 use object_store::ObjectStore;
-use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 use url::Url;
 
 use super::actions::line;
 use super::attempt::staging_dir;
-use super::commit::{CommitNote, FileBeside, Mode, NOTE};
+use super::commit::{CommitNote, FileBeside, NOTE};
+use super::damage::Listed;
+use super::entry::{Commit, is_inside, metrics, parse};
 use super::schema;
 use super::stats::ColumnRange;
 use crate::error::{Error, Result};
-use crate::store::{Location, failed};
+use crate::store::Location;
 
 /// The directory of the log.
 pub(super) const DIRECTORY: &str = "_delta_log";
@@ -37,8 +37,6 @@ pub(super) const DIRECTORY: &str = "_delta_log";
 pub(super) const KEYS: &str = "dacpipe.keys";
 /// Commits from one checkpoint to the next.
 const CHECKPOINT_INTERVAL: u64 = 20;
-/// The longest log entry that is looked at to find what is wrong with a log.
-const LONGEST_ENTRY: u64 = 256 << 20;
 
 /// A Parquet file of the table.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,50 +106,23 @@ impl Snapshot {
     }
 }
 
-/// One commit of a log.
-#[derive(Debug, Clone)]
-pub struct Commit {
-    /// The version that it made.
-    pub version: u64,
-    /// When, in milliseconds since 1970, as its writer's clock had it.
-    pub timestamp: Option<i64>,
-    /// What was done, in Delta's words: WRITE, OPTIMIZE, RESTORE.
-    pub operation: String,
-    /// Who did it: program and version.
-    pub engine: Option<String>,
-    /// The files that it added.
-    pub added: Vec<Add>,
-    /// The files that it removed.
-    pub removed: Vec<Remove>,
-    /// Whether it changed columns, partitioning or properties.
-    pub metadata: bool,
-    /// What dacpipe said in it.
-    pub note: Option<CommitNote>,
-    mode: Option<Mode>,
-}
-
-impl Commit {
-    /// What a write did to the rows that were there; none of a commit that was no write.
-    pub fn mode(&self) -> Option<Mode> {
-        self.mode
-    }
-
-    /// Whether attempt `id` made it.
-    pub(super) fn is_by(&self, id: &str) -> bool {
-        self.note.as_ref().is_some_and(|note| note.attempt == id)
-    }
-
-    /// Rows in the files that it added, if it says so.
-    pub fn rows(&self) -> Option<u64> {
-        let rows = |add: &Add| ColumnRange::from_delta(add.stats.as_deref().unwrap_or_default()).ok()?.0;
-        self.added.iter().map(rows).sum()
-    }
+/// What a [search](Log::search) found.
+pub(super) enum Search {
+    /// The commit.
+    Found(Box<Commit>),
+    /// The log goes back to its beginning, and has none.
+    None,
+    /// The log has none, and its entry of this version is gone.
+    Ends {
+        /// The version.
+        at: u64,
+    },
 }
 
 /// The log of the table at a location. Cheap to clone.
 #[derive(Clone)]
 pub struct Log {
-    location: Location,
+    pub(super) location: Location,
     store: Arc<dyn LogStore>,
 }
 
@@ -180,18 +151,19 @@ impl Log {
     /// Kind `Table` if there is no such version (any more), the log is damaged, or the table needs what this program
     /// cannot do: deletion vectors, column mapping, a newer protocol. Kind `Io` if reading fails.
     pub async fn snapshot(&self, version: Option<u64>) -> Result<Option<Snapshot>> {
-        let found = match self.open(version).await? {
-            Some(found) => found,
-            None if version.is_none() => return Ok(None),
-            None => {
-                let there = match self.newest().await? {
+        let listed = self.listed().await?;
+        let found = match (self.open(version, &listed).await?, version) {
+            (Some(found), _) => found,
+            (None, None) => return Ok(None),
+            (None, Some(version)) => {
+                let there = match listed.newest() {
                     Some(_) => "the log no longer goes back that far",
                     None => "it holds no table",
                 };
-                return Err(self.no_such_version(version.unwrap_or_default(), there));
+                return Err(self.no_such_version(version, there));
             }
         };
-        self.find_damage(false).await?;
+        self.find_damage(&listed, false).await?;
         PROTOCOL.can_read_from_protocol(found.protocol()).map_err(|e| self.not_for_us("read", &e.to_string()))?;
         let metadata = found.metadata().clone();
         let mapping = metadata.configuration().get("delta.columnMapping.mode").map(String::as_str);
@@ -224,28 +196,19 @@ impl Log {
         }))
     }
 
-    async fn open(&self, version: Option<u64>) -> Result<Option<DeltaSnapshot>> {
-        if self.location.local_path().is_some() && self.newest().await?.is_none() {
-            return Ok(None);
-        }
-        let found = match DeltaSnapshot::try_new(self.store.as_ref(), version).await {
-            Ok(found) => found,
-            Err(DeltaTableError::NotATable(_)) => return Ok(None),
-            Err(e) => {
-                if let (Some(version), Ok(listed)) = (version, self.listed().await) {
-                    let newest = listed.newest();
-                    if newest.is_none_or(|newest| version > newest) {
-                        let there = newest.map_or("it holds no table".to_owned(), |n| format!("its newest is {n}"));
-                        return Err(self.no_such_version(version, &there));
-                    }
-                    if !listed.reaches(version) {
-                        return Err(self.no_such_version(version, "the log no longer goes back that far"));
-                    }
+    async fn open(&self, version: Option<u64>, listed: &Listed) -> Result<Option<DeltaSnapshot>> {
+        let Some(newest) = listed.newest() else { return Ok(None) };
+        match DeltaSnapshot::try_new(self.store.as_ref(), version).await {
+            Ok(found) => Ok(Some(found)),
+            Err(DeltaTableError::NotATable(_)) => Ok(None),
+            Err(e) => Err(match version {
+                Some(version) if version > newest => self.no_such_version(version, &format!("its newest is {newest}")),
+                Some(version) if !listed.reaches(version) => {
+                    self.no_such_version(version, "the log no longer goes back that far")
                 }
-                return Err(self.diagnose(e).await);
-            }
-        };
-        Ok(Some(found))
+                _ => self.diagnose(e).await,
+            }),
+        }
     }
 
     /// The files of a batch of delta-rs's replay of the log.
@@ -288,8 +251,7 @@ impl Log {
 
     /// That a file of the log lies in the table.
     pub(super) fn check_path(&self, path: &str) -> Result<()> {
-        let inside = !path.contains("://") && !path.starts_with('/') && Path::parse(path).is_ok() && !path.is_empty();
-        match inside {
+        match is_inside(path) {
             true => Ok(()),
             false => Err(Error::table(format!(
                 "the log of {} is damaged: {path:?} is no path of a file of the table",
@@ -319,17 +281,24 @@ impl Log {
         Ok(())
     }
 
-    /// The note of the newest commit up to `version` that has one, and that commit's version.
-    async fn note_at(&self, version: u64) -> Result<Option<(u64, CommitNote)>> {
+    /// The newest commit up to `version` that is `wanted`. Reads the log backwards, an entry at a time.
+    pub(super) async fn search(&self, version: u64, wanted: impl Fn(&Commit) -> bool) -> Result<Search> {
         for version in (0..=version).rev() {
             match self.commit_at(version).await? {
-                Some(Commit { version, note: Some(note), .. }) => return Ok(Some((version, note))),
+                Some(commit) if wanted(&commit) => return Ok(Search::Found(Box::new(commit))),
                 Some(_) => {}
-                // What was before is gone from the log.
-                None => return Ok(None),
+                None => return Ok(Search::Ends { at: version }),
             }
         }
-        Ok(None)
+        Ok(Search::None)
+    }
+
+    /// The note of the newest commit up to `version` that has one, and that commit's version.
+    async fn note_at(&self, version: u64) -> Result<Option<(u64, CommitNote)>> {
+        Ok(match self.search(version, |commit| commit.note.is_some()).await? {
+            Search::Found(commit) => commit.note.map(|note| (commit.version, note)),
+            Search::None | Search::Ends { .. } => None,
+        })
     }
 
     /// The files of the rows that the runs of a version set aside, newest first.
@@ -351,14 +320,10 @@ impl Log {
     /// Kind `Table` if an entry is damaged, `Io` if reading fails.
     pub async fn version_by(&self, id: &str) -> Result<Option<u64>> {
         let Some(newest) = self.newest().await? else { return Ok(None) };
-        for version in (0..=newest).rev() {
-            match self.commit_at(version).await? {
-                Some(commit) if commit.is_by(id) => return Ok(Some(version)),
-                Some(_) => {}
-                None => break,
-            }
-        }
-        Ok(None)
+        Ok(match self.search(newest, |commit| commit.is_by(id)).await? {
+            Search::Found(commit) => Some(commit.version),
+            Search::None | Search::Ends { .. } => None,
+        })
     }
 
     /// The commit that made `version`, or `None` if the log has its entry no longer.
@@ -374,104 +339,12 @@ impl Log {
         Ok(self.listed().await?.newest())
     }
 
-    async fn listed(&self) -> Result<Listed> {
-        if self.location.local_path().is_some_and(std::path::Path::is_file) {
-            return Err(Error::table(format!("{} is a file; a table is a directory", self.location)));
-        }
-        let files = self.location.list(DIRECTORY).await?;
-        let mut listed = Listed::default();
-        for (file, name) in files.iter().filter_map(|file| Some((file, file.location.filename()?))) {
-            let Some(version) = name.get(..20).and_then(|digits| digits.parse().ok()) else { continue };
-            match &name[20..] {
-                ".json" => drop(listed.commits.insert(version, file.size)),
-                rest if rest.starts_with(".checkpoint") => drop(listed.checkpoints.insert(version)),
-                _ => {}
-            }
-        }
-        Ok(listed)
-    }
-
     fn no_such_version(&self, version: u64, there: &str) -> Error {
         Error::table(format!("{} has no version {version}: {there}", self.location))
     }
 
     fn not_for_us(&self, what: &str, why: &str) -> Error {
         Error::table(format!("cannot {what} {}: {why}", self.location))
-    }
-
-    /// What is wrong with a log that delta-rs could not read, with the file and the line where that can be found.
-    async fn diagnose(&self, e: DeltaTableError) -> Error {
-        match self.find_damage(true).await {
-            Err(found) => found,
-            Ok(()) => match store_failure(&e) {
-                Some(_) => failed("reading", &self.location.show(DIRECTORY), e),
-                None => Error::table(format!("the log of {} cannot be read", self.location)).with_source(e),
-            },
-        }
-    }
-
-    /// An error that names the first entry that is missing, empty or, if they are `read`, no log entry.
-    async fn find_damage(&self, read: bool) -> Result<()> {
-        let listed = self.listed().await?;
-        let (Some(newest), from) = (listed.newest(), listed.checkpoints.last().map_or(0, |v| v + 1)) else {
-            return Ok(());
-        };
-        for version in from..=newest {
-            let name = file_name(version);
-            let missing = || {
-                Error::table(format!(
-                    "the log of {} is damaged: {} is missing, and later versions are there; \
-                     restore the file, or write to another path",
-                    self.location,
-                    self.location.show(&name)
-                ))
-            };
-            match listed.commits.get(&version) {
-                None => return Err(missing()),
-                Some(0) => {
-                    let name = self.location.show(&name);
-                    return Err(Error::table(format!(
-                        "the log entry {name} is damaged: it is empty; restore the file"
-                    )));
-                }
-                Some(&bytes) if read && bytes <= LONGEST_ENTRY => {
-                    self.commit_at(version).await?.ok_or_else(missing)?;
-                }
-                Some(_) => {}
-            }
-        }
-        if read { self.find_damaged_checkpoint(&listed).await } else { Ok(()) }
-    }
-
-    /// An error that names a checkpoint that cannot be read, or the pointer to one that is not there.
-    async fn find_damaged_checkpoint(&self, listed: &Listed) -> Result<()> {
-        let advice = match listed.commits.keys().next() {
-            Some(0) => "remove it: the log has every entry",
-            _ => "restore the file",
-        };
-        let damaged = |name: &str, why: &str| {
-            Error::table(format!("the log of {} is damaged: {name} {why}; {advice}", self.location))
-        };
-        const LAST: &str = "_delta_log/_last_checkpoint";
-        if let Some(text) = self.location.get(LAST).await? {
-            let version = serde_json::from_slice::<Value>(&text).ok().and_then(|last| last["version"].as_u64());
-            match version {
-                None => return Err(damaged(LAST, "names no version")),
-                Some(version) if !listed.checkpoints.contains(&version) => {
-                    return Err(damaged(LAST, &format!("names a checkpoint of version {version}, which is not there")));
-                }
-                Some(_) => {}
-            }
-        }
-        for file in self.location.list(DIRECTORY).await? {
-            let Some(name) = file.location.filename().filter(|name| name.ends_with(".parquet")) else { continue };
-            let name = format!("{DIRECTORY}/{name}");
-            let Some(content) = self.location.get(&name).await? else { continue };
-            if let Err(e) = ParquetRecordBatchReaderBuilder::try_new(content) {
-                return Err(damaged(&name, "cannot be read").with_source(e));
-            }
-        }
-        Ok(())
     }
 
     /// That this program may write to a table.
@@ -503,7 +376,8 @@ impl Log {
         Ok(())
     }
 
-    /// Writes `actions` as `version`, with `note`. False if another process made that version first.
+    /// Writes `actions` as `version`, with `note`. False if another process made that version first. A request whose answer
+    /// was lost, or that was repeated, finds its own entry there.
     ///
     /// # Errors
     /// Kind `Io` if writing fails; on an object store the entry may have been written all the same.
@@ -523,7 +397,14 @@ impl Log {
         let said = said.actions.iter().map(line).collect::<Result<Vec<Value>>>()?;
         let lines: Vec<String> = said.iter().chain(&actions).map(Value::to_string).collect();
         let bytes = Bytes::from(lines.join("\n"));
-        self.location.put_if_absent(&file_name(version), bytes, &staging_dir(&note.attempt)).await
+        let put = self.location.put_if_absent(&file_name(version), bytes, &staging_dir(&note.attempt)).await;
+        match put {
+            Ok(true) => Ok(true),
+            put => match self.commit_at(version).await {
+                Ok(Some(there)) if there.is_by(&note.attempt) => Ok(true),
+                _ => put,
+            },
+        }
     }
 
     /// After commits: a checkpoint, where one is due, so that readers need not read the whole log. That it cannot be
@@ -540,25 +421,6 @@ impl Log {
         if let Err(e) = made.await {
             tracing::warn!("{} has no checkpoint at version {version}: {e}", self.location);
         }
-    }
-}
-
-/// The versions of which a log has entries, with their sizes, and checkpoints.
-#[derive(Debug, Default)]
-struct Listed {
-    commits: BTreeMap<u64, u64>,
-    checkpoints: BTreeSet<u64>,
-}
-
-impl Listed {
-    fn newest(&self) -> Option<u64> {
-        self.commits.keys().next_back().max(self.checkpoints.last()).copied()
-    }
-
-    /// Whether `version` can be made of a checkpoint and the entries after it.
-    fn reaches(&self, version: u64) -> bool {
-        let from = self.checkpoints.range(..=version).next_back().map_or(0, |v| v + 1);
-        (from..=version).all(|v| self.commits.contains_key(&v))
     }
 }
 
@@ -594,88 +456,6 @@ fn keys_of(metadata: &Metadata) -> Vec<String> {
     keys.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
-/// What was done, in figures, under the names that other engines show.
-fn metrics(actions: &[Value]) -> Value {
-    let (mut files, mut bytes, mut rows, mut removed) = (0, 0, 0, 0);
-    for action in actions {
-        if let Some(add) = action.get("add") {
-            files += 1;
-            bytes += add["size"].as_u64().unwrap_or(0);
-            let stats = add["stats"].as_str().and_then(|stats| ColumnRange::from_delta(stats).ok());
-            rows += stats.and_then(|(rows, _)| rows).unwrap_or(0);
-        }
-        removed += u64::from(action.get("remove").is_some());
-    }
-    let text = |n: String| Value::String(n);
-    let figures = [
-        ("numFiles", text(files.to_string())),
-        ("numOutputBytes", text(bytes.to_string())),
-        ("numOutputRows", text(rows.to_string())),
-        ("numRemovedFiles", text(removed.to_string())),
-    ];
-    figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<serde_json::Map<_, _>>().into()
-}
-
-/// A commit's entry: a JSON object a line, each with one action.
-fn parse(version: u64, bytes: &Bytes) -> Result<Commit> {
-    let mut commit = Commit {
-        version,
-        timestamp: None,
-        operation: "WRITE".into(),
-        engine: None,
-        added: Vec::new(),
-        removed: Vec::new(),
-        metadata: false,
-        note: None,
-        mode: None,
-    };
-    for (number, line) in bytes.split(|&b| b == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty()) {
-        let bad = |e: serde_json::Error| Error::table(format!("line {} is no action", number + 1)).with_source(e);
-        let mut action: serde_json::Map<String, Value> = serde_json::from_slice(line).map_err(bad)?;
-        if let Some(add) = action.remove("add") {
-            commit.added.push(serde_json::from_value(add).map_err(bad)?);
-        } else if let Some(remove) = action.remove("remove") {
-            commit.removed.push(serde_json::from_value(remove).map_err(bad)?);
-        } else if let Some(mut info) = action.remove("commitInfo") {
-            let text = |name: &str| info.get(name).and_then(Value::as_str).map(str::to_owned);
-            commit.timestamp = info.get("timestamp").and_then(Value::as_i64);
-            commit.engine = text("clientVersion").filter(|by| by.starts_with("dacpipe")).or_else(|| text("engineInfo"));
-            commit.operation = text("operation").unwrap_or(commit.operation);
-            let mode = info.get("operationParameters").and_then(|given| given.get("mode")).and_then(Value::as_str);
-            commit.mode = match mode {
-                Some("Append") => Some(Mode::Append),
-                Some("Overwrite") => Some(Mode::Overwrite),
-                _ => None,
-            };
-            let note = info.get_mut(NOTE).map(Value::take);
-            commit.note = note.map(serde_json::from_value).transpose().map_err(bad)?;
-        } else if action.contains_key("metaData") {
-            commit.metadata = true;
-        }
-    }
-    if let Some(note) = &commit.note {
-        let files = [&note.clusters, &note.profile, &note.sample].into_iter().flatten().map(|file| &file.path);
-        for path in files.chain(&note.quarantine) {
-            if Path::parse(path).is_err() || path.starts_with('/') || path.contains("://") {
-                return Err(Error::table(format!("{path:?} is no path of a file of the table")));
-            }
-        }
-    }
-    Ok(commit)
-}
-
-/// The failure of the store that an error comes from, unless it is that something is not there.
-fn store_failure<'a>(e: &'a (dyn std::error::Error + 'static)) -> Option<&'a object_store::Error> {
-    let mut next = Some(e);
-    while let Some(e) = next {
-        if let Some(store) = e.downcast_ref::<object_store::Error>() {
-            return (!matches!(store, object_store::Error::NotFound { .. })).then_some(store);
-        }
-        next = e.source();
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -692,18 +472,5 @@ mod tests {
         {
             assert_eq!(decoded(logged), path);
         }
-    }
-
-    #[test]
-    fn a_version_needs_every_entry_after_a_checkpoint() {
-        let listed = |commits: &[u64], checkpoints: &[u64]| Listed {
-            commits: commits.iter().map(|&version| (version, 1)).collect(),
-            checkpoints: checkpoints.iter().copied().collect(),
-        };
-        assert!(listed(&[0, 1, 2], &[]).reaches(2));
-        assert!(!listed(&[0, 2], &[]).reaches(2));
-        assert!(listed(&[4, 5], &[3]).reaches(5));
-        assert!(!listed(&[4, 5], &[3]).reaches(2));
-        assert_eq!(listed(&[4, 5], &[7]).newest(), Some(7));
     }
 }

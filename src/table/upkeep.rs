@@ -14,8 +14,9 @@ use serde_json::Value;
 use super::actions::{add_of, line, remove_of};
 use super::attempt::{Attempt, data_dir};
 use super::commit::CommitNote;
+use super::entry::Commit;
 use super::files::FileSet;
-use super::log::{Commit, DataFile, Log, Snapshot};
+use super::log::{DataFile, Log, Snapshot};
 use super::provider::LabelTable;
 use super::writer::now_millis;
 use crate::error::{Error, Result};
@@ -149,8 +150,7 @@ pub async fn restore(location: &Location, version: u64) -> Result<u64> {
             )));
         }
     }
-    let beside = old.note.iter().flat_map(|note| [&note.clusters, &note.profile, &note.sample]).flatten();
-    for file in beside {
+    for file in old.note.iter().flat_map(CommitNote::files_beside) {
         if location.store().head(&location.path(&file.path)?).await.is_err() {
             return Err(Error::table(format!(
                 "{location} cannot be restored to version {version}: {} is gone, which its clusters are in",
@@ -237,22 +237,17 @@ impl Tended {
             // What was appended meanwhile has its own clusters, those of all rows.
             let like = if restores { like } else { &self.table };
             let note = self.note(like);
-            let done = self.log.commit(version, actions.clone(), operation.clone(), &note).await;
-            let ours = match &done {
-                Ok(done) => *done,
-                Err(_) => {
-                    let there = self.log.commit_at(version).await.ok().flatten();
-                    there.is_some_and(|there| there.is_by(&self.id))
+            match self.log.commit(version, actions.clone(), operation.clone(), &note).await {
+                Ok(true) => {
+                    self.attempt.committed().await;
+                    self.log.checkpoint(version).await;
+                    return Ok(version);
                 }
-            };
-            if ours {
-                self.attempt.committed().await;
-                self.log.checkpoint(version).await;
-                return Ok(version);
-            }
-            if let Err(e) = done {
-                self.attempt.abort().await;
-                return Err(e);
+                Ok(false) => {}
+                Err(e) => {
+                    self.attempt.abort().await;
+                    return Err(e);
+                }
             }
             let now = self.log.snapshot(None).await?.filter(|now| now.version >= version);
             let now = now.ok_or_else(|| no_table(&self.location))?;

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::attempt::{BESIDE, has_commit, is_data_file, is_file_beside, remove};
-use super::log::{Commit, Log, Snapshot};
+use super::entry::Commit;
+use super::log::{Log, Snapshot};
 use super::writer::now_millis;
 use crate::error::{Error, Result};
 use crate::store::Location;
@@ -130,8 +131,7 @@ impl<'a> Removal<'a> {
         let mut files: Vec<String> = Vec::new();
         for commit in in_order {
             if let Some(note) = &commit.note {
-                let beside = [&note.clusters, &note.profile, &note.sample].into_iter().flatten();
-                files = beside.map(|file| file.path.clone()).collect();
+                files = note.files_beside().map(|file| file.path.clone()).collect();
             }
             match unreadable.contains(&commit.version) {
                 true => unneeded.extend(files.iter().cloned()),

@@ -454,17 +454,10 @@ impl TableWriter {
         };
         let partition_by = Some(self.options.partition_by.clone()).filter(|columns| !columns.is_empty());
         let operation = DeltaOperation::Write { mode, partition_by, predicate: None };
-        let written = self.log.commit(version, actions, operation, note).await;
-        if let Ok(true) = written {
-            return Ok(true);
-        }
-        // A request that was repeated after its answer was lost finds its own entry there.
-        let there = self.log.commit_at(version).await;
-        match (written, there) {
-            (_, Ok(Some(there))) if there.is_by(&note.attempt) => Ok(true),
-            (Ok(_), _) => Ok(false),
-            (Err(e), _) if self.location.local_path().is_some() => Err(Failed::Nothing(nothing_committed(e))),
-            (Err(e), _) => Err(Failed::Unknown(
+        match self.log.commit(version, actions, operation, note).await {
+            Ok(ours) => Ok(ours),
+            Err(e) if self.location.local_path().is_some() => Err(Failed::Nothing(nothing_committed(e))),
+            Err(e) => Err(Failed::Unknown(
                 e.while_doing(format!("it is not known whether version {version} of {} was committed", self.location)),
             )),
         }

@@ -1,0 +1,119 @@
+//! One entry of a log: what a commit did, and what it says of that.
+
+use bytes::Bytes;
+use deltalake_core::kernel::{Add, Remove};
+use object_store::path::Path;
+use serde_json::Value;
+
+use super::commit::{CommitNote, Mode, NOTE};
+use super::stats::ColumnRange;
+use crate::error::{Error, Result};
+
+/// One commit of a log.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// The version that it made.
+    pub version: u64,
+    /// When, in milliseconds since 1970, as its writer's clock had it.
+    pub timestamp: Option<i64>,
+    /// What was done, in Delta's words: WRITE, OPTIMIZE, RESTORE.
+    pub operation: String,
+    /// Who did it: program and version.
+    pub engine: Option<String>,
+    /// The files that it added.
+    pub added: Vec<Add>,
+    /// The files that it removed.
+    pub removed: Vec<Remove>,
+    /// What dacpipe said in it.
+    pub note: Option<CommitNote>,
+    mode: Option<Mode>,
+}
+
+impl Commit {
+    /// What a write did to the rows that were there; none of a commit that was no write.
+    pub fn mode(&self) -> Option<Mode> {
+        self.mode
+    }
+
+    /// Whether attempt `id` made it.
+    pub(super) fn is_by(&self, id: &str) -> bool {
+        self.note.as_ref().is_some_and(|note| note.attempt == id)
+    }
+
+    /// Rows in the files that it added, if it says so.
+    pub fn rows(&self) -> Option<u64> {
+        let rows = |add: &Add| ColumnRange::from_delta(add.stats.as_deref().unwrap_or_default()).ok()?.0;
+        self.added.iter().map(rows).sum()
+    }
+}
+
+/// What was done, in figures, under the names that other engines show.
+pub(super) fn metrics(actions: &[Value]) -> Value {
+    let (mut files, mut bytes, mut rows, mut removed) = (0, 0, 0, 0);
+    for action in actions {
+        if let Some(add) = action.get("add") {
+            files += 1;
+            bytes += add["size"].as_u64().unwrap_or(0);
+            let stats = add["stats"].as_str().and_then(|stats| ColumnRange::from_delta(stats).ok());
+            rows += stats.and_then(|(rows, _)| rows).unwrap_or(0);
+        }
+        removed += u64::from(action.get("remove").is_some());
+    }
+    let text = |n: String| Value::String(n);
+    let figures = [
+        ("numFiles", text(files.to_string())),
+        ("numOutputBytes", text(bytes.to_string())),
+        ("numOutputRows", text(rows.to_string())),
+        ("numRemovedFiles", text(removed.to_string())),
+    ];
+    figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<serde_json::Map<_, _>>().into()
+}
+
+/// A commit's entry: a JSON object a line, each with one action.
+pub(super) fn parse(version: u64, bytes: &Bytes) -> Result<Commit> {
+    let mut commit = Commit {
+        version,
+        timestamp: None,
+        operation: "WRITE".into(),
+        engine: None,
+        added: Vec::new(),
+        removed: Vec::new(),
+        note: None,
+        mode: None,
+    };
+    for (number, line) in bytes.split(|&b| b == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty()) {
+        let bad = |e: serde_json::Error| Error::table(format!("line {} is no action", number + 1)).with_source(e);
+        let mut action: serde_json::Map<String, Value> = serde_json::from_slice(line).map_err(bad)?;
+        if let Some(add) = action.remove("add") {
+            commit.added.push(serde_json::from_value(add).map_err(bad)?);
+        } else if let Some(remove) = action.remove("remove") {
+            commit.removed.push(serde_json::from_value(remove).map_err(bad)?);
+        } else if let Some(mut info) = action.remove("commitInfo") {
+            let text = |name: &str| info.get(name).and_then(Value::as_str).map(str::to_owned);
+            commit.timestamp = info.get("timestamp").and_then(Value::as_i64);
+            commit.engine = text("clientVersion").filter(|by| by.starts_with("dacpipe")).or_else(|| text("engineInfo"));
+            commit.operation = text("operation").unwrap_or(commit.operation);
+            let mode = info.get("operationParameters").and_then(|given| given.get("mode")).and_then(Value::as_str);
+            commit.mode = match mode {
+                Some("Append") => Some(Mode::Append),
+                Some("Overwrite") => Some(Mode::Overwrite),
+                _ => None,
+            };
+            let note = info.get_mut(NOTE).map(Value::take);
+            commit.note = note.map(serde_json::from_value).transpose().map_err(bad)?;
+        }
+    }
+    if let Some(note) = &commit.note {
+        for path in note.files_beside().map(|file| &file.path).chain(&note.quarantine) {
+            if !is_inside(path) {
+                return Err(Error::table(format!("{path:?} is no path of a file of the table")));
+            }
+        }
+    }
+    Ok(commit)
+}
+
+/// Whether a path of a log is of a file in the table.
+pub(super) fn is_inside(path: &str) -> bool {
+    !path.is_empty() && !path.contains("://") && !path.starts_with('/') && Path::parse(path).is_ok()
+}
