@@ -30,11 +30,13 @@ use super::location::{DataFile, blocking, list};
 use super::recording::{Load, Recordings, Wanted};
 use crate::error::{Error, Result};
 
+mod file;
 mod piece;
 mod rate;
 mod scan;
 
-use scan::{OpenFile, Scan};
+use file::OpenFile;
+use scan::Scan;
 
 /// Which files to read, and which columns of them.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]

@@ -58,6 +58,7 @@ mod entry;
 mod files;
 mod keys;
 mod log;
+mod metadata;
 mod profile;
 mod provider;
 mod replace;

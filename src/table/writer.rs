@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use deltalake_core::kernel::{Action, Metadata, Protocol, new_metadata};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::actions::{add_of, line, remove_of};
 use super::attempt::{Attempt, clusters_file, data_dir, kept_dir, profile_file, sample_file};
 use super::commit::{CommitNote, FileBeside, Mode, SourceInfo};
 use super::files::{FileSet, Labels, nothing_committed};
 use super::keys::{ExistingKeys, OnExisting, RunKeys};
-use super::log::{DataFile, KEYS, Log, Snapshot};
+use super::log::{DataFile, Log, Snapshot};
+use super::metadata::Wanted;
 use super::provider::LabelTable;
 use super::replace::Replaced;
 use super::sink::TableSink;
@@ -389,7 +389,13 @@ impl TableWriter {
 
     /// What the log is told.
     fn actions(&self, added: &[DataFile], replaced: Option<&Replaced>, table: &SchemaRef) -> Result<Vec<Value>> {
-        let mut actions = self.table_actions(table)?.iter().map(line).collect::<Result<Vec<Value>>>()?;
+        let overwrites = self.options.mode == Mode::Overwrite;
+        let wanted = Wanted { table, partition_by: &self.options.partition_by, keys: self.keys() };
+        let mut actions = wanted
+            .actions(self.base.as_ref(), overwrites, &self.location)?
+            .iter()
+            .map(line)
+            .collect::<Result<Vec<Value>>>()?;
         let after = self.base.as_ref().and_then(|base| base.files.iter().map(|file| file.added_at).max());
         let now = now_millis().max(after.map_or(0, |after| after + 1));
         if let Some(base) = self.base.as_ref().filter(|_| self.options.mode == Mode::Overwrite) {
@@ -403,46 +409,6 @@ impl TableWriter {
         }
         let added = added.iter().map(|file| add_of(file, now, true));
         actions.extend(added.collect::<Result<Vec<_>>>()?);
-        Ok(actions)
-    }
-
-    /// What a new table is, or what an overwrite makes of an old one.
-    fn table_actions(&self, table: &SchemaRef) -> Result<Vec<Action>> {
-        let internal = |e: serde_json::Error| Error::internal("no metadata of a table").with_source(e);
-        let keys = serde_json::to_string(self.keys()).map_err(internal)?;
-        let without_zone = has_time_without_zone(table);
-        let Some(base) = &self.base else {
-            let protocol: Protocol = serde_json::from_value(protocol(without_zone)).map_err(internal)?;
-            // Commits say where a table's clusters are, so they go when `dacpipe table vacuum` takes them, not before.
-            let properties = [("delta.enableExpiredLogCleanup", "false"), (KEYS, keys.as_str())];
-            let schema = schema::to_delta(table)?;
-            let metadata = new_metadata(&schema, &self.options.partition_by, properties)
-                .map_err(|e| Error::internal("no metadata of a table").with_source(e))?;
-            return Ok(vec![Action::Protocol(protocol), Action::Metadata(metadata)]);
-        };
-        let columns_differ = self.options.mode == Mode::Overwrite
-            && (base.schema != *table || base.partition_by != self.options.partition_by);
-        if !columns_differ && base.keys == self.keys() {
-            return Ok(Vec::new());
-        }
-        let mut metadata = serde_json::to_value(&base.metadata).map_err(internal)?;
-        metadata["configuration"][KEYS] = keys.into();
-        if columns_differ {
-            let schema = serde_json::to_string(&schema::to_delta(table)?).map_err(internal)?;
-            metadata["schemaString"] = schema.into();
-            metadata["partitionColumns"] = json!(self.options.partition_by);
-        }
-        let metadata: Metadata = serde_json::from_value(metadata).map_err(internal)?;
-        let mut actions = vec![Action::Metadata(metadata)];
-        if without_zone && !has_time_without_zone(&base.schema) {
-            if base.protocol.min_writer_version() > 2 {
-                return Err(Error::table(format!(
-                    "{} has features that cannot be joined with times without a zone; write to another path",
-                    self.location
-                )));
-            }
-            actions.insert(0, Action::Protocol(serde_json::from_value(protocol(true)).map_err(internal)?));
-        }
         Ok(actions)
     }
 
@@ -506,31 +472,6 @@ impl Drop for TableWriter {
             sink.refuse();
         }
     }
-}
-
-/// What a new table asks of its readers and writers.
-fn protocol(without_zone: bool) -> serde_json::Value {
-    match without_zone {
-        false => json!({ "minReaderVersion": 1, "minWriterVersion": 2 }),
-        true => json!({
-            "minReaderVersion": 3,
-            "minWriterVersion": 7,
-            "readerFeatures": ["timestampNtz"],
-            "writerFeatures": ["timestampNtz", "appendOnly"],
-        }),
-    }
-}
-
-fn has_time_without_zone(schema: &Schema) -> bool {
-    fn within(data_type: &DataType) -> bool {
-        match data_type {
-            DataType::Timestamp(TimeUnit::Microsecond, None) => true,
-            DataType::List(item) => within(item.data_type()),
-            DataType::Struct(fields) => fields.iter().any(|field| within(field.data_type())),
-            _ => false,
-        }
-    }
-    schema.fields().iter().any(|field| within(field.data_type()))
 }
 
 pub(super) fn now_millis() -> i64 {

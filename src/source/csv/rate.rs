@@ -1,8 +1,9 @@
 //! The sampling rate that a time column shows.
 
 use super::TimeUnit;
+use super::file::OpenFile;
 use super::piece::GAP;
-use super::scan::{Begun, OpenFile};
+use super::scan::Begun;
 use crate::error::{Error, Result};
 
 /// How many lines are looked at.

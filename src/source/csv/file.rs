@@ -1,0 +1,198 @@
+//! An open CSV file: its header, and its lines one after the other.
+
+use std::io::BufRead;
+use std::sync::Arc;
+
+use csv::{ByteRecord, Reader, ReaderBuilder};
+use datafusion::common::ScalarValue;
+
+use super::CsvSpec;
+use super::piece::Sample;
+use crate::error::{Error, Result};
+use crate::source::bad::shown;
+use crate::source::location::DataFile;
+use crate::source::no_column;
+use crate::source::text::number;
+
+/// A file of which the header was read.
+pub(super) struct OpenFile {
+    name: Arc<str>,
+    below: String,
+    reader: Reader<Box<dyn BufRead + Send>>,
+    columns: Columns,
+    record: ByteRecord,
+    /// Whether `record` holds the first line, which is not a header.
+    pending: bool,
+    rows: u64,
+}
+
+/// Where the columns are.
+#[derive(Debug)]
+struct Columns {
+    width: usize,
+    channels: Vec<usize>,
+    keys: Vec<usize>,
+    time: Option<usize>,
+    label: Option<usize>,
+    split: Option<usize>,
+    names: Vec<String>,
+}
+
+impl OpenFile {
+    /// Opens `file` and finds the columns that `spec` names. Blocks.
+    ///
+    /// # Errors
+    /// Kind `Input` if it is missing, empty or damaged, or lacks a column; `Io` if it cannot be read.
+    pub(super) fn new(file: &DataFile, spec: &CsvSpec) -> Result<Self> {
+        let mut reader = ReaderBuilder::new()
+            .delimiter(spec.delimiter as u8)
+            .has_headers(false)
+            .flexible(true)
+            .from_reader(file.open()?);
+        let mut record = ByteRecord::new();
+        let read = reader.read_byte_record(&mut record).map_err(|e| unreadable(file, e, ""))?;
+        if !read {
+            return Err(Error::input(format!("{}: empty, expected lines of comma-separated values", file.name())));
+        }
+        let names: Vec<String> = match spec.has_header {
+            true => record.iter().map(|name| String::from_utf8_lossy(name.trim_ascii()).into_owned()).collect(),
+            false => (1..=record.len()).map(|i| format!("column_{i}")).collect(),
+        };
+        let columns = Columns::find(file.name(), names, spec)?;
+        let (name, below) = (file.name().into(), file.below().to_string());
+        Ok(Self { name, below, reader, columns, record, pending: !spec.has_header, rows: 0 })
+    }
+
+    /// Reads the next line into `record`. False at the end.
+    pub(super) fn advance(&mut self) -> csv::Result<bool> {
+        let more = std::mem::take(&mut self.pending) || self.reader.read_byte_record(&mut self.record)?;
+        self.rows += u64::from(more);
+        Ok(more)
+    }
+
+    /// The time of the next line and what identifies its recording; inside, `None` for a bad line.
+    pub(super) fn next_time(&mut self) -> Option<Option<(f64, Vec<u8>)>> {
+        if !matches!(self.advance(), Ok(true)) {
+            return None;
+        }
+        let id = self.id();
+        let time = self.columns.time.and_then(|c| self.record.get(c)).and_then(|t| number(t.trim_ascii()).ok());
+        Some(time.zip(id.ok()))
+    }
+
+    /// Its name, for messages.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
+    /// The lines read so far, the header apart.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The label of the line; empty is none.
+    pub(super) fn label(&self) -> &[u8] {
+        self.columns.label.map_or(&[], |c| self.field(c))
+    }
+
+    fn field(&self, column: usize) -> &[u8] {
+        self.record.get(column).unwrap_or_default().trim_ascii()
+    }
+
+    /// The bytes of the keys, or what is wrong with the line.
+    pub(super) fn id(&self) -> Result<Vec<u8>, String> {
+        let (found, width) = (self.record.len(), self.columns.width);
+        if found != width {
+            let line = self.record.iter().collect::<Vec<_>>().join(&b","[..]);
+            return Err(format!("{found} fields, expected {width}: {}", shown(&line)));
+        }
+        let mut id = Vec::new();
+        for &key in &self.columns.keys {
+            let value = self.field(key);
+            if value.is_empty() {
+                return Err(format!("key column {:?} is empty, expected a value", self.columns.names[key]));
+            }
+            id.extend_from_slice(value);
+            id.push(0);
+        }
+        Ok(id)
+    }
+
+    /// The part of the data that the line belongs to; empty is none.
+    pub(super) fn split(&self) -> &[u8] {
+        self.columns.split.map_or(&[], |s| self.field(s))
+    }
+
+    /// What is wrong with the line if its recording was over before it.
+    pub(super) fn comes_back(&self) -> String {
+        let Columns { keys, names, time, .. } = &self.columns;
+        let recording: Vec<_> = keys.iter().map(|&k| format!("{}={}", names[k], shown(self.field(k)))).collect();
+        let by: Vec<_> = keys.iter().chain(time).map(|&c| names[c].as_str()).collect();
+        format!(
+            "{} comes back here after lines of other recordings, expected the lines of one recording to lie together; \
+             sort the file by {}",
+            recording.join(", "),
+            by.join(", then by ")
+        )
+    }
+
+    pub(super) fn constants(&self) -> Vec<ScalarValue> {
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        let mut values: Vec<_> = self.columns.keys.iter().map(|&k| Some(text(self.field(k)))).collect();
+        if values.is_empty() {
+            values.push(Some(self.below.clone()));
+        }
+        values.extend(self.columns.split.map(|s| Some(text(self.field(s))).filter(|s| !s.is_empty())));
+        values.into_iter().map(ScalarValue::Utf8).collect()
+    }
+
+    /// Reads the numbers of the line into `sample`.
+    pub(super) fn sample(&self, sample: &mut Sample) -> Result<(), String> {
+        let named = |column: usize| {
+            let wrong = |e| format!("column {:?}: {e}, expected a finite number", self.columns.names[column]);
+            number(self.field(column)).map_err(wrong)
+        };
+        sample.values.clear();
+        for &channel in &self.columns.channels {
+            sample.values.push(named(channel)?);
+        }
+        sample.time = match self.columns.time {
+            Some(time) => Some(named(time)?),
+            None => None,
+        };
+        Ok(())
+    }
+
+    pub(super) fn line(&self) -> u64 {
+        self.record.position().map_or(0, csv::Position::line)
+    }
+}
+
+pub(super) fn unreadable(file: &DataFile, e: csv::Error, after: &str) -> Error {
+    match e.into_kind() {
+        csv::ErrorKind::Io(e) => file.unreadable_after(e, after),
+        other => Error::input(format!("{}: {other:?}{after}", file.name())),
+    }
+}
+
+impl Columns {
+    fn find(file: &str, names: Vec<String>, spec: &CsvSpec) -> Result<Self> {
+        let find = |name: &String| {
+            let at = names.iter().position(|n| n == name);
+            at.ok_or_else(|| no_column(file, name, names.iter().map(String::as_str)))
+        };
+        Ok(Self {
+            width: names.len(),
+            channels: spec.channels.iter().map(find).collect::<Result<_>>()?,
+            keys: spec.keys.iter().map(find).collect::<Result<_>>()?,
+            time: spec.time.as_ref().map(|t| find(&t.column)).transpose()?,
+            label: spec.label.as_ref().map(find).transpose()?,
+            split: spec.split.as_ref().map(find).transpose()?,
+            names,
+        })
+    }
+}
