@@ -1,4 +1,4 @@
-"""UMAP of a case's rows with umap-learn: `manifold.py seeded|fast LINE`.
+"""UMAP of a case's rows with umap-learn: `manifold.py LINE seeded|fast`.
 
 `seeded` is its reproducible mode, which lays out on one thread; `fast` its mode without a seed, on all threads.
 """
@@ -17,7 +17,7 @@ from sklearn.metrics import adjusted_rand_score
 
 
 def main():
-    mode, line = sys.argv[1:]
+    line, mode = sys.argv[1:]
     case = settings(line)
     rows = load(line, "rows.f32", "<f4", case["dim"])
     labels, sample = load(line, "labels.u32", "<u4"), load(line, "sample.u32", "<u4")

@@ -122,7 +122,7 @@ def manifold_hapt(case):
     """The training users' features, from the table that race.py let dacpipe write."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path(case, "features"), columns=["features", "activity", "split"])
+    table = pq.read_table(path(case, "features/data"), columns=["features", "activity", "split"])
     table = table.filter([s == "train" for s in table["split"].to_pylist()])
     values = table["features"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
     names = table["activity"].to_pylist()
