@@ -73,23 +73,32 @@ impl Embed {
         let encoder = layers("encoder")?.ok_or_else(|| Error::model("embed: no setting \"encoder\""))?;
         let architecture = Architecture { encoder, decoder: layers("decoder")?.unwrap_or_default() };
         check_layers(&architecture).map_err(|e| e.while_doing("embed"))?;
+        check_tensors(&architecture, artifact)?;
         let mut parameters = vec![0.0; architecture.flat_len()];
         for place in architecture.tensors() {
             let name = &place.name;
             let tensor =
                 artifact.tensors.get(name).ok_or_else(|| Error::model(format!("embed: no tensor {name:?}")))?;
-            if tensor.shape != place.shape || tensor.values.len() != place.range.len() {
-                let Tensor { shape, values } = tensor;
-                return Err(Error::model(format!(
-                    "embed: tensor {name:?} has shape {shape:?} and {} values, expected {:?}",
-                    values.len(),
-                    place.shape
-                )));
-            }
             parameters[place.range].copy_from_slice(&tensor.values);
         }
         Self::new(&architecture, &parameters, device)
     }
+}
+
+/// That the saved tensors are those of the layers: so that what is made of the layers is no larger than what was saved.
+fn check_tensors(architecture: &Architecture, artifact: &Artifact) -> Result<()> {
+    for (name, expected) in architecture.shapes() {
+        let tensor = artifact.tensors.get(&name).ok_or_else(|| Error::model(format!("embed: no tensor {name:?}")))?;
+        let Tensor { shape, values } = tensor;
+        let count = expected.iter().try_fold(1_usize, |count, width| count.checked_mul(*width));
+        if *shape != expected || Some(values.len()) != count {
+            return Err(Error::model(format!(
+                "embed: tensor {name:?} has shape {shape:?} and {} values, expected {expected:?}",
+                values.len()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// That there is an encoder, and that layers fit, those of a decoder from the embedding to rows as they come in.

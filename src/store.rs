@@ -24,6 +24,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions}
 use url::Url;
 
 use crate::error::{Error, Result};
+use crate::memory;
 pub use regular::{check_regular, open_regular, read_small};
 
 /// All `memory://` locations of the process share one store, so that a writer and a reader meet.
@@ -31,6 +32,9 @@ static MEMORY: LazyLock<Arc<InMemory>> = LazyLock::new(Arc::default);
 
 /// The start of the names of files that are not yet what they will be; no reader looks at them.
 pub(crate) const TEMPORARY: &str = ".tmp-";
+
+/// A file of more bytes is held whole only if the machine has room for it.
+const LARGEST_UNASKED: u64 = 16 << 20;
 
 /// A directory (or file) in an object store. Cheap to clone.
 ///
@@ -208,6 +212,10 @@ impl Location {
             return Err(Error::io(format!("{} cannot be read: {e}", self.show(name))));
         }
         match self.store.get(&self.path(name)?).await {
+            Ok(found) if found.meta.size > LARGEST_UNASKED => {
+                memory::available_room(&format!("reading {}", self.show(name)), u128::from(found.meta.size))?;
+                Ok(Some(found.bytes().await.map_err(failed)?))
+            }
             Ok(found) => Ok(Some(found.bytes().await.map_err(failed)?)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(failed(e)),

@@ -2,6 +2,7 @@
 
 use super::autoregression::{AR_ORDER, BurgScratch, burg};
 use super::entropy::histogram_entropy;
+use super::features::check_count;
 use super::filter::{LowPass, median};
 use super::quartiles::interquartile_range;
 use super::spectrum::{Spectrum, SpectrumScratch, band_energy, centre};
@@ -178,7 +179,14 @@ impl Summary {
             Some(LowPassSpec { order, cutoff_hz }) => Some(LowPass::butterworth(order, cutoff_hz, rate_hz)?),
             None => None,
         };
-        let groups = spec.magnitudes.iter().map(|(name, of)| group(name, of, channels)).collect::<Result<_>>()?;
+        let groups: Vec<Vec<usize>> =
+            spec.magnitudes.iter().map(|(name, of)| group(name, of, channels)).collect::<Result<_>>()?;
+        let signals = channels.len().saturating_add(groups.len()).saturating_mul(1 + usize::from(spec.jerk));
+        let pairs = if spec.correlations { channels.len().saturating_mul(channels.len()) / 2 } else { 0 };
+        // Before the names are made: there is one for each.
+        check_count(
+            signals.saturating_mul(spec.statistics.len().max(1)).saturating_add(pairs).saturating_add(spec.bands),
+        )?;
         let names = names(spec, channels);
         if names.is_empty() {
             return Err(Error::config("a summary without statistics, spectrum, bands or correlations has no features"));

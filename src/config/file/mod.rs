@@ -69,7 +69,7 @@ pub struct PipelineFile {
     pub sink: SinkTable,
 }
 
-fn default_memory_limit() -> Size {
+pub(in crate::config) fn default_memory_limit() -> Size {
     Size::mebibytes(1024)
 }
 
