@@ -188,7 +188,7 @@ mod tests {
     use crate::column::{vector_array, vector_field, vectors};
     use crate::device::Cpu;
     use crate::error::Kind;
-    use crate::network::initialise;
+    use crate::network::{Activation, initialise};
     use crate::seed::Seed;
     use arrow::array::Int32Array;
     use arrow::datatypes::{DataType, Field};
@@ -270,6 +270,15 @@ mod tests {
         assert!(message(&|a| drop(a.settings.insert("encoder".into(), json!([])))).contains("no layers"));
         assert!(message(&|a| drop(a.tensors.remove(weight))).contains("no tensor \"encoder.1.weight\""));
         assert!(message(&|a| a.tensors.get_mut(weight).expect("there").shape = vec![5, 3]).contains("expected [3, 5]"));
+        // Layers of any size that a hostile manifest names are held against what was saved, before anything is made of them.
+        for (inputs, outputs) in [(usize::MAX, usize::MAX), (1 << 40, 1 << 40), (6, 1 << 62)] {
+            let huge = message(&|a| {
+                let layer = Layer { inputs, outputs, activation: Activation::Tanh };
+                a.settings.insert("encoder".into(), json!([layer]));
+                a.settings.remove("decoder");
+            });
+            assert!(huge.contains("expected ["), "{huge}");
+        }
         let nan = message(&|a| a.tensors.get_mut(weight).expect("there").values[4] = f32::NAN);
         assert!(nan.contains("encoder.1.weight holds NaN at position 4"), "{nan}");
         assert!(

@@ -162,6 +162,12 @@ impl Summary {
     /// a channel's name, an even median, a corner beyond half the rate, more bands than the spectrum has bins, or
     /// nothing to compute.
     pub fn new(spec: &SummarySpec, channels: &[String], rate_hz: f64, length: usize) -> Result<Self> {
+        let signals = channels.len().saturating_add(spec.magnitudes.len()).saturating_mul(1 + usize::from(spec.jerk));
+        let pairs = if spec.correlations { channels.len().saturating_mul(channels.len()) / 2 } else { 0 };
+        // Before the names are made: there is one for each.
+        check_count(
+            signals.saturating_mul(spec.statistics.len().max(1)).saturating_add(pairs).saturating_add(spec.bands),
+        )?;
         let spectrum = Spectrum::new(length);
         let wants_spectrum = !spec.spectrum.is_empty() || spec.bands > 0;
         if wants_spectrum && spectrum.bins() < spec.bands.max(1) {
@@ -181,12 +187,6 @@ impl Summary {
         };
         let groups: Vec<Vec<usize>> =
             spec.magnitudes.iter().map(|(name, of)| group(name, of, channels)).collect::<Result<_>>()?;
-        let signals = channels.len().saturating_add(groups.len()).saturating_mul(1 + usize::from(spec.jerk));
-        let pairs = if spec.correlations { channels.len().saturating_mul(channels.len()) / 2 } else { 0 };
-        // Before the names are made: there is one for each.
-        check_count(
-            signals.saturating_mul(spec.statistics.len().max(1)).saturating_add(pairs).saturating_add(spec.bands),
-        )?;
         let names = names(spec, channels);
         if names.is_empty() {
             return Err(Error::config("a summary without statistics, spectrum, bands or correlations has no features"));
