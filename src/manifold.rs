@@ -348,7 +348,7 @@ impl Manifold {
             (Some(tensor), Some(rows)) => {
                 let rows: Vec<u32> = serde_json::from_value(rows.clone())
                     .map_err(|e| wrong("setting \"rows\" is not a list of row numbers").with_source(e))?;
-                if tensor.values.len() != rows.len() * spec.dim {
+                if Some(tensor.values.len()) != rows.len().checked_mul(spec.dim) {
                     return Err(wrong("tensor \"coordinates\" has not a row for each of \"rows\""));
                 }
                 Some(Coordinates { dim: spec.dim, rows, values: tensor.values.clone() })

@@ -58,13 +58,17 @@ fn size(bytes: u128) -> String {
 /// limit of addresses, whichever is least. `None` where the system does not say.
 pub fn available() -> Option<u64> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let group = |path: &str| {
+        let read = |file: &str| read(&format!("/sys/fs/cgroup{path}/{file}"));
+        group_left(&read("memory.max"), &read("memory.current"), &read("memory.stat"))
+    };
+    let groups = read("/proc/self/cgroup");
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().trim_end_matches('/');
     [
         free(&read("/proc/meminfo")),
-        group_left(
-            &read("/sys/fs/cgroup/memory.max"),
-            &read("/sys/fs/cgroup/memory.current"),
-            &read("/sys/fs/cgroup/memory.stat"),
-        ),
+        // In a container the group's own path may not be there, and the root is its limit.
+        group(own),
+        group(""),
         addresses_left(&read("/proc/self/limits"), &read("/proc/self/status")),
     ]
     .into_iter()

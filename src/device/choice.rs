@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use super::{Cpu, Device};
 use crate::error::{Error, Result};
-
-/// The most compute threads.
-pub const MOST_THREADS: usize = 1024;
+pub use crate::kernel::pool::MOST_THREADS;
 
 /// The device that a pipeline file asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
