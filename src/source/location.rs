@@ -364,7 +364,7 @@ mod tests {
         }
         let files = list(&dir.path().display().to_string(), CSV).await.unwrap();
         let shown: Vec<&str> = files.iter().map(DataFile::below).collect();
-        assert_eq!(shown, [r#""a\nb\u{1b}[2J.csv""#, r#""caf\xe9.csv""#, "plain.csv"]);
+        assert_eq!(shown, [r"a\nb\u{1b}[2J.csv", r"caf\xe9.csv", "plain.csv"]);
         assert_eq!(files[0].object().unwrap_err().kind(), crate::Kind::Input);
         let read = blocking(move || files.iter().map(|file| file.read(100)).collect::<Result<Vec<_>>>()).await.unwrap();
         assert_eq!(read, names);
