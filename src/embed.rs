@@ -73,23 +73,32 @@ impl Embed {
         let encoder = layers("encoder")?.ok_or_else(|| Error::model("embed: no setting \"encoder\""))?;
         let architecture = Architecture { encoder, decoder: layers("decoder")?.unwrap_or_default() };
         check_layers(&architecture).map_err(|e| e.while_doing("embed"))?;
+        check_tensors(&architecture, artifact)?;
         let mut parameters = vec![0.0; architecture.flat_len()];
         for place in architecture.tensors() {
             let name = &place.name;
             let tensor =
                 artifact.tensors.get(name).ok_or_else(|| Error::model(format!("embed: no tensor {name:?}")))?;
-            if tensor.shape != place.shape || tensor.values.len() != place.range.len() {
-                let Tensor { shape, values } = tensor;
-                return Err(Error::model(format!(
-                    "embed: tensor {name:?} has shape {shape:?} and {} values, expected {:?}",
-                    values.len(),
-                    place.shape
-                )));
-            }
             parameters[place.range].copy_from_slice(&tensor.values);
         }
         Self::new(&architecture, &parameters, device)
     }
+}
+
+/// That the saved tensors are those of the layers: so that what is made of the layers is no larger than what was saved.
+fn check_tensors(architecture: &Architecture, artifact: &Artifact) -> Result<()> {
+    for (name, expected) in architecture.shapes() {
+        let tensor = artifact.tensors.get(&name).ok_or_else(|| Error::model(format!("embed: no tensor {name:?}")))?;
+        let Tensor { shape, values } = tensor;
+        let count = expected.iter().try_fold(1_usize, |count, width| count.checked_mul(*width));
+        if *shape != expected || Some(values.len()) != count {
+            return Err(Error::model(format!(
+                "embed: tensor {name:?} has shape {shape:?} and {} values, expected {expected:?}",
+                values.len()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// That there is an encoder, and that layers fit, those of a decoder from the embedding to rows as they come in.
@@ -179,7 +188,7 @@ mod tests {
     use crate::column::{vector_array, vector_field, vectors};
     use crate::device::Cpu;
     use crate::error::Kind;
-    use crate::network::initialise;
+    use crate::network::{Activation, initialise};
     use crate::seed::Seed;
     use arrow::array::Int32Array;
     use arrow::datatypes::{DataType, Field};
@@ -261,6 +270,15 @@ mod tests {
         assert!(message(&|a| drop(a.settings.insert("encoder".into(), json!([])))).contains("no layers"));
         assert!(message(&|a| drop(a.tensors.remove(weight))).contains("no tensor \"encoder.1.weight\""));
         assert!(message(&|a| a.tensors.get_mut(weight).expect("there").shape = vec![5, 3]).contains("expected [3, 5]"));
+        // Layers of any size that a hostile manifest names are held against what was saved, before anything is made of them.
+        for (inputs, outputs) in [(usize::MAX, usize::MAX), (1 << 40, 1 << 40), (6, 1 << 62)] {
+            let huge = message(&|a| {
+                let layer = Layer { inputs, outputs, activation: Activation::Tanh };
+                a.settings.insert("encoder".into(), json!([layer]));
+                a.settings.remove("decoder");
+            });
+            assert!(huge.contains("expected ["), "{huge}");
+        }
         let nan = message(&|a| a.tensors.get_mut(weight).expect("there").values[4] = f32::NAN);
         assert!(nan.contains("encoder.1.weight holds NaN at position 4"), "{nan}");
         assert!(

@@ -92,6 +92,17 @@ impl KMeansStage {
         Ok((Some(normalizer), found))
     }
 
+    /// Bytes that finding the clusters of `rows` rows of `dim` values needs at most.
+    fn bytes(&self, rows: usize, dim: usize) -> u128 {
+        let sums = 8 * (fold::parts(rows, fold::MAX_PARTS).len() as u128 + 4);
+        let products = match self.normalize {
+            Normalize::Whiten | Normalize::Within => (dim as u128).pow(2) * sums,
+            Normalize::None | Normalize::Standard => 0,
+        };
+        let means = if self.from_layout { self.spec.k.min(rows) as u128 * (dim as u128 + 1) * sums } else { 0 };
+        kmeans::bytes(rows, self.spec.k, dim) + products + means
+    }
+
     /// The clusters of `rows` by themselves.
     fn find_in(&self, rows: &dyn Rows, cx: &FitContext<'_>) -> Result<(Option<Normalizer>, KMeans)> {
         let Some(normalizer) = Normalizer::learn(self.normalize, rows, cx.device.pool())? else {
@@ -155,6 +166,8 @@ impl Fit for KMeansStage {
     }
 
     fn fit(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<Fitted> {
+        let what = format!("k-means with {} clusters of {} values", self.spec.k, data.rows.dim());
+        cx.room(&what, self.bytes(data.rows.len(), data.rows.dim()))?;
         cx.control.emit(Event::Started { stage: "kmeans".into(), unit: "iterations", total: None });
         let (normalizer, found) = self.find(data, cx)?;
         let how = if found.converged { "after" } else { "not converged after" };

@@ -20,7 +20,7 @@
 //! ```
 //!
 //! [`pipeline`] drives all of it, [`report`] tells what happened and draws it, and [`cli`] is the command. Imports go one way,
-//! from the bottom of this list to its top: `error`, `event` and `seed`; `kernel`; `network`, `loss`, `signal`,
+//! from the bottom of this list to its top: `error`, `event`, `memory` and `seed`; `kernel`; `network`, `loss`, `signal`,
 //! `metrics`; `device`; `kmeans`; the stages; `store`; `model`, `table`, `source`, `replay`; `config` and `sql`;
 //! `pipeline`; `cli`. `tests/layering.rs` holds them to it.
 //!
@@ -65,6 +65,7 @@ pub mod kmeans;
 pub mod label;
 pub mod loss;
 pub mod manifold;
+pub mod memory;
 pub mod metrics;
 pub mod model;
 pub mod network;

@@ -48,6 +48,7 @@ use crate::column;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::kernel::{Rows, forces};
+use crate::memory;
 use crate::normalize::{Normalized, Normalizer};
 use crate::stage::{Artifact, Coordinates, FEATURES, Fit, FitContext, Fitted, Tensor, Training, Transform};
 
@@ -219,19 +220,12 @@ impl ManifoldStage {
 
     /// Refuses more rows than `memory` bytes hold.
     fn fits(&self, rows: usize, memory: u64) -> Result<()> {
-        let (rows, bytes) = (rows.min(self.spec.max_rows) as u64, self.spec.row_bytes());
-        if rows * bytes <= memory {
-            return Ok(());
+        let (rows, bytes) = (rows.min(self.spec.max_rows), self.spec.row_bytes());
+        let (what, needed) = (format!("the layout of {rows} rows"), rows as u128 * u128::from(bytes));
+        match memory::beyond(&what, needed, memory) {
+            Some(why) => Err(Error::compute(format!("{why}, or set max_rows = {} for the manifold", memory / bytes))),
+            None => memory::available_room(&what, needed),
         }
-        let size = |bytes: u64| bytesize::ByteSize::b(bytes).display().si();
-        Err(Error::config(format!(
-            "the layout of {rows} rows needs {} of memory, {} is left for it: raise memory_limit {} times, or set \
-             max_rows = {} for the manifold",
-            size(rows * bytes),
-            size(memory),
-            (rows * bytes).div_ceil(memory.max(1)),
-            memory / bytes,
-        )))
     }
 
     fn graph(&self, rows: &Subset<'_>, neighborhood: usize, cx: &FitContext<'_>) -> Result<Found> {
@@ -354,7 +348,7 @@ impl Manifold {
             (Some(tensor), Some(rows)) => {
                 let rows: Vec<u32> = serde_json::from_value(rows.clone())
                     .map_err(|e| wrong("setting \"rows\" is not a list of row numbers").with_source(e))?;
-                if tensor.values.len() != rows.len() * spec.dim {
+                if Some(tensor.values.len()) != rows.len().checked_mul(spec.dim) {
                     return Err(wrong("tensor \"coordinates\" has not a row for each of \"rows\""));
                 }
                 Some(Coordinates { dim: spec.dim, rows, values: tensor.values.clone() })

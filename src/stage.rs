@@ -14,6 +14,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::event::Control;
 use crate::kernel::Rows;
+use crate::memory;
 use crate::seed::Seed;
 
 /// The column of feature vectors that a source yields and that `scale` rewrites.
@@ -151,8 +152,18 @@ pub struct FitContext<'a> {
     pub control: &'a Control,
     /// Where the learner may leave its state to go on from after an interrupt.
     pub checkpoint: &'a dyn Checkpoint,
-    /// Bytes that the learner may hold beside its rows. One whose memory grows with them refuses more rows than that.
+    /// Bytes that the learner may hold beside its rows. One that would need more says so before it begins.
     pub memory: u64,
+}
+
+impl FitContext<'_> {
+    /// Sees to it that `what` can have `needed` bytes.
+    ///
+    /// # Errors
+    /// Kind `Compute` if that is more than [`memory`](Self::memory), or than the machine has.
+    pub fn room(&self, what: &str, needed: u128) -> Result<()> {
+        memory::room(what, needed, self.memory)
+    }
 }
 
 /// Keeps the latest state of one learner.

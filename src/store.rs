@@ -4,6 +4,8 @@
 //! `cloud` and take their credentials from the environment, under the names that each cloud's own tools use
 //! (`AWS_ACCESS_KEY_ID`, `GOOGLE_SERVICE_ACCOUNT`, `AZURE_STORAGE_ACCOUNT_NAME`, ...).
 
+mod regular;
+
 use std::fmt;
 use std::io::Write;
 use std::path::{Component, Path as FsPath, PathBuf};
@@ -22,12 +24,17 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions}
 use url::Url;
 
 use crate::error::{Error, Result};
+use crate::memory;
+pub use regular::{check_regular, open_regular, read_small};
 
 /// All `memory://` locations of the process share one store, so that a writer and a reader meet.
 static MEMORY: LazyLock<Arc<InMemory>> = LazyLock::new(Arc::default);
 
 /// The start of the names of files that are not yet what they will be; no reader looks at them.
 pub(crate) const TEMPORARY: &str = ".tmp-";
+
+/// A file of more bytes is held whole only if the machine has room for it.
+const LARGEST_UNASKED: u64 = 16 << 20;
 
 /// A directory (or file) in an object store. Cheap to clone.
 ///
@@ -111,7 +118,11 @@ impl Location {
 
     #[cfg(feature = "cloud")]
     fn remote(url: &Url, text: &str) -> Result<Self> {
-        let (store, prefix) = object_store::parse_url_opts(url, std::env::vars()).map_err(|e| {
+        // A variable that is not text is none of a store's. Whoever writes http:// wants no more than that.
+        let variables =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let plain = (url.scheme() == "http").then(|| ("allow_http".to_owned(), "true".to_owned()));
+        let (store, prefix) = object_store::parse_url_opts(url, variables.chain(plain)).map_err(|e| {
             Error::config(format!(
                 "cannot use {text:?}; expected a path, file://, memory://, s3://, gs://, az:// or http(s)://"
             ))
@@ -170,6 +181,16 @@ impl Location {
         Ok(Self { prefix: self.path(name)?, display: self.show(name), local, ..self.clone() })
     }
 
+    /// The file at `path` of this machine, called `display` in messages, in the same store.
+    ///
+    /// # Errors
+    /// Kind `Input` for a name that the store cannot spell: not UTF-8, or with control characters.
+    pub fn at(&self, path: PathBuf, display: &str) -> Result<Self> {
+        let bad = |e| Error::input(format!("{display}: a name that cannot be used")).with_source(e);
+        let prefix = Path::from_absolute_path(&path).map_err(bad)?;
+        Ok(Self { prefix, display: display.to_owned(), local: Some(path), ..self.clone() })
+    }
+
     /// `name` below this place, as a path in the store. `name` may have several segments.
     pub fn path(&self, name: &str) -> Result<Path> {
         let whole = format!("{}/{name}", self.prefix);
@@ -184,7 +205,17 @@ impl Location {
     /// The content of `name`, or `None` if there is no such file.
     pub async fn get(&self, name: &str) -> Result<Option<Bytes>> {
         let failed = |e| failed("reading", &self.show(name), e);
+        if let Some(path) = self.local.as_ref().map(|root| root.join(name))
+            && let Err(e) = check_regular(&path)
+            && e.kind() == std::io::ErrorKind::Unsupported
+        {
+            return Err(Error::io(format!("{} cannot be read: {e}", self.show(name))));
+        }
         match self.store.get(&self.path(name)?).await {
+            Ok(found) if found.meta.size > LARGEST_UNASKED => {
+                memory::available_room(&format!("reading {}", self.show(name)), u128::from(found.meta.size))?;
+                Ok(Some(found.bytes().await.map_err(failed)?))
+            }
             Ok(found) => Ok(Some(found.bytes().await.map_err(failed)?)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(failed(e)),

@@ -233,6 +233,9 @@ impl Fit for Autoencoder {
     fn fit(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<Fitted> {
         self.check(data)?;
         let architecture = self.spec.architecture(data.rows.dim());
+        let batch = self.spec.batch_size.min(data.rows.len());
+        let what = format!("training a network of {} parameters", architecture.parameter_count());
+        cx.room(&what, architecture.training_bytes(batch))?;
         let mut trainer = self.trainer(data, cx, &architecture)?;
         let mut state = State { losses: Vec::new(), trainer: trainer.state()? };
         if let Some(saved) = cx.checkpoint.load()? {

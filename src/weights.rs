@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::column;
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::kernel::moments::Moments;
+use crate::kernel::moments::{Moments, TERMS};
 use crate::kernel::{Dense, Pool, Rows, fold};
 use crate::kmeans::{self, KMeansSpec};
 use crate::seed::Seed;
@@ -98,6 +98,8 @@ impl FeatureWeightsStage {
         match self.spec.sample {
             Some(0) => Err(Error::config("sample = 0 rows, expected at least 1")),
             Some(m) => {
+                let values = m.min(data.rows.len()) as u128 * data.rows.dim() as u128;
+                cx.room("the sample that features are weighed by", 4 * values)?;
                 let (values, classes) = draw(data.rows, classes, m, cx.seed)?;
                 self.weigh(&Dense::new(&values, data.rows.dim()), &classes, cx)
             }
@@ -237,6 +239,8 @@ fn moments(rows: &dyn Rows, classes: &[Option<u32>], cx: &FitContext<'_>) -> Res
     let (count, dim) = (classes.iter().flatten().max().map_or(1, |c| *c as usize + 1), rows.dim());
     let total = Some(rows.len() as u64);
     cx.control.emit(Event::Started { stage: "feature_weights".into(), unit: "rows", total });
+    let what = format!("weighing {dim} features by {count} classes");
+    cx.room(&what, 2 * 8 * TERMS as u128 * count as u128 * dim.next_multiple_of(16) as u128)?;
     // Few features cannot keep the threads busy: then rows are shared out, otherwise features.
     if dim * count <= 1024 {
         let alone = Pool::new(1);
@@ -300,6 +304,8 @@ fn draw(rows: &dyn Rows, classes: &[Option<u32>], m: usize, seed: Seed) -> Resul
 /// The clusters of the rows as their classes.
 fn pseudo_classes(rows: &dyn Rows, k: usize, cx: &FitContext<'_>) -> Result<Vec<Option<u32>>> {
     let spec = KMeansSpec { starts: 3, ..KMeansSpec::new(k) };
+    let what = format!("finding {k} pseudo-labels among rows of {} values", rows.dim());
+    cx.room(&what, kmeans::bytes(rows.len(), k, rows.dim()))?;
     // Its own stream: the k-means stage of the same pipeline draws other seeds.
     let seed = Seed(cx.seed.stream("feature_weights.pseudo", 0).random());
     let found = kmeans::fit(rows, &spec, seed, cx.device, cx.control)?;

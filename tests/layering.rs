@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The layers, lowest first; a module is a file or a directory directly under `src/`.
 const LAYERS: &[&[&str]] = &[
     &["error"],
-    &["event", "seed"],
+    &["event", "memory", "seed"],
     // What unit tests share stands beside the kernels, which use it too.
     &["kernel", "testing"],
     &["network", "loss", "signal", "metrics"],

@@ -8,6 +8,7 @@ mod features_hapt;
 mod golden;
 mod kmeans;
 mod layering;
+mod limits;
 mod metrics;
 mod oracle;
 mod pipeline;

@@ -1,11 +1,14 @@
 //! The command line: one file a subcommand. Each parses its arguments and calls the library.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use clap::{Parser, Subcommand};
 use datafusion::common::runtime::SpawnedTask;
 
 use crate::device;
 use crate::error::{Error, Result};
 use crate::event::Control;
+use crate::source::fence::caught;
 
 pub mod check;
 pub mod evaluate;
@@ -62,7 +65,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(args),
             Command::Check(args) => check::run(&args),
-            Command::Label(args) => runtime(args.threads())?.block_on(label::run(args)),
+            Command::Label(args) => computing_runtime(args.threads())?.block_on(label::run(args)),
             Command::Sql(args) => runtime(None)?.block_on(sql::run(args)),
             Command::Evaluate(args) => runtime(None)?.block_on(evaluate::run(args)),
             Command::Report(args) => runtime(None)?.block_on(report::run(args)),
@@ -72,14 +75,50 @@ impl Cli {
     }
 }
 
+/// The [runtime] of a command that computes, too.
+///
+/// # Errors
+/// Kind `Io` if the system has not enough threads for it: some of what runs would wait for others that never begin.
+fn computing_runtime(asked: Option<usize>) -> Result<tokio::runtime::Runtime> {
+    // Readers, writers and the thread that learns, beside the runtime's workers and the pool.
+    const BESIDE: usize = 6;
+    let threads = device::threads(asked)?;
+    let needed = 2 * threads + BESIDE;
+    let there = threads_there(needed);
+    if there < needed {
+        return Err(Error::io(format!(
+            "the system gives {there} threads, {threads} compute threads need {needed} in all: raise the limit of \
+             processes (ulimit -u, or the container's), or ask for fewer compute threads"
+        )));
+    }
+    runtime(Some(threads))
+}
+
+/// How many threads can be started, up to `wanted`: that many are, and end again.
+fn threads_there(wanted: usize) -> usize {
+    // They wait for this lock, so that all are there at once.
+    let wait = Arc::new(Mutex::new(()));
+    let held = wait.lock().unwrap_or_else(PoisonError::into_inner);
+    let start = |_| {
+        let wait = Arc::clone(&wait);
+        std::thread::Builder::new().spawn(move || drop(wait.lock())).ok()
+    };
+    let started: Vec<_> = (0..wanted).map_while(start).collect();
+    drop(held);
+    let there = started.len();
+    started.into_iter().for_each(|thread| drop(thread.join()));
+    there
+}
+
 /// The runtime of I/O and SQL, of as many workers as there are compute threads, which are `asked` for or the default.
 /// Arithmetic runs on the pool's threads and on blocking ones; while it does, workers wait for it.
 fn runtime(asked: Option<usize>) -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(device::threads(asked)?)
-        .enable_all()
-        .build()
-        .map_err(|e| Error::io("cannot start the I/O runtime").with_source(e))
+    let workers = device::threads(asked)?;
+    let no_threads = |why: String| Error::io(format!("cannot start {workers} threads for I/O and SQL: {why}"));
+    // The runtime panics where the system gives it no thread.
+    caught(|| tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build())
+        .map_err(&no_threads)?
+        .map_err(|e| no_threads(e.to_string()))
 }
 
 /// Cancels the run at the first interrupt, for as long as what it returns lives. A second one ends the process.

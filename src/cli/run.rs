@@ -46,7 +46,7 @@ pub struct RunArgs {
 /// Runs the pipeline; prints the summary on stdout and progress on stderr.
 pub fn run(args: RunArgs) -> Result<()> {
     let plan = PipelineFile::load(&args.file, &args.set)?.plan;
-    super::runtime(plan.threads)?.block_on(run_plan(plan, &args))
+    super::computing_runtime(plan.threads)?.block_on(run_plan(plan, &args))
 }
 
 async fn run_plan(plan: Plan, args: &RunArgs) -> Result<()> {

@@ -18,9 +18,13 @@ use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 
 use crate::error::{Error, Result};
 use crate::sql::{At, Options, Registered, Registration, register, session_config};
+use crate::store::read_small;
 
 use super::output::{Format, Output, write_results};
 use super::prompt;
+
+/// The most bytes of a file of SQL.
+const LARGEST_FILE: u64 = 16 << 20;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -104,7 +108,13 @@ pub async fn run(args: SqlArgs) -> Result<()> {
             return prompt::run(&session, &mut out).await;
         }
         let mut text = String::new();
-        io::stdin().read_to_string(&mut text).map_err(|e| Error::io("reading standard input").with_source(e))?;
+        let read = io::stdin().take(LARGEST_FILE + 1).read_to_string(&mut text);
+        read.map_err(|e| Error::io("reading standard input").with_source(e))?;
+        if text.len() as u64 > LARGEST_FILE {
+            return Err(Error::input(format!(
+                "standard input: larger than {LARGEST_FILE} bytes, the most that is accepted"
+            )));
+        }
         texts.push(text);
     }
     for text in texts {
@@ -117,7 +127,8 @@ pub async fn run(args: SqlArgs) -> Result<()> {
 }
 
 fn read_file(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|e| Error::io(format!("cannot read {}", path.display())).with_source(e))
+    let read = read_small(path, LARGEST_FILE).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
+    read.map_err(|e| Error::io(format!("cannot read {}", path.display())).with_source(e))
 }
 
 /// A session over the registered tables.

@@ -1,6 +1,10 @@
 //! What one value of a pipeline file says about another: order of stages, columns, splits.
 
 mod sink;
+mod sizes;
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use super::Draft;
 use super::columns::{class_columns, named_columns, split_column};
@@ -44,8 +48,8 @@ const RESERVED: [&str; 32] = [
 
 /// Reports what does not go together in `draft`, at its places in `tree`.
 pub(super) fn check(draft: &Draft, tree: &Node, problems: &mut Vec<Problem>) {
-    let before = problems.len();
-    let mut check = Check { draft, tree, problems, before };
+    let reported = problems.iter().map(|problem| problem.origin.clone()).collect();
+    let mut check = Check { draft, tree, problems, reported };
     check.general();
     check.source();
     check.order();
@@ -55,6 +59,7 @@ pub(super) fn check(draft: &Draft, tree: &Node, problems: &mut Vec<Problem>) {
     check.manifold();
     check.network();
     check.kmeans();
+    check.sizes();
     check.page();
     check.split();
     check.sink();
@@ -64,8 +69,8 @@ struct Check<'a> {
     draft: &'a Draft,
     tree: &'a Node,
     problems: &'a mut Vec<Problem>,
-    /// How many problems of the file's shape there were.
-    before: usize,
+    /// Where there are problems of the file's shape.
+    reported: HashSet<Origin>,
 }
 
 impl Check<'_> {
@@ -85,9 +90,10 @@ impl Check<'_> {
     /// Reports a problem of the value at `path`, unless the value is there in the place of one that was reported.
     fn report(&mut self, path: &str, message: impl Into<String>, with: impl FnOnce(Problem) -> Problem) {
         let (node, found) = self.tree.at(path);
-        let reported = |origin: &Origin| self.problems[..self.before].iter().any(|problem| problem.origin == *origin);
         let is_value = !matches!(node.value, Value::Table(_));
-        if (found && is_value && reported(&node.origin)) || (!found && FILLED.iter().any(|key| path.ends_with(key))) {
+        if (found && is_value && self.reported.contains(&node.origin))
+            || (!found && FILLED.iter().any(|key| path.ends_with(key)))
+        {
             return;
         }
         self.problems.push(with(Problem::new(node.origin.clone(), message)));
@@ -130,13 +136,17 @@ impl Check<'_> {
     /// Each column of the source has one name and one use, and leaves those that are made here alone.
     fn columns(&mut self, named: &[(String, &String)]) {
         let described = |path: &str| !path.starts_with("source.channels") && !path.starts_with("source.features");
-        for (at, (path, name)) in named.iter().enumerate() {
+        let mut used: HashMap<&String, &String> = HashMap::new();
+        for (path, name) in named {
             if described(path) && path != "source.time" && MADE.contains(&name.as_str()) {
                 let help = format!("rename it; these columns are made here: {}", MADE.join(", "));
                 self.at(path, format!("a column named {name:?} would be there twice"), &help);
             }
-            if let Some((other, _)) = named[..at].iter().find(|(_, earlier)| earlier == name) {
-                self.at(path, format!("column {name:?} is named twice, here and in `{other}`"), "");
+            match used.entry(name) {
+                Entry::Occupied(other) => {
+                    self.at(path, format!("column {name:?} is named twice, here and in `{}`", other.get()), "");
+                }
+                Entry::Vacant(entry) => drop(entry.insert(path)),
             }
         }
     }

@@ -33,8 +33,12 @@ pub use plan::*;
 pub use problem::{Problem, Problems};
 pub use size::Size;
 
+use crate::store::read_small;
 use problem::Text;
 use tree::{Node, Origin};
+
+/// The most bytes of a pipeline file.
+const LARGEST_FILE: u64 = 16 << 20;
 
 /// A pipeline file that was read and found good.
 #[derive(Debug, Clone)]
@@ -67,7 +71,7 @@ impl PipelineFile {
     pub fn load(path: impl AsRef<Path>, sets: &[String]) -> Result<Loaded, Problems> {
         let path = path.as_ref();
         let name = path.display().to_string();
-        let text = std::fs::read(path).map_err(|e| unreadable(path, &e.to_string()))?;
+        let text = read_small(path, LARGEST_FILE).map_err(|e| unreadable(path, &e.to_string()))?;
         let text = String::from_utf8(text).map_err(|e| {
             let good = &e.as_bytes()[..e.utf8_error().valid_up_to()];
             let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();

@@ -11,6 +11,13 @@ use super::tree::Origin;
 /// The names closer than this to a wrong one are offered: 1 is equal, 0 has nothing in common.
 const NEAR: f64 = 0.5;
 
+/// The most problems that are shown one by one.
+const MOST_SHOWN: usize = 50;
+/// The most names that are listed as accepted.
+const MOST_NAMES: usize = 200;
+/// The most characters of a message: a key or a value may have as many as the file.
+const LONGEST_MESSAGE: usize = 1000;
+
 /// One thing that is wrong, where it was written, and what would be accepted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
@@ -22,7 +29,12 @@ pub struct Problem {
 
 impl Problem {
     pub(super) fn new(origin: Origin, message: impl Into<String>) -> Self {
-        Self { origin, message: message.into(), label: String::new(), help: None }
+        let mut message = message.into();
+        if let Some((end, _)) = message.char_indices().nth(LONGEST_MESSAGE) {
+            message.truncate(end);
+            message += "… (cut)";
+        }
+        Self { origin, message, label: String::new(), help: None }
     }
 
     /// With a few words beside the caret.
@@ -42,10 +54,14 @@ impl Problem {
         if let Some(name) = nearest(wrong, accepted) {
             self.label = format!("did you mean `{name}`?");
         }
-        let names: Vec<&str> = accepted.iter().map(AsRef::as_ref).collect();
+        let names: Vec<&str> = accepted.iter().map(AsRef::as_ref).take(MOST_NAMES).collect();
+        let more = match accepted.len() - names.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
         self.help = Some(match names.is_empty() {
             true => "there are none".into(),
-            false => format!("accepted: {}", names.join(", ")),
+            false => format!("accepted: {}{more}", names.join(", ")),
         });
         self
     }
@@ -157,14 +173,18 @@ impl Problems {
         self.list.is_empty()
     }
 
-    /// The problems as text; `styled` with the colors of a terminal.
+    /// The problems as text, of very many the first; `styled` with the colors of a terminal.
     pub fn render(&self, styled: bool) -> String {
         let renderer = if styled { Renderer::styled() } else { Renderer::plain() };
         let count = match self.list.len() {
             1 => "1 problem".to_string(),
             n => format!("{n} problems"),
         };
-        let shown: Vec<String> = self.list.iter().map(|p| self.text.render(p, &renderer)).collect();
+        let mut shown: Vec<String> =
+            self.list.iter().take(MOST_SHOWN).map(|problem| self.text.render(problem, &renderer)).collect();
+        if self.list.len() > MOST_SHOWN {
+            shown.push(format!("and {} more", self.list.len() - MOST_SHOWN));
+        }
         format!("{count} in {}\n\n{}", self.text.name, shown.join("\n\n"))
     }
 }

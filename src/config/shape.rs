@@ -4,6 +4,8 @@
 //! What is of a wrong name or type is taken out of the tree, and [`filled`] stands in for what is required, so that the
 //! rest can be checked further.
 
+use std::collections::HashSet;
+
 use serde_json::Value as Json;
 
 use super::overrides;
@@ -157,7 +159,7 @@ impl<'a> Shape<'a> {
             }
         }
         let Value::Table(entries) = &mut node.value else { return };
-        let given: Vec<String> = entries.iter().map(|entry| entry.key.clone()).collect();
+        let given: HashSet<String> = entries.iter().map(|entry| entry.key.clone()).collect();
         entries.retain_mut(|entry| self.entry(properties, entry, &given, place, seen));
     }
 
@@ -172,7 +174,7 @@ impl<'a> Shape<'a> {
         &mut self,
         properties: &'a serde_json::Map<String, Json>,
         entry: &mut Entry,
-        given: &[String],
+        given: &HashSet<String>,
         place: &str,
         seen: &[&str],
     ) -> bool {
@@ -190,7 +192,7 @@ impl<'a> Shape<'a> {
             None => {
                 // what the table has already was not meant again
                 let free: Vec<&str> = names_of(properties).into_iter().filter(|name| *name != "kind").collect();
-                let open: Vec<&str> = free.iter().copied().filter(|k| !given.iter().any(|g| g == k)).collect();
+                let open: Vec<&str> = free.iter().copied().filter(|k| !given.contains(*k)).collect();
                 let problem = Problem::new(entry.key_origin.clone(), format!("unknown key `{}` in {place}", entry.key));
                 let mut problem = problem.accepted(&entry.key, &free);
                 if nearest(&entry.key, &open).is_none() && matches!(entry.key_origin, Origin::File(_)) {

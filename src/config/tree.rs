@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 use toml::de::{DeTable, DeValue};
 
 /// Where a value or a key was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Origin {
     /// Bytes of the pipeline file.
     File(Range<usize>),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Cpu, Device};
 use crate::error::{Error, Result};
+pub use crate::kernel::pool::MOST_THREADS;
 
 /// The device that a pipeline file asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -45,17 +46,38 @@ impl DeviceChoice {
 /// The number of compute threads: `asked` if given, else `DACPIPE_THREADS`, else one for each core.
 ///
 /// # Errors
-/// Kind `Config` if the number is zero or `DACPIPE_THREADS` is not a number.
+/// Kind `Config` if what was asked for is not a number from 1 to [`MOST_THREADS`].
 pub fn threads(asked: Option<usize>) -> Result<usize> {
-    let threads = match (asked, std::env::var("DACPIPE_THREADS")) {
-        (Some(n), _) => n,
-        (None, Ok(text)) => text
-            .parse()
-            .map_err(|_| Error::config(format!("DACPIPE_THREADS={text}: expected a number of threads, 1 or more")))?,
-        (None, Err(_)) => std::thread::available_parallelism().map_or(1, |n| n.get()),
-    };
-    match threads {
-        0 => Err(Error::config("0 compute threads were asked for; 1 or more are accepted")),
-        n => Ok(n),
+    match (asked, std::env::var_os("DACPIPE_THREADS")) {
+        (Some(n), _) => among(Some(n), || format!("{n} compute threads")),
+        (None, Some(text)) => {
+            let number = text.to_str().and_then(|text| text.trim().parse().ok());
+            among(number, || format!("DACPIPE_THREADS={}", text.to_string_lossy().escape_debug()))
+        }
+        (None, None) => Ok(std::thread::available_parallelism().map_or(1, |n| n.get()).min(MOST_THREADS)),
+    }
+}
+
+/// `number`, if it is one of threads; otherwise the error that says what was `asked` for.
+fn among(number: Option<usize>, asked: impl FnOnce() -> String) -> Result<usize> {
+    number.filter(|n| (1..=MOST_THREADS).contains(n)).ok_or_else(|| {
+        let asked: String = asked().chars().take(80).collect();
+        Error::config(format!("{asked}: expected a number of threads from 1 to {MOST_THREADS}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_numbers_that_are_possible_are_taken() {
+        assert_eq!(threads(Some(1)).unwrap(), 1);
+        assert_eq!(threads(Some(MOST_THREADS)).unwrap(), MOST_THREADS);
+        for wrong in [0, MOST_THREADS + 1, 1_000_000, usize::MAX] {
+            let e = threads(Some(wrong)).unwrap_err();
+            assert_eq!(e.kind(), crate::Kind::Config);
+            assert_eq!(e.to_string(), format!("{wrong} compute threads: expected a number of threads from 1 to 1024"));
+        }
     }
 }

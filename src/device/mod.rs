@@ -24,7 +24,7 @@ mod training;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-pub use choice::{DeviceChoice, threads};
+pub use choice::{DeviceChoice, MOST_THREADS, threads};
 pub use clustering::{BatchSums, Farthest, Found, Lloyd, Points, Seeding};
 pub use cpu::Cpu;
 #[cfg(test)]

@@ -21,6 +21,9 @@ const SPINS: usize = 256;
 /// another's in a training step. To wake a core that sleeps takes as long as a small step, the more so in a virtual machine.
 const PATIENCE: Duration = Duration::from_millis(1);
 
+/// The most threads of a pool.
+pub const MOST_THREADS: usize = 1024;
+
 /// Waits until `done` says so, for as long as it is worth to stay awake.
 fn wait_awake(done: impl Fn() -> bool) {
     for _ in 0..SPINS {
@@ -171,7 +174,7 @@ impl Drop for InsideTask {
 }
 
 impl Pool {
-    /// A pool of `threads` compute threads, the caller counted as one.
+    /// A pool of `threads` compute threads, the caller counted as one, at most [`MOST_THREADS`].
     ///
     /// Where the system gives fewer threads than asked for, the pool works with those it got.
     pub fn new(threads: usize) -> Self {
@@ -180,7 +183,7 @@ impl Pool {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name(format!("compute-{i}")).spawn(move || shared.serve())
         };
-        let workers = (1..threads).map_while(|i| spawn(i).ok()).collect();
+        let workers = (1..threads.min(MOST_THREADS)).map_while(|i| spawn(i).ok()).collect();
         Self { shared, workers }
     }
 

@@ -12,7 +12,7 @@ use crate::kernel::Rows;
 /// How many rows the seeding looks at: all if they are few, else a sample that is large beside `k`. Depends on the shape
 /// alone, so that seeds are the same wherever the rows lie.
 pub(super) fn sample_rows(k: usize, dim: usize) -> usize {
-    ((1 << 22) / dim).min(1 << 17).max(32 * k)
+    ((1 << 22) / dim).min(1 << 17).max(k.saturating_mul(32))
 }
 
 /// `k` distinct rows as the first centroids, by k-means++ over `sample` rows drawn without replacement.

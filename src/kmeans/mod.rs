@@ -89,6 +89,16 @@ impl KMeansSpec {
     }
 }
 
+/// Bytes that finding `k` clusters in `rows` rows of `dim` values needs on the processor, at most: centroids and their
+/// copies, the sums of the parts of a pass, the sample of the seeding, labels and bounds.
+pub fn bytes(rows: usize, k: usize, dim: usize) -> u128 {
+    const PARTS: u128 = 8;
+    const COPIES: u128 = 8;
+    let sample = init::sample_rows(k, dim.max(1)).min(rows) as u128;
+    let (rows, k, dim) = (rows as u128, k.min(rows) as u128, dim as u128);
+    k * dim * (8 * PARTS + 4 * COPIES) + sample * dim * 4 + rows * 16
+}
+
 /// What was found. Clusters are numbered by decreasing size, those of equal size by their centroids' values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KMeans {

@@ -334,7 +334,7 @@ fn more_rows_than_memory_holds_are_refused_with_what_would_fit() {
     let memory = 100 * spec.row_bytes();
     let cx = FitContext { seed: Seed(5), device: &device, control: &control, checkpoint: &NoCheckpoint, memory };
     let error = ManifoldStage { spec: spec.clone() }.fit(&Training::new(&dense), &cx).unwrap_err();
-    assert_eq!(error.kind(), Kind::Config);
+    assert_eq!(error.kind(), Kind::Compute);
     let message = error.to_string();
     assert!(message.contains("the layout of 180 rows needs"), "{message}");
     assert!(message.contains("raise memory_limit 2 times, or set max_rows = 100"), "{message}");

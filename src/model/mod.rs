@@ -92,6 +92,10 @@ impl Model {
         if input.dim == 0 || i32::try_from(input.dim).is_err() {
             return Err(Error::model(format!("made for vectors of {} values", input.dim)));
         }
+        if !input.names.is_empty() && input.names.len() != input.dim {
+            let (names, dim) = (input.names.len(), input.dim);
+            return Err(Error::model(format!("{names} names of the {dim} values of a row, expected as many or none")));
+        }
         let mut schema: SchemaRef = Arc::new(Schema::new(vec![vector_field(&input.column, input.dim)]));
         let (mut before_label, mut embedding_dim, mut embeds) = (stages.len(), input.dim, None);
         for (i, stage) in stages.iter().enumerate() {

@@ -147,6 +147,17 @@ impl Architecture {
         self.layers().map(|l| (l.inputs + 1) * l.outputs).sum()
     }
 
+    /// Bytes that training it in mini-batches of `batch` rows needs on the processor, at most: parameters, their moments,
+    /// the copies that steps, snapshots and the model make of them, and what the layers give and take back.
+    pub fn training_bytes(&self, batch: usize) -> u128 {
+        const COPIES: u128 = 12;
+        let layers = || self.layers().map(|layer| (layer.inputs as u128, layer.outputs as u128));
+        let parameters =
+            layers().fold(0_u128, |sum, (inputs, outputs)| sum.saturating_add((inputs + 1).saturating_mul(outputs)));
+        let widths: u128 = layers().map(|(inputs, outputs)| inputs + outputs).sum();
+        parameters.saturating_mul(4 * COPIES).saturating_add((8 * batch as u128).saturating_mul(widths))
+    }
+
     /// What is wrong with it, if anything: a layer without values, or one that does not fit the layer before it.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = self.chain_problems();
@@ -185,18 +196,20 @@ impl Architecture {
             .collect()
     }
 
+    /// The names and shapes of the tensors of parameters, in the order of the flat array. Widths may be of any size.
+    pub fn shapes(&self) -> impl Iterator<Item = (String, Vec<usize>)> {
+        let encoder = self.encoder.len();
+        let name =
+            move |i: usize| if i < encoder { format!("encoder.{i}") } else { format!("decoder.{}", i - encoder) };
+        self.layers().enumerate().flat_map(move |(i, &Layer { inputs, outputs, .. })| {
+            [(format!("{}.weight", name(i)), vec![outputs, inputs]), (format!("{}.bias", name(i)), vec![outputs])]
+        })
+    }
+
     /// The tensors of parameters and their places in the flat array, in its order.
     pub fn tensors(&self) -> Vec<TensorPlace> {
-        let encoder = self.encoder.len();
-        let name = |i: usize| if i < encoder { format!("encoder.{i}") } else { format!("decoder.{}", i - encoder) };
-        let of_layer = |(i, place): (usize, LayerPlace)| {
-            let Layer { inputs, outputs, .. } = place.layer;
-            [
-                TensorPlace { name: format!("{}.weight", name(i)), shape: vec![outputs, inputs], range: place.weight },
-                TensorPlace { name: format!("{}.bias", name(i)), shape: vec![outputs], range: place.bias },
-            ]
-        };
-        self.places().into_iter().enumerate().flat_map(of_layer).collect()
+        let ranges = self.places().into_iter().flat_map(|place| [place.weight, place.bias]);
+        self.shapes().zip(ranges).map(|((name, shape), range)| TensorPlace { name, shape, range }).collect()
     }
 
     /// Values in the flat array, with the zeros between tensors.
@@ -245,6 +258,17 @@ mod tests {
         assert!(tensors.windows(2).all(|w| w[0].range.end <= w[1].range.start && w[1].range.start % 16 == 0));
         assert_eq!(tensors.iter().map(|t| t.range.len()).sum::<usize>(), dac.parameter_count());
         assert_eq!(tensors.last().map(|t| t.range.end), Some(dac.flat_len()));
+    }
+
+    #[test]
+    fn what_training_needs_is_told_for_any_widths() {
+        let dac = Architecture::dac(561, &[256, 128, 64, 32, 16, 12, 10], None);
+        let bytes = dac.training_bytes(256);
+        assert!((10 << 20..40 << 20).contains(&bytes), "{bytes}");
+        assert!(Architecture::dac(2, &[65_536, 65_536], None).training_bytes(1) > 40 << 30);
+        let layer = Layer { inputs: usize::MAX, outputs: usize::MAX, activation: Activation::Tanh };
+        let hostile = Architecture { encoder: vec![layer], decoder: vec![] };
+        assert!(hostile.training_bytes(1) > u128::from(u64::MAX));
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::kernel::Rows;
 use crate::kmeans::KMeansSpec;
 use crate::label::Label;
+use crate::memory;
 use crate::model::Model;
 use crate::replay::RowStoreBuilder;
 use crate::report::{RunReport, StageReport};
@@ -112,7 +113,7 @@ impl Execution<'_> {
             seed: plan.seed(),
             device: Arc::clone(&self.device),
             embeddings: Arc::new(GreedyMemoryPool::new(plan.memory_limit as usize / 8)),
-            memory: plan.memory_limit / 8 * 3,
+            memory: memory::of_limit(plan.memory_limit),
             control: self.options.control.clone(),
             state,
             extra: self.pipeline.extra.clone(),

@@ -22,7 +22,7 @@ pub(super) fn session(memory_limit: u64, dim: usize) -> Result<SessionContext> {
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(GreedyMemoryPool::new(memory_limit as usize / 8 * 3)))
         .build_arc()?;
-    let batch_rows = (BATCH_BYTES / (4 * dim.max(1))).clamp(64, 8192);
+    let batch_rows = (BATCH_BYTES / (4 * dim.max(1))).clamp(1, 8192);
     let config = SessionConfig::new().with_target_partitions(1).with_batch_size(batch_rows);
     Ok(SessionContext::new_with_config_rt(config, runtime))
 }

@@ -5,6 +5,7 @@ use super::summary::{self, Summary, SummarySpec};
 use super::window::WindowSpec;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// What is computed of each window.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,6 +17,22 @@ pub enum FeatureSet {
     Summary(SummarySpec),
     /// The window's samples themselves, one channel after the other.
     Samples,
+}
+
+/// The most values in a row.
+pub const MOST_FEATURES: usize = 1 << 20;
+
+/// Checks that a row of `count` features is not too long.
+///
+/// # Errors
+/// Kind `Config` beyond [`MOST_FEATURES`].
+pub(super) fn check_count(count: usize) -> Result<()> {
+    match count > MOST_FEATURES {
+        true => Err(Error::config(format!(
+            "{count} features of a window, at most {MOST_FEATURES} are possible; cut shorter windows, or name fewer channels"
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// Computes the features of windows. Shared by threads, each with a [`Scratch`] of its own; the features of a window
@@ -111,8 +128,9 @@ impl FeatureExtractor {
         if channels.is_empty() {
             return Err(Error::config("features of no channels; name one or more"));
         }
-        if let Some(twice) = channels.iter().enumerate().find(|(i, c)| channels[..*i].contains(c)) {
-            return Err(Error::config(format!("channel {:?} is named twice", twice.1)));
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = channels.iter().find(|channel| !seen.insert(*channel)) {
+            return Err(Error::config(format!("channel {twice:?} is named twice")));
         }
         if !(rate_hz > 0.0 && rate_hz.is_finite()) {
             return Err(Error::config(format!("{rate_hz} samples a second; the rate must be a positive number")));
@@ -128,6 +146,7 @@ impl FeatureExtractor {
                 (Set::Summary(summary), names)
             }
             FeatureSet::Samples => {
+                check_count(channels.len().saturating_mul(window.length))?;
                 let of = |channel| (0..window.length).map(move |i| format!("{channel}-{i}"));
                 (Set::Samples, channels.iter().flat_map(of).collect())
             }

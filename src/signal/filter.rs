@@ -5,6 +5,11 @@
 
 use crate::error::{Error, Result};
 
+/// The most samples of a running median.
+const LONGEST_MEDIAN: usize = 65_535;
+/// The highest order of a low-pass.
+const HIGHEST_ORDER: usize = 20;
+
 /// The running median of `length` samples centred on each sample of `x`; samples beyond the ends count as 0, as
 /// `scipy.signal.medfilt` has them.
 ///
@@ -21,6 +26,9 @@ use crate::error::{Error, Result};
 pub fn median(x: &[f64], length: usize) -> Result<Vec<f64>> {
     if length.is_multiple_of(2) {
         return Err(Error::config(format!("median filter of {length} samples; the length must be odd: 1, 3, 5, …")));
+    }
+    if length > LONGEST_MEDIAN {
+        return Err(Error::config(format!("median filter of {length} samples; at most {LONGEST_MEDIAN} are possible")));
     }
     if length == 3 {
         return Ok(median_of_three(x).collect());
@@ -93,8 +101,9 @@ impl LowPass {
     /// # Ok::<(), dacpipe::Error>(())
     /// ```
     pub fn butterworth(order: usize, cutoff_hz: f64, rate_hz: f64) -> Result<Self> {
-        if order == 0 {
-            return Err(Error::config("Butterworth filter of order 0; the order must be 1 or more"));
+        if order == 0 || order > HIGHEST_ORDER {
+            let message = format!("Butterworth filter of order {order}; the order must be 1 to {HIGHEST_ORDER}");
+            return Err(Error::config(message));
         }
         if !(cutoff_hz > 0.0 && cutoff_hz < rate_hz / 2.0 && rate_hz.is_finite()) {
             return Err(Error::config(format!(

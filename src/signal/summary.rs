@@ -2,6 +2,7 @@
 
 use super::autoregression::{AR_ORDER, BurgScratch, burg};
 use super::entropy::histogram_entropy;
+use super::features::check_count;
 use super::filter::{LowPass, median};
 use super::quartiles::interquartile_range;
 use super::spectrum::{Spectrum, SpectrumScratch, band_energy, centre};
@@ -161,6 +162,12 @@ impl Summary {
     /// a channel's name, an even median, a corner beyond half the rate, more bands than the spectrum has bins, or
     /// nothing to compute.
     pub fn new(spec: &SummarySpec, channels: &[String], rate_hz: f64, length: usize) -> Result<Self> {
+        let signals = channels.len().saturating_add(spec.magnitudes.len()).saturating_mul(1 + usize::from(spec.jerk));
+        let pairs = if spec.correlations { channels.len().saturating_mul(channels.len()) / 2 } else { 0 };
+        // Before the names are made: there is one for each.
+        check_count(
+            signals.saturating_mul(spec.statistics.len().max(1)).saturating_add(pairs).saturating_add(spec.bands),
+        )?;
         let spectrum = Spectrum::new(length);
         let wants_spectrum = !spec.spectrum.is_empty() || spec.bands > 0;
         if wants_spectrum && spectrum.bins() < spec.bands.max(1) {
@@ -178,7 +185,8 @@ impl Summary {
             Some(LowPassSpec { order, cutoff_hz }) => Some(LowPass::butterworth(order, cutoff_hz, rate_hz)?),
             None => None,
         };
-        let groups = spec.magnitudes.iter().map(|(name, of)| group(name, of, channels)).collect::<Result<_>>()?;
+        let groups: Vec<Vec<usize>> =
+            spec.magnitudes.iter().map(|(name, of)| group(name, of, channels)).collect::<Result<_>>()?;
         let names = names(spec, channels);
         if names.is_empty() {
             return Err(Error::config("a summary without statistics, spectrum, bands or correlations has no features"));

@@ -24,13 +24,21 @@ pub struct WindowSpec {
 }
 
 impl WindowSpec {
-    /// Checks that windows have at least one sample and that each starts after the one before it.
+    /// The most samples in a window.
+    pub const LONGEST: usize = 1 << 24;
+
+    /// Checks that windows have at least one sample and at most [`LONGEST`](Self::LONGEST), and that each starts after the
+    /// one before it.
     ///
     /// # Errors
-    /// A [`Kind::Config`](crate::Kind::Config) error when `length` or `stride` is 0.
+    /// A [`Kind::Config`](crate::Kind::Config) error when `length` or `stride` is 0, or `length` is too long.
     pub fn validate(&self) -> Result<()> {
         if self.length == 0 {
             return Err(Error::config("window length is 0; it must be 1 sample or more"));
+        }
+        if self.length > Self::LONGEST {
+            let (length, most) = (self.length, Self::LONGEST);
+            return Err(Error::config(format!("window length is {length}; it must be {most} samples or fewer")));
         }
         if self.stride == 0 {
             return Err(Error::config("window stride is 0; it must be 1 sample or more"));
@@ -68,7 +76,8 @@ mod tests {
     fn zero_sizes_are_refused() {
         assert!(spec(0, 1).validate().unwrap_err().message().contains("length is 0"));
         assert!(spec(1, 0).validate().unwrap_err().message().contains("stride is 0"));
-        assert!(spec(1, 1).validate().is_ok());
+        assert!(spec(1, 1).validate().is_ok() && spec(WindowSpec::LONGEST, usize::MAX).validate().is_ok());
+        assert!(spec(usize::MAX, 1).validate().unwrap_err().message().contains("16777216 samples or fewer"));
     }
 
     #[test]

@@ -153,7 +153,8 @@ impl Rejects {
 /// A value of the data as it can be shown in a message: one line, not too long.
 pub fn shown(bytes: &[u8]) -> String {
     const LONGEST: usize = 40;
-    let text = String::from_utf8_lossy(bytes);
+    // A line may be a gigabyte; a character has at most four bytes.
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * (LONGEST + 1))]);
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{:?} (cut)", &text[..end]),
         None => format!("{text:?}"),

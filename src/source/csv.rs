@@ -41,7 +41,7 @@ use scan::Scan;
 /// Which files to read, and which columns of them.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct CsvSpec {
-    /// A file, a directory (its `.csv`, `.tsv` and `.txt`, plain or `.gz`), a glob, or a URL of one of these.
+    /// A file, a directory (its `.csv`, `.tsv` and `.txt`, plain or `.gz`, `.bz2`, `.zst`), a glob, or a URL of one of these.
     pub path: String,
     /// The channels: columns of numbers.
     pub channels: Vec<String>,

@@ -7,7 +7,8 @@
 //! - `Train/subject_id_train.txt`, `Test/subject_id_test.txt` (optional): the users of each split;
 //! - `activity_labels.txt` (optional): the names of the activities.
 //!
-//! Each may be gzipped, with `.gz` after its name.
+//! Each may be compressed by gzip, bzip2 or zstd, with `.gz`, `.bz2` or `.zst` after its name, and has at most 256 MiB of
+//! text: it is held whole while its numbers are read.
 //!
 //! # Bad rows
 //! Under [`OnBadRow::Quarantine`](super::OnBadRow::Quarantine)
@@ -28,12 +29,14 @@ use datafusion::common::ScalarValue;
 
 use super::SPLIT;
 use super::bad::Rejects;
-use super::location::{DataFile, blocking, list};
+use super::location::{DataFile, blocking, list, plain_name};
 use super::recording::{Interval, Load, Recording, Recordings, Wanted, hold};
 use crate::error::{Error, Result};
 use labels::{LabelRow, activity_names, read_labels, splits};
 use sensor::read_sensor;
 
+/// The most bytes of a file, decompressed: 256 MiB, some 30 hours of one sensor.
+pub const LARGEST_FILE: u64 = 256 << 20;
 /// Samples a second.
 pub const RATE_HZ: f64 = crate::signal::hapt561::RATE_HZ;
 /// The channels: acceleration in g, angular velocity in rad/s.
@@ -75,7 +78,7 @@ impl Hapt {
     ///
     /// # Errors
     /// Kind `Input` if there is no recording, if `labels_needed` and there is no `labels.txt`, if a file is there both
-    /// plain and gzipped, if a user belongs to both splits; and for bad rows under `Fail`.
+    /// plain and compressed, if a user belongs to both splits; and for bad rows under `Fail`.
     pub async fn open(spec: &HaptSpec, labels_needed: bool, rejects: Rejects) -> Result<Self> {
         let files = list(&spec.path, &[".txt"]).await?;
         let path = spec.path.clone();
@@ -90,7 +93,7 @@ impl Hapt {
     fn index(path: String, files: Vec<DataFile>, labels_needed: bool, rejects: Rejects) -> Result<Self> {
         let mut by_name = BTreeMap::new();
         for file in files {
-            let plain = file.below().strip_suffix(".gz").unwrap_or(file.below()).to_string();
+            let plain = plain_name(file.below()).to_string();
             if let Some(other) = by_name.insert(plain, file.clone()) {
                 let (a, b) = (other.name(), file.name());
                 return Err(Error::input(format!("both {a} and {b} are there; expected one of them")));
@@ -99,7 +102,7 @@ impl Hapt {
         let found: BTreeSet<(i32, i32)> = by_name.keys().filter_map(|name| numbers_of(name)).collect();
         if found.is_empty() {
             return Err(Error::input(format!(
-                "{path}: no recordings there; expected RawData/acc_expXX_userYY.txt and gyro_expXX_userYY.txt, plain or .gz"
+                "{path}: no recordings there; expected RawData/acc_expXX_userYY.txt and gyro_expXX_userYY.txt, plain or compressed"
             )));
         }
         let labels_file: Arc<str> = by_name.get(LABELS).map_or(format!("{path}/{LABELS}"), |f| f.name().into()).into();

@@ -1,24 +1,29 @@
-//! Where a source's files are: a path, a directory, a glob, or the URL of an object store; plain or gzip.
+//! Where a source's files are: a path, a directory, a glob, or the URL of an object store; plain or compressed.
 //!
-//! A place is a [`Location`], as everywhere; what is found there is decided here.
+//! A place is a [`Location`], as everywhere; what is found there is decided here. A file that is reached twice, by a link
+//! to it or to its directory, is read once. Names are shown so that they stay on one line, whatever characters are in them.
+
+mod compression;
+mod listing;
+mod name;
+mod remote;
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
-use std::path::{Component, Path};
+use std::io::{self, BufRead, Read};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
-use flate2::bufread::MultiGzDecoder;
-use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt};
-use tokio::runtime::Handle;
 
 use crate::error::{Error, Result};
-use crate::store::Location;
+use crate::store::{Location, check_regular, open_regular};
+use compression::decompressed;
+pub(super) use compression::plain_name;
+use listing::Directory;
+use name::shown_name;
+use remote::{Remote, remote_error};
 
-const BUFFER: usize = 1 << 16;
 const WILDCARDS: [char; 3] = ['*', '?', '['];
 
 /// One file of a source.
@@ -26,7 +31,10 @@ const WILDCARDS: [char; 3] = ['*', '?', '['];
 pub struct DataFile {
     name: String,
     below: String,
-    place: Location,
+    /// Its path, where it is on this machine.
+    local: Option<PathBuf>,
+    /// Its place in a store; none for a file of this machine whose name a store cannot spell.
+    place: Option<Location>,
     /// Its size as the store listed it; a local file is asked when it is read.
     listed_size: u64,
 }
@@ -43,37 +51,30 @@ impl DataFile {
         &self.below
     }
 
-    /// Opens it, decompressing gzip. Blocks, so it belongs on a blocking task of the runtime.
+    /// Opens it, decompressing gzip, bzip2 and zstd. Blocks, so it belongs on a blocking task of the runtime.
     ///
     /// # Errors
-    /// Kind `Input` if it is not there, `Io` if it cannot be read.
+    /// Kind `Input` if it is not there, or is a pipe, a device or compressed in another way; `Io` if it cannot be read.
     pub fn open(&self) -> Result<Box<dyn BufRead + Send>> {
-        let raw: Box<dyn Read + Send> = match self.place.local_path() {
-            Some(path) => Box::new(File::open(path).map_err(|e| self.unreadable(e))?),
-            None => {
-                let handle = Handle::current();
-                let get = handle.block_on(self.place.store().get(self.place.prefix()));
-                let get = get.map_err(|e| remote_error(&self.name, e))?;
-                Box::new(Remote { handle, stream: get.into_stream(), ready: Bytes::new() })
-            }
+        let raw: Box<dyn Read + Send> = match (&self.local, &self.place) {
+            (Some(path), _) => Box::new(open_regular(path).map_err(|e| self.unreadable(e))?),
+            (None, Some(place)) => Box::new(Remote::open(place, &self.name)?),
+            (None, None) => return Err(self.no_place()),
         };
-        let mut raw = BufReader::with_capacity(BUFFER, raw);
-        // The bytes decide and not the name: a .csv served compressed is as welcome as a .gz that is not.
-        let start = raw.fill_buf().map_err(|e| self.unreadable(e))?;
-        match start.starts_with(&[0x1f, 0x8b]) {
-            true => Ok(Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(raw)))),
-            false => Ok(Box::new(raw)),
-        }
+        decompressed(raw, &self.name).map_err(|e| self.unreadable(e))
     }
 
-    /// All of it, decompressed. Blocks like [`open`](Self::open).
+    /// All of it, decompressed, if that is at most `most` bytes. Blocks like [`open`](Self::open).
     ///
     /// # Errors
-    /// As [`open`](Self::open).
-    pub fn read(&self) -> Result<Vec<u8>> {
+    /// As [`open`](Self::open); kind `Input` for a longer file.
+    pub fn read(&self, most: u64) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.open()?.read_to_end(&mut bytes).map_err(|e| self.unreadable(e))?;
-        Ok(bytes)
+        self.open()?.take(most + 1).read_to_end(&mut bytes).map_err(|e| self.unreadable(e))?;
+        match bytes.len() as u64 > most {
+            true => Err(Error::input(format!("{}: larger than {most} bytes, the most that is accepted", self.name))),
+            false => Ok(bytes),
+        }
     }
 
     /// The open file as its bytes are, where it is a local one.
@@ -81,20 +82,28 @@ impl DataFile {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn local(&self) -> Result<Option<File>> {
-        let open = |path| File::open(path).map_err(|e| self.unreadable(e));
-        self.place.local_path().map(open).transpose()
+        let open = |path| open_regular(path).map_err(|e| self.unreadable(e));
+        self.local.as_deref().map(open).transpose()
     }
 
     /// The object store that it is in, its path there, and its size in bytes.
     ///
     /// # Errors
-    /// Kind `Input` if it is not there.
+    /// Kind `Input` if it is not there, or has a name that no store can spell.
     pub fn object(&self) -> Result<(Arc<dyn ObjectStore>, ObjectPath, u64)> {
-        let size = match self.place.local_path() {
-            Some(path) => std::fs::metadata(path).map_err(|e| self.unreadable(e))?.len(),
+        let size = match &self.local {
+            Some(path) => check_regular(path).map_err(|e| self.unreadable(e))?,
             None => self.listed_size,
         };
-        Ok((Arc::clone(self.place.store()), self.place.prefix().clone(), size))
+        let place = self.place.as_ref().ok_or_else(|| self.no_place())?;
+        Ok((Arc::clone(place.store()), place.prefix().clone(), size))
+    }
+
+    fn no_place(&self) -> Error {
+        let name = &self.name;
+        Error::input(format!(
+            "{name}: a Parquet file cannot be read under such a name; expected UTF-8 on one line: rename it"
+        ))
     }
 
     /// The error for `e`, met while reading.
@@ -106,42 +115,38 @@ impl DataFile {
     pub(super) fn unreadable_after(&self, e: io::Error, after: &str) -> Error {
         let damaged = [io::ErrorKind::InvalidInput, io::ErrorKind::InvalidData, io::ErrorKind::UnexpectedEof];
         match e.kind() {
-            io::ErrorKind::NotFound => Error::input(format!("{}: no such file", self.name)),
+            io::ErrorKind::NotFound => Error::input(format!("{}: {}", self.name, self.looked())),
+            io::ErrorKind::Unsupported => Error::input(format!("{}: {e}", self.name)),
             kind if damaged.contains(&kind) => {
                 Error::input(format!("{}: damaged or cut off{after}", self.name)).with_source(e)
             }
             _ => Error::io(format!("{}: cannot be read{after}", self.name)).with_source(e),
         }
     }
-}
 
-/// Reads an object as it arrives, one piece at a time.
-struct Remote {
-    handle: Handle,
-    stream: BoxStream<'static, object_store::Result<Bytes>>,
-    ready: Bytes,
-}
-
-impl Read for Remote {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        while self.ready.is_empty() {
-            match self.handle.block_on(self.stream.next()) {
-                Some(piece) => self.ready = piece.map_err(io::Error::other)?,
-                None => return Ok(0),
-            }
+    /// Where a file was looked for that is not there.
+    fn looked(&self) -> String {
+        let Some(path) = &self.local else { return "no such file".into() };
+        let shown = |path: &Path| shown_name(path.as_os_str());
+        if let Ok(target) = std::fs::read_link(path) {
+            return format!("no such file: a link to {}, which is not there", shown(&target));
         }
-        let n = out.len().min(self.ready.len());
-        self.ready.copy_to_slice(&mut out[..n]);
-        Ok(n)
+        let relative = !self.name.contains("://") && Path::new(&self.name).is_relative();
+        match (relative, std::env::current_dir()) {
+            (true, Ok(here)) => format!("no such file at {} (looked for from {})", shown(path), shown(&here)),
+            _ => format!("no such file at {}", shown(path)),
+        }
     }
 }
 
-/// The files at `path` whose names end with one of `extensions` (or with one and `.gz`), in the order of their paths.
+/// The files at `path` whose names end with one of `extensions` (or with one and `.gz`, `.bz2`, `.zst` or another end that
+/// says how a file is compressed), in the order of their paths.
 ///
 /// `path` is a file, whose extension does not matter; a directory, with everything below it but names that start with
-/// `.` or `_`; a glob of `*`, `?`, `[…]` and `**`, whose directories are taken as that; or the same under `file://`,
-/// `memory://`, `s3://`, `gs://`, `az://`, `http://` or `https://` (which know single files only). Stores take their
-/// credentials from the environment, as for every [`Location`].
+/// `.` or `_`; a glob of `*`, `?`, `[…]` and `**`, whose directories are taken as that, and which matches no name that
+/// starts with a dot unless a dot is written there; or the same under `file://`, `memory://`, `s3://`, `gs://`, `az://`,
+/// `http://` or `https://` (which know single files only). Stores take their credentials from the environment, as for
+/// every [`Location`].
 ///
 /// # Errors
 /// Kind `Input` if nothing is there or the glob is none, `Config` for a URL that no store understands, `Io` if listing
@@ -152,7 +157,8 @@ pub async fn list(path: &str, extensions: &'static [&'static str]) -> Result<Vec
         None => list_whole(path, extensions).await?,
     };
     if files.is_empty() {
-        return Err(Error::input(format!("{path}: no files that end with {} there", extensions.join(", "))));
+        let ends = extensions.join(", ");
+        return Err(Error::input(format!("{}: no files that end with {ends} there", shown_name(path.as_ref()))));
     }
     files.sort_by(|a, b| a.below.cmp(&b.below));
     Ok(files)
@@ -172,19 +178,22 @@ fn split_glob(path: &str) -> Option<(&str, &str)> {
 /// The file `path`, or the files below the directory `path`.
 async fn list_whole(path: &str, extensions: &'static [&'static str]) -> Result<Vec<DataFile>> {
     let place = Location::parse(path)?;
+    let name = shown_name(path.as_ref());
     let below = place.prefix().filename().unwrap_or_default().to_owned();
-    let mut file = DataFile { name: path.to_owned(), below, place, listed_size: 0 };
-    if let Some(local) = file.place.local_path() {
+    let local = place.local_path().map(Path::to_path_buf);
+    let mut file = DataFile { name, below, local, place: Some(place.clone()), listed_size: 0 };
+    if let Some(local) = &file.local {
         let found = std::fs::metadata(local).map_err(|e| file.unreadable(e))?;
         if !found.is_dir() {
+            check_regular(local).map_err(|e| file.unreadable(e))?;
             // Its own name, and not that of what a link leads to.
             if let (false, Some(name)) = (path.contains("://"), Path::new(path).file_name()) {
-                file.below = name.to_string_lossy().into_owned();
+                file.below = shown_name(name);
             }
             return Ok(vec![file]);
         }
-    } else if !path.ends_with('/') && !file.place.prefix().as_ref().is_empty() {
-        match file.place.store().head(file.place.prefix()).await {
+    } else if !path.ends_with('/') && !place.prefix().as_ref().is_empty() {
+        match place.store().head(place.prefix()).await {
             Ok(found) => {
                 file.listed_size = found.size;
                 return Ok(vec![file]);
@@ -194,112 +203,7 @@ async fn list_whole(path: &str, extensions: &'static [&'static str]) -> Result<V
         }
     }
     let shown = format!("{}/", path.trim_end_matches('/'));
-    Directory { place: file.place, shown, extensions }.files().await
-}
-
-/// A directory that is listed for files.
-struct Directory {
-    place: Location,
-    /// What stands before a path below it in messages.
-    shown: String,
-    extensions: &'static [&'static str],
-}
-
-impl Directory {
-    fn new(text: &str, extensions: &'static [&'static str]) -> Result<Self> {
-        let place = Location::parse(if text.is_empty() { "." } else { text })?;
-        Ok(Self { place, shown: text.to_owned(), extensions })
-    }
-
-    fn file(&self, (below, listed_size): (String, u64)) -> Result<DataFile> {
-        let place = self.place.join(&below)?;
-        Ok(DataFile { name: format!("{}{below}", self.shown), below, place, listed_size })
-    }
-
-    /// Everything below it that has one of the extensions, hidden names apart.
-    async fn files(&self) -> Result<Vec<DataFile>> {
-        let extensions = self.extensions;
-        let found = match self.place.local_path().map(Path::to_path_buf) {
-            Some(dir) => {
-                let listing = move || {
-                    let mut found = Vec::new();
-                    walk(&dir, "", extensions, &mut found)?;
-                    Ok(found)
-                };
-                blocking(listing).await?
-            }
-            None => {
-                let mut found = self.objects().await?;
-                found.retain(|(below, _)| taken(below, extensions));
-                found
-            }
-        };
-        found.into_iter().map(|file| self.file(file)).collect()
-    }
-
-    /// What `pattern` matches below it: files, and what is in directories. `whole` is what was asked for.
-    async fn matching(&self, pattern: &str, whole: &str) -> Result<Vec<DataFile>> {
-        let bad = |e: &dyn std::fmt::Display| Error::input(format!("{whole}: not a glob: {e}"));
-        let extensions = self.extensions;
-        let found = match self.place.local_path().map(Path::to_path_buf) {
-            Some(dir) => {
-                let below = Path::new(&glob::Pattern::escape(&dir.to_string_lossy())).join(pattern);
-                let matches = glob::glob(&below.to_string_lossy()).map_err(|e| bad(&e))?;
-                let shown = whole.to_owned();
-                blocking(move || matched(matches, &dir, &shown, extensions)).await?
-            }
-            None => {
-                // In a URL everything but the wildcards may be escaped.
-                let pattern = ObjectPath::from_url_path(pattern).map_err(|e| bad(&e))?;
-                let pattern = glob::Pattern::new(pattern.as_ref()).map_err(|e| bad(&e))?;
-                let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
-                let fits = |below: &str| {
-                    let dirs = below.match_indices('/').map(|(slash, _)| slash);
-                    let in_matched = |slash: usize| {
-                        pattern.matches_with(&below[..slash], options) && taken(&below[slash + 1..], extensions)
-                    };
-                    pattern.matches_with(below, options) || dirs.into_iter().any(in_matched)
-                };
-                let mut found = self.objects().await?;
-                found.retain(|(below, _)| fits(below));
-                found
-            }
-        };
-        found.into_iter().map(|file| self.file(file)).collect()
-    }
-
-    /// All objects below it, and their sizes.
-    async fn objects(&self) -> Result<Vec<(String, u64)>> {
-        let prefix = self.place.prefix();
-        let listed: Vec<_> = self
-            .place
-            .store()
-            .list(Some(prefix))
-            .try_collect()
-            .await
-            .map_err(|e| Error::io(format!("{}: cannot be listed", self.place)).with_source(e))?;
-        let below = |object: object_store::ObjectMeta| {
-            let parts: Vec<_> = object.location.prefix_match(prefix)?.collect();
-            let names: Vec<&str> = parts.iter().map(|part| part.as_ref()).collect();
-            Some((names.join("/"), object.size))
-        };
-        Ok(listed.into_iter().filter_map(below).collect())
-    }
-}
-
-fn accepted(name: &str, extensions: &[&str]) -> bool {
-    let lower = name.to_ascii_lowercase();
-    let plain = lower.strip_suffix(".gz").unwrap_or(&lower);
-    extensions.iter().any(|e| plain.ends_with(e))
-}
-
-fn hidden(name: &str) -> bool {
-    name.starts_with(['.', '_'])
-}
-
-/// Whether a listing of a directory takes the file at `below`.
-fn taken(below: &str, extensions: &[&str]) -> bool {
-    !below.split('/').any(hidden) && accepted(below, extensions)
+    Directory { place, shown, extensions }.files().await
 }
 
 /// Runs `work`, which blocks, on a task made for that; it is waited for.
@@ -308,52 +212,10 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send
     task.join_unwind().await.map_err(|_| Error::cancelled("the runtime was shut down"))?
 }
 
-/// Appends the files below `dir`, whose own path is `below` (with a `/` at its end, or empty). A hidden directory is
-/// not looked into.
-fn walk(dir: &Path, below: &str, extensions: &[&str], found: &mut Vec<(String, u64)>) -> Result<()> {
-    let unreadable = |e| Error::io(format!("{}: cannot be listed", dir.display())).with_source(e);
-    for entry in std::fs::read_dir(dir).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        if hidden(&name) {
-            continue;
-        }
-        if path.is_dir() {
-            walk(&path, &format!("{below}{name}/"), extensions, found)?;
-        } else if accepted(&name, extensions) {
-            found.push((format!("{below}{name}"), 0));
-        }
-    }
-    Ok(())
-}
-
-/// The files that a glob found below `dir`, and those in the directories it found.
-fn matched(matches: glob::Paths, dir: &Path, whole: &str, extensions: &[&str]) -> Result<Vec<(String, u64)>> {
-    let mut found = Vec::new();
-    for path in matches {
-        let path = path.map_err(|e| Error::io(format!("{whole}: cannot be listed")).with_source(e))?;
-        let names = path.strip_prefix(dir).unwrap_or(&path).components().filter_map(|part| match part {
-            Component::Normal(name) => Some(name.to_string_lossy()),
-            _ => None,
-        });
-        let below = names.collect::<Vec<_>>().join("/");
-        match path.is_dir() {
-            true => walk(&path, &format!("{below}/"), extensions, &mut found)?,
-            false => found.push((below, 0)),
-        }
-    }
-    Ok(found)
-}
-
-fn remote_error(name: &str, e: object_store::Error) -> Error {
-    match e {
-        object_store::Error::NotFound { .. } => Error::input(format!("{name}: no such file")),
-        e => Error::io(format!("{name}: cannot be read")).with_source(e),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     const CSV: &[&str] = &[".csv"];
@@ -403,7 +265,7 @@ mod tests {
         for place in places {
             let file = list(&format!("{place}/d/b.csv"), CSV).await.unwrap().remove(0);
             assert_eq!(file.object().unwrap().2, 7);
-            assert_eq!(blocking(move || file.read()).await.unwrap(), b"d/b.csv");
+            assert_eq!(blocking(move || file.read(7)).await.unwrap(), b"d/b.csv");
         }
     }
 
@@ -424,5 +286,125 @@ mod tests {
         assert_eq!(error.kind(), crate::Kind::Config);
         assert_eq!(error.to_string(), Location::parse("ftp://host/a.csv").unwrap_err().to_string());
         assert_eq!(list("", CSV).await.unwrap_err().kind(), crate::Kind::Config);
+    }
+
+    #[tokio::test]
+    async fn hidden_files_are_matched_by_a_dot_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().display().to_string();
+        std::fs::create_dir_all(dir.path().join("__MACOSX/d")).unwrap();
+        std::fs::create_dir_all(dir.path().join(".git")).unwrap();
+        for name in ["a.csv", "._a.csv", ".DS_Store", "__MACOSX/._a.csv", "__MACOSX/d/b.csv", ".git/c.csv", "_x.csv"] {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
+        assert_eq!(below(root.clone()).await, ["a.csv"]);
+        assert_eq!(below(format!("{root}/*.csv")).await, ["_x.csv", "a.csv"]);
+        assert_eq!(below(format!("{root}/**/*.csv")).await, ["_x.csv", "a.csv"]);
+        assert_eq!(below(format!("{root}/*")).await, ["_x.csv", "a.csv"]);
+        assert_eq!(below(format!("{root}/.*.csv")).await, ["._a.csv"]);
+        assert_eq!(below(format!("{root}/__MACOSX/d/*.csv")).await, ["b.csv"]);
+        assert_eq!(below(format!("{root}/._a.csv")).await, ["._a.csv"], "a file that is named is read");
+    }
+
+    #[tokio::test]
+    async fn compressed_files_are_listed_also_those_that_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.csv.gz", "b.csv.zst", "c.csv.bz2", "d.csv.xz", "e.CSV.ZIP", "f.zip", "g.gz", "h.csv"] {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
+        let expected = ["a.csv.gz", "b.csv.zst", "c.csv.bz2", "d.csv.xz", "e.CSV.ZIP", "h.csv"];
+        assert_eq!(below(dir.path().display().to_string()).await, expected);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_links_lead_to_is_read_once() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        for name in ["root/2024", "root/2025/deep", "elsewhere"] {
+            std::fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        for name in ["root/2024/a.csv", "root/2025/deep/b.csv", "elsewhere/c.csv", "root/blob"] {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
+        for (target, link) in [
+            ("2025", "root/0_latest"),
+            ("..", "root/2025/up"),
+            (".", "root/self"),
+            ("2024/a.csv", "root/0.csv"),
+            ("../elsewhere", "root/x"),
+            ("../elsewhere", "root/y"),
+            ("blob", "root/linked.csv"),
+            ("loop2", "root/loop1"),
+            ("loop1", "root/loop2"),
+            ("gone", "root/gone_dir"),
+            ("gone.csv", "root/z.csv"),
+        ] {
+            symlink(target, dir.path().join(link)).unwrap();
+        }
+        let expected = ["2024/a.csv", "2025/deep/b.csv", "linked.csv", "x/c.csv", "z.csv"];
+        assert_eq!(below(root.display().to_string()).await, expected);
+        assert_eq!(below(format!("{}/**/*.csv", root.display())).await, expected);
+        // What only a link names is read by it.
+        assert_eq!(below(format!("{}/0_l*", root.display())).await, ["0_latest/deep/b.csv"]);
+        let file = list(&format!("{}/z*.csv", root.display()), CSV).await.unwrap().remove(0);
+        let e = blocking(move || file.read(1)).await.unwrap_err();
+        assert!(e.kind() == crate::Kind::Input && e.to_string().contains("a link to gone.csv"), "{e}");
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_name_of_any_bytes_is_read_and_shown_on_one_line() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tempfile::tempdir().unwrap();
+        let names: [&[u8]; 3] = [b"a\nb\x1b[2J.csv", b"caf\xe9.csv", b"plain.csv"];
+        for name in names {
+            std::fs::write(dir.path().join(std::ffi::OsStr::from_bytes(name)), name).unwrap();
+        }
+        let files = list(&dir.path().display().to_string(), CSV).await.unwrap();
+        let shown: Vec<&str> = files.iter().map(DataFile::below).collect();
+        assert_eq!(shown, [r"a\nb\u{1b}[2J.csv", r"caf\xe9.csv", "plain.csv"]);
+        assert_eq!(files[0].object().unwrap_err().kind(), crate::Kind::Input);
+        let read = blocking(move || files.iter().map(|file| file.read(100)).collect::<Result<Vec<_>>>()).await.unwrap();
+        assert_eq!(read, names);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn pipes_and_devices_are_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("p.csv");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for (path, what) in [("/dev/zero", "a device"), (pipe.to_str().unwrap(), "a pipe")] {
+            let e = list(path, CSV).await.unwrap_err();
+            assert!(e.kind() == crate::Kind::Input && e.to_string().contains(what), "{e}");
+        }
+        // Beside others it is one bad file, when it is opened.
+        let file = list(dir.path().to_str().unwrap(), CSV).await.unwrap().remove(0);
+        assert!(file.object().unwrap_err().to_string().contains("a pipe"));
+        assert!(blocking(move || file.read(1)).await.unwrap_err().to_string().contains("a pipe"));
+    }
+
+    #[tokio::test]
+    async fn a_missing_file_says_where_it_was_looked_for() {
+        let here = std::env::current_dir().unwrap();
+        let e = list("no-such/a.csv", CSV).await.unwrap_err().to_string();
+        let expected =
+            format!("no-such/a.csv: no such file at {0}/no-such/a.csv (looked for from {0})", here.display());
+        assert_eq!(e, expected);
+        assert!(list("/no-such.csv", CSV).await.unwrap_err().to_string().ends_with("no such file at /no-such.csv"));
+    }
+
+    #[tokio::test]
+    async fn a_file_longer_than_its_bound_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.csv.gz");
+        let mut out = flate2::write::GzEncoder::new(std::fs::File::create(&path).unwrap(), flate2::Compression::best());
+        io::copy(&mut io::repeat(b'x').take(1 << 20), &mut out).unwrap();
+        out.finish().unwrap();
+        let file = list(path.to_str().unwrap(), CSV).await.unwrap().remove(0);
+        let e = blocking(move || file.read(1000)).await.unwrap_err();
+        assert!(e.kind() == crate::Kind::Input && e.to_string().contains("larger than 1000 bytes"), "{e}");
     }
 }

@@ -16,6 +16,7 @@ use crate::signal::window::{WindowSpec, Within};
 
 pub mod bad;
 pub mod csv;
+pub mod fence;
 pub mod filter;
 pub mod hapt;
 pub mod location;

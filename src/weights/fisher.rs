@@ -22,6 +22,8 @@ struct Sums {
 /// Kind `Input` if no row has a class, a value is not finite, or every weight is 0; `Cancelled`; what reading gives.
 pub(super) fn weights(rows: &dyn Rows, classes: &[Option<u32>], cx: &FitContext<'_>) -> Result<(Vec<f32>, Vec<u64>)> {
     let (count, dim) = (classes.iter().flatten().max().map_or(1, |c| *c as usize + 1), rows.dim());
+    let sums = 8 * (fold::parts(rows.len(), fold::MAX_PARTS).len() as u128 + 2);
+    cx.room(&format!("weighing {dim} features by {count} classes"), sums * count as u128 * dim as u128)?;
     let mut origin = vec![0.0; dim];
     rows.read(0..1, &mut origin)?;
     let none = Sums { counts: vec![0; count], values: vec![0.0; count * dim], squares: vec![0.0; dim] };

@@ -41,7 +41,8 @@ pub struct PipelineFile {
     #[serde(default)]
     pub seed: u64,
     /// Memory for buffered training rows, beyond which they are spilled to disk: a size such as "300 MB" or "1 GiB", at
-    /// least "64 MiB". The result does not depend on it. Default "1 GiB".
+    /// least "64 MiB". Three eighths of it are for what is being learned: a network, clusters or a layout that need more are
+    /// refused. The result does not depend on it. Default "1 GiB".
     #[serde(default = "default_memory_limit")]
     pub memory_limit: Size,
     /// Compute threads. The result does not depend on their number. Default: as many as there are cores.
@@ -69,7 +70,7 @@ pub struct PipelineFile {
     pub sink: SinkTable,
 }
 
-fn default_memory_limit() -> Size {
+pub(in crate::config) fn default_memory_limit() -> Size {
     Size::mebibytes(1024)
 }
 

@@ -20,7 +20,7 @@ pub enum SourceTable {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HaptTable {
-    /// The directory that holds RawData/. Its files may be compressed with gzip.
+    /// The directory that holds RawData/. Its files may be compressed by gzip, bzip2 or zstd, and have at most 256 MiB.
     pub path: String,
 }
 
@@ -28,7 +28,7 @@ pub struct HaptTable {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CsvTable {
-    /// A file, a directory (its .csv, .tsv and .txt files, plain or .gz) or a glob; local, or the URL of an object store
+    /// A file, a directory (its .csv, .tsv and .txt files, plain or .gz, .bz2, .zst) or a glob; local, or the URL of an object store
     /// (s3://, gs://, az://, https://).
     pub path: String,
     /// The columns of numbers, one for each channel of the sensor.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::LARGEST_FILE;
 use crate::error::{Error, Result};
 use crate::source::bad::{Rejects, shown};
 use crate::source::location::DataFile;
@@ -25,7 +26,7 @@ pub(super) fn read_labels(
     rejects: &Rejects,
 ) -> Result<BTreeMap<(i32, i32), Vec<LabelRow>>> {
     let mut labels: BTreeMap<_, Vec<LabelRow>> = BTreeMap::new();
-    for (i, line) in lines(&file.read()?).enumerate() {
+    for (i, line) in lines(&file.read(LARGEST_FILE)?).enumerate() {
         let number = i as u64 + 1;
         let row = integers::<5>(line, "5 whole numbers: experiment, user, activity, first sample, last sample");
         let row = row.and_then(|[experiment, user, activity, first, last]| {
@@ -55,7 +56,7 @@ pub(super) fn read_labels(
 pub(super) fn activity_names(files: &BTreeMap<String, DataFile>, rejects: &Rejects) -> Result<BTreeMap<i64, Arc<str>>> {
     let mut names = BTreeMap::new();
     let Some(file) = files.get("activity_labels.txt") else { return Ok(names) };
-    for (i, line) in lines(&file.read()?).enumerate() {
+    for (i, line) in lines(&file.read(LARGEST_FILE)?).enumerate() {
         let text = String::from_utf8_lossy(line);
         let named = text.trim().split_once(char::is_whitespace);
         match named.and_then(|(id, name)| Some((id.parse::<i64>().ok()?, name.trim()))) {
@@ -71,7 +72,7 @@ pub(super) fn splits(files: &BTreeMap<String, DataFile>, rejects: &Rejects) -> R
     let mut splits = BTreeMap::new();
     for (folder, split) in [("Train/subject_id_", "train"), ("Test/subject_id_", "test")] {
         for (_, file) in files.iter().filter(|(name, _)| name.starts_with(folder)) {
-            for (i, line) in lines(&file.read()?).enumerate() {
+            for (i, line) in lines(&file.read(LARGEST_FILE)?).enumerate() {
                 let user = integers::<1>(line, "the number of a user").map(|[user]| i32::try_from(user));
                 let Ok(Ok(user)) = user else {
                     rejects.reject(file.name(), i as u64 + 1, format!("{}, expected a user", shown(line)))?;

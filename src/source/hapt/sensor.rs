@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::LARGEST_FILE;
 use crate::error::{Error, Result};
 use crate::source::bad::{Rejects, shown};
 use crate::source::location::DataFile;
@@ -28,7 +29,7 @@ pub(super) fn read_sensor(file: &Result<DataFile, String>, rejects: &Rejects) ->
         Ok(file) => file,
         Err(expected) => return reject_all(expected, "no such file, but the other sensor's file is there"),
     };
-    let text = match file.read() {
+    let text = match file.read(LARGEST_FILE) {
         Ok(text) => text,
         Err(e) => return rejects.reject_file(file.name(), e).map(|()| None),
     };
@@ -41,8 +42,9 @@ pub(super) fn read_sensor(file: &Result<DataFile, String>, rejects: &Rejects) ->
 
 fn parse_sensor(text: &[u8], file: &str, rejects: &Rejects) -> Result<Sensor> {
     let mut rest = text.trim_ascii_end();
-    // Lines are about as long as the first; a little room more spares a last move.
-    let expected = 1 + rest.len() / (1 + line(rest).0.len()) * 9 / 8;
+    // Lines are about as long as the first, and none that is good has less than 5 characters; a little room more spares a
+    // last move.
+    let expected = 1 + rest.len() / (1 + line(rest).0.len().max(5)) * 9 / 8;
     let mut sensor =
         Sensor { file: file.into(), axes: std::array::from_fn(|_| Vec::with_capacity(expected)), bad: vec![] };
     while !rest.is_empty() {

@@ -1,0 +1,94 @@
+//! Sizes, as far as the file tells them: what could not be held is said before any data is read.
+
+use super::super::file::*;
+use super::Check;
+use crate::memory;
+use crate::network::Architecture;
+use crate::signal::features::MOST_FEATURES;
+use crate::signal::hapt561;
+use crate::source::hapt;
+
+impl Check<'_> {
+    /// What the stages need, of what the limit leaves them.
+    pub(super) fn sizes(&mut self) {
+        let limit = memory::of_limit(self.draft.memory_limit.unwrap_or_else(default_memory_limit).bytes());
+        self.window_sizes(limit);
+        let features = self.features_known().unwrap_or(1);
+        let draft = self.draft;
+        for (at, (_, stage)) in draft.stages.iter().enumerate() {
+            if let Some(StageTable::Autoencoder(table)) = stage {
+                let network = Architecture::dac(features, &table.encoder, table.decoder.as_deref());
+                self.holds(&format!("stage[{at}].encoder"), "the network", network.training_bytes(1), limit);
+            }
+        }
+        let width = draft.stages.iter().find_map(|(_, stage)| match stage {
+            Some(StageTable::Autoencoder(table)) => table.encoder.last().copied(),
+            _ => None,
+        });
+        for (at, (_, stage)) in draft.stages.iter().enumerate() {
+            if let Some(StageTable::Kmeans(table)) = stage {
+                // The centroids alone, which do not depend on the number of rows.
+                let bytes = 4 * table.k as u128 * width.unwrap_or(features) as u128;
+                self.holds(&format!("stage[{at}].k"), "k-means", bytes, limit);
+            }
+        }
+    }
+
+    /// A window is held as it is, and once more for each of the steps that describe it.
+    fn window_sizes(&mut self, limit: u64) {
+        const COPIES: u128 = 4;
+        let draft = self.draft;
+        let channels = match &draft.source {
+            Some(SourceTable::Csv(csv)) => csv.channels.len(),
+            Some(SourceTable::Hapt(_)) => hapt::CHANNELS.len(),
+            _ => return,
+        };
+        for (at, (_, stage)) in draft.stages.iter().enumerate() {
+            let Some(StageTable::Window(window)) = stage else { continue };
+            let (path, values) = (format!("stage[{at}].length"), window.length as u128 * channels as u128);
+            self.holds(&path, "one window", 8 * COPIES * values, limit);
+            if values > MOST_FEATURES as u128 && self.of_samples() {
+                let message = format!("a row of {values} values, at most {MOST_FEATURES} are possible");
+                self.at(&path, message, "shorter windows, fewer channels, or a features stage");
+            }
+        }
+    }
+
+    /// Whether windows are described by their samples.
+    fn of_samples(&self) -> bool {
+        let set = self.draft.stages.iter().find_map(|(_, stage)| match stage {
+            Some(StageTable::Features(table)) => Some(table.set == FeatureSetName::Samples),
+            _ => None,
+        });
+        set.unwrap_or(self.position("features").is_none())
+    }
+
+    /// The values of a row, where the file tells them.
+    fn features_known(&self) -> Option<usize> {
+        let stages = || self.draft.stages.iter().filter_map(|(_, stage)| stage.as_ref());
+        let is_hapt561 =
+            |stage: &StageTable| matches!(stage, StageTable::Features(table) if table.set == FeatureSetName::Hapt561);
+        if stages().any(is_hapt561) {
+            return Some(hapt561::DIM);
+        }
+        let length = stages().find_map(|stage| match stage {
+            StageTable::Window(window) => Some(window.length),
+            _ => None,
+        });
+        match self.draft.source.as_ref()? {
+            SourceTable::Csv(csv) if self.of_samples() => csv.channels.len().checked_mul(length.unwrap_or(1)),
+            SourceTable::Hapt(_) if self.of_samples() => hapt::CHANNELS.len().checked_mul(length.unwrap_or(1)),
+            SourceTable::Parquet(table) => match &table.features {
+                Columns::Many(columns) => Some(columns.len()),
+                Columns::One(_) => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn holds(&mut self, path: &str, what: &str, needed: u128, limit: u64) {
+        if let Some(why) = memory::beyond(what, needed, limit) {
+            self.at(path, why, "");
+        }
+    }
+}

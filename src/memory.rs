@@ -1,0 +1,135 @@
+//! How much memory a piece of work may take. It is asked before the memory is: an allocation that fails ends the process.
+
+use bytesize::ByteSize;
+
+use crate::error::{Error, Result};
+
+/// The part of a memory limit of `bytes` that is for what is being learned: the layout, the network, the clusters.
+pub fn of_limit(bytes: u64) -> u64 {
+    bytes / 8 * 3
+}
+
+/// Why `what` cannot have `needed` bytes of the `limit` bytes that the pipeline leaves for it; `None` if it can.
+pub fn beyond(what: &str, needed: u128, limit: u64) -> Option<String> {
+    (needed > u128::from(limit)).then(|| {
+        let times = needed.div_ceil(u128::from(limit.max(1)));
+        let (needed, limit) = (size(needed), size(limit.into()));
+        format!("{what} needs {needed} of memory, {limit} is left for it: raise memory_limit {times} times")
+    })
+}
+
+/// Sees to it that `what` can have `needed` bytes, of the `limit` bytes that the pipeline leaves for it, on this machine.
+///
+/// # Errors
+/// Kind `Compute`, saying how much is needed and what there is.
+///
+/// ```
+/// use dacpipe::memory::room;
+/// assert!(room("the network", 1 << 10, 1 << 20).is_ok());
+/// let e = room("the network", 3 << 20, 1 << 20).unwrap_err();
+/// assert!(e.to_string().ends_with("raise memory_limit 3 times"), "{e}");
+/// ```
+pub fn room(what: &str, needed: u128, limit: u64) -> Result<()> {
+    match beyond(what, needed, limit) {
+        Some(why) => Err(Error::compute(why)),
+        None => available_room(what, needed),
+    }
+}
+
+/// Sees to it that `what` can have `needed` bytes on this machine.
+///
+/// # Errors
+/// Kind `Compute`, saying how much is needed and what there is.
+pub fn available_room(what: &str, needed: u128) -> Result<()> {
+    match available() {
+        Some(left) if needed > u128::from(left) => {
+            let (needed, left) = (size(needed), size(left.into()));
+            Err(Error::compute(format!("{what} needs {needed} of memory, this machine has {left} left")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn size(bytes: u128) -> String {
+    ByteSize::b(u64::try_from(bytes).unwrap_or(u64::MAX)).display().si().to_string()
+}
+
+/// Bytes that this process can have in addition to what it has: by the system, by its control group, and by its own
+/// limit of addresses, whichever is least. `None` where the system does not say.
+pub fn available() -> Option<u64> {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let group = |path: &str| {
+        let read = |file: &str| read(&format!("/sys/fs/cgroup{path}/{file}"));
+        group_left(&read("memory.max"), &read("memory.current"), &read("memory.stat"))
+    };
+    let groups = read("/proc/self/cgroup");
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().trim_end_matches('/');
+    [
+        free(&read("/proc/meminfo")),
+        // In a container the group's own path may not be there, and the root is its limit.
+        group(own),
+        group(""),
+        addresses_left(&read("/proc/self/limits"), &read("/proc/self/status")),
+    ]
+    .into_iter()
+    .flatten()
+    .min()
+}
+
+/// What Linux calls available: free, or held by caches that give way.
+fn free(meminfo: &str) -> Option<u64> {
+    kibibytes(meminfo, "MemAvailable:")
+}
+
+/// What is left of a control group's memory; its file cache gives way.
+fn group_left(max: &str, current: &str, stat: &str) -> Option<u64> {
+    let max: u64 = max.trim().parse().ok()?;
+    let current: u64 = current.trim().parse().ok()?;
+    let cache = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse().ok()).unwrap_or(0);
+    Some(max.saturating_sub(current.saturating_sub(cache)))
+}
+
+/// What is left of the addresses that `ulimit -v` gives.
+fn addresses_left(limits: &str, status: &str) -> Option<u64> {
+    let limit = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
+    let limit: u64 = limit.split_whitespace().next()?.parse().ok()?;
+    Some(limit.saturating_sub(kibibytes(status, "VmSize:")?))
+}
+
+/// The number of bytes behind `name`, which is said in KiB.
+fn kibibytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kind;
+
+    #[test]
+    fn what_the_system_says_is_read() {
+        assert_eq!(free("MemTotal:  9 kB\nMemAvailable:    2048 kB\n"), Some(2 << 20));
+        assert_eq!(group_left("1000\n", "700\n", "anon 5\ninactive_file 200\n"), Some(500));
+        assert_eq!(group_left("max\n", "700\n", ""), None);
+        let limits = "Limit  Soft Limit  Hard Limit  Units\nMax address space  1048576  unlimited  bytes\n";
+        assert_eq!(addresses_left(limits, "VmSize:\t 1000 kB\n"), Some(24 * 1024));
+        assert_eq!(addresses_left("Max address space  unlimited  unlimited  bytes", "VmSize: 1 kB"), None);
+        assert_eq!(free(""), None);
+    }
+
+    #[test]
+    fn too_much_is_refused_with_what_would_do() {
+        let e = room("x", u128::MAX, u64::MAX).unwrap_err();
+        assert_eq!(e.kind(), Kind::Compute);
+        assert!(room("x", 0, 0).is_ok());
+        assert_eq!(
+            beyond("the network", 2_500_000_000, 1_000_000_000).unwrap(),
+            "the network needs 2.5 GB of memory, 1.0 GB is left for it: raise memory_limit 3 times"
+        );
+        if available().is_some() {
+            let e = room("x", u128::from(u64::MAX), u64::MAX).unwrap_err().to_string();
+            assert!(e.contains("this machine has"), "{e}");
+        }
+    }
+}

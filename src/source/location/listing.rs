@@ -1,0 +1,228 @@
+//! Directories and globs: which files a source has.
+
+use std::collections::{BTreeSet, HashSet};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use futures::TryStreamExt;
+use glob::{MatchOptions, Pattern};
+use object_store::path::Path as ObjectPath;
+
+use super::compression::plain_name;
+use super::name::shown_name;
+use super::{DataFile, blocking};
+use crate::error::{Error, Result};
+use crate::store::Location;
+
+/// A directory that archives of one system carry beside the files, with copies of their names that hold no data.
+const BESIDE_FILES: &str = "__MACOSX";
+
+/// As in a shell: a wildcard matches no `/`, and no dot at the start of a name.
+const OPTIONS: MatchOptions =
+    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
+
+/// Which files below a directory are a source's.
+#[derive(Debug, Clone)]
+enum Choice {
+    /// All of it, hidden names apart.
+    All,
+    /// What a glob matches, and what is in the directories that it matches. Its parts, between `/`.
+    Matching(Pattern, Vec<Pattern>),
+}
+
+impl Choice {
+    fn glob(pattern: &str) -> std::result::Result<Self, glob::PatternError> {
+        let parts: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+        let each = parts.iter().map(|part| Pattern::new(part)).collect::<std::result::Result<_, _>>()?;
+        Ok(Self::Matching(Pattern::new(&parts.join("/"))?, each))
+    }
+
+    /// Whether the file at `below` is taken.
+    fn takes(&self, below: &str, extensions: &[&str]) -> bool {
+        let in_all = |below: &str| !below.split('/').any(hidden) && accepted(below, extensions);
+        match self {
+            Self::All => in_all(below),
+            Self::Matching(pattern, _) => {
+                let dirs = || below.match_indices('/').map(|(slash, _)| slash);
+                let in_matched =
+                    |slash: usize| pattern.matches_with(&below[..slash], OPTIONS) && in_all(&below[slash + 1..]);
+                !self.left_out(below) && (pattern.matches_with(below, OPTIONS) || dirs().any(in_matched))
+            }
+        }
+    }
+
+    /// Whether there may be files to take in the directory at `below`.
+    fn enters(&self, below: &str) -> bool {
+        match self {
+            Self::All => !below.split('/').any(hidden),
+            Self::Matching(_, parts) => {
+                if self.left_out(below) {
+                    return false;
+                }
+                for (i, name) in below.split('/').enumerate() {
+                    match parts.get(i) {
+                        Some(part) if part.as_str() == "**" => return true,
+                        Some(part) if part.matches_with(name, OPTIONS) => {}
+                        Some(_) => return false,
+                        // Inside what the whole glob matched.
+                        None => return below.split('/').skip(i).all(|name| !hidden(name)),
+                    }
+                }
+                true
+            }
+        }
+    }
+
+    fn left_out(&self, below: &str) -> bool {
+        match self {
+            Self::Matching(pattern, _) if pattern.as_str().contains(BESIDE_FILES) => false,
+            _ => below.split('/').any(|name| name == BESIDE_FILES),
+        }
+    }
+}
+
+fn accepted(name: &str, extensions: &[&str]) -> bool {
+    let plain = plain_name(name).to_ascii_lowercase();
+    extensions.iter().any(|e| plain.ends_with(e))
+}
+
+fn hidden(name: &str) -> bool {
+    name.starts_with(['.', '_'])
+}
+
+/// A file that was found: its path below the directory, and on this machine; its size where a store listed it.
+struct Found {
+    below: String,
+    path: Option<PathBuf>,
+    size: u64,
+}
+
+/// A directory that is listed for files.
+pub(super) struct Directory {
+    pub(super) place: Location,
+    /// What stands before a path below it in messages.
+    pub(super) shown: String,
+    pub(super) extensions: &'static [&'static str],
+}
+
+impl Directory {
+    pub(super) fn new(text: &str, extensions: &'static [&'static str]) -> Result<Self> {
+        let place = Location::parse(if text.is_empty() { "." } else { text })?;
+        Ok(Self { place, shown: text.to_owned(), extensions })
+    }
+
+    /// Everything below it that has one of the extensions, hidden names apart.
+    pub(super) async fn files(&self) -> Result<Vec<DataFile>> {
+        self.chosen(Choice::All).await
+    }
+
+    /// What `pattern` matches below it: files, and what is in directories. `whole` is what was asked for.
+    pub(super) async fn matching(&self, pattern: &str, whole: &str) -> Result<Vec<DataFile>> {
+        let bad = |e: &dyn std::fmt::Display| Error::input(format!("{whole}: not a glob: {e}"));
+        if pattern.split('/').any(|part| part == "..") {
+            return Err(bad(&"`..` behind a wildcard"));
+        }
+        let choice = match self.place.local_path() {
+            Some(_) => Choice::glob(pattern),
+            // In a URL everything but the wildcards may be escaped.
+            None => Choice::glob(ObjectPath::from_url_path(pattern).map_err(|e| bad(&e))?.as_ref()),
+        };
+        self.chosen(choice.map_err(|e| bad(&e))?).await
+    }
+
+    async fn chosen(&self, choice: Choice) -> Result<Vec<DataFile>> {
+        let extensions = self.extensions;
+        let found = match self.place.local_path().map(Path::to_path_buf) {
+            Some(dir) => blocking(move || walk(dir, &choice, extensions)).await?,
+            None => {
+                let mut found = self.objects().await?;
+                found.retain(|file| choice.takes(&file.below, extensions));
+                found
+            }
+        };
+        found.into_iter().map(|file| self.file(file)).collect()
+    }
+
+    fn file(&self, Found { below, path, size }: Found) -> Result<DataFile> {
+        let name = format!("{}{below}", self.shown);
+        let place = match &path {
+            // An object store has no name for some files of this machine; those that need none of it are read all the same.
+            Some(path) => self.place.at(path.clone(), &name).ok(),
+            None => Some(self.place.join(&below)?),
+        };
+        Ok(DataFile { name, below, local: path, place, listed_size: size })
+    }
+
+    /// All objects below it.
+    async fn objects(&self) -> Result<Vec<Found>> {
+        let prefix = self.place.prefix();
+        let listed: Vec<_> = self
+            .place
+            .store()
+            .list(Some(prefix))
+            .try_collect()
+            .await
+            .map_err(|e| Error::io(format!("{}: cannot be listed", self.place)).with_source(e))?;
+        let found = |object: object_store::ObjectMeta| {
+            let parts: Vec<_> = object.location.prefix_match(prefix)?.collect();
+            let names: Vec<&str> = parts.iter().map(|part| part.as_ref()).collect();
+            Some(Found { below: names.join("/"), path: None, size: object.size })
+        };
+        Ok(listed.into_iter().filter_map(found).collect())
+    }
+}
+
+/// The chosen files below `root`, each once: what a link leads to is taken under the link's name only if it was not
+/// reached without one, so that names do not change when a `latest` is moved; of several links the first by name counts.
+fn walk(root: PathBuf, choice: &Choice, extensions: &[&str]) -> Result<Vec<Found>> {
+    let unreadable = |dir: &Path, e| Error::io(format!("{}: cannot be listed", dir.display())).with_source(e);
+    // Paths without links in them.
+    let (mut entered, mut taken) = (HashSet::new(), HashSet::new());
+    let mut links: BTreeSet<(String, PathBuf)> = BTreeSet::new();
+    let mut found = Vec::new();
+    let mut dirs = match root.is_dir() {
+        true => vec![(root, String::new())],
+        false => Vec::new(),
+    };
+    loop {
+        while let Some((dir, below)) = dirs.pop() {
+            if !entered.insert(dir.clone()) {
+                continue;
+            }
+            for entry in std::fs::read_dir(&dir).map_err(|e| unreadable(&dir, e))? {
+                let entry = entry.map_err(|e| unreadable(&dir, e))?;
+                let kind = entry.file_type().map_err(|e| unreadable(&dir, e))?;
+                let (path, below) = (entry.path(), format!("{below}{}", shown_name(&entry.file_name())));
+                if kind.is_symlink() {
+                    links.insert((below, path));
+                } else if kind.is_dir() {
+                    if choice.enters(&below) {
+                        dirs.push((path, format!("{below}/")));
+                    }
+                } else if choice.takes(&below, extensions) && taken.insert(path.clone()) {
+                    found.push(Found { below, path: Some(path), size: 0 });
+                }
+            }
+        }
+        let Some((below, path)) = links.pop_first() else { break };
+        match std::fs::canonicalize(&path) {
+            Ok(target) if target.is_dir() => {
+                if choice.enters(&below) {
+                    dirs.push((target, format!("{below}/")));
+                }
+            }
+            Ok(target) => {
+                if choice.takes(&below, extensions) && taken.insert(target) {
+                    found.push(Found { below, path: Some(path), size: 0 });
+                }
+            }
+            // Whoever opens it says what is wrong.
+            Err(_) if choice.takes(&below, extensions) => found.push(Found { below, path: Some(path), size: 0 }),
+            Err(e) if e.kind() == ErrorKind::NotFound && choice.enters(&below) => {
+                tracing::warn!("{below} is a link to what is not there and is left alone");
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(found)
+}
