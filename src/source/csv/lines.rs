@@ -42,7 +42,22 @@ impl Lines {
     /// # Errors
     /// Those of the input; what was appended is then a part of a line.
     pub(super) fn read(&mut self, text: &mut Vec<u8>) -> io::Result<bool> {
+        self.read_and_find(text, [self.row_end; 3], |_, _| {})
+    }
+
+    /// Reads as [`read`](Self::read) does and tells `seen` each of the bytes `sought` that is in the line, with its
+    /// place in the line: one pass finds the end of a line and what is in it.
+    pub(super) fn read_and_find(
+        &mut self,
+        text: &mut Vec<u8>,
+        sought: [u8; 3],
+        mut seen: impl FnMut(usize, u8),
+    ) -> io::Result<bool> {
         let begin = text.len();
+        let row_end = self.row_end;
+        let patterns = [b'\n', b'\r', row_end, sought[0], sought[1], sought[2]].map(spread);
+        // How much of the line was read, and how much of that was kept.
+        let mut length = 0;
         let mut any = false;
         loop {
             let once_more = self.again_from < self.again.len();
@@ -64,10 +79,17 @@ impl Lines {
                 continue;
             }
             any = true;
-            let end = line_end(bytes, self.row_end);
+            let end = find(bytes, &patterns, |at, byte| {
+                let ends = matches!(byte, b'\n' | b'\r') || byte == row_end;
+                if !ends && length + at <= LONGEST {
+                    seen(length + at, byte);
+                }
+                ends
+            });
             let part = &bytes[..end.unwrap_or(bytes.len())];
             let room = LONGEST + 1 - (text.len() - begin);
             text.extend_from_slice(&part[..part.len().min(room)]);
+            length += part.len();
             let used = part.len() + usize::from(end.is_some());
             let ended_by = end.map(|end| bytes[end]);
             match once_more {
@@ -94,13 +116,36 @@ impl Lines {
     }
 }
 
-/// Where the first line of `bytes` ends, if it does.
-fn line_end(bytes: &[u8], row_end: u8) -> Option<usize> {
-    let ends = |b: u8| (b == b'\n') | (b == b'\r') | (b == row_end);
-    // Whole blocks are looked at without a branch a byte, which takes a fraction of the time.
-    let whole = bytes.chunks_exact(32).take_while(|block| !block.iter().fold(false, |any, &b| any | ends(b)));
-    let from = 32 * whole.count();
-    bytes[from..].iter().position(|&b| ends(b)).map(|at| from + at)
+/// A word of eight times `byte`.
+fn spread(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
+/// The first place in `bytes` with one of the bytes of `patterns` for which `stop` is true; it is asked for each in turn.
+///
+/// Eight bytes are looked at at a time, which takes a fraction of the time of one after the other.
+fn find(bytes: &[u8], patterns: &[u64; 6], mut stop: impl FnMut(usize, u8) -> bool) -> Option<usize> {
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (n, word) in words.iter().enumerate() {
+        let mut hits = patterns.iter().fold(0, |hits, pattern| hits | zeros(u64::from_le_bytes(*word) ^ pattern));
+        while hits != 0 {
+            let at = hits.trailing_zeros() as usize / 8;
+            if stop(8 * n + at, word[at]) {
+                return Some(8 * n + at);
+            }
+            hits &= hits - 1;
+        }
+    }
+    let from = bytes.len() - rest.len();
+    let sought = |byte: u8| patterns.iter().any(|&pattern| pattern as u8 == byte);
+    (0..rest.len()).find(|&at| sought(rest[at]) && stop(from + at, rest[at])).map(|at| from + at)
+}
+
+/// The highest bit of each byte of `word` that is zero.
+fn zeros(word: u64) -> u64 {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    // Adding carries into the highest bit of a byte unless its lower bits are zero, and never beyond it.
+    !((word & LOW) + LOW | word | LOW)
 }
 
 #[cfg(test)]
@@ -143,6 +188,27 @@ mod tests {
         let text = [vec![b'x'; LONGEST], b"\n".to_vec(), vec![b'y'; 3 * LONGEST], b"\nz\n".to_vec()].concat();
         let found: Vec<_> = lines_of(&text, None, 1 << 16).iter().map(|(_, line)| (line.len(), line[0])).collect();
         assert_eq!(found, [(LONGEST, b'x'), (LONGEST + 1, b'y'), (1, b'z')]);
+    }
+
+    #[test]
+    fn every_byte_is_found_wherever_it_is() {
+        for length in 0..40 {
+            for at in 0..length {
+                let mut bytes = vec![b'-'; length];
+                (bytes[at], bytes[length - 1]) = (b',', if at + 1 < length { 0 } else { b',' });
+                let patterns = [b'\n', b'\r', b'\n', b',', b'"', 0].map(spread);
+                let mut seen = Vec::new();
+                assert_eq!(find(&bytes, &patterns, |at, byte| (seen.push((at, byte)), false).1), None);
+                let expected = [(at, b','), (length - 1, 0)];
+                assert_eq!(seen, expected[..if at + 1 < length { 2 } else { 1 }]);
+                assert_eq!(find(&bytes, &patterns, |_, byte| byte == b','), Some(at));
+            }
+        }
+        for (byte, other) in (0..=255u8).flat_map(|a| (0..=255u8).map(move |b| (a, b))) {
+            let hit = zeros(spread(byte) ^ spread(other)) != 0;
+            assert_eq!(hit, byte == other);
+        }
+        assert_eq!(zeros(u64::from_le_bytes([0, 1, 0x80, 0, 0xff, 0, 0x7f, 1])), 0x0000_8000_8000_0080);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The fields of a row.
 
+use std::io;
 use std::ops::Range;
 
 use super::dialect::Delimiter;
+use super::lines::Lines;
 
 /// A row: its text, and where its fields are in it.
 #[derive(Debug, Default)]
@@ -32,6 +34,25 @@ impl Record {
         self.bytes.clear();
         self.read = 0;
         &mut self.bytes
+    }
+
+    /// Reads a line of fields between bytes `delimiter` into it. False at the end of the text; inside, whether there is a
+    /// `quote` or a NUL byte in the line, so that its fields are others.
+    pub(super) fn read(&mut self, lines: &mut Lines, delimiter: u8, quote: u8) -> io::Result<Option<bool>> {
+        self.begin();
+        let (mut from, mut other) = (0, false);
+        let fields = &mut self.fields;
+        let more = lines.read_and_find(&mut self.bytes, [delimiter, quote, 0], |at, byte| {
+            if byte == delimiter {
+                fields.push(from..at);
+                from = at + 1;
+            } else {
+                other = true;
+            }
+        })?;
+        self.end();
+        self.fields.push(from..self.read);
+        Ok(more.then_some(other))
     }
 
     /// The place for more text of the row: another line.

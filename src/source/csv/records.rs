@@ -88,15 +88,22 @@ impl Records {
         loop {
             self.problem = None;
             self.line = self.lines.number() + 1;
-            if !self.lines.read(self.record.begin())? {
+            let (delimiter, split) = match self.delimiter {
+                Delimiter::One(one) => (one as u8, true),
+                Delimiter::Blanks => (0, false),
+            };
+            // Without a quote, nothing more is looked for.
+            let Some(other) = self.record.read(&mut self.lines, delimiter, self.quote.unwrap_or(0))? else {
                 return Ok(false);
-            }
-            self.record.end();
+            };
             let text = self.record.text();
             // A line of nothing but delimiters that are white space is a row of empty fields.
             let blank = |&b: &u8| b.is_ascii_whitespace() && self.delimiter != Delimiter::from(char::from(b));
             if text.iter().all(blank) || self.comment.as_ref().is_some_and(|comment| text.starts_with(comment)) {
                 continue;
+            }
+            if split && !other && text.len() <= LONGEST {
+                return Ok(true);
             }
             if let Some(problem) = unusable(text) {
                 self.fail(problem);
