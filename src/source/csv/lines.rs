@@ -145,7 +145,7 @@ fn find(bytes: &[u8], patterns: &[u64; 6], mut stop: impl FnMut(usize, u8) -> bo
 fn zeros(word: u64) -> u64 {
     const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
     // Adding carries into the highest bit of a byte unless its lower bits are zero, and never beyond it.
-    !((word & LOW) + LOW | word | LOW)
+    !(((word & LOW) + LOW) | word | LOW)
 }
 
 #[cfg(test)]

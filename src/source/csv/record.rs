@@ -88,6 +88,17 @@ impl Record {
         self.fields.get(index).map_or(&[], |field| self.bytes[field.clone()].trim_ascii())
     }
 
+    /// Whether a field holds whole lines, between others, of which each has as many fields as this row.
+    pub(super) fn holds_rows(&self, delimiter: Delimiter, line_end: u8) -> bool {
+        let fields = |line: &[u8]| line.iter().filter(|&&b| delimiter.is(b)).count() + 1;
+        let holds = |field: &Range<usize>| {
+            let mut lines: Vec<&[u8]> = self.bytes[field.clone()].split(|&b| b == line_end).skip(1).collect();
+            lines.pop();
+            !lines.is_empty() && lines.iter().all(|line| fields(line) == self.len())
+        };
+        self.len() > 1 && self.fields.iter().any(holds)
+    }
+
     /// All fields.
     pub(super) fn fields(&self) -> impl ExactSizeIterator<Item = &[u8]> + DoubleEndedIterator {
         (0..self.len()).map(|index| self.field(index))
@@ -219,7 +230,7 @@ mod tests {
             ("a,b", &["a", "b"][..]),
             ("a,,", &["a", "", ""]),
             (" a , b\t", &["a", "b"]),
-            (r#""a,b","c""d","""#, &[]),
+            ("\"a,b\",\"c\"\"d\",\"\"\"", &[]),
             (r#""a,b","c""d","","e""#, &["a,b", "c\"d", "", "e"]),
             (r#"x, "a,b" ,y"#, &["x", "a,b", "y"]),
             (r#"12" pipe,a"b"#, &["12\" pipe", "a\"b"]),
