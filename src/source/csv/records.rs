@@ -173,13 +173,16 @@ impl Records {
 
 /// Why `text` is no row, whatever its fields are.
 fn unusable(text: &[u8]) -> Option<String> {
-    if text.len() > LONGEST {
-        return Some(format!("longer than {LONGEST} bytes: {}, expected a shorter line", shown(text)));
+    let long = text.len() > LONGEST;
+    if text.contains(&0) {
+        let count = text.iter().filter(|&&b| b == 0).count();
+        let before = shown(text.split(|&b| b == 0).next().unwrap_or_default());
+        let least = if long { "at least " } else { "" };
+        return Some(format!(
+            "{least}{count} NUL bytes behind {before}, expected text; what was written there is lost"
+        ));
     }
-    let from = text.iter().position(|&b| b == 0).filter(|_| text.contains(&0))?;
-    let count = text.iter().filter(|&&b| b == 0).count();
-    let shown = shown(text[..from].trim_ascii());
-    Some(format!("{count} NUL bytes behind {shown}, expected text; what was written there is lost"))
+    long.then(|| format!("longer than {LONGEST} bytes: {}, expected a shorter line", shown(text)))
 }
 
 #[cfg(test)]
