@@ -239,6 +239,42 @@ fn choices_of_features_fit_the_sensors() {
     );
 }
 
+/// How text files are written: what cannot be is refused, all of it at once.
+#[test]
+fn dialects_of_text_files_do_not_contradict_themselves() {
+    let source = |keys: &str| {
+        let text = format!(
+            "name = \"a\"\n[source]\nkind = \"csv\"\npath = \"a\"\nchannels = [\"x\"]\n{keys}\n[[stage]]\nkind = \"kmeans\"\n\
+             k = 2\n[sink]\npath = \"out\"\n"
+        );
+        messages(parse(&text, &[]))
+    };
+    for good in [
+        "encoding = \"utf-16le\"\ndelimiter = \"tab\"",
+        "delimiter = \"whitespace\"\ndecimal = \",\"",
+        "decimal = \",\"\nthousands = \".\"",
+        "quote = \"\"\ncomment = \"//\"\nrow_end = \";\"",
+        "skip_lines = 10\nskip_after_header = 1",
+    ] {
+        assert_eq!(source(good), [""; 0], "{good}");
+    }
+    assert_eq!(source("encoding = \"utf8\""), ["`encoding` cannot be \"utf8\""]);
+    assert_eq!(source("delimiter = \"\""), ["`delimiter` must have at least 1 character, got the string \"\""]);
+    let all = "delimiter = \"::\"\ndecimal = \",\"\nthousands = \",\"\ncomment = \"-\"\nrow_end = \",\"\nheader = false\n\
+               skip_after_header = 1";
+    assert_eq!(
+        source(all),
+        [
+            "\"::\" cannot separate fields",
+            "',' is the decimal sign as well",
+            "\"-\" cannot begin a comment",
+            "',' cannot end a row",
+            "rows behind the header, but header is false"
+        ]
+    );
+    assert_eq!(source("delimiter = \",\"\ndecimal = \",\""), ["',' separates fields, and is the decimal sign as well"]);
+}
+
 #[test]
 fn learning_rates_fall_in_the_ways_there_are() {
     let decay = |value: &str| with("epochs = 200", &format!("epochs = 200\ndecay = {value}"));

@@ -13,8 +13,8 @@ use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Int64Type, Schem
 use dacpipe::column::vectors;
 use dacpipe::signal::window::{WindowSpec, Within};
 use dacpipe::source::{
-    BadRows, CsvSpec, Features, HaptSpec, OnBadRow, ParquetSpec, Source, SourceOptions, SourceSpec, TimeColumn,
-    TimeUnit, open,
+    BadRows, CsvSpec, Dialect, Features, HaptSpec, OnBadRow, ParquetSpec, Source, SourceOptions, SourceSpec,
+    TimeColumn, TimeUnit, open,
 };
 use dacpipe::{Error, Kind, Result};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -686,7 +686,8 @@ async fn a_source_knows_that_its_recordings_are_too_short() {
 #[tokio::test]
 async fn csv_knows_other_dialects() {
     let (_dir, spec) = csv_file("1; 2 ;\"a;b\"\r\n3;4;c\r\n");
-    let mut spec = CsvSpec { delimiter: ';', has_header: false, keys: vec!["column_3".into()], ..spec };
+    let dialect = Dialect { delimiter: Some(';'.into()), has_header: false, ..Default::default() };
+    let mut spec = CsvSpec { dialect, keys: vec!["column_3".into()], ..spec };
     spec.channels = vec!["column_2".into()];
     let rows = all(&SourceSpec::Csv(spec), &SourceOptions::default()).await.unwrap();
     assert_eq!(firsts(&rows), [2.0, 4.0]);
@@ -818,7 +819,7 @@ async fn csv_refuses_settings_that_cannot_be() {
     assert_eq!(error.kind(), Kind::Config);
     for bad in [
         CsvSpec { channels: vec![], ..spec.clone() },
-        CsvSpec { delimiter: 'é', ..spec.clone() },
+        CsvSpec { dialect: Dialect { delimiter: Some('é'.into()), ..Default::default() }, ..spec.clone() },
         CsvSpec { rate_hz: Some(-1.0), ..spec.clone() },
     ] {
         assert_eq!(all(&SourceSpec::Csv(bad), &SourceOptions::default()).await.unwrap_err().kind(), Kind::Config);

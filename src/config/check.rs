@@ -9,10 +9,12 @@ use std::collections::{HashMap, HashSet};
 use super::Draft;
 use super::columns::{class_columns, named_columns, split_column};
 use super::file::*;
+use super::plan::dialect;
 use super::problem::Problem;
 use super::size::Size;
 use super::tree::{Node, Origin, Value};
 use crate::signal::hapt561;
+use crate::source::csv::{Conflict, Delimiter};
 use crate::source::hapt;
 use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS, RECONSTRUCTION_ERROR};
 
@@ -125,9 +127,12 @@ impl Check<'_> {
         let Some(source) = &draft.source else { return };
         self.not_empty("source.path", source_path(source));
         if let SourceTable::Csv(table) = source {
-            let delimiter = table.delimiter.as_str();
-            if !delimiter.is_ascii() || ["\"", "\n", "\r"].contains(&delimiter) {
-                self.at("source.delimiter", format!("{delimiter:?} cannot separate fields"), "one ASCII character");
+            if let Some(delimiter) = table.delimiter.as_ref().filter(|text| Delimiter::parse(text).is_none()) {
+                let help = "one character, \"tab\" or \"whitespace\"";
+                self.at("source.delimiter", format!("{delimiter:?} cannot separate fields"), help);
+            }
+            for Conflict { key, message, help } in dialect(table).conflicts() {
+                self.at(&format!("source.{key}"), message, help);
             }
         }
         self.columns(&named_columns(source));

@@ -15,7 +15,9 @@ use crate::signal::features::FeatureSet;
 use crate::signal::summary::{LowPassSpec, SummarySpec};
 use crate::signal::window::{WindowSpec, Within};
 use crate::source::parquet::Features;
-use crate::source::{CsvSpec, HaptSpec, OnBadRow, ParquetSpec, SourceSpec, TimeColumn, TimeUnit};
+use crate::source::{
+    CsvSpec, Delimiter, Dialect, Encoding, HaptSpec, OnBadRow, ParquetSpec, SourceSpec, TimeColumn, TimeUnit,
+};
 use crate::{Error, Result, Seed};
 
 use crate::table::{Mode, OnExisting};
@@ -354,8 +356,39 @@ fn csv(table: &CsvTable) -> CsvSpec {
         keys: table.keys.clone(),
         label: table.label.clone(),
         split: table.split.clone(),
-        delimiter: table.delimiter.chars().next().unwrap_or(','),
+        dialect: dialect(table),
+    }
+}
+
+/// How the files of a CSV source are written. A delimiter that is none is left out.
+pub(super) fn dialect(table: &CsvTable) -> Dialect {
+    Dialect {
+        encoding: match table.encoding {
+            EncodingName::Utf8 => Encoding::Utf8,
+            EncodingName::Latin1 => Encoding::Latin1,
+            EncodingName::Windows1252 => Encoding::Windows1252,
+            EncodingName::Utf16 => Encoding::Utf16,
+            EncodingName::Utf16Le => Encoding::Utf16Le,
+            EncodingName::Utf16Be => Encoding::Utf16Be,
+        },
+        delimiter: table.delimiter.as_deref().and_then(Delimiter::parse),
+        quote: table.quote.chars().next(),
+        decimal: match table.decimal {
+            DecimalName::Point => '.',
+            DecimalName::Comma => ',',
+        },
+        thousands: table.thousands.map(|mark| match mark {
+            ThousandsName::Comma => ',',
+            ThousandsName::Point => '.',
+            ThousandsName::Blank => ' ',
+            ThousandsName::Apostrophe => '\'',
+            ThousandsName::Underscore => '_',
+        }),
+        comment: table.comment.clone(),
+        row_end: table.row_end.as_ref().and_then(|end| end.chars().next()),
+        skip_lines: table.skip_lines,
         has_header: table.header,
+        skip_after_header: table.skip_after_header,
     }
 }
 

@@ -6,9 +6,23 @@
 //! is a gap: no window reaches across it, windows start afresh behind it, and `start` goes on counting. So it is where
 //! the split changes.
 //!
+//! # How files are written
+//! As RFC 4180 says, in UTF-8, or as [`Dialect`] does: other encodings, delimiters, quotes, numbers with a decimal comma,
+//! comments. Lines end with LF, CR LF or CR, and empty ones are no rows; line numbers count every line. Empty fields
+//! beyond the columns (a delimiter at the end of a line) are nothing. A mark of UTF-8 or UTF-16 at the start of a file is
+//! understood whatever the encoding is said to be, and so is a first line `sep=;` where no delimiter is given.
+//!
+//! The header is the first row that names all columns of the pipeline, within the first 64 rows and 1 MiB: what is before
+//! it is a preamble, unless it could be a sample, which is an error. A column that the header names twice is refused; a
+//! name `column_5` that is in no header stands for the fifth column.
+//!
+//! A line is no longer than 1 MiB (as UTF-8), and a row with line breaks in quotes no longer than that and 64 lines.
+//!
 //! # Bad rows
-//! A line with too few or too many fields, an empty key, a channel or a time that is no finite number, a time that
-//! repeats the one before. Under [`OnBadRow::Quarantine`](super::OnBadRow::Quarantine) such a line takes the place of
+//! A line with too few or too many fields, an empty key, a key, a label or a split that is not of the encoding, a channel
+//! or a time that is no finite number, a time that repeats the one before; NUL bytes, a line that is too long, the
+//! header once more. A quote that does not close within the bounds of a row, or only behind whole lines that are rows
+//! themselves, makes the line bad on which it opens; the lines behind it are read as they are. Under [`OnBadRow::Quarantine`](super::OnBadRow::Quarantine) such a line takes the place of
 //! a sample: the windows that hold it are left out, all others stay, and filters over the recording go on as if the
 //! sensor had held its last value. A file that cannot be read is left out from where the damage is; a recording at
 //! another sampling rate is left out.
@@ -30,10 +44,21 @@ use super::location::{DataFile, blocking, list};
 use super::recording::{Load, Recordings, Wanted};
 use crate::error::{Error, Result};
 
+mod content;
+mod dialect;
+mod encoding;
 mod file;
+mod header;
+mod lines;
+mod number;
 mod piece;
 mod rate;
+mod record;
+mod records;
 mod scan;
+
+pub use dialect::{Conflict, Delimiter, Dialect};
+pub use encoding::Encoding;
 
 use file::OpenFile;
 use scan::Scan;
@@ -60,20 +85,9 @@ pub struct CsvSpec {
     /// The column that says which part of the data a recording belongs to; empty is none.
     #[serde(default)]
     pub split: Option<String>,
-    /// What is between fields.
-    #[serde(default = "comma")]
-    pub delimiter: char,
-    /// Whether the first line names the columns; otherwise they are `column_1`, `column_2`, ….
-    #[serde(default = "yes")]
-    pub has_header: bool,
-}
-
-fn comma() -> char {
-    ','
-}
-
-fn yes() -> bool {
-    true
+    /// How the files are written.
+    #[serde(flatten)]
+    pub dialect: Dialect,
 }
 
 impl CsvSpec {
@@ -87,8 +101,7 @@ impl CsvSpec {
             keys: vec![],
             label: None,
             split: None,
-            delimiter: comma(),
-            has_header: yes(),
+            dialect: Dialect::default(),
         }
     }
 }
@@ -135,6 +148,8 @@ pub struct Csv {
     rate_hz: f64,
     constants: SchemaRef,
     rejects: Rejects,
+    /// The line of the header in the first file; 0 without one.
+    header_line: u64,
 }
 
 /// What a scan needs to know.
@@ -170,7 +185,8 @@ impl Csv {
                 layout.period = Some(time.unit.per_second() / rate_hz);
             }
             let constants = Arc::new(Schema::new(layout.constants()));
-            Ok(Self { layout: Arc::new(layout), rate_hz, constants, rejects })
+            let header_line = file.header_line();
+            Ok(Self { layout: Arc::new(layout), rate_hz, constants, rejects, header_line })
         })
         .await
     }
@@ -179,7 +195,10 @@ impl Csv {
     pub fn describe(&self) -> String {
         let (files, channels) = (self.layout.files.len(), self.layout.spec.channels.len());
         let rate = if self.rate_hz == 1.0 { String::new() } else { format!(" at {} Hz", self.rate_hz) };
-        format!("{channels} channels{rate} in {files} CSV files at {}", self.layout.spec.path)
+        // What is before it is not read, and that is not to go unnoticed.
+        let header =
+            if self.header_line > 1 { format!(", header on line {}", self.header_line) } else { String::new() };
+        format!("{channels} channels{rate} in {files} CSV files at {}{header}", self.layout.spec.path)
     }
 }
 
@@ -187,9 +206,8 @@ fn check(spec: &CsvSpec) -> Result<()> {
     if spec.channels.is_empty() {
         return Err(Error::config("a csv source needs `channels`: the names of its columns of numbers"));
     }
-    if !spec.delimiter.is_ascii() || matches!(spec.delimiter, '\n' | '\r' | '"') {
-        let found = spec.delimiter;
-        return Err(Error::config(format!("delimiter {found:?}, expected one ASCII character such as ',' or '\\t'")));
+    if let Some(Conflict { key, message, help }) = spec.dialect.conflicts().into_iter().next() {
+        return Err(Error::config(format!("{key}: {message}, expected {help}")));
     }
     match spec.rate_hz {
         Some(rate) if !(rate.is_finite() && rate > 0.0) => {

@@ -27,7 +27,7 @@ pub mod windows;
 mod text;
 
 pub use bad::{BadRow, BadRows, OnBadRow};
-pub use csv::{CsvSpec, TimeColumn, TimeUnit};
+pub use csv::{CsvSpec, Delimiter, Dialect, Encoding, TimeColumn, TimeUnit};
 pub use hapt::HaptSpec;
 pub use parquet::{Features, ParquetSpec};
 
@@ -208,6 +208,13 @@ fn no_column<'a>(file: &str, name: &str, there: impl Iterator<Item = &'a str>) -
     let there: Vec<&str> = there.collect();
     let likeness = |c: &&&str| (strsim::jaro_winkler(c, name) * 1e6) as u64;
     let near = there.iter().filter(|c| likeness(c) > 800_000).max_by_key(likeness);
-    let hint = near.map(|c| format!("; did you mean {c:?}?")).unwrap_or_default();
-    Error::input(format!("{file}: no column {name:?}{hint} (columns: {})", there.join(", ")))
+    let hint = near.map(|c| format!("; did you mean {}?", bad::shown(c.as_bytes()))).unwrap_or_default();
+    // A damaged header may have names without end.
+    const MOST: usize = 32;
+    let listed = |c: &&str| {
+        if c.chars().any(char::is_control) || c.len() > 60 { bad::shown(c.as_bytes()) } else { c.to_string() }
+    };
+    let mut columns: Vec<String> = there.iter().take(MOST).map(listed).collect();
+    columns.extend(there.len().checked_sub(MOST + 1).map(|more| format!("and {} more", more + 1)));
+    Error::input(format!("{file}: no column {name:?}{hint} (columns: {})", columns.join(", ")))
 }

@@ -16,9 +16,14 @@ pub(super) fn tokens(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// A number that is finite in single precision, or what is wrong with it.
 pub(super) fn number(token: &[u8]) -> Result<f64, String> {
+    number_written(token, token)
+}
+
+/// As [`number`], of what stands as `written` in the file.
+pub(super) fn number_written(token: &[u8], written: &[u8]) -> Result<f64, String> {
     match fast_float2::parse::<f64, _>(token) {
         Ok(value) if (value as f32).is_finite() => Ok(value),
-        Ok(_) => Err(format!("{} is not finite", shown(token))),
-        Err(_) => Err(format!("{} is not a number", shown(token))),
+        Ok(_) => Err(format!("{} is not finite", shown(written))),
+        Err(_) => Err(format!("{} is not a number", shown(written))),
     }
 }

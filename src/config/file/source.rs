@@ -55,21 +55,111 @@ pub struct CsvTable {
     /// The column that says which part of the data a row belongs to ("train", "test"). Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
-    /// What separates the fields of a line: one character. Default ",".
-    #[serde(default = "default_delimiter")]
+    /// What the bytes of a file mean, where no byte-order mark of UTF-8 or UTF-16 at its start says it. Text that is not of
+    /// the encoding is a bad row. Default "utf-8".
+    #[serde(default)]
+    pub encoding: EncodingName,
+    /// What separates the fields of a line: one character, "tab", or "whitespace" for any number of blanks and tabs.
+    /// Default: as a first line such as sep=; says; without one ",", or ";" where decimal is ",".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub delimiter: Option<String>,
+    /// The character around fields that hold delimiters or line breaks, doubled where it is a part of a field; "" for
+    /// none. Default '"'.
+    #[serde(default = "default_quote")]
+    #[schemars(length(max = 1))]
+    pub quote: String,
+    /// What is before the fraction of a number. Default ".".
+    #[serde(default)]
+    pub decimal: DecimalName,
+    /// What may be between groups of three digits before the fraction. Default: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thousands: Option<ThousandsName>,
+    /// What begins a line that is no row, such as "#". Default: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub comment: Option<String>,
+    /// A character that ends a row, beside line breaks. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1))]
-    pub delimiter: String,
-    /// Whether the first line names the columns; otherwise they are column_1, column_2 and so on. Default true.
+    pub row_end: Option<String>,
+    /// How many lines at the start of each file are not read, empty ones too. Where there is a header, other lines before
+    /// it need not be counted. Default 0.
+    #[serde(default)]
+    #[schemars(range(max = 1_000_000))]
+    pub skip_lines: usize,
+    /// Whether a line names the columns, the first one that has them all; otherwise they are column_1, column_2 and so on,
+    /// which is also how a column is named whose name is there twice. Default true.
     #[serde(default = "default_header")]
     pub header: bool,
+    /// How many rows behind the header are not read, such as 1 of units. Default 0.
+    #[serde(default)]
+    #[schemars(range(max = 1_000_000))]
+    pub skip_after_header: usize,
 }
 
 fn default_header() -> bool {
     true
 }
 
-fn default_delimiter() -> String {
-    ",".into()
+fn default_quote() -> String {
+    "\"".into()
+}
+
+/// What the bytes of a text file mean.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum EncodingName {
+    /// UTF-8.
+    #[default]
+    #[serde(rename = "utf-8")]
+    Utf8,
+    /// ISO 8859-1.
+    #[serde(rename = "latin-1")]
+    Latin1,
+    /// Windows-1252.
+    #[serde(rename = "windows-1252")]
+    Windows1252,
+    /// UTF-16, in the order that the mark at the start of the file says.
+    #[serde(rename = "utf-16")]
+    Utf16,
+    /// UTF-16, the low byte first.
+    #[serde(rename = "utf-16le")]
+    Utf16Le,
+    /// UTF-16, the high byte first.
+    #[serde(rename = "utf-16be")]
+    Utf16Be,
+}
+
+/// What is before the fraction of a number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DecimalName {
+    /// A point.
+    #[default]
+    #[serde(rename = ".")]
+    Point,
+    /// A comma.
+    #[serde(rename = ",")]
+    Comma,
+}
+
+/// What may be between groups of three digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ThousandsName {
+    /// A comma.
+    #[serde(rename = ",")]
+    Comma,
+    /// A point.
+    #[serde(rename = ".")]
+    Point,
+    /// A blank.
+    #[serde(rename = " ")]
+    Blank,
+    /// An apostrophe.
+    #[serde(rename = "'")]
+    Apostrophe,
+    /// An underscore.
+    #[serde(rename = "_")]
+    Underscore,
 }
 
 /// The unit of a column of times.

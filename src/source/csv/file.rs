@@ -1,82 +1,95 @@
-//! An open CSV file: its header, and its lines one after the other.
+//! An open CSV file: its columns, and its rows one after the other.
 
-use std::io::BufRead;
+use std::borrow::Cow;
+use std::io;
 use std::sync::Arc;
 
-use csv::{ByteRecord, Reader, ReaderBuilder};
 use datafusion::common::ScalarValue;
 
 use super::CsvSpec;
+use super::dialect::Delimiter;
+use super::encoding::{Encoding, open_text, text};
+use super::header::{Column, Columns};
+use super::number::Numbers;
 use super::piece::Sample;
+use super::records::Records;
 use crate::error::{Error, Result};
 use crate::source::bad::shown;
 use crate::source::location::DataFile;
-use crate::source::no_column;
 use crate::source::text::number;
 
 /// A file of which the header was read.
 pub(super) struct OpenFile {
     name: Arc<str>,
     below: String,
-    reader: Reader<Box<dyn BufRead + Send>>,
+    encoding: Encoding,
+    records: Records,
     columns: Columns,
-    record: ByteRecord,
-    /// Whether `record` holds the first line, which is not a header.
+    numbers: Numbers,
+    /// Whether the row that was read last has yet to be given.
     pending: bool,
     rows: u64,
-}
-
-/// Where the columns are.
-#[derive(Debug)]
-struct Columns {
-    width: usize,
-    channels: Vec<usize>,
-    keys: Vec<usize>,
-    time: Option<usize>,
-    label: Option<usize>,
-    split: Option<usize>,
-    names: Vec<String>,
+    /// What is wrong with the row, whatever its values are.
+    problem: Option<String>,
 }
 
 impl OpenFile {
     /// Opens `file` and finds the columns that `spec` names. Blocks.
     ///
     /// # Errors
-    /// Kind `Input` if it is missing, empty or damaged, or lacks a column; `Io` if it cannot be read.
+    /// Kind `Input` if it is missing, empty, damaged or no text, or lacks a column; `Io` if it cannot be read.
     pub(super) fn new(file: &DataFile, spec: &CsvSpec) -> Result<Self> {
-        let mut reader = ReaderBuilder::new()
-            .delimiter(spec.delimiter as u8)
-            .has_headers(false)
-            .flexible(true)
-            .from_reader(file.open()?);
-        let mut record = ByteRecord::new();
-        let read = reader.read_byte_record(&mut record).map_err(|e| unreadable(file, e, ""))?;
-        if !read {
-            return Err(Error::input(format!("{}: empty, expected lines of comma-separated values", file.name())));
+        let (input, encoding) = open_text(file, spec.dialect.encoding)?;
+        let mut records = Records::new(input, &spec.dialect);
+        let first = records.peek().map_err(|e| file.unreadable_after(e, " before its first row"))?;
+        if let Some(said) = separator_line(first) {
+            if let Some(given) = spec.dialect.delimiter.filter(|given| *given != said) {
+                return Err(Error::input(format!(
+                    "{}:1: \"sep={said}\", but delimiter = \"{given}\" in the pipeline, expected the two to agree; \
+                     without the key, the file decides",
+                    file.name()
+                )));
+            }
+            records.set_delimiter(said);
+            records.skip_lines(1).map_err(|e| file.unreadable(e))?;
         }
-        let names: Vec<String> = match spec.has_header {
-            true => record.iter().map(|name| String::from_utf8_lossy(name.trim_ascii()).into_owned()).collect(),
-            false => (1..=record.len()).map(|i| format!("column_{i}")).collect(),
-        };
-        let columns = Columns::find(file.name(), names, spec)?;
-        let (name, below) = (file.name().into(), file.below().to_string());
-        Ok(Self { name, below, reader, columns, record, pending: !spec.has_header, rows: 0 })
+        let (columns, pending) = Columns::find(file, &mut records, encoding, spec)?;
+        let (name, below, numbers) = (file.name().into(), file.below().to_string(), Numbers::of(&spec.dialect));
+        Ok(Self { name, below, encoding, records, columns, numbers, pending, rows: 0, problem: None })
     }
 
-    /// Reads the next line into `record`. False at the end.
-    pub(super) fn advance(&mut self) -> csv::Result<bool> {
-        let more = std::mem::take(&mut self.pending) || self.reader.read_byte_record(&mut self.record)?;
-        self.rows += u64::from(more);
+    /// Reads the next row. False at the end.
+    pub(super) fn advance(&mut self) -> io::Result<bool> {
+        let more = std::mem::take(&mut self.pending) || self.records.read()?;
+        if more {
+            self.rows += 1;
+            self.problem = self.wrong();
+        }
         Ok(more)
     }
 
-    /// The time of the next line and what identifies its recording; inside, `None` for a bad line.
+    /// What is wrong with the row as a whole.
+    fn wrong(&mut self) -> Option<String> {
+        if let Some(problem) = self.records.problem() {
+            return Some(problem.into());
+        }
+        let record = self.records.record();
+        if let Some(wrong) = self.columns.width_wrong(record) {
+            return Some(format!("{wrong}: {}", shown(record.text())));
+        }
+        if self.columns.is_header(record) {
+            return Some(format!("the header of line {} once more, expected values", self.columns.line));
+        }
+        None
+    }
+
+    /// The time of the next row and what identifies its recording; inside, `None` for a bad row.
     pub(super) fn next_time(&mut self) -> Option<Option<(f64, Vec<u8>)>> {
         if !matches!(self.advance(), Ok(true)) {
             return None;
         }
         let id = self.id();
-        let time = self.columns.time.and_then(|c| self.record.get(c)).and_then(|t| number(t.trim_ascii()).ok());
+        let time = self.time_text().and_then(|time| number(&time).ok());
         Some(time.zip(id.ok()))
     }
 
@@ -89,49 +102,67 @@ impl OpenFile {
         Arc::clone(&self.name)
     }
 
-    /// The lines read so far, the header apart.
+    /// The line of the header; 0 without one.
+    pub(super) fn header_line(&self) -> u64 {
+        self.columns.line
+    }
+
+    /// The rows read so far.
     pub(super) fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// The label of the line; empty is none.
+    /// The label of the row; empty is none.
     pub(super) fn label(&self) -> &[u8] {
-        self.columns.label.map_or(&[], |c| self.field(c))
+        self.columns.label.as_ref().map_or(&[], |c| self.field(c))
     }
 
-    fn field(&self, column: usize) -> &[u8] {
-        self.record.get(column).unwrap_or_default().trim_ascii()
+    /// The time of the row as it is written, but with a point before a fraction; none without a column of times.
+    pub(super) fn time_text(&self) -> Option<Cow<'_, [u8]>> {
+        let time = self.field(self.columns.time.as_ref()?);
+        Some(self.numbers.plain(time).unwrap_or(Cow::Borrowed(time)))
     }
 
-    /// The bytes of the keys, or what is wrong with the line.
+    fn field(&self, column: &Column) -> &[u8] {
+        self.records.record().field(column.at)
+    }
+
+    /// The text of `column` in the row, or what is wrong with it.
+    fn text(&self, column: &Column) -> Result<&str, String> {
+        text(self.field(column), self.encoding).map_err(|e| format!("column {:?}: {e}", column.name))
+    }
+
+    /// The bytes of the keys, or what is wrong with the row.
     pub(super) fn id(&self) -> Result<Vec<u8>, String> {
-        let (found, width) = (self.record.len(), self.columns.width);
-        if found != width {
-            let line = self.record.iter().collect::<Vec<_>>().join(&b","[..]);
-            return Err(format!("{found} fields, expected {width}: {}", shown(&line)));
+        if let Some(problem) = &self.problem {
+            return Err(problem.clone());
         }
+        let Columns { keys, label, split, .. } = &self.columns;
         let mut id = Vec::new();
-        for &key in &self.columns.keys {
-            let value = self.field(key);
+        for key in keys {
+            let value = self.text(key)?;
             if value.is_empty() {
-                return Err(format!("key column {:?} is empty, expected a value", self.columns.names[key]));
+                return Err(format!("key column {:?} is empty, expected a value", key.name));
             }
-            id.extend_from_slice(value);
+            id.extend_from_slice(value.as_bytes());
             id.push(0);
+        }
+        for column in label.iter().chain(split) {
+            self.text(column)?;
         }
         Ok(id)
     }
 
-    /// The part of the data that the line belongs to; empty is none.
+    /// The part of the data that the row belongs to; empty is none.
     pub(super) fn split(&self) -> &[u8] {
-        self.columns.split.map_or(&[], |s| self.field(s))
+        self.columns.split.as_ref().map_or(&[], |c| self.field(c))
     }
 
-    /// What is wrong with the line if its recording was over before it.
+    /// What is wrong with the row if its recording was over before it.
     pub(super) fn comes_back(&self) -> String {
-        let Columns { keys, names, time, .. } = &self.columns;
-        let recording: Vec<_> = keys.iter().map(|&k| format!("{}={}", names[k], shown(self.field(k)))).collect();
-        let by: Vec<_> = keys.iter().chain(time).map(|&c| names[c].as_str()).collect();
+        let Columns { keys, time, .. } = &self.columns;
+        let recording: Vec<_> = keys.iter().map(|k| format!("{}={}", k.name, shown(self.field(k)))).collect();
+        let by: Vec<_> = keys.iter().chain(time).map(|c| c.name.as_str()).collect();
         format!(
             "{} comes back here after lines of other recordings, expected the lines of one recording to lie together; \
              sort the file by {}",
@@ -140,59 +171,58 @@ impl OpenFile {
         )
     }
 
+    /// The values of the columns that are constant in a recording: its keys and its part of the data, of a row of which
+    /// [`id`](Self::id) said that they are text.
     pub(super) fn constants(&self) -> Vec<ScalarValue> {
-        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        let mut values: Vec<_> = self.columns.keys.iter().map(|&k| Some(text(self.field(k)))).collect();
+        let text = |column| self.text(column).ok().map(str::to_string);
+        let mut values: Vec<_> = self.columns.keys.iter().map(text).collect();
         if values.is_empty() {
             values.push(Some(self.below.clone()));
         }
-        values.extend(self.columns.split.map(|s| Some(text(self.field(s))).filter(|s| !s.is_empty())));
+        values.extend(self.columns.split.as_ref().map(|s| text(s).filter(|s| !s.is_empty())));
         values.into_iter().map(ScalarValue::Utf8).collect()
     }
 
-    /// Reads the numbers of the line into `sample`.
+    /// Reads the numbers of the row into `sample`.
     pub(super) fn sample(&self, sample: &mut Sample) -> Result<(), String> {
-        let named = |column: usize| {
-            let wrong = |e| format!("column {:?}: {e}, expected a finite number", self.columns.names[column]);
-            number(self.field(column)).map_err(wrong)
+        let named = |column: &Column| {
+            self.numbers.parse(self.field(column)).map_err(|e| match self.text(column) {
+                Ok(_) => format!("column {:?}: {e}{}", column.name, self.units()),
+                Err(not_text) => not_text,
+            })
         };
         sample.values.clear();
-        for &channel in &self.columns.channels {
+        for channel in &self.columns.channels {
             sample.values.push(named(channel)?);
         }
-        sample.time = match self.columns.time {
-            Some(time) => Some(named(time)?),
-            None => None,
-        };
+        sample.time = self.columns.time.as_ref().map(named).transpose()?;
         Ok(())
     }
 
+    /// What is said of a row behind the header without a number in any channel.
+    fn units(&self) -> &'static str {
+        let number = |c: &Column| self.numbers.parse(self.field(c)).is_ok();
+        match self.columns.line > 0 && self.rows == 1 && !self.columns.channels.iter().any(number) {
+            true => " (a row of units? skip_after_header = 1 skips it)",
+            false => "",
+        }
+    }
+
+    /// The line on which the row begins.
     pub(super) fn line(&self) -> u64 {
-        self.record.position().map_or(0, csv::Position::line)
+        self.records.line()
     }
 }
 
-pub(super) fn unreadable(file: &DataFile, e: csv::Error, after: &str) -> Error {
-    match e.into_kind() {
-        csv::ErrorKind::Io(e) => file.unreadable_after(e, after),
-        other => Error::input(format!("{}: {other:?}{after}", file.name())),
-    }
-}
-
-impl Columns {
-    fn find(file: &str, names: Vec<String>, spec: &CsvSpec) -> Result<Self> {
-        let find = |name: &String| {
-            let at = names.iter().position(|n| n == name);
-            at.ok_or_else(|| no_column(file, name, names.iter().map(String::as_str)))
-        };
-        Ok(Self {
-            width: names.len(),
-            channels: spec.channels.iter().map(find).collect::<Result<_>>()?,
-            keys: spec.keys.iter().map(find).collect::<Result<_>>()?,
-            time: spec.time.as_ref().map(|t| find(&t.column)).transpose()?,
-            label: spec.label.as_ref().map(find).transpose()?,
-            split: spec.split.as_ref().map(find).transpose()?,
-            names,
-        })
+/// The delimiter that a first line such as `sep=;` says.
+fn separator_line(line: &[u8]) -> Option<Delimiter> {
+    let line = line.strip_prefix(b"\"").and_then(|inner| inner.strip_suffix(b"\"")).unwrap_or(line);
+    match line.split_at_checked(4)? {
+        (sep, &[one])
+            if sep.eq_ignore_ascii_case(b"sep=") && one.is_ascii_punctuation() | matches!(one, b'\t' | b' ') =>
+        {
+            Some(char::from(one).into())
+        }
+        _ => None,
     }
 }

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::Layout;
-use super::file::{OpenFile, unreadable};
+use super::file::OpenFile;
 use super::piece::{Piece, Sample};
 use crate::error::Result;
 use crate::source::bad::Rejects;
@@ -87,8 +87,8 @@ impl Scan {
                 Err(e) => {
                     self.finish()?;
                     let of = &self.layout.files[self.next_file - 1];
-                    self.rejects
-                        .reject_file(file.name(), unreadable(of, e, &format!(" after {} rows", file.rows())))?;
+                    let error = of.unreadable_after(e, &format!(" after {} rows", file.rows()));
+                    self.rejects.reject_file(file.name(), error)?;
                 }
             }
         }

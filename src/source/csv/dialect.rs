@@ -1,0 +1,243 @@
+//! How a file of values is written: its encoding, what is between fields, what numbers look like, where the header is.
+
+use std::fmt;
+
+use super::encoding::Encoding;
+
+/// How a file of values is written. The default is what RFC 4180 describes, in UTF-8, with a header.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Dialect {
+    /// What the bytes of a file mean, where no mark at its start says it.
+    pub encoding: Encoding,
+    /// What is between fields. None: what a first line `sep=;` says; without one a comma, or a semicolon where
+    /// [`decimal`](Self::decimal) is a comma.
+    pub delimiter: Option<Delimiter>,
+    /// What fields that hold delimiters or line breaks stand in; twice inside, it stands for itself. None: nothing does.
+    pub quote: Option<char>,
+    /// What is before the fraction of a number: a point or a comma.
+    pub decimal: char,
+    /// What may be between groups of three digits before the fraction.
+    pub thousands: Option<char>,
+    /// What begins a line that is no row.
+    pub comment: Option<String>,
+    /// What ends a row, beside a line break.
+    pub row_end: Option<char>,
+    /// How many lines at the start of a file are not read, empty ones too.
+    pub skip_lines: usize,
+    /// Whether a line names the columns; otherwise they are `column_1`, `column_2`, ….
+    pub has_header: bool,
+    /// How many rows behind the header are not read, such as one of units.
+    pub skip_after_header: usize,
+}
+
+impl Default for Dialect {
+    fn default() -> Self {
+        Self {
+            encoding: Encoding::default(),
+            delimiter: None,
+            quote: Some('"'),
+            decimal: '.',
+            thousands: None,
+            comment: None,
+            row_end: None,
+            skip_lines: 0,
+            has_header: true,
+            skip_after_header: 0,
+        }
+    }
+}
+
+/// What is between fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum Delimiter {
+    /// One ASCII character.
+    One(char),
+    /// Any number of blanks and tabs; those around a line count for nothing.
+    Blanks,
+}
+
+/// The name of [`Delimiter::Blanks`].
+const BLANKS: &str = "whitespace";
+
+impl Delimiter {
+    /// The delimiter that `text` names: a character, `tab`, or `whitespace`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut characters = text.chars();
+        match (text, characters.next(), characters.next()) {
+            (BLANKS, ..) => Some(Self::Blanks),
+            ("tab" | "\\t", ..) => Some(Self::One('\t')),
+            (_, Some(one), None) => Some(Self::One(one)),
+            _ => None,
+        }
+    }
+
+    /// Whether `byte` is it, or a part of it.
+    pub(super) fn is(self, byte: u8) -> bool {
+        match self {
+            Self::One(one) => u32::from(byte) == u32::from(one),
+            Self::Blanks => byte.is_ascii_whitespace(),
+        }
+    }
+}
+
+impl From<char> for Delimiter {
+    fn from(one: char) -> Self {
+        Self::One(one)
+    }
+}
+
+impl From<Delimiter> for String {
+    fn from(delimiter: Delimiter) -> Self {
+        delimiter.to_string()
+    }
+}
+
+impl TryFrom<String> for Delimiter {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| format!("delimiter {text:?}, expected one character, \"tab\" or \"{BLANKS}\""))
+    }
+}
+
+impl fmt::Display for Delimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One('\t') => f.write_str("tab"),
+            Self::One(one) => write!(f, "{one}"),
+            Self::Blanks => f.write_str(BLANKS),
+        }
+    }
+}
+
+/// A setting that cannot be, or does not go with the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// The key of the setting in a pipeline file.
+    pub key: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What would be accepted.
+    pub help: &'static str,
+}
+
+impl Dialect {
+    /// The delimiter where no file says another one.
+    pub(super) fn usual_delimiter(&self) -> Delimiter {
+        self.delimiter.unwrap_or(Delimiter::One(if self.decimal == ',' { ';' } else { ',' }))
+    }
+
+    /// Every setting that cannot be or does not go with another one.
+    pub fn conflicts(&self) -> Vec<Conflict> {
+        let mut found = Vec::new();
+        let mut conflict = |key, message, help| found.push(Conflict { key, message, help });
+        let delimiter = self.usual_delimiter();
+        let quote = self.quote;
+        let plain =
+            |c: char| c.is_ascii() && !c.is_ascii_alphanumeric() && !matches!(c, '\n' | '\r' | '\0' | '+' | '-');
+        if let Delimiter::One(one) = delimiter {
+            if !plain(one) || Some(one) == quote {
+                let help = "one ASCII character that is no letter, digit or quote; \"tab\"; \"whitespace\"";
+                conflict("delimiter", format!("{one:?} cannot separate fields"), help);
+            } else if one == self.decimal {
+                let help = "another delimiter, such as \";\" or \"tab\"";
+                conflict("delimiter", format!("{one:?} separates fields, and is the decimal sign as well"), help);
+            }
+        }
+        if let Some(quote) = quote.filter(|&quote| !plain(quote) || quote == ' ' || quote == '\t') {
+            conflict("quote", format!("{quote:?} cannot be a quote"), "a character such as \"'\", or \"\" for none");
+        }
+        if !matches!(self.decimal, '.' | ',') {
+            conflict("decimal", format!("{:?} cannot be a decimal sign", self.decimal), "\".\" or \",\"");
+        }
+        if let Some(thousands) = self.thousands {
+            let help = "another character, or leave the key out";
+            if !matches!(thousands, '.' | ',' | ' ' | '\'' | '_') {
+                let message = format!("{thousands:?} cannot be between thousands");
+                conflict("thousands", message, "\".\", \",\", \" \", \"'\" or \"_\"");
+            } else if thousands == self.decimal {
+                conflict("thousands", format!("{thousands:?} is the decimal sign as well"), help);
+            } else if thousands == ' ' && delimiter.is(b' ') || quote.is_none() && delimiter == thousands.into() {
+                conflict("thousands", format!("{thousands:?} separates fields as well"), help);
+            }
+        }
+        if let Some(comment) = &self.comment {
+            let first = comment.chars().next();
+            let number = first.is_none_or(|c| c.is_ascii_digit()) || ["+", "-", ".", ","].contains(&comment.as_str());
+            if number || comment.contains(['\n', '\r']) {
+                conflict("comment", format!("{comment:?} cannot begin a comment"), "text that begins no number: \"#\"");
+            } else if first.is_some_and(|c| delimiter == c.into()) {
+                let message = format!("{comment:?} begins a comment, and a row whose first field is empty as well");
+                conflict("comment", message, "another delimiter, or skip_lines for lines at the start");
+            }
+        }
+        if let Some(end) = self.row_end
+            && (!plain(end)
+                || delimiter.is(end as u8)
+                || [Some(self.decimal), self.thousands, quote].contains(&Some(end)))
+        {
+            let help = "an ASCII character that is in no field, such as \";\"";
+            conflict("row_end", format!("{end:?} cannot end a row"), help);
+        }
+        if self.skip_after_header > 0 && !self.has_header {
+            let help = "skip_lines for lines at the start, or header = true";
+            conflict("skip_after_header", "rows behind the header, but header is false".into(), help);
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delimiters_have_names() {
+        let named = ["tab", "\\t", "\t", "whitespace", ";", "semicolon", ""].map(Delimiter::parse);
+        let tab = Some(Delimiter::One('\t'));
+        assert_eq!(named, [tab, tab, tab, Some(Delimiter::Blanks), Some(Delimiter::One(';')), None, None]);
+        let written = serde_json::to_string(&[Delimiter::Blanks, '\t'.into(), '|'.into()]).unwrap();
+        assert_eq!(written, r#"["whitespace","tab","|"]"#);
+        assert_eq!(serde_json::from_str::<Vec<Delimiter>>(&written).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_decimal_comma_moves_the_usual_delimiter() {
+        assert_eq!(Dialect::default().usual_delimiter(), ','.into());
+        assert_eq!(Dialect { decimal: ',', ..Default::default() }.usual_delimiter(), ';'.into());
+    }
+
+    #[test]
+    fn every_conflict_is_named_by_its_key() {
+        let keys = |dialect: Dialect| dialect.conflicts().into_iter().map(|c| c.key).collect::<Vec<_>>();
+        let usual = Dialect::default;
+        assert_eq!(keys(usual()), [""; 0]);
+        for delimiter in ['é', '"', '\n', '1', 'a'] {
+            assert_eq!(keys(Dialect { delimiter: Some(delimiter.into()), ..usual() }), ["delimiter"], "{delimiter}");
+        }
+        let comma = Dialect { decimal: ',', delimiter: Some(','.into()), ..usual() };
+        assert_eq!(keys(comma), ["delimiter"]);
+        assert_eq!(keys(Dialect { thousands: Some(','), ..usual() }), [""; 0], "in quotes");
+        assert_eq!(keys(Dialect { thousands: Some(','), quote: None, ..usual() }), ["thousands"]);
+        for comment in ["", "-", "1", "a\nb", ","] {
+            assert_eq!(keys(Dialect { comment: Some(comment.into()), ..usual() }), ["comment"], "{comment:?}");
+        }
+        let all = Dialect {
+            delimiter: Some('x'.into()),
+            quote: Some('5'),
+            decimal: '-',
+            thousands: Some('é'),
+            comment: Some(String::new()),
+            row_end: Some('.'),
+            has_header: false,
+            skip_after_header: 1,
+            ..usual()
+        };
+        let mut expected = vec!["delimiter", "quote", "decimal", "thousands", "comment", "skip_after_header"];
+        assert_eq!(keys(all.clone()), expected);
+        expected.insert(5, "row_end");
+        assert_eq!(keys(Dialect { row_end: Some('7'), ..all }), expected);
+    }
+}

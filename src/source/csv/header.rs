@@ -1,0 +1,292 @@
+//! The line that names the columns, and where the columns of a pipeline are.
+
+use std::io;
+
+use super::CsvSpec;
+use super::dialect::Delimiter;
+use super::encoding::{Encoding, text};
+use super::lines::LONGEST;
+use super::number::Numbers;
+use super::record::{Record, Split};
+use super::records::Records;
+use crate::error::{Error, Result};
+use crate::source::location::DataFile;
+use crate::source::no_column;
+use crate::source::text::number;
+
+/// How many rows are looked at for one that names the columns.
+const ROWS: usize = 64;
+
+/// A column that is read.
+#[derive(Debug)]
+pub(super) struct Column {
+    /// Its place, counted from 0.
+    pub(super) at: usize,
+    /// Its name in the pipeline.
+    pub(super) name: String,
+}
+
+/// Where the columns are that a pipeline names.
+#[derive(Debug)]
+pub(super) struct Columns {
+    pub(super) channels: Vec<Column>,
+    pub(super) keys: Vec<Column>,
+    pub(super) time: Option<Column>,
+    pub(super) label: Option<Column>,
+    pub(super) split: Option<Column>,
+    /// How many fields a row has at least: empty names at the end of a header stand for no column.
+    least: usize,
+    /// And at most, but for empty ones; none until a row has been read.
+    most: Option<usize>,
+    /// The line that names the columns, where it cannot be a row.
+    header: Option<Vec<u8>>,
+    /// Its number; 0 if there is none.
+    pub(super) line: u64,
+}
+
+impl Columns {
+    /// Reads `records`, which are of `file`, up to the line that names the columns and over what is to be skipped behind
+    /// it. Without a header, reads the first row. Says too whether the last row that was read is one of values.
+    ///
+    /// # Errors
+    /// Kind `Input` if no row names all columns that `spec` does, or names one twice; as for any file that cannot be read.
+    pub(super) fn find(
+        file: &DataFile,
+        records: &mut Records,
+        encoding: Encoding,
+        spec: &CsvSpec,
+    ) -> Result<(Self, bool)> {
+        let search = Search { file, encoding, spec };
+        if !records.skip_lines(spec.dialect.skip_lines).map_err(|e| search.unreadable(e))? {
+            return Err(
+                search.wrong(&format!("no more than {} lines, which skip_lines skips", spec.dialect.skip_lines))
+            );
+        }
+        match spec.dialect.has_header {
+            true => Ok((search.by_names(records)?, false)),
+            false => Ok((search.by_places(records)?, true)),
+        }
+    }
+
+    /// What is wrong with the number of fields of `record`. In a file without a header its first row sets it.
+    pub(super) fn width_wrong(&mut self, record: &Record) -> Option<String> {
+        let found = record.len();
+        let most = *self.most.get_or_insert(found.max(self.least));
+        // A delimiter at the end of a line makes an empty field.
+        let fits = found >= self.least && record.fields().skip(most).all(<[u8]>::is_empty);
+        (!fits).then(|| format!("{found} fields, expected {most}"))
+    }
+
+    /// Whether `record` names the columns once more.
+    pub(super) fn is_header(&self, record: &Record) -> bool {
+        // Files that were put together may have a mark in their midst.
+        let text = record.text();
+        let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
+        self.header.as_deref() == Some(text)
+    }
+}
+
+/// What is looked for, and where.
+struct Search<'a> {
+    file: &'a DataFile,
+    encoding: Encoding,
+    spec: &'a CsvSpec,
+}
+
+/// A row that may name the columns.
+struct Candidate {
+    line: u64,
+    text: Vec<u8>,
+    names: Vec<String>,
+    /// How many of the pipeline's columns it names.
+    named: usize,
+    /// What is wrong with a name that is not of the encoding.
+    not_text: Option<String>,
+}
+
+/// The place, counted from 0, that a name such as `column_1` says.
+fn place(name: &str) -> Option<usize> {
+    name.strip_prefix("column_")?.parse::<usize>().ok()?.checked_sub(1)
+}
+
+impl Search<'_> {
+    fn wrong(&self, what: &str) -> Error {
+        Error::input(format!("{}: {what}", self.file.name()))
+    }
+
+    fn unreadable(&self, e: io::Error) -> Error {
+        self.file.unreadable_after(e, " before its first row")
+    }
+
+    /// The names of all columns that the pipeline reads.
+    fn wanted(&self) -> impl Iterator<Item = &String> {
+        let CsvSpec { channels, keys, time, label, split, .. } = self.spec;
+        channels.iter().chain(keys).chain(time.iter().map(|t| &t.column)).chain(label).chain(split)
+    }
+
+    /// The columns at the places that `find` gives their names.
+    fn columns(&self, line: u64, find: impl Fn(&String) -> Result<usize>) -> Result<Columns> {
+        let find = |name: &String| Ok(Column { at: find(name)?, name: name.clone() });
+        let CsvSpec { channels, keys, time, label, split, .. } = self.spec;
+        Ok(Columns {
+            channels: channels.iter().map(find).collect::<Result<_>>()?,
+            keys: keys.iter().map(find).collect::<Result<_>>()?,
+            time: time.as_ref().map(|t| find(&t.column)).transpose()?,
+            label: label.as_ref().map(find).transpose()?,
+            split: split.as_ref().map(find).transpose()?,
+            least: 0,
+            most: None,
+            header: None,
+            line,
+        })
+    }
+
+    /// The columns of a file without a header: their names say where they are.
+    fn by_places(&self, records: &mut Records) -> Result<Columns> {
+        if !records.read().map_err(|e| self.unreadable(e))? {
+            return Err(self.wrong("no lines but empty ones, expected a line a sample"));
+        }
+        let (record, usable) = (records.record(), records.problem().is_none());
+        let mut columns = self.columns(0, |name| match place(name) {
+            Some(at) if at < record.len() || !usable => Ok(at),
+            found => {
+                let there: Vec<String> = (1..=record.len()).map(|at| format!("column_{at}")).collect();
+                let e = no_column(self.file.name(), name, there.iter().map(String::as_str));
+                Err(Error::input(match found {
+                    Some(_) => {
+                        format!("{e}; these are of line {}: skip_lines skips lines at the start", records.line())
+                    }
+                    None => format!("{e}; without a header columns have these names"),
+                }))
+            }
+        })?;
+        columns.least = self.wanted().filter_map(|name| place(name)).max().map_or(0, |at| at + 1);
+        if usable {
+            // Delimiters at the end of the line are of no column.
+            let filled = record.fields().rposition(|field| !field.is_empty()).map_or(0, |at| at + 1);
+            columns.least = columns.least.max(filled);
+            columns.most = Some(record.len());
+        }
+        Ok(columns)
+    }
+
+    /// The columns of a file with a header: the first row that names them all.
+    fn by_names(&self, records: &mut Records) -> Result<Columns> {
+        let numbers = Numbers::of(&self.spec.dialect);
+        let (mut best, mut problem): (Option<Candidate>, Option<String>) = (None, None);
+        // The rows before the header: the line, and which of the fields are numbers.
+        let mut before: Vec<(u64, Vec<bool>)> = Vec::new();
+        let mut bytes = 0;
+        while before.len() < ROWS && bytes <= LONGEST && records.read().map_err(|e| self.unreadable(e))? {
+            if let Some(wrong) = records.problem() {
+                problem.get_or_insert_with(|| format!("line {}: {wrong}", records.line()));
+            }
+            let row = self.candidate(records);
+            if self.wanted().all(|name| row.place(name).is_some()) {
+                let columns = self.at(&row)?;
+                let sample = |fields: &Vec<bool>| columns.channels.iter().all(|c| fields.get(c.at) == Some(&true));
+                if let Some((line, _)) = before.iter().find(|(_, fields)| sample(fields)) {
+                    return Err(self.wrong(&format!(
+                        "line {line} has numbers where line {}, which names the columns, has the channels: is it a sample? \
+                         skip_lines = {} skips what is before the header",
+                        row.line,
+                        row.line - 1
+                    )));
+                }
+                for _ in 0..self.spec.dialect.skip_after_header {
+                    records.read().map_err(|e| self.unreadable(e))?;
+                }
+                return Ok(columns);
+            }
+            bytes += row.text.len();
+            before.push((row.line, records.record().fields().map(|field| numbers.parse(field).is_ok()).collect()));
+            if best.as_ref().is_none_or(|best| row.named > best.named) {
+                best = Some(row);
+            }
+            // Names that say places do not tell a header from a row: there, the first row is it.
+            if self.wanted().all(|name| place(name).is_some()) {
+                break;
+            }
+        }
+        Err(match (best, problem) {
+            (Some(best), Some(problem)) if best.named == 0 => self.wrong(&problem),
+            (Some(best), _) => self.lacks(&best, records.delimiter()),
+            (None, _) => self.wrong("no lines but empty ones, expected a line that names the columns"),
+        })
+    }
+
+    fn candidate(&self, records: &Records) -> Candidate {
+        let mut not_text = None;
+        let name = |field| match text(field, self.encoding) {
+            Ok(name) => name.to_string(),
+            Err(wrong) => {
+                not_text.get_or_insert(wrong);
+                field.escape_ascii().to_string()
+            }
+        };
+        let names: Vec<String> = records.record().fields().map(name).collect();
+        let named = self.wanted().filter(|name| names.contains(name)).count();
+        Candidate { line: records.line(), text: records.record().text().to_vec(), names, named, not_text }
+    }
+
+    /// The columns that `row` names.
+    fn at(&self, row: &Candidate) -> Result<Columns> {
+        let mut columns = self.columns(row.line, |name| {
+            let places: Vec<usize> = (0..row.names.len()).filter(|&at| row.names[at] == *name).collect();
+            match places[..] {
+                [] => Ok(row.place(name).unwrap_or_default()),
+                [at] => Ok(at),
+                _ => {
+                    let listed: Vec<String> = places.iter().take(8).map(|at| format!("column_{}", at + 1)).collect();
+                    Err(self.wrong(&format!(
+                        "{} columns are named {name:?}, expected one; name it by its place: {}",
+                        places.len(),
+                        listed.join(" or ")
+                    )))
+                }
+            }
+        })?;
+        let places = self.wanted().filter_map(|name| row.place(name));
+        let filled = row.names.iter().rposition(|name| !name.is_empty());
+        columns.least = places.chain(filled).max().map_or(0, |at| at + 1);
+        columns.most = Some(row.names.len());
+        // A row of numbers may be like a header of numbers.
+        let number = |c: &Column| number(row.names[c.at].as_bytes()).is_ok();
+        columns.header = Some(row.text.clone()).filter(|_| !columns.channels.iter().all(number));
+        Ok(columns)
+    }
+
+    /// The error for a file of which no row has all names; `best` has most of them.
+    fn lacks(&self, best: &Candidate, delimiter: Delimiter) -> Error {
+        let missing = self.wanted().find(|name| best.place(name).is_none()).map_or("", String::as_str);
+        let e = no_column(self.file.name(), missing, best.names.iter().map(String::as_str));
+        let mut said = e.to_string();
+        if best.line > 1 {
+            said += &format!("; these are of line {}", best.line);
+        }
+        if let Some(wrong) = &best.not_text {
+            said += &format!("; a name is {wrong}");
+        }
+        let has_all = |other: &Delimiter| {
+            let mut record = Record::default();
+            record.begin().extend_from_slice(&best.text);
+            record.end();
+            *other != delimiter
+                && record.split(*other, Some(b'"')) == Split::Whole
+                && self.wanted().all(|name| record.fields().any(|field| field == name.as_bytes()))
+        };
+        let others = [';'.into(), ','.into(), '\t'.into(), '|'.into(), Delimiter::Blanks];
+        if let Some(other) = others.iter().find(|other| has_all(other)) {
+            said += &format!("; delimiter = \"{other}\" finds them");
+        }
+        Error::input(said)
+    }
+}
+
+impl Candidate {
+    /// The first place of the column `name`; a name such as `column_1` that no column has says the place itself.
+    fn place(&self, name: &str) -> Option<usize> {
+        let named = self.names.iter().position(|n| n == name);
+        named.or_else(|| place(name).filter(|&at| at < self.names.len()))
+    }
+}

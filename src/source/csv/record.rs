@@ -1,0 +1,270 @@
+//! The fields of a row.
+
+use std::io;
+use std::ops::Range;
+
+use super::dialect::Delimiter;
+use super::lines::Lines;
+
+/// A row: its text, and where its fields are in it.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    /// The row as it was read, then the fields of it that are written otherwise (with doubled quotes).
+    bytes: Vec<u8>,
+    /// How much of `bytes` was read.
+    read: usize,
+    fields: Vec<Range<usize>>,
+}
+
+/// How far the fields of a row go.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Split {
+    /// To the end of what was read.
+    Whole,
+    /// The quote that opens in this field, counted from 1, does not close in what was read.
+    Open(usize),
+    /// It closes on a later line, but not at the end of a field.
+    Astray(usize),
+}
+
+impl Record {
+    /// Empties it, and gives the place for the text of a row.
+    pub(super) fn begin(&mut self) -> &mut Vec<u8> {
+        self.fields.clear();
+        self.bytes.clear();
+        self.read = 0;
+        &mut self.bytes
+    }
+
+    /// Reads a line of fields between bytes `delimiter` into it. False at the end of the text; inside, whether there is a
+    /// `quote` or a NUL byte in the line, so that its fields are others.
+    pub(super) fn read(&mut self, lines: &mut Lines, delimiter: u8, quote: u8) -> io::Result<Option<bool>> {
+        self.begin();
+        let (mut from, mut other) = (0, false);
+        let fields = &mut self.fields;
+        let more = lines.read_and_find(&mut self.bytes, [delimiter, quote, 0], |at, byte| {
+            if byte == delimiter {
+                fields.push(from..at);
+                from = at + 1;
+            } else {
+                other = true;
+            }
+        })?;
+        self.end();
+        self.fields.push(from..self.read);
+        Ok(more.then_some(other))
+    }
+
+    /// The place for more text of the row: another line.
+    pub(super) fn more(&mut self) -> &mut Vec<u8> {
+        self.bytes.truncate(self.read);
+        &mut self.bytes
+    }
+
+    /// Takes note that the text is there.
+    pub(super) fn end(&mut self) {
+        self.read = self.bytes.len();
+    }
+
+    /// Keeps the first `length` bytes of the text, without fields.
+    pub(super) fn keep(&mut self, length: usize) {
+        self.bytes.truncate(length);
+        self.fields.clear();
+        self.read = self.bytes.len();
+    }
+
+    /// The text as it was read.
+    pub(super) fn text(&self) -> &[u8] {
+        &self.bytes[..self.read]
+    }
+
+    /// Number of fields.
+    pub(super) fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// A field without the white space around it; empty if there is none at `index`.
+    pub(super) fn field(&self, index: usize) -> &[u8] {
+        self.fields.get(index).map_or(&[], |field| self.bytes[field.clone()].trim_ascii())
+    }
+
+    /// Whether a field holds whole lines, between others, of which each has as many fields as this row.
+    pub(super) fn holds_rows(&self, delimiter: Delimiter, line_end: u8) -> bool {
+        let fields = |line: &[u8]| line.iter().filter(|&&b| delimiter.is(b)).count() + 1;
+        let holds = |field: &Range<usize>| {
+            let mut lines: Vec<&[u8]> = self.bytes[field.clone()].split(|&b| b == line_end).skip(1).collect();
+            lines.pop();
+            !lines.is_empty() && lines.iter().all(|line| fields(line) == self.len())
+        };
+        self.len() > 1 && self.fields.iter().any(holds)
+    }
+
+    /// All fields.
+    pub(super) fn fields(&self) -> impl ExactSizeIterator<Item = &[u8]> + DoubleEndedIterator {
+        (0..self.len()).map(|index| self.field(index))
+    }
+
+    /// Finds the fields of the text.
+    pub(super) fn split(&mut self, delimiter: Delimiter, quote: Option<u8>) -> Split {
+        self.bytes.truncate(self.read);
+        self.fields.clear();
+        match (delimiter, quote.filter(|quote| self.bytes.contains(quote))) {
+            (_, Some(quote)) => self.split_quoted(delimiter, quote),
+            (Delimiter::One(one), None) => {
+                let mut from = 0;
+                // A delimiter is ASCII.
+                let one = one as u8;
+                for (at, &byte) in self.bytes.iter().enumerate() {
+                    if byte == one {
+                        self.fields.push(from..at);
+                        from = at + 1;
+                    }
+                }
+                self.fields.push(from..self.read);
+                Split::Whole
+            }
+            (Delimiter::Blanks, None) => {
+                let mut at = 0;
+                while let Some(from) = self.bytes[at..].iter().position(|b| !b.is_ascii_whitespace()) {
+                    let from = at + from;
+                    at = self.next(from, delimiter);
+                    self.fields.push(from..at);
+                }
+                Split::Whole
+            }
+        }
+    }
+
+    /// Where the next delimiter is from `at` on; the end of the text if there is none.
+    fn next(&self, at: usize, delimiter: Delimiter) -> usize {
+        self.text()[at..].iter().position(|&b| delimiter.is(b)).map_or(self.read, |next| at + next)
+    }
+
+    /// Where what is no blank begins from `at` on. A delimiter is none.
+    fn skip_blanks(&self, at: usize, delimiter: Delimiter) -> usize {
+        let blank = |b: u8| matches!(b, b' ' | b'\t') && delimiter != Delimiter::from(char::from(b));
+        self.text()[at..].iter().position(|&b| !blank(b)).map_or(self.read, |next| at + next)
+    }
+
+    fn split_quoted(&mut self, delimiter: Delimiter, quote: u8) -> Split {
+        let blanks = delimiter == Delimiter::Blanks;
+        let mut at = 0;
+        loop {
+            let from = self.skip_blanks(at, delimiter);
+            if blanks && from == self.read {
+                return Split::Whole;
+            }
+            at = if self.text().get(from) == Some(&quote) {
+                match self.quoted(from, delimiter, quote) {
+                    Ok(end) => end,
+                    Err(split) => return split,
+                }
+            } else {
+                let end = self.next(from, delimiter);
+                self.fields.push(from..end);
+                end
+            };
+            if at == self.read {
+                return Split::Whole;
+            }
+            at += 1;
+        }
+    }
+
+    /// Takes the field whose quote opens at `open`; gives where it ends.
+    fn quoted(&mut self, open: usize, delimiter: Delimiter, quote: u8) -> Result<usize, Split> {
+        let number = self.fields.len() + 1;
+        let text = self.text();
+        let (mut close, mut doubled) = (open + 1, false);
+        loop {
+            let Some(next) = text[close..].iter().position(|&b| b == quote) else { return Err(Split::Open(number)) };
+            close += next;
+            if text.get(close + 1) != Some(&quote) {
+                break;
+            }
+            doubled = true;
+            close += 2;
+        }
+        let ends = |&at: &usize| text.get(at).is_none_or(|&b| delimiter.is(b));
+        let end = [close + 1, self.skip_blanks(close + 1, delimiter)].into_iter().find(ends);
+        match end {
+            Some(end) if !doubled => {
+                self.fields.push(open + 1..close);
+                return Ok(end);
+            }
+            None if text[open..close].contains(&b'\n') => return Err(Split::Astray(number)),
+            _ => {}
+        }
+        // Text behind the closing quote is of the field: there, somebody forgot to double a quote.
+        let behind = end.map_or(close + 1..self.next(close + 1, delimiter), |_| close..close);
+        let begin = self.bytes.len();
+        let mut at = open + 1;
+        while at < close {
+            let byte = self.bytes[at];
+            self.bytes.push(byte);
+            at += if byte == quote { 2 } else { 1 };
+        }
+        self.bytes.extend_from_within(behind.clone());
+        self.fields.push(begin..self.bytes.len());
+        Ok(end.unwrap_or(behind.end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(text: &str, delimiter: Delimiter, quote: Option<u8>) -> Result<Vec<String>, Split> {
+        let mut record = Record::default();
+        record.begin().extend_from_slice(text.as_bytes());
+        record.end();
+        match record.split(delimiter, quote) {
+            Split::Whole => Ok(record.fields().map(|f| String::from_utf8(f.to_vec()).unwrap()).collect()),
+            other => Err(other),
+        }
+    }
+
+    #[test]
+    fn fields_are_those_of_the_standard() {
+        for (text, expected) in [
+            ("a,b", &["a", "b"][..]),
+            ("a,,", &["a", "", ""]),
+            (" a , b\t", &["a", "b"]),
+            ("\"a,b\",\"c\"\"d\",\"\"\"", &[]),
+            (r#""a,b","c""d","","e""#, &["a,b", "c\"d", "", "e"]),
+            (r#"x, "a,b" ,y"#, &["x", "a,b", "y"]),
+            (r#"12" pipe,a"b"#, &["12\" pipe", "a\"b"]),
+            (r#""12"" pipe",1"#, &["12\" pipe", "1"]),
+            (r#""say \"hi\"",1"#, &["say \\hi\\\"\"", "1"]),
+            ("\"two\nlines\",1", &["two\nlines", "1"]),
+            ("\"\",1", &["", "1"]),
+        ] {
+            let found = split(text, ','.into(), Some(b'"'));
+            match expected {
+                [] => assert_eq!(found, Err(Split::Open(3)), "{text}"),
+                _ => assert_eq!(found.unwrap(), expected, "{text}"),
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_quote_all_is_text() {
+        assert_eq!(split("\"a,b\"", ','.into(), None).unwrap(), ["\"a", "b\""]);
+        assert_eq!(split("'a,b',\"", ','.into(), Some(b'\'')).unwrap(), ["a,b", "\""]);
+    }
+
+    #[test]
+    fn blanks_are_one_delimiter() {
+        for text in ["1 2 3", "  1\t 2   3 ", "\"1\"  2 \"3\""] {
+            assert_eq!(split(text, Delimiter::Blanks, Some(b'"')).unwrap(), ["1", "2", "3"], "{text:?}");
+        }
+        assert_eq!(split("\"a b\" \"c\"", Delimiter::Blanks, Some(b'"')).unwrap(), ["a b", "c"]);
+        assert_eq!(split("1\t\t 3\t", '\t'.into(), Some(b'"')).unwrap(), ["1", "", "3", ""]);
+    }
+
+    #[test]
+    fn a_quote_that_closes_in_the_midst_of_a_later_line_is_astray() {
+        assert_eq!(split("1,\"open,2\n3,\"again,4", ','.into(), Some(b'"')), Err(Split::Astray(2)));
+        assert_eq!(split("1,\"open,2\n3,4", ','.into(), Some(b'"')), Err(Split::Open(2)));
+    }
+}

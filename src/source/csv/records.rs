@@ -1,0 +1,295 @@
+//! The rows of a text: lines, or several where a quoted field holds line breaks.
+
+use std::io::{self, BufRead};
+
+use super::dialect::{Delimiter, Dialect};
+use super::lines::{LONGEST, Lines};
+use super::record::{Record, Split};
+use crate::source::bad::shown;
+
+/// The most lines of a row. A quote that is open for longer was not meant to be.
+const MOST_LINES: usize = 64;
+
+/// The rows of a text, one at a time. Empty lines and comments are none.
+pub(super) struct Records {
+    lines: Lines,
+    delimiter: Delimiter,
+    quote: Option<u8>,
+    comment: Option<Vec<u8>>,
+    record: Record,
+    line: u64,
+    problem: Option<String>,
+}
+
+impl Records {
+    /// The rows of `input`, from its first line on.
+    pub(super) fn new(input: Box<dyn BufRead + Send>, dialect: &Dialect) -> Self {
+        // What is not ASCII was refused before.
+        let byte = |c: char| c as u8;
+        Self {
+            lines: Lines::new(input, dialect.row_end.map(byte)),
+            delimiter: dialect.usual_delimiter(),
+            quote: dialect.quote.map(byte),
+            comment: dialect.comment.as_ref().map(|comment| comment.clone().into_bytes()),
+            record: Record::default(),
+            line: 0,
+            problem: None,
+        }
+    }
+
+    /// What is between fields.
+    pub(super) fn delimiter(&self) -> Delimiter {
+        self.delimiter
+    }
+
+    /// Takes the fields of the rows to come to be between delimiters `delimiter`.
+    pub(super) fn set_delimiter(&mut self, delimiter: Delimiter) {
+        self.delimiter = delimiter;
+    }
+
+    /// The row that was read last.
+    pub(super) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The line on which it begins, counted from 1.
+    pub(super) fn line(&self) -> u64 {
+        self.line
+    }
+
+    /// Why it is no row; it has no fields then.
+    pub(super) fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    /// The next line as it is, which is read once more.
+    pub(super) fn peek(&mut self) -> io::Result<&[u8]> {
+        let number = self.lines.number();
+        self.lines.read(self.record.begin())?;
+        self.record.end();
+        let mut again = self.record.text().to_vec();
+        again.extend(self.lines.ended_by());
+        self.lines.read_again(&again, number);
+        Ok(self.record.text())
+    }
+
+    /// Reads `count` lines from the start of the text, whatever they are. False if there are no more than these.
+    pub(super) fn skip_lines(&mut self, count: usize) -> io::Result<bool> {
+        while self.lines.number() < count as u64 {
+            if !self.lines.read(self.record.begin())? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads the next row. False at the end of the text.
+    pub(super) fn read(&mut self) -> io::Result<bool> {
+        loop {
+            self.problem = None;
+            self.line = self.lines.number() + 1;
+            let (delimiter, split) = match self.delimiter {
+                Delimiter::One(one) => (one as u8, true),
+                Delimiter::Blanks => (0, false),
+            };
+            // Without a quote, nothing more is looked for.
+            let Some(other) = self.record.read(&mut self.lines, delimiter, self.quote.unwrap_or(0))? else {
+                return Ok(false);
+            };
+            let text = self.record.text();
+            // A line of nothing but delimiters that are white space is a row of empty fields.
+            let blank = |&b: &u8| b.is_ascii_whitespace() && self.delimiter != Delimiter::from(char::from(b));
+            if text.iter().all(blank) || self.comment.as_ref().is_some_and(|comment| text.starts_with(comment)) {
+                continue;
+            }
+            if split && !other && text.len() <= LONGEST {
+                return Ok(true);
+            }
+            if let Some(problem) = unusable(text) {
+                self.fail(problem);
+            } else if let Split::Open(_) = self.record.split(self.delimiter, self.quote) {
+                self.join()?;
+            }
+            return Ok(true);
+        }
+    }
+
+    fn fail(&mut self, problem: String) {
+        self.record.keep(0);
+        self.problem = Some(problem);
+    }
+
+    /// Reads on where a quote is open at the end of a line. Where that does not give a row, the line is none, and those
+    /// behind it are read once more: an open quote loses one line and not the rest of the file.
+    fn join(&mut self) -> io::Result<()> {
+        let first = self.record.text().len();
+        let number = self.lines.number();
+        for lines in 2.. {
+            let Some(end) =
+                self.lines.ended_by().filter(|_| lines <= MOST_LINES && self.record.text().len() <= LONGEST)
+            else {
+                break;
+            };
+            let text = self.record.more();
+            text.push(end);
+            let from = text.len();
+            let more = self.lines.read(text)?;
+            self.record.end();
+            if !more {
+                break;
+            }
+            if !self.record.text()[from..].iter().any(|&b| Some(b) == self.quote) {
+                continue;
+            }
+            match self.record.split(self.delimiter, self.quote) {
+                Split::Open(_) => {}
+                // A field with whole rows in it was not meant to be one.
+                Split::Whole if !self.record.holds_rows(self.delimiter, end) => {
+                    if let Some(problem) = unusable(self.record.text()) {
+                        self.fail(problem);
+                    }
+                    return Ok(());
+                }
+                Split::Whole | Split::Astray(_) => break,
+            }
+        }
+        let mut again = self.record.text().get(first + 1..).unwrap_or_default().to_vec();
+        again.extend(self.lines.ended_by());
+        self.lines.read_again(&again, number);
+        self.record.keep(first);
+        let field = match self.record.split(self.delimiter, self.quote) {
+            Split::Open(field) | Split::Astray(field) => field,
+            Split::Whole => 0,
+        };
+        let begins = self.record.text()[..first].iter().rposition(|&b| Some(b) == self.quote).unwrap_or(0);
+        let shown = shown(&self.record.text()[begins..]);
+        self.fail(format!(
+            "the quote that opens in field {field} is not closed: {shown}, expected a closing quote on the line, or within \
+             {MOST_LINES} lines and before other rows; quote = \"\" takes quotes for text"
+        ));
+        Ok(())
+    }
+}
+
+/// Why `text` is no row, whatever its fields are.
+fn unusable(text: &[u8]) -> Option<String> {
+    let long = text.len() > LONGEST;
+    if text.contains(&0) {
+        let count = text.iter().filter(|&&b| b == 0).count();
+        let before = shown(text.split(|&b| b == 0).next().unwrap_or_default());
+        let least = if long { "at least " } else { "" };
+        return Some(format!(
+            "{least}{count} NUL bytes behind {before}, expected text; what was written there is lost"
+        ));
+    }
+    long.then(|| format!("longer than {LONGEST} bytes: {}, expected a shorter line", shown(text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rows of `text` as line and fields, or line and problem.
+    fn rows_of(text: &str, dialect: &Dialect) -> Vec<(u64, Vec<String>)> {
+        let mut records = Records::new(Box::new(io::Cursor::new(text.as_bytes().to_vec())), dialect);
+        let mut found = Vec::new();
+        while records.read().unwrap() {
+            let fields = records.record().fields().map(|f| String::from_utf8_lossy(f).into_owned());
+            let fields = records.problem().map_or(fields.collect(), |problem| vec![problem.to_string()]);
+            found.push((records.line(), fields));
+        }
+        found
+    }
+
+    fn lines_of(rows: &[(u64, Vec<String>)]) -> Vec<(u64, usize)> {
+        rows.iter().map(|(line, fields)| (*line, fields.len())).collect()
+    }
+
+    #[test]
+    fn empty_lines_and_comments_are_no_rows_but_are_counted() {
+        let dialect = Dialect { comment: Some("#".into()), ..Default::default() };
+        for end in ["\n", "\r\n", "\r"] {
+            let text = ["# x, \"y", "", "1,2", "  ", "", "3,\"4", "5\"", "#", "6,7"].join(end);
+            assert_eq!(lines_of(&rows_of(&text, &dialect)), [(3, 2), (6, 2), (9, 2)], "{end:?}");
+        }
+        let tabs = Dialect { delimiter: Some('\t'.into()), ..Default::default() };
+        assert_eq!(lines_of(&rows_of("\t\t\n \n1\t2\t3\n", &tabs)), [(1, 3), (3, 3)]);
+    }
+
+    #[test]
+    fn an_open_quote_loses_one_line() {
+        let data: String = (0..200).map(|i| format!("{i},,x\n")).collect();
+        for (open, close) in [("a,\"open,x", ""), ("a,\"open,x", "b,\"again,x\n"), ("a,\"open,x", "b,close\",x\n")] {
+            for between in [0, 1, 2, 5, 62, 63, 64, 100, 200] {
+                let lines: Vec<&str> = data.lines().take(between).collect();
+                let between_text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+                let text = format!("0,,x\n{open}\n{between_text}{close}z,,x\n");
+                let found = rows_of(&text, &Dialect::default());
+                // With a quote at the end of a field and no whole line between, it may as well be a field of two lines.
+                if between == 0 && close.contains("close") {
+                    assert_eq!(lines_of(&found), [(1, 3), (2, 3), (4, 3)]);
+                    continue;
+                }
+                let bad: Vec<_> = found.iter().filter(|(_, fields)| fields.len() == 1).collect();
+                let lines = text.lines().count();
+                let expected = if close.contains("again") { vec![2, lines as u64 - 1] } else { vec![2] };
+                assert_eq!(bad.iter().map(|(line, _)| *line).collect::<Vec<_>>(), expected, "{between} {close:?}");
+                assert!(bad[0].1[0].contains("field 2") && bad[0].1[0].contains("\"\\\"open,x\""), "{bad:?}");
+                assert_eq!(found.len(), lines, "{between} {close:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_field_may_hold_line_breaks() {
+        let found = rows_of("a,\"one\ntwo\",c\r\nd,\"\"\"e\"\"\r\n\r\n f\",g\n", &Dialect::default());
+        let expected = [(1, vec!["a", "one\ntwo", "c"]), (3, vec!["d", "\"e\"\n\n f", "g"])];
+        assert_eq!(found, expected.map(|(line, fields)| (line, fields.into_iter().map(String::from).collect())));
+        let plain = Dialect { quote: None, ..Default::default() };
+        assert_eq!(lines_of(&rows_of("a,\"one\nb,c\n", &plain)), [(1, 2), (2, 2)]);
+    }
+
+    proptest::proptest! {
+        /// Any fields, written as the standard says, are read back, however the lines end. A field holds two line
+        /// breaks at most: one with whole rows in it is taken for an open quote.
+        #[test]
+        fn what_is_written_is_read_back(
+            rows in proptest::collection::vec(proptest::collection::vec("[a\",;é]{0,4}(\n[\"x]{0,3})?", 2..5), 1..20),
+            end in proptest::sample::select(vec!["\n", "\r\n", "\r"]),
+        ) {
+            let field = |field: &String| match field.contains(['"', ',', '\n']) {
+                true => format!("\"{}\"", field.replace('"', "\"\"").replace('\n', end)),
+                false => field.clone(),
+            };
+            let line = |row: &Vec<String>| row.iter().map(field).collect::<Vec<_>>().join(",") + end;
+            let text: String = rows.iter().map(line).collect();
+            let found: Vec<Vec<String>> = rows_of(&text, &Dialect::default()).into_iter().map(|r| r.1).collect();
+            let trimmed = |row: &Vec<String>| row.iter().map(|field| field.trim().to_string()).collect::<Vec<_>>();
+            proptest::prop_assert_eq!(found, rows.iter().map(trimmed).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn long_lines_and_nul_bytes_are_named_in_short() {
+        let text = format!("a,b\n{},2\nc,d\n{}e,f\ng,h\n", "1".repeat(2 * LONGEST), "\0".repeat(700));
+        let found = rows_of(&text, &Dialect::default());
+        assert_eq!(lines_of(&found), [(1, 2), (2, 1), (3, 2), (4, 1), (5, 2)]);
+        assert!(found[1].1[0].starts_with("longer than 1048576 bytes") && found[1].1[0].len() < 200);
+        assert!(found[3].1[0].starts_with("700 NUL bytes"), "{}", found[3].1[0]);
+    }
+
+    #[test]
+    fn rows_may_end_without_a_line_break() {
+        let dialect = Dialect { row_end: Some(';'), ..Default::default() };
+        assert_eq!(lines_of(&rows_of("1,2;\n3,4;5,6;\n7,8\n", &dialect)), [(1, 2), (2, 2), (2, 2), (3, 2)]);
+    }
+
+    #[test]
+    fn lines_at_the_start_are_skipped_whatever_they_hold() {
+        let mut records = Records::new(Box::new(&b"\"open\n\n\0\n1,2\n"[..]), &Dialect::default());
+        assert_eq!(records.peek().unwrap(), b"\"open");
+        assert!(records.skip_lines(3).unwrap() && records.read().unwrap());
+        assert_eq!((records.line(), records.record().len()), (4, 2));
+        assert!(!records.skip_lines(9).unwrap());
+    }
+}
