@@ -20,7 +20,7 @@
 //! ```
 //!
 //! [`pipeline`] drives all of it, [`report`] tells what happened and draws it, and [`cli`] is the command. Imports go one way,
-//! from the bottom of this list to its top: `error`, `event` and `seed`; `kernel`; `network`, `loss`, `signal`,
+//! from the bottom of this list to its top: `secret`; `error`; `event`, `seed`, `terminal` and `unlinked`; `kernel`; `network`, `loss`, `signal`,
 //! `metrics`; `device`; `kmeans`; the stages; `store`; `model`, `table`, `source`, `replay`; `config` and `sql`;
 //! `pipeline`; `cli`. `tests/layering.rs` holds them to it.
 //!
@@ -74,6 +74,7 @@ pub mod reconstruct;
 pub mod replay;
 pub mod report;
 pub mod scale;
+pub mod secret;
 pub mod seed;
 pub mod signal;
 pub mod simulate;
@@ -82,9 +83,11 @@ pub mod sql;
 pub mod stage;
 pub mod store;
 pub mod table;
+pub mod terminal;
 #[cfg(test)]
 mod testing;
 pub mod train;
+mod unlinked;
 pub mod vectors;
 pub mod weights;
 

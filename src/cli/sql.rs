@@ -18,8 +18,9 @@ use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 
 use crate::error::{Error, Result};
 use crate::sql::{At, Options, Registered, Registration, register, session_config};
+use crate::terminal::{self, Output};
 
-use super::output::{Format, Output, write_results};
+use super::output::{Format, write_results};
 use super::prompt;
 
 const EXAMPLES: &str = "\
@@ -93,7 +94,7 @@ fn parse_table(text: &str) -> Result<(String, String), String> {
 /// Kind `Input` for SQL that cannot be read or planned, with line and column; otherwise what opening the tables and
 /// running the query give.
 pub async fn run(args: SqlArgs) -> Result<()> {
-    let mut out = Output::new(io::BufWriter::new(io::stdout()));
+    let mut out = terminal::stdout();
     let session = Session::open(&args).await?;
     let mut texts = args.command.clone();
     if let Some(path) = &args.file {
@@ -117,7 +118,10 @@ pub async fn run(args: SqlArgs) -> Result<()> {
 }
 
 fn read_file(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|e| Error::io(format!("cannot read {}", path.display())).with_source(e))
+    std::fs::read_to_string(path).map_err(|e| {
+        let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Error::io(format!("cannot read {}", whole.display())).with_source(e)
+    })
 }
 
 /// A session over the registered tables.
@@ -151,13 +155,13 @@ impl Session {
                 let place = path.to_string_lossy();
                 let own = path.file_name().unwrap_or_default().to_string_lossy();
                 let (name, note) = names.choose(&name, &own, &place);
-                note.iter().for_each(|note| eprintln!("note: {note}"));
+                note.iter().for_each(|note| terminal::tell(&format!("note: {note}")));
                 options = options.table_if_sound(&name, &place);
             }
         }
         let Registration { tables, left_out } = register(&ctx, options).await?;
         for (name, e) in left_out {
-            eprintln!("warning: table {name} is left out: {e}");
+            terminal::tell(&format!("warning: table {name} is left out: {e}"));
         }
         Ok(Self { ctx, tables, format: args.format, max_rows: args.max_rows })
     }
@@ -189,7 +193,7 @@ impl Session {
         let stream = result.execute_stream().await?;
         Ok(match write_results(stream, self.format, self.max_rows, out).await {
             Ok(true) => {
-                eprintln!("the first {} rows; --max-rows 0 shows all", self.max_rows);
+                terminal::tell(&format!("the first {} rows; --max-rows 0 shows all", self.max_rows));
                 Ok(())
             }
             other => other.map(|_| ()),
