@@ -15,8 +15,13 @@ fn main() -> ExitCode {
         Err(said) => return cli::usage(&said).into(),
     };
     // `DACPIPE_LOG=debug` for more; logs go to stderr, results to stdout.
-    let filter = EnvFilter::try_from_env("DACPIPE_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("warn,buoyant_kernel=off,deltalake_core=off"));
+    const USUAL: &str = "warn,buoyant_kernel=off,deltalake_core=off";
+    let asked = std::env::var("DACPIPE_LOG").ok().filter(|asked| !asked.is_empty());
+    let filter = EnvFilter::try_new(asked.as_deref().unwrap_or(USUAL)).unwrap_or_else(|e| {
+        let asked = asked.unwrap_or_default();
+        terminal::tell(&format!("warning: DACPIPE_LOG={asked}: {e}; expected error, warn, info, debug or trace"));
+        EnvFilter::new(USUAL)
+    });
     let colors = terminal::stderr_has_colors();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colors);
     log.with_writer(move || terminal::LogWriter::new(colors)).init();

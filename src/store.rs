@@ -196,7 +196,7 @@ impl Location {
     pub fn looked_at(&self) -> String {
         match &self.local {
             Some(path) if !FsPath::new(&self.display).is_absolute() => {
-                format!("{} ({})", self.display, shown_name(&path.display().to_string()))
+                format!("{} ({})", self.display, shown_name(&path.to_string_lossy()))
             }
             _ => self.display.clone(),
         }
@@ -297,6 +297,15 @@ fn is_disk_full(e: &(dyn std::error::Error + 'static)) -> bool {
             || io.get_ref().is_some_and(|inner| is_disk_full(inner as &(dyn std::error::Error + 'static)));
     }
     e.source().is_some_and(is_disk_full)
+}
+
+/// A path for a message that it cannot be read: with the whole path, where another was typed.
+pub(crate) fn looked_at(path: &FsPath) -> String {
+    let typed = shown_name(&path.to_string_lossy());
+    match std::path::absolute(path) {
+        Ok(whole) if path.is_relative() => format!("{typed} ({})", shown_name(&whole.to_string_lossy())),
+        _ => typed,
+    }
 }
 
 fn store_url(url: &str) -> Result<ObjectStoreUrl> {

@@ -177,7 +177,7 @@ fn nothing_but_the_terminal_prints() {
     let mut wrong = Vec::new();
     for (file, module, code) in modules() {
         let here =
-            |way: &&str| code.match_indices(**way).any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric()));
+            |way: &&str| code.match_indices(*way).any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric()));
         wrong.extend(
             WAYS.iter().filter(|_| module != "terminal").filter(here).map(|way| format!("{}: {way}", file.display())),
         );

@@ -22,7 +22,7 @@ use crate::stage::LABEL_COLUMNS;
 use crate::table::{LABELLED_AT, MODEL};
 use crate::terminal::{self, one_line, shown_name};
 
-use super::sql::found_tables;
+use super::sql::{OUT, found_tables};
 
 /// The name of the part that holds all rows.
 const ALL: &str = "all";
@@ -207,7 +207,7 @@ pub(super) fn path_of(table: &str) -> Result<String> {
     if table.contains(['/', '\\']) || Path::new(table).exists() {
         return Ok(table.to_owned());
     }
-    let out = Path::new("out");
+    let out = Path::new(OUT);
     let found = found_tables(out);
     if let Some((_, path)) = found.iter().find(|(name, _)| name == table) {
         return Ok(path.to_string_lossy().into_owned());

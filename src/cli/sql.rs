@@ -18,10 +18,14 @@ use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 
 use crate::error::{Error, Result};
 use crate::sql::{At, Options, Registered, Registration, register, session_config};
+use crate::store::looked_at;
 use crate::terminal::{self, Output};
 
 use super::output::{Format, write_results};
 use super::prompt;
+
+/// Where runs put their tables, as the examples have it.
+pub(super) const OUT: &str = "out";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -64,7 +68,7 @@ pub struct SqlArgs {
     pub as_of: Option<SystemTime>,
 
     /// Where the tables of runs are looked for
-    #[arg(long, value_name = "DIR", default_value = "out")]
+    #[arg(long, value_name = "DIR", default_value = OUT)]
     pub dir: PathBuf,
 
     /// How results are written
@@ -118,10 +122,7 @@ pub async fn run(args: SqlArgs) -> Result<()> {
 }
 
 fn read_file(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|e| {
-        let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        Error::io(format!("cannot read {}", whole.display())).with_source(e)
-    })
+    std::fs::read_to_string(path).map_err(|e| Error::io(format!("cannot read {}", looked_at(path))).with_source(e))
 }
 
 /// A session over the registered tables.
@@ -149,6 +150,9 @@ impl Session {
         }
         let mut names = Names::default();
         args.table.iter().for_each(|(name, path)| names.take(name, path));
+        if args.dir != Path::new(OUT) && !args.dir.is_dir() {
+            terminal::tell(&format!("warning: there is no directory {}, and so no table of it", looked_at(&args.dir)));
+        }
         for (name, path) in found_tables(&args.dir) {
             // A name that was given means what it was given to.
             if args.table.iter().all(|(given, _)| *given != name) {

@@ -58,7 +58,9 @@ pub async fn gather(location: &Location, labels: Option<&str>) -> Result<Finding
         Look { table: Arc::clone(&table), model: newest.clone(), ctx: SessionContext::new_with_config(in_order) };
     let (mut sizes, agreement) = look.count(label.as_deref()).await?;
     match look.clusters().await {
-        Ok(clusters) => clusters.into_iter().for_each(|cluster| drop(sizes.entry(cluster).or_default())),
+        Ok(clusters) => clusters.into_iter().for_each(|cluster| {
+            sizes.entry(cluster).or_default();
+        }),
         Err(e) => unless_damaged(e, "The clusters beside the table"),
     }
     let rows = sizes.values().sum();
