@@ -55,8 +55,8 @@ impl Kind {
     }
 }
 
-/// An error with its [`Kind`], a message for people, and what caused it. Secrets are redacted in all of it. Its debug form is readable too: it is what a
-/// program whose `main` returns it prints.
+/// An error with its [`Kind`], a message for people, and what caused it. Secrets are redacted in all of it. Its debug form
+/// is readable too: it is what a program whose `main` returns it prints.
 pub struct Error {
     kind: Kind,
     message: String,
