@@ -105,6 +105,17 @@ pub fn is_secret_name(name: &str) -> bool {
         || words.next_back() == Some("key")
 }
 
+/// Whether a value looks like one that a program drew and nobody chose: long, of letters and digits, no path. In a URL such
+/// a value is a secret more often than not, whatever the variable is called that holds it.
+pub fn looks_drawn(value: &str) -> bool {
+    const LONG: usize = 16;
+    let has = |kind: fn(&char) -> bool| value.chars().any(|c| kind(&c));
+    value.len() >= LONG
+        && has(char::is_ascii_digit)
+        && has(char::is_ascii_alphabetic)
+        && !value.contains(['/', ' ', '.'])
+}
+
 /// The text without the secrets in it.
 pub fn redacted(text: &str) -> Cow<'_, str> {
     let mut text = Cow::Borrowed(text);

@@ -47,6 +47,7 @@ impl Wrong {
 fn expand(value: &str, environment: Environment<'_>) -> Result<String, Wrong> {
     let mut expanded = String::with_capacity(value.len());
     let mut rest = value;
+    let mut used = Vec::new();
     while let Some(at) = rest.find("${") {
         if rest[..at].ends_with('$') {
             expanded.push_str(&rest[..at - 1]);
@@ -62,10 +63,15 @@ fn expand(value: &str, environment: Environment<'_>) -> Result<String, Wrong> {
                 help: "write ${VAR}, ${VAR:-default}, or $${ for the characters themselves",
             });
         };
-        expanded.push_str(&variable(&rest[at..=end], environment)?);
+        let value = variable(&rest[at..=end], environment)?;
+        expanded.push_str(&value);
+        used.push(value);
         rest = &rest[end + 1..];
     }
     expanded.push_str(rest);
+    if expanded.contains("://") {
+        used.iter().filter(|value| secret::looks_drawn(value)).for_each(|value| secret::keep(value));
+    }
     Ok(expanded)
 }
 
@@ -138,6 +144,7 @@ mod tests {
         let environment = |name: &str| match name {
             "STORE_TOKEN" => Some("walrus-31".to_string()),
             "PLAIN" => Some("narwhal-32".to_string()),
+            "X" => Some("9hGq2LmPz0RtYw7c".to_string()),
             _ => None,
         };
         assert_eq!(
@@ -145,6 +152,10 @@ mod tests {
             "https://h/walrus-31/narwhal-32"
         );
         assert_eq!(secret::redacted("walrus-31 narwhal-32"), "*** narwhal-32");
+        assert_eq!(expand("in/${X}", &environment).ok().unwrap(), "in/9hGq2LmPz0RtYw7c");
+        assert_eq!(secret::redacted("9hGq2LmPz0RtYw7c"), "9hGq2LmPz0RtYw7c");
+        assert_eq!(expand("https://h/${X}/a", &environment).ok().unwrap(), "https://h/9hGq2LmPz0RtYw7c/a");
+        assert_eq!(secret::redacted("9hGq2LmPz0RtYw7c"), "***");
     }
 
     #[test]

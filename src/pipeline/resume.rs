@@ -9,7 +9,6 @@ use crate::event::Event;
 use crate::report::RunReport;
 use crate::store::Location;
 use crate::table::Log;
-use crate::unlinked;
 
 /// The file beside the table that holds the report of its last run.
 const RUN: &str = "run.json";
@@ -41,7 +40,7 @@ pub(super) async fn committed(plan: &Plan, options: &RunOptions) -> Result<Optio
     let left = RunState::is_left(&dir);
     let report = match left {
         true => state.report()?,
-        false => complete(&sink).await?,
+        false => complete(&sink).await,
     };
     let Some(mut report) = report.filter(|report| report.pipeline == plan.fingerprint) else { return Ok(None) };
     let Some(version) = Log::new(sink.clone()).version_by(&report.run).await? else { return Ok(None) };
@@ -59,9 +58,9 @@ pub(super) async fn committed(plan: &Plan, options: &RunOptions) -> Result<Optio
 }
 
 /// The report of the last run into the table, if it can be read.
-async fn complete(sink: &Location) -> Result<Option<RunReport>> {
-    let bytes = sink.get(RUN).await?;
-    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+async fn complete(sink: &Location) -> Option<RunReport> {
+    let bytes = sink.get(RUN).await.unwrap_or_default();
+    bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok())
 }
 
 /// An error if a file that is not dacpipe's has the place of the run's report: that would be written over it.
@@ -75,10 +74,12 @@ pub(super) async fn check_report_place(sink: &Location) -> Result<()> {
             sink.show(RUN)
         )))
     };
-    if let Some(root) = sink.local_path() {
-        let path = root.join(RUN);
-        if path.symlink_metadata().is_ok() && !unlinked::is_file(&path) {
-            return refuse("is a link, or no file");
+    if let Some(path) = sink.local_path().map(|root| root.join(RUN)) {
+        match path.symlink_metadata() {
+            // Nothing is there; or nothing can be, which the writer says.
+            Err(_) => return Ok(()),
+            Ok(there) if !there.is_file() => return refuse("is a link, or no file"),
+            Ok(_) => {}
         }
     }
     let Some(bytes) = sink.get(RUN).await? else { return Ok(()) };
