@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::secret::redacted;
+
 /// The crate's result type.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -53,8 +55,8 @@ impl Kind {
     }
 }
 
-/// An error with its [`Kind`], a message for people, and what caused it. Its debug form is readable too: it is what a
-/// program whose `main` returns it prints.
+/// An error with its [`Kind`], a message for people, and what caused it. Secrets are redacted in all of it. Its debug form
+/// is readable too: it is what a program whose `main` returns it prints.
 pub struct Error {
     kind: Kind,
     message: String,
@@ -65,7 +67,7 @@ macro_rules! constructors {
     ($($(#[$doc:meta])* $name:ident => $kind:ident,)*) => {$(
         $(#[$doc])*
         pub fn $name(message: impl Into<String>) -> Self {
-            Self { kind: Kind::$kind, message: message.into(), source: None }
+            Self { kind: Kind::$kind, message: redacted(&message.into()).into_owned(), source: None }
         }
     )*};
 }
@@ -92,13 +94,17 @@ impl Error {
 
     /// The same error with what caused it; [`Display`](fmt::Display) shows both.
     pub fn with_source(mut self, source: impl Into<Source>) -> Self {
-        self.source = Some(source.into());
+        let source = source.into();
+        self.source = Some(match shows_secrets(source.as_ref()) {
+            true => redacted(&source.to_string()).into_owned().into(),
+            false => source,
+        });
         self
     }
 
     /// The same error, said to have happened while doing `what` (`"stage kmeans"`, `"reading a.csv"`).
     pub fn while_doing(mut self, what: impl fmt::Display) -> Self {
-        self.message = format!("{what}: {}", self.message);
+        self.message = redacted(&format!("{what}: {}", self.message)).into_owned();
         self
     }
 
@@ -111,6 +117,12 @@ impl Error {
     pub fn message(&self) -> &str {
         &self.message
     }
+}
+
+/// Whether an error, or one of those that caused it, has a secret in its message.
+fn shows_secrets(e: &(dyn std::error::Error + 'static)) -> bool {
+    let text = e.to_string();
+    redacted(&text) != text.as_str() || e.source().is_some_and(shows_secrets)
 }
 
 impl fmt::Display for Error {
@@ -147,6 +159,15 @@ impl From<arrow::error::ArrowError> for Error {
         match e {
             ArrowError::ExternalError(inner) => from_boxed(inner),
             ArrowError::IoError(message, _) => Error::io(message),
+            ArrowError::CastError(message)
+            | ArrowError::ComputeError(message)
+            | ArrowError::CsvError(message)
+            | ArrowError::InvalidArgumentError(message)
+            | ArrowError::JsonError(message)
+            | ArrowError::NotYetImplemented(message)
+            | ArrowError::ParquetError(message)
+            | ArrowError::ParseError(message)
+            | ArrowError::SchemaError(message) => Error::input(message),
             other => Error::input(other.to_string()),
         }
     }
@@ -157,6 +178,7 @@ impl From<parquet::errors::ParquetError> for Error {
         use parquet::errors::ParquetError;
         match e {
             ParquetError::External(inner) => from_boxed(inner),
+            ParquetError::General(message) | ParquetError::ArrowError(message) => Error::input(message),
             other => Error::input(other.to_string()),
         }
     }
@@ -173,11 +195,24 @@ impl From<datafusion::error::DataFusionError> for Error {
         use datafusion::error::DataFusionError as D;
         match e {
             D::External(inner) => from_boxed(inner),
+            D::SchemaError(inner, _) => Error::input(inner.to_string()),
+            D::Configuration(message) => Error::input(message),
             D::ArrowError(inner, _) => (*inner).into(),
             D::ParquetError(inner) => (*inner).into(),
             D::ObjectStore(inner) => (*inner).into(),
             D::IoError(inner) => inner.into(),
+            // Which rule it was that found the fault helps nobody who wrote the query.
+            D::Context(what, inner) if what.starts_with("Optimizer rule") => Error::from(*inner),
             D::Context(what, inner) => Error::from(*inner).while_doing(what),
+            D::Diagnostic(_, inner) => Error::from(*inner),
+            D::Collection(mut all) if !all.is_empty() => Error::from(all.swap_remove(0)),
+            D::Shared(shared) => match std::sync::Arc::try_unwrap(shared) {
+                Ok(inner) => Error::from(inner),
+                Err(shared) => from_shared(&shared),
+            },
+            D::SQL(inner, _) => Error::input(parser_message(*inner)),
+            D::Plan(message) | D::Execution(message) => Error::input(without_backtrace(&message)),
+            D::NotImplemented(message) => Error::input(format!("not supported: {}", without_backtrace(&message))),
             D::ResourcesExhausted(message) => Error::compute(message),
             D::Internal(message) => Error::internal(message),
             other => Error::input(other.strip_backtrace()),
@@ -188,6 +223,35 @@ impl From<datafusion::error::DataFusionError> for Error {
 impl From<Error> for datafusion::error::DataFusionError {
     fn from(e: Error) -> Self {
         datafusion::error::DataFusionError::External(Box::new(e))
+    }
+}
+
+/// What the parser says, without the name of its type.
+fn parser_message(e: datafusion::sql::sqlparser::parser::ParserError) -> String {
+    use datafusion::sql::sqlparser::parser::ParserError as P;
+    match e {
+        P::ParserError(message) | P::TokenizerError(message) => message,
+        P::RecursionLimitExceeded => "the statement nests too deep: too many parentheses in each other".into(),
+    }
+}
+
+fn without_backtrace(message: &str) -> &str {
+    message.split(datafusion::error::DataFusionError::BACK_TRACE_SEP).next().unwrap_or(message)
+}
+
+/// An error that several receivers share, of which each has a copy in words; of ours its kind stays.
+fn from_shared(e: &datafusion::error::DataFusionError) -> Error {
+    use datafusion::error::DataFusionError as D;
+    match e {
+        D::Shared(inner) => from_shared(inner),
+        D::Context(_, inner) | D::Diagnostic(_, inner) => from_shared(inner),
+        D::External(inner) => match inner.downcast_ref::<Error>() {
+            Some(ours) => Error { kind: ours.kind, message: ours.to_string(), source: None },
+            None => Error::input(inner.to_string()),
+        },
+        D::ResourcesExhausted(message) => Error::compute(message.clone()),
+        D::Internal(message) => Error::internal(message.clone()),
+        other => Error::input(other.strip_backtrace()),
     }
 }
 
@@ -214,6 +278,35 @@ mod tests {
         let back = Error::from(theirs);
         assert_eq!(back.kind(), Kind::Model);
         assert_eq!(back.to_string(), "scan: made for 561 features, got 560");
+    }
+
+    #[test]
+    fn messages_of_datafusion_have_no_debug_forms_and_no_names_of_layers() {
+        use datafusion::prelude::SessionContext;
+        let ask = |sql: &'static str| {
+            let run = async move { SessionContext::new().sql(sql).await?.collect().await.map(drop) };
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            Error::from(runtime.block_on(run).unwrap_err()).to_string()
+        };
+        for sql in ["SELECT (1", "SELECT 'x", "SELECT nope", "SELECT 1 + 'a'", "SELECT f(1)", "SELECT CAST('a' AS INT)"]
+        {
+            let said = ask(sql);
+            for debris in
+                ["ParserError", "TokenizerError", "SQL error", "Error during planning", "Schema error", "Arrow error"]
+            {
+                assert!(!said.contains(debris), "{sql}: {said}");
+            }
+        }
+    }
+
+    #[test]
+    fn secrets_are_in_no_part_of_an_error() {
+        let inner = std::io::Error::other("GET https://joe:pa55w0rd@host/x failed");
+        let e = Error::io("reading https://host/x?sig=hush-hush").with_source(inner).while_doing("https://t0ken@host/");
+        let source = std::error::Error::source(&e).unwrap().to_string();
+        for text in [e.to_string(), format!("{e:?}"), source] {
+            assert!(!["pa55w0rd", "hush-hush", "t0ken"].iter().any(|secret| text.contains(secret)), "{text}");
+        }
     }
 
     #[test]

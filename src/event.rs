@@ -46,6 +46,11 @@ pub enum Event {
         /// One line for people.
         message: String,
     },
+    /// Which way the run takes, where there is more than one: that it goes on with an interrupted one, say.
+    Note {
+        /// One line for people.
+        message: String,
+    },
 }
 
 /// Receives a run's events; called from the thread that computes, so it must not block.

@@ -20,9 +20,9 @@
 //! ```
 //!
 //! [`pipeline`] drives all of it, [`report`] tells what happened and draws it, and [`cli`] is the command. Imports go one way,
-//! from the bottom of this list to its top: `error`, `event`, `memory` and `seed`; `kernel`; `network`, `loss`, `signal`,
-//! `metrics`; `device`; `kmeans`; the stages; `store`; `model`, `table`, `source`, `replay`; `config` and `sql`;
-//! `pipeline`; `cli`. `tests/layering.rs` holds them to it.
+//! from the bottom of this list to its top: `secret`; `error`; `event`, `memory`, `seed`, `terminal` and `unlinked`;
+//! `kernel`; `network`, `loss`, `signal`, `metrics`; `device`; `kmeans`; the stages; `store`; `model`, `table`, `source`,
+//! `replay`; `config` and `sql`; `pipeline`; `cli`. `tests/layering.rs` holds them to it.
 //!
 //! [`device`] is the seam for other machines than the processor: training, k-means and the label pass know nothing else
 //! of where they run.
@@ -75,6 +75,7 @@ pub mod reconstruct;
 pub mod replay;
 pub mod report;
 pub mod scale;
+pub mod secret;
 pub mod seed;
 pub mod signal;
 pub mod simulate;
@@ -83,9 +84,11 @@ pub mod sql;
 pub mod stage;
 pub mod store;
 pub mod table;
+pub mod terminal;
 #[cfg(test)]
 mod testing;
 pub mod train;
+mod unlinked;
 pub mod vectors;
 pub mod weights;
 

@@ -1,22 +1,33 @@
 //! The `dacpipe` command: arguments, logging, exit codes. Everything it does is in the library.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
 use std::process::ExitCode;
 
 use clap::Parser;
-use dacpipe::cli::Cli;
+use dacpipe::cli::{self, Cli};
+use dacpipe::{Error, terminal};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    set_hook(Box::new(|panic| terminal::tell(&format!("a defect of dacpipe: {panic}"))));
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(said) => return cli::usage(&said).into(),
+    };
     // `DACPIPE_LOG=debug` for more; logs go to stderr, results to stdout.
-    let filter = EnvFilter::try_from_env("DACPIPE_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("warn,buoyant_kernel=off,deltalake_core=off"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match cli.execute() {
+    const USUAL: &str = "warn,buoyant_kernel=off,deltalake_core=off";
+    let asked = std::env::var("DACPIPE_LOG").ok().filter(|asked| !asked.is_empty());
+    let filter = EnvFilter::try_new(asked.as_deref().unwrap_or(USUAL)).unwrap_or_else(|e| {
+        let asked = asked.unwrap_or_default();
+        terminal::tell(&format!("warning: DACPIPE_LOG={asked}: {e}; expected error, warn, info, debug or trace"));
+        EnvFilter::new(USUAL)
+    });
+    let colors = terminal::stderr_has_colors();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colors);
+    log.with_writer(move || terminal::LogWriter::new(colors)).init();
+    let done = catch_unwind(AssertUnwindSafe(|| cli.execute()));
+    match done.unwrap_or_else(|_| Err(Error::internal("it panicked, see above; please report it"))) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {e}");
-            ExitCode::from(e.kind().exit_code())
-        }
+        Err(e) => cli::fail(&e).into(),
     }
 }

@@ -25,6 +25,8 @@ use url::Url;
 
 use crate::error::{Error, Result};
 use crate::memory;
+use crate::secret;
+use crate::terminal::shown_name;
 pub use regular::{check_regular, open_regular, read_small};
 
 /// All `memory://` locations of the process share one store, so that a writer and a reader meet.
@@ -37,6 +39,8 @@ pub(crate) const TEMPORARY: &str = ".tmp-";
 const LARGEST_UNASKED: u64 = 16 << 20;
 
 /// A directory (or file) in an object store. Cheap to clone.
+/// A directory (or file) in an object store. Cheap to clone. It is shown as it was typed, on one line and without the
+/// secrets of its URL.
 ///
 /// ```
 /// let out = dacpipe::store::Location::parse("memory:///runs/hapt")?;
@@ -67,6 +71,7 @@ impl Location {
             return Self::local(FsPath::new(text), text);
         }
         let url = Url::parse(text).map_err(|e| Error::config(format!("{text:?} is no valid URL")).with_source(e))?;
+        secret::keep_of_url(&url);
         match url.scheme() {
             "file" => {
                 let path = url.to_file_path().map_err(|()| {
@@ -78,7 +83,7 @@ impl Location {
                 store: Arc::clone(&MEMORY) as _,
                 prefix: parse_prefix(url.path(), text)?,
                 url: store_url("memory://")?,
-                display: text.to_owned(),
+                display: shown_name(text),
                 local: None,
             }),
             _ => Self::remote(&url, text),
@@ -95,16 +100,17 @@ impl Location {
         let found = url.and_then(|url| Some((runtime.object_store_registry.get_store(&url).ok()?, url)));
         let Some((store, url)) = found else { return Self::parse(text) };
         let prefix = parse_prefix(url.path(), text)?;
+        secret::keep_of_url(&url);
         let key = format!("{}://{}", url.scheme(), &url[url::Position::BeforeHost..url::Position::BeforePath]);
-        let display = text.trim_end_matches('/').to_owned();
+        let display = shown_name(text.trim_end_matches('/'));
         Ok(Self { store, prefix, url: store_url(&key)?, display, local: None })
     }
 
     /// A place in a store of the caller's own: `prefix` inside `store`, called `display` in messages.
-    pub fn new(store: Arc<dyn ObjectStore>, prefix: Path, display: impl Into<String>) -> Result<Self> {
+    pub fn new(store: Arc<dyn ObjectStore>, prefix: Path, display: impl AsRef<str>) -> Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let url = store_url(&format!("object-store://{}", NEXT.fetch_add(1, Ordering::Relaxed)))?;
-        Ok(Self { store, prefix, url, display: display.into(), local: None })
+        Ok(Self { store, prefix, url, display: shown_name(display.as_ref()), local: None })
     }
 
     fn local(path: &FsPath, text: &str) -> Result<Self> {
@@ -112,17 +118,21 @@ impl Location {
         let path = resolve(path).map_err(|e| bad(e.to_string()))?;
         let prefix = Path::from_absolute_path(&path).map_err(|e| bad(e.to_string()))?;
         let store = Arc::new(LocalFileSystem::new());
-        let display = text.trim_end_matches('/').to_owned();
+        let display = shown_name(text.trim_end_matches('/'));
         Ok(Self { store, prefix, url: ObjectStoreUrl::local_filesystem(), display, local: Some(path) })
     }
 
     #[cfg(feature = "cloud")]
     fn remote(url: &Url, text: &str) -> Result<Self> {
         // A variable that is not text is none of a store's. Whoever writes http:// wants no more than that.
-        let variables =
-            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        for (name, value) in environment() {
+            let of_a_cloud = ["AWS_", "AZURE_", "GOOGLE_"].iter().any(|cloud| name.starts_with(cloud));
+            if of_a_cloud && secret::is_secret_name(&name) {
+                secret::keep(&value);
+            }
+        }
         let plain = (url.scheme() == "http").then(|| ("allow_http".to_owned(), "true".to_owned()));
-        let (store, prefix) = object_store::parse_url_opts(url, variables.chain(plain)).map_err(|e| {
+        let (store, prefix) = object_store::parse_url_opts(url, environment().chain(plain)).map_err(|e| {
             Error::config(format!(
                 "cannot use {text:?}; expected a path, file://, memory://, s3://, gs://, az:// or http(s)://"
             ))
@@ -137,7 +147,7 @@ impl Location {
             "" => format!("{}://{user}{authority}", url.scheme()),
             bucket => format!("{}://{bucket}.{authority}", url.scheme()),
         };
-        let display = text.trim_end_matches('/').to_owned();
+        let display = shown_name(text.trim_end_matches('/'));
         Ok(Self { store: Arc::from(store), prefix, url: store_url(&key)?, display, local: None })
     }
 
@@ -199,7 +209,17 @@ impl Location {
 
     /// `name` below this place, for messages.
     pub fn show(&self, name: &str) -> String {
-        format!("{}/{name}", self.display)
+        format!("{}/{}", self.display, shown_name(name))
+    }
+
+    /// The place for a message that nothing is there: with the whole path, where another was typed.
+    pub fn looked_at(&self) -> String {
+        match &self.local {
+            Some(path) if !FsPath::new(&self.display).is_absolute() => {
+                format!("{} ({})", self.display, shown_name(path))
+            }
+            _ => self.display.clone(),
+        }
     }
 
     /// The content of `name`, or `None` if there is no such file.
@@ -309,6 +329,21 @@ fn is_disk_full(e: &(dyn std::error::Error + 'static)) -> bool {
     e.source().is_some_and(is_disk_full)
 }
 
+/// The variables of the environment that are text.
+#[cfg(feature = "cloud")]
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// A path for a message that it cannot be read: with the whole path, where another was typed.
+pub(crate) fn looked_at(path: &FsPath) -> String {
+    let typed = shown_name(path);
+    match std::path::absolute(path) {
+        Ok(whole) if path.is_relative() => format!("{typed} ({})", shown_name(whole)),
+        _ => typed,
+    }
+}
+
 fn store_url(url: &str) -> Result<ObjectStoreUrl> {
     ObjectStoreUrl::parse(url).map_err(|e| Error::config(format!("{url:?} names no object store")).with_source(e))
 }
@@ -405,6 +440,18 @@ mod tests {
             let e = Location::parse(bad).unwrap_err();
             assert_eq!(e.kind(), Kind::Config, "{bad}: {e}");
         }
+    }
+
+    #[test]
+    fn places_are_shown_on_one_line_and_without_secrets() {
+        let shown = |text: &str| Location::parse(text).unwrap().join("x").unwrap().to_string();
+        assert_eq!(shown("memory://joe:pa55w0rd@here/a?sig=hush&v=1"), "memory://joe:***@here/a?sig=***&v=1/x");
+        let hostile = Location::new(Arc::new(InMemory::new()), Path::from("a"), "a\nerror: b\u{1b}[2J").unwrap();
+        assert_eq!(hostile.to_string(), "a\\nerror: b\\u{1b}[2J");
+        let here = Location::parse("nope").unwrap();
+        let whole = std::env::current_dir().unwrap().join("nope");
+        assert_eq!(here.looked_at(), format!("nope ({})", whole.display()));
+        assert_eq!(Location::parse("/nope").unwrap().looked_at(), "/nope");
     }
 
     #[cfg(feature = "cloud")]

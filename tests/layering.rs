@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 /// The layers, lowest first; a module is a file or a directory directly under `src/`.
 const LAYERS: &[&[&str]] = &[
+    &["secret"],
     &["error"],
-    &["event", "memory", "seed"],
+    &["event", "memory", "seed", "terminal", "unlinked"],
     // What unit tests share stands beside the kernels, which use it too.
     &["kernel", "testing"],
     &["network", "loss", "signal", "metrics"],
@@ -166,6 +167,23 @@ fn learning_and_labelling_call_no_kernel() {
         }
     }
     assert!(wrong.is_empty(), "past the device: {wrong:?}");
+}
+
+/// What writes to standard output or standard error handles readers that are gone and full disks, redacts secrets and
+/// escapes control characters: `terminal` does.
+#[test]
+fn nothing_but_the_terminal_prints() {
+    const WAYS: [&str; 7] = ["println!", "print!", "eprintln!", "eprint!", "dbg!", "io::stdout()", "io::stderr()"];
+    let mut wrong = Vec::new();
+    for (file, module, code) in modules() {
+        let begins = |at: usize| !code[..at].ends_with(|c: char| c.is_alphanumeric());
+        for way in WAYS.iter().filter(|_| module != "terminal") {
+            if code.match_indices(way).any(|(at, _)| begins(at)) {
+                wrong.push(format!("{}: {way}", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "past src/terminal.rs: {wrong:?}");
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod stages_compliance;
 mod table;
 mod table_crash;
 mod table_support;
+mod terminal;
 mod upkeep;
 mod vectors;
 mod windows_hapt;

@@ -138,9 +138,78 @@ async fn an_interrupted_run_goes_on_to_the_same_bits() {
     assert_eq!(labels(broken.path()).await, labels(whole.path()).await);
     assert_eq!(seen.epochs_seen.load(Ordering::Relaxed), 3, "the first three epochs are not trained again");
 
-    let options = RunOptions { resume: true, ..RunOptions::default() };
-    let e = pipeline(broken.path(), &[]).run(&options).await.unwrap_err();
-    assert!(e.to_string().contains("no interrupted run"), "{e}");
+    let (again, notes) = resumed_with_notes(pipeline(broken.path(), &[])).await;
+    assert_eq!((again.run, again.table_version), (resumed.run, 0));
+    assert!(notes[0].contains("nothing is left to do"), "{notes:?}");
+}
+
+/// Keeps the notes of a run.
+#[derive(Default)]
+struct Notes(Mutex<Vec<String>>);
+
+impl Observer for Notes {
+    fn event(&self, event: &Event) {
+        if let Event::Note { message } = event {
+            self.0.lock().unwrap().push(message.clone());
+        }
+    }
+}
+
+async fn resumed_with_notes(pipeline: Pipeline) -> (RunReport, Vec<String>) {
+    let notes = Arc::new(Notes::default());
+    let options = RunOptions { resume: true, control: Control::new(notes.clone()) };
+    let report = pipeline.run(&options).await.unwrap_or_else(|e| panic!("{e}"));
+    let notes = notes.0.lock().unwrap().clone();
+    (report, notes)
+}
+
+/// A supervisor runs the same command line again and again.
+#[tokio::test]
+async fn a_resumed_run_starts_where_there_is_nothing_to_go_on_with_and_ends_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let append = || vector_pipeline(dir.path(), &["sink.mode=append"]).unwrap();
+    let (first, notes) = resumed_with_notes(append()).await;
+    assert_eq!((first.table_version, first.labelled_rows), (0, 60));
+    assert!(notes.len() == 1 && notes[0].contains("no interrupted run") && notes[0].contains("started"), "{notes:?}");
+    for _ in 0..2 {
+        let (again, notes) = resumed_with_notes(append()).await;
+        assert_eq!((again.run, again.table_version), (first.run.clone(), 0));
+        assert!(notes.len() == 1 && notes[0].contains("nothing is left to do"), "{notes:?}");
+    }
+    let other = vector_pipeline(dir.path(), &["sink.mode=append", "seed=99"]).unwrap();
+    let (other, notes) = resumed_with_notes(other).await;
+    assert_eq!(other.table_version, 1, "another pipeline is another run");
+    assert!(notes[0].contains("started"), "{notes:?}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_the_runs_own_report_is_never_written_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let again = || vector_pipeline(dir.path(), &[]).unwrap();
+    again().run(&RunOptions::default()).await.unwrap();
+    let place = dir.path().join("out/run.json");
+    std::fs::write(&place, "{\"mine\": 1}").unwrap();
+    let e = again().run(&RunOptions::default()).await.unwrap_err();
+    assert!(e.to_string().contains("run.json is not by dacpipe"), "{e}");
+    assert_eq!(std::fs::read_to_string(&place).unwrap(), "{\"mine\": 1}");
+    #[cfg(unix)]
+    {
+        std::fs::rename(&place, dir.path().join("mine.json")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("mine.json"), &place).unwrap();
+        let e = again().run(&RunOptions::default()).await.unwrap_err();
+        assert!(e.to_string().contains("run.json is a link"), "{e}");
+        assert!(place.is_symlink());
+    }
+}
+
+/// Raw k-means learns from the rows of the autoencoder, and its seconds are its own.
+#[tokio::test]
+async fn the_seconds_of_the_steps_are_within_those_of_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = run(dir.path(), &[]).await;
+    let steps: f64 = report.stages.iter().map(|stage| stage.seconds).sum();
+    assert!(report.stages.iter().any(|stage| stage.stage == "raw k-means"));
+    assert!(steps <= report.seconds, "{steps} s in steps, {} s in all", report.seconds);
 }
 
 #[tokio::test]
@@ -229,16 +298,25 @@ async fn what_does_not_fit_the_table_is_known_before_anything_is_learned() {
     assert!(e.contains("values"), "{e}");
 }
 
+/// Makes a directory as soon as the run works.
+struct InTheWay(PathBuf);
+
+impl Observer for InTheWay {
+    fn event(&self, _: &Event) {
+        std::fs::create_dir_all(&self.0).unwrap();
+    }
+}
+
 /// The process dies between the commit and the end of the run: going on ends it, and its rows are there once.
 #[tokio::test]
 async fn a_run_that_died_after_its_commit_is_not_committed_again() {
     let dir = tempfile::tempdir().unwrap();
     let append = || vector_pipeline(dir.path(), &["sink.mode=append"]).unwrap();
     append().run(&RunOptions::default()).await.unwrap();
-    // run.json cannot be written where a directory is.
+    // run.json cannot be written where a directory is, which comes there while the run is under way.
     std::fs::remove_file(dir.path().join("out/run.json")).unwrap();
-    std::fs::create_dir_all(dir.path().join("out/run.json/in the way")).unwrap();
-    let e = append().run(&RunOptions::default()).await.unwrap_err();
+    let control = Control::new(Arc::new(InTheWay(dir.path().join("out/run.json/in the way"))));
+    let e = append().run(&RunOptions { resume: false, control }).await.unwrap_err();
     assert!(e.to_string().contains("version 1") && e.to_string().contains("is committed"), "{e}");
     std::fs::remove_dir_all(dir.path().join("out/run.json")).unwrap();
     let options = RunOptions { resume: true, ..RunOptions::default() };

@@ -1,7 +1,6 @@
 //! `dacpipe evaluate`: how far the clusters of a table agree with a column of labels.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::path::Path;
 
 use arrow::array::{Array, AsArray};
@@ -21,9 +20,9 @@ use crate::report::USUAL_LABELS;
 use crate::sql::{Options, register, session_config};
 use crate::stage::LABEL_COLUMNS;
 use crate::table::{LABELLED_AT, MODEL};
+use crate::terminal::{self, one_line, shown_name};
 
-use super::output::Output;
-use super::sql::found_tables;
+use super::sql::{OUT, found_tables};
 
 /// The name of the part that holds all rows.
 const ALL: &str = "all";
@@ -121,23 +120,21 @@ pub struct Evaluation {
 /// table that is damaged.
 pub async fn run(args: EvaluateArgs) -> Result<()> {
     let evaluation = evaluate(&args).await?;
-    let mut out = Output::new(io::BufWriter::new(io::stdout()));
     match args.format {
-        EvaluateFormat::Table => write!(out, "{}", evaluation.to_text())?,
+        EvaluateFormat::Table => terminal::say(evaluation.to_text().trim_end_matches('\n')),
         EvaluateFormat::Json => {
             let text = serde_json::to_string_pretty(&evaluation)
                 .map_err(|e| Error::internal("writing the figures as JSON").with_source(e))?;
-            writeln!(out, "{text}")?;
+            terminal::say_json(&text)
         }
     }
-    Ok(out.flush()?)
 }
 
 /// Counts clusters against labels in one pass over three columns of the table.
 pub async fn evaluate(args: &EvaluateArgs) -> Result<Evaluation> {
     const NAME: &str = "evaluated";
     let ctx = SessionContext::new_with_config(session_config());
-    register(&ctx, Options::default().table(NAME, &path_of(&args.table))).await?;
+    register(&ctx, Options::default().table(NAME, &path_of(&args.table)?)).await?;
     let mut rows = ctx.table(NAME).await?;
     let [cluster, ..] = LABEL_COLUMNS;
     if !rows.schema().has_column_with_unqualified_name(cluster) {
@@ -167,7 +164,7 @@ pub async fn evaluate(args: &EvaluateArgs) -> Result<Evaluation> {
     for batch in &batches {
         tally.add(batch)?;
     }
-    let mut evaluation = tally.evaluation(args.table.clone(), labels)?;
+    let mut evaluation = tally.evaluation(shown_name(&args.table), labels)?;
     (evaluation.model, evaluation.rows_of_other_models) = (model, rows_of_other_models);
     Ok(evaluation)
 }
@@ -203,12 +200,27 @@ async fn model_of(rows: &DataFrame, asked: Option<&str>) -> Result<(Option<Strin
 }
 
 /// The path of a table that may be named by its name.
-pub(super) fn path_of(table: &str) -> String {
-    if table.contains(['/', '\\']) || Path::new(table).is_dir() {
-        return table.to_owned();
+///
+/// # Errors
+/// Kind `Table` if there is neither a table of that name in `./out` nor anything at that path; what there is is named.
+pub(super) fn path_of(table: &str) -> Result<String> {
+    if table.contains(['/', '\\']) || Path::new(table).exists() {
+        return Ok(table.to_owned());
     }
-    let found = found_tables(Path::new("out")).into_iter().find(|(name, _)| name == table);
-    found.map_or_else(|| table.to_owned(), |(_, path)| path.to_string_lossy().into_owned())
+    let out = Path::new(OUT);
+    let found = found_tables(out);
+    if let Some((_, path)) = found.iter().find(|(name, _)| name == table) {
+        return Ok(path.to_string_lossy().into_owned());
+    }
+    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
+    let mut names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+    names.dedup();
+    let there = match names.is_empty() {
+        true => "no table at all".to_owned(),
+        false => format!("the tables {}", listed(names)),
+    };
+    let (table, here, out) = (shown_name(table), whole(Path::new(table)), whole(out));
+    Err(Error::table(format!("no table {table}: there is no {here}, and {out} holds {there}")))
 }
 
 fn label_column(rows: &DataFrame, named: Option<&str>) -> Result<String> {
@@ -315,7 +327,7 @@ fn figures(part: &str, pairs: &BTreeMap<(i64, String), u64>) -> Result<Figures> 
 impl Evaluation {
     /// The evaluation as aligned columns.
     pub fn to_text(&self) -> String {
-        let mut text = format!("{} rows of {}, labels from {}", self.rows, self.table, self.labels);
+        let mut text = format!("{} rows of {}, labels from {}", self.rows, self.table, one_line(&self.labels));
         if self.rows_of_other_models > 0 {
             let short = self.model.as_deref().unwrap_or_default();
             let short = short.get(..16).unwrap_or(short);
@@ -328,7 +340,13 @@ impl Evaluation {
         text += "\n\n";
         let figure = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
         let figures = self.parts.iter().map(|part| {
-            vec![part.part.clone(), part.rows.to_string(), figure(part.ari), figure(part.nmi), figure(part.acc)]
+            vec![
+                one_line(&part.part).into_owned(),
+                part.rows.to_string(),
+                figure(part.ari),
+                figure(part.nmi),
+                figure(part.acc),
+            ]
         });
         text += &aligned(["part", "rows", "ARI", "NMI", "ACC"].map(str::to_owned).to_vec(), figures);
         text.push('\n');
@@ -341,7 +359,10 @@ impl Evaluation {
         let mut labels: Vec<&String> = self.contingency.values().flat_map(BTreeMap::keys).collect();
         labels.sort();
         labels.dedup();
-        let head = ["cluster", "size"].map(str::to_owned).into_iter().chain(labels.iter().map(|l| l.to_string()));
+        let head = ["cluster", "size"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(labels.iter().map(|label| one_line(label).into_owned()));
         let lines = self.clusters.iter().map(|(cluster, size)| {
             let counts = self.contingency.get(cluster);
             let count =

@@ -1,16 +1,13 @@
 //! `dacpipe label`: new rows through a saved model.
 
-use std::sync::Arc;
-
 use clap::{Args, ValueEnum};
 
-use crate::error::Result;
-use crate::event::{Control, Silent};
-use crate::pipeline::{InputKind, Relabel};
-use crate::report::Progress;
+use crate::error::{Error, Result};
+use crate::pipeline::{InputKind, Relabel, RelabelReport};
 use crate::signal::window::Within;
 use crate::source::OnBadRow;
 use crate::table::{Mode, OnExisting};
+use crate::terminal;
 use crate::vectors::VectorForm;
 
 const EXAMPLES: &str = "\
@@ -72,6 +69,9 @@ pub struct LabelArgs {
     /// No progress on stderr
     #[arg(long, short)]
     quiet: bool,
+    /// Print what was written as JSON on stdout, and the summary on stderr
+    #[arg(long)]
+    json: bool,
 }
 
 impl LabelArgs {
@@ -120,10 +120,7 @@ enum WithinArg {
 
 /// Labels the rows; prints what was written.
 pub async fn run(args: LabelArgs) -> Result<()> {
-    let control = match args.quiet {
-        true => Control::new(Arc::new(Silent)),
-        false => Control::new(Arc::new(Progress::on_stderr())),
-    };
+    let control = super::control(args.quiet);
     let _listener = super::cancel_on_interrupt(&control);
     let relabel = Relabel {
         model: args.model,
@@ -156,24 +153,41 @@ pub async fn run(args: LabelArgs) -> Result<()> {
         threads: args.threads,
     };
     let report = relabel.run(&control).await?;
+    let said = match args.json {
+        true => {
+            if !args.quiet {
+                terminal::tell(&summary(&report));
+            }
+            let json = serde_json::to_string_pretty(&report);
+            terminal::say_json(&json.map_err(|e| Error::internal("writing what was labelled as JSON").with_source(e))?)
+        }
+        false => terminal::say(&summary(&report)),
+    };
+    super::after_commit(said, &report.table, report.table_version)
+}
+
+fn summary(report: &RelabelReport) -> String {
     let done = if report.cluster_sizes.is_empty() { "written" } else { "labelled" };
-    println!("{} rows {done} by model {} in {:.2} s", report.rows, report.model, report.seconds);
+    let mut lines = vec![format!("{} rows {done} by model {} in {:.2} s", report.rows, report.model, report.seconds)];
     if report.skipped_rows > 0 {
-        println!("  skipped   {} rows that this model has labelled in the table already", report.skipped_rows);
+        lines.push(format!(
+            "  skipped   {} rows that this model has labelled in the table already",
+            report.skipped_rows
+        ));
     }
     if report.replaced_rows > 0 {
-        println!("  replaced  {} rows of the table with the same keys", report.replaced_rows);
+        lines.push(format!("  replaced  {} rows of the table with the same keys", report.replaced_rows));
     }
     if !report.cluster_sizes.is_empty() {
         let sizes: Vec<String> = report.cluster_sizes.iter().map(u64::to_string).collect();
-        println!("  clusters  {}", sizes.join(" "));
+        lines.push(format!("  clusters  {}", sizes.join(" ")));
     }
     if let Some(vectors) = &report.vectors {
-        println!("  vectors   {}", vectors.describe());
+        lines.push(format!("  vectors   {}", vectors.describe()));
     }
-    println!("  table     {} (version {})", report.table, report.table_version);
+    lines.push(format!("  table     {} (version {})", report.table, report.table_version));
     if let Some(file) = &report.quarantine {
-        println!("  set aside {} rows in {file}", report.quarantined_rows);
+        lines.push(format!("  set aside {} rows in {file}", report.quarantined_rows));
     }
-    Ok(())
+    lines.join("\n")
 }

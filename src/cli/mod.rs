@@ -8,7 +8,9 @@ use datafusion::common::runtime::SpawnedTask;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::event::Control;
+use crate::report::Progress;
 use crate::source::fence::caught;
+use crate::terminal;
 
 pub mod check;
 pub mod evaluate;
@@ -33,10 +35,13 @@ Environment:
   DACPIPE_THREADS    compute threads, where neither the pipeline file nor a flag says
   DACPIPE_LOG        what is logged on stderr: error, warn, info, debug or trace [default: warn]
   SOURCE_DATE_EPOCH  seconds since 1970 that rows are said to be labelled at [default: now]
+  NO_COLOR           no colors (as CLICOLOR=0 and TERM=dumb); CLICOLOR_FORCE=1 gives them to files, too
 
 Exit codes:
   0 success   2 wrong usage   3 pipeline file   4 input data   5 model   6 labelled table
-  7 disk, network or object store   8 arithmetic   70 a defect of dacpipe   130 interrupted";
+  7 disk, network or object store   8 arithmetic   70 a defect of dacpipe   130 interrupted
+A reader of the output that goes away, as head does, is no error: the code is what it would have been.
+If the output cannot be written, on a full disk say, the code is 7; what run and label committed stays committed.";
 
 /// Learns clusters from streams of sensor data or feature vectors and writes them as a table for SQL.
 #[derive(Debug, Parser)]
@@ -119,6 +124,40 @@ fn runtime(asked: Option<usize>) -> Result<tokio::runtime::Runtime> {
     caught(|| tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build())
         .map_err(&no_threads)?
         .map_err(|e| no_threads(e.to_string()))
+}
+
+/// Shows what clap has to say: help and versions on standard output, wrong usage on standard error. Returns the exit code.
+pub fn usage(said: &clap::Error) -> u8 {
+    const WRONG_USAGE: u8 = 2;
+    let text = said.render();
+    let shown = |colors: bool| if colors { text.ansi().to_string() } else { text.to_string() };
+    if said.use_stderr() {
+        terminal::tell_styled(shown(terminal::stderr_has_colors()).trim_end());
+        return WRONG_USAGE;
+    }
+    match terminal::say_styled(shown(terminal::stdout_has_colors()).trim_end()) {
+        Ok(()) => 0,
+        Err(e) => fail(&e),
+    }
+}
+
+/// Shows an error on standard error. Returns the exit code.
+pub fn fail(e: &Error) -> u8 {
+    terminal::tell(&format!("error: {e}"));
+    e.kind().exit_code()
+}
+
+/// What carries a run's events to standard error, where it is not to be quiet.
+fn control(quiet: bool) -> Control {
+    Control::new(Arc::new(if quiet { Progress::notes_alone() } else { Progress::on_stderr() }))
+}
+
+/// What came of telling about a commit; if it could not be told, the error says that the rows are in the table: who runs
+/// the command again would write them again.
+fn after_commit(said: Result<()>, table: &str, version: u64) -> Result<()> {
+    said.map_err(|e| {
+        e.while_doing(format!("the rows are committed to {table} (version {version}); do not run it again"))
+    })
 }
 
 /// Cancels the run at the first interrupt, for as long as what it returns lives. A second one ends the process.

@@ -1,6 +1,6 @@
 //! Query results as text: an aligned table, CSV, a JSON array, or one JSON object a line.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StringArray};
@@ -9,11 +9,12 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::json::writer::{JsonArray, LineDelimited, WriterBuilder};
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use arrow::util::pretty::pretty_format_batches_with_options;
+use arrow::util::pretty::pretty_format_batches;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 
 use crate::error::{Error, Result};
+use crate::terminal::{Output, escaped};
 
 /// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -27,51 +28,6 @@ pub enum Format {
     Json,
     /// One JSON object a line
     Ndjson,
-}
-
-/// A writer that swallows what a reader that has gone away (`| head`) no longer wants.
-pub(crate) struct Output<W: Write> {
-    inner: W,
-    closed: bool,
-}
-
-impl<W: Write> Output<W> {
-    pub(crate) fn new(inner: W) -> Self {
-        Self { inner, closed: false }
-    }
-
-    /// True once the reader has gone away.
-    pub(crate) fn closed(&self) -> bool {
-        self.closed
-    }
-
-    fn unless_closed<T>(&mut self, result: io::Result<T>, otherwise: T) -> io::Result<T> {
-        match result {
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
-                self.closed = true;
-                Ok(otherwise)
-            }
-            other => other,
-        }
-    }
-}
-
-impl<W: Write> Write for Output<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.closed {
-            return Ok(bytes.len());
-        }
-        let written = self.inner.write(bytes);
-        self.unless_closed(written, bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.closed {
-            return Ok(());
-        }
-        let flushed = self.inner.flush();
-        self.unless_closed(flushed, ())
-    }
 }
 
 /// Writes all of `stream`; as a table only the first `max_rows` rows (0: all), as the widths of its columns need the
@@ -130,10 +86,23 @@ async fn write_table<W: Write>(
             break;
         }
     }
-    let options = FormatOptions::default().with_null("NULL");
-    writeln!(out, "{}", pretty_format_batches_with_options(&batches, &options)?)?;
+    let batches = batches.iter().map(as_shown).collect::<Result<Vec<_>>>()?;
+    writeln!(out, "{}", pretty_format_batches(&batches)?)?;
     out.flush()?;
     Ok(cut)
+}
+
+/// The cells and the names of the columns as text that a terminal may show, whatever the data hold.
+fn as_shown(batch: &RecordBatch) -> Result<RecordBatch> {
+    let options = FormatOptions::default().with_null("NULL");
+    let mut shown: Vec<(String, ArrayRef)> = Vec::with_capacity(batch.num_columns());
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        let formatter = ArrayFormatter::try_new(column, &options)?;
+        let cell = |row| Ok(escaped(&formatter.value(row).try_to_string()?).into_owned());
+        let cells = (0..batch.num_rows()).map(cell).collect::<Result<Vec<_>>>()?;
+        shown.push((escaped(field.name()).into_owned(), Arc::new(StringArray::from(cells))));
+    }
+    RecordBatch::try_from_iter(shown).map_err(|e| Error::internal("showing rows").with_source(e))
 }
 
 /// CSV has no lists and no structs: they become text.

@@ -9,8 +9,9 @@ use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
 use crate::error::{Error, Result};
+use crate::terminal::{self, Output, one_line};
+use crate::unlinked;
 
-use super::output::Output;
 use super::sql::Session;
 
 const HELP: &str = "\
@@ -25,7 +26,7 @@ pub(crate) async fn run<W: Write>(session: &Session, out: &mut Output<W>) -> Res
         // No history yet, or none that can be read, is no reason to refuse a prompt.
         let _ = editor.load_history(path);
     }
-    println!("{}\n{HELP}", tables(session));
+    terminal::say(&format!("{}\n{HELP}", tables(session)))?;
     let mut statement = String::new();
     loop {
         let sign = if statement.is_empty() { "dacpipe> " } else { "      -> " };
@@ -39,10 +40,12 @@ pub(crate) async fn run<W: Write>(session: &Session, out: &mut Output<W>) -> Res
             Ok(line) if statement.is_empty() && line.trim().is_empty() => {}
             Ok(line) if statement.is_empty() && is_command(&line) => {
                 let _ = editor.add_history_entry(line.trim());
-                if !command(session, line.trim(), out).await {
+                if !command(session, line.trim(), out).await? {
                     break;
                 }
             }
+            // Within a statement they would be part of it, which nobody means; in a string or a comment they stay text.
+            Ok(line) if leaves(&line) && !is_quoted(&statement) => break,
             Ok(line) => {
                 statement.push_str(&line);
                 if is_complete(&statement) {
@@ -62,7 +65,10 @@ pub(crate) async fn run<W: Write>(session: &Session, out: &mut Output<W>) -> Res
         if let Some(dir) = path.parent() {
             let _ = std::fs::create_dir_all(dir);
         }
-        let _ = editor.save_history(path);
+        // A link would have the file that it leads to overwritten.
+        if !path.is_symlink() || unlinked::is_file(path) {
+            let _ = editor.save_history(path);
+        }
     }
     Ok(())
 }
@@ -77,36 +83,41 @@ async fn interruptible<W: Write>(session: &Session, statement: &str, out: &mut O
 
 fn show_error(result: Result<()>) {
     if let Err(e) = result {
-        eprintln!("error: {e}");
+        terminal::tell(&format!("error: {e}"));
     }
 }
 
 fn is_command(line: &str) -> bool {
     let line = line.trim();
-    line.starts_with('\\') || matches!(line, "exit" | "quit" | "help")
+    line.starts_with('\\') || leaves(line) || line == "help"
+}
+
+/// Whether a line asks to leave.
+fn leaves(line: &str) -> bool {
+    matches!(line.trim().trim_end_matches(';').trim_end(), "\\q" | "exit" | "quit")
 }
 
 /// Runs a command of the prompt; false to leave.
-async fn command<W: Write>(session: &Session, line: &str, out: &mut Output<W>) -> bool {
+async fn command<W: Write>(session: &Session, line: &str, out: &mut Output<W>) -> Result<bool> {
     match line.split_once(char::is_whitespace).unwrap_or((line, "")) {
-        ("\\q" | "exit" | "quit", _) => return false,
-        ("\\d", "") => println!("{}", tables(session)),
+        _ if leaves(line) => return Ok(false),
+        ("\\d", "") => terminal::say(&tables(session))?,
         ("\\d", name) => {
             let name = name.trim().trim_end_matches(';');
             let describe = format!("DESCRIBE \"{}\"", name.trim_matches('"').replace('"', "\"\""));
             show_error(session.run(&describe, out).await);
         }
-        ("\\?" | "\\h" | "help", _) => println!("{HELP}"),
-        (other, _) => eprintln!("error: no command {other}; there are\n{HELP}"),
+        ("\\?" | "\\h" | "help", _) => terminal::say(HELP)?,
+        (other, _) => terminal::tell(&format!("error: no command {other}; there are\n{HELP}")),
     }
-    true
+    Ok(true)
 }
 
 fn tables(session: &Session) -> String {
     if session.tables.is_empty() {
         return "no tables; dacpipe run makes one, --table NAME=PATH names one".into();
     }
-    let names: Vec<String> = session.tables.iter().map(|table| as_typed(&table.name)).collect();
+    let names: Vec<String> = session.tables.iter().map(|table| one_line(&as_typed(&table.name)).into_owned()).collect();
     let width = names.iter().map(String::len).max().unwrap_or(0);
     let lines = names.iter().zip(&session.tables).map(|(name, table)| format!("  {name:width$}  {}", table.location));
     lines.collect::<Vec<_>>().join("\n")
@@ -119,6 +130,11 @@ fn as_typed(name: &str) -> String {
         true => name.to_owned(),
         false => format!("\"{}\"", name.replace('"', "\"\"")),
     }
+}
+
+/// Whether `text` ends inside a string, a quoted name or a comment.
+fn is_quoted(text: &str) -> bool {
+    Tokenizer::new(&PostgreSqlDialect {}, text).tokenize().is_err()
 }
 
 /// True if the last thing in `text` is a `;` outside of quotes and comments.
@@ -151,6 +167,14 @@ mod tests {
         assert_eq!(as_typed("fashion-mnist"), "\"fashion-mnist\"");
         assert_eq!(as_typed("Hapt"), "\"Hapt\"");
         assert_eq!(as_typed("2nd"), "\"2nd\"");
+    }
+
+    #[test]
+    fn a_line_may_leave_within_a_statement_but_not_within_a_string() {
+        assert!(["\\q", " exit ", "quit;", "exit"].into_iter().all(leaves));
+        assert!(!["\\d", "exit code", "SELECT exit"].into_iter().any(leaves));
+        assert!(!is_quoted("SELECT a\n") && !is_quoted("SELECT 'a', \"b\" -- c\n"));
+        assert!(is_quoted("SELECT 'a\n") && is_quoted("SELECT \"a\n") && is_quoted("SELECT /* a\n"));
     }
 
     #[test]

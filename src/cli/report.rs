@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::report;
 use crate::store::Location;
+use crate::terminal;
 
 use super::evaluate::path_of;
 
@@ -36,17 +37,16 @@ pub struct ReportArgs {
 /// # Errors
 /// As [`report::write()`].
 pub async fn run(args: ReportArgs) -> Result<()> {
-    let table = Location::parse(&path_of(&args.table))?;
+    let table = Location::parse(&path_of(&args.table)?)?;
     let to = match &args.out {
         Some(out) => Location::parse(out)?,
         None => table.join(report::write::DIRECTORY)?,
     };
     let written = report::write(&table, args.labels.as_deref(), &to).await?;
-    println!(
+    terminal::say(&format!(
         "{}\n  {} kB, and {} figures as SVG beside it",
         written.page,
         written.bytes.div_ceil(1000),
         written.figures
-    );
-    Ok(())
+    ))
 }

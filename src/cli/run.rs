@@ -1,15 +1,13 @@
 //! `dacpipe run`: from a pipeline file to a labelled table.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
 use clap::Args;
+use std::path::PathBuf;
 
 use crate::config::{PipelineFile, Plan};
 use crate::error::{Error, Kind, Result};
-use crate::event::{Control, Silent};
 use crate::pipeline::{Pipeline, RunOptions};
-use crate::report::{Progress, summary};
+use crate::report::summary;
+use crate::terminal;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,13 +30,14 @@ pub struct RunArgs {
     /// takes a key or a stage away
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
-    /// Go on with an interrupted run of the same file over the same data
+    /// Go on with an interrupted run of the same file over the same data. Where nothing was interrupted, start; where the
+    /// run is complete, do nothing
     #[arg(long)]
     resume: bool,
     /// No progress on stderr
     #[arg(long, short)]
     quiet: bool,
-    /// Print run.json in place of the summary
+    /// Print run.json on stdout, and the summary on stderr
     #[arg(long)]
     json: bool,
 }
@@ -50,19 +49,21 @@ pub fn run(args: RunArgs) -> Result<()> {
 }
 
 async fn run_plan(plan: Plan, args: &RunArgs) -> Result<()> {
-    let control = match args.quiet {
-        true => Control::new(Arc::new(Silent)),
-        false => Control::new(Arc::new(Progress::on_stderr())),
-    };
+    let control = super::control(args.quiet);
     let _listener = super::cancel_on_interrupt(&control);
     let options = RunOptions { resume: args.resume, control };
     let report = Pipeline::new(plan)?.run(&options).await.map_err(|e| match e.kind() {
         Kind::Cancelled => Error::cancelled(format!("{e}; run the same file again with --resume to go on")),
         _ => e,
     })?;
-    match args.json {
-        true => println!("{}", report.to_json()?),
-        false => println!("{}", summary::summary(&report)),
-    }
-    Ok(())
+    let said = match args.json {
+        true => {
+            if !args.quiet {
+                terminal::tell(&summary::summary(&report));
+            }
+            terminal::say_json(&report.to_json()?)
+        }
+        false => terminal::say(&summary::summary(&report)),
+    };
+    super::after_commit(said, &report.table, report.table_version)
 }

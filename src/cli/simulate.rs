@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use crate::error::Result;
 use crate::seed::Seed;
 use crate::simulate::{SimulateSpec, WriteOptions, write_hapt};
+use crate::terminal;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -63,16 +64,14 @@ pub fn run(args: SimulateArgs) -> Result<()> {
     let spec = SimulateSpec { users, experiments_per_user, minutes, seed: Seed(seed) };
     let written = write_hapt(&args.out, spec, WriteOptions { gzip, force })?;
     let out = args.out.display();
-    println!(
+    terminal::say(&format!(
         "{out}: {} simulated recordings of {users} users, {} samples, {} labelled windows ({} to train on, {} to test \
-         on), {:.1} MB",
+         on), {:.1} MB\nCluster them:\n    HAPT_DATA={out} dacpipe run pipelines/hapt.toml",
         written.experiments,
         written.samples,
         written.train_windows + written.test_windows,
         written.train_windows,
         written.test_windows,
         written.bytes as f64 / 1e6,
-    );
-    println!("Cluster them:\n    HAPT_DATA={out} dacpipe run pipelines/hapt.toml");
-    Ok(())
+    ))
 }

@@ -18,13 +18,17 @@ use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 
 use crate::error::{Error, Result};
 use crate::sql::{At, Options, Registered, Registration, register, session_config};
+use crate::store::looked_at;
 use crate::store::read_small;
+use crate::terminal::{self, Output};
 
-use super::output::{Format, Output, write_results};
+use super::output::{Format, write_results};
 use super::prompt;
 
 /// The most bytes of a file of SQL.
 const LARGEST_FILE: u64 = 16 << 20;
+/// Where runs put their tables, as the examples have it.
+pub(super) const OUT: &str = "out";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -67,7 +71,7 @@ pub struct SqlArgs {
     pub as_of: Option<SystemTime>,
 
     /// Where the tables of runs are looked for
-    #[arg(long, value_name = "DIR", default_value = "out")]
+    #[arg(long, value_name = "DIR", default_value = OUT)]
     pub dir: PathBuf,
 
     /// How results are written
@@ -97,7 +101,7 @@ fn parse_table(text: &str) -> Result<(String, String), String> {
 /// Kind `Input` for SQL that cannot be read or planned, with line and column; otherwise what opening the tables and
 /// running the query give.
 pub async fn run(args: SqlArgs) -> Result<()> {
-    let mut out = Output::new(io::BufWriter::new(io::stdout()));
+    let mut out = terminal::stdout();
     let session = Session::open(&args).await?;
     let mut texts = args.command.clone();
     if let Some(path) = &args.file {
@@ -156,19 +160,22 @@ impl Session {
         }
         let mut names = Names::default();
         args.table.iter().for_each(|(name, path)| names.take(name, path));
+        if args.dir != Path::new(OUT) && !args.dir.is_dir() {
+            terminal::tell(&format!("warning: there is no directory {}, and so no table of it", looked_at(&args.dir)));
+        }
         for (name, path) in found_tables(&args.dir) {
             // A name that was given means what it was given to.
             if args.table.iter().all(|(given, _)| *given != name) {
                 let place = path.to_string_lossy();
                 let own = path.file_name().unwrap_or_default().to_string_lossy();
                 let (name, note) = names.choose(&name, &own, &place);
-                note.iter().for_each(|note| eprintln!("note: {note}"));
+                note.iter().for_each(|note| terminal::tell(&format!("note: {note}")));
                 options = options.table_if_sound(&name, &place);
             }
         }
         let Registration { tables, left_out } = register(&ctx, options).await?;
         for (name, e) in left_out {
-            eprintln!("warning: table {name} is left out: {e}");
+            terminal::tell(&format!("warning: table {name} is left out: {e}"));
         }
         Ok(Self { ctx, tables, format: args.format, max_rows: args.max_rows })
     }
@@ -200,7 +207,7 @@ impl Session {
         let stream = result.execute_stream().await?;
         Ok(match write_results(stream, self.format, self.max_rows, out).await {
             Ok(true) => {
-                eprintln!("the first {} rows; --max-rows 0 shows all", self.max_rows);
+                terminal::tell(&format!("the first {} rows; --max-rows 0 shows all", self.max_rows));
                 Ok(())
             }
             other => other.map(|_| ()),

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use crate::error::Result;
 use crate::store::Location;
 use crate::table::{self, Commit, Mode, Optimized, TARGET_BYTES, Vacuumed};
+use crate::terminal::{self, one_line};
 
 use super::evaluate::path_of;
 
@@ -102,52 +103,48 @@ pub async fn run(args: TableArgs) -> Result<()> {
             let table = place(&args.table)?;
             let Optimized { version, removed, added, bytes } = table::optimize(&table, args.target.as_u64()).await?;
             match version {
-                Some(version) => println!(
+                Some(version) => terminal::say(&format!(
                     "{removed} files put together into {added} of {}; {table} is at version {version}",
                     ByteSize::b(bytes).display().si()
-                ),
-                None => println!("{table} has no small files to put together"),
+                )),
+                None => terminal::say(&format!("{table} has no small files to put together")),
             }
-            Ok(())
         }
         TableCommand::Vacuum(args) => {
             let table = place(&args.table)?;
             let Vacuumed { files, bytes, attempts } = table::vacuum(&table, args.retain, args.dry_run).await?;
             let done = if args.dry_run { "would be removed" } else { "removed" };
-            println!("{files} files of {} {done} from {table}", ByteSize::b(bytes).display().si());
+            let mut text = format!("{files} files of {} {done} from {table}", ByteSize::b(bytes).display().si());
             if attempts > 0 {
-                println!("and the files of {attempts} runs that died");
+                text += &format!("\nand the files of {attempts} runs that died");
             }
-            Ok(())
+            terminal::say(&text)
         }
         TableCommand::Restore(args) => {
             let table = place(&args.table)?;
             let version = table::restore(&table, args.version).await?;
-            println!("{table} is at version {version}, and what it was at version {}", args.version);
-            Ok(())
+            terminal::say(&format!("{table} is at version {version}, and what it was at version {}", args.version))
         }
     }
 }
 
 fn place(table: &str) -> Result<Location> {
-    Location::parse(&path_of(table))
+    Location::parse(&path_of(table)?)
 }
 
 async fn history(args: &HistoryArgs) -> Result<()> {
     let limit = if args.limit == 0 { usize::MAX } else { args.limit };
     let commits = table::history(&place(&args.table)?, limit).await?;
-    println!(
+    let mut lines = vec![format!(
         "{:>7}  {:<24}  {:<10}  {:>10}  {:>6}  {:>7}  model",
         "version", "time", "did", "rows", "files", "removed"
-    );
-    for commit in &commits {
-        println!("{}", line(commit));
-    }
+    )];
+    lines.extend(commits.iter().map(line));
     match commits.last() {
-        Some(last) if last.version > 0 && commits.len() == limit => println!("(older ones: --limit 0)"),
+        Some(last) if last.version > 0 && commits.len() == limit => lines.push("(older ones: --limit 0)".to_owned()),
         _ => {}
     }
-    Ok(())
+    terminal::say(&lines.join("\n"))
 }
 
 fn line(commit: &Commit) -> String {
@@ -156,13 +153,14 @@ fn line(commit: &Commit) -> String {
     let did = match (commit.mode(), commit.operation.as_str()) {
         (Some(Mode::Append), _) => "append".to_owned(),
         (Some(Mode::Overwrite), _) => "overwrite".to_owned(),
-        (None, other) => other.to_lowercase(),
+        (None, other) => one_line(&other.to_lowercase()).into_owned(),
     };
     let rows = commit.rows().map_or_else(|| "-".to_owned(), |rows| rows.to_string());
     let model = commit.note.as_ref().map_or("-", |note| note.model.get(..16).unwrap_or(&note.model));
+    let model = one_line(model);
     let by = match &commit.note {
         Some(_) => String::new(),
-        None => format!("  (by {})", commit.engine.as_deref().unwrap_or("another program")),
+        None => format!("  (by {})", one_line(commit.engine.as_deref().unwrap_or("another program"))),
     };
     let (added, removed) = (commit.added.len(), commit.removed.len());
     format!("{:>7}  {at:<24}  {did:<10}  {rows:>10}  {added:>6}  {removed:>7}  {model}{by}", commit.version)

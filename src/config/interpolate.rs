@@ -1,8 +1,11 @@
 //! `${VAR}` and `${VAR:-default}` in string values, after parsing: a value of the environment can never change the
 //! structure of the file.
 
+use url::Url;
+
 use super::problem::Problem;
 use super::tree::{Node, Origin};
+use crate::secret;
 
 /// Looks a variable of the environment up.
 pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -10,7 +13,12 @@ pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// Replaces the variables in every string value below `root`; `text` is the file, to point into its strings.
 pub(super) fn interpolate(root: &mut Node, text: &str, environment: Environment<'_>, problems: &mut Vec<Problem>) {
     root.for_each_text(&mut |value, origin| match expand(value, environment) {
-        Ok(expanded) => *value = expanded,
+        Ok(expanded) => {
+            if let Ok(url) = Url::parse(&expanded) {
+                secret::keep_of_url(&url);
+            }
+            *value = expanded;
+        }
         Err(wrong) => problems.push(wrong.at(origin, text)),
     });
 }
@@ -39,6 +47,7 @@ impl Wrong {
 fn expand(value: &str, environment: Environment<'_>) -> Result<String, Wrong> {
     let mut expanded = String::with_capacity(value.len());
     let mut rest = value;
+    let mut used = Vec::new();
     while let Some(at) = rest.find("${") {
         if rest[..at].ends_with('$') {
             expanded.push_str(&rest[..at - 1]);
@@ -54,10 +63,15 @@ fn expand(value: &str, environment: Environment<'_>) -> Result<String, Wrong> {
                 help: "write ${VAR}, ${VAR:-default}, or $${ for the characters themselves",
             });
         };
-        expanded.push_str(&variable(&rest[at..=end], environment)?);
+        let value = variable(&rest[at..=end], environment)?;
+        expanded.push_str(&value);
+        used.push(value);
         rest = &rest[end + 1..];
     }
     expanded.push_str(rest);
+    if expanded.contains("://") {
+        used.iter().filter(|value| secret::looks_drawn(value)).for_each(|value| secret::keep(value));
+    }
     Ok(expanded)
 }
 
@@ -77,10 +91,14 @@ fn variable(written: &str, environment: Environment<'_>) -> Result<String, Wrong
         });
     }
     match (environment(name), default) {
-        (Some(value), None) => Ok(value),
-        (Some(value), Some(_)) if !value.is_empty() => Ok(value),
+        (Some(value), default) if default.is_none() || !value.is_empty() => {
+            if secret::is_secret_name(name) {
+                secret::keep(&value);
+            }
+            Ok(value)
+        }
         (_, Some(default)) => Ok(default.to_string()),
-        (None, None) => Err(Wrong {
+        (_, None) => Err(Wrong {
             written: written.into(),
             message: format!("the environment variable {name} is not set"),
             help: "set it, or give a default: ${VAR:-default}",
@@ -119,6 +137,25 @@ mod tests {
         ] {
             assert_eq!(expanded(value).as_deref(), Ok(expected), "{value}");
         }
+    }
+
+    #[test]
+    fn secrets_are_made_known() {
+        let environment = |name: &str| match name {
+            "STORE_TOKEN" => Some("walrus-31".to_string()),
+            "PLAIN" => Some("narwhal-32".to_string()),
+            "X" => Some("9hGq2LmPz0RtYw7c".to_string()),
+            _ => None,
+        };
+        assert_eq!(
+            expand("https://h/${STORE_TOKEN}/${PLAIN}", &environment).ok().unwrap(),
+            "https://h/walrus-31/narwhal-32"
+        );
+        assert_eq!(secret::redacted("walrus-31 narwhal-32"), "*** narwhal-32");
+        assert_eq!(expand("in/${X}", &environment).ok().unwrap(), "in/9hGq2LmPz0RtYw7c");
+        assert_eq!(secret::redacted("9hGq2LmPz0RtYw7c"), "9hGq2LmPz0RtYw7c");
+        assert_eq!(expand("https://h/${X}/a", &environment).ok().unwrap(), "https://h/9hGq2LmPz0RtYw7c/a");
+        assert_eq!(secret::redacted("9hGq2LmPz0RtYw7c"), "***");
     }
 
     #[test]

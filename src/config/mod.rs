@@ -33,7 +33,9 @@ pub use plan::*;
 pub use problem::{Problem, Problems};
 pub use size::Size;
 
+use crate::store::looked_at;
 use crate::store::read_small;
+use crate::terminal::shown_name;
 use problem::Text;
 use tree::{Node, Origin};
 
@@ -70,7 +72,7 @@ impl PipelineFile {
     /// Every problem of the file and of the overrides.
     pub fn load(path: impl AsRef<Path>, sets: &[String]) -> Result<Loaded, Problems> {
         let path = path.as_ref();
-        let name = path.display().to_string();
+        let name = shown_name(path);
         let text = read_small(path, LARGEST_FILE).map_err(|e| unreadable(path, &e.to_string()))?;
         let text = String::from_utf8(text).map_err(|e| {
             let good = &e.as_bytes()[..e.utf8_error().valid_up_to()];
@@ -123,8 +125,8 @@ fn syntax(text: &str, source: &Arc<Text>) -> Result<Node, Problems> {
 }
 
 fn unreadable(path: &Path, why: &str) -> Problems {
-    let name = path.display().to_string();
-    let mut problem = Problem::new(Origin::Nowhere, format!("cannot read {name}: {why}"));
+    let name = shown_name(path);
+    let mut problem = Problem::new(Origin::Nowhere, format!("cannot read {}: {why}", looked_at(path)));
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let beside = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut others: Vec<String> = beside

@@ -11,6 +11,7 @@ use crate::kmeans::{KMeansSpec, Method};
 use crate::manifold::{ManifoldSpec, Metric};
 use crate::normalize::Normalize;
 use crate::scale::{ScaleMethod, ScaleSpec};
+use crate::secret::redacted;
 use crate::signal::features::FeatureSet;
 use crate::signal::summary::{LowPassSpec, SummarySpec};
 use crate::signal::window::{WindowSpec, Within};
@@ -436,7 +437,8 @@ fn fingerprint(file: &PipelineFile) -> String {
     }
     let mut text = String::new();
     canonical(&json, &mut text);
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    // Neither a secret nor a hash that would tell a guessed one is written anywhere; and a run goes on with a new one.
+    Sha256::digest(redacted(&text).as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// JSON with sorted keys and no space: one text for one value.

@@ -112,7 +112,7 @@ fn decode_tensors(stages: Vec<SavedStage>, bytes: &[u8]) -> Result<Vec<(String, 
 async fn read(directory: &Location, file: &str) -> Result<Bytes> {
     match directory.get(file).await? {
         Some(content) => Ok(content),
-        None => Err(Error::model(format!("no model at {directory}: it has no {file}"))),
+        None => Err(Error::model(format!("no model at {}: it has no {file}", directory.looked_at()))),
     }
 }
 

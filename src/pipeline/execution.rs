@@ -47,6 +47,8 @@ pub(super) struct Execution<'a> {
     pub sink: Location,
     pub writer: TableWriter,
     pub state_dir: StateDir,
+    /// Whether it goes on with the state that an interrupted run left.
+    pub goes_on: bool,
 }
 
 impl<'a> Execution<'a> {
@@ -57,9 +59,8 @@ impl<'a> Execution<'a> {
         let device = plan.device.open(device::threads(plan.threads)?)?;
         let sink = Location::parse(&plan.sink.path)?;
         let state_dir = state_dir(&sink, &plan.name);
-        if options.resume {
-            RunState::check_resumable(&state_dir)?;
-        }
+        let goes_on = resume::goes_on(plan, options)?;
+        resume::check_report_place(&sink).await?;
         let bad = Arc::new(BadRows::new());
         let source_options = SourceOptions {
             window: plan.window,
@@ -74,9 +75,9 @@ impl<'a> Execution<'a> {
             .keys(&plan.sink.keys)
             .on_existing(plan.sink.on_existing);
         let writer = TableWriter::begin(&sink, write).await?;
-        let state_dir = StateDir::claim(&state_dir, &run_id, options.resume)?;
+        let state_dir = StateDir::claim(&state_dir, &run_id, goes_on)?;
         let ctx = session(plan.memory_limit, source.dim)?;
-        Ok(Self { pipeline, options, clock, run_id, device, source, bad, ctx, sink, writer, state_dir })
+        Ok(Self { pipeline, options, clock, run_id, device, source, bad, ctx, sink, writer, state_dir, goes_on })
     }
 }
 
@@ -86,7 +87,7 @@ impl Execution<'_> {
         let plan = &self.pipeline.plan;
         if self.pipeline.stages.is_empty() {
             // Nothing learns, so no row need be read before those that are written.
-            RunState::open(self.state_dir.path(), &self.identity(""), self.options.resume)?;
+            RunState::open(self.state_dir.path(), &self.identity(""), self.goes_on)?;
             return Ok(Learned::default());
         }
         let began = Instant::now();
@@ -107,7 +108,7 @@ impl Execution<'_> {
     /// Fits the stages on a thread of their own, so that no worker of the I/O runtime computes.
     async fn learn_from(&self, collected: Collected) -> Result<Learned> {
         let plan = &self.pipeline.plan;
-        let state = RunState::open(self.state_dir.path(), &self.identity(&collected.digest), self.options.resume)?;
+        let state = RunState::open(self.state_dir.path(), &self.identity(&collected.digest), self.goes_on)?;
         let learn = Learn {
             stages: self.pipeline.stages.clone(),
             seed: plan.seed(),

@@ -85,6 +85,8 @@ impl Learn {
             let began = Instant::now();
             let rows = view.rows(&learned.transforms);
             let fitted = self.fit(index, stage.as_ref(), &rows, classes.as_deref(), &learned.transforms)?;
+            // Its own seconds: those of raw k-means, which learns from the same rows, are told apart.
+            let seconds = began.elapsed().as_secs_f64();
             let widens = fitted.transform.as_vector_map().is_some_and(|m| m.dim_in() != m.dim_out());
             if let (true, Some(spec), None) = (widens, &self.baseline, &learned.baseline) {
                 learned.baseline =
@@ -93,7 +95,7 @@ impl Learn {
             learned.transforms.push(fitted.transform);
             learned.reports.push(StageReport {
                 stage: stage.kind().into(),
-                seconds: began.elapsed().as_secs_f64(),
+                seconds,
                 summary: fitted.summary,
                 figures: fitted.figures,
             });

@@ -45,7 +45,8 @@ use execution::Execution;
 /// How to run.
 #[derive(Debug, Clone, Default)]
 pub struct RunOptions {
-    /// Go on with an interrupted run of the same pipeline over the same data.
+    /// Go on with an interrupted run of the same pipeline over the same data; start where none was interrupted, and do
+    /// nothing where the table has the pipeline's run already. A note among the events says which.
     pub resume: bool,
     /// Where events go and where interrupts come from.
     pub control: Control,

@@ -133,12 +133,17 @@ pub(super) async fn quarantine(sink: &Location, run_id: &str, bad: &BadRows) -> 
     if bad.is_empty() {
         return Ok(None);
     }
+    const DIRECTORY: &str = "quarantine";
+    if let Some(link) = sink.local_path().map(|root| root.join(DIRECTORY)).filter(|path| path.is_symlink()) {
+        let link = link.display();
+        return Err(Error::config(format!("{link} is a link, and rows are not set aside through it; move it away")));
+    }
     let batch = bad.to_batch()?;
     let mut bytes = Vec::new();
     let mut writer = parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), None)?;
     writer.write(&batch)?;
     writer.close()?;
-    let name = format!("quarantine/{run_id}.parquet");
+    let name = format!("{DIRECTORY}/{run_id}.parquet");
     sink.put(&name, bytes.into()).await?;
     Ok(Some(name))
 }

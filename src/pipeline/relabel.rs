@@ -71,7 +71,7 @@ pub struct Relabel {
 }
 
 /// What was labelled.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct RelabelReport {
     /// Rows that were labelled.
     pub rows: u64,

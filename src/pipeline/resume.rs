@@ -1,34 +1,98 @@
-//! The end of a run, and what a resumed run does if the one before it died between its commit and its end.
+//! The end of a run, and what a resumed run finds: a run that was interrupted, one that died between its commit and its
+//! end, one that is complete, or none.
 
 use super::RunOptions;
 use super::state::{RunState, state_dir};
 use crate::config::Plan;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::event::Event;
 use crate::report::RunReport;
 use crate::store::Location;
 use crate::table::Log;
 
-/// The report of the interrupted run in the plan's table, if that run had committed already: then all that is left is to
-/// end it. Running it again would append its rows a second time.
+/// The file beside the table that holds the report of its last run.
+const RUN: &str = "run.json";
+
+/// Whether a run goes on with an interrupted one, and says which way it takes, if it was asked to resume.
+pub(super) fn goes_on(plan: &Plan, options: &RunOptions) -> Result<bool> {
+    if !options.resume {
+        return Ok(false);
+    }
+    let dir = state_dir(&Location::parse(&plan.sink.path)?, &plan.name);
+    let left = RunState::is_left(&dir);
+    let message = match left {
+        true => format!("--resume: goes on with the run in {}", dir.display()),
+        false => format!("--resume: no interrupted run in {}, so one is started", dir.display()),
+    };
+    options.control.emit(Event::Note { message });
+    Ok(left)
+}
+
+/// The report of the run that a resumed one need not repeat: it is in the table. Where it died after its commit, it is
+/// ended now; running it again would append its rows a second time.
 pub(super) async fn committed(plan: &Plan, options: &RunOptions) -> Result<Option<RunReport>> {
     if !options.resume {
         return Ok(None);
     }
     let sink = Location::parse(&plan.sink.path)?;
-    let state = RunState::at(&state_dir(&sink, &plan.name));
-    let Some(mut report) = state.report()? else { return Ok(None) };
-    if report.pipeline != plan.fingerprint {
-        return Ok(None);
-    }
+    let dir = state_dir(&sink, &plan.name);
+    let state = RunState::at(&dir);
+    let left = RunState::is_left(&dir);
+    let report = match left {
+        true => state.report()?,
+        false => complete(&sink).await,
+    };
+    let Some(mut report) = report.filter(|report| report.pipeline == plan.fingerprint) else { return Ok(None) };
     let Some(version) = Log::new(sink.clone()).version_by(&report.run).await? else { return Ok(None) };
     report.table_version = version;
-    finish(&sink, &state, &report).await?;
+    if left {
+        finish(&sink, &state, &report).await?;
+    }
+    let message = format!(
+        "--resume: nothing is left to do: the run {} of this pipeline is complete, in version {version} of {sink}; without \
+         --resume it is run again",
+        report.run
+    );
+    options.control.emit(Event::Note { message });
     Ok(Some(report))
+}
+
+/// The report of the last run into the table, if it can be read.
+async fn complete(sink: &Location) -> Option<RunReport> {
+    let bytes = sink.get(RUN).await.unwrap_or_default();
+    bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok())
+}
+
+/// An error if a file that is not dacpipe's has the place of the run's report: that would be written over it.
+///
+/// # Errors
+/// Kind `Config` then.
+pub(super) async fn check_report_place(sink: &Location) -> Result<()> {
+    let refuse = |what: &str| {
+        Err(Error::config(format!(
+            "{} {what}, and is left as it is; move it away, as a run writes its report there",
+            sink.show(RUN)
+        )))
+    };
+    if let Some(path) = sink.local_path().map(|root| root.join(RUN)) {
+        match path.symlink_metadata() {
+            // Nothing is there; or nothing can be, which the writer says.
+            Err(_) => return Ok(()),
+            Ok(there) if !there.is_file() => return refuse("is a link, or no file"),
+            Ok(_) => {}
+        }
+    }
+    let Some(bytes) = sink.get(RUN).await? else { return Ok(()) };
+    let ours = serde_json::from_slice::<serde_json::Value>(&bytes).is_ok_and(|json| json.get("dacpipe").is_some());
+    match ours || bytes.is_empty() {
+        true => Ok(()),
+        false => refuse("is not by dacpipe"),
+    }
 }
 
 /// Writes `run.json` and forgets the state: the run is over.
 pub(super) async fn finish(sink: &Location, state: &RunState, report: &RunReport) -> Result<()> {
     let about = || format!("version {} of {sink} is committed", report.table_version);
-    sink.put("run.json", report.to_json()?.into()).await.map_err(|e| e.while_doing(about()))?;
+    sink.put(RUN, report.to_json()?.into()).await.map_err(|e| e.while_doing(about()))?;
     state.clear()
 }

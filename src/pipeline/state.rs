@@ -2,10 +2,12 @@
 //! one that was learning.
 //!
 //! Every file is written beside its place and renamed, so a kill at any moment leaves the file before or the file
-//! after. The state belongs to one pipeline over one data set: a digest of both is kept and compared.
+//! after. The state belongs to one pipeline over one data set: a digest of both is kept and compared. The file that holds
+//! it begins with a mark, and so does the lock: what lies in a directory without the mark is not dacpipe's, and neither
+//! removed nor overwritten. No link is followed.
 
 use std::fs::{File, TryLockError};
-use std::io::Write;
+use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -15,12 +17,16 @@ use crate::model::{decode_arrays, encode_arrays};
 use crate::report::RunReport;
 use crate::stage::{Artifact, Checkpoint};
 use crate::store::{Location, TEMPORARY, failed};
+use crate::unlinked;
+
+/// Where states lie below the working directory.
+const STATES: &str = ".dacpipe";
 
 /// Where an interrupted run leaves its state: in a local table's directory, else under the working directory.
 pub(super) fn state_dir(sink: &Location, name: &str) -> PathBuf {
     match sink.local_path() {
         Some(path) => path.join("_run"),
-        None => Path::new(".dacpipe").join(name),
+        None => Path::new(STATES).join(name),
     }
 }
 
@@ -41,11 +47,14 @@ impl StateDir {
             return Ok(claimed);
         }
         if resume {
-            let holder = std::fs::read_to_string(path.join(LOCK)).unwrap_or_default();
+            let holder = match unlinked::is_file(&path.join(LOCK)) {
+                true => std::fs::read_to_string(path.join(LOCK)).unwrap_or_default(),
+                false => String::new(),
+            };
             return Err(Error::table(format!(
                 "--resume: the run in {} is under way in process {}; wait until it is done",
                 path.display(),
-                holder.trim()
+                holder.trim_start_matches(LOCK_MARK).trim()
             )));
         }
         let own = path.with_file_name(format!("_run-{run_id}"));
@@ -54,17 +63,28 @@ impl StateDir {
     }
 
     fn try_claim(path: &Path) -> Result<Option<Self>> {
-        std::fs::create_dir_all(path).map_err(|e| at(path, "cannot create", e))?;
+        make_dir(path)?;
         let file = path.join(LOCK);
         let io = |e: std::io::Error| at(&file, "cannot lock", e);
-        let mut lock = File::options().read(true).write(true).create(true).truncate(false).open(&file).map_err(io)?;
+        let mut lock = unlinked::open_or_create(&file).map_err(io)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(e)) => return Err(io(e)),
         }
-        lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(io)?;
+        let mut text = Vec::new();
+        (&lock).take(LOCK_MARK.len() as u64).read_to_end(&mut text).map_err(io)?;
+        if !LOCK_MARK.as_bytes().starts_with(&text) {
+            let _ = lock.unlock();
+            return Err(not_ours(&file));
+        }
+        let whose = |lock: &mut File| {
+            lock.set_len(0)?;
+            lock.rewind()?;
+            writeln!(lock, "{LOCK_MARK}{}", std::process::id())
+        };
+        whose(&mut lock).map_err(io)?;
         Ok(Some(Self { path: path.to_path_buf(), lock }))
     }
 
@@ -97,13 +117,13 @@ impl RunState {
     /// there goes on if its identity is the same; without, it is cleared.
     ///
     /// # Errors
-    /// Kind `Config` if `resume` is asked for and there is nothing to resume, or it was another pipeline or other data.
+    /// Kind `Config` if `resume` is asked for and what is there is of another pipeline or of other data, or if a file that
+    /// is not dacpipe's has the place of one of the state.
     pub fn open(dir: &Path, identity: &str, resume: bool) -> Result<Self> {
         let file = dir.join(IDENTITY);
         if resume {
-            Self::check_resumable(dir)?;
             let found = std::fs::read_to_string(&file).map_err(|e| at(&file, "cannot read", e))?;
-            if found != identity {
+            if found.strip_prefix(MARK) != Some(identity) {
                 return Err(Error::config(format!(
                     "--resume: the pipeline file or its data changed since the run in {} was interrupted; \
                      run without --resume to start anew",
@@ -112,8 +132,8 @@ impl RunState {
             }
         } else {
             Self { dir: dir.to_path_buf() }.forget()?;
-            std::fs::create_dir_all(dir).map_err(|e| at(dir, "cannot create", e))?;
-            write_whole(&file, identity.as_bytes())?;
+            make_dir(dir)?;
+            write_whole(&file, format!("{MARK}{identity}").as_bytes())?;
         }
         Ok(Self { dir: dir.to_path_buf() })
     }
@@ -123,15 +143,15 @@ impl RunState {
         Self { dir: dir.to_path_buf() }
     }
 
-    /// An error of kind `Config` if there is no interrupted run in `dir`.
-    pub fn check_resumable(dir: &Path) -> Result<()> {
-        match dir.join(IDENTITY).exists() {
-            true => Ok(()),
-            false => Err(Error::config(format!(
-                "--resume: no interrupted run in {}; run without --resume to start one",
-                dir.display()
-            ))),
-        }
+    /// Whether an interrupted run left its state in `dir`.
+    pub fn is_left(dir: &Path) -> bool {
+        let file = dir.join(IDENTITY);
+        let begins = |file: File| -> std::io::Result<bool> {
+            let mut start = Vec::new();
+            file.take(MARK.len() as u64).read_to_end(&mut start)?;
+            Ok(start == MARK.as_bytes())
+        };
+        unlinked::is_dir(dir) && unlinked::is_file(&file) && File::open(&file).and_then(begins).unwrap_or(false)
     }
 
     /// The fitted stage number `index`, if an earlier attempt got that far.
@@ -167,6 +187,9 @@ impl RunState {
 
     /// The report of a run that was about to commit.
     pub fn report(&self) -> Result<Option<RunReport>> {
+        if !Self::is_left(&self.dir) {
+            return Ok(None);
+        }
         let path = self.dir.join(REPORT);
         match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| damaged(&path, &e.to_string())),
@@ -184,7 +207,11 @@ impl RunState {
     }
 
     /// Removes the files of a state, and nothing else that may be there.
+    ///
+    /// # Errors
+    /// Kind `Config` if a file with the name of one of them is there without the mark.
     fn forget(&self) -> Result<()> {
+        let marked = Self::is_left(&self.dir);
         let entries = match std::fs::read_dir(&self.dir) {
             Ok(entries) => entries,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -193,16 +220,24 @@ impl RunState {
         for entry in entries {
             let entry = entry.map_err(|e| at(&self.dir, "cannot read", e))?;
             let name = entry.file_name();
-            let ours = name.to_str().is_some_and(|name| {
-                [IDENTITY, REPORT].contains(&name)
-                    || [".fitted", ".checkpoint"].iter().any(|end| name.ends_with(end))
-                    || name.starts_with(TEMPORARY)
+            let Some(name) = name.to_str() else { continue };
+            let of_a_stage = [".fitted", ".checkpoint"].iter().any(|end| {
+                name.strip_suffix(end).is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
             });
-            if ours && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let in_the_way = [IDENTITY, REPORT].contains(&name) || of_a_stage;
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            if in_the_way && !(marked && is_file) {
+                return Err(not_ours(&entry.path()));
+            }
+            // The mark goes last: should this end half way, the rest is still known to be a state's.
+            if marked && is_file && name != IDENTITY && (in_the_way || name.starts_with(TEMPORARY)) {
                 remove(&entry.path())?;
             }
         }
-        Ok(())
+        match marked {
+            true => remove(&self.dir.join(IDENTITY)),
+            false => Ok(()),
+        }
     }
 
     fn fitted_path(&self, index: usize) -> PathBuf {
@@ -237,8 +272,12 @@ pub struct About {
 
 /// The file that a run holds locked while the state is its own.
 const LOCK: &str = "lock";
+/// What a lock's file begins with, before the number of the process.
+const LOCK_MARK: &str = "dacpipe process ";
 /// The file that says whose state it is.
 const IDENTITY: &str = "identity";
+/// What it begins with.
+const MARK: &str = "dacpipe run state\n";
 /// The file that holds the report of a run that is about to commit.
 const REPORT: &str = "report.json";
 /// Bytes of the hash that a file begins with.
@@ -291,14 +330,23 @@ fn read_artifact(path: &Path) -> Result<Option<Artifact>> {
 
 /// Writes a file all or nothing.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(dir)?;
-        file.write_all(bytes)?;
-        file.persist(path).map_err(|e| e.error)?;
-        Ok(())
-    };
-    write().map_err(|e| failed("writing", &path.display().to_string(), e))
+    unlinked::write(path, bytes, TEMPORARY).map_err(|e| failed("writing", &path.display().to_string(), e))
+}
+
+/// Makes a directory of states and those above it, none of them through a link.
+fn make_dir(path: &Path) -> Result<()> {
+    // The directory above is dacpipe's own as well where states lie below the working directory.
+    if let Some(above) = path.parent().filter(|above| above.ends_with(STATES)) {
+        unlinked::make_dir(above).map_err(|e| at(above, "cannot create", e))?;
+    }
+    unlinked::make_dir(path).map_err(|e| at(path, "cannot create", e))
+}
+
+fn not_ours(path: &Path) -> Error {
+    Error::config(format!(
+        "{} is no file of a run of dacpipe, and is left as it is; move it away, as a run keeps its state there",
+        path.display()
+    ))
 }
 
 fn remove(path: &Path) -> Result<()> {
@@ -354,10 +402,9 @@ mod tests {
     fn only_the_same_run_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("state");
-        let e = RunState::open(&place, "a", true).unwrap_err();
-        assert_eq!(e.kind(), Kind::Config);
-        assert!(e.to_string().contains("no interrupted run"), "{e}");
+        assert!(!RunState::is_left(&place));
         let state = RunState::open(&place, "a", false).unwrap();
+        assert!(RunState::is_left(&place));
         state.keep_fitted(0, kept()).unwrap();
         let e = RunState::open(&place, "b", true).unwrap_err();
         assert!(e.to_string().contains("changed"), "{e}");
@@ -388,6 +435,54 @@ mod tests {
         state.keep_fitted(0, kept()).unwrap();
         state.clear().unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn files_with_the_names_of_a_state_but_without_its_mark_stay() {
+        for name in ["identity", "report.json", "0.fitted", "12.checkpoint"] {
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join(name);
+            std::fs::write(&file, "mine").unwrap();
+            let e = RunState::open(dir.path(), "a", false).unwrap_err();
+            assert!(e.to_string().contains(name) && e.to_string().contains("move it away"), "{e}");
+            assert!(RunState::at(dir.path()).clear().is_err());
+            assert_eq!(RunState::at(dir.path()).report().unwrap(), None);
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine", "{name}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["notes.fitted", ".tmp-mine", "x.checkpoint"] {
+            std::fs::write(dir.path().join(name), "mine").unwrap();
+        }
+        RunState::open(dir.path(), "a", false).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 4);
+        std::fs::write(dir.path().join("lock"), "mine").unwrap();
+        let e = StateDir::claim(dir.path(), "a", false).unwrap_err();
+        assert!(e.to_string().contains("lock is no file of a run"), "{e}");
+        assert_eq!(std::fs::read_to_string(dir.path().join("lock")).unwrap(), "mine");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn no_link_is_followed() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let (real, linked) = (dir.path().join("real"), dir.path().join("linked"));
+        std::fs::create_dir(&real).unwrap();
+        let precious = dir.path().join("precious");
+        std::fs::write(&precious, "mine").unwrap();
+        symlink(&real, &linked).unwrap();
+        assert!(StateDir::claim(&linked, "a", false).is_err());
+        assert!(RunState::open(&linked, "a", false).is_err());
+        assert_eq!(std::fs::read_dir(&real).unwrap().count(), 0);
+        for name in ["lock", "identity", "report.json", "0.fitted"] {
+            let place = dir.path().join(format!("state-{name}"));
+            std::fs::create_dir(&place).unwrap();
+            symlink(&precious, place.join(name)).unwrap();
+            let opened = StateDir::claim(&place, "a", false).and_then(|_| RunState::open(&place, "a", false));
+            assert!(opened.is_err(), "{name}");
+            assert_eq!(std::fs::read_to_string(&precious).unwrap(), "mine", "{name}");
+            assert!(place.join(name).is_symlink(), "{name}");
+        }
     }
 
     #[test]

@@ -41,20 +41,34 @@ pub async fn gather(location: &Location, labels: Option<&str>) -> Result<Finding
         )));
     }
     let newest = snapshot.model().unwrap_or_default().to_owned();
-    let run = run(location, snapshot.run_id().unwrap_or_default()).await?;
+    let run = run(location, snapshot.run_id().unwrap_or_default()).await;
     let model = model(location, &newest).await;
-    let sample = table.sample().await?.map(|sample| sampled_rows(&sample, &newest));
+    // What lies beside the rows may be damaged: then its section says so, and the others are as they were.
+    let mut notes = Vec::new();
+    let mut unless_damaged = |e: Error, what: &str| notes.push(format!("{what} cannot be read: {e}."));
+    let sample = table.sample().await.unwrap_or_else(|e| {
+        unless_damaged(e, "The sample of rows beside the table");
+        None
+    });
+    let sample = sample.map(|sample| sampled_rows(&sample, &newest));
     let label = label_column(&table, labels, run.as_ref().ok(), sample.as_deref())?;
     // The rows in their order, which decides what is drawn.
     let in_order = SessionConfig::new().with_target_partitions(1);
     let look =
         Look { table: Arc::clone(&table), model: newest.clone(), ctx: SessionContext::new_with_config(in_order) };
     let (mut sizes, agreement) = look.count(label.as_deref()).await?;
-    for cluster in look.clusters().await? {
-        sizes.entry(cluster).or_default();
+    match look.clusters().await {
+        Ok(clusters) => clusters.into_iter().for_each(|cluster| {
+            sizes.entry(cluster).or_default();
+        }),
+        Err(e) => unless_damaged(e, "The clusters beside the table"),
     }
     let rows = sizes.values().sum();
-    let profile = table.profile().await?.map(|profile| compare(&profile));
+    let profile = table.profile().await.unwrap_or_else(|e| {
+        unless_damaged(e, "What sets the clusters apart");
+        None
+    });
+    let profile = profile.map(|profile| compare(&profile));
     let profile: Vec<FeatureProfile> =
         profile.into_iter().flatten().filter(|feature| feature.model == newest).collect();
     let width = profile.iter().map(|feature| feature.position as usize + 1).max().unwrap_or(0);
@@ -67,7 +81,6 @@ pub async fn gather(location: &Location, labels: Option<&str>) -> Result<Finding
         None => look.draw(label.as_deref()).await?,
     };
     let shown = sample.unwrap_or_default();
-    let mut notes = Vec::new();
     if rows < snapshot.rows() {
         notes.push(format!(
             "{} rows of the table were labelled by other models; they are left out here.",
@@ -105,16 +118,17 @@ fn directory(location: &Location) -> String {
 }
 
 /// The report of the run that made this version.
-async fn run(location: &Location, run_id: &str) -> Result<Part<RunReport>> {
+async fn run(location: &Location, run_id: &str) -> Part<RunReport> {
     const LOST: &str = "so its source, seed, times and losses and the comparison with raw k-means are missing; dacpipe run writes them";
-    let Some(bytes) = location.get("run.json").await? else {
-        return Ok(Err(format!("There is no run.json beside the table, {LOST} (dacpipe label does not).")));
+    let unreadable = |e: &dyn std::fmt::Display| format!("{} cannot be read ({e}), {LOST}.", location.show("run.json"));
+    let Some(bytes) = location.get("run.json").await.map_err(|e| unreadable(&e))? else {
+        return Err(format!("There is no run.json beside the table, {LOST} (dacpipe label does not)."));
     };
-    Ok(match serde_json::from_slice::<RunReport>(&bytes) {
+    match serde_json::from_slice::<RunReport>(&bytes) {
         Ok(run) if run.run == run_id => Ok(run),
         Ok(run) => Err(format!("run.json is of run {}, this version of the table of run {run_id}, {LOST}.", run.run)),
-        Err(e) => Err(format!("{} cannot be read ({e}), {LOST}.", location.show("run.json"))),
-    })
+        Err(e) => Err(unreadable(&e)),
+    }
 }
 
 /// The model of this hash, which lies below the table.

@@ -1,12 +1,12 @@
 //! Progress on stderr: a bar a stage when it is a terminal, a plain line now and then otherwise.
 
-use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::event::{Event, Observer};
+use crate::terminal;
 
 /// How often a stage may print a plain line.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
@@ -17,6 +17,7 @@ pub struct Progress {
 }
 
 enum State {
+    Notes,
     Bar(Option<ProgressBar>),
     Plain { began: Instant, printed: Instant, total: Option<u64>, unit: &'static str },
 }
@@ -25,11 +26,16 @@ impl Progress {
     /// A bar if stderr is a terminal, plain lines if not.
     pub fn on_stderr() -> Self {
         let now = Instant::now();
-        let state = match std::io::stderr().is_terminal() {
+        let state = match terminal::stderr_redraws() {
             true => State::Bar(None),
             false => State::Plain { began: now, printed: now, total: None, unit: "" },
         };
         Self { state: Mutex::new(state) }
+    }
+
+    /// Nothing but which way the run takes.
+    pub fn notes_alone() -> Self {
+        Self { state: Mutex::new(State::Notes) }
     }
 }
 
@@ -37,6 +43,11 @@ impl Observer for Progress {
     fn event(&self, event: &Event) {
         let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
         match &mut *state {
+            State::Notes => {
+                if let Event::Note { message } = event {
+                    terminal::tell(&format!("note: {message}"));
+                }
+            }
             State::Bar(bar) => show_bar(bar, event),
             State::Plain { began, printed, total, unit } => {
                 let now = Instant::now();
@@ -47,8 +58,7 @@ impl Observer for Progress {
                     _ => {}
                 }
                 if let Some(line) = plain_line(event, *total, unit, now - *began) {
-                    // A closed stderr must not end the run.
-                    let _ = writeln!(std::io::stderr(), "{line}");
+                    terminal::tell(&line);
                 }
             }
         }
@@ -79,13 +89,16 @@ fn show_bar(bar: &mut Option<ProgressBar>, event: &Event) {
                 bar.finish_and_clear();
             }
             if let Some(line) = plain_line(event, None, "", Duration::ZERO) {
-                let _ = writeln!(std::io::stderr(), "{line}");
+                terminal::tell(&line);
             }
         }
-        Event::Warning { message } => match bar {
-            Some(bar) => bar.suspend(|| eprintln!("warning: {message}")),
-            None => eprintln!("warning: {message}"),
-        },
+        Event::Warning { .. } | Event::Note { .. } => {
+            let line = plain_line(event, None, "", Duration::ZERO).unwrap_or_default();
+            match bar {
+                Some(bar) => bar.suspend(|| terminal::tell(&line)),
+                None => terminal::tell(&line),
+            }
+        }
     }
 }
 
@@ -111,6 +124,7 @@ fn plain_line(event: &Event, total: Option<u64>, unit: &str, elapsed: Duration) 
         }
         Event::Finished { stage, seconds, summary } => Some(format!("{stage}: {seconds:.2} s, {summary}")),
         Event::Warning { message } => Some(format!("warning: {message}")),
+        Event::Note { message } => Some(format!("note: {message}")),
     }
 }
 

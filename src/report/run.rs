@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::secret::redacted;
 
 /// How well the embedding follows the layout that it was taught.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -108,9 +109,11 @@ pub struct RunReport {
 }
 
 impl RunReport {
-    /// The report as JSON, for `run.json`.
+    /// The report as JSON, for `run.json`; without secrets.
     pub fn to_json(&self) -> Result<String> {
-        serde_json::to_string_pretty(self).map_err(|e| Error::internal("cannot write run.json").with_source(e))
+        let text =
+            serde_json::to_string_pretty(self).map_err(|e| Error::internal("cannot write run.json").with_source(e))?;
+        Ok(redacted(&text).into_owned())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::run::{Follows, RunReport, Scores};
+use crate::terminal::one_line;
 
 /// The end of a run for people: rows, clusters and vectors, as far as there are any, agreement with labels beside raw
 /// k-means, seconds a stage, and the command to try next.
@@ -109,15 +110,16 @@ fn scores(out: &mut String, report: &RunReport) {
     } else {
         "labels took no part in learning"
     };
-    let _ = writeln!(out, "  against {label} ({used}):");
+    let _ = writeln!(out, "  against {} ({used}):", one_line(label));
     let _ = writeln!(
         out,
         "    {:<10} {:>8}  {:>6} {:>6} {:>6}   raw k-means {:>6} {:>6} {:>6}",
         "part", "rows", "ARI", "NMI", "ACC", "ARI", "NMI", "ACC"
     );
-    for (part, Scores { rows, ari, nmi, acc }) in &report.scores {
+    for (name, Scores { rows, ari, nmi, acc }) in &report.scores {
+        let part = one_line(name);
         let _ = write!(out, "    {part:<10} {rows:>8}  {ari:>6.4} {nmi:>6.4} {:>6}", figure(*acc));
-        let _ = match report.raw_kmeans.get(part) {
+        let _ = match report.raw_kmeans.get(name) {
             Some(raw) => writeln!(out, "               {:>6.4} {:>6.4} {:>6}", raw.ari, raw.nmi, figure(raw.acc)),
             None => writeln!(out),
         };

@@ -1,10 +1,13 @@
 //! The files of a report.
 
+use super::draw::GENERATOR;
 use super::findings::Findings;
 use super::gather::gather;
 use super::page::{PAGE, Page};
 use crate::error::{Error, Result};
+use crate::secret::redacted;
 use crate::store::Location;
+use crate::unlinked;
 
 /// The directory of a report, below its table.
 pub const DIRECTORY: &str = "report";
@@ -28,7 +31,9 @@ pub fn page_of(table: &Location) -> String {
 /// Looks at the table at `table` and writes its report into the directory `to`; `labels` names its column of labels.
 ///
 /// # Errors
-/// As [`gather`]; kind `Io` if a file cannot be written.
+/// As [`gather`]; kind `Io` if a file cannot be written, `Config` if a file that is not dacpipe's, or a link, is in the
+/// place of one of the report.
+/// Secrets are in none of the files.
 pub async fn write(table: &Location, labels: Option<&str>, to: &Location) -> Result<Written> {
     write_findings(&gather(table, labels).await?, to).await
 }
@@ -40,22 +45,56 @@ fn is_figure(name: &str) -> bool {
     NAMES.contains(&name) || name.starts_with("autoencoder-")
 }
 
+/// Whether there is anything of this name, a link included.
+async fn is_there(to: &Location, name: &str) -> Result<bool> {
+    Ok(match to.local_path() {
+        Some(dir) => dir.join(name).symlink_metadata().is_ok(),
+        None => to.get(name).await?.is_some(),
+    })
+}
+
+/// Whether the file of this name begins as one of a report does; what a link leads to is never one.
+async fn is_ours(to: &Location, name: &str) -> Result<bool> {
+    const BEGINNING: usize = 1024;
+    if to.local_path().is_some_and(|dir| !unlinked::is_file(&dir.join(name))) {
+        return Ok(false);
+    }
+    let Some(content) = to.get(name).await? else { return Ok(false) };
+    let beginning = String::from_utf8_lossy(&content[..content.len().min(BEGINNING)]);
+    Ok(beginning.contains(GENERATOR))
+}
+
 async fn write_findings(findings: &Findings, to: &Location) -> Result<Written> {
+    if let Some(dir) = to.local_path().filter(|dir| dir.symlink_metadata().is_ok() && !unlinked::is_dir(dir)) {
+        return Err(Error::config(format!(
+            "{} is a link, or no directory, and is left as it is; write the report elsewhere (dacpipe report --out)",
+            dir.display()
+        )));
+    }
     let page = Page::of(findings).map_err(|e| Error::internal("a figure cannot be laid out").with_source(e))?;
     let mut files = page.files();
     let html = files.remove(PAGE).unwrap_or_default();
     let (figures, bytes) = (files.len(), html.len() as u64);
+    for name in files.keys().map(String::as_str).chain([PAGE]) {
+        if is_there(to, name).await? && !is_ours(to, name).await? {
+            return Err(Error::config(format!(
+                "{} is there and not by dacpipe, so it is left as it is; move it away, or write the report elsewhere \
+                 (dacpipe report --out)",
+                to.show(name)
+            )));
+        }
+    }
     // Figures of an earlier page that this one does not have.
     for file in to.list("").await.unwrap_or_default() {
         let Some(name) = file.location.filename() else { continue };
-        let one_of_ours = name.strip_suffix(".svg").is_some_and(is_figure);
-        if one_of_ours && !files.contains_key(name) && to.path(name)? == file.location {
+        let like_ours = name.strip_suffix(".svg").is_some_and(is_figure);
+        if like_ours && !files.contains_key(name) && to.path(name)? == file.location && is_ours(to, name).await? {
             to.delete(name).await?;
         }
     }
     // The page last: what it says lies beside it does.
     for (name, content) in files.into_iter().chain([(PAGE.to_owned(), html)]) {
-        to.put(&name, content.into()).await?;
+        to.put(&name, redacted(&content).into_owned().into()).await?;
     }
     Ok(Written { page: to.show(PAGE), figures, bytes })
 }

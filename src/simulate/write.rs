@@ -1,7 +1,7 @@
 //! Simulated recordings as files in the HAPT layout.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -9,9 +9,12 @@ use flate2::{Compression, GzBuilder};
 
 use super::{Activity, Experiment, SimulateSpec, hapt};
 use crate::error::{Error, Result};
+use crate::unlinked;
 
 /// The file that tells simulated recordings from real ones; it holds the command that makes them.
 const MARKER: &str = "SIMULATED";
+/// What that command begins with.
+const COMMAND: &str = "dacpipe simulate hapt";
 /// HAPT's windows: samples in one, samples from one to the next.
 const WINDOW: (usize, usize) = (128, 64);
 
@@ -83,7 +86,7 @@ fn command_line(spec: &SimulateSpec, gzip: bool) -> String {
     let SimulateSpec { users, experiments_per_user, minutes, seed } = spec;
     let gzip = if gzip { " --gzip" } else { "" };
     format!(
-        "dacpipe simulate hapt --out DIR --users {users} --experiments-per-user {experiments_per_user} \
+        "{COMMAND} --out DIR --users {users} --experiments-per-user {experiments_per_user} \
          --minutes {minutes} --seed {}{gzip}",
         seed.0
     )
@@ -111,7 +114,7 @@ fn prepare(directory: &Path, force: bool) -> Result<()> {
         Err(e) => return Err(failed("read the directory", directory, e)),
     };
     let empty = entries.into_iter().next().is_none();
-    let simulated = directory.join(MARKER).is_file();
+    let simulated = is_marked(directory);
     let shown = directory.display();
     match (empty, simulated, force) {
         (true, ..) => {}
@@ -130,16 +133,25 @@ fn prepare(directory: &Path, force: bool) -> Result<()> {
     make_directories(directory)
 }
 
+/// Whether a marker of ours says that the directory holds simulated recordings; what a link leads to says nothing.
+fn is_marked(directory: &Path) -> bool {
+    let marker = directory.join(MARKER);
+    unlinked::is_file(&marker) && fs::read_to_string(marker).is_ok_and(|text| text.starts_with(COMMAND))
+}
+
 fn make_directories(directory: &Path) -> Result<()> {
     for part in ["RawData", "Train", "Test"] {
         let path = directory.join(part);
-        fs::create_dir_all(&path).map_err(|e| failed("make the directory", &path, e))?;
+        unlinked::make_dir(&path).map_err(|e| failed("make the directory", &path, e))?;
     }
     Ok(())
 }
 
 /// Removes earlier recordings: there may have been more of them, or under other names.
 fn remove_recordings(raw: &Path) -> Result<()> {
+    if !unlinked::is_dir(raw) {
+        return Ok(());
+    }
     let entries = match fs::read_dir(raw) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -148,11 +160,22 @@ fn remove_recordings(raw: &Path) -> Result<()> {
     for entry in entries {
         let path = entry.map_err(|e| failed("read the directory", raw, e))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with("acc_exp") || name.starts_with("gyro_exp") {
+        if is_recording(&name) && unlinked::is_file(&path) {
             fs::remove_file(&path).map_err(|e| failed("remove", &path, e))?;
         }
     }
     Ok(())
+}
+
+/// Whether a file of a recording is named so: `acc_exp01_user01.txt`, perhaps with `.gz`.
+fn is_recording(name: &str) -> bool {
+    let numbers = || {
+        let name = name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".txt")?;
+        let name = name.strip_prefix("acc_exp").or_else(|| name.strip_prefix("gyro_exp"))?;
+        name.split_once("_user")
+    };
+    let digits = |text: &str| text.len() >= 2 && text.bytes().all(|b| b.is_ascii_digit());
+    numbers().is_some_and(|(experiment, user)| digits(experiment) && digits(user))
 }
 
 fn failed(action: &str, path: &Path, e: std::io::Error) -> Error {
@@ -192,7 +215,8 @@ struct Files<'a> {
 impl Files<'_> {
     fn text(&mut self, name: &str, text: &str) -> Result<()> {
         let path = self.directory.join(name);
-        fs::write(&path, text).map_err(|e| failed("write", &path, e))?;
+        let written = unlinked::create(&path).and_then(|mut file| file.write_all(text.as_bytes()));
+        written.map_err(|e| failed("write", &path, e))?;
         self.bytes += text.len() as u64;
         Ok(())
     }
@@ -209,7 +233,7 @@ impl Files<'_> {
         let name = format!("{sensor}_exp{:02}_user{:02}.txt{ending}", experiment.number, experiment.user);
         let path: PathBuf = self.directory.join("RawData").join(name);
         let write = || -> std::io::Result<u64> {
-            let file = BufWriter::new(File::create(&path)?);
+            let file = BufWriter::new(unlinked::create(&path)?);
             if gzip {
                 // No time of writing and no name in the header: the same bytes every time.
                 let mut gz = GzBuilder::new().mtime(0).write(file, Compression::best());
@@ -265,6 +289,40 @@ mod tests {
             fs::read_dir(directory.path().join("RawData")).unwrap().map(|e| e.unwrap().path()).collect();
         assert!(names.iter().all(|n| n.extension().unwrap() == "txt"), "{names:?}");
         assert_eq!(names.len(), 2 * 2 + 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn force_removes_nothing_but_recordings_of_ours_and_writes_through_no_link() {
+        use std::os::unix::fs::symlink;
+        let options = WriteOptions { gzip: false, force: true };
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("SIMULATED"), "by hand").unwrap();
+        assert!(write_hapt(directory.path(), SHORT, options).unwrap_err().to_string().contains("not simulated"));
+        fs::remove_file(path("SIMULATED")).unwrap();
+
+        write_hapt(directory.path(), SHORT, WriteOptions::default()).unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let precious = elsewhere.path().join("acc_exp01_user01.txt");
+        fs::write(&precious, "mine").unwrap();
+        for name in ["RawData/acc_exp01_user01_notes.txt", "RawData/acc_expert.txt"] {
+            fs::write(path(name), "mine").unwrap();
+        }
+        fs::remove_file(path("RawData/labels.txt")).unwrap();
+        symlink(&precious, path("RawData/labels.txt")).unwrap();
+        let error = write_hapt(directory.path(), SHORT, options).unwrap_err();
+        assert!(error.to_string().contains("a link is in its place"), "{error}");
+        fs::remove_file(path("RawData/labels.txt")).unwrap();
+        write_hapt(directory.path(), SHORT, options).unwrap();
+        for name in ["RawData/acc_exp01_user01_notes.txt", "RawData/acc_expert.txt"] {
+            assert_eq!(fs::read_to_string(path(name)).unwrap(), "mine");
+        }
+
+        fs::remove_dir_all(path("RawData")).unwrap();
+        symlink(elsewhere.path(), path("RawData")).unwrap();
+        write_hapt(directory.path(), SHORT, options).unwrap_err();
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "mine");
     }
 
     #[test]

@@ -43,6 +43,7 @@ use super::bad::Rejects;
 use super::location::{DataFile, blocking, list};
 use super::recording::{Load, Recordings, Wanted};
 use crate::error::{Error, Result};
+use crate::terminal::shown_name;
 
 mod content;
 mod dialect;
@@ -198,7 +199,7 @@ impl Csv {
         // What is before it is not read, and that is not to go unnoticed.
         let header =
             if self.header_line > 1 { format!(", header on line {}", self.header_line) } else { String::new() };
-        format!("{channels} channels{rate} in {files} CSV files at {}{header}", self.layout.spec.path)
+        format!("{channels} channels{rate} in {files} CSV files at {}{header}", shown_name(&self.layout.spec.path))
     }
 }
 

@@ -5,7 +5,6 @@
 
 mod compression;
 mod listing;
-mod name;
 mod remote;
 
 use std::fs::File;
@@ -18,10 +17,10 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 use crate::error::{Error, Result};
 use crate::store::{Location, check_regular, open_regular};
+use crate::terminal::shown_name;
 use compression::decompressed;
 pub(super) use compression::plain_name;
 use listing::Directory;
-use name::shown_name;
 use remote::{Remote, remote_error};
 
 const WILDCARDS: [char; 3] = ['*', '?', '['];
@@ -127,7 +126,7 @@ impl DataFile {
     /// Where a file was looked for that is not there.
     fn looked(&self) -> String {
         let Some(path) = &self.local else { return "no such file".into() };
-        let shown = |path: &Path| shown_name(path.as_os_str());
+        let shown = |path: &Path| shown_name(path);
         if let Ok(target) = std::fs::read_link(path) {
             return format!("no such file: a link to {}, which is not there", shown(&target));
         }
@@ -158,7 +157,7 @@ pub async fn list(path: &str, extensions: &'static [&'static str]) -> Result<Vec
     };
     if files.is_empty() {
         let ends = extensions.join(", ");
-        return Err(Error::input(format!("{}: no files that end with {ends} there", shown_name(path.as_ref()))));
+        return Err(Error::input(format!("{}: no files that end with {ends} there", shown_name(path))));
     }
     files.sort_by(|a, b| a.below.cmp(&b.below));
     Ok(files)
@@ -178,7 +177,7 @@ fn split_glob(path: &str) -> Option<(&str, &str)> {
 /// The file `path`, or the files below the directory `path`.
 async fn list_whole(path: &str, extensions: &'static [&'static str]) -> Result<Vec<DataFile>> {
     let place = Location::parse(path)?;
-    let name = shown_name(path.as_ref());
+    let name = shown_name(path);
     let below = place.prefix().filename().unwrap_or_default().to_owned();
     let local = place.local_path().map(Path::to_path_buf);
     let mut file = DataFile { name, below, local, place: Some(place.clone()), listed_size: 0 };

@@ -119,7 +119,11 @@ pub(super) async fn open(spec: &ParquetSpec, rejects: Rejects) -> Result<Source>
         Features::Column(name) => (0..dim).map(|i| format!("{name}[{i}]")).collect(),
         Features::Columns(names) => names.clone(),
     };
-    let description = format!("vectors of {dim} values in {} Parquet files at {}", files.len(), spec.path);
+    let description = format!(
+        "vectors of {dim} values in {} Parquet files at {}",
+        files.len(),
+        crate::terminal::shown_name(&spec.path)
+    );
     let table = VectorTable { spec: Arc::new(spec.clone()), files: files.into(), schema, dim, rejects };
     Ok(Source {
         provider: Arc::new(table),

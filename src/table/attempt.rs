@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::log::{DIRECTORY, Log, Search};
 use crate::error::{Error, Result};
 use crate::store::{Location, TEMPORARY, failed};
+use crate::unlinked::{is_dir, is_file, make_dir};
 
 /// Where attempts keep what lies beside the rows. Other engines take a directory with such a name for none of theirs.
 pub(super) const BESIDE: &str = "_dacpipe";
@@ -225,7 +226,7 @@ fn check_place(location: &Location, root: &Path, is_table: bool) -> Result<()> {
 fn leave_mark(location: &Location, root: &Path, id: &str, text: &[u8]) -> Result<Option<Lock>> {
     let path = root.join(mark_file(id));
     let io = |e: std::io::Error| failed("writing", &location.show(&mark_file(id)), e);
-    std::fs::create_dir_all(root.join(staging_dir(id))).map_err(io)?;
+    make_dir(&root.join(BESIDE)).and_then(|()| make_dir(&root.join(staging_dir(id)))).map_err(io)?;
     let mut file = match File::options().read(true).write(true).create_new(true).open(&path) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Ok(None),
@@ -400,14 +401,6 @@ fn is_staged(name: &str, right: impl Fn(&str) -> bool) -> bool {
         Some((name, number)) => right(name) && number.bytes().all(|b| b.is_ascii_digit()),
         None => right(name),
     }
-}
-
-fn is_dir(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|there| there.is_dir())
-}
-
-fn is_file(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|there| there.is_file())
 }
 
 #[cfg(test)]

@@ -65,7 +65,8 @@ impl LabelTable {
     pub async fn open_at(location: &Location, version: Option<u64>) -> Result<Self> {
         let log = Log::new(location.clone());
         let snapshot = log.snapshot(version).await?.ok_or_else(|| {
-            Error::table(format!("{location} holds no table: there is no {}", location.show(&super::log::file_name(0))))
+            let place = location.looked_at();
+            Error::table(format!("{place} holds no table: there is no {}", location.show(&super::log::file_name(0))))
         })?;
         let mut table = Self::of(location, snapshot);
         table.files.old = version.is_some();

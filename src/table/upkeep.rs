@@ -181,7 +181,7 @@ pub async fn restore(location: &Location, version: u64) -> Result<u64> {
 }
 
 fn no_table(location: &Location) -> Error {
-    Error::table(format!("{location} holds no table"))
+    Error::table(format!("{} holds no table", location.looked_at()))
 }
 
 /// A table that is being tended: as it is now, and the attempt that tends it.

@@ -39,7 +39,8 @@ pub struct Vacuumed {
 /// Kind `Table` if there is no table or it is damaged, `Io` if files cannot be removed.
 pub async fn vacuum(location: &Location, retention: Option<Duration>, dry_run: bool) -> Result<Vacuumed> {
     let log = Log::new(location.clone());
-    let table = log.snapshot(None).await?.ok_or_else(|| Error::table(format!("{location} holds no table")))?;
+    let table =
+        log.snapshot(None).await?.ok_or_else(|| Error::table(format!("{} holds no table", location.looked_at())))?;
     let retention = retention.unwrap_or_else(|| of_table(&table));
     let mut removal = Removal::new(location, &table, dry_run);
     let mut commits = Vec::new();

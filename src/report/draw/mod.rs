@@ -84,11 +84,14 @@ impl Figure {
         let title = escape(&self.title);
         let styles = styles();
         format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\">\n\
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" {GENERATOR}>\n\
              <title>{title}</title>\n<style>{styles}</style>\n<rect class=\"f-paper\" width=\"100%\" height=\"100%\"/>\n{shapes}\n</svg>\n"
         )
     }
 }
+
+/// What marks a page and its figures as dacpipe's: other files are never overwritten.
+pub const GENERATOR: &str = "data-generator=\"dacpipe\"";
 
 /// The style sheet of the figures: a class for filling and one for stroking with each ink, on light and on dark paper.
 pub fn styles() -> String {

@@ -7,7 +7,7 @@ mod overview;
 
 use std::collections::BTreeMap;
 
-use super::draw::{self, Figure, Group, Ink};
+use super::draw::{self, Figure, GENERATOR, Group, Ink};
 use super::findings::{Findings, Part};
 use super::markup::{self, Markup, element, literal, text};
 
@@ -43,7 +43,9 @@ impl Page {
         let title = text(format!("{}: clusters", findings.name));
         let html = Markup::join([
             literal("<!doctype html>\n"),
-            literal("<html lang=\"en\"><head><meta charset=\"utf-8\">"),
+            literal("<html lang=\"en\" "),
+            literal(GENERATOR),
+            literal("><head><meta charset=\"utf-8\">"),
             literal("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">"),
             // Nothing is fetched and nothing runs, whatever the data hold.
             literal(

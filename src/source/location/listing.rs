@@ -9,10 +9,10 @@ use glob::{MatchOptions, Pattern};
 use object_store::path::Path as ObjectPath;
 
 use super::compression::plain_name;
-use super::name::shown_name;
 use super::{DataFile, blocking};
 use crate::error::{Error, Result};
 use crate::store::Location;
+use crate::terminal::shown_name;
 
 /// A directory that archives of one system carry beside the files, with copies of their names that hold no data.
 const BESIDE_FILES: &str = "__MACOSX";
@@ -192,7 +192,7 @@ fn walk(root: PathBuf, choice: &Choice, extensions: &[&str]) -> Result<Vec<Found
             for entry in std::fs::read_dir(&dir).map_err(|e| unreadable(&dir, e))? {
                 let entry = entry.map_err(|e| unreadable(&dir, e))?;
                 let kind = entry.file_type().map_err(|e| unreadable(&dir, e))?;
-                let (path, below) = (entry.path(), format!("{below}{}", shown_name(&entry.file_name())));
+                let (path, below) = (entry.path(), format!("{below}{}", shown_name(entry.file_name())));
                 if kind.is_symlink() {
                     links.insert((below, path));
                 } else if kind.is_dir() {
