@@ -12,6 +12,7 @@ use super::encoding::{Encoding, open_text, text};
 use super::header::{Column, Columns};
 use super::number::Numbers;
 use super::piece::Sample;
+use super::record::Record;
 use super::records::Records;
 use crate::error::{Error, Result};
 use crate::source::bad::shown;
@@ -26,11 +27,10 @@ pub(super) struct OpenFile {
     records: Records,
     columns: Columns,
     numbers: Numbers,
-    /// Whether the row that was read last has yet to be given.
-    pending: bool,
+    record: Record,
+    /// The first row, if there is no header and it was not yet given.
+    first: Option<Record>,
     rows: u64,
-    /// What is wrong with the row, whatever its values are.
-    problem: Option<String>,
 }
 
 impl OpenFile {
@@ -42,7 +42,7 @@ impl OpenFile {
         let (input, encoding) = open_text(file, spec.dialect.encoding)?;
         let mut records = Records::new(input, &spec.dialect);
         let first = records.peek().map_err(|e| file.unreadable_after(e, " before its first row"))?;
-        if let Some(said) = separator_line(first) {
+        if let Some(said) = separator_line(&first) {
             if let Some(given) = spec.dialect.delimiter.filter(|given| *given != said) {
                 return Err(Error::input(format!(
                     "{}:1: \"sep={said}\", but delimiter = \"{given}\" in the pipeline, expected the two to agree; \
@@ -53,34 +53,23 @@ impl OpenFile {
             records.set_delimiter(said);
             records.skip_lines(1).map_err(|e| file.unreadable(e))?;
         }
-        let (columns, pending) = Columns::find(file, &mut records, encoding, spec)?;
+        let (columns, first) = Columns::find(file, &mut records, encoding, spec)?;
         let (name, below, numbers) = (file.name().into(), file.below().to_string(), Numbers::of(&spec.dialect));
-        Ok(Self { name, below, encoding, records, columns, numbers, pending, rows: 0, problem: None })
+        Ok(Self { name, below, encoding, records, columns, numbers, record: Record::default(), first, rows: 0 })
     }
 
     /// Reads the next row. False at the end.
     pub(super) fn advance(&mut self) -> io::Result<bool> {
-        let more = std::mem::take(&mut self.pending) || self.records.read()?;
-        if more {
-            self.rows += 1;
-            self.problem = self.wrong();
-        }
+        let more = match self.first.take() {
+            Some(first) => {
+                self.record = first;
+                true
+            }
+            None => self.records.read(&mut self.record)?,
+        };
+        self.columns.see(&self.record);
+        self.rows += u64::from(more);
         Ok(more)
-    }
-
-    /// What is wrong with the row as a whole.
-    fn wrong(&mut self) -> Option<String> {
-        if let Some(problem) = self.records.problem() {
-            return Some(problem.into());
-        }
-        let record = self.records.record();
-        if let Some(wrong) = self.columns.width_wrong(record) {
-            return Some(format!("{wrong}: {}", shown(record.text())));
-        }
-        if self.columns.is_header(record) {
-            return Some(format!("the header of line {} once more, expected values", self.columns.line));
-        }
-        None
     }
 
     /// The time of the next row and what identifies its recording; inside, `None` for a bad row.
@@ -124,7 +113,7 @@ impl OpenFile {
     }
 
     fn field(&self, column: &Column) -> &[u8] {
-        self.records.record().field(column.at)
+        self.record.field(column.at)
     }
 
     /// The text of `column` in the row, or what is wrong with it.
@@ -134,8 +123,8 @@ impl OpenFile {
 
     /// The bytes of the keys, or what is wrong with the row.
     pub(super) fn id(&self) -> Result<Vec<u8>, String> {
-        if let Some(problem) = &self.problem {
-            return Err(problem.clone());
+        if let Some(wrong) = self.columns.wrong(&self.record) {
+            return Err(wrong);
         }
         let Columns { keys, label, split, .. } = &self.columns;
         let mut id = Vec::new();
@@ -210,7 +199,7 @@ impl OpenFile {
 
     /// The line on which the row begins.
     pub(super) fn line(&self) -> u64 {
-        self.records.line()
+        self.record.line()
     }
 }
 
