@@ -106,10 +106,11 @@ impl OpenFile {
         self.columns.label.as_ref().map_or(&[], |c| self.field(c))
     }
 
-    /// The time of the row as it is written, but with a point before a fraction; none without a column of times.
+    /// The time of the row as it is written, but a number with a point before its fraction; none without a column of
+    /// times.
     pub(super) fn time_text(&self) -> Option<Cow<'_, [u8]>> {
         let time = self.field(self.columns.time.as_ref()?);
-        Some(self.numbers.plain(time).unwrap_or(Cow::Borrowed(time)))
+        Some(self.numbers.plain(time).filter(|plain| number(plain).is_ok()).unwrap_or(Cow::Borrowed(time)))
     }
 
     fn field(&self, column: &Column) -> &[u8] {
