@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
+use dacpipe::column::vectors;
 use dacpipe::signal::window::{WindowSpec, Within};
 use dacpipe::source::{BadRows, CsvSpec, Delimiter, Dialect, Encoding, OnBadRow, SourceOptions, SourceSpec, open};
-use dacpipe::vectors::vectors;
 use dacpipe::{Kind, Result};
 use datafusion::prelude::SessionContext;
 use tempfile::TempDir;
@@ -241,7 +241,7 @@ async fn files_without_a_header_are_read_by_places() {
 #[tokio::test]
 async fn rows_that_cannot_be_values_name_why() {
     let text =
-        "x,y\n1,2\nx,y\n3,4\n\u{feff}x,y\n5\n6,7,8\n9,\0\010\n0.5;,1\n\"1,5\",1\n2024-01-01,1\n12 mV,1\n,1\n11,12\n";
+        "x,y\n1,2\nx,y\n3,4\n\u{feff}x,y\n5\n6,7,8\n9,\0\0x\n0.5;,1\n\"1,5\",1\n2024-01-01,1\n12 mV,1\n,1\n11,12\n";
     let found = read(text, &usual()).await;
     assert_eq!(found.values(), [1.0, 2.0, 3.0, 4.0, 11.0, 12.0]);
     let says = [
