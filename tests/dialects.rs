@@ -213,7 +213,7 @@ async fn what_is_wrong_with_a_header_is_said() {
         assert!(said.contains(says) || said.contains(&near), "{text:?}: {said}");
     }
     let comma = xy(Dialect { delimiter: Some(','.into()), ..Default::default() });
-    assert!(refused("sep=;\nx;y\n1;2\n", &comma).await.contains("a.csv:1: \"sep=;\", but delimiter = \",\""));
+    assert!(refused("sep=;\nx;y\n1;2\n", &comma).await.contains("line 1 is \"sep=;\", but delimiter = \",\""));
     let two = refused("device,device,x,y\n1,1,1,2\n", &CsvSpec { keys: vec!["device".into()], ..usual() }).await;
     assert!(two.contains("column_1 or column_2"), "{two}");
     // A column that is there twice and not read is nobody's business; a place is a name too.

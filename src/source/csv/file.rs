@@ -45,7 +45,7 @@ impl OpenFile {
         if let Some(said) = separator_line(&first) {
             if let Some(given) = spec.dialect.delimiter.filter(|given| *given != said) {
                 return Err(Error::input(format!(
-                    "{}:1: \"sep={said}\", but delimiter = \"{given}\" in the pipeline, expected the two to agree; \
+                    "{}: line 1 is \"sep={said}\", but delimiter = \"{given}\" in the pipeline, expected the two to agree; \
                      without the key, the file decides",
                     file.name()
                 )));
@@ -177,6 +177,8 @@ impl OpenFile {
     pub(super) fn sample(&self, sample: &mut Sample) -> Result<(), String> {
         let named = |column: &Column| {
             self.numbers.parse(self.field(column)).map_err(|e| match self.text(column) {
+                // One guess at what was meant is enough.
+                Ok(_) if e.ends_with(')') => format!("column {:?}: {e}", column.name),
                 Ok(_) => format!("column {:?}: {e}{}", column.name, self.units()),
                 Err(not_text) => not_text,
             })
