@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
+use dacpipe::column::vectors;
 use dacpipe::signal::window::{WindowSpec, Within};
 use dacpipe::source::{BadRows, CsvSpec, Delimiter, Dialect, Encoding, OnBadRow, SourceOptions, SourceSpec, open};
-use dacpipe::vectors::vectors;
 use dacpipe::{Kind, Result};
 use datafusion::prelude::SessionContext;
 use tempfile::TempDir;
@@ -213,7 +213,7 @@ async fn what_is_wrong_with_a_header_is_said() {
         assert!(said.contains(says) || said.contains(&near), "{text:?}: {said}");
     }
     let comma = xy(Dialect { delimiter: Some(','.into()), ..Default::default() });
-    assert!(refused("sep=;\nx;y\n1;2\n", &comma).await.contains("a.csv:1: \"sep=;\", but delimiter = \",\""));
+    assert!(refused("sep=;\nx;y\n1;2\n", &comma).await.contains("line 1 is \"sep=;\", but delimiter = \",\""));
     let two = refused("device,device,x,y\n1,1,1,2\n", &CsvSpec { keys: vec!["device".into()], ..usual() }).await;
     assert!(two.contains("column_1 or column_2"), "{two}");
     // A column that is there twice and not read is nobody's business; a place is a name too.
@@ -241,7 +241,7 @@ async fn files_without_a_header_are_read_by_places() {
 #[tokio::test]
 async fn rows_that_cannot_be_values_name_why() {
     let text =
-        "x,y\n1,2\nx,y\n3,4\n\u{feff}x,y\n5\n6,7,8\n9,\0\010\n0.5;,1\n\"1,5\",1\n2024-01-01,1\n12 mV,1\n,1\n11,12\n";
+        "x,y\n1,2\nx,y\n3,4\n\u{feff}x,y\n5\n6,7,8\n9,\0\0x\n0.5;,1\n\"1,5\",1\n2024-01-01,1\n12 mV,1\n,1\n11,12\n";
     let found = read(text, &usual()).await;
     assert_eq!(found.values(), [1.0, 2.0, 3.0, 4.0, 11.0, 12.0]);
     let says = [

@@ -22,10 +22,11 @@
 //! A line with too few or too many fields, an empty key, a key, a label or a split that is not of the encoding, a channel
 //! or a time that is no finite number, a time that repeats the one before; NUL bytes, a line that is too long, the
 //! header once more. A quote that does not close within the bounds of a row, or only behind whole lines that are rows
-//! themselves, makes the line bad on which it opens; the lines behind it are read as they are. Under [`OnBadRow::Quarantine`](super::OnBadRow::Quarantine) such a line takes the place of
-//! a sample: the windows that hold it are left out, all others stay, and filters over the recording go on as if the
-//! sensor had held its last value. A file that cannot be read is left out from where the damage is; a recording at
-//! another sampling rate is left out.
+//! themselves, makes the line bad on which it opens; the lines behind it are read as they are.
+//!
+//! Under [`OnBadRow::Quarantine`](super::OnBadRow::Quarantine) such a line takes the place of a sample: the windows that
+//! hold it are left out, all others stay, and filters over the recording go on as if the sensor had held its last value.
+//! A file that cannot be read is left out from where the damage is; a recording at another sampling rate is left out.
 //!
 //! Keys that come back after lines with others (a file in the order of time, of several devices) are bad too: their
 //! windows would be pieces, and (keys, `start`) would not be unique. Under quarantine each such run of lines is one

@@ -12,6 +12,7 @@ use super::encoding::{Encoding, open_text, text};
 use super::header::{Column, Columns};
 use super::number::Numbers;
 use super::piece::Sample;
+use super::record::Record;
 use super::records::Records;
 use crate::error::{Error, Result};
 use crate::source::bad::shown;
@@ -26,11 +27,10 @@ pub(super) struct OpenFile {
     records: Records,
     columns: Columns,
     numbers: Numbers,
-    /// Whether the row that was read last has yet to be given.
-    pending: bool,
+    record: Record,
+    /// The first row, if there is no header and it was not yet given.
+    first: Option<Record>,
     rows: u64,
-    /// What is wrong with the row, whatever its values are.
-    problem: Option<String>,
 }
 
 impl OpenFile {
@@ -42,10 +42,10 @@ impl OpenFile {
         let (input, encoding) = open_text(file, spec.dialect.encoding)?;
         let mut records = Records::new(input, &spec.dialect);
         let first = records.peek().map_err(|e| file.unreadable_after(e, " before its first row"))?;
-        if let Some(said) = separator_line(first) {
+        if let Some(said) = separator_line(&first) {
             if let Some(given) = spec.dialect.delimiter.filter(|given| *given != said) {
                 return Err(Error::input(format!(
-                    "{}:1: \"sep={said}\", but delimiter = \"{given}\" in the pipeline, expected the two to agree; \
+                    "{}: line 1 is \"sep={said}\", but delimiter = \"{given}\" in the pipeline, expected the two to agree; \
                      without the key, the file decides",
                     file.name()
                 )));
@@ -53,34 +53,23 @@ impl OpenFile {
             records.set_delimiter(said);
             records.skip_lines(1).map_err(|e| file.unreadable(e))?;
         }
-        let (columns, pending) = Columns::find(file, &mut records, encoding, spec)?;
+        let (columns, first) = Columns::find(file, &mut records, encoding, spec)?;
         let (name, below, numbers) = (file.name().into(), file.below().to_string(), Numbers::of(&spec.dialect));
-        Ok(Self { name, below, encoding, records, columns, numbers, pending, rows: 0, problem: None })
+        Ok(Self { name, below, encoding, records, columns, numbers, record: Record::default(), first, rows: 0 })
     }
 
     /// Reads the next row. False at the end.
     pub(super) fn advance(&mut self) -> io::Result<bool> {
-        let more = std::mem::take(&mut self.pending) || self.records.read()?;
-        if more {
-            self.rows += 1;
-            self.problem = self.wrong();
-        }
+        let more = match self.first.take() {
+            Some(first) => {
+                self.record = first;
+                true
+            }
+            None => self.records.read(&mut self.record)?,
+        };
+        self.columns.see(&self.record);
+        self.rows += u64::from(more);
         Ok(more)
-    }
-
-    /// What is wrong with the row as a whole.
-    fn wrong(&mut self) -> Option<String> {
-        if let Some(problem) = self.records.problem() {
-            return Some(problem.into());
-        }
-        let record = self.records.record();
-        if let Some(wrong) = self.columns.width_wrong(record) {
-            return Some(format!("{wrong}: {}", shown(record.text())));
-        }
-        if self.columns.is_header(record) {
-            return Some(format!("the header of line {} once more, expected values", self.columns.line));
-        }
-        None
     }
 
     /// The time of the next row and what identifies its recording; inside, `None` for a bad row.
@@ -117,14 +106,15 @@ impl OpenFile {
         self.columns.label.as_ref().map_or(&[], |c| self.field(c))
     }
 
-    /// The time of the row as it is written, but with a point before a fraction; none without a column of times.
+    /// The time of the row as it is written, but a number with a point before its fraction; none without a column of
+    /// times.
     pub(super) fn time_text(&self) -> Option<Cow<'_, [u8]>> {
         let time = self.field(self.columns.time.as_ref()?);
-        Some(self.numbers.plain(time).unwrap_or(Cow::Borrowed(time)))
+        Some(self.numbers.plain(time).filter(|plain| number(plain).is_ok()).unwrap_or(Cow::Borrowed(time)))
     }
 
     fn field(&self, column: &Column) -> &[u8] {
-        self.records.record().field(column.at)
+        self.record.field(column.at)
     }
 
     /// The text of `column` in the row, or what is wrong with it.
@@ -134,8 +124,8 @@ impl OpenFile {
 
     /// The bytes of the keys, or what is wrong with the row.
     pub(super) fn id(&self) -> Result<Vec<u8>, String> {
-        if let Some(problem) = &self.problem {
-            return Err(problem.clone());
+        if let Some(wrong) = self.columns.wrong(&self.record) {
+            return Err(wrong);
         }
         let Columns { keys, label, split, .. } = &self.columns;
         let mut id = Vec::new();
@@ -187,6 +177,8 @@ impl OpenFile {
     pub(super) fn sample(&self, sample: &mut Sample) -> Result<(), String> {
         let named = |column: &Column| {
             self.numbers.parse(self.field(column)).map_err(|e| match self.text(column) {
+                // One guess at what was meant is enough.
+                Ok(_) if e.ends_with(')') => format!("column {:?}: {e}", column.name),
                 Ok(_) => format!("column {:?}: {e}{}", column.name, self.units()),
                 Err(not_text) => not_text,
             })
@@ -210,7 +202,7 @@ impl OpenFile {
 
     /// The line on which the row begins.
     pub(super) fn line(&self) -> u64 {
-        self.records.line()
+        self.record.line()
     }
 }
 

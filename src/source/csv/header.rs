@@ -10,6 +10,7 @@ use super::number::Numbers;
 use super::record::{Record, Split};
 use super::records::Records;
 use crate::error::{Error, Result};
+use crate::source::bad::shown;
 use crate::source::location::DataFile;
 use crate::source::no_column;
 use crate::source::text::number;
@@ -46,7 +47,7 @@ pub(super) struct Columns {
 
 impl Columns {
     /// Reads `records`, which are of `file`, up to the line that names the columns and over what is to be skipped behind
-    /// it. Without a header, reads the first row. Says too whether the last row that was read is one of values.
+    /// it. Without a header, gives the first row too, which is read then.
     ///
     /// # Errors
     /// Kind `Input` if no row names all columns that `spec` does, or names one twice; as for any file that cannot be read.
@@ -55,7 +56,7 @@ impl Columns {
         records: &mut Records,
         encoding: Encoding,
         spec: &CsvSpec,
-    ) -> Result<(Self, bool)> {
+    ) -> Result<(Self, Option<Record>)> {
         let search = Search { file, encoding, spec };
         if !records.skip_lines(spec.dialect.skip_lines).map_err(|e| search.unreadable(e))? {
             return Err(
@@ -63,22 +64,33 @@ impl Columns {
             );
         }
         match spec.dialect.has_header {
-            true => Ok((search.by_names(records)?, false)),
-            false => Ok((search.by_places(records)?, true)),
+            true => Ok((search.by_names(records)?, None)),
+            false => search.by_places(records).map(|(columns, first)| (columns, Some(first))),
         }
     }
 
-    /// What is wrong with the number of fields of `record`. In a file without a header its first row sets it.
-    pub(super) fn width_wrong(&mut self, record: &Record) -> Option<String> {
-        let found = record.len();
-        let most = *self.most.get_or_insert(found.max(self.least));
+    /// Takes note of `record`: in a file without a header, its first row says how many fields a row has.
+    pub(super) fn see(&mut self, record: &Record) {
+        if self.most.is_none() && record.problem().is_none() {
+            self.most = Some(record.len().max(self.least));
+        }
+    }
+
+    /// What is wrong with `record` as a whole, whatever its values are.
+    pub(super) fn wrong(&self, record: &Record) -> Option<String> {
+        if let Some(problem) = record.problem() {
+            return Some(problem.into());
+        }
+        let (found, most) = (record.len(), self.most.unwrap_or(self.least));
         // A delimiter at the end of a line makes an empty field.
-        let fits = found >= self.least && record.fields().skip(most).all(<[u8]>::is_empty);
-        (!fits).then(|| format!("{found} fields, expected {most}"))
+        if found < self.least || !record.fields().skip(most).all(<[u8]>::is_empty) {
+            return Some(format!("{found} fields, expected {most}: {}", shown(record.text())));
+        }
+        self.is_header(record).then(|| format!("the header of line {} once more, expected values", self.line))
     }
 
     /// Whether `record` names the columns once more.
-    pub(super) fn is_header(&self, record: &Record) -> bool {
+    fn is_header(&self, record: &Record) -> bool {
         // Files that were put together may have a mark in their midst.
         let text = record.text();
         let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
@@ -142,11 +154,12 @@ impl Search<'_> {
     }
 
     /// The columns of a file without a header: their names say where they are.
-    fn by_places(&self, records: &mut Records) -> Result<Columns> {
-        if !records.read().map_err(|e| self.unreadable(e))? {
+    fn by_places(&self, records: &mut Records) -> Result<(Columns, Record)> {
+        let mut record = Record::default();
+        if !records.read(&mut record).map_err(|e| self.unreadable(e))? {
             return Err(self.wrong("no lines but empty ones, expected a line a sample"));
         }
-        let (record, usable) = (records.record(), records.problem().is_none());
+        let usable = record.problem().is_none();
         let mut columns = self.columns(0, |name| match place(name) {
             Some(at) if at < record.len() || !usable => Ok(at),
             found => {
@@ -154,7 +167,7 @@ impl Search<'_> {
                 let e = no_column(self.file.name(), name, there.iter().map(String::as_str));
                 Err(Error::input(match found {
                     Some(_) => {
-                        format!("{e}; these are of line {}: skip_lines skips lines at the start", records.line())
+                        format!("{e}; these are of line {}: skip_lines skips lines at the start", record.line())
                     }
                     None => format!("{e}; without a header columns have these names"),
                 }))
@@ -167,7 +180,7 @@ impl Search<'_> {
             columns.least = columns.least.max(filled);
             columns.most = Some(record.len());
         }
-        Ok(columns)
+        Ok((columns, record))
     }
 
     /// The columns of a file with a header: the first row that names them all.
@@ -176,12 +189,12 @@ impl Search<'_> {
         let (mut best, mut problem): (Option<Candidate>, Option<String>) = (None, None);
         // The rows before the header: the line, and which of the fields are numbers.
         let mut before: Vec<(u64, Vec<bool>)> = Vec::new();
-        let mut bytes = 0;
-        while before.len() < ROWS && bytes <= LONGEST && records.read().map_err(|e| self.unreadable(e))? {
-            if let Some(wrong) = records.problem() {
-                problem.get_or_insert_with(|| format!("line {}: {wrong}", records.line()));
+        let (mut bytes, mut record) = (0, Record::default());
+        while before.len() < ROWS && bytes <= LONGEST && records.read(&mut record).map_err(|e| self.unreadable(e))? {
+            if let Some(wrong) = record.problem() {
+                problem.get_or_insert_with(|| format!("line {}: {wrong}", record.line()));
             }
-            let row = self.candidate(records);
+            let row = self.candidate(&record);
             if self.wanted().all(|name| row.place(name).is_some()) {
                 let columns = self.at(&row)?;
                 let sample = |fields: &Vec<bool>| columns.channels.iter().all(|c| fields.get(c.at) == Some(&true));
@@ -194,12 +207,12 @@ impl Search<'_> {
                     )));
                 }
                 for _ in 0..self.spec.dialect.skip_after_header {
-                    records.read().map_err(|e| self.unreadable(e))?;
+                    records.read(&mut record).map_err(|e| self.unreadable(e))?;
                 }
                 return Ok(columns);
             }
             bytes += row.text.len();
-            before.push((row.line, records.record().fields().map(|field| numbers.parse(field).is_ok()).collect()));
+            before.push((row.line, record.fields().map(|field| numbers.parse(field).is_ok()).collect()));
             if best.as_ref().is_none_or(|best| row.named > best.named) {
                 best = Some(row);
             }
@@ -215,7 +228,7 @@ impl Search<'_> {
         })
     }
 
-    fn candidate(&self, records: &Records) -> Candidate {
+    fn candidate(&self, record: &Record) -> Candidate {
         let mut not_text = None;
         let name = |field| match text(field, self.encoding) {
             Ok(name) => name.to_string(),
@@ -224,9 +237,9 @@ impl Search<'_> {
                 field.escape_ascii().to_string()
             }
         };
-        let names: Vec<String> = records.record().fields().map(name).collect();
+        let names: Vec<String> = record.fields().map(name).collect();
         let named = self.wanted().filter(|name| names.contains(name)).count();
-        Candidate { line: records.line(), text: records.record().text().to_vec(), names, named, not_text }
+        Candidate { line: record.line(), text: record.text().to_vec(), names, named, not_text }
     }
 
     /// The columns that `row` names.
@@ -268,9 +281,7 @@ impl Search<'_> {
             said += &format!("; a name is {wrong}");
         }
         let has_all = |other: &Delimiter| {
-            let mut record = Record::default();
-            record.begin().extend_from_slice(&best.text);
-            record.end();
+            let mut record = Record::of(&best.text);
             *other != delimiter
                 && record.split(*other, Some(b'"')) == Split::Whole
                 && self.wanted().all(|name| record.fields().any(|field| field == name.as_bytes()))

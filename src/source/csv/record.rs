@@ -7,13 +7,15 @@ use super::dialect::Delimiter;
 use super::lines::Lines;
 
 /// A row: its text, and where its fields are in it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Record {
     /// The row as it was read, then the fields of it that are written otherwise (with doubled quotes).
     bytes: Vec<u8>,
     /// How much of `bytes` was read.
     read: usize,
     fields: Vec<Range<usize>>,
+    line: u64,
+    problem: Option<String>,
 }
 
 /// How far the fields of a row go.
@@ -28,18 +30,16 @@ pub(super) enum Split {
 }
 
 impl Record {
-    /// Empties it, and gives the place for the text of a row.
-    pub(super) fn begin(&mut self) -> &mut Vec<u8> {
-        self.fields.clear();
-        self.bytes.clear();
-        self.read = 0;
-        &mut self.bytes
+    /// A row with the text `text`, of which the fields are yet to be found.
+    pub(super) fn of(text: &[u8]) -> Self {
+        Self { bytes: text.to_vec(), read: text.len(), ..Self::default() }
     }
 
     /// Reads a line of fields between bytes `delimiter` into it. False at the end of the text; inside, whether there is a
     /// `quote` or a NUL byte in the line, so that its fields are others.
     pub(super) fn read(&mut self, lines: &mut Lines, delimiter: u8, quote: u8) -> io::Result<Option<bool>> {
-        self.begin();
+        self.keep(0);
+        (self.line, self.problem) = (lines.number() + 1, None);
         let (mut from, mut other) = (0, false);
         let fields = &mut self.fields;
         let more = lines.read_and_find(&mut self.bytes, [delimiter, quote, 0], |at, byte| {
@@ -71,6 +71,22 @@ impl Record {
         self.bytes.truncate(length);
         self.fields.clear();
         self.read = self.bytes.len();
+    }
+
+    /// Takes note that it is no row, and why.
+    pub(super) fn fail(&mut self, problem: String) {
+        self.keep(0);
+        self.problem = Some(problem);
+    }
+
+    /// Why it is no row; it has neither text nor fields then.
+    pub(super) fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    /// The line on which it begins, counted from 1.
+    pub(super) fn line(&self) -> u64 {
+        self.line
     }
 
     /// The text as it was read.
@@ -215,9 +231,7 @@ mod tests {
     use super::*;
 
     fn split(text: &str, delimiter: Delimiter, quote: Option<u8>) -> Result<Vec<String>, Split> {
-        let mut record = Record::default();
-        record.begin().extend_from_slice(text.as_bytes());
-        record.end();
+        let mut record = Record::of(text.as_bytes());
         match record.split(delimiter, quote) {
             Split::Whole => Ok(record.fields().map(|f| String::from_utf8(f.to_vec()).unwrap()).collect()),
             other => Err(other),

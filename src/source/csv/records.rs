@@ -16,9 +16,6 @@ pub(super) struct Records {
     delimiter: Delimiter,
     quote: Option<u8>,
     comment: Option<Vec<u8>>,
-    record: Record,
-    line: u64,
-    problem: Option<String>,
 }
 
 impl Records {
@@ -31,9 +28,6 @@ impl Records {
             delimiter: dialect.usual_delimiter(),
             quote: dialect.quote.map(byte),
             comment: dialect.comment.as_ref().map(|comment| comment.clone().into_bytes()),
-            record: Record::default(),
-            line: 0,
-            problem: None,
         }
     }
 
@@ -47,56 +41,41 @@ impl Records {
         self.delimiter = delimiter;
     }
 
-    /// The row that was read last.
-    pub(super) fn record(&self) -> &Record {
-        &self.record
-    }
-
-    /// The line on which it begins, counted from 1.
-    pub(super) fn line(&self) -> u64 {
-        self.line
-    }
-
-    /// Why it is no row; it has no fields then.
-    pub(super) fn problem(&self) -> Option<&str> {
-        self.problem.as_deref()
-    }
-
     /// The next line as it is, which is read once more.
-    pub(super) fn peek(&mut self) -> io::Result<&[u8]> {
-        let number = self.lines.number();
-        self.lines.read(self.record.begin())?;
-        self.record.end();
-        let mut again = self.record.text().to_vec();
-        again.extend(self.lines.ended_by());
-        self.lines.read_again(&again, number);
-        Ok(self.record.text())
+    pub(super) fn peek(&mut self) -> io::Result<Vec<u8>> {
+        let (number, mut line) = (self.lines.number(), Vec::new());
+        self.lines.read(&mut line)?;
+        let length = line.len();
+        line.extend(self.lines.ended_by());
+        self.lines.read_again(&line, number);
+        line.truncate(length);
+        Ok(line)
     }
 
     /// Reads `count` lines from the start of the text, whatever they are. False if there are no more than these.
     pub(super) fn skip_lines(&mut self, count: usize) -> io::Result<bool> {
+        let mut line = Vec::new();
         while self.lines.number() < count as u64 {
-            if !self.lines.read(self.record.begin())? {
+            line.clear();
+            if !self.lines.read(&mut line)? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Reads the next row. False at the end of the text.
-    pub(super) fn read(&mut self) -> io::Result<bool> {
+    /// Reads the next row into `record`. False at the end of the text.
+    pub(super) fn read(&mut self, record: &mut Record) -> io::Result<bool> {
+        let (delimiter, split) = match self.delimiter {
+            Delimiter::One(one) => (one as u8, true),
+            Delimiter::Blanks => (0, false),
+        };
         loop {
-            self.problem = None;
-            self.line = self.lines.number() + 1;
-            let (delimiter, split) = match self.delimiter {
-                Delimiter::One(one) => (one as u8, true),
-                Delimiter::Blanks => (0, false),
-            };
             // Without a quote, nothing more is looked for.
-            let Some(other) = self.record.read(&mut self.lines, delimiter, self.quote.unwrap_or(0))? else {
+            let Some(other) = record.read(&mut self.lines, delimiter, self.quote.unwrap_or(0))? else {
                 return Ok(false);
             };
-            let text = self.record.text();
+            let text = record.text();
             // A line of nothing but delimiters that are white space is a row of empty fields.
             let blank = |&b: &u8| b.is_ascii_whitespace() && self.delimiter != Delimiter::from(char::from(b));
             if text.iter().all(blank) || self.comment.as_ref().is_some_and(|comment| text.starts_with(comment)) {
@@ -106,64 +85,58 @@ impl Records {
                 return Ok(true);
             }
             if let Some(problem) = unusable(text) {
-                self.fail(problem);
-            } else if let Split::Open(_) = self.record.split(self.delimiter, self.quote) {
-                self.join()?;
+                record.fail(problem);
+            } else if let Split::Open(_) = record.split(self.delimiter, self.quote) {
+                self.join(record)?;
             }
             return Ok(true);
         }
     }
 
-    fn fail(&mut self, problem: String) {
-        self.record.keep(0);
-        self.problem = Some(problem);
-    }
-
     /// Reads on where a quote is open at the end of a line. Where that does not give a row, the line is none, and those
     /// behind it are read once more: an open quote loses one line and not the rest of the file.
-    fn join(&mut self) -> io::Result<()> {
-        let first = self.record.text().len();
+    fn join(&mut self, record: &mut Record) -> io::Result<()> {
+        let first = record.text().len();
         let number = self.lines.number();
         for lines in 2.. {
-            let Some(end) =
-                self.lines.ended_by().filter(|_| lines <= MOST_LINES && self.record.text().len() <= LONGEST)
+            let Some(end) = self.lines.ended_by().filter(|_| lines <= MOST_LINES && record.text().len() <= LONGEST)
             else {
                 break;
             };
-            let text = self.record.more();
+            let text = record.more();
             text.push(end);
             let from = text.len();
             let more = self.lines.read(text)?;
-            self.record.end();
+            record.end();
             if !more {
                 break;
             }
-            if !self.record.text()[from..].iter().any(|&b| Some(b) == self.quote) {
+            if !record.text()[from..].iter().any(|&b| Some(b) == self.quote) {
                 continue;
             }
-            match self.record.split(self.delimiter, self.quote) {
+            match record.split(self.delimiter, self.quote) {
                 Split::Open(_) => {}
                 // A field with whole rows in it was not meant to be one.
-                Split::Whole if !self.record.holds_rows(self.delimiter, end) => {
-                    if let Some(problem) = unusable(self.record.text()) {
-                        self.fail(problem);
+                Split::Whole if !record.holds_rows(self.delimiter, end) => {
+                    if let Some(problem) = unusable(record.text()) {
+                        record.fail(problem);
                     }
                     return Ok(());
                 }
                 Split::Whole | Split::Astray(_) => break,
             }
         }
-        let mut again = self.record.text().get(first + 1..).unwrap_or_default().to_vec();
+        let mut again = record.text().get(first + 1..).unwrap_or_default().to_vec();
         again.extend(self.lines.ended_by());
         self.lines.read_again(&again, number);
-        self.record.keep(first);
-        let field = match self.record.split(self.delimiter, self.quote) {
+        record.keep(first);
+        let field = match record.split(self.delimiter, self.quote) {
             Split::Open(field) | Split::Astray(field) => field,
             Split::Whole => 0,
         };
-        let begins = self.record.text()[..first].iter().rposition(|&b| Some(b) == self.quote).unwrap_or(0);
-        let shown = shown(&self.record.text()[begins..]);
-        self.fail(format!(
+        let begins = record.text()[..first].iter().rposition(|&b| Some(b) == self.quote).unwrap_or(0);
+        let shown = shown(&record.text()[begins..]);
+        record.fail(format!(
             "the quote that opens in field {field} is not closed: {shown}, expected a closing quote on the line, or within \
              {MOST_LINES} lines and before other rows; quote = \"\" takes quotes for text"
         ));
@@ -192,11 +165,11 @@ mod tests {
     /// The rows of `text` as line and fields, or line and problem.
     fn rows_of(text: &str, dialect: &Dialect) -> Vec<(u64, Vec<String>)> {
         let mut records = Records::new(Box::new(io::Cursor::new(text.as_bytes().to_vec())), dialect);
-        let mut found = Vec::new();
-        while records.read().unwrap() {
-            let fields = records.record().fields().map(|f| String::from_utf8_lossy(f).into_owned());
-            let fields = records.problem().map_or(fields.collect(), |problem| vec![problem.to_string()]);
-            found.push((records.line(), fields));
+        let (mut found, mut record) = (Vec::new(), Record::default());
+        while records.read(&mut record).unwrap() {
+            let fields = record.fields().map(|f| String::from_utf8_lossy(f).into_owned());
+            let fields = record.problem().map_or(fields.collect(), |problem| vec![problem.to_string()]);
+            found.push((record.line(), fields));
         }
         found
     }
@@ -288,8 +261,9 @@ mod tests {
     fn lines_at_the_start_are_skipped_whatever_they_hold() {
         let mut records = Records::new(Box::new(&b"\"open\n\n\0\n1,2\n"[..]), &Dialect::default());
         assert_eq!(records.peek().unwrap(), b"\"open");
-        assert!(records.skip_lines(3).unwrap() && records.read().unwrap());
-        assert_eq!((records.line(), records.record().len()), (4, 2));
+        let mut record = Record::default();
+        assert!(records.skip_lines(3).unwrap() && records.read(&mut record).unwrap());
+        assert_eq!((record.line(), record.len()), (4, 2));
         assert!(!records.skip_lines(9).unwrap());
     }
 }
