@@ -865,6 +865,7 @@ fn parquet_spec(path: &Path) -> ParquetSpec {
         label: None,
         keys: vec!["id".into()],
         split: None,
+        keep: vec![],
     }
 }
 

@@ -3,7 +3,7 @@
 mod sink;
 
 use super::Draft;
-use super::columns::{class_columns, named_columns, split_column};
+use super::columns::{carried_columns, class_columns, named_columns, split_column};
 use super::file::*;
 use super::problem::Problem;
 use super::size::Size;
@@ -125,6 +125,40 @@ impl Check<'_> {
             }
         }
         self.columns(&named_columns(source));
+        self.carried(source);
+    }
+
+    /// Each column that is carried along has a name in the table that no other has. For Delta, names that differ in case
+    /// alone are one.
+    fn carried(&mut self, source: &SourceTable) {
+        let draft = self.draft;
+        let mut taken: Vec<(String, String)> =
+            MADE.map(|name| ("it is made here".to_string(), name.to_string())).to_vec();
+        taken.extend(class_columns(source).into_iter().map(|name| ("it is written already".to_string(), name)));
+        for (path, name) in carried_columns(source, draft) {
+            if let Some((why, _)) = taken.iter().find(|(_, other)| other.to_lowercase() == name.to_lowercase()) {
+                let help = match source {
+                    SourceTable::Parquet(_) => "each column once",
+                    _ => "another name, such as { column = \"load\", as = \"mean\", name = \"mean_load\" }",
+                };
+                self.at(&path, format!("a column named {name:?} would be there twice: {why}"), help);
+            }
+            taken.push((format!("it comes of `{path}`"), name));
+        }
+        let window = self.draft.stages.iter().find_map(|(_, stage)| match stage {
+            Some(StageTable::Window(window)) if window.label == WindowLabelName::Mode => Some(window),
+            _ => None,
+        });
+        if let Some(window) = window {
+            let labelled = !matches!(source, SourceTable::Csv(CsvTable { label: None, .. }));
+            let path = "stage.window.label";
+            if window.within == WithinName::Labels {
+                let help = "within = \"recordings\", or leave the key out";
+                self.at(path, "windows within labels have one label each", help);
+            } else if !labelled {
+                self.at(path, "the most frequent label, but the source has no label column", "name it with `label`");
+            }
+        }
     }
 
     /// Each column of the source has one name and one use, and leaves those that are made here alone.

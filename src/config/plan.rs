@@ -13,9 +13,9 @@ use crate::normalize::Normalize;
 use crate::scale::{ScaleMethod, ScaleSpec};
 use crate::signal::features::FeatureSet;
 use crate::signal::summary::{LowPassSpec, SummarySpec};
-use crate::signal::window::{WindowSpec, Within};
+use crate::signal::window::{WindowLabel, WindowSpec, Within};
 use crate::source::parquet::Features;
-use crate::source::{CsvSpec, HaptSpec, OnBadRow, ParquetSpec, SourceSpec, TimeColumn, TimeUnit};
+use crate::source::{Aggregate, CsvSpec, HaptSpec, Keep, OnBadRow, ParquetSpec, SourceSpec, TimeColumn, TimeUnit};
 use crate::{Error, Result, Seed};
 
 use crate::table::{Mode, OnExisting};
@@ -48,6 +48,9 @@ pub struct Plan {
     pub source: SourceSpec,
     /// How recordings are cut; none for feature vectors, and for recordings whose every sample is a row.
     pub window: Option<WindowSpec>,
+    /// Which label a window has.
+    #[serde(default)]
+    pub window_label: WindowLabel,
     /// What is computed from a window; none: its samples.
     pub features: Option<FeatureSet>,
     /// The stages that learn, in order; the last is k-means where there are clusters. None where the source's vectors are
@@ -157,6 +160,13 @@ impl Plan {
             StageTable::Window(table) => Some(window(table)),
             _ => None,
         });
+        let window_label = stages().find_map(|stage| match stage {
+            StageTable::Window(table) => Some(match table.label {
+                WindowLabelName::Whole => WindowLabel::Whole,
+                WindowLabelName::Mode => WindowLabel::Mode,
+            }),
+            _ => None,
+        });
         let features = stages().find_map(|stage| match stage {
             StageTable::Features(table) => Some(features(table)),
             _ => None,
@@ -185,6 +195,7 @@ impl Plan {
             },
             source: source(&file.source),
             window,
+            window_label: window_label.unwrap_or_default(),
             features,
             stages: stages().filter_map(|stage| learner(stage, clusters, width)).collect(),
             split: split(&file.split, &file.source),
@@ -335,6 +346,7 @@ fn source(table: &SourceTable) -> SourceSpec {
             label: table.label.clone(),
             keys: table.keys.clone(),
             split: table.split.clone(),
+            keep: table.keep.clone(),
         }),
     }
 }
@@ -356,7 +368,21 @@ fn csv(table: &CsvTable) -> CsvSpec {
         split: table.split.clone(),
         delimiter: table.delimiter.chars().next().unwrap_or(','),
         has_header: table.header,
+        keep: table.keep.iter().map(keep).collect(),
     }
+}
+
+fn keep(table: &KeepTable) -> Keep {
+    let aggregate = match table.aggregate() {
+        AggregateName::First => Aggregate::First,
+        AggregateName::Last => Aggregate::Last,
+        AggregateName::Mode => Aggregate::Mode,
+        AggregateName::Mean => Aggregate::Mean,
+        AggregateName::Min => Aggregate::Min,
+        AggregateName::Max => Aggregate::Max,
+    };
+    let name = Some(table.name().clone()).filter(|name| name != table.column());
+    Keep { column: table.column().clone(), aggregate, name }
 }
 
 fn split(table: &SplitTable, source: &SourceTable) -> SplitSpec {

@@ -62,6 +62,7 @@ impl<'a> Execution<'a> {
         let bad = Arc::new(BadRows::new());
         let source_options = SourceOptions {
             window: plan.window,
+            window_label: plan.window_label,
             features: plan.features.clone(),
             on_bad_row: plan.on_bad_row,
             threads: device.pool().threads(),

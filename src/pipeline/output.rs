@@ -22,7 +22,7 @@ impl Execution<'_> {
     pub fn kept(&self) -> Vec<String> {
         let plan = &self.pipeline.plan;
         let mut kept = plan.sink.keys.clone();
-        for column in [&plan.split.column, &self.source.label].into_iter().flatten() {
+        for column in [&plan.split.column, &self.source.label].into_iter().flatten().chain(&self.source.carried) {
             if !kept.contains(column) {
                 kept.push(column.clone());
             }

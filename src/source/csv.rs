@@ -6,6 +6,11 @@
 //! is a gap: no window reaches across it, windows start afresh behind it, and `start` goes on counting. So it is where
 //! the split changes.
 //!
+//! # What is carried along
+//! Windows have the times of their first and last sample where there is a time column, and what is asked for of other
+//! columns: see [`Keep`]. A missing value there is null; text in a column of which a mean, a least or a greatest value is
+//! kept makes a bad row.
+//!
 //! # Bad rows
 //! A line with too few or too many fields, an empty key, a channel or a time that is no finite number, a time that
 //! repeats the one before. Under [`OnBadRow::Quarantine`](super::OnBadRow::Quarantine) such a line takes the place of
@@ -26,8 +31,10 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::bad::Rejects;
+use super::keep::Keep;
 use super::location::{DataFile, blocking, list};
 use super::recording::{Load, Recordings, Wanted};
+use super::times::{Times, nanoseconds};
 use crate::error::{Error, Result};
 
 mod file;
@@ -66,6 +73,9 @@ pub struct CsvSpec {
     /// Whether the first line names the columns; otherwise they are `column_1`, `column_2`, ….
     #[serde(default = "yes")]
     pub has_header: bool,
+    /// The columns that are carried along.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<Keep>,
 }
 
 fn comma() -> char {
@@ -89,6 +99,7 @@ impl CsvSpec {
             split: None,
             delimiter: comma(),
             has_header: yes(),
+            keep: vec![],
         }
     }
 }
@@ -133,6 +144,7 @@ impl TimeUnit {
 pub struct Csv {
     layout: Arc<Layout>,
     rate_hz: f64,
+    times: Option<Times>,
     constants: SchemaRef,
     rejects: Rejects,
 }
@@ -165,12 +177,13 @@ impl Csv {
             let mut layout = Layout { spec, files, whole, period: None };
             let mut rate_hz = layout.spec.rate_hz.unwrap_or(1.0);
             let mut file = layout.first_usable(&rejects)?;
+            let times = layout.times()?;
             if let (true, Some(time)) = (whole, &layout.spec.time) {
                 rate_hz = rate::settle(&mut file, time.unit, layout.spec.rate_hz)?;
                 layout.period = Some(time.unit.per_second() / rate_hz);
             }
             let constants = Arc::new(Schema::new(layout.constants()));
-            Ok(Self { layout: Arc::new(layout), rate_hz, constants, rejects })
+            Ok(Self { layout: Arc::new(layout), rate_hz, times, constants, rejects })
         })
         .await
     }
@@ -207,6 +220,20 @@ impl Layout {
         }
         fields.extend(self.spec.split.iter().map(|s| Field::new(s, DataType::Utf8, true)));
         fields
+    }
+
+    /// What the times count from, as the first says that can be read.
+    fn times(&self) -> Result<Option<Times>> {
+        let Some(TimeColumn { unit, .. }) = &self.spec.time else { return Ok(None) };
+        for file in &self.files {
+            let Ok(mut file) = OpenFile::new(file, &self.spec) else { continue };
+            while let Some(row) = file.next_time() {
+                if let Some((time, _)) = row {
+                    return Ok(Some(Times::beginning_with(nanoseconds(time, unit.per_second()))));
+                }
+            }
+        }
+        Ok(Some(Times::Unknown))
     }
 
     /// Opens the first file that has the columns.
@@ -246,6 +273,14 @@ impl Recordings for Csv {
 
     fn rate_hz(&self) -> f64 {
         self.rate_hz
+    }
+
+    fn times(&self) -> Option<Times> {
+        self.times
+    }
+
+    fn kept(&self) -> &[Keep] {
+        &self.layout.spec.keep
     }
 
     fn open(&self, wanted: Wanted) -> Box<dyn Iterator<Item = Result<Load>> + Send> {

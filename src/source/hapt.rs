@@ -205,7 +205,17 @@ impl Entry {
         channels.iter_mut().for_each(|c| c.truncate(samples));
         hold(&mut channels, &bad);
         let intervals = self.intervals(samples, rejects)?;
-        Ok(vec![Recording { constants: self.constants(), channels, intervals, bad, offset: 0, file, line: 1 }])
+        Ok(vec![Recording {
+            constants: self.constants(),
+            channels,
+            intervals,
+            bad,
+            offset: 0,
+            times: vec![],
+            kept: vec![],
+            file,
+            line: 1,
+        }])
     }
 
     fn intervals(&self, samples: usize, rejects: &Rejects) -> Result<Vec<Interval>> {

@@ -9,6 +9,8 @@ use datafusion::common::ScalarValue;
 
 use super::bad::Rejects;
 use super::filter::Condition;
+use super::keep::{Keep, Mode, Values};
+use super::times::Times;
 use crate::error::Result;
 use crate::signal::window::{WindowSpec, Within};
 
@@ -25,6 +27,10 @@ pub struct Recording {
     pub bad: Vec<usize>,
     /// The number of samples of the same recording before these.
     pub offset: usize,
+    /// When each sample was taken, in nanoseconds; empty where that is not known.
+    pub times: Vec<i64>,
+    /// What the samples have in each column of [`Recordings::kept`].
+    pub kept: Vec<Values>,
     /// The file of the samples.
     pub file: Arc<str>,
     /// The line of the first sample.
@@ -61,6 +67,16 @@ pub trait Recordings: Debug + Send + Sync {
 
     /// Samples a second.
     fn rate_hz(&self) -> f64;
+
+    /// What the times of samples count from, if samples have times.
+    fn times(&self) -> Option<Times> {
+        None
+    }
+
+    /// The columns that are carried along.
+    fn kept(&self) -> &[Keep] {
+        &[]
+    }
 
     /// The recordings that are `wanted`, in order. Called on a thread that may block. What is returned may do the
     /// reading in `next` or leave it to the [`Load`]s, which run in parallel.
@@ -160,6 +176,31 @@ impl<'a> Cover<'a> {
     }
 }
 
+/// Finds the most frequent label of each of ever later windows, in one pass.
+pub(super) struct Modes<'a> {
+    intervals: Vec<&'a Interval>,
+    next: usize,
+}
+
+impl<'a> Modes<'a> {
+    pub(super) fn new(intervals: &'a [Interval]) -> Self {
+        let mut intervals: Vec<_> = intervals.iter().collect();
+        intervals.sort_by_key(|i| (i.first, i.end));
+        Self { intervals, next: 0 }
+    }
+
+    /// That of samples `start..end`; unlabelled ones count as samples.
+    pub(super) fn of(&mut self, start: usize, end: usize) -> Option<Mode> {
+        // An interval that ends before this window ends before every later one.
+        while self.intervals.get(self.next).is_some_and(|i| i.end <= start) {
+            self.next += 1;
+        }
+        let there = self.intervals[self.next..].iter().take_while(|i| i.first < end);
+        let counts = there.map(|i| (&i.label, i.end.min(end).saturating_sub(i.first.max(start))));
+        Mode::of(counts, end - start)
+    }
+}
+
 /// Gives each bad sample the value of the sample before it (at the start: of the first good one; 0 if there is none),
 /// so that filters over the recording go on as if the sensor had held its value.
 pub fn hold(channels: &mut [Vec<f64>], bad: &[usize]) {
@@ -198,6 +239,8 @@ mod tests {
             intervals: intervals.collect(),
             bad: bad.to_vec(),
             offset: 0,
+            times: vec![],
+            kept: vec![],
             file: "a".into(),
             line: 1,
         }
@@ -223,6 +266,17 @@ mod tests {
         let labels: Vec<_> = cut(Within::Recordings, 4, 1, &r).into_iter().map(|(_, l)| l).collect();
         let label = |l: &str| Some(l.to_string());
         assert_eq!(labels, [label("a"), None, None, None, label("b"), label("b")]);
+    }
+
+    #[test]
+    fn the_most_frequent_label_is_found_in_every_window() {
+        let r = recording(12, &[("b", 5, 9), ("a", 0, 4)], &[]);
+        let mut modes = Modes::new(&r.intervals);
+        let of: Vec<_> = [0, 2, 4, 6, 9]
+            .map(|start| modes.of(start, start + 4).map(|mode| (mode.value.to_string(), mode.share)))
+            .to_vec();
+        let mode = |label: &str, share| Some((label.to_string(), share));
+        assert_eq!(of, [mode("a", 1.0), mode("a", 0.5), mode("b", 0.75), mode("b", 0.75), None]);
     }
 
     #[test]

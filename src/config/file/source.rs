@@ -62,6 +62,81 @@ pub struct CsvTable {
     /// Whether the first line names the columns; otherwise they are column_1, column_2 and so on. Default true.
     #[serde(default = "default_header")]
     pub header: bool,
+    /// Columns that are carried along to the table, such as ["operator", { column = "load", as = "mean" }]: of a window the
+    /// first value, or what is said with `as`. A missing value is null. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<KeepTable>,
+}
+
+/// A column that is carried along to the table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum KeepTable {
+    /// The column, of each window the first value.
+    Column(String),
+    /// The column, and what a window says of it.
+    Aggregated(KeepAsTable),
+}
+
+/// A column that is carried along to the table, and what a window says of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeepAsTable {
+    /// The column of the source.
+    pub column: String,
+    /// What a window says of the values of its samples. Default "first".
+    #[serde(default, rename = "as")]
+    pub aggregate: AggregateName,
+    /// Its name in the table. Default: that in the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub name: Option<String>,
+}
+
+/// What a window says of the values of its samples. Missing values do not count for mode, mean, min and max.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AggregateName {
+    /// The first, as it is written.
+    #[default]
+    First,
+    /// The last, as it is written.
+    Last,
+    /// The one that most samples have, as it is written; of several, the one that comes first. The share of the samples
+    /// that have it is in a column of its own, whose name has _share behind it.
+    Mode,
+    /// The mean of numbers.
+    Mean,
+    /// The least of numbers.
+    Min,
+    /// The greatest of numbers.
+    Max,
+}
+
+impl KeepTable {
+    /// The column of the source.
+    pub fn column(&self) -> &String {
+        match self {
+            Self::Column(column) => column,
+            Self::Aggregated(table) => &table.column,
+        }
+    }
+
+    /// What a window says of it.
+    pub fn aggregate(&self) -> AggregateName {
+        match self {
+            Self::Column(_) => AggregateName::default(),
+            Self::Aggregated(table) => table.aggregate,
+        }
+    }
+
+    /// Its name in the table.
+    pub fn name(&self) -> &String {
+        match self {
+            Self::Aggregated(KeepAsTable { name: Some(name), .. }) => name,
+            _ => self.column(),
+        }
+    }
 }
 
 fn default_header() -> bool {
@@ -105,6 +180,9 @@ pub struct ParquetTable {
     /// The column that says which part of the data a row belongs to ("train", "test"). Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
+    /// Columns that are carried along to the table as they are. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<String>,
 }
 
 /// One column of lists, or several columns of numbers.

@@ -10,6 +10,7 @@ use super::CsvSpec;
 use super::piece::Sample;
 use crate::error::{Error, Result};
 use crate::source::bad::shown;
+use crate::source::keep::{Cell, Keep};
 use crate::source::location::DataFile;
 use crate::source::no_column;
 use crate::source::text::number;
@@ -35,6 +36,7 @@ struct Columns {
     time: Option<usize>,
     label: Option<usize>,
     split: Option<usize>,
+    keep: Vec<usize>,
     names: Vec<String>,
 }
 
@@ -150,6 +152,15 @@ impl OpenFile {
         values.into_iter().map(ScalarValue::Utf8).collect()
     }
 
+    /// Reads what the line has in the columns `keep` of the source that are carried along.
+    pub(super) fn keep(&self, keep: &[Keep], cells: &mut Vec<Cell>) -> Result<(), String> {
+        cells.resize_with(keep.len(), Cell::default);
+        for ((keep, cell), &column) in keep.iter().zip(cells).zip(&self.columns.keep) {
+            keep.read(&String::from_utf8_lossy(self.field(column)), cell)?;
+        }
+        Ok(())
+    }
+
     /// Reads the numbers of the line into `sample`.
     pub(super) fn sample(&self, sample: &mut Sample) -> Result<(), String> {
         let named = |column: usize| {
@@ -192,6 +203,7 @@ impl Columns {
             time: spec.time.as_ref().map(|t| find(&t.column)).transpose()?,
             label: spec.label.as_ref().map(find).transpose()?,
             split: spec.split.as_ref().map(find).transpose()?,
+            keep: spec.keep.iter().map(|keep| find(&keep.column)).collect::<Result<_>>()?,
             names,
         })
     }

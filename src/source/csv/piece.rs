@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use datafusion::common::ScalarValue;
 
+use crate::source::keep::{Cell, Values};
 use crate::source::recording::{Interval, Recording, hold};
 
 /// Steps up to this many sample periods are no gap.
@@ -18,6 +19,10 @@ const RATE_SAMPLES: usize = 16;
 pub(super) struct Sample {
     pub(super) values: Vec<f64>,
     pub(super) time: Option<f64>,
+    /// The time in nanoseconds.
+    pub(super) taken: Option<i64>,
+    /// What it has in each column that is carried along.
+    pub(super) kept: Vec<Cell>,
 }
 
 /// Samples of one recording, without gaps in time.
@@ -50,7 +55,17 @@ impl Piece {
         line: u64,
     ) -> Self {
         let channels = vec![vec![]; channels];
-        let recording = Recording { constants, channels, intervals: vec![], bad: vec![], offset: 0, file, line };
+        let recording = Recording {
+            constants,
+            channels,
+            intervals: vec![],
+            bad: vec![],
+            offset: 0,
+            times: vec![],
+            kept: vec![],
+            file,
+            line,
+        };
         Self { id, split: vec![], wanted, lost: false, recording, skipped: 0, bad_run: 0, times: None }
     }
 
@@ -104,6 +119,15 @@ impl Piece {
         if let Some(time) = sample.time {
             let first = self.times.map_or((time, at), |[first, _]| first);
             self.times = Some([first, (time, at)]);
+        }
+        // The places of bad samples hold no time and nothing that is kept; they are in no window.
+        if let Some(taken) = sample.taken {
+            self.recording.times.resize(at, 0);
+            self.recording.times.push(taken);
+        }
+        self.recording.kept.resize_with(sample.kept.len(), Values::default);
+        for (values, cell) in self.recording.kept.iter_mut().zip(&sample.kept) {
+            values.set(at, cell);
         }
         if !label.is_empty() {
             let label = String::from_utf8_lossy(label);

@@ -10,6 +10,7 @@ use super::piece::{Piece, Sample};
 use crate::error::Result;
 use crate::source::bad::Rejects;
 use crate::source::recording::{Load, Recording, Wanted};
+use crate::source::times::nanoseconds;
 
 /// How many samples go to a worker at a time, at least; and at most, where a recording may be cut.
 const CHUNK: usize = 1 << 14;
@@ -115,9 +116,12 @@ impl Scan {
             piece.skip();
             return Ok(());
         }
-        if let Err(reason) = file.sample(&mut self.sample) {
+        let read = file.sample(&mut self.sample);
+        if let Err(reason) = read.and_then(|()| file.keep(&self.layout.spec.keep, &mut self.sample.kept)) {
             return self.bad_row(file, reason);
         }
+        let unit = self.layout.spec.time.as_ref().map(|time| time.unit.per_second());
+        self.sample.taken = self.sample.time.zip(unit).map(|(time, unit)| nanoseconds(time, unit));
         if let (Some(period), Some(time)) = (self.layout.period, self.sample.time) {
             if piece.last_time() == Some(time) {
                 let reason = format!("time {time} is that of the line before, expected a later one");
