@@ -1,6 +1,7 @@
 //! All integration tests in one program: each file here would otherwise link DataFusion again.
 
 mod allocations;
+mod carried;
 mod cli;
 mod config;
 mod examples;

@@ -619,22 +619,24 @@ fn in_turn(devices: &[&str], samples: usize) -> String {
 }
 
 #[tokio::test]
-async fn csv_refuses_recordings_whose_lines_do_not_lie_together() {
+async fn csv_reads_recordings_that_take_turns_and_refuses_lines_out_of_place() {
     let options = windows(3, 3, Within::Recordings);
-    // Alternating from the first line on: not even a rate can be told.
+    // Alternating from the first line on: each device is a recording, as if its lines lay together.
     let (_dir, spec) = csv_file(&in_turn(&["a", "b"], 20));
     let spec = keyed(spec);
-    let error = error_of(&SourceSpec::Csv(spec.clone()), &options).await;
+    let rows = all(&SourceSpec::Csv(spec.clone()), &options).await.unwrap();
+    assert_eq!(i64s(&rows, "start"), [0, 3, 6, 9, 12, 15, 0, 3, 6, 9, 12, 15]);
+    let untimed = SourceSpec::Csv(CsvSpec { time: None, ..spec.clone() });
+    assert_eq!(firsts(&all(&untimed, &options).await.unwrap()), firsts(&rows));
+    // Said not to take turns, they are out of place.
+    let spec = CsvSpec { interleaved: Some(false), rate_hz: Some(50.0), ..spec };
+    let error = error_of(&SourceSpec::Csv(spec), &options).await;
     assert_says(&error, &["a.csv:4: device=\"a\" comes back", "lie together", "sort the file by device, then by t"]);
-    let rated = SourceSpec::Csv(CsvSpec { rate_hz: Some(50.0), ..spec.clone() });
-    assert_says(&error_of(&rated, &options).await, &["a.csv:4: device=\"a\" comes back"]);
-    let untimed = SourceSpec::Csv(CsvSpec { time: None, ..spec });
-    assert_says(&error_of(&untimed, &options).await, &["a.csv:4: ", "sort the file by device"]);
     // A device that comes back at the end. The others keep their rows, and no (device, start) is there twice.
     let late = walk() + "a,1200,walk,-9,9.5\na,1220,walk,-9,9.5\na,1240,walk,-9,9.5\n";
     let (_dir, spec) = csv_file(&late);
-    let spec = SourceSpec::Csv(keyed(spec));
-    assert_says(&error_of(&spec, &options).await, &["a.csv:22: device=\"a\" comes back"]);
+    let spec = SourceSpec::Csv(CsvSpec { interleaved: Some(false), ..keyed(spec) });
+    assert_says(&error_of(&spec, &options).await, &["a.csv:22: device=\"a\" comes back", "interleaved = true"]);
     let opened = opened(&spec, &quarantine(options)).await.unwrap();
     let rows = opened.sql("SELECT * FROM t").await.unwrap();
     assert_eq!(i64s(&rows, "start"), [0, 3, 6, 0, 3, 6]);

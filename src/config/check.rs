@@ -124,6 +124,12 @@ impl Check<'_> {
                 self.at("source.delimiter", format!("{delimiter:?} cannot separate fields"), "one ASCII character");
             }
         }
+        if let SourceTable::Csv(CsvTable { interleaved: Some(true), keys, .. }) = source
+            && keys.is_empty()
+        {
+            let help = "name the columns that tell recordings apart as `keys`";
+            self.at("source.interleaved", "recordings take turns, but no keys tell them apart", help);
+        }
         self.columns(&named_columns(source));
         self.carried(source);
     }

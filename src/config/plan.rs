@@ -368,6 +368,7 @@ fn csv(table: &CsvTable) -> CsvSpec {
         split: table.split.clone(),
         delimiter: table.delimiter.chars().next().unwrap_or(','),
         has_header: table.header,
+        interleaved: table.interleaved,
         keep: table.keep.iter().map(keep).collect(),
     }
 }

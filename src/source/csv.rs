@@ -1,7 +1,10 @@
 //! Sensor recordings in CSV files: a line a sample, a column a channel.
 //!
 //! # What a recording is
-//! The lines of one file with the same values of the key columns, which follow each other. Runs of equal labels are its
+//! The lines of one file with the same values of the key columns, in the order in which they are written. Where recordings
+//! take turns, as where several devices write to one file in the order of time, the lines are sorted by recording first,
+//! on disk where they are many: as if each recording stood by itself. The first 4096 lines show it, or `interleaved` says
+//! it. Runs of equal labels are its
 //! labelled intervals; an empty label is no label. With a time column, a step of more than 1.5 sample periods, or back,
 //! is a gap: no window reaches across it, windows start afresh behind it, and `start` goes on counting. So it is where
 //! the split changes.
@@ -18,9 +21,11 @@
 //! sensor had held its last value. A file that cannot be read is left out from where the damage is; a recording at
 //! another sampling rate is left out.
 //!
-//! Keys that come back after lines with others (a file in the order of time, of several devices) are bad too: their
-//! windows would be pieces, and (keys, `start`) would not be unique. Under quarantine each such run of lines is one
-//! entry, by its first line, and is left out.
+//! Of recordings that take turns, a line without keys is of none: it is listed, and stands for no sample.
+//!
+//! Where lines are not sorted, keys that come back after lines with others are bad too: their windows would be pieces, and
+//! (keys, `start`) would not be unique. Under quarantine each such run of lines is one entry, by its first line, and is
+//! left out.
 //!
 //! # Memory
 //! Files are read as a stream. A recording is in memory while its windows are described; samples that are rows by
@@ -38,6 +43,8 @@ use super::times::{Times, nanoseconds};
 use crate::error::{Error, Result};
 
 mod file;
+mod grouped;
+mod order;
 mod piece;
 mod rate;
 mod scan;
@@ -73,6 +80,9 @@ pub struct CsvSpec {
     /// Whether the first line names the columns; otherwise they are `column_1`, `column_2`, ….
     #[serde(default = "yes")]
     pub has_header: bool,
+    /// Whether recordings take turns in a file: its lines are sorted by recording then. Absent, as its first lines show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interleaved: Option<bool>,
     /// The columns that are carried along.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep: Vec<Keep>,
@@ -99,6 +109,7 @@ impl CsvSpec {
             split: None,
             delimiter: comma(),
             has_header: yes(),
+            interleaved: None,
             keep: vec![],
         }
     }
@@ -225,8 +236,10 @@ impl Layout {
     /// What the times count from, as the first says that can be read.
     fn times(&self) -> Result<Option<Times>> {
         let Some(TimeColumn { unit, .. }) = &self.spec.time else { return Ok(None) };
+        // In the order of the file: one time is enough.
+        let spec = CsvSpec { interleaved: Some(false), ..self.spec.clone() };
         for file in &self.files {
-            let Ok(mut file) = OpenFile::new(file, &self.spec) else { continue };
+            let Ok(mut file) = OpenFile::new(file, &spec) else { continue };
             while let Some(row) = file.next_time() {
                 if let Some((time, _)) = row {
                     return Ok(Some(Times::beginning_with(nanoseconds(time, unit.per_second()))));

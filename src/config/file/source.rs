@@ -62,6 +62,10 @@ pub struct CsvTable {
     /// Whether the first line names the columns; otherwise they are column_1, column_2 and so on. Default true.
     #[serde(default = "default_header")]
     pub header: bool,
+    /// Whether recordings take turns in a file, as where several devices write to one in the order of time: its lines are
+    /// sorted by `keys` then, on disk where they are many. Default: as the first 4096 lines of each file show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interleaved: Option<bool>,
     /// Columns that are carried along to the table, such as ["operator", { column = "load", as = "mean" }]: of a window the
     /// first value, or what is said with `as`. A missing value is null. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -7,6 +7,7 @@ use csv::{ByteRecord, Reader, ReaderBuilder};
 use datafusion::common::ScalarValue;
 
 use super::CsvSpec;
+use super::order::Order;
 use super::piece::Sample;
 use crate::error::{Error, Result};
 use crate::source::bad::shown;
@@ -22,8 +23,12 @@ pub(super) struct OpenFile {
     reader: Reader<Box<dyn BufRead + Send>>,
     columns: Columns,
     record: ByteRecord,
-    /// Whether `record` holds the first line, which is not a header.
-    pending: bool,
+    /// The first line, if it is not a header and not yet read.
+    first: Option<ByteRecord>,
+    /// Whether recordings take turns, if that is known.
+    turns: Option<bool>,
+    /// In which order lines are read, once one was asked for.
+    order: Option<Order>,
     rows: u64,
 }
 
@@ -62,12 +67,30 @@ impl OpenFile {
         };
         let columns = Columns::find(file.name(), names, spec)?;
         let (name, below) = (file.name().into(), file.below().to_string());
-        Ok(Self { name, below, reader, columns, record, pending: !spec.has_header, rows: 0 })
+        let first = (!spec.has_header).then(|| std::mem::take(&mut record));
+        let turns = if spec.keys.is_empty() { Some(false) } else { spec.interleaved };
+        Ok(Self { name, below, reader, columns, record, first, turns, order: None, rows: 0 })
     }
 
     /// Reads the next line into `record`. False at the end.
     pub(super) fn advance(&mut self) -> csv::Result<bool> {
-        let more = std::mem::take(&mut self.pending) || self.reader.read_byte_record(&mut self.record)?;
+        let Self { reader, columns, first, .. } = self;
+        let mut read = |line: &mut ByteRecord| match first.take() {
+            Some(first) => {
+                *line = first;
+                Ok(true)
+            }
+            None => reader.read_byte_record(line),
+        };
+        let order = match &mut self.order {
+            Some(order) => order,
+            none => {
+                let id = |line: &ByteRecord| columns.id(line).ok();
+                let order = Order::of(&mut read, &id, self.turns);
+                none.insert(order.map_err(|e| csv::Error::from(std::io::Error::other(e)))?)
+            }
+        };
+        let more = order.next(read, &mut self.record)?;
         self.rows += u64::from(more);
         Ok(more)
     }
@@ -107,21 +130,7 @@ impl OpenFile {
 
     /// The bytes of the keys, or what is wrong with the line.
     pub(super) fn id(&self) -> Result<Vec<u8>, String> {
-        let (found, width) = (self.record.len(), self.columns.width);
-        if found != width {
-            let line = self.record.iter().collect::<Vec<_>>().join(&b","[..]);
-            return Err(format!("{found} fields, expected {width}: {}", shown(&line)));
-        }
-        let mut id = Vec::new();
-        for &key in &self.columns.keys {
-            let value = self.field(key);
-            if value.is_empty() {
-                return Err(format!("key column {:?} is empty, expected a value", self.columns.names[key]));
-            }
-            id.extend_from_slice(value);
-            id.push(0);
-        }
-        Ok(id)
+        self.columns.id(&self.record)
     }
 
     /// The part of the data that the line belongs to; empty is none.
@@ -136,7 +145,7 @@ impl OpenFile {
         let by: Vec<_> = keys.iter().chain(time).map(|&c| names[c].as_str()).collect();
         format!(
             "{} comes back here after lines of other recordings, expected the lines of one recording to lie together; \
-             sort the file by {}",
+             sort the file by {}, or say interleaved = true",
             recording.join(", "),
             by.join(", then by ")
         )
@@ -191,6 +200,25 @@ pub(super) fn unreadable(file: &DataFile, e: csv::Error, after: &str) -> Error {
 }
 
 impl Columns {
+    /// The bytes of the keys of `line`, or what is wrong with it.
+    fn id(&self, line: &ByteRecord) -> Result<Vec<u8>, String> {
+        let (found, width) = (line.len(), self.width);
+        if found != width {
+            let line = line.iter().collect::<Vec<_>>().join(&b","[..]);
+            return Err(format!("{found} fields, expected {width}: {}", shown(&line)));
+        }
+        let mut id = Vec::new();
+        for &key in &self.keys {
+            let value = line.get(key).unwrap_or_default().trim_ascii();
+            if value.is_empty() {
+                return Err(format!("key column {:?} is empty, expected a value", self.names[key]));
+            }
+            id.extend_from_slice(value);
+            id.push(0);
+        }
+        Ok(id)
+    }
+
     fn find(file: &str, names: Vec<String>, spec: &CsvSpec) -> Result<Self> {
         let find = |name: &String| {
             let at = names.iter().position(|n| n == name);

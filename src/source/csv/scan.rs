@@ -1,11 +1,11 @@
 //! Lines of CSV files, in order, put together to recordings.
 
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::Layout;
 use super::file::{OpenFile, unreadable};
+use super::order::hash_of;
 use super::piece::{Piece, Sample};
 use crate::error::Result;
 use crate::source::bad::Rejects;
@@ -22,9 +22,7 @@ pub(super) struct Begun(HashSet<u64>);
 impl Begun {
     /// Takes note of one; false if it had begun before.
     pub(super) fn insert(&mut self, id: &[u8]) -> bool {
-        let mut hash = DefaultHasher::new();
-        id.hash(&mut hash);
-        self.0.insert(hash.finish())
+        self.0.insert(hash_of(id))
     }
 }
 
