@@ -44,10 +44,10 @@ use crate::error::{Error, Result};
 
 mod file;
 mod grouped;
-mod order;
 mod piece;
 mod rate;
 mod scan;
+mod turns;
 
 use file::OpenFile;
 use scan::Scan;

@@ -7,8 +7,8 @@ use csv::{ByteRecord, Reader, ReaderBuilder};
 use datafusion::common::ScalarValue;
 
 use super::CsvSpec;
-use super::order::Order;
 use super::piece::Sample;
+use super::turns::Turns;
 use crate::error::{Error, Result};
 use crate::source::bad::shown;
 use crate::source::keep::{Cell, Keep};
@@ -28,7 +28,7 @@ pub(super) struct OpenFile {
     /// Whether recordings take turns, if that is known.
     turns: Option<bool>,
     /// In which order lines are read, once one was asked for.
-    order: Option<Order>,
+    order: Option<Turns>,
     rows: u64,
 }
 
@@ -86,7 +86,7 @@ impl OpenFile {
             Some(order) => order,
             none => {
                 let id = |line: &ByteRecord| columns.id(line).ok();
-                let order = Order::of(&mut read, &id, self.turns);
+                let order = Turns::of(&mut read, &id, self.turns);
                 none.insert(order.map_err(|e| csv::Error::from(std::io::Error::other(e)))?)
             }
         };

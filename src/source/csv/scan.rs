@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::Layout;
 use super::file::{OpenFile, unreadable};
-use super::order::hash_of;
 use super::piece::{Piece, Sample};
+use super::turns::hash_of;
 use crate::error::Result;
 use crate::source::bad::Rejects;
 use crate::source::recording::{Load, Recording, Wanted};

@@ -15,7 +15,7 @@ const BYTES: usize = 4 << 20;
 
 /// What is between the reader of lines and those who ask for them.
 #[derive(Default)]
-pub(super) struct Order {
+pub(super) struct Turns {
     /// Lines that were looked at and not yet asked for.
     ahead: VecDeque<ByteRecord>,
     /// All lines, where recordings take turns.
@@ -49,7 +49,7 @@ impl Begun {
 /// What a line tells of its recording; none for a line that does not tell.
 type Id<'a> = &'a dyn Fn(&ByteRecord) -> Option<Vec<u8>>;
 
-impl Order {
+impl Turns {
     /// Looks at the first lines that `read` gives, and where recordings take turns (or `turns` says that they do), at all
     /// of them.
     ///
@@ -165,7 +165,7 @@ mod tests {
             more => Ok(more),
         };
         let id = |line: &ByteRecord| line.get(0).filter(|id| !id.is_empty()).map(<[u8]>::to_vec);
-        let mut order = Order::of(&mut read, &id, turns).unwrap();
+        let mut order = Turns::of(&mut read, &id, turns).unwrap();
         let (mut line, mut numbers) = (ByteRecord::new(), Vec::new());
         loop {
             match order.next(&mut read, &mut line) {
