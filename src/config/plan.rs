@@ -15,7 +15,10 @@ use crate::signal::features::FeatureSet;
 use crate::signal::summary::{LowPassSpec, SummarySpec};
 use crate::signal::window::{WindowSpec, Within};
 use crate::source::parquet::Features;
-use crate::source::{CsvSpec, HaptSpec, OnBadRow, ParquetSpec, SourceSpec, TimeColumn, TimeUnit};
+use crate::source::{
+    AcrossFiles, CsvSpec, Fill, HaptSpec, OnBadRow, ParquetSpec, Repeated, SameTime, SampleRules, SourceSpec,
+    TimeColumn, TimeUnit,
+};
 use crate::{Error, Result, Seed};
 
 use crate::table::{Mode, OnExisting};
@@ -341,6 +344,7 @@ fn source(table: &SourceTable) -> SourceSpec {
 
 fn csv(table: &CsvTable) -> CsvSpec {
     let unit = match table.time_unit {
+        TimeUnitName::Auto => TimeUnit::Auto,
         TimeUnitName::S => TimeUnit::S,
         TimeUnitName::Ms => TimeUnit::Ms,
         TimeUnitName::Us => TimeUnit::Us,
@@ -350,12 +354,38 @@ fn csv(table: &CsvTable) -> CsvSpec {
         path: table.path.clone(),
         channels: table.channels.clone(),
         time: table.time.clone().map(|column| TimeColumn { column, unit }),
+        time_format: table.time_format.clone(),
         rate_hz: table.rate_hz,
         keys: table.keys.clone(),
         label: table.label.clone(),
         split: table.split.clone(),
         delimiter: table.delimiter.chars().next().unwrap_or(','),
         has_header: table.header,
+        rules: sample_rules(table),
+    }
+}
+
+fn sample_rules(table: &CsvTable) -> SampleRules {
+    SampleRules {
+        jitter: table.jitter,
+        disorder: table.disorder as usize,
+        same_time: match table.same_time {
+            SameTimeName::Refuse => SameTime::Refuse,
+            SameTimeName::Spread => SameTime::Spread,
+        },
+        repeated: match table.repeated {
+            RepeatedName::Refuse => Repeated::Refuse,
+            RepeatedName::Drop => Repeated::Drop,
+        },
+        fill: match table.fill {
+            FillName::Refuse => Fill::Refuse,
+            FillName::Hold => Fill::Hold,
+        },
+        resample: table.resample,
+        across_files: match table.across_files {
+            AcrossFilesName::Refuse => AcrossFiles::Refuse,
+            AcrossFilesName::Continue => AcrossFiles::Continue,
+        },
     }
 }
 

@@ -6,7 +6,7 @@ use super::checks::no_rows;
 use super::clock::Clock;
 use super::execution::label_of;
 use super::label_pass::LabelPass;
-use super::output::{quarantine, source_info};
+use super::output::{quarantine, source_info, with_quarantine};
 use super::portrait::Kept;
 use super::scan::{select, session};
 use super::tally::Columns;
@@ -20,6 +20,7 @@ use crate::report::VectorsReport;
 use crate::signal::features::FeatureSet;
 use crate::signal::window::{WindowSpec, Within};
 use crate::source::parquet::Features;
+use crate::source::samples::Samples;
 use crate::source::{self, BadRows, HaptSpec, OnBadRow, ParquetSpec, Source, SourceOptions, SourceSpec};
 use crate::stage::FEATURES;
 use crate::store::Location;
@@ -81,6 +82,8 @@ pub struct RelabelReport {
     pub replaced_rows: u64,
     /// Rows that were set aside.
     pub quarantined_rows: u64,
+    /// What became of the samples of the recordings; none where rows are read as they are.
+    pub samples: Option<Samples>,
     /// The file that holds the rows that were set aside, if there are any.
     pub quarantine: Option<String>,
     /// Rows of each cluster; none where the model makes no clusters.
@@ -118,9 +121,12 @@ impl Relabel {
         let output = Location::parse(&self.output)?;
         let bad = Arc::new(BadRows::new());
         let threads = device::threads(self.threads)?;
-        let source = self.open(&model.manifest().input, threads, &bad, control).await?;
-        model.check_width(source.dim)?;
         let run_id = clock.run_id(model.hash().as_str());
+        let source = match self.open(&model.manifest().input, threads, &bad, control).await {
+            Ok(source) => source,
+            Err(e) => return Err(with_quarantine(e, &self.output, &run_id, &bad).await),
+        };
+        model.check_width(source.dim)?;
         let mut keep = match self.keys.is_empty() {
             true => row_keys(&source),
             false => self.keys.clone(),
@@ -158,12 +164,14 @@ impl Relabel {
         model.save(&output.join("models")?).await?;
         let quarantine = quarantine(&output, &run_id, &bad).await?;
         let clusters = label.map(|label| tally.clusters(&label.centroids())).transpose()?;
+        let samples = source.samples();
         let source = source_info(&source, &tally);
         let info = CommitInfo { source, clusters, profile, sample, quarantine: quarantine.clone(), skipped_rows };
         let Committed { version: table_version, replaced_rows, .. } = writer.commit(info).await?;
         Ok(RelabelReport {
             rows: tally.rows(),
             quarantined_rows: bad.len() as u64,
+            samples,
             quarantine: quarantine.map(|name| output.show(&name)),
             skipped_rows,
             replaced_rows,

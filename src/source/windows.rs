@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::bad::Rejects;
 use super::filter::{Condition, pushdown};
 use super::recording::{Load, Recording, Recordings, Wanted, Window, check_finite, longest_stretch, windows};
+use super::samples::{Counts, Samples, account};
 use crate::column::{vector_array, vector_field};
 use crate::error::Result;
 use crate::signal::features::{FeatureExtractor, Prepared, Scratch};
@@ -58,6 +59,8 @@ pub struct WindowTable {
     rejects: Rejects,
     /// One more than the samples of the longest stretch in the recordings that were read; 0 before the first.
     longest: Arc<AtomicUsize>,
+    /// What became of the samples of the last scan that ran to its end.
+    samples: Arc<Mutex<Option<Samples>>>,
 }
 
 impl WindowTable {
@@ -80,7 +83,13 @@ impl WindowTable {
         fields.push(Arc::new(Field::new(START, DataType::Int64, false)));
         fields.push(Arc::new(vector_field(FEATURES, extractor.dim())));
         let schema = Arc::new(Schema::new(fields));
-        Self { recordings, window, extractor, schema, threads: threads.max(1), rejects, longest: Arc::default() }
+        let (longest, samples) = (Arc::default(), Arc::default());
+        Self { recordings, window, extractor, schema, threads: threads.max(1), rejects, longest, samples }
+    }
+
+    /// What became of the samples of the last scan that ran to its end; `None` before the first.
+    pub fn samples(&self) -> Option<Samples> {
+        self.samples.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// After a scan that gave no row: why, if no window is short enough for what it read.
@@ -156,6 +165,7 @@ impl PartitionStream for Scan {
             batch_rows: batch_rows(table.extractor.dim(), context.session_config().batch_size()),
             extracts: wants_features || table.rejects.leaves_out(),
             rooms: Mutex::default(),
+            counts: Counts::default(),
         });
         // A scan that will stop early should not have read ahead. Otherwise, a recording that is done early waits for the
         // one before it, and its thread goes on with the next.
@@ -178,9 +188,9 @@ async fn read_in_order(
     out: mpsc::Sender<DfResult<RecordBatch>>,
 ) -> DfResult<()> {
     let (loads_in, mut loads) = mpsc::channel::<Result<Load>>(1);
-    let recordings = job.table.recordings.clone();
+    let (recordings, counts) = (job.table.recordings.clone(), job.counts.clone());
     let lister = SpawnedTask::spawn_blocking(move || {
-        for load in recordings.open(wanted) {
+        for load in recordings.open(wanted, counts) {
             if loads_in.blocking_send(load).is_err() {
                 break;
             }
@@ -215,7 +225,9 @@ async fn read_in_order(
             },
         }
     }
-    lister.join_unwind().await.map_err(|e| DataFusionError::External(Box::new(e)))
+    lister.join_unwind().await.map_err(|e| DataFusionError::External(Box::new(e)))?;
+    *job.table.samples.lock().unwrap_or_else(PoisonError::into_inner) = Some(job.counts.get());
+    Ok(())
 }
 
 /// What a scan makes of recordings.
@@ -223,6 +235,7 @@ async fn read_in_order(
 struct Job {
     /// Room of recordings that are done, for those that come.
     rooms: Mutex<Vec<Room>>,
+    counts: Counts,
     table: WindowTable,
     columns: Vec<usize>,
     schema: SchemaRef,
@@ -260,6 +273,7 @@ impl Job {
         for (index, recording) in recordings.iter().enumerate() {
             table.longest.fetch_max(1 + longest_stretch(&table.window, recording), Ordering::Relaxed);
             let windows = windows(&table.window, recording);
+            let (mut kept, mut dropped) = (Vec::with_capacity(windows.len()), Vec::new());
             let extracts = self.extracts && !windows.is_empty();
             if extracts {
                 table.extractor.prepare_into(&recording.channels, &mut room.prepared)?;
@@ -274,15 +288,19 @@ impl Job {
                     let line = recording.line + window.start as u64;
                     if !check_finite(row, names, &recording.file, line, &table.rejects)? {
                         rows.features.truncate(at);
+                        dropped.push(window.start);
                         continue;
                     }
                 }
+                kept.push(window.start);
                 rows.push(index, recording, window);
                 if rows.recording.len() == self.batch_rows && !send(self.batch(recordings, std::mem::take(&mut rows))?)
                 {
                     return Ok(());
                 }
             }
+            let samples = account(&table.window, recording, &kept, &dropped);
+            self.counts.count(|counts| counts.add(&samples));
         }
         // Before the last batch is waited for.
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner).push(room);

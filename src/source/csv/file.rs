@@ -6,10 +6,11 @@ use std::sync::Arc;
 use csv::{ByteRecord, Reader, ReaderBuilder};
 use datafusion::common::ScalarValue;
 
-use super::CsvSpec;
 use super::piece::Sample;
+use super::{CsvSpec, FILE, Fill};
 use crate::error::{Error, Result};
 use crate::source::bad::shown;
+use crate::source::clock::{Clock, Stamp};
 use crate::source::location::DataFile;
 use crate::source::no_column;
 use crate::source::text::number;
@@ -20,6 +21,9 @@ pub(super) struct OpenFile {
     below: String,
     reader: Reader<Box<dyn BufRead + Send>>,
     columns: Columns,
+    clock: Clock,
+    /// Whether an empty channel holds its last value.
+    holds: bool,
     record: ByteRecord,
     /// Whether `record` holds the first line, which is not a header.
     pending: bool,
@@ -31,11 +35,19 @@ pub(super) struct OpenFile {
 struct Columns {
     width: usize,
     channels: Vec<usize>,
-    keys: Vec<usize>,
+    keys: Vec<Key>,
     time: Option<usize>,
     label: Option<usize>,
     split: Option<usize>,
     names: Vec<String>,
+}
+
+/// Where a key's value is.
+#[derive(Debug, Clone, Copy)]
+enum Key {
+    Column(usize),
+    /// The file's name, as it has no column of the name `file`.
+    File,
 }
 
 impl OpenFile {
@@ -60,7 +72,9 @@ impl OpenFile {
         };
         let columns = Columns::find(file.name(), names, spec)?;
         let (name, below) = (file.name().into(), file.below().to_string());
-        Ok(Self { name, below, reader, columns, record, pending: !spec.has_header, rows: 0 })
+        let clock = spec.clock()?;
+        let holds = spec.rules.fill == Fill::Hold;
+        Ok(Self { name, below, reader, columns, clock, holds, record, pending: !spec.has_header, rows: 0 })
     }
 
     /// Reads the next line into `record`. False at the end.
@@ -68,16 +82,6 @@ impl OpenFile {
         let more = std::mem::take(&mut self.pending) || self.reader.read_byte_record(&mut self.record)?;
         self.rows += u64::from(more);
         Ok(more)
-    }
-
-    /// The time of the next line and what identifies its recording; inside, `None` for a bad line.
-    pub(super) fn next_time(&mut self) -> Option<Option<(f64, Vec<u8>)>> {
-        if !matches!(self.advance(), Ok(true)) {
-            return None;
-        }
-        let id = self.id();
-        let time = self.columns.time.and_then(|c| self.record.get(c)).and_then(|t| number(t.trim_ascii()).ok());
-        Some(time.zip(id.ok()))
     }
 
     /// Its name, for messages.
@@ -112,9 +116,9 @@ impl OpenFile {
         }
         let mut id = Vec::new();
         for &key in &self.columns.keys {
-            let value = self.field(key);
+            let value = self.key(key);
             if value.is_empty() {
-                return Err(format!("key column {:?} is empty, expected a value", self.columns.names[key]));
+                return Err(format!("key column {:?} is empty, expected a value", self.key_name(key)));
             }
             id.extend_from_slice(value);
             id.push(0);
@@ -127,22 +131,55 @@ impl OpenFile {
         self.columns.split.map_or(&[], |s| self.field(s))
     }
 
+    fn key(&self, key: Key) -> &[u8] {
+        match key {
+            Key::Column(column) => self.field(column),
+            Key::File => self.below.as_bytes(),
+        }
+    }
+
+    fn key_name(&self, key: Key) -> &str {
+        match key {
+            Key::Column(column) => &self.columns.names[column],
+            Key::File => FILE,
+        }
+    }
+
+    /// The keys and their values, for messages.
+    fn recording(&self) -> String {
+        let keys = self.columns.keys.iter();
+        let keys: Vec<_> = keys.map(|&k| format!("{}={}", self.key_name(k), shown(self.key(k)))).collect();
+        keys.join(", ")
+    }
+
     /// What is wrong with the line if its recording was over before it.
     pub(super) fn comes_back(&self) -> String {
         let Columns { keys, names, time, .. } = &self.columns;
-        let recording: Vec<_> = keys.iter().map(|&k| format!("{}={}", names[k], shown(self.field(k)))).collect();
-        let by: Vec<_> = keys.iter().chain(time).map(|&c| names[c].as_str()).collect();
+        let keys = keys.iter().filter_map(|key| match key {
+            Key::Column(column) => Some(*column),
+            Key::File => None,
+        });
+        let by: Vec<_> = keys.chain(*time).map(|c| names[c].as_str()).collect();
         format!(
             "{} comes back here after lines of other recordings, expected the lines of one recording to lie together; \
              sort the file by {}",
-            recording.join(", "),
+            self.recording(),
             by.join(", then by ")
+        )
+    }
+
+    /// What is wrong with the line if its recording is in another file, `earlier`, too.
+    pub(super) fn in_two_files(&self, earlier: &str) -> String {
+        format!(
+            "{} is a recording of {earlier}, too, and (keys, start) would not be unique; across_files = \"continue\" lets \
+             recordings go on from file to file, \"file\" among the keys tells them apart",
+            self.recording()
         )
     }
 
     pub(super) fn constants(&self) -> Vec<ScalarValue> {
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        let mut values: Vec<_> = self.columns.keys.iter().map(|&k| Some(text(self.field(k)))).collect();
+        let mut values: Vec<_> = self.columns.keys.iter().map(|&k| Some(text(self.key(k)))).collect();
         if values.is_empty() {
             values.push(Some(self.below.clone()));
         }
@@ -150,21 +187,28 @@ impl OpenFile {
         values.into_iter().map(ScalarValue::Utf8).collect()
     }
 
-    /// Reads the numbers of the line into `sample`.
+    /// Reads the numbers of the line into `sample`. A channel that holds its last value is NaN.
     pub(super) fn sample(&self, sample: &mut Sample) -> Result<(), String> {
-        let named = |column: usize| {
-            let wrong = |e| format!("column {:?}: {e}, expected a finite number", self.columns.names[column]);
-            number(self.field(column)).map_err(wrong)
-        };
         sample.values.clear();
         for &channel in &self.columns.channels {
-            sample.values.push(named(channel)?);
+            let field = self.field(channel);
+            sample.values.push(match self.holds && (field.is_empty() || field.eq_ignore_ascii_case(b"nan")) {
+                true => f64::NAN,
+                false => number(field).map_err(|e| self.wrong(channel, &format!("{e}, expected a finite number")))?,
+            });
         }
-        sample.time = match self.columns.time {
-            Some(time) => Some(named(time)?),
-            None => None,
-        };
+        sample.time = self.time()?;
         Ok(())
+    }
+
+    /// The time of the line, where there is a column of times.
+    pub(super) fn time(&self) -> Result<Option<Stamp>, String> {
+        let Some(column) = self.columns.time else { return Ok(None) };
+        self.clock.read(self.field(column)).map(Some).map_err(|e| self.wrong(column, &e))
+    }
+
+    fn wrong(&self, column: usize, what: &str) -> String {
+        format!("column {:?}: {what}", self.columns.names[column])
     }
 
     pub(super) fn line(&self) -> u64 {
@@ -185,10 +229,14 @@ impl Columns {
             let at = names.iter().position(|n| n == name);
             at.ok_or_else(|| no_column(file, name, names.iter().map(String::as_str)))
         };
+        let key = |name: &String| match names.contains(name) || name != FILE {
+            true => find(name).map(Key::Column),
+            false => Ok(Key::File),
+        };
         Ok(Self {
             width: names.len(),
             channels: spec.channels.iter().map(find).collect::<Result<_>>()?,
-            keys: spec.keys.iter().map(find).collect::<Result<_>>()?,
+            keys: spec.keys.iter().map(key).collect::<Result<_>>()?,
             time: spec.time.as_ref().map(|t| find(&t.column)).transpose()?,
             label: spec.label.as_ref().map(find).transpose()?,
             split: spec.split.as_ref().map(find).transpose()?,
