@@ -158,6 +158,9 @@ pub async fn run(args: LabelArgs) -> Result<()> {
     let report = relabel.run(&control).await?;
     let done = if report.cluster_sizes.is_empty() { "written" } else { "labelled" };
     println!("{} rows {done} by model {} in {:.2} s", report.rows, report.model, report.seconds);
+    if let Some(samples) = report.samples.as_ref().filter(|samples| samples.in_windows < samples.read) {
+        println!("  samples   {samples}");
+    }
     if report.skipped_rows > 0 {
         println!("  skipped   {} rows that this model has labelled in the table already", report.skipped_rows);
     }

@@ -9,7 +9,7 @@ use super::problem::Problem;
 use super::size::Size;
 use super::tree::{Node, Origin, Value};
 use crate::signal::hapt561;
-use crate::source::hapt;
+use crate::source::{check_format, hapt};
 use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS, RECONSTRUCTION_ERROR};
 
 /// The stages in the order in which they can follow each other.
@@ -123,6 +123,7 @@ impl Check<'_> {
             if !delimiter.is_ascii() || ["\"", "\n", "\r"].contains(&delimiter) {
                 self.at("source.delimiter", format!("{delimiter:?} cannot separate fields"), "one ASCII character");
             }
+            self.samples(table);
         }
         if let SourceTable::Csv(CsvTable { interleaved: Some(true), keys, .. }) = source
             && keys.is_empty()
@@ -164,6 +165,42 @@ impl Check<'_> {
             } else if !labelled {
                 self.at(path, "the most frequent label, but the source has no label column", "name it with `label`");
             }
+        }
+    }
+
+    /// What is said of times and recordings has times and recordings to be said of.
+    fn samples(&mut self, table: &CsvTable) {
+        let of_times = [
+            ("time_format", table.time_format.is_some()),
+            ("jitter", table.jitter.is_some()),
+            ("disorder", table.disorder > 0),
+            ("same_time", table.same_time != SameTimeName::Refuse),
+            ("repeated", table.repeated != RepeatedName::Refuse),
+            ("resample", table.resample),
+        ];
+        for (key, _) in of_times.iter().filter(|(_, said)| *said && table.time.is_none()) {
+            self.at(
+                &format!("source.{key}"),
+                format!("`{key}` is about times, and `time` names no column of them"),
+                "",
+            );
+        }
+        if let Some(format) = &table.time_format {
+            if let Err(wrong) = check_format(format) {
+                self.at("source.time_format", wrong, "");
+            }
+            if table.time_unit != TimeUnitName::Auto {
+                self.at(
+                    "source.time_unit",
+                    "both `time_unit` and `time_format` say how times are written",
+                    "leave one out",
+                );
+            }
+        }
+        let keyless = table.keys.is_empty() || table.keys.iter().any(|key| key == "file");
+        if table.across_files == AcrossFilesName::Continue && keyless {
+            let help = "name the columns that tell recordings apart in `keys`, and not \"file\"";
+            self.at("source.across_files", "recordings go on from file to file, but each file is one of its own", help);
         }
     }
 

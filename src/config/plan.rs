@@ -15,7 +15,10 @@ use crate::signal::features::FeatureSet;
 use crate::signal::summary::{LowPassSpec, SummarySpec};
 use crate::signal::window::{WindowLabel, WindowSpec, Within};
 use crate::source::parquet::Features;
-use crate::source::{Aggregate, CsvSpec, HaptSpec, Keep, OnBadRow, ParquetSpec, SourceSpec, TimeColumn, TimeUnit};
+use crate::source::{
+    AcrossFiles, Aggregate, CsvSpec, Fill, HaptSpec, Keep, OnBadRow, ParquetSpec, Repeated, SameTime, SampleRules,
+    SourceSpec, TimeColumn, TimeUnit,
+};
 use crate::{Error, Result, Seed};
 
 use crate::table::{Mode, OnExisting};
@@ -353,6 +356,7 @@ fn source(table: &SourceTable) -> SourceSpec {
 
 fn csv(table: &CsvTable) -> CsvSpec {
     let unit = match table.time_unit {
+        TimeUnitName::Auto => TimeUnit::Auto,
         TimeUnitName::S => TimeUnit::S,
         TimeUnitName::Ms => TimeUnit::Ms,
         TimeUnitName::Us => TimeUnit::Us,
@@ -362,14 +366,40 @@ fn csv(table: &CsvTable) -> CsvSpec {
         path: table.path.clone(),
         channels: table.channels.clone(),
         time: table.time.clone().map(|column| TimeColumn { column, unit }),
+        time_format: table.time_format.clone(),
         rate_hz: table.rate_hz,
         keys: table.keys.clone(),
         label: table.label.clone(),
         split: table.split.clone(),
         delimiter: table.delimiter.chars().next().unwrap_or(','),
         has_header: table.header,
+        rules: sample_rules(table),
         interleaved: table.interleaved,
         keep: table.keep.iter().map(keep).collect(),
+    }
+}
+
+fn sample_rules(table: &CsvTable) -> SampleRules {
+    SampleRules {
+        jitter: table.jitter,
+        disorder: table.disorder as usize,
+        same_time: match table.same_time {
+            SameTimeName::Refuse => SameTime::Refuse,
+            SameTimeName::Spread => SameTime::Spread,
+        },
+        repeated: match table.repeated {
+            RepeatedName::Refuse => Repeated::Refuse,
+            RepeatedName::Drop => Repeated::Drop,
+        },
+        fill: match table.fill {
+            FillName::Refuse => Fill::Refuse,
+            FillName::Hold => Fill::Hold,
+        },
+        resample: table.resample,
+        across_files: match table.across_files {
+            AcrossFilesName::Refuse => AcrossFiles::Refuse,
+            AcrossFilesName::Continue => AcrossFiles::Continue,
+        },
     }
 }
 

@@ -51,7 +51,13 @@ pub(super) struct Execution<'a> {
 impl<'a> Execution<'a> {
     /// Opens the source and then the table, so that a source that is not there leaves no trace of a table. The table is
     /// opened before anything is learned: that it cannot be written is not found out after an hour of training.
-    pub async fn open(pipeline: &'a Pipeline, options: &'a RunOptions, clock: &'a Clock) -> Result<Self> {
+    /// Rows that are set aside go to `bad`.
+    pub async fn open(
+        pipeline: &'a Pipeline,
+        options: &'a RunOptions,
+        clock: &'a Clock,
+        bad: Arc<BadRows>,
+    ) -> Result<Self> {
         let plan = &pipeline.plan;
         let device = plan.device.open(device::threads(plan.threads)?)?;
         let sink = Location::parse(&plan.sink.path)?;
@@ -59,7 +65,6 @@ impl<'a> Execution<'a> {
         if options.resume {
             RunState::check_resumable(&state_dir)?;
         }
-        let bad = Arc::new(BadRows::new());
         let source_options = SourceOptions {
             window: plan.window,
             window_label: plan.window_label,

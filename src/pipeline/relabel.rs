@@ -6,7 +6,7 @@ use super::checks::no_rows;
 use super::clock::Clock;
 use super::execution::label_of;
 use super::label_pass::LabelPass;
-use super::output::{quarantine, source_info};
+use super::output::{quarantine, source_info, with_quarantine};
 use super::portrait::Kept;
 use super::scan::{select, session};
 use super::tally::Columns;
@@ -20,6 +20,7 @@ use crate::report::VectorsReport;
 use crate::signal::features::FeatureSet;
 use crate::signal::window::{WindowLabel, WindowSpec, Within};
 use crate::source::parquet::Features;
+use crate::source::samples::Samples;
 use crate::source::{self, BadRows, HaptSpec, OnBadRow, ParquetSpec, Source, SourceOptions, SourceSpec};
 use crate::stage::FEATURES;
 use crate::store::Location;
@@ -81,6 +82,8 @@ pub struct RelabelReport {
     pub replaced_rows: u64,
     /// Rows that were set aside.
     pub quarantined_rows: u64,
+    /// What became of the samples of the recordings; none where rows are read as they are.
+    pub samples: Option<Samples>,
     /// The file that holds the rows that were set aside, if there are any.
     pub quarantine: Option<String>,
     /// Rows of each cluster; none where the model makes no clusters.
@@ -117,9 +120,13 @@ impl Relabel {
             .map_err(|e| e.while_doing(format_args!("model {} ({})", model.name(), model.hash().short())))?;
         let output = Location::parse(&self.output)?;
         let threads = device::threads(self.threads)?;
-        let (source, bad) = self.open(&model.manifest().input, threads, control).await?;
-        model.check_width(source.dim)?;
         let run_id = clock.run_id(model.hash().as_str());
+        let mut bad = Arc::new(BadRows::new());
+        let source = match self.open(&model.manifest().input, threads, &mut bad, control).await {
+            Ok(source) => source,
+            Err(e) => return Err(with_quarantine(e, &self.output, &run_id, &bad).await),
+        };
+        model.check_width(source.dim)?;
         let mut keep = match self.keys.is_empty() {
             true => row_keys(&source),
             false => self.keys.clone(),
@@ -161,12 +168,14 @@ impl Relabel {
         model.save(&output.join("models")?).await?;
         let quarantine = quarantine(&output, &run_id, &bad).await?;
         let clusters = label.map(|label| tally.clusters(&label.centroids())).transpose()?;
+        let samples = source.samples();
         let source = source_info(&source, &tally);
         let info = CommitInfo { source, clusters, profile, sample, quarantine: quarantine.clone(), skipped_rows };
         let Committed { version: table_version, replaced_rows, .. } = writer.commit(info).await?;
         Ok(RelabelReport {
             rows: tally.rows(),
             quarantined_rows: bad.len() as u64,
+            samples,
             quarantine: quarantine.map(|name| output.show(&name)),
             skipped_rows,
             replaced_rows,
@@ -194,10 +203,16 @@ impl Relabel {
         Written::by(model, Choice { vectors, embedding, reconstruction_error }, kept)
     }
 
-    /// The input as a source, and its bad rows so far. Where the model was learned on windows cut within labels and the
+    /// The input as a source, and in `bad` its bad rows so far. Where the model was learned on windows cut within labels and the
     /// input has none, windows are cut over whole recordings; where it lacks columns that the model's pipeline carried
     /// along, none are.
-    async fn open(&self, input: &ModelInput, threads: usize, control: &Control) -> Result<(Source, Arc<BadRows>)> {
+    async fn open(
+        &self,
+        input: &ModelInput,
+        threads: usize,
+        bad: &mut Arc<BadRows>,
+        control: &Control,
+    ) -> Result<Source> {
         let (first, options) = self.source(input, threads, self.within)?;
         let within_labels = options.window.is_some_and(|w| w.within == Within::Labels);
         let withins = match within_labels && self.within.is_none() {
@@ -214,9 +229,13 @@ impl Relabel {
                     keep_nothing(&mut spec);
                 }
                 // Each attempt counts its own: what one could not use, another may.
-                let bad = Arc::new(BadRows::new());
-                let (source, e) = match (source::open(&spec, &options, Arc::clone(&bad)).await, why.take()) {
-                    (Ok(source), None) => return Ok((source, bad)),
+                let rows = Arc::new(BadRows::new());
+                let opened = source::open(&spec, &options, Arc::clone(&rows)).await;
+                if opened.is_ok() || why.is_none() {
+                    *bad = rows;
+                }
+                let (source, e) = match (opened, why.take()) {
+                    (Ok(source), None) => return Ok(source),
                     (Ok(source), Some(e)) => (source, e),
                     (Err(e), None) if e.kind() != Kind::Input => return Err(e),
                     (Err(e), first) => {
@@ -232,7 +251,7 @@ impl Relabel {
                     done.push("no columns are carried along");
                 }
                 control.emit(Event::Warning { message: format!("{e}: {}", done.join(", and ")) });
-                return Ok((source, bad));
+                return Ok(source);
             }
         }
         Err(why.unwrap_or_else(|| Error::internal("no way to open the input was tried")))

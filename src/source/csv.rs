@@ -36,16 +36,20 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::bad::Rejects;
+use super::clock::{Clock, SECOND, TimeUnit};
 use super::keep::Keep;
 use super::location::{DataFile, blocking, list};
 use super::recording::{Load, Recordings, Wanted};
-use super::times::{Times, nanoseconds};
+use super::samples::Counts;
+use super::times::Times;
 use crate::error::{Error, Result};
 
 mod file;
 mod grouped;
+mod order;
 mod piece;
 mod rate;
+mod resample;
 mod scan;
 mod turns;
 
@@ -62,6 +66,9 @@ pub struct CsvSpec {
     /// The column of the time of each sample.
     #[serde(default)]
     pub time: Option<TimeColumn>,
+    /// How its times are written, as chrono's strftime says it; else as their unit says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_format: Option<String>,
     /// Samples a second; taken from the time column if absent, and 1 (so frequencies are a sample) if that is too.
     #[serde(default)]
     pub rate_hz: Option<f64>,
@@ -80,12 +87,99 @@ pub struct CsvSpec {
     /// Whether the first line names the columns; otherwise they are `column_1`, `column_2`, ….
     #[serde(default = "yes")]
     pub has_header: bool,
+    /// How lines become the samples of recordings.
+    #[serde(default, skip_serializing_if = "SampleRules::is_default")]
+    pub rules: SampleRules,
     /// Whether recordings take turns in a file: its lines are sorted by recording then. Absent, as its first lines show.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interleaved: Option<bool>,
     /// The columns that are carried along.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep: Vec<Keep>,
+}
+
+/// How lines become the samples of recordings. By default nothing is repaired: what does not fit is a bad row, or
+/// counted as unused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct SampleRules {
+    /// How far a step between two samples may be from the sample period, as a part of it: up to that, and up to half,
+    /// it is no gap, and times are regular enough to tell a rate from.
+    pub jitter: Option<f64>,
+    /// How many places a line may be from where its time belongs: so far apart, lines are put in order.
+    pub disorder: usize,
+    /// What several samples under one time are.
+    pub same_time: SameTime,
+    /// What a line is that repeats the one before it: the same time, values and label.
+    pub repeated: Repeated,
+    /// What an empty channel is, or one that is NaN.
+    pub fill: Fill,
+    /// Whether recordings at another rate are interpolated to that of the pipeline.
+    pub resample: bool,
+    /// What a recording is whose keys were in an earlier file.
+    pub across_files: AcrossFiles,
+}
+
+impl SampleRules {
+    /// The greatest [`disorder`](Self::disorder): so many lines are held.
+    pub const MOST_DISORDER: usize = 100_000;
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The longest step that is no gap, in sample periods.
+    fn gap(&self) -> f64 {
+        GAP.max(1.0 + self.jitter.unwrap_or(0.0))
+    }
+}
+
+/// Steps up to this many sample periods are no gap.
+const GAP: f64 = 1.5;
+
+/// Several samples under one time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SameTime {
+    /// Bad rows, but for the first.
+    #[default]
+    Refuse,
+    /// Samples that were taken evenly from that time up to the next.
+    Spread,
+}
+
+/// A line that repeats the one before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Repeated {
+    /// A bad row, as its time is that of the line before.
+    #[default]
+    Refuse,
+    /// Left out, and counted as unused.
+    Drop,
+}
+
+/// An empty channel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fill {
+    /// A bad row.
+    #[default]
+    Refuse,
+    /// The value that the channel had last in the recording, since the last gap; a bad row if there is none.
+    Hold,
+}
+
+/// Keys that were in an earlier file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AcrossFiles {
+    /// A bad row: their windows would have the keys of the earlier ones.
+    #[default]
+    Refuse,
+    /// The same recording, which goes on: files are read in the order of their first times, `start` goes on counting,
+    /// and windows reach across two files where one recording ends the first and begins the second, without a gap.
+    Continue,
 }
 
 fn comma() -> char {
@@ -103,6 +197,7 @@ impl CsvSpec {
             path: path.into(),
             channels: channels.iter().map(|c| c.to_string()).collect(),
             time: None,
+            time_format: None,
             rate_hz: None,
             keys: vec![],
             label: None,
@@ -111,7 +206,17 @@ impl CsvSpec {
             has_header: yes(),
             interleaved: None,
             keep: vec![],
+            rules: SampleRules::default(),
         }
+    }
+
+    /// What reads its times.
+    ///
+    /// # Errors
+    /// Kind `Config` for a `time_format` that is none.
+    fn clock(&self) -> Result<Clock> {
+        let unit = self.time.as_ref().map(|time| time.unit).unwrap_or_default();
+        Clock::new(unit, self.time_format.as_deref())
     }
 }
 
@@ -122,32 +227,6 @@ pub struct TimeColumn {
     pub column: String,
     /// Its unit.
     pub unit: TimeUnit,
-}
-
-/// The unit of a column of times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TimeUnit {
-    /// Seconds.
-    S,
-    /// Milliseconds.
-    Ms,
-    /// Microseconds.
-    Us,
-    /// Nanoseconds.
-    Ns,
-}
-
-impl TimeUnit {
-    /// How many of it are a second.
-    pub fn per_second(self) -> f64 {
-        match self {
-            TimeUnit::S => 1.0,
-            TimeUnit::Ms => 1e3,
-            TimeUnit::Us => 1e6,
-            TimeUnit::Ns => 1e9,
-        }
-    }
 }
 
 /// The recordings of CSV files, in the order of the files' paths and of their lines.
@@ -167,7 +246,7 @@ struct Layout {
     files: Vec<DataFile>,
     /// Whether windows of many samples are cut, so that a recording has to be whole.
     whole: bool,
-    /// The time from a sample to the next, in the unit of the time column, where it matters.
+    /// The nanoseconds from a sample to the next, where they matter.
     period: Option<f64>,
 }
 
@@ -175,11 +254,12 @@ struct Layout {
 const FILE: &str = "file";
 
 impl Csv {
-    /// Finds the files and reads the start of the first. `whole`: whether windows of many samples will be cut.
+    /// Finds the files, and reads the start of some to tell the sampling rate, where it is not given. `whole`: whether
+    /// windows of many samples will be cut.
     ///
     /// # Errors
-    /// Kind `Config` if `spec` is not one of a CSV source, `Input` if no file is there, a column is missing, or the
-    /// steps of the time column are irregular or do not fit `rate_hz`.
+    /// Kind `Config` if `spec` is not one of a CSV source, `Input` if no file is there, a column is missing, or no
+    /// recording's times tell a rate.
     pub async fn open(spec: &CsvSpec, whole: bool, rejects: Rejects) -> Result<Self> {
         check(spec)?;
         let files = list(&spec.path, &[".csv", ".tsv", ".txt"]).await?;
@@ -187,11 +267,19 @@ impl Csv {
         blocking(move || {
             let mut layout = Layout { spec, files, whole, period: None };
             let mut rate_hz = layout.spec.rate_hz.unwrap_or(1.0);
-            let mut file = layout.first_usable(&rejects)?;
-            let times = layout.times()?;
-            if let (true, Some(time)) = (whole, &layout.spec.time) {
-                rate_hz = rate::settle(&mut file, time.unit, layout.spec.rate_hz)?;
-                layout.period = Some(time.unit.per_second() / rate_hz);
+            layout.check_usable(&rejects)?;
+            let times = layout.times();
+            if layout.spec.time.is_some() {
+                if layout.spec.rules.across_files == AcrossFiles::Continue {
+                    rate::in_order_of_time(&mut layout.files, &layout.spec);
+                }
+                if whole {
+                    rate_hz = match layout.spec.rate_hz {
+                        Some(given) => given,
+                        None => rate::settle(&layout.files, &layout.spec, &rejects)?,
+                    };
+                    layout.period = Some(SECOND as f64 / rate_hz);
+                }
             }
             let constants = Arc::new(Schema::new(layout.constants()));
             Ok(Self { layout: Arc::new(layout), rate_hz, times, constants, rejects })
@@ -215,6 +303,21 @@ fn check(spec: &CsvSpec) -> Result<()> {
         let found = spec.delimiter;
         return Err(Error::config(format!("delimiter {found:?}, expected one ASCII character such as ',' or '\\t'")));
     }
+    let rules = &spec.rules;
+    if rules.jitter.is_some_and(|jitter| !(jitter.is_finite() && jitter >= 0.0)) {
+        let found = rules.jitter.unwrap_or_default();
+        return Err(Error::config(format!("jitter is {found}, expected a part of the sample period, 0 or more")));
+    }
+    if rules.disorder > SampleRules::MOST_DISORDER {
+        let (found, most) = (rules.disorder, SampleRules::MOST_DISORDER);
+        return Err(Error::config(format!("disorder is {found}, expected at most {most} lines")));
+    }
+    if rules.across_files == AcrossFiles::Continue && (spec.keys.is_empty() || spec.keys.iter().any(|k| k == FILE)) {
+        return Err(Error::config(
+            "across_files = \"continue\" lets recordings go on from file to file: it needs `keys`, without \"file\"",
+        ));
+    }
+    spec.clock()?;
     match spec.rate_hz {
         Some(rate) if !(rate.is_finite() && rate > 0.0) => {
             Err(Error::config(format!("rate_hz is {rate}, expected a positive number of samples a second")))
@@ -234,27 +337,25 @@ impl Layout {
     }
 
     /// What the times count from, as the first says that can be read.
-    fn times(&self) -> Result<Option<Times>> {
-        let Some(TimeColumn { unit, .. }) = &self.spec.time else { return Ok(None) };
-        // In the order of the file: one time is enough.
-        let spec = CsvSpec { interleaved: Some(false), ..self.spec.clone() };
+    fn times(&self) -> Option<Times> {
+        self.spec.time.as_ref()?;
         for file in &self.files {
-            let Ok(mut file) = OpenFile::new(file, &spec) else { continue };
-            while let Some(row) = file.next_time() {
-                if let Some((time, _)) = row {
-                    return Ok(Some(Times::beginning_with(nanoseconds(time, unit.per_second()))));
+            let Ok(mut file) = OpenFile::as_written(file, &self.spec) else { continue };
+            while let Ok(true) = file.advance() {
+                if let Some(times) = file.times() {
+                    return Some(times);
                 }
             }
         }
-        Ok(Some(Times::Unknown))
+        Some(Times::Unknown)
     }
 
-    /// Opens the first file that has the columns.
-    fn first_usable(&self, rejects: &Rejects) -> Result<OpenFile> {
+    /// That a file has the columns.
+    fn check_usable(&self, rejects: &Rejects) -> Result<()> {
         let mut first_problem = None;
         for file in &self.files {
             match OpenFile::new(file, &self.spec) {
-                Ok(open) => return Ok(open),
+                Ok(_) => return Ok(()),
                 Err(e) => {
                     let message = e.to_string();
                     rejects.reject_file(file.name(), e)?;
@@ -296,7 +397,7 @@ impl Recordings for Csv {
         &self.layout.spec.keep
     }
 
-    fn open(&self, wanted: Wanted) -> Box<dyn Iterator<Item = Result<Load>> + Send> {
-        Box::new(Scan::new(self.layout.clone(), wanted, self.rejects.clone()))
+    fn open(&self, wanted: Wanted, counts: Counts) -> Box<dyn Iterator<Item = Result<Load>> + Send> {
+        Box::new(Scan::new(self.layout.clone(), wanted, self.rejects.clone(), counts))
     }
 }

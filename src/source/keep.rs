@@ -144,6 +144,31 @@ impl Values {
             Cell::Text(text) => self.text.set(at, text),
         }
     }
+
+    /// Sets that of sample `at`, which is behind all that were set, to that of sample `from` of `other`.
+    pub(super) fn set_from(&mut self, at: usize, other: &Values, from: usize) {
+        if let Some(&number) = other.numbers.get(from) {
+            self.set(at, &Cell::Number(number));
+        }
+        if let Some(text) = other.text.at(from) {
+            self.text.set(at, text);
+        }
+    }
+
+    /// Those of the samples from `at` on, counted from there.
+    pub(super) fn split_off(&mut self, at: usize) -> Self {
+        let place = self.text.place(at);
+        let mut behind = self.text.0.split_off(place);
+        if let Some((_, value)) = behind.first() {
+            // A run that reaches over the place is in both.
+            let begin = self.text.0.last().map_or(0, |(end, _)| *end);
+            if begin < at {
+                self.text.0.push((at, value.clone()));
+            }
+        }
+        behind.iter_mut().for_each(|(end, _)| *end -= at);
+        Self { numbers: self.numbers.split_off(at.min(self.numbers.len())), text: Runs(behind) }
+    }
 }
 
 /// A most frequent value, and the share of the samples that have it.
@@ -301,6 +326,41 @@ mod tests {
         assert_eq!(of(Aggregate::Min), [Some(1.0), None, Some(-2.0), None]);
         assert_eq!(of(Aggregate::Max), [Some(4.5), None, Some(4.5), None]);
         assert_eq!(said(Aggregate::Mean, &values, &windows)[0].null_count(), 2);
+    }
+
+    #[test]
+    fn values_are_parted_and_picked() {
+        let (first, mode, mean) = (keep(Aggregate::First), keep(Aggregate::Mode), keep(Aggregate::Mean));
+        for at in 0..=6 {
+            let (mut texts_of, mut numbers_of) = (Values::default(), Values::default());
+            for (place, text) in ["1", "1", "1", "", "2", "2"].iter().enumerate() {
+                let mut cell = Cell::default();
+                first.read(text, &mut cell).unwrap();
+                texts_of.set(place, &cell);
+                mean.read(text, &mut cell).unwrap();
+                numbers_of.set(place, &cell);
+            }
+            let mut picked = Values::default();
+            for (to, from) in (0..6).rev().enumerate() {
+                picked.set_from(to, &texts_of, from);
+            }
+            assert_eq!(texts(&mode.arrays([(&picked, 0..3)].into_iter())[0]), [Some("2")]);
+            let (texts_behind, numbers_behind) = (texts_of.split_off(at), numbers_of.split_off(at));
+            for sample in 0..6 {
+                let (text, number, place) = match sample < at {
+                    true => (&texts_of, &numbers_of, sample),
+                    false => (&texts_behind, &numbers_behind, sample - at),
+                };
+                let expected = [Some("1"), Some("1"), Some("1"), None, Some("2"), Some("2")][sample];
+                assert_eq!(
+                    texts(&first.arrays([(text, place..place + 1)].into_iter())[0]),
+                    [expected],
+                    "{at} {sample}"
+                );
+                let expected = expected.map(|text| text.parse().unwrap());
+                assert_eq!(numbers(&mean.arrays([(number, place..place + 1)].into_iter())[0]), [expected]);
+            }
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::signal::features::{FeatureExtractor, FeatureSet};
 use crate::signal::window::{WindowLabel, WindowSpec, Within};
 
 pub mod bad;
+mod clock;
 pub mod csv;
 pub mod filter;
 pub mod hapt;
@@ -22,19 +23,23 @@ pub mod keep;
 pub mod location;
 pub mod parquet;
 pub mod recording;
+pub mod samples;
 pub mod times;
 pub mod windows;
 
 mod text;
 
 pub use bad::{BadRow, BadRows, OnBadRow};
-pub use csv::{CsvSpec, TimeColumn, TimeUnit};
+pub use clock::TimeUnit;
+pub(crate) use clock::check_format;
+pub use csv::{AcrossFiles, CsvSpec, Fill, Repeated, SameTime, SampleRules, TimeColumn};
 pub use hapt::HaptSpec;
 pub use keep::{Aggregate, Keep};
 pub use parquet::{Features, ParquetSpec};
 
 use bad::Rejects;
 use recording::Recordings;
+use samples::Samples;
 use windows::WindowTable;
 
 /// The name of the column that says which part of the data a row belongs to.
@@ -107,7 +112,15 @@ impl Source {
     /// After a scan that ran to its end and gave no row: why, where the source knows. `None` if it does not, as for a
     /// filter that no row passes.
     pub fn why_no_rows(&self) -> Option<String> {
-        self.windows.as_ref().and_then(WindowTable::too_short)
+        let short = self.windows.as_ref().and_then(WindowTable::too_short);
+        let samples = self.samples().filter(|samples| samples.read > 0).map(|samples| format!("samples: {samples}"));
+        let why: Vec<String> = short.into_iter().chain(samples).collect();
+        (!why.is_empty()).then(|| why.join("; "))
+    }
+
+    /// What became of the samples of the last scan that ran to its end; none before the first, and for feature vectors.
+    pub fn samples(&self) -> Option<Samples> {
+        self.windows.as_ref().and_then(WindowTable::samples)
     }
 
     /// Samples a second of its recordings, as given or as their times show; none for feature vectors.

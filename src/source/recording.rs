@@ -10,6 +10,7 @@ use datafusion::common::ScalarValue;
 use super::bad::Rejects;
 use super::filter::Condition;
 use super::keep::{Keep, Mode, Values};
+use super::samples::Counts;
 use super::times::Times;
 use crate::error::Result;
 use crate::signal::window::{WindowSpec, Within};
@@ -21,20 +22,45 @@ pub struct Recording {
     pub constants: Vec<ScalarValue>,
     /// The samples of each channel; all channels have the same number.
     pub channels: Vec<Vec<f64>>,
+    /// The time of each sample in nanoseconds, where recordings have times; else empty. That of a bad sample says nothing.
+    pub times: Vec<i64>,
     /// The labelled stretches, in the order in which their windows are yielded.
     pub intervals: Vec<Interval>,
     /// The samples that stand for bad rows, ascending: windows that hold one are left out.
     pub bad: Vec<usize>,
+    /// Why it begins and ends where it does.
+    pub edges: [Edge; 2],
     /// The number of samples of the same recording before these.
     pub offset: usize,
-    /// When each sample was taken, in nanoseconds; empty where that is not known.
-    pub times: Vec<i64>,
     /// What the samples have in each column of [`Recordings::kept`].
     pub kept: Vec<Values>,
     /// The file of the samples.
     pub file: Arc<str>,
     /// The line of the first sample.
     pub line: u64,
+}
+
+impl Recording {
+    /// Its samples.
+    pub fn len(&self) -> usize {
+        self.channels.first().map_or(0, Vec::len)
+    }
+
+    /// True if it has no samples.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Why a stretch of samples begins or ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edge {
+    /// The recording, or a part of the data, begins or ends.
+    End,
+    /// A gap in time.
+    Gap,
+    /// Time goes back.
+    Back,
 }
 
 /// A labelled stretch of a recording: samples `first..end`, counted from 0.
@@ -79,8 +105,9 @@ pub trait Recordings: Debug + Send + Sync {
     }
 
     /// The recordings that are `wanted`, in order. Called on a thread that may block. What is returned may do the
-    /// reading in `next` or leave it to the [`Load`]s, which run in parallel.
-    fn open(&self, wanted: Wanted) -> Box<dyn Iterator<Item = Result<Load>> + Send>;
+    /// reading in `next` or leave it to the [`Load`]s, which run in parallel. Samples that were read and are in none of
+    /// the recordings that are yielded are counted in `counts`.
+    fn open(&self, wanted: Wanted, counts: Counts) -> Box<dyn Iterator<Item = Result<Load>> + Send>;
 }
 
 /// Says which recordings a scan needs, by their constants.
@@ -118,7 +145,7 @@ pub struct Window {
 ///
 /// With [`Within::Recordings`] a window has the label of the interval that covers all of it, and none otherwise.
 pub fn windows(spec: &WindowSpec, recording: &Recording) -> Vec<Window> {
-    let samples = recording.channels.first().map_or(0, Vec::len);
+    let samples = recording.len();
     let mut windows: Vec<Window> = match spec.within {
         Within::Labels => {
             let of = |i: &Interval| {
@@ -144,7 +171,7 @@ pub fn windows(spec: &WindowSpec, recording: &Recording) -> Vec<Window> {
 
 /// The samples of the longest stretch of `recording` in which windows are cut.
 pub fn longest_stretch(spec: &WindowSpec, recording: &Recording) -> usize {
-    let samples = recording.channels.first().map_or(0, Vec::len);
+    let samples = recording.len();
     match spec.within {
         Within::Labels => {
             let lengths = recording.intervals.iter().map(|i| i.end.min(samples).saturating_sub(i.first));
@@ -236,10 +263,11 @@ mod tests {
         Recording {
             constants: vec![],
             channels: vec![vec![0.0; samples]],
+            times: vec![],
             intervals: intervals.collect(),
             bad: bad.to_vec(),
+            edges: [Edge::End; 2],
             offset: 0,
-            times: vec![],
             kept: vec![],
             file: "a".into(),
             line: 1,

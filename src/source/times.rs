@@ -5,13 +5,13 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, TimeUnit};
 
+use super::clock::SECOND;
+
 /// The column of the time of a window's first sample.
 pub const START_TIME: &str = "start_time";
 /// The column of the time of a window's last sample.
 pub const END_TIME: &str = "end_time";
 
-/// Nanoseconds in a second.
-const SECOND: i64 = 1_000_000_000;
 /// Times of so many seconds and more count from 1970: that is 1973, or three years of a recording.
 const SINCE_1970: i64 = 100_000_000;
 
@@ -51,11 +51,6 @@ impl Times {
     }
 }
 
-/// A time in a unit of which there are `per_second` a second, in nanoseconds.
-pub(super) fn nanoseconds(time: f64, per_second: f64) -> i64 {
-    (time * (SECOND as f64 / per_second)).round() as i64
-}
-
 #[cfg(test)]
 mod tests {
     use arrow::array::AsArray;
@@ -65,9 +60,9 @@ mod tests {
 
     #[test]
     fn points_in_time_are_told_from_seconds_of_a_recording() {
-        assert_eq!(Times::beginning_with(nanoseconds(1_700_000_000_000.0, 1e3)), Times::Epoch);
-        for seconds in [-5.0, 0.0, 86_400.0 * 365.0] {
-            assert_eq!(Times::beginning_with(nanoseconds(seconds, 1.0)), Times::Unknown, "{seconds}");
+        assert_eq!(Times::beginning_with(1_700_000_000 * SECOND), Times::Epoch);
+        for seconds in [-5, 0, 86_400 * 365] {
+            assert_eq!(Times::beginning_with(seconds * SECOND), Times::Unknown, "{seconds}");
         }
     }
 

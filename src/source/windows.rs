@@ -24,6 +24,7 @@ use super::bad::Rejects;
 use super::filter::{Condition, pushdown};
 use super::keep::share_field;
 use super::recording::{Load, Modes, Recording, Recordings, Wanted, check_finite, longest_stretch, windows};
+use super::samples::{Counts, Samples, account};
 use crate::column::{vector_array, vector_field};
 use crate::error::{Error, Result};
 use crate::signal::features::{FeatureExtractor, Prepared, Scratch};
@@ -63,6 +64,8 @@ pub struct WindowTable {
     rejects: Rejects,
     /// One more than the samples of the longest stretch in the recordings that were read; 0 before the first.
     longest: Arc<AtomicUsize>,
+    /// What became of the samples of the last scan that ran to its end.
+    samples: Arc<Mutex<Option<Samples>>>,
 }
 
 impl WindowTable {
@@ -101,17 +104,9 @@ impl WindowTable {
         let (fields, makes): (Vec<Field>, Vec<Makes>) = columns.into_iter().unzip();
         let schema = Arc::new(Schema::new(fields));
         let threads = threads.max(1);
-        Self {
-            recordings,
-            window,
-            label,
-            extractor,
-            schema,
-            makes: makes.into(),
-            threads,
-            rejects,
-            longest: Arc::default(),
-        }
+        let (longest, samples) = (Arc::default(), Arc::default());
+        let makes = makes.into();
+        Self { recordings, window, label, extractor, schema, makes, threads, rejects, longest, samples }
     }
 
     /// The columns that are there to be written beside those that identify a row: the label's share, times, and what is
@@ -123,6 +118,11 @@ impl WindowTable {
             Makes::Constant(_) | Makes::Label | Makes::Start | Makes::Features => false,
         });
         carried.map(|(field, _)| field.name().clone()).collect()
+    }
+
+    /// What became of the samples of the last scan that ran to its end; `None` before the first.
+    pub fn samples(&self) -> Option<Samples> {
+        self.samples.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// After a scan that gave no row: why, if no window is short enough for what it read.
@@ -216,6 +216,7 @@ impl PartitionStream for Scan {
             batch_rows: batch_rows(table.extractor.dim(), context.session_config().batch_size()),
             extracts: wants_features || table.rejects.leaves_out(),
             rooms: Mutex::default(),
+            counts: Counts::default(),
         });
         // A scan that will stop early should not have read ahead. Otherwise, a recording that is done early waits for the
         // one before it, and its thread goes on with the next.
@@ -238,9 +239,9 @@ async fn read_in_order(
     out: mpsc::Sender<DfResult<RecordBatch>>,
 ) -> DfResult<()> {
     let (loads_in, mut loads) = mpsc::channel::<Result<Load>>(1);
-    let recordings = job.table.recordings.clone();
+    let (recordings, counts) = (job.table.recordings.clone(), job.counts.clone());
     let lister = SpawnedTask::spawn_blocking(move || {
-        for load in recordings.open(wanted) {
+        for load in recordings.open(wanted, counts) {
             if loads_in.blocking_send(load).is_err() {
                 break;
             }
@@ -275,7 +276,9 @@ async fn read_in_order(
             },
         }
     }
-    lister.join_unwind().await.map_err(|e| DataFusionError::External(Box::new(e)))
+    lister.join_unwind().await.map_err(|e| DataFusionError::External(Box::new(e)))?;
+    *job.table.samples.lock().unwrap_or_else(PoisonError::into_inner) = Some(job.counts.get());
+    Ok(())
 }
 
 /// What a scan makes of recordings.
@@ -283,6 +286,7 @@ async fn read_in_order(
 struct Job {
     /// Room of recordings that are done, for those that come.
     rooms: Mutex<Vec<Room>>,
+    counts: Counts,
     table: WindowTable,
     columns: Vec<usize>,
     schema: SchemaRef,
@@ -320,6 +324,7 @@ impl Job {
         for (index, recording) in recordings.iter().enumerate() {
             table.longest.fetch_max(1 + longest_stretch(&table.window, recording), Ordering::Relaxed);
             let windows = windows(&table.window, recording);
+            let (mut kept, mut dropped) = (Vec::with_capacity(windows.len()), Vec::new());
             let extracts = self.extracts && !windows.is_empty();
             if extracts {
                 table.extractor.prepare_into(&recording.channels, &mut room.prepared)?;
@@ -335,9 +340,11 @@ impl Job {
                     let line = recording.line + window.start as u64;
                     if !check_finite(row, names, &recording.file, line, &table.rejects)? {
                         rows.features.truncate(at);
+                        dropped.push(window.start);
                         continue;
                     }
                 }
+                kept.push(window.start);
                 let end = window.start + table.window.length;
                 let (label, share) = match modes.as_mut().map(|modes| modes.of(window.start, end)) {
                     None => (window.label, None),
@@ -352,6 +359,8 @@ impl Job {
                     return Ok(());
                 }
             }
+            let samples = account(&table.window, recording, &kept, &dropped);
+            self.counts.count(|counts| counts.add(&samples));
         }
         // Before the last batch is waited for.
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner).push(room);

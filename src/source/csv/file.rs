@@ -6,15 +6,17 @@ use std::sync::Arc;
 use csv::{ByteRecord, Reader, ReaderBuilder};
 use datafusion::common::ScalarValue;
 
-use super::CsvSpec;
 use super::piece::Sample;
 use super::turns::Turns;
+use super::{CsvSpec, FILE, Fill};
 use crate::error::{Error, Result};
 use crate::source::bad::shown;
+use crate::source::clock::{Clock, Stamp};
 use crate::source::keep::{Cell, Keep};
 use crate::source::location::DataFile;
 use crate::source::no_column;
 use crate::source::text::number;
+use crate::source::times::Times;
 
 /// A file of which the header was read.
 pub(super) struct OpenFile {
@@ -22,13 +24,16 @@ pub(super) struct OpenFile {
     below: String,
     reader: Reader<Box<dyn BufRead + Send>>,
     columns: Columns,
+    clock: Clock,
+    /// Whether an empty channel holds its last value.
+    holds: bool,
     record: ByteRecord,
     /// The first line, if it is not a header and not yet read.
     first: Option<ByteRecord>,
     /// Whether recordings take turns, if that is known.
-    turns: Option<bool>,
-    /// In which order lines are read, once one was asked for.
-    order: Option<Turns>,
+    takes_turns: Option<bool>,
+    /// The order of lines, once one was asked for.
+    turns: Option<Turns>,
     rows: u64,
 }
 
@@ -37,12 +42,20 @@ pub(super) struct OpenFile {
 struct Columns {
     width: usize,
     channels: Vec<usize>,
-    keys: Vec<usize>,
+    keys: Vec<Key>,
     time: Option<usize>,
     label: Option<usize>,
     split: Option<usize>,
     keep: Vec<usize>,
     names: Vec<String>,
+}
+
+/// Where a key's value is.
+#[derive(Debug, Clone, Copy)]
+enum Key {
+    Column(usize),
+    /// The file's name, as it has no column of the name `file`.
+    File,
 }
 
 impl OpenFile {
@@ -67,14 +80,21 @@ impl OpenFile {
         };
         let columns = Columns::find(file.name(), names, spec)?;
         let (name, below) = (file.name().into(), file.below().to_string());
+        let clock = spec.clock()?;
+        let holds = spec.rules.fill == Fill::Hold;
         let first = (!spec.has_header).then(|| std::mem::take(&mut record));
-        let turns = if spec.keys.is_empty() { Some(false) } else { spec.interleaved };
-        Ok(Self { name, below, reader, columns, record, first, turns, order: None, rows: 0 })
+        let takes_turns = if spec.keys.is_empty() { Some(false) } else { spec.interleaved };
+        Ok(Self { name, below, reader, columns, clock, holds, record, first, takes_turns, turns: None, rows: 0 })
+    }
+
+    /// The same, whose lines come as they are written, also where recordings take turns.
+    pub(super) fn as_written(file: &DataFile, spec: &CsvSpec) -> Result<Self> {
+        Ok(Self { takes_turns: Some(false), ..Self::new(file, spec)? })
     }
 
     /// Reads the next line into `record`. False at the end.
     pub(super) fn advance(&mut self) -> csv::Result<bool> {
-        let Self { reader, columns, first, .. } = self;
+        let Self { reader, columns, below, first, .. } = self;
         let mut read = |line: &mut ByteRecord| match first.take() {
             Some(first) => {
                 *line = first;
@@ -82,27 +102,17 @@ impl OpenFile {
             }
             None => reader.read_byte_record(line),
         };
-        let order = match &mut self.order {
-            Some(order) => order,
+        let turns = match &mut self.turns {
+            Some(turns) => turns,
             none => {
-                let id = |line: &ByteRecord| columns.id(line).ok();
-                let order = Turns::of(&mut read, &id, self.turns);
-                none.insert(order.map_err(|e| csv::Error::from(std::io::Error::other(e)))?)
+                let id = |line: &ByteRecord| columns.id(line, below).ok();
+                let turns = Turns::of(&mut read, &id, self.takes_turns);
+                none.insert(turns.map_err(|e| csv::Error::from(std::io::Error::other(e)))?)
             }
         };
-        let more = order.next(read, &mut self.record)?;
+        let more = turns.next(read, &mut self.record)?;
         self.rows += u64::from(more);
         Ok(more)
-    }
-
-    /// The time of the next line and what identifies its recording; inside, `None` for a bad line.
-    pub(super) fn next_time(&mut self) -> Option<Option<(f64, Vec<u8>)>> {
-        if !matches!(self.advance(), Ok(true)) {
-            return None;
-        }
-        let id = self.id();
-        let time = self.columns.time.and_then(|c| self.record.get(c)).and_then(|t| number(t.trim_ascii()).ok());
-        Some(time.zip(id.ok()))
     }
 
     /// Its name, for messages.
@@ -130,7 +140,7 @@ impl OpenFile {
 
     /// The bytes of the keys, or what is wrong with the line.
     pub(super) fn id(&self) -> Result<Vec<u8>, String> {
-        self.columns.id(&self.record)
+        self.columns.id(&self.record, &self.below)
     }
 
     /// The part of the data that the line belongs to; empty is none.
@@ -138,22 +148,45 @@ impl OpenFile {
         self.columns.split.map_or(&[], |s| self.field(s))
     }
 
+    fn key(&self, key: Key) -> &[u8] {
+        self.columns.key(key, &self.record, &self.below)
+    }
+
+    /// The keys and their values, for messages.
+    fn recording(&self) -> String {
+        let keys = self.columns.keys.iter();
+        let keys: Vec<_> = keys.map(|&k| format!("{}={}", self.columns.key_name(k), shown(self.key(k)))).collect();
+        keys.join(", ")
+    }
+
     /// What is wrong with the line if its recording was over before it.
     pub(super) fn comes_back(&self) -> String {
         let Columns { keys, names, time, .. } = &self.columns;
-        let recording: Vec<_> = keys.iter().map(|&k| format!("{}={}", names[k], shown(self.field(k)))).collect();
-        let by: Vec<_> = keys.iter().chain(time).map(|&c| names[c].as_str()).collect();
+        let keys = keys.iter().filter_map(|key| match key {
+            Key::Column(column) => Some(*column),
+            Key::File => None,
+        });
+        let by: Vec<_> = keys.chain(*time).map(|c| names[c].as_str()).collect();
         format!(
             "{} comes back here after lines of other recordings, expected the lines of one recording to lie together; \
              sort the file by {}, or say interleaved = true",
-            recording.join(", "),
+            self.recording(),
             by.join(", then by ")
+        )
+    }
+
+    /// What is wrong with the line if its recording is in another file, `earlier`, too.
+    pub(super) fn in_two_files(&self, earlier: &str) -> String {
+        format!(
+            "{} is a recording of {earlier}, too, and (keys, start) would not be unique; across_files = \"continue\" lets \
+             recordings go on from file to file, \"file\" among the keys tells them apart",
+            self.recording()
         )
     }
 
     pub(super) fn constants(&self) -> Vec<ScalarValue> {
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        let mut values: Vec<_> = self.columns.keys.iter().map(|&k| Some(text(self.field(k)))).collect();
+        let mut values: Vec<_> = self.columns.keys.iter().map(|&k| Some(text(self.key(k)))).collect();
         if values.is_empty() {
             values.push(Some(self.below.clone()));
         }
@@ -170,21 +203,38 @@ impl OpenFile {
         Ok(())
     }
 
-    /// Reads the numbers of the line into `sample`.
+    /// What the time of the line counts from; none if it cannot be read.
+    pub(super) fn times(&self) -> Option<Times> {
+        let (column, stamp) = self.columns.time.zip(self.time().ok()?)?;
+        Some(match number(self.field(column)) {
+            Err(_) if stamp.of_day => Times::Unknown,
+            Err(_) => Times::Epoch,
+            Ok(_) => Times::beginning_with(stamp.ns),
+        })
+    }
+
+    /// Reads the numbers of the line into `sample`. A channel that holds its last value is NaN.
     pub(super) fn sample(&self, sample: &mut Sample) -> Result<(), String> {
-        let named = |column: usize| {
-            let wrong = |e| format!("column {:?}: {e}, expected a finite number", self.columns.names[column]);
-            number(self.field(column)).map_err(wrong)
-        };
         sample.values.clear();
         for &channel in &self.columns.channels {
-            sample.values.push(named(channel)?);
+            let field = self.field(channel);
+            sample.values.push(match self.holds && (field.is_empty() || field.eq_ignore_ascii_case(b"nan")) {
+                true => f64::NAN,
+                false => number(field).map_err(|e| self.wrong(channel, &format!("{e}, expected a finite number")))?,
+            });
         }
-        sample.time = match self.columns.time {
-            Some(time) => Some(named(time)?),
-            None => None,
-        };
+        sample.time = self.time()?;
         Ok(())
+    }
+
+    /// The time of the line, where there is a column of times.
+    pub(super) fn time(&self) -> Result<Option<Stamp>, String> {
+        let Some(column) = self.columns.time else { return Ok(None) };
+        self.clock.read(self.field(column)).map(Some).map_err(|e| self.wrong(column, &e))
+    }
+
+    fn wrong(&self, column: usize, what: &str) -> String {
+        format!("column {:?}: {what}", self.columns.names[column])
     }
 
     pub(super) fn line(&self) -> u64 {
@@ -200,8 +250,8 @@ pub(super) fn unreadable(file: &DataFile, e: csv::Error, after: &str) -> Error {
 }
 
 impl Columns {
-    /// The bytes of the keys of `line`, or what is wrong with it.
-    fn id(&self, line: &ByteRecord) -> Result<Vec<u8>, String> {
+    /// The bytes of the keys of `line`, of the file `below`, or what is wrong with it.
+    fn id(&self, line: &ByteRecord, below: &str) -> Result<Vec<u8>, String> {
         let (found, width) = (line.len(), self.width);
         if found != width {
             let line = line.iter().collect::<Vec<_>>().join(&b","[..]);
@@ -209,9 +259,9 @@ impl Columns {
         }
         let mut id = Vec::new();
         for &key in &self.keys {
-            let value = line.get(key).unwrap_or_default().trim_ascii();
+            let value = self.key(key, line, below);
             if value.is_empty() {
-                return Err(format!("key column {:?} is empty, expected a value", self.names[key]));
+                return Err(format!("key column {:?} is empty, expected a value", self.key_name(key)));
             }
             id.extend_from_slice(value);
             id.push(0);
@@ -219,15 +269,33 @@ impl Columns {
         Ok(id)
     }
 
+    fn key<'a>(&self, key: Key, line: &'a ByteRecord, below: &'a str) -> &'a [u8] {
+        match key {
+            Key::Column(column) => line.get(column).unwrap_or_default().trim_ascii(),
+            Key::File => below.as_bytes(),
+        }
+    }
+
+    fn key_name(&self, key: Key) -> &str {
+        match key {
+            Key::Column(column) => &self.names[column],
+            Key::File => FILE,
+        }
+    }
+
     fn find(file: &str, names: Vec<String>, spec: &CsvSpec) -> Result<Self> {
         let find = |name: &String| {
             let at = names.iter().position(|n| n == name);
             at.ok_or_else(|| no_column(file, name, names.iter().map(String::as_str)))
         };
+        let key = |name: &String| match names.contains(name) || name != FILE {
+            true => find(name).map(Key::Column),
+            false => Ok(Key::File),
+        };
         Ok(Self {
             width: names.len(),
             channels: spec.channels.iter().map(find).collect::<Result<_>>()?,
-            keys: spec.keys.iter().map(find).collect::<Result<_>>()?,
+            keys: spec.keys.iter().map(key).collect::<Result<_>>()?,
             time: spec.time.as_ref().map(|t| find(&t.column)).transpose()?,
             label: spec.label.as_ref().map(find).transpose()?,
             split: spec.split.as_ref().map(find).transpose()?,
