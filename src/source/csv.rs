@@ -4,8 +4,7 @@
 //! The lines of one file with the same values of the key columns, in the order in which they are written. Where recordings
 //! take turns, as where several devices write to one file in the order of time, the lines are sorted by recording first,
 //! on disk where they are many: as if each recording stood by itself. The first 4096 lines show it, or `interleaved` says
-//! it. Runs of equal labels are its
-//! labelled intervals; an empty label is no label. With a time column, a step of more than 1.5 sample periods, or back,
+//! it. Runs of equal labels are its labelled intervals; an empty label is no label. With a time column, a step of more than 1.5 sample periods, or back,
 //! is a gap: no window reaches across it, windows start afresh behind it, and `start` goes on counting. So it is where
 //! the split changes.
 //!

@@ -265,6 +265,7 @@ mod tests {
             bad: bad.to_vec(),
             edges,
             offset: 0,
+            kept: vec![],
             file: "a".into(),
             line: 1,
         }
