@@ -11,6 +11,7 @@ mod kmeans;
 mod layering;
 mod metrics;
 mod oracle;
+mod outputs;
 mod pipeline;
 mod readme;
 mod reconstruct;
