@@ -14,6 +14,7 @@ mod pipeline;
 mod readme;
 mod reconstruct;
 mod report;
+mod samples;
 mod schemas;
 mod seam;
 mod simulate;
