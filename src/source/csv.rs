@@ -4,22 +4,32 @@
 //! The lines of one file with the same values of the key columns, which follow each other. Runs of equal labels are its
 //! labelled intervals; an empty label is no label. With a time column, a step of more than 1.5 sample periods, or back,
 //! is a gap: no window reaches across it, windows start afresh behind it, and `start` goes on counting. So it is where
-//! the split changes.
+//! the split changes. Every sample that is in no window is counted with the reason: see [`Samples`].
+//!
+//! # Times and rates
+//! [`TimeUnit`] says what a time is; inside, times are whole nanoseconds. Without `rate_hz`, the rate is the one that most
+//! recordings show at the beginnings of the first 64 files; of two that as many show, the first. Every recording is held
+//! against it by its own times: one at another rate (a tenth more or less) is set aside, or interpolated if the rules
+//! say so.
+//!
+//! [`SampleRules`] put in order, spread, drop or fill what is not as it should be, in this order: lines are sorted within
+//! the bound, repeated ones are dropped, those under one time are spread, gaps are found, empty channels are filled.
 //!
 //! # Bad rows
-//! A line with too few or too many fields, an empty key, a channel or a time that is no finite number, a time that
+//! A line with too few or too many fields, an empty key, a channel that is no finite number, a time that is none or
 //! repeats the one before. Under [`OnBadRow::Quarantine`](super::OnBadRow::Quarantine) such a line takes the place of
 //! a sample: the windows that hold it are left out, all others stay, and filters over the recording go on as if the
 //! sensor had held its last value. A file that cannot be read is left out from where the damage is; a recording at
 //! another sampling rate is left out.
 //!
-//! Keys that come back after lines with others (a file in the order of time, of several devices) are bad too: their
-//! windows would be pieces, and (keys, `start`) would not be unique. Under quarantine each such run of lines is one
-//! entry, by its first line, and is left out.
+//! Keys that come back after lines with others (a file in the order of time, of several devices), or in another file, are
+//! bad too: their windows would be pieces, and (keys, `start`) would not be unique. Under quarantine each such run of
+//! lines is one entry, by its first line, and is left out. The key `file` is the file's name, where it has no column of
+//! that name; recordings may also [continue](AcrossFiles::Continue) over files.
 //!
 //! # Memory
 //! Files are read as a stream. A recording is in memory while its windows are described; samples that are rows by
-//! themselves (no window stage) are passed on in pieces.
+//! themselves (no window stage) are passed on in pieces. Sorting and spreading hold as many lines as their bounds say.
 
 use std::sync::Arc;
 
@@ -30,6 +40,8 @@ use super::clock::{Clock, SECOND, TimeUnit};
 use super::location::{DataFile, blocking, list};
 use super::recording::{Load, Recordings, Wanted};
 use super::samples::Counts;
+#[cfg(doc)]
+use super::samples::Samples;
 use crate::error::{Error, Result};
 
 mod file;
@@ -226,6 +238,9 @@ struct Layout {
     /// The nanoseconds from a sample to the next, where they matter.
     period: Option<f64>,
 }
+
+/// What is wrong with a file without samples.
+const NO_LINES: &str = "no lines but the header, expected a line a sample";
 
 /// The key column of recordings that have no other.
 const FILE: &str = "file";

@@ -143,7 +143,7 @@ enum Fate {
 
 /// What became of the samples of `recording`, of which the windows that start at `kept` (in the order in which windows
 /// are cut) became rows, and those at `dropped` did not, as they have no finite features.
-pub(super) fn account(spec: &WindowSpec, recording: &Recording, kept: &[usize], dropped: &[usize]) -> Samples {
+pub(crate) fn account(spec: &WindowSpec, recording: &Recording, kept: &[usize], dropped: &[usize]) -> Samples {
     let samples = recording.len();
     let mut fates = vec![Fate::Unused(Unused::Unlabelled); samples];
     match spec.within {
