@@ -14,8 +14,8 @@ use dacpipe::pipeline::{Pipeline, RunOptions};
 use dacpipe::signal::window::{WindowSpec, Within};
 use dacpipe::source::samples::{Samples, Unused};
 use dacpipe::source::{
-    AcrossFiles, BadRows, CsvSpec, Fill, OnBadRow, Repeated, SameTime, SampleRules, SourceOptions, SourceSpec,
-    TimeColumn, TimeUnit, open,
+    AcrossFiles, BadRows, CsvSpec, Fill, HaptSpec, OnBadRow, Repeated, SameTime, SampleRules, SourceOptions,
+    SourceSpec, TimeColumn, TimeUnit, open,
 };
 use dacpipe::{Kind, Result};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -26,6 +26,8 @@ use tempfile::TempDir;
 struct Read {
     /// By key (or file), the starts and the first values of the windows.
     windows: BTreeMap<String, Vec<(i64, f32)>>,
+    /// The same of the part `test` of the data alone, where there is a split.
+    test: BTreeMap<String, Vec<(i64, f32)>>,
     samples: Samples,
     bad: Vec<(u64, String)>,
     rate_hz: f64,
@@ -42,25 +44,35 @@ impl Read {
 }
 
 async fn read_in(spec: &CsvSpec, options: &SourceOptions, batch_size: usize) -> Result<Read> {
+    read_part(spec, options, batch_size, "SELECT * FROM t").await
+}
+
+async fn read_part(spec: &CsvSpec, options: &SourceOptions, batch_size: usize, query: &str) -> Result<Read> {
     let bad = Arc::new(BadRows::new());
     let source = open(&SourceSpec::Csv(spec.clone()), options, bad.clone()).await?;
     let config = SessionConfig::new().with_target_partitions(1).with_batch_size(batch_size);
     let context = SessionContext::new_with_config(config);
     context.register_table("t", source.provider.clone())?;
-    let batches = context.sql("SELECT * FROM t").await?.collect().await?;
-    let mut windows: BTreeMap<String, Vec<(i64, f32)>> = BTreeMap::new();
+    let batches = context.sql(query).await?.collect().await?;
+    let (mut windows, mut test) =
+        (BTreeMap::<String, Vec<(i64, f32)>>::new(), BTreeMap::<String, Vec<(i64, f32)>>::new());
     for batch in &batches {
         let (values, dim) = vectors(batch, "features")?;
         let starts = batch["start"].as_primitive::<Int64Type>();
         for row in 0..batch.num_rows() {
             let key = key_of(batch, &source.keys, row);
-            windows.entry(key).or_default().push((starts.value(row), values[row * dim]));
+            let window = (starts.value(row), values[row * dim]);
+            if source.split.as_ref().is_some_and(|split| batch[split.as_str()].as_string::<i32>().value(row) == "test")
+            {
+                test.entry(key.clone()).or_default().push(window);
+            }
+            windows.entry(key).or_default().push(window);
         }
     }
     let samples = source.samples().expect("the scan ran to its end");
     assert_eq!(samples.read, samples.in_windows + samples.set_aside + samples.unused(), "{samples}");
     let bad = bad.rows().into_iter().map(|row| (row.line, row.reason)).collect();
-    Ok(Read { windows, samples, bad, rate_hz: source.rate_hz().unwrap() })
+    Ok(Read { windows, test, samples, bad, rate_hz: source.rate_hz().unwrap() })
 }
 
 fn key_of(batch: &RecordBatch, keys: &[String], row: usize) -> String {
@@ -366,6 +378,36 @@ async fn keys_of_two_files_are_refused_told_apart_or_continued() {
     assert_eq!(anew.unused(), [(Unused::Tail, 2), (Unused::OutOfOrder, 2)]);
 }
 
+// ---- recordings that are no CSV ----
+
+#[tokio::test]
+async fn samples_of_hapt_recordings_are_counted_too() {
+    let dir = TempDir::new().unwrap();
+    fs::create_dir(dir.path().join("RawData")).unwrap();
+    let write = |name: &str, lines: usize, bad: Option<usize>| {
+        let line = |i: usize| if bad == Some(i) { "1 2\n".to_string() } else { format!("{i} 2 3\n") };
+        fs::write(dir.path().join("RawData").join(name), (0..lines).map(line).collect::<String>()).unwrap();
+    };
+    write("acc_exp01_user01.txt", 20, None);
+    write("gyro_exp01_user01.txt", 23, Some(4));
+    write("acc_exp02_user01.txt", 9, None);
+    fs::write(dir.path().join("RawData/labels.txt"), "1 1 5 1 9\n1 1 7 12 14\n").unwrap();
+    let spec = SourceSpec::Hapt(HaptSpec { path: dir.path().display().to_string() });
+    let expected = [(Unused::Tail, 1), (Unused::ShortLabel, 3), (Unused::Unlabelled, 8), (Unused::BesideBadRow, 3)];
+    for threads in [1, 3] {
+        let window = Some(WindowSpec { length: 4, stride: 4, within: Within::Labels });
+        let options = SourceOptions { window, threads, on_bad_row: OnBadRow::Quarantine, ..Default::default() };
+        let source = open(&spec, &options, Arc::default()).await.unwrap();
+        let context = SessionContext::new();
+        context.register_table("t", source.provider.clone()).unwrap();
+        assert_eq!(source.samples(), None);
+        let rows = context.sql("SELECT start FROM t").await.unwrap().count().await.unwrap();
+        let samples = source.samples().unwrap();
+        assert_eq!((rows, samples.read, samples.in_windows, samples.set_aside), (1, 32, 4, 13));
+        assert_eq!(samples.unused, expected.into(), "{samples}");
+    }
+}
+
 // ---- what a run says ----
 
 fn pipeline(dir: &Path, source: &str, on_bad_row: &str) -> Pipeline {
@@ -394,7 +436,7 @@ async fn a_run_counts_its_samples_and_says_why_there_are_no_rows() {
     assert_eq!(samples.unused, [(Unused::Tail, 3), (Unused::Gap, 2), (Unused::BesideBadRow, 3)].into());
     let summary = dacpipe::report::summary::summary(&report);
     let says = "  samples   61 read: 52 in windows, 1 set aside, 8 unused (3 behind the last window, 3 beside bad rows, 2 cut off \
-                by gaps in time)\n";
+                by gaps in time (jitter = J takes longer steps for none))\n";
     assert!(summary.contains(says), "{summary}");
     let json: serde_json::Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
     assert_eq!(json["samples"]["unused"]["beside_bad_row"], 3);
@@ -474,7 +516,7 @@ proptest! {
     fn no_sample_vanishes_and_no_key_comes_twice(
         recordings in prop::collection::vec((0..3usize, 0..2usize, prop::sample::select(vec![20i64, 20, 20, 35, 10]),
             prop::collection::vec(damage(), 1..60)), 1..6),
-        length in 1usize..12, stride in 1usize..14, labels: bool, rules in any_rules(),
+        length in 1usize..12, stride in 1usize..14, labels: bool, split in 0..30usize, rules in any_rules(),
     ) {
         let mut texts = [String::new(), String::new()];
         let mut written = 0;
@@ -484,13 +526,14 @@ proptest! {
             for (i, damage) in damages.iter().enumerate() {
                 let time = 1000 + step * i as i64 + if let Damage::Late(by) = damage { *by } else { 0 };
                 let label = if i % 17 < 12 { "walk" } else { "" };
+                let part = if i < split { "train" } else { "test" };
                 let line = match damage {
                     Damage::Lost => continue,
-                    Damage::Text => format!("{key},{time},one,{label}"),
-                    Damage::NoKey => format!(",{time},{i},{label}"),
-                    Damage::Empty => format!("{key},{time},,{label}"),
-                    Damage::OneMore => format!("{key},{time},{i},{label},"),
-                    _ => format!("{key},{time},{i},{label}"),
+                    Damage::Text => format!("{key},{time},one,{label},{part}"),
+                    Damage::NoKey => format!(",{time},{i},{label},{part}"),
+                    Damage::Empty => format!("{key},{time},,{label},{part}"),
+                    Damage::OneMore => format!("{key},{time},{i},{label},{part},"),
+                    _ => format!("{key},{time},{i},{label},{part}"),
                 };
                 lines.push(line.clone());
                 match damage {
@@ -502,9 +545,10 @@ proptest! {
             written += lines.len() as u64;
             lines.iter().for_each(|line| texts[file] += &format!("{line}\n"));
         }
-        let header = "k,t,x,activity\n";
+        let header = "k,t,x,activity,part\n";
         let (_dir, spec) = files(&[("a.csv", format!("{header}{}", texts[0])), ("b.csv", format!("{header}{}", texts[1]))]);
         let spec = CsvSpec { keys: vec!["k".into()], label: Some("activity".into()), rate_hz: Some(50.0), rules, ..spec };
+        let spec = CsvSpec { split: Some("part".into()), ..spec };
         let within = if labels { Within::Labels } else { Within::Recordings };
         let options = |threads| SourceOptions {
             window: Some(WindowSpec { length, stride, within }),
@@ -526,5 +570,9 @@ proptest! {
         prop_assert_eq!(&many.windows, &one.windows);
         prop_assert_eq!(&many.samples, &one.samples);
         prop_assert_eq!(&many.bad, &one.bad);
+        // A scan of one part gives the rows of that part, as they are numbered among all.
+        let two = options(2);
+        let part = runtime.block_on(read_part(&spec, &two, 100, "SELECT * FROM t WHERE part = 'test'")).unwrap();
+        prop_assert_eq!(&part.windows, &one.test);
     }
 }

@@ -724,7 +724,7 @@ async fn csv_checks_the_rate_against_the_time() {
     let (_dir, spec) = csv_file(&format!("t,x,y\n{text}"));
     let time = Some(TimeColumn { column: "t".into(), unit: TimeUnit::Ms });
     let error = error_of(&SourceSpec::Csv(CsvSpec { time, ..spec }), &options).await;
-    assert_says(&error, &["a.csv", "steps by 1 to 10 ms", "resample"]);
+    assert_says(&error, &["a.csv", "the times step by 1 ms to 10 ms", "resample"]);
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ impl fmt::Display for Unused {
             Unused::Tail => "behind the last window",
             Unused::BetweenWindows => "between windows",
             Unused::ShortRecording => "in recordings shorter than a window",
-            Unused::Gap => "cut off by gaps in time",
+            Unused::Gap => "cut off by gaps in time (jitter = J takes longer steps for none)",
             Unused::OutOfOrder => "out of order (disorder = N sorts them)",
             Unused::ShortLabel => "in labelled stretches shorter than a window",
             Unused::Unlabelled => "without a label",
