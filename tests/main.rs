@@ -16,6 +16,7 @@ mod pipeline;
 mod readme;
 mod reconstruct;
 mod report;
+mod samples;
 mod schemas;
 mod seam;
 mod simulate;

@@ -162,8 +162,8 @@ impl Relabel {
         };
         let (tally, Kept { profile, sample }) = pass.run(&ctx, &mut writer, labels).await?;
         let skipped_rows = existing.map_or(0, |existing| existing.skipped());
-        if tally.rows() == 0 && bad.is_empty() && skipped_rows == 0 {
-            return Err(no_rows(&source, "label"));
+        if tally.rows() == 0 && skipped_rows == 0 {
+            return Err(with_quarantine(no_rows(&source, "label"), &self.output, &run_id, &bad).await);
         }
         model.save(&output.join("models")?).await?;
         let quarantine = quarantine(&output, &run_id, &bad).await?;

@@ -4,9 +4,18 @@
 //! The lines of one file with the same values of the key columns, in the order in which they are written. Where recordings
 //! take turns, as where several devices write to one file in the order of time, the lines are sorted by recording first,
 //! on disk where they are many: as if each recording stood by itself. The first 4096 lines show it, or `interleaved` says
-//! it. Runs of equal labels are its labelled intervals; an empty label is no label. With a time column, a step of more than 1.5 sample periods, or back,
-//! is a gap: no window reaches across it, windows start afresh behind it, and `start` goes on counting. So it is where
-//! the split changes.
+//! it. Runs of equal labels are its labelled intervals; an empty label is no label. With a time column, a step of more than
+//! 1.5 sample periods, or back, is a gap: no window reaches across it, windows start afresh behind it, and `start` goes on counting. So it is where
+//! the split changes. Every sample that is in no window is counted with the reason: see [`Samples`].
+//!
+//! # Times and rates
+//! [`TimeUnit`] says what a time is; inside, times are whole nanoseconds. Without `rate_hz`, the rate is the one that most
+//! recordings show at the beginnings of the first 64 files; of two that as many show, the first. Every recording is held
+//! against it by its own times: one at another rate (a tenth more or less) is set aside, or interpolated if the rules
+//! say so.
+//!
+//! [`SampleRules`] put in order, spread, drop or fill what is not as it should be, in this order: lines are sorted within
+//! the bound, repeated ones are dropped, those under one time are spread, gaps are found, empty channels are filled.
 //!
 //! # What is carried along
 //! Windows have the times of their first and last sample where there is a time column, and what is asked for of other
@@ -14,7 +23,7 @@
 //! kept makes a bad row.
 //!
 //! # Bad rows
-//! A line with too few or too many fields, an empty key, a channel or a time that is no finite number, a time that
+//! A line with too few or too many fields, an empty key, a channel that is no finite number, a time that is none or
 //! repeats the one before. Under [`OnBadRow::Quarantine`](super::OnBadRow::Quarantine) such a line takes the place of
 //! a sample: the windows that hold it are left out, all others stay, and filters over the recording go on as if the
 //! sensor had held its last value. A file that cannot be read is left out from where the damage is; a recording at
@@ -22,13 +31,14 @@
 //!
 //! Of recordings that take turns, a line without keys is of none: it is listed, and stands for no sample.
 //!
-//! Where lines are not sorted, keys that come back after lines with others are bad too: their windows would be pieces, and
-//! (keys, `start`) would not be unique. Under quarantine each such run of lines is one entry, by its first line, and is
-//! left out.
+//! Where lines are not sorted, keys that come back after lines with others are bad too, as are those that come back in
+//! another file: their windows would be pieces, and (keys, `start`) would not be unique. Under quarantine each such run of
+//! lines is one entry, by its first line, and is left out. The key `file` is the file's name, where it has no column of
+//! that name; recordings may also [continue](AcrossFiles::Continue) over files.
 //!
 //! # Memory
 //! Files are read as a stream. A recording is in memory while its windows are described; samples that are rows by
-//! themselves (no window stage) are passed on in pieces.
+//! themselves (no window stage) are passed on in pieces. Sorting and spreading hold as many lines as their bounds say.
 
 use std::sync::Arc;
 
@@ -40,6 +50,8 @@ use super::keep::Keep;
 use super::location::{DataFile, blocking, list};
 use super::recording::{Load, Recordings, Wanted};
 use super::samples::Counts;
+#[cfg(doc)]
+use super::samples::Samples;
 use super::times::Times;
 use crate::error::{Error, Result};
 
@@ -248,6 +260,9 @@ struct Layout {
     /// The nanoseconds from a sample to the next, where they matter.
     period: Option<f64>,
 }
+
+/// What is wrong with a file without samples.
+const NO_LINES: &str = "no lines but the header, expected a line a sample";
 
 /// The key column of recordings that have no other.
 const FILE: &str = "file";

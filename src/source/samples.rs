@@ -41,7 +41,7 @@ impl fmt::Display for Unused {
             Unused::Tail => "behind the last window",
             Unused::BetweenWindows => "between windows",
             Unused::ShortRecording => "in recordings shorter than a window",
-            Unused::Gap => "cut off by gaps in time",
+            Unused::Gap => "cut off by gaps in time (jitter = J takes longer steps for none)",
             Unused::OutOfOrder => "out of order (disorder = N sorts them)",
             Unused::ShortLabel => "in labelled stretches shorter than a window",
             Unused::Unlabelled => "without a label",
@@ -143,7 +143,7 @@ enum Fate {
 
 /// What became of the samples of `recording`, of which the windows that start at `kept` (in the order in which windows
 /// are cut) became rows, and those at `dropped` did not, as they have no finite features.
-pub(super) fn account(spec: &WindowSpec, recording: &Recording, kept: &[usize], dropped: &[usize]) -> Samples {
+pub(crate) fn account(spec: &WindowSpec, recording: &Recording, kept: &[usize], dropped: &[usize]) -> Samples {
     let samples = recording.len();
     let mut fates = vec![Fate::Unused(Unused::Unlabelled); samples];
     match spec.within {

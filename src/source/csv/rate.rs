@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::file::OpenFile;
-use super::{CsvSpec, GAP, SameTime, SampleRules};
+use super::{CsvSpec, GAP, NO_LINES, SameTime, SampleRules};
 use crate::error::{Error, Result};
 use crate::source::bad::Rejects;
 use crate::source::clock::{Midnight, SECOND, duration};
@@ -18,6 +18,8 @@ const TOLERANCE: f64 = 0.1;
 const ROUNDED_TOLERANCE: f64 = 0.25;
 /// The part of the steps that may be further away, gaps not counted.
 const IRREGULAR: f64 = 0.1;
+/// How far rates may be from each other that are one rate, as a part of it.
+const ALIKE: f64 = 0.05;
 /// More steps of a recording than this make its rate no surer.
 const STEPS: usize = 16;
 
@@ -87,8 +89,11 @@ fn look(file: &mut OpenFile, rules: &SampleRules) -> Result<Vec<Shown>, (u64, St
         return Ok(shown);
     }
     let irregular = rates.into_iter().find_map(|rate| rate.err().flatten()).map(|reason| (0, reason));
-    let few = (0, "too few lines to tell a sampling rate; give rate_hz".to_string());
-    Err(irregular.or(bad).unwrap_or(few))
+    let few = match file.rows() {
+        0 => NO_LINES,
+        _ => "too few lines to tell a sampling rate; give rate_hz",
+    };
+    Err(irregular.or(bad).unwrap_or((0, few.to_string())))
 }
 
 /// The rate that the times of a recording show; or why they show none, unless they are too few.
@@ -144,10 +149,10 @@ fn resolution(times: &[i64]) -> f64 {
     rounded.next().unwrap_or(1) as f64
 }
 
-/// The rate that most steps show, give or take a tenth; of several, the first.
+/// The rate that most steps show, or one alike; of several, the first.
 fn most_shown(shown: &[Shown]) -> Option<f64> {
     let votes = |rate: f64| {
-        let alike = shown.iter().filter(|other| (other.rate / rate - 1.0).abs() <= TOLERANCE);
+        let alike = shown.iter().filter(|other| (other.rate / rate - 1.0).abs() <= ALIKE);
         alike.map(|other| other.steps).sum::<usize>()
     };
     // The last of the greatest is the first of them in turn.
@@ -213,6 +218,7 @@ mod tests {
         assert_eq!(shown(&[100.0, 50.0, 49.0, 50.0]), Some(50.0));
         assert_eq!(shown(&[50.0, 25.0]), Some(50.0));
         assert_eq!(shown(&[25.0, 50.0, 49.0]), Some(50.0));
+        assert_eq!(shown(&[50.0, 49.0, 100.0, 44.4]), Some(50.0));
         assert_eq!(shown(&[]), None);
     }
 }

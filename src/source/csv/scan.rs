@@ -9,7 +9,7 @@ use super::order::{Line, Order};
 use super::piece::{Piece, Sample, Step};
 use super::resample::resample;
 use super::turns::hash_of;
-use super::{AcrossFiles, Fill, Layout};
+use super::{AcrossFiles, Fill, Layout, NO_LINES};
 use crate::error::Result;
 use crate::source::bad::Rejects;
 use crate::source::clock::{Midnight, SECOND, duration};
@@ -123,7 +123,7 @@ impl Scan {
                 Ok(false) => {
                     self.end_of_file()?;
                     if file.rows() == 0 {
-                        self.rejects.reject(file.name(), 0, "no lines but the header, expected a line a sample")?;
+                        self.rejects.reject(file.name(), 0, NO_LINES)?;
                     }
                 }
                 Err(e) => {
