@@ -1,4 +1,9 @@
-//! Sensor recordings in CSV files: a line a sample, a column a channel.
+//! Sensor recordings in CSV files: a line a sample, a column a channel; or in Parquet files, a row a sample.
+//!
+//! # Parquet
+//! A file whose name ends with `.parquet` or `.pq` is read as one; of a directory, where it holds no text files. All that is
+//! said of lines here holds for its rows: a null is an empty field, a column of times is read as ISO 8601, and numbers as
+//! they are. What says how text is written does not matter there.
 //!
 //! # What a recording is
 //! The lines of one file with the same values of the key columns, in the order in which they are written. Where recordings
@@ -53,7 +58,7 @@ use super::samples::Counts;
 #[cfg(doc)]
 use super::samples::Samples;
 use super::times::Times;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 mod file;
 mod grouped;
@@ -62,6 +67,7 @@ mod piece;
 mod rate;
 mod resample;
 mod scan;
+mod table;
 mod turns;
 
 use file::OpenFile;
@@ -70,7 +76,8 @@ use scan::Scan;
 /// Which files to read, and which columns of them.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct CsvSpec {
-    /// A file, a directory (its `.csv`, `.tsv` and `.txt`, plain or `.gz`), a glob, or a URL of one of these.
+    /// A file, a directory (its `.csv`, `.tsv` and `.txt`, plain or `.gz`; else its `.parquet` and `.pq`), a glob, or a URL
+    /// of one of these.
     pub path: String,
     /// The channels: columns of numbers.
     pub channels: Vec<String>,
@@ -276,7 +283,10 @@ impl Csv {
     /// recording's times tell a rate.
     pub async fn open(spec: &CsvSpec, whole: bool, rejects: Rejects) -> Result<Self> {
         check(spec)?;
-        let files = list(&spec.path, &[".csv", ".tsv", ".txt"]).await?;
+        let files = match list(&spec.path, &[".csv", ".tsv", ".txt"]).await {
+            Err(e) if e.kind() == Kind::Input => list(&spec.path, &table::ENDINGS).await.map_err(|_| e)?,
+            files => files?,
+        };
         let spec = spec.clone();
         blocking(move || {
             let mut layout = Layout { spec, files, whole, period: None };

@@ -44,6 +44,8 @@ mod reader;
 use file::{Batches, ParquetFile, Reasons, Stored, unreadable};
 use lists::{Lists, finite};
 
+pub(super) use reader::ObjectReader;
+
 /// Which files to read, and which columns of them.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ParquetSpec {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub enum SourceTable {
     /// A directory in the layout of the HAPT data set: RawData/, Train/, Test/.
     Hapt(HaptTable),
-    /// Sensor recordings in CSV files.
+    /// Sensor recordings in CSV files, or in Parquet files of samples.
     Csv(CsvTable),
     /// Feature vectors in Parquet files.
     Parquet(ParquetTable),
@@ -24,11 +24,12 @@ pub struct HaptTable {
     pub path: String,
 }
 
-/// Sensor recordings in CSV files: one sample a row, one channel a column.
+/// Sensor recordings in CSV files, or in Parquet files that end with .parquet or .pq: one sample a row, one channel a
+/// column.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CsvTable {
-    /// A file, a directory (its .csv, .tsv and .txt files, plain or .gz) or a glob; local, or the URL of an object store
+    /// A file, a directory (its .csv, .tsv and .txt files, plain or .gz; else its .parquet and .pq) or a glob; local, or the URL of an object store
     /// (s3://, gs://, az://, https://).
     pub path: String,
     /// The columns of numbers, one for each channel of the sensor.

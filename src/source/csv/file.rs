@@ -7,6 +7,7 @@ use csv::{ByteRecord, Reader, ReaderBuilder};
 use datafusion::common::ScalarValue;
 
 use super::piece::Sample;
+use super::table::{TableRows, is_table};
 use super::turns::Turns;
 use super::{CsvSpec, FILE, Fill};
 use crate::error::{Error, Result};
@@ -22,7 +23,7 @@ use crate::source::times::Times;
 pub(super) struct OpenFile {
     name: Arc<str>,
     below: String,
-    reader: Reader<Box<dyn BufRead + Send>>,
+    reader: Rows,
     columns: Columns,
     clock: Clock,
     /// Whether an empty channel holds its last value.
@@ -35,6 +36,21 @@ pub(super) struct OpenFile {
     /// The order of lines, once one was asked for.
     turns: Option<Turns>,
     rows: u64,
+}
+
+/// What gives the lines.
+enum Rows {
+    Text(Box<Reader<Box<dyn BufRead + Send>>>),
+    Table(Box<TableRows>),
+}
+
+impl Rows {
+    fn read(&mut self, line: &mut ByteRecord) -> csv::Result<bool> {
+        match self {
+            Self::Text(reader) => reader.read_byte_record(line),
+            Self::Table(rows) => Ok(rows.read(line)?),
+        }
+    }
 }
 
 /// Where the columns are.
@@ -64,6 +80,11 @@ impl OpenFile {
     /// # Errors
     /// Kind `Input` if it is missing, empty or damaged, or lacks a column; `Io` if it cannot be read.
     pub(super) fn new(file: &DataFile, spec: &CsvSpec) -> Result<Self> {
+        if is_table(file) {
+            let rows = TableRows::open(file, spec)?;
+            let names = rows.names();
+            return Self::of(file, spec, Rows::Table(Box::new(rows)), names, None);
+        }
         let mut reader = ReaderBuilder::new()
             .delimiter(spec.delimiter as u8)
             .has_headers(false)
@@ -78,12 +99,24 @@ impl OpenFile {
             true => record.iter().map(|name| String::from_utf8_lossy(name.trim_ascii()).into_owned()).collect(),
             false => (1..=record.len()).map(|i| format!("column_{i}")).collect(),
         };
+        let first = (!spec.has_header).then_some(record);
+        Self::of(file, spec, Rows::Text(Box::new(reader)), names, first)
+    }
+
+    /// `file`, whose columns are `names`, and whose lines are `first`, if there is one, and those of `reader`.
+    fn of(
+        file: &DataFile,
+        spec: &CsvSpec,
+        reader: Rows,
+        names: Vec<String>,
+        first: Option<ByteRecord>,
+    ) -> Result<Self> {
         let columns = Columns::find(file.name(), names, spec)?;
         let (name, below) = (file.name().into(), file.below().to_string());
         let clock = spec.clock()?;
         let holds = spec.rules.fill == Fill::Hold;
-        let first = (!spec.has_header).then(|| std::mem::take(&mut record));
         let takes_turns = if spec.keys.is_empty() { Some(false) } else { spec.interleaved };
+        let record = ByteRecord::new();
         Ok(Self { name, below, reader, columns, clock, holds, record, first, takes_turns, turns: None, rows: 0 })
     }
 
@@ -100,7 +133,7 @@ impl OpenFile {
                 *line = first;
                 Ok(true)
             }
-            None => reader.read_byte_record(line),
+            None => reader.read(line),
         };
         let turns = match &mut self.turns {
             Some(turns) => turns,
