@@ -1,6 +1,7 @@
 //! All integration tests in one program: each file here would otherwise link DataFusion again.
 
 mod allocations;
+mod carried;
 mod cli;
 mod config;
 mod dialects;
@@ -12,10 +13,12 @@ mod layering;
 mod limits;
 mod metrics;
 mod oracle;
+mod outputs;
 mod pipeline;
 mod readme;
 mod reconstruct;
 mod report;
+mod samples;
 mod schemas;
 mod seam;
 mod simulate;

@@ -3,6 +3,8 @@
 use super::Draft;
 use super::check::ORDER;
 use super::file::*;
+use crate::source::keep::share_of;
+use crate::source::times::{END_TIME, START_TIME};
 
 /// Every column that a source names, with its place in the file.
 pub(super) fn named_columns(source: &SourceTable) -> Vec<(String, &String)> {
@@ -84,8 +86,9 @@ pub(super) fn written_columns(sink: &SinkTable, draft: &Draft, source: &SourceTa
     };
     let split = draft.split.column.as_ref().or(split_column(source)).cloned();
     let keys = sink.keys.clone().unwrap_or_else(|| key_columns(source));
-    let written: Vec<String> = keys.into_iter().chain(split).chain(label).collect();
-    let there = source_columns(source).into_iter().filter(|column| written.contains(column));
+    let carried = carried_columns(source, draft).into_iter().map(|(_, name)| name);
+    let written: Vec<String> = keys.into_iter().chain(split).chain(label).chain(carried).collect();
+    let there = source_columns(source, draft).into_iter().filter(|column| written.contains(column));
     // All stages but the last of the order give no row a cluster; one of a kind that is not known may have been meant to.
     let others = &ORDER[..ORDER.len() - 1];
     let clusters = draft.stages.iter().any(|(kind, _)| !kind.as_deref().is_some_and(|kind| others.contains(&kind)));
@@ -93,7 +96,41 @@ pub(super) fn written_columns(sink: &SinkTable, draft: &Draft, source: &SourceTa
 }
 
 /// The columns that the source yields beside the features.
-pub(super) fn source_columns(source: &SourceTable) -> Vec<String> {
+pub(super) fn source_columns(source: &SourceTable, draft: &Draft) -> Vec<String> {
     let start = !matches!(source, SourceTable::Parquet(_));
-    class_columns(source).into_iter().chain(start.then(|| "start".to_string())).collect()
+    let carried = carried_columns(source, draft).into_iter().map(|(_, name)| name);
+    class_columns(source).into_iter().chain(start.then(|| "start".to_string())).chain(carried).collect()
+}
+
+/// The columns that are written beside those that say which row it is and what is known of it, with the places in the file
+/// that ask for them: the share of a window's label, its times, what is kept of the source.
+pub(super) fn carried_columns(source: &SourceTable, draft: &Draft) -> Vec<(String, String)> {
+    let label = match source {
+        SourceTable::Hapt(_) => Some("activity".to_string()),
+        SourceTable::Csv(table) => table.label.clone(),
+        SourceTable::Parquet(_) => None,
+    };
+    let by_mode = |stage: &Option<StageTable>| {
+        matches!(stage, Some(StageTable::Window(WindowTable { label: WindowLabelName::Mode, .. })))
+    };
+    let share = label.filter(|_| draft.stages.iter().any(|(_, stage)| by_mode(stage))).map(|label| share_of(&label));
+    let mut carried: Vec<_> = share.into_iter().map(|share| ("stage.window.label".to_string(), share)).collect();
+    let place = |index: usize| format!("source.keep[{index}]");
+    match source {
+        SourceTable::Hapt(_) => {}
+        SourceTable::Csv(table) => {
+            let times = table.time.iter().flat_map(|_| [START_TIME, END_TIME]);
+            carried.extend(times.map(|name| ("source.time".to_string(), name.to_string())));
+            for (index, keep) in table.keep.iter().enumerate() {
+                carried.push((place(index), keep.name().clone()));
+                if keep.aggregate() == AggregateName::Mode {
+                    carried.push((place(index), share_of(keep.name())));
+                }
+            }
+        }
+        SourceTable::Parquet(table) => {
+            carried.extend(table.keep.iter().enumerate().map(|(index, name)| (place(index), name.clone())));
+        }
+    }
+    carried
 }

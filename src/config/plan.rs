@@ -14,10 +14,11 @@ use crate::scale::{ScaleMethod, ScaleSpec};
 use crate::secret::redacted;
 use crate::signal::features::FeatureSet;
 use crate::signal::summary::{LowPassSpec, SummarySpec};
-use crate::signal::window::{WindowSpec, Within};
+use crate::signal::window::{WindowLabel, WindowSpec, Within};
 use crate::source::parquet::Features;
 use crate::source::{
-    CsvSpec, Delimiter, Dialect, Encoding, HaptSpec, OnBadRow, ParquetSpec, SourceSpec, TimeColumn, TimeUnit,
+    AcrossFiles, Aggregate, CsvSpec, Delimiter, Dialect, Encoding, Fill, HaptSpec, Keep, OnBadRow, ParquetSpec,
+    Repeated, SameTime, SampleRules, SourceSpec, TimeColumn, TimeUnit,
 };
 use crate::{Error, Result, Seed};
 
@@ -51,6 +52,9 @@ pub struct Plan {
     pub source: SourceSpec,
     /// How recordings are cut; none for feature vectors, and for recordings whose every sample is a row.
     pub window: Option<WindowSpec>,
+    /// Which label a window has.
+    #[serde(default)]
+    pub window_label: WindowLabel,
     /// What is computed from a window; none: its samples.
     pub features: Option<FeatureSet>,
     /// The stages that learn, in order; the last is k-means where there are clusters. None where the source's vectors are
@@ -160,6 +164,13 @@ impl Plan {
             StageTable::Window(table) => Some(window(table)),
             _ => None,
         });
+        let window_label = stages().find_map(|stage| match stage {
+            StageTable::Window(table) => Some(match table.label {
+                WindowLabelName::Whole => WindowLabel::Whole,
+                WindowLabelName::Mode => WindowLabel::Mode,
+            }),
+            _ => None,
+        });
         let features = stages().find_map(|stage| match stage {
             StageTable::Features(table) => Some(features(table)),
             _ => None,
@@ -188,6 +199,7 @@ impl Plan {
             },
             source: source(&file.source),
             window,
+            window_label: window_label.unwrap_or_default(),
             features,
             stages: stages().filter_map(|stage| learner(stage, clusters, width)).collect(),
             split: split(&file.split, &file.source),
@@ -338,12 +350,14 @@ fn source(table: &SourceTable) -> SourceSpec {
             label: table.label.clone(),
             keys: table.keys.clone(),
             split: table.split.clone(),
+            keep: table.keep.clone(),
         }),
     }
 }
 
 fn csv(table: &CsvTable) -> CsvSpec {
     let unit = match table.time_unit {
+        TimeUnitName::Auto => TimeUnit::Auto,
         TimeUnitName::S => TimeUnit::S,
         TimeUnitName::Ms => TimeUnit::Ms,
         TimeUnitName::Us => TimeUnit::Us,
@@ -353,11 +367,15 @@ fn csv(table: &CsvTable) -> CsvSpec {
         path: table.path.clone(),
         channels: table.channels.clone(),
         time: table.time.clone().map(|column| TimeColumn { column, unit }),
+        time_format: table.time_format.clone(),
         rate_hz: table.rate_hz,
         keys: table.keys.clone(),
         label: table.label.clone(),
         split: table.split.clone(),
         dialect: dialect(table),
+        rules: sample_rules(table),
+        interleaved: table.interleaved,
+        keep: table.keep.iter().map(keep).collect(),
     }
 }
 
@@ -391,6 +409,43 @@ pub(super) fn dialect(table: &CsvTable) -> Dialect {
         has_header: table.header,
         skip_after_header: table.skip_after_header,
     }
+}
+
+fn sample_rules(table: &CsvTable) -> SampleRules {
+    SampleRules {
+        jitter: table.jitter,
+        disorder: table.disorder as usize,
+        same_time: match table.same_time {
+            SameTimeName::Refuse => SameTime::Refuse,
+            SameTimeName::Spread => SameTime::Spread,
+        },
+        repeated: match table.repeated {
+            RepeatedName::Refuse => Repeated::Refuse,
+            RepeatedName::Drop => Repeated::Drop,
+        },
+        fill: match table.fill {
+            FillName::Refuse => Fill::Refuse,
+            FillName::Hold => Fill::Hold,
+        },
+        resample: table.resample,
+        across_files: match table.across_files {
+            AcrossFilesName::Refuse => AcrossFiles::Refuse,
+            AcrossFilesName::Continue => AcrossFiles::Continue,
+        },
+    }
+}
+
+fn keep(table: &KeepTable) -> Keep {
+    let aggregate = match table.aggregate() {
+        AggregateName::First => Aggregate::First,
+        AggregateName::Last => Aggregate::Last,
+        AggregateName::Mode => Aggregate::Mode,
+        AggregateName::Mean => Aggregate::Mean,
+        AggregateName::Min => Aggregate::Min,
+        AggregateName::Max => Aggregate::Max,
+    };
+    let name = Some(table.name().clone()).filter(|name| name != table.column());
+    Keep { column: table.column().clone(), aggregate, name }
 }
 
 fn split(table: &SplitTable, source: &SourceTable) -> SplitSpec {

@@ -54,16 +54,22 @@ pub(super) struct Execution<'a> {
 impl<'a> Execution<'a> {
     /// Opens the source and then the table, so that a source that is not there leaves no trace of a table. The table is
     /// opened before anything is learned: that it cannot be written is not found out after an hour of training.
-    pub async fn open(pipeline: &'a Pipeline, options: &'a RunOptions, clock: &'a Clock) -> Result<Self> {
+    /// Rows that are set aside go to `bad`.
+    pub async fn open(
+        pipeline: &'a Pipeline,
+        options: &'a RunOptions,
+        clock: &'a Clock,
+        bad: Arc<BadRows>,
+    ) -> Result<Self> {
         let plan = &pipeline.plan;
         let device = plan.device.open(device::threads(plan.threads)?)?;
         let sink = Location::parse(&plan.sink.path)?;
         let state_dir = state_dir(&sink, &plan.name);
         let goes_on = resume::goes_on(plan, options)?;
         resume::check_report_place(&sink).await?;
-        let bad = Arc::new(BadRows::new());
         let source_options = SourceOptions {
             window: plan.window,
+            window_label: plan.window_label,
             features: plan.features.clone(),
             on_bad_row: plan.on_bad_row,
             threads: device.pool().threads(),

@@ -36,6 +36,7 @@ use crate::manifold::ManifoldStage;
 use crate::model::Restore;
 use crate::report::RunReport;
 use crate::scale::ScaleStage;
+use crate::source::BadRows;
 use crate::stage::{EMBEDDING, FEATURES, Fit};
 use crate::train::Autoencoder;
 use crate::weights::FeatureWeightsStage;
@@ -111,17 +112,29 @@ impl Pipeline {
         let report = match resume::committed(&self.plan, options).await? {
             Some(report) => report,
             None => {
-                let run = Execution::open(self, options, &clock).await?;
-                run.check_output()?;
-                run.check_parts().await?;
-                let learned = run.learn().await?;
-                let model = run.model(&learned)?;
-                run.label(learned, model).await?
+                let bad = Arc::new(BadRows::new());
+                match self.learn_and_label(options, &clock, &bad).await {
+                    Ok(report) => report,
+                    Err(e) => {
+                        let run_id = clock.run_id(&self.plan.fingerprint);
+                        return Err(output::with_quarantine(e, &self.plan.sink.path, &run_id, &bad).await);
+                    }
+                }
             }
         };
         if self.plan.report {
             output::draw_report(&self.plan, &options.control).await?;
         }
         Ok(report)
+    }
+
+    /// One execution; rows that are set aside go to `bad`.
+    async fn learn_and_label(&self, options: &RunOptions, clock: &Clock, bad: &Arc<BadRows>) -> Result<RunReport> {
+        let run = Execution::open(self, options, clock, Arc::clone(bad)).await?;
+        run.check_output()?;
+        run.check_parts().await?;
+        let learned = run.learn().await?;
+        let model = run.model(&learned)?;
+        run.label(learned, model).await
     }
 }

@@ -8,7 +8,7 @@ use super::learn::Learned;
 use super::tally::Tally;
 use super::written::{Choice, Written};
 use crate::config::{Plan, SinkSpec};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::event::{Control, Event};
 use crate::model::{Manifest, Model, ModelInput};
 use crate::report::{self, RunReport};
@@ -22,7 +22,7 @@ impl Execution<'_> {
     pub fn kept(&self) -> Vec<String> {
         let plan = &self.pipeline.plan;
         let mut kept = plan.sink.keys.clone();
-        for column in [&plan.split.column, &self.source.label].into_iter().flatten() {
+        for column in [&plan.split.column, &self.source.label].into_iter().flatten().chain(&self.source.carried) {
             if !kept.contains(column) {
                 kept.push(column.clone());
             }
@@ -78,6 +78,7 @@ impl Execution<'_> {
             fit_rows: learned.rows,
             labelled_rows: tally.rows(),
             quarantined_rows: self.bad.len() as u64,
+            samples: self.source.samples(),
             skipped_rows: 0,
             replaced_rows: 0,
             threads: self.device.pool().threads(),
@@ -146,6 +147,27 @@ pub(super) async fn quarantine(sink: &Location, run_id: &str, bad: &BadRows) -> 
     let name = format!("{DIRECTORY}/{run_id}.parquet");
     sink.put(&name, bytes.into()).await?;
     Ok(Some(name))
+}
+
+/// The error `e` of a run that commits nothing; the rows that it had set aside are written nevertheless, beside the table
+/// that is not there, and named.
+pub(super) async fn with_quarantine(e: Error, sink: &str, run_id: &str, bad: &BadRows) -> Error {
+    if e.kind() != Kind::Input || bad.is_empty() {
+        return e;
+    }
+    let written = async {
+        let sink = Location::parse(sink)?;
+        Ok::<_, Error>(quarantine(&sink, run_id, bad).await?.map(|name| sink.show(&name)))
+    };
+    let rows = match bad.len() {
+        1 => "the row that was set aside is".to_string(),
+        n => format!("the {n} rows that were set aside are"),
+    };
+    match written.await {
+        Ok(Some(file)) => Error::input(format!("{e}; {rows} listed in {file}")),
+        Ok(None) => e,
+        Err(other) => Error::input(format!("{e}; {rows} not listed: {other}")),
+    }
 }
 
 /// Writes the page of a run's report, beside its table.

@@ -6,7 +6,7 @@ use super::checks::no_rows;
 use super::clock::Clock;
 use super::execution::label_of;
 use super::label_pass::LabelPass;
-use super::output::{quarantine, source_info};
+use super::output::{quarantine, source_info, with_quarantine};
 use super::portrait::Kept;
 use super::scan::{select, session};
 use super::tally::Columns;
@@ -18,8 +18,9 @@ use crate::label::Label;
 use crate::model::{Model, ModelInput};
 use crate::report::VectorsReport;
 use crate::signal::features::FeatureSet;
-use crate::signal::window::{WindowSpec, Within};
+use crate::signal::window::{WindowLabel, WindowSpec, Within};
 use crate::source::parquet::Features;
+use crate::source::samples::Samples;
 use crate::source::{self, BadRows, HaptSpec, OnBadRow, ParquetSpec, Source, SourceOptions, SourceSpec};
 use crate::stage::FEATURES;
 use crate::store::Location;
@@ -81,6 +82,8 @@ pub struct RelabelReport {
     pub replaced_rows: u64,
     /// Rows that were set aside.
     pub quarantined_rows: u64,
+    /// What became of the samples of the recordings; none where rows are read as they are.
+    pub samples: Option<Samples>,
     /// The file that holds the rows that were set aside, if there are any.
     pub quarantine: Option<String>,
     /// Rows of each cluster; none where the model makes no clusters.
@@ -116,11 +119,14 @@ impl Relabel {
             .check("--vectors list or --vectors columns writes the vectors that there are")
             .map_err(|e| e.while_doing(format_args!("model {} ({})", model.name(), model.hash().short())))?;
         let output = Location::parse(&self.output)?;
-        let bad = Arc::new(BadRows::new());
         let threads = device::threads(self.threads)?;
-        let source = self.open(&model.manifest().input, threads, &bad, control).await?;
-        model.check_width(source.dim)?;
         let run_id = clock.run_id(model.hash().as_str());
+        let mut bad = Arc::new(BadRows::new());
+        let source = match self.open(&model.manifest().input, threads, &mut bad, control).await {
+            Ok(source) => source,
+            Err(e) => return Err(with_quarantine(e, &self.output, &run_id, &bad).await),
+        };
+        model.check_width(source.dim)?;
         let mut keep = match self.keys.is_empty() {
             true => row_keys(&source),
             false => self.keys.clone(),
@@ -130,7 +136,11 @@ impl Relabel {
         let mut writer = TableWriter::begin(&output, write).await?;
 
         let ctx = session(MEMORY_LIMIT, source.dim)?;
-        keep.extend(source.label.clone().filter(|l| !keep.contains(l)));
+        for column in source.label.iter().chain(&source.carried) {
+            if !keep.contains(column) {
+                keep.push(column.clone());
+            }
+        }
         let columns: Vec<&str> = std::iter::once(FEATURES).chain(keep.iter().map(String::as_str)).collect();
         let mut rows = select(&ctx, &source, &columns, None)?;
         let existing = writer.existing(model.hash().as_str()).await?;
@@ -152,18 +162,20 @@ impl Relabel {
         };
         let (tally, Kept { profile, sample }) = pass.run(&ctx, &mut writer, labels).await?;
         let skipped_rows = existing.map_or(0, |existing| existing.skipped());
-        if tally.rows() == 0 && bad.is_empty() && skipped_rows == 0 {
-            return Err(no_rows(&source, "label"));
+        if tally.rows() == 0 && skipped_rows == 0 {
+            return Err(with_quarantine(no_rows(&source, "label"), &self.output, &run_id, &bad).await);
         }
         model.save(&output.join("models")?).await?;
         let quarantine = quarantine(&output, &run_id, &bad).await?;
         let clusters = label.map(|label| tally.clusters(&label.centroids())).transpose()?;
+        let samples = source.samples();
         let source = source_info(&source, &tally);
         let info = CommitInfo { source, clusters, profile, sample, quarantine: quarantine.clone(), skipped_rows };
         let Committed { version: table_version, replaced_rows, .. } = writer.commit(info).await?;
         Ok(RelabelReport {
             rows: tally.rows(),
             quarantined_rows: bad.len() as u64,
+            samples,
             quarantine: quarantine.map(|name| output.show(&name)),
             skipped_rows,
             replaced_rows,
@@ -191,27 +203,58 @@ impl Relabel {
         Written::by(model, Choice { vectors, embedding, reconstruction_error }, kept)
     }
 
-    /// The input as a source. Where the model was learned on windows cut within labels and the input has none, windows
-    /// are cut over whole recordings.
-    async fn open(&self, input: &ModelInput, threads: usize, bad: &Arc<BadRows>, control: &Control) -> Result<Source> {
-        let (spec, options) = self.source(input, threads, self.within)?;
-        let e = match source::open(&spec, &options, Arc::clone(bad)).await {
-            Ok(source) => return Ok(source),
-            Err(e) => e,
-        };
+    /// The input as a source, and in `bad` its bad rows so far. Where the model was learned on windows cut within labels and the
+    /// input has none, windows are cut over whole recordings; where it lacks columns that the model's pipeline carried
+    /// along, none are.
+    async fn open(
+        &self,
+        input: &ModelInput,
+        threads: usize,
+        bad: &mut Arc<BadRows>,
+        control: &Control,
+    ) -> Result<Source> {
+        let (first, options) = self.source(input, threads, self.within)?;
         let within_labels = options.window.is_some_and(|w| w.within == Within::Labels);
-        if self.within.is_some() || !within_labels || e.kind() != Kind::Input {
-            return Err(e);
-        }
-        let (spec, options) = self.source(input, threads, Some(Within::Recordings))?;
-        match source::open(&spec, &options, Arc::clone(bad)).await {
-            Ok(source) => {
-                let message = format!("{e}: windows are cut over whole recordings, as by --within recordings");
-                control.emit(Event::Warning { message });
-                Ok(source)
+        let withins = match within_labels && self.within.is_none() {
+            true => vec![self.within, Some(Within::Recordings)],
+            false => vec![self.within],
+        };
+        let carries = carries_along(&first);
+        let keeps: &[bool] = if carries { &[true, false] } else { &[false] };
+        let mut why: Option<Error> = None;
+        for (nth, &within) in withins.iter().enumerate() {
+            for &keep in keeps {
+                let (mut spec, options) = self.source(input, threads, within)?;
+                if !keep {
+                    keep_nothing(&mut spec);
+                }
+                // Each attempt counts its own: what one could not use, another may.
+                let rows = Arc::new(BadRows::new());
+                let opened = source::open(&spec, &options, Arc::clone(&rows)).await;
+                if opened.is_ok() || why.is_none() {
+                    *bad = rows;
+                }
+                let (source, e) = match (opened, why.take()) {
+                    (Ok(source), None) => return Ok(source),
+                    (Ok(source), Some(e)) => (source, e),
+                    (Err(e), None) if e.kind() != Kind::Input => return Err(e),
+                    (Err(e), first) => {
+                        why = Some(first.unwrap_or(e));
+                        continue;
+                    }
+                };
+                let mut done = Vec::new();
+                if nth > 0 {
+                    done.push("windows are cut over whole recordings, as by --within recordings");
+                }
+                if carries && !keep {
+                    done.push("no columns are carried along");
+                }
+                control.emit(Event::Warning { message: format!("{e}: {}", done.join(", and ")) });
+                return Ok(source);
             }
-            Err(_) => Err(e),
         }
+        Err(why.unwrap_or_else(|| Error::internal("no way to open the input was tried")))
     }
 
     /// The model's own source with another path, or Parquet files of feature vectors.
@@ -248,6 +291,7 @@ impl Relabel {
         let of_recordings = !matches!(spec, SourceSpec::Parquet(_));
         let options = SourceOptions {
             window: window.filter(|_| of_recordings),
+            window_label: WindowLabel::default(),
             features: features.filter(|_| of_recordings),
             on_bad_row: self.on_bad_row,
             threads,
@@ -265,16 +309,33 @@ impl Relabel {
     }
 
     fn parquet(&self, path: String, trained_on: Option<SourceSpec>) -> ParquetSpec {
-        let (trained_features, keys) = match trained_on {
-            Some(SourceSpec::Parquet(spec)) => (Some(spec.features), spec.keys),
-            _ => (None, vec![]),
+        let (trained_features, keys, keep) = match trained_on {
+            Some(SourceSpec::Parquet(spec)) => (Some(spec.features), spec.keys, spec.keep),
+            _ => (None, vec![], vec![]),
         };
         let features = match &self.features {
             Some(column) => Features::Column(column.clone()),
             None => trained_features.unwrap_or_else(|| Features::Column(FEATURES.into())),
         };
         let keys = if self.keys.is_empty() { keys } else { self.keys.clone() };
-        ParquetSpec { path, features, label: None, keys, split: None }
+        ParquetSpec { path, features, label: None, keys, split: None, keep }
+    }
+}
+
+/// Whether columns of the source are carried along.
+fn carries_along(spec: &SourceSpec) -> bool {
+    match spec {
+        SourceSpec::Hapt(_) => false,
+        SourceSpec::Csv(spec) => !spec.keep.is_empty(),
+        SourceSpec::Parquet(spec) => !spec.keep.is_empty(),
+    }
+}
+
+fn keep_nothing(spec: &mut SourceSpec) {
+    match spec {
+        SourceSpec::Hapt(_) => {}
+        SourceSpec::Csv(spec) => spec.keep.clear(),
+        SourceSpec::Parquet(spec) => spec.keep.clear(),
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::secret::redacted;
+use crate::source::samples::Samples;
 
 /// How well the embedding follows the layout that it was taught.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -67,6 +68,9 @@ pub struct RunReport {
     pub labelled_rows: u64,
     /// Rows that were set aside.
     pub quarantined_rows: u64,
+    /// What became of the samples of the recordings; none where rows are read as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<Samples>,
     /// Rows that an append left out, as the table has their keys from this model.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skipped_rows: u64,

@@ -30,6 +30,9 @@ pub fn summary(report: &RunReport) -> String {
     if report.spilled_rows > 0 {
         let _ = writeln!(out, "            {} spilled to disk to stay within the memory limit", report.spilled_rows);
     }
+    if let Some(samples) = report.samples.as_ref().filter(|samples| samples.in_windows < samples.read) {
+        let _ = writeln!(out, "  samples   {samples}");
+    }
     if !report.cluster_sizes.is_empty() {
         let sizes: Vec<String> = report.cluster_sizes.iter().map(u64::to_string).collect();
         let _ = writeln!(out, "  clusters  {} of sizes {}", sizes.len(), sizes.join(" "));

@@ -1,10 +1,31 @@
-//! Sensor recordings in CSV files: a line a sample, a column a channel.
+//! Sensor recordings in CSV files: a line a sample, a column a channel; or in Parquet files, a row a sample.
+//!
+//! # Parquet
+//! A file whose name ends with `.parquet` or `.pq` is read as one; of a directory, where it holds no text files. All that is
+//! said of lines here holds for its rows: a null is an empty field, a column of times is read as ISO 8601, and numbers as
+//! they are. What says how text is written does not matter there.
 //!
 //! # What a recording is
-//! The lines of one file with the same values of the key columns, which follow each other. Runs of equal labels are its
-//! labelled intervals; an empty label is no label. With a time column, a step of more than 1.5 sample periods, or back,
-//! is a gap: no window reaches across it, windows start afresh behind it, and `start` goes on counting. So it is where
-//! the split changes.
+//! The lines of one file with the same values of the key columns, in the order in which they are written. Where recordings
+//! take turns, as where several devices write to one file in the order of time, the lines are sorted by recording first,
+//! on disk where they are many: as if each recording stood by itself. The first 4096 lines show it, or `interleaved` says
+//! it. Runs of equal labels are its labelled intervals; an empty label is no label. With a time column, a step of more than
+//! 1.5 sample periods, or back, is a gap: no window reaches across it, windows start afresh behind it, and `start` goes on counting. So it is where
+//! the split changes. Every sample that is in no window is counted with the reason: see [`Samples`].
+//!
+//! # Times and rates
+//! [`TimeUnit`] says what a time is; inside, times are whole nanoseconds. Without `rate_hz`, the rate is the one that most
+//! recordings show at the beginnings of the first 64 files; of two that as many show, the first. Every recording is held
+//! against it by its own times: one at another rate (a tenth more or less) is set aside, or interpolated if the rules
+//! say so.
+//!
+//! [`SampleRules`] put in order, spread, drop or fill what is not as it should be, in this order: lines are sorted within
+//! the bound, repeated ones are dropped, those under one time are spread, gaps are found, empty channels are filled.
+//!
+//! # What is carried along
+//! Windows have the times of their first and last sample where there is a time column, and what is asked for of other
+//! columns: see [`Keep`]. A missing value there is null; text in a column of which a mean, a least or a greatest value is
+//! kept makes a bad row.
 //!
 //! # How files are written
 //! As RFC 4180 says, in UTF-8, or as [`Dialect`] does: other encodings, delimiters, quotes, numbers with a decimal comma,
@@ -20,7 +41,7 @@
 //!
 //! # Bad rows
 //! A line with too few or too many fields, an empty key, a key, a label or a split that is not of the encoding, a channel
-//! or a time that is no finite number, a time that repeats the one before; NUL bytes, a line that is too long, the
+//! that is no finite number, a time that is none or repeats the one before; NUL bytes, a line that is too long, the
 //! header once more. A quote that does not close within the bounds of a row, or only behind whole lines that are rows
 //! themselves, makes the line bad on which it opens; the lines behind it are read as they are.
 //!
@@ -28,36 +49,50 @@
 //! hold it are left out, all others stay, and filters over the recording go on as if the sensor had held its last value.
 //! A file that cannot be read is left out from where the damage is; a recording at another sampling rate is left out.
 //!
-//! Keys that come back after lines with others (a file in the order of time, of several devices) are bad too: their
-//! windows would be pieces, and (keys, `start`) would not be unique. Under quarantine each such run of lines is one
-//! entry, by its first line, and is left out.
+//! Of recordings that take turns, a line without keys is of none: it is listed, and stands for no sample.
+//!
+//! Where lines are not sorted, keys that come back after lines with others are bad too, as are those that come back in
+//! another file: their windows would be pieces, and (keys, `start`) would not be unique. Under quarantine each such run of
+//! lines is one entry, by its first line, and is left out. The key `file` is the file's name, where it has no column of
+//! that name; recordings may also [continue](AcrossFiles::Continue) over files.
 //!
 //! # Memory
 //! Files are read as a stream. A recording is in memory while its windows are described; samples that are rows by
-//! themselves (no window stage) are passed on in pieces.
+//! themselves (no window stage) are passed on in pieces. Sorting and spreading hold as many lines as their bounds say.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::bad::Rejects;
+use super::clock::{Clock, SECOND, TimeUnit};
+use super::keep::Keep;
 use super::location::{DataFile, blocking, list};
 use super::recording::{Load, Recordings, Wanted};
-use crate::error::{Error, Result};
+use super::samples::Counts;
+#[cfg(doc)]
+use super::samples::Samples;
+use super::times::Times;
+use crate::error::{Error, Kind, Result};
 use crate::terminal::shown_name;
 
 mod content;
 mod dialect;
 mod encoding;
 mod file;
+mod grouped;
 mod header;
 mod lines;
 mod number;
+mod order;
 mod piece;
 mod rate;
 mod record;
 mod records;
+mod resample;
 mod scan;
+mod table;
+mod turns;
 
 pub use dialect::{Conflict, Delimiter, Dialect};
 pub use encoding::Encoding;
@@ -68,13 +103,17 @@ use scan::Scan;
 /// Which files to read, and which columns of them.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct CsvSpec {
-    /// A file, a directory (its `.csv`, `.tsv` and `.txt`, plain or `.gz`, `.bz2`, `.zst`), a glob, or a URL of one of these.
+    /// A file, a directory (its `.csv`, `.tsv` and `.txt`, plain or `.gz`, `.bz2`, `.zst`; else its `.parquet` and `.pq`), a
+    /// glob, or a URL of one of these.
     pub path: String,
     /// The channels: columns of numbers.
     pub channels: Vec<String>,
     /// The column of the time of each sample.
     #[serde(default)]
     pub time: Option<TimeColumn>,
+    /// How its times are written, as chrono's strftime says it; else as their unit says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_format: Option<String>,
     /// Samples a second; taken from the time column if absent, and 1 (so frequencies are a sample) if that is too.
     #[serde(default)]
     pub rate_hz: Option<f64>,
@@ -90,6 +129,99 @@ pub struct CsvSpec {
     /// How the files are written.
     #[serde(flatten)]
     pub dialect: Dialect,
+    /// How lines become the samples of recordings.
+    #[serde(default, skip_serializing_if = "SampleRules::is_default")]
+    pub rules: SampleRules,
+    /// Whether recordings take turns in a file: its lines are sorted by recording then. Absent, as its first lines show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interleaved: Option<bool>,
+    /// The columns that are carried along.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<Keep>,
+}
+
+/// How lines become the samples of recordings. By default nothing is repaired: what does not fit is a bad row, or
+/// counted as unused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct SampleRules {
+    /// How far a step between two samples may be from the sample period, as a part of it: up to that, and up to half,
+    /// it is no gap, and times are regular enough to tell a rate from.
+    pub jitter: Option<f64>,
+    /// How many places a line may be from where its time belongs: so far apart, lines are put in order.
+    pub disorder: usize,
+    /// What several samples under one time are.
+    pub same_time: SameTime,
+    /// What a line is that repeats the one before it: the same time, values and label.
+    pub repeated: Repeated,
+    /// What an empty channel is, or one that is NaN.
+    pub fill: Fill,
+    /// Whether recordings at another rate are interpolated to that of the pipeline.
+    pub resample: bool,
+    /// What a recording is whose keys were in an earlier file.
+    pub across_files: AcrossFiles,
+}
+
+impl SampleRules {
+    /// The greatest [`disorder`](Self::disorder): so many lines are held.
+    pub const MOST_DISORDER: usize = 100_000;
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The longest step that is no gap, in sample periods.
+    fn gap(&self) -> f64 {
+        GAP.max(1.0 + self.jitter.unwrap_or(0.0))
+    }
+}
+
+/// Steps up to this many sample periods are no gap.
+const GAP: f64 = 1.5;
+
+/// Several samples under one time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SameTime {
+    /// Bad rows, but for the first.
+    #[default]
+    Refuse,
+    /// Samples that were taken evenly from that time up to the next.
+    Spread,
+}
+
+/// A line that repeats the one before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Repeated {
+    /// A bad row, as its time is that of the line before.
+    #[default]
+    Refuse,
+    /// Left out, and counted as unused.
+    Drop,
+}
+
+/// An empty channel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fill {
+    /// A bad row.
+    #[default]
+    Refuse,
+    /// The value that the channel had last in the recording, since the last gap; a bad row if there is none.
+    Hold,
+}
+
+/// Keys that were in an earlier file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AcrossFiles {
+    /// A bad row: their windows would have the keys of the earlier ones.
+    #[default]
+    Refuse,
+    /// The same recording, which goes on: files are read in the order of their first times, `start` goes on counting,
+    /// and windows reach across two files where one recording ends the first and begins the second, without a gap.
+    Continue,
 }
 
 impl CsvSpec {
@@ -99,12 +231,25 @@ impl CsvSpec {
             path: path.into(),
             channels: channels.iter().map(|c| c.to_string()).collect(),
             time: None,
+            time_format: None,
             rate_hz: None,
             keys: vec![],
             label: None,
             split: None,
             dialect: Dialect::default(),
+            interleaved: None,
+            keep: vec![],
+            rules: SampleRules::default(),
         }
+    }
+
+    /// What reads its times.
+    ///
+    /// # Errors
+    /// Kind `Config` for a `time_format` that is none.
+    fn clock(&self) -> Result<Clock> {
+        let unit = self.time.as_ref().map(|time| time.unit).unwrap_or_default();
+        Clock::new(unit, self.time_format.as_deref())
     }
 }
 
@@ -117,37 +262,12 @@ pub struct TimeColumn {
     pub unit: TimeUnit,
 }
 
-/// The unit of a column of times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TimeUnit {
-    /// Seconds.
-    S,
-    /// Milliseconds.
-    Ms,
-    /// Microseconds.
-    Us,
-    /// Nanoseconds.
-    Ns,
-}
-
-impl TimeUnit {
-    /// How many of it are a second.
-    pub fn per_second(self) -> f64 {
-        match self {
-            TimeUnit::S => 1.0,
-            TimeUnit::Ms => 1e3,
-            TimeUnit::Us => 1e6,
-            TimeUnit::Ns => 1e9,
-        }
-    }
-}
-
 /// The recordings of CSV files, in the order of the files' paths and of their lines.
 #[derive(Debug, Clone)]
 pub struct Csv {
     layout: Arc<Layout>,
     rate_hz: f64,
+    times: Option<Times>,
     constants: SchemaRef,
     rejects: Rejects,
     /// The line of the header in the first file; 0 without one.
@@ -161,34 +281,49 @@ struct Layout {
     files: Vec<DataFile>,
     /// Whether windows of many samples are cut, so that a recording has to be whole.
     whole: bool,
-    /// The time from a sample to the next, in the unit of the time column, where it matters.
+    /// The nanoseconds from a sample to the next, where they matter.
     period: Option<f64>,
 }
+
+/// What is wrong with a file without samples.
+const NO_LINES: &str = "no lines but the header, expected a line a sample";
 
 /// The key column of recordings that have no other.
 const FILE: &str = "file";
 
 impl Csv {
-    /// Finds the files and reads the start of the first. `whole`: whether windows of many samples will be cut.
+    /// Finds the files, and reads the start of some to tell the sampling rate, where it is not given. `whole`: whether
+    /// windows of many samples will be cut.
     ///
     /// # Errors
-    /// Kind `Config` if `spec` is not one of a CSV source, `Input` if no file is there, a column is missing, or the
-    /// steps of the time column are irregular or do not fit `rate_hz`.
+    /// Kind `Config` if `spec` is not one of a CSV source, `Input` if no file is there, a column is missing, or no
+    /// recording's times tell a rate.
     pub async fn open(spec: &CsvSpec, whole: bool, rejects: Rejects) -> Result<Self> {
         check(spec)?;
-        let files = list(&spec.path, &[".csv", ".tsv", ".txt"]).await?;
+        let files = match list(&spec.path, &[".csv", ".tsv", ".txt"]).await {
+            Err(e) if e.kind() == Kind::Input => list(&spec.path, &table::ENDINGS).await.map_err(|_| e)?,
+            files => files?,
+        };
         let spec = spec.clone();
         blocking(move || {
             let mut layout = Layout { spec, files, whole, period: None };
             let mut rate_hz = layout.spec.rate_hz.unwrap_or(1.0);
-            let mut file = layout.first_usable(&rejects)?;
-            if let (true, Some(time)) = (whole, &layout.spec.time) {
-                rate_hz = rate::settle(&mut file, time.unit, layout.spec.rate_hz)?;
-                layout.period = Some(time.unit.per_second() / rate_hz);
+            let header_line = layout.check_usable(&rejects)?;
+            let times = layout.times();
+            if layout.spec.time.is_some() {
+                if layout.spec.rules.across_files == AcrossFiles::Continue {
+                    rate::in_order_of_time(&mut layout.files, &layout.spec);
+                }
+                if whole {
+                    rate_hz = match layout.spec.rate_hz {
+                        Some(given) => given,
+                        None => rate::settle(&layout.files, &layout.spec, &rejects)?,
+                    };
+                    layout.period = Some(SECOND as f64 / rate_hz);
+                }
             }
             let constants = Arc::new(Schema::new(layout.constants()));
-            let header_line = file.header_line();
-            Ok(Self { layout: Arc::new(layout), rate_hz, constants, rejects, header_line })
+            Ok(Self { layout: Arc::new(layout), rate_hz, times, constants, rejects, header_line })
         })
         .await
     }
@@ -211,6 +346,21 @@ fn check(spec: &CsvSpec) -> Result<()> {
     if let Some(Conflict { key, message, help }) = spec.dialect.conflicts().into_iter().next() {
         return Err(Error::config(format!("{key}: {message}, expected {help}")));
     }
+    let rules = &spec.rules;
+    if rules.jitter.is_some_and(|jitter| !(jitter.is_finite() && jitter >= 0.0)) {
+        let found = rules.jitter.unwrap_or_default();
+        return Err(Error::config(format!("jitter is {found}, expected a part of the sample period, 0 or more")));
+    }
+    if rules.disorder > SampleRules::MOST_DISORDER {
+        let (found, most) = (rules.disorder, SampleRules::MOST_DISORDER);
+        return Err(Error::config(format!("disorder is {found}, expected at most {most} lines")));
+    }
+    if rules.across_files == AcrossFiles::Continue && (spec.keys.is_empty() || spec.keys.iter().any(|k| k == FILE)) {
+        return Err(Error::config(
+            "across_files = \"continue\" lets recordings go on from file to file: it needs `keys`, without \"file\"",
+        ));
+    }
+    spec.clock()?;
     match spec.rate_hz {
         Some(rate) if !(rate.is_finite() && rate > 0.0) => {
             Err(Error::config(format!("rate_hz is {rate}, expected a positive number of samples a second")))
@@ -229,12 +379,26 @@ impl Layout {
         fields
     }
 
-    /// Opens the first file that has the columns.
-    fn first_usable(&self, rejects: &Rejects) -> Result<OpenFile> {
+    /// What the times count from, as the first says that can be read.
+    fn times(&self) -> Option<Times> {
+        self.spec.time.as_ref()?;
+        for file in &self.files {
+            let Ok(mut file) = OpenFile::as_written(file, &self.spec) else { continue };
+            while let Ok(true) = file.advance() {
+                if let Some(times) = file.times() {
+                    return Some(times);
+                }
+            }
+        }
+        Some(Times::Unknown)
+    }
+
+    /// That a file has the columns, and the line of the first one's header; 0 without one.
+    fn check_usable(&self, rejects: &Rejects) -> Result<u64> {
         let mut first_problem = None;
         for file in &self.files {
             match OpenFile::new(file, &self.spec) {
-                Ok(open) => return Ok(open),
+                Ok(open) => return Ok(open.header_line()),
                 Err(e) => {
                     let message = e.to_string();
                     rejects.reject_file(file.name(), e)?;
@@ -268,7 +432,15 @@ impl Recordings for Csv {
         self.rate_hz
     }
 
-    fn open(&self, wanted: Wanted) -> Box<dyn Iterator<Item = Result<Load>> + Send> {
-        Box::new(Scan::new(self.layout.clone(), wanted, self.rejects.clone()))
+    fn times(&self) -> Option<Times> {
+        self.times
+    }
+
+    fn kept(&self) -> &[Keep] {
+        &self.layout.spec.keep
+    }
+
+    fn open(&self, wanted: Wanted, counts: Counts) -> Box<dyn Iterator<Item = Result<Load>> + Send> {
+        Box::new(Scan::new(self.layout.clone(), wanted, self.rejects.clone(), counts))
     }
 }

@@ -30,7 +30,8 @@ use datafusion::common::ScalarValue;
 use super::SPLIT;
 use super::bad::Rejects;
 use super::location::{DataFile, blocking, list, plain_name};
-use super::recording::{Interval, Load, Recording, Recordings, Wanted, hold};
+use super::recording::{Edge, Interval, Load, Recording, Recordings, Wanted, hold};
+use super::samples::Counts;
 use crate::error::{Error, Result};
 use labels::{LabelRow, activity_names, read_labels, splits};
 use sensor::read_sensor;
@@ -174,12 +175,12 @@ impl Recordings for Hapt {
         RATE_HZ
     }
 
-    fn open(&self, wanted: Wanted) -> Box<dyn Iterator<Item = Result<Load>> + Send> {
+    fn open(&self, wanted: Wanted, counts: Counts) -> Box<dyn Iterator<Item = Result<Load>> + Send> {
         let (recordings, rejects) = (self.recordings.clone(), self.rejects.clone());
         Box::new((0..recordings.len()).filter_map(move |i| {
-            let (entry, rejects) = (recordings[i].clone(), rejects.clone());
+            let (entry, rejects, counts) = (recordings[i].clone(), rejects.clone(), counts.clone());
             match wanted.takes(&entry.constants()) {
-                Ok(true) => Some(Ok(Box::new(move || entry.load(&rejects)) as Load)),
+                Ok(true) => Some(Ok(Box::new(move || entry.load(&rejects, &counts)) as Load)),
                 Ok(false) => None,
                 Err(e) => Some(Err(e)),
             }
@@ -193,9 +194,14 @@ impl Entry {
         vec![ScalarValue::Int32(Some(self.experiment)), ScalarValue::Int32(Some(self.user)), split]
     }
 
-    fn load(&self, rejects: &Rejects) -> Result<Vec<Recording>> {
-        let (Some(acc), Some(gyro)) = (read_sensor(&self.acc, rejects)?, read_sensor(&self.gyro, rejects)?) else {
-            return Ok(vec![]);
+    fn load(&self, rejects: &Rejects, counts: &Counts) -> Result<Vec<Recording>> {
+        let (acc, gyro) = match (read_sensor(&self.acc, rejects)?, read_sensor(&self.gyro, rejects)?) {
+            (Some(acc), Some(gyro)) => (acc, gyro),
+            (acc, gyro) => {
+                let alone = acc.or(gyro).map_or(0, |sensor| sensor.len() as u64);
+                counts.count(|samples| samples.add_set_aside(alone));
+                return Ok(vec![]);
+            }
         };
         let samples = acc.len().min(gyro.len());
         if acc.len() != gyro.len() {
@@ -204,6 +210,7 @@ impl Entry {
             let reason =
                 format!("{n} samples here but {m} in {other}, expected as many; the last {} have no pair", m - n);
             rejects.reject(&short.file, n as u64, reason)?;
+            counts.count(|samples| samples.add_set_aside((m - n) as u64));
         }
         let bad: BTreeSet<usize> = acc.bad.iter().chain(&gyro.bad).copied().filter(|&i| i < samples).collect();
         let bad: Vec<usize> = bad.into_iter().collect();
@@ -212,7 +219,18 @@ impl Entry {
         channels.iter_mut().for_each(|c| c.truncate(samples));
         hold(&mut channels, &bad);
         let intervals = self.intervals(samples, rejects)?;
-        Ok(vec![Recording { constants: self.constants(), channels, intervals, bad, offset: 0, file, line: 1 }])
+        Ok(vec![Recording {
+            constants: self.constants(),
+            channels,
+            times: vec![],
+            intervals,
+            bad,
+            edges: [Edge::End; 2],
+            offset: 0,
+            kept: vec![],
+            file,
+            line: 1,
+        }])
     }
 
     fn intervals(&self, samples: usize, rejects: &Rejects) -> Result<Vec<Interval>> {

@@ -12,27 +12,35 @@ use datafusion::catalog::TableProvider;
 
 use crate::error::{Error, Result};
 use crate::signal::features::{FeatureExtractor, FeatureSet};
-use crate::signal::window::{WindowSpec, Within};
+use crate::signal::window::{WindowLabel, WindowSpec, Within};
 
 pub mod bad;
+mod clock;
 pub mod csv;
 pub mod fence;
 pub mod filter;
 pub mod hapt;
+pub mod keep;
 pub mod location;
 pub mod parquet;
 pub mod recording;
+pub mod samples;
+pub mod times;
 pub mod windows;
 
 mod text;
 
 pub use bad::{BadRow, BadRows, OnBadRow};
-pub use csv::{CsvSpec, Delimiter, Dialect, Encoding, TimeColumn, TimeUnit};
+pub use clock::TimeUnit;
+pub(crate) use clock::check_format;
+pub use csv::{AcrossFiles, CsvSpec, Delimiter, Dialect, Encoding, Fill, Repeated, SameTime, SampleRules, TimeColumn};
 pub use hapt::HaptSpec;
+pub use keep::{Aggregate, Keep};
 pub use parquet::{Features, ParquetSpec};
 
 use bad::Rejects;
 use recording::Recordings;
+use samples::Samples;
 use windows::WindowTable;
 
 /// The name of the column that says which part of the data a row belongs to.
@@ -55,6 +63,8 @@ pub enum SourceSpec {
 pub struct SourceOptions {
     /// How recordings are cut; without it each sample is a row. Not for feature vectors.
     pub window: Option<WindowSpec>,
+    /// Which label a window has. Not for feature vectors.
+    pub window_label: WindowLabel,
     /// How windows are described; without it by their samples. Not for feature vectors.
     pub features: Option<FeatureSet>,
     /// What happens to rows that cannot be used.
@@ -65,14 +75,20 @@ pub struct SourceOptions {
 
 impl Default for SourceOptions {
     fn default() -> Self {
-        Self { window: None, features: None, on_bad_row: OnBadRow::Fail, threads: 1 }
+        Self {
+            window: None,
+            window_label: WindowLabel::default(),
+            features: None,
+            on_bad_row: OnBadRow::Fail,
+            threads: 1,
+        }
     }
 }
 
 /// An open source.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// Its rows: keys, split, label, `start` (of windows) and `features`.
+    /// Its rows: keys, split, label, `start` (of windows), what is carried along and `features`.
     pub provider: Arc<dyn TableProvider>,
     /// The key columns; with `start`, where there is one, they identify a row.
     pub keys: Vec<String>,
@@ -80,6 +96,9 @@ pub struct Source {
     pub label: Option<String>,
     /// The split column, if there is one.
     pub split: Option<String>,
+    /// The columns that are there to be written, beside those that say which row it is: what is kept of the source, the
+    /// times of windows, the share of a window's label.
+    pub carried: Vec<String>,
     /// The names of the values of a feature vector.
     pub feature_names: Vec<String>,
     /// Values in a feature vector.
@@ -94,7 +113,15 @@ impl Source {
     /// After a scan that ran to its end and gave no row: why, where the source knows. `None` if it does not, as for a
     /// filter that no row passes.
     pub fn why_no_rows(&self) -> Option<String> {
-        self.windows.as_ref().and_then(WindowTable::too_short)
+        let short = self.windows.as_ref().and_then(WindowTable::too_short);
+        let samples = self.samples().filter(|samples| samples.read > 0).map(|samples| format!("samples: {samples}"));
+        let why: Vec<String> = short.into_iter().chain(samples).collect();
+        (!why.is_empty()).then(|| why.join("; "))
+    }
+
+    /// What became of the samples of the last scan that ran to its end; none before the first, and for feature vectors.
+    pub fn samples(&self) -> Option<Samples> {
+        self.windows.as_ref().and_then(WindowTable::samples)
     }
 
     /// Samples a second of its recordings, as given or as their times show; none for feature vectors.
@@ -184,10 +211,11 @@ fn of_recordings(
     let keys = names.into_iter().filter(|n| Some(n) != split.as_ref()).collect();
     let label = recordings.label().map(str::to_string);
     let (feature_names, dim) = (extractor.names().to_vec(), extractor.dim());
-    let table = WindowTable::new(recordings, window, extractor, options.threads, rejects);
+    let table = WindowTable::new(recordings, window, options.window_label, extractor, options.threads, rejects);
     check_names(&table.schema())?;
+    let carried = table.carried();
     let provider = Arc::new(table.clone());
-    Ok(Source { provider, keys, label, split, feature_names, dim, description, windows: Some(table) })
+    Ok(Source { provider, keys, label, split, carried, feature_names, dim, description, windows: Some(table) })
 }
 
 /// Every column of a source has a name of its own.
@@ -195,8 +223,8 @@ fn check_names(schema: &arrow::datatypes::Schema) -> Result<()> {
     let mut seen = std::collections::BTreeSet::new();
     match schema.fields().iter().find(|f| !seen.insert(f.name())) {
         Some(field) => Err(Error::input(format!(
-            "two columns of the source would be named {:?}; `start` and `features` are made by the source, and a key, \
-             the label and the split are each a column of their own",
+            "two columns of the source would be named {:?}; `start`, `features` and the times of windows are made by the \
+             source, and a key, the label, the split and what is kept are each a column of their own",
             field.name()
         ))),
         None => Ok(()),

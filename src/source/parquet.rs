@@ -44,6 +44,8 @@ mod reader;
 use file::{Batches, ParquetFile, Reasons, Stored, unreadable};
 use lists::{Lists, finite};
 
+pub(super) use reader::ObjectReader;
+
 /// Which files to read, and which columns of them.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ParquetSpec {
@@ -60,6 +62,9 @@ pub struct ParquetSpec {
     /// The column that says which part of the data a row belongs to, nullable; becomes text.
     #[serde(default)]
     pub split: Option<String>,
+    /// The columns that are carried along as they are, nullable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<String>,
 }
 
 /// Where feature vectors are.
@@ -130,6 +135,7 @@ pub(super) async fn open(spec: &ParquetSpec, rejects: Rejects) -> Result<Source>
         keys: spec.keys.clone(),
         label: spec.label.clone(),
         split: spec.split.clone(),
+        carried: spec.keep.clone(),
         feature_names,
         dim,
         description,
@@ -137,12 +143,12 @@ pub(super) async fn open(spec: &ParquetSpec, rejects: Rejects) -> Result<Source>
     })
 }
 
-/// The names of the columns beside the vectors: keys, split, label.
+/// The names of the columns beside the vectors: keys, split, label, and those that are carried along.
 fn plain_names(spec: &ParquetSpec) -> impl Iterator<Item = &String> {
-    spec.keys.iter().chain(&spec.split).chain(&spec.label)
+    spec.keys.iter().chain(&spec.split).chain(&spec.label).chain(&spec.keep)
 }
 
-/// The table of the vectors of Parquet files: keys, split, label, `features`. One partition, in order.
+/// The table of the vectors of Parquet files: keys, split, label, what is carried along, `features`. One partition, in order.
 #[derive(Debug, Clone)]
 struct VectorTable {
     spec: Arc<ParquetSpec>,

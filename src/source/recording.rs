@@ -9,6 +9,9 @@ use datafusion::common::ScalarValue;
 
 use super::bad::Rejects;
 use super::filter::Condition;
+use super::keep::{Keep, Mode, Values};
+use super::samples::Counts;
+use super::times::Times;
 use crate::error::Result;
 use crate::signal::window::{WindowSpec, Within};
 
@@ -19,16 +22,45 @@ pub struct Recording {
     pub constants: Vec<ScalarValue>,
     /// The samples of each channel; all channels have the same number.
     pub channels: Vec<Vec<f64>>,
+    /// The time of each sample in nanoseconds, where recordings have times; else empty. That of a bad sample says nothing.
+    pub times: Vec<i64>,
     /// The labelled stretches, in the order in which their windows are yielded.
     pub intervals: Vec<Interval>,
     /// The samples that stand for bad rows, ascending: windows that hold one are left out.
     pub bad: Vec<usize>,
+    /// Why it begins and ends where it does.
+    pub edges: [Edge; 2],
     /// The number of samples of the same recording before these.
     pub offset: usize,
+    /// What the samples have in each column of [`Recordings::kept`].
+    pub kept: Vec<Values>,
     /// The file of the samples.
     pub file: Arc<str>,
     /// The line of the first sample.
     pub line: u64,
+}
+
+impl Recording {
+    /// Its samples.
+    pub fn len(&self) -> usize {
+        self.channels.first().map_or(0, Vec::len)
+    }
+
+    /// True if it has no samples.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Why a stretch of samples begins or ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edge {
+    /// The recording, or a part of the data, begins or ends.
+    End,
+    /// A gap in time.
+    Gap,
+    /// Time goes back.
+    Back,
 }
 
 /// A labelled stretch of a recording: samples `first..end`, counted from 0.
@@ -62,9 +94,20 @@ pub trait Recordings: Debug + Send + Sync {
     /// Samples a second.
     fn rate_hz(&self) -> f64;
 
+    /// What the times of samples count from, if samples have times.
+    fn times(&self) -> Option<Times> {
+        None
+    }
+
+    /// The columns that are carried along.
+    fn kept(&self) -> &[Keep] {
+        &[]
+    }
+
     /// The recordings that are `wanted`, in order. Called on a thread that may block. What is returned may do the
-    /// reading in `next` or leave it to the [`Load`]s, which run in parallel.
-    fn open(&self, wanted: Wanted) -> Box<dyn Iterator<Item = Result<Load>> + Send>;
+    /// reading in `next` or leave it to the [`Load`]s, which run in parallel. Samples that were read and are in none of
+    /// the recordings that are yielded are counted in `counts`.
+    fn open(&self, wanted: Wanted, counts: Counts) -> Box<dyn Iterator<Item = Result<Load>> + Send>;
 }
 
 /// Says which recordings a scan needs, by their constants.
@@ -102,7 +145,7 @@ pub struct Window {
 ///
 /// With [`Within::Recordings`] a window has the label of the interval that covers all of it, and none otherwise.
 pub fn windows(spec: &WindowSpec, recording: &Recording) -> Vec<Window> {
-    let samples = recording.channels.first().map_or(0, Vec::len);
+    let samples = recording.len();
     let mut windows: Vec<Window> = match spec.within {
         Within::Labels => {
             let of = |i: &Interval| {
@@ -128,7 +171,7 @@ pub fn windows(spec: &WindowSpec, recording: &Recording) -> Vec<Window> {
 
 /// The samples of the longest stretch of `recording` in which windows are cut.
 pub fn longest_stretch(spec: &WindowSpec, recording: &Recording) -> usize {
-    let samples = recording.channels.first().map_or(0, Vec::len);
+    let samples = recording.len();
     match spec.within {
         Within::Labels => {
             let lengths = recording.intervals.iter().map(|i| i.end.min(samples).saturating_sub(i.first));
@@ -157,6 +200,31 @@ impl<'a> Cover<'a> {
             self.next += 1;
         }
         self.intervals.get(self.next).filter(|i| i.first <= start).map(|i| i.label.clone())
+    }
+}
+
+/// Finds the most frequent label of each of ever later windows, in one pass.
+pub(super) struct Modes<'a> {
+    intervals: Vec<&'a Interval>,
+    next: usize,
+}
+
+impl<'a> Modes<'a> {
+    pub(super) fn new(intervals: &'a [Interval]) -> Self {
+        let mut intervals: Vec<_> = intervals.iter().collect();
+        intervals.sort_by_key(|i| (i.first, i.end));
+        Self { intervals, next: 0 }
+    }
+
+    /// That of samples `start..end`; unlabelled ones count as samples.
+    pub(super) fn of(&mut self, start: usize, end: usize) -> Option<Mode> {
+        // An interval that ends before this window ends before every later one.
+        while self.intervals.get(self.next).is_some_and(|i| i.end <= start) {
+            self.next += 1;
+        }
+        let there = self.intervals[self.next..].iter().take_while(|i| i.first < end);
+        let counts = there.map(|i| (&i.label, i.end.min(end).saturating_sub(i.first.max(start))));
+        Mode::of(counts, end - start)
     }
 }
 
@@ -195,9 +263,12 @@ mod tests {
         Recording {
             constants: vec![],
             channels: vec![vec![0.0; samples]],
+            times: vec![],
             intervals: intervals.collect(),
             bad: bad.to_vec(),
+            edges: [Edge::End; 2],
             offset: 0,
+            kept: vec![],
             file: "a".into(),
             line: 1,
         }
@@ -223,6 +294,17 @@ mod tests {
         let labels: Vec<_> = cut(Within::Recordings, 4, 1, &r).into_iter().map(|(_, l)| l).collect();
         let label = |l: &str| Some(l.to_string());
         assert_eq!(labels, [label("a"), None, None, None, label("b"), label("b")]);
+    }
+
+    #[test]
+    fn the_most_frequent_label_is_found_in_every_window() {
+        let r = recording(12, &[("b", 5, 9), ("a", 0, 4)], &[]);
+        let mut modes = Modes::new(&r.intervals);
+        let of: Vec<_> = [0, 2, 4, 6, 9]
+            .map(|start| modes.of(start, start + 4).map(|mode| (mode.value.to_string(), mode.share)))
+            .to_vec();
+        let mode = |label: &str, share| Some((label.to_string(), share));
+        assert_eq!(of, [mode("a", 1.0), mode("a", 0.5), mode("b", 0.75), mode("b", 0.75), None]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{ArrayRef, Int64Array, StringArray, UInt32Array};
+use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use async_trait::async_trait;
@@ -22,11 +22,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::bad::Rejects;
 use super::filter::{Condition, pushdown};
-use super::recording::{Load, Recording, Recordings, Wanted, Window, check_finite, longest_stretch, windows};
+use super::keep::share_field;
+use super::recording::{Load, Modes, Recording, Recordings, Wanted, check_finite, longest_stretch, windows};
+use super::samples::{Counts, Samples, account};
 use crate::column::{vector_array, vector_field};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::signal::features::{FeatureExtractor, Prepared, Scratch};
-use crate::signal::window::{WindowSpec, Within};
+use crate::signal::window::{WindowLabel, WindowSpec, Within};
 use crate::stage::FEATURES;
 
 /// The column of where a window starts: its first sample, counted from 0 in its recording.
@@ -43,7 +45,8 @@ pub fn batch_rows(dim: usize, most: usize) -> usize {
     (BATCH_BYTES / (4 * dim.max(1))).min(most).max(1)
 }
 
-/// The windows of recordings: the recordings' constants, the label (nullable), `start` and `features`.
+/// The windows of recordings: the recordings' constants, the label (nullable) and its share where it is the most frequent
+/// one, `start`, `start_time` and `end_time` where samples have times, the columns that are carried along, and `features`.
 ///
 /// One partition. Rows come in the order of the recordings and of their windows, whatever the number of threads.
 /// Filters on the constants skip whole recordings unread; `features` are computed only if a scan asks for them; a limit
@@ -52,12 +55,17 @@ pub fn batch_rows(dim: usize, most: usize) -> usize {
 pub struct WindowTable {
     recordings: Arc<dyn Recordings>,
     window: WindowSpec,
+    label: WindowLabel,
     extractor: Arc<FeatureExtractor>,
     schema: SchemaRef,
+    /// What each column of the schema is.
+    makes: Arc<[Makes]>,
     threads: usize,
     rejects: Rejects,
     /// One more than the samples of the longest stretch in the recordings that were read; 0 before the first.
     longest: Arc<AtomicUsize>,
+    /// What became of the samples of the last scan that ran to its end.
+    samples: Arc<Mutex<Option<Samples>>>,
 }
 
 impl WindowTable {
@@ -66,21 +74,55 @@ impl WindowTable {
         self.recordings.rate_hz()
     }
 
-    /// The windows `window` of `recordings`, each described by `extractor`, which works on up to `threads` recordings
-    /// at a time.
+    /// The windows `window` of `recordings`, labelled as `label` says, each described by `extractor`, which works on up to
+    /// `threads` recordings at a time.
     pub fn new(
         recordings: Arc<dyn Recordings>,
         window: WindowSpec,
+        label: WindowLabel,
         extractor: Arc<FeatureExtractor>,
         threads: usize,
         rejects: Rejects,
     ) -> Self {
-        let mut fields: Vec<_> = recordings.constants().fields().iter().cloned().collect();
-        fields.extend(recordings.label().map(|label| Arc::new(Field::new(label, DataType::Utf8, true))));
-        fields.push(Arc::new(Field::new(START, DataType::Int64, false)));
-        fields.push(Arc::new(vector_field(FEATURES, extractor.dim())));
+        let constants = recordings.constants().fields().iter().enumerate();
+        let mut columns: Vec<(Field, Makes)> =
+            constants.map(|(at, field)| (field.as_ref().clone(), Makes::Constant(at))).collect();
+        if let Some(name) = recordings.label() {
+            columns.push((Field::new(name, DataType::Utf8, true), Makes::Label));
+            columns.extend((label == WindowLabel::Mode).then(|| (share_field(name), Makes::LabelShare)));
+        }
+        columns.push((Field::new(START, DataType::Int64, false), Makes::Start));
+        if let Some(times) = recordings.times() {
+            let [start, end] = times.fields();
+            columns.extend([(start, Makes::StartTime), (end, Makes::EndTime)]);
+        }
+        for (at, keep) in recordings.kept().iter().enumerate() {
+            let fields = keep.fields().into_iter().enumerate();
+            columns.extend(fields.map(|(part, field)| (field, Makes::Kept { at, part })));
+        }
+        columns.push((vector_field(FEATURES, extractor.dim()), Makes::Features));
+        let (fields, makes): (Vec<Field>, Vec<Makes>) = columns.into_iter().unzip();
         let schema = Arc::new(Schema::new(fields));
-        Self { recordings, window, extractor, schema, threads: threads.max(1), rejects, longest: Arc::default() }
+        let threads = threads.max(1);
+        let (longest, samples) = (Arc::default(), Arc::default());
+        let makes = makes.into();
+        Self { recordings, window, label, extractor, schema, makes, threads, rejects, longest, samples }
+    }
+
+    /// The columns that are there to be written beside those that identify a row: the label's share, times, and what is
+    /// carried along.
+    pub fn carried(&self) -> Vec<String> {
+        let columns = self.schema.fields().iter().zip(self.makes.iter());
+        let carried = columns.filter(|(_, makes)| match makes {
+            Makes::LabelShare | Makes::StartTime | Makes::EndTime | Makes::Kept { .. } => true,
+            Makes::Constant(_) | Makes::Label | Makes::Start | Makes::Features => false,
+        });
+        carried.map(|(field, _)| field.name().clone()).collect()
+    }
+
+    /// What became of the samples of the last scan that ran to its end; `None` before the first.
+    pub fn samples(&self) -> Option<Samples> {
+        self.samples.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// After a scan that gave no row: why, if no window is short enough for what it read.
@@ -131,6 +173,24 @@ impl TableProvider for WindowTable {
     }
 }
 
+/// What a column of a [`WindowTable`] holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Makes {
+    /// A constant of the recording, by its place.
+    Constant(usize),
+    Label,
+    LabelShare,
+    Start,
+    StartTime,
+    EndTime,
+    /// A column that is carried along: its place among them, and among its columns here.
+    Kept {
+        at: usize,
+        part: usize,
+    },
+    Features,
+}
+
 /// One scan of a [`WindowTable`].
 #[derive(Debug)]
 struct Scan {
@@ -156,6 +216,7 @@ impl PartitionStream for Scan {
             batch_rows: batch_rows(table.extractor.dim(), context.session_config().batch_size()),
             extracts: wants_features || table.rejects.leaves_out(),
             rooms: Mutex::default(),
+            counts: Counts::default(),
         });
         // A scan that will stop early should not have read ahead. Otherwise, a recording that is done early waits for the
         // one before it, and its thread goes on with the next.
@@ -178,9 +239,9 @@ async fn read_in_order(
     out: mpsc::Sender<DfResult<RecordBatch>>,
 ) -> DfResult<()> {
     let (loads_in, mut loads) = mpsc::channel::<Result<Load>>(1);
-    let recordings = job.table.recordings.clone();
+    let (recordings, counts) = (job.table.recordings.clone(), job.counts.clone());
     let lister = SpawnedTask::spawn_blocking(move || {
-        for load in recordings.open(wanted) {
+        for load in recordings.open(wanted, counts) {
             if loads_in.blocking_send(load).is_err() {
                 break;
             }
@@ -215,7 +276,9 @@ async fn read_in_order(
             },
         }
     }
-    lister.join_unwind().await.map_err(|e| DataFusionError::External(Box::new(e)))
+    lister.join_unwind().await.map_err(|e| DataFusionError::External(Box::new(e)))?;
+    *job.table.samples.lock().unwrap_or_else(PoisonError::into_inner) = Some(job.counts.get());
+    Ok(())
 }
 
 /// What a scan makes of recordings.
@@ -223,6 +286,7 @@ async fn read_in_order(
 struct Job {
     /// Room of recordings that are done, for those that come.
     rooms: Mutex<Vec<Room>>,
+    counts: Counts,
     table: WindowTable,
     columns: Vec<usize>,
     schema: SchemaRef,
@@ -260,11 +324,13 @@ impl Job {
         for (index, recording) in recordings.iter().enumerate() {
             table.longest.fetch_max(1 + longest_stretch(&table.window, recording), Ordering::Relaxed);
             let windows = windows(&table.window, recording);
+            let (mut kept, mut dropped) = (Vec::with_capacity(windows.len()), Vec::new());
             let extracts = self.extracts && !windows.is_empty();
             if extracts {
                 table.extractor.prepare_into(&recording.channels, &mut room.prepared)?;
                 rows.features.reserve(dim * windows.len().min(self.batch_rows));
             }
+            let mut modes = (table.label == WindowLabel::Mode).then(|| Modes::new(&recording.intervals));
             for window in windows {
                 if extracts {
                     let at = rows.features.len();
@@ -274,15 +340,27 @@ impl Job {
                     let line = recording.line + window.start as u64;
                     if !check_finite(row, names, &recording.file, line, &table.rejects)? {
                         rows.features.truncate(at);
+                        dropped.push(window.start);
                         continue;
                     }
                 }
-                rows.push(index, recording, window);
+                kept.push(window.start);
+                let end = window.start + table.window.length;
+                let (label, share) = match modes.as_mut().map(|modes| modes.of(window.start, end)) {
+                    None => (window.label, None),
+                    Some(mode) => mode.map(|mode| (mode.value, mode.share)).unzip(),
+                };
+                rows.recording.push(index as u32);
+                rows.first.push(window.start);
+                rows.label.push(label);
+                rows.share.push(share);
                 if rows.recording.len() == self.batch_rows && !send(self.batch(recordings, std::mem::take(&mut rows))?)
                 {
                     return Ok(());
                 }
             }
+            let samples = account(&table.window, recording, &kept, &dropped);
+            self.counts.count(|counts| counts.add(&samples));
         }
         // Before the last batch is waited for.
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner).push(room);
@@ -293,21 +371,39 @@ impl Job {
     }
 
     fn batch(&self, recordings: &[Recording], rows: Rows) -> Result<RecordBatch> {
-        let count = rows.recording.len();
+        let (table, count) = (&self.table, rows.recording.len());
+        let length = table.window.length;
         let of_recording = UInt32Array::from(rows.recording);
+        let windows = || of_recording.values().iter().map(|&r| &recordings[r as usize]).zip(rows.first.iter().copied());
+        let times = |after: usize| -> Result<ArrayRef> {
+            let time = |(recording, first): (&Recording, usize)| recording.times.get(first + after).copied();
+            let times: Option<Vec<i64>> = windows().map(time).collect();
+            match (table.recordings.times(), times) {
+                (Some(kind), Some(times)) => Ok(kind.array(times.into_iter())),
+                _ => Err(Error::internal("a recording without the times of its samples")),
+            }
+        };
+        let kept = |at: usize| {
+            let keep = &table.recordings.kept()[at];
+            keep.arrays(windows().map(|(recording, first)| (&recording.kept[at], first..first + length)))
+        };
         let mut features = Some(rows.features);
-        let constants = self.table.recordings.constants().fields().len();
         let columns = self.columns.iter().map(|&column| -> Result<ArrayRef> {
-            let field = self.table.schema.field(column);
-            Ok(if column < constants {
-                let values = recordings.iter().map(|r| r.constants[column].clone());
-                arrow::compute::take(&ScalarValue::iter_to_array(values)?, &of_recording, None)?
-            } else if field.name() == START {
-                Arc::new(Int64Array::from(rows.start.clone()))
-            } else if field.name() == FEATURES {
-                vector_array(features.take().unwrap_or_default(), self.table.extractor.dim())?
-            } else {
-                Arc::new(rows.label.iter().map(Option::as_deref).collect::<StringArray>())
+            Ok(match table.makes[column] {
+                Makes::Constant(at) => {
+                    let values = recordings.iter().map(|r| r.constants[at].clone());
+                    arrow::compute::take(&ScalarValue::iter_to_array(values)?, &of_recording, None)?
+                }
+                Makes::Label => Arc::new(rows.label.iter().map(Option::as_deref).collect::<StringArray>()),
+                Makes::LabelShare => Arc::new(Float64Array::from(rows.share.clone())),
+                Makes::Start => {
+                    let start = |(recording, first): (&Recording, usize)| (recording.offset + first) as i64;
+                    Arc::new(windows().map(start).collect::<Int64Array>())
+                }
+                Makes::StartTime => times(0)?,
+                Makes::EndTime => times(length - 1)?,
+                Makes::Kept { at, part } => kept(at).swap_remove(part),
+                Makes::Features => vector_array(features.take().unwrap_or_default(), table.extractor.dim())?,
             })
         });
         let columns = columns.collect::<Result<Vec<_>>>()?;
@@ -327,15 +423,10 @@ struct Room {
 #[derive(Debug, Default)]
 struct Rows {
     recording: Vec<u32>,
-    start: Vec<i64>,
+    /// The first sample of each window, counted from that of the stretch in memory.
+    first: Vec<usize>,
     label: Vec<Option<Arc<str>>>,
+    /// The share of the samples that have the label, where that is asked for.
+    share: Vec<Option<f64>>,
     features: Vec<f32>,
-}
-
-impl Rows {
-    fn push(&mut self, index: usize, recording: &Recording, window: Window) {
-        self.recording.push(index as u32);
-        self.start.push((recording.offset + window.start) as i64);
-        self.label.push(window.label);
-    }
 }

@@ -20,7 +20,7 @@ impl Check<'_> {
         }
         self.network_output(sink);
         self.existing_rows(sink, source);
-        let columns = source_columns(source);
+        let columns = source_columns(source, draft);
         for (list, at) in [(sink.keys.as_deref(), "sink.keys"), (Some(&sink.partition_by[..]), "sink.partition_by")] {
             for (index, name) in list.unwrap_or_default().iter().enumerate() {
                 let path = format!("{at}[{index}]");

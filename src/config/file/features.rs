@@ -20,6 +20,27 @@ pub struct WindowTable {
     /// Where windows are cut. Default "recordings".
     #[serde(default)]
     pub within: WithinName,
+    /// Which label a window over a recording has. Default "whole".
+    #[serde(default, skip_serializing_if = "WindowLabelName::is_default")]
+    pub label: WindowLabelName,
+}
+
+/// Which label a window over a recording has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WindowLabelName {
+    /// The one that all of its samples have, or none.
+    #[default]
+    Whole,
+    /// The one that most of its samples have; of several, the one that comes first. The share of the samples that have it
+    /// is in a column of its own, whose name is the label's with _share behind it.
+    Mode,
+}
+
+impl WindowLabelName {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Where windows are cut.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub enum SourceTable {
     /// A directory in the layout of the HAPT data set: RawData/, Train/, Test/.
     Hapt(HaptTable),
-    /// Sensor recordings in CSV files.
+    /// Sensor recordings in CSV files, or in Parquet files of samples.
     Csv(CsvTable),
     /// Feature vectors in Parquet files.
     Parquet(ParquetTable),
@@ -24,11 +24,13 @@ pub struct HaptTable {
     pub path: String,
 }
 
-/// Sensor recordings in CSV files: one sample a row, one channel a column.
+/// Sensor recordings in CSV files, or in Parquet files that end with .parquet or .pq: one sample a row, one channel a
+/// column.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CsvTable {
     /// A file, a directory (its .csv, .tsv and .txt files, plain or .gz, .bz2, .zst) or a glob; local, or the URL of an object store
+    /// A file, a directory (its .csv, .tsv and .txt files, plain or .gz; else its .parquet and .pq) or a glob; local, or the URL of an object store
     /// (s3://, gs://, az://, https://).
     pub path: String,
     /// The columns of numbers, one for each channel of the sensor.
@@ -38,15 +40,21 @@ pub struct CsvTable {
     /// Default: samples are evenly spaced and without gaps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
-    /// The unit of the column of times. Default "s".
+    /// The unit of the column of times. Default "auto": told by each value, see there.
     #[serde(default)]
     pub time_unit: TimeUnitName,
-    /// Samples per second. Default: as the column of times says; without one 1, so that frequencies are per sample.
+    /// How times are written, in the letters of strftime, for example "%d/%m/%Y %H:%M:%S%.f"; times without a zone are
+    /// taken for UTC. Default: as `time_unit` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_format: Option<String>,
+    /// Samples per second. Default: as the times of most recordings say; without a column of times 1, so that frequencies
+    /// are per sample. A recording at another rate is a bad row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub rate_hz: Option<f64>,
     /// The columns that tell recordings apart: the samples of a recording are equal in them. Default: every file is one
-    /// recording, and its name is in the column `file`.
+    /// recording, and its name is in the column `file`. "file" among the keys is the file's name too, where it has no such
+    /// column.
     #[serde(default)]
     pub keys: Vec<String>,
     /// The column of known classes, to evaluate against and to weigh features with. Default: none.
@@ -96,6 +104,156 @@ pub struct CsvTable {
     #[serde(default)]
     #[schemars(range(max = 1_000_000))]
     pub skip_after_header: usize,
+    /// How far a step in time may be from the sample period, as a part of it: up to that it is no gap, and times are
+    /// regular enough to tell a rate from. Default: half a period is no gap, a tenth is regular.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub jitter: Option<f64>,
+    /// How many lines a sample may be from where its time belongs: so far apart, lines are put in order. Default 0: where
+    /// time goes back, a stretch of samples ends.
+    #[serde(default)]
+    #[schemars(range(max = 100_000))]
+    pub disorder: u32,
+    /// What several samples under one time are. Default "refuse".
+    #[serde(default)]
+    pub same_time: SameTimeName,
+    /// What a line is that repeats the time, the values and the label of the one before it. Default "refuse".
+    #[serde(default)]
+    pub repeated: RepeatedName,
+    /// What a channel is that is empty or NaN. Default "refuse".
+    #[serde(default)]
+    pub fill: FillName,
+    /// Whether recordings at another rate are interpolated linearly to the rate of the pipeline, rather than refused; gaps
+    /// stay gaps, and faster ones are thinned without a low-pass filter. Default false.
+    #[serde(default)]
+    pub resample: bool,
+    /// What a recording is whose keys were in an earlier file. Default "refuse".
+    #[serde(default)]
+    pub across_files: AcrossFilesName,
+    /// Whether recordings take turns in a file, as where several devices write to one in the order of time: its lines are
+    /// sorted by `keys` then, on disk where they are many. Default: as the first 4096 lines of each file show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interleaved: Option<bool>,
+    /// Columns that are carried along to the table, such as ["operator", { column = "load", as = "mean" }]: of a window the
+    /// first value, or what is said with `as`. A missing value is null. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<KeepTable>,
+}
+
+/// Several samples under one time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SameTimeName {
+    /// Bad rows, but for the first.
+    #[default]
+    Refuse,
+    /// Taken evenly from that time up to the next.
+    Spread,
+}
+
+/// A line that repeats the one before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RepeatedName {
+    /// A bad row.
+    #[default]
+    Refuse,
+    /// Left out, and counted among the unused samples.
+    Drop,
+}
+
+/// A channel that is empty.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FillName {
+    /// A bad row.
+    #[default]
+    Refuse,
+    /// The last value of the channel in its recording since the last gap, as of a sensor that is slower than the others; a
+    /// bad row if there is none.
+    Hold,
+}
+
+/// A recording whose keys were in an earlier file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AcrossFilesName {
+    /// A bad row, as its windows would have the keys of others. "file" among the keys tells such recordings apart.
+    #[default]
+    Refuse,
+    /// The same recording: files are read in the order of their first times, and `start` goes on counting.
+    Continue,
+}
+
+/// A column that is carried along to the table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum KeepTable {
+    /// The column, of each window the first value.
+    Column(String),
+    /// The column, and what a window says of it.
+    Aggregated(KeepAsTable),
+}
+
+/// A column that is carried along to the table, and what a window says of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeepAsTable {
+    /// The column of the source.
+    pub column: String,
+    /// What a window says of the values of its samples. Default "first".
+    #[serde(default, rename = "as")]
+    pub aggregate: AggregateName,
+    /// Its name in the table. Default: that in the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub name: Option<String>,
+}
+
+/// What a window says of the values of its samples. Missing values do not count for mode, mean, min and max.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AggregateName {
+    /// The first, as it is written.
+    #[default]
+    First,
+    /// The last, as it is written.
+    Last,
+    /// The one that most samples have, as it is written; of several, the one that comes first. The share of the samples
+    /// that have it is in a column of its own, whose name has _share behind it.
+    Mode,
+    /// The mean of numbers.
+    Mean,
+    /// The least of numbers.
+    Min,
+    /// The greatest of numbers.
+    Max,
+}
+
+impl KeepTable {
+    /// The column of the source.
+    pub fn column(&self) -> &String {
+        match self {
+            Self::Column(column) => column,
+            Self::Aggregated(table) => &table.column,
+        }
+    }
+
+    /// What a window says of it.
+    pub fn aggregate(&self) -> AggregateName {
+        match self {
+            Self::Column(_) => AggregateName::default(),
+            Self::Aggregated(table) => table.aggregate,
+        }
+    }
+
+    /// Its name in the table.
+    pub fn name(&self) -> &String {
+        match self {
+            Self::Aggregated(KeepAsTable { name: Some(name), .. }) => name,
+            _ => self.column(),
+        }
+    }
 }
 
 fn default_header() -> bool {
@@ -166,8 +324,11 @@ pub enum ThousandsName {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeUnitName {
-    /// Seconds.
+    /// Told by each value: an ISO 8601 time (in UTC where it has no zone), a time of day (midnight passes), a number of
+    /// seconds below 1e8, or a number of seconds, milliseconds, microseconds or nanoseconds since 1970, by its size.
     #[default]
+    Auto,
+    /// Seconds.
     S,
     /// Milliseconds.
     Ms,
@@ -195,6 +356,9 @@ pub struct ParquetTable {
     /// The column that says which part of the data a row belongs to ("train", "test"). Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
+    /// Columns that are carried along to the table as they are. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<String>,
 }
 
 /// One column of lists, or several columns of numbers.

@@ -1,4 +1,4 @@
-//! An open CSV file: its columns, and its rows one after the other.
+//! An open file of samples: its columns, and its rows one after the other.
 
 use std::borrow::Cow;
 use std::io;
@@ -6,31 +6,58 @@ use std::sync::Arc;
 
 use datafusion::common::ScalarValue;
 
-use super::CsvSpec;
-use super::dialect::Delimiter;
-use super::encoding::{Encoding, open_text, text};
-use super::header::{Column, Columns};
+use super::dialect::{Delimiter, Dialect};
+use super::encoding::open_text;
+use super::header::{Columns, Key};
 use super::number::Numbers;
 use super::piece::Sample;
 use super::record::Record;
 use super::records::Records;
+use super::table::{TableRows, is_table};
+use super::turns::Turns;
+use super::{CsvSpec, Fill};
 use crate::error::{Error, Result};
 use crate::source::bad::shown;
+use crate::source::clock::{Clock, Stamp};
+use crate::source::keep::{Cell, Keep};
 use crate::source::location::DataFile;
 use crate::source::text::number;
+use crate::source::times::Times;
 
 /// A file of which the header was read.
 pub(super) struct OpenFile {
     name: Arc<str>,
     below: String,
-    encoding: Encoding,
-    records: Records,
+    rows: Rows,
     columns: Columns,
     numbers: Numbers,
+    clock: Clock,
+    /// Whether an empty channel holds its last value.
+    holds: bool,
     record: Record,
     /// The first row, if there is no header and it was not yet given.
     first: Option<Record>,
-    rows: u64,
+    /// Whether recordings take turns, if that is known.
+    takes_turns: Option<bool>,
+    /// The order of rows, once one was asked for.
+    turns: Option<Turns>,
+    /// How many were read.
+    read: u64,
+}
+
+/// What gives the rows.
+enum Rows {
+    Text(Box<Records>),
+    Table(Box<TableRows>),
+}
+
+impl Rows {
+    fn read(&mut self, record: &mut Record) -> io::Result<bool> {
+        match self {
+            Self::Text(records) => records.read(record),
+            Self::Table(rows) => rows.read(record),
+        }
+    }
 }
 
 impl OpenFile {
@@ -39,6 +66,11 @@ impl OpenFile {
     /// # Errors
     /// Kind `Input` if it is missing, empty, damaged or no text, or lacks a column; `Io` if it cannot be read.
     pub(super) fn new(file: &DataFile, spec: &CsvSpec) -> Result<Self> {
+        if is_table(file) {
+            let rows = TableRows::open(file, spec)?;
+            let columns = Columns::of_table(file, &rows.names(), spec)?;
+            return Self::of(file, spec, Rows::Table(Box::new(rows)), columns, None);
+        }
         let (input, encoding) = open_text(file, spec.dialect.encoding)?;
         let mut records = Records::new(input, &spec.dialect);
         let first = records.peek().map_err(|e| file.unreadable_after(e, " before its first row"))?;
@@ -54,32 +86,59 @@ impl OpenFile {
             records.skip_lines(1).map_err(|e| file.unreadable(e))?;
         }
         let (columns, first) = Columns::find(file, &mut records, encoding, spec)?;
-        let (name, below, numbers) = (file.name().into(), file.below().to_string(), Numbers::of(&spec.dialect));
-        Ok(Self { name, below, encoding, records, columns, numbers, record: Record::default(), first, rows: 0 })
+        Self::of(file, spec, Rows::Text(Box::new(records)), columns, first)
+    }
+
+    /// `file`, whose rows are `first`, if there is one, and those of `rows`.
+    fn of(file: &DataFile, spec: &CsvSpec, rows: Rows, columns: Columns, first: Option<Record>) -> Result<Self> {
+        Ok(Self {
+            name: file.name().into(),
+            below: file.below().to_string(),
+            numbers: match rows {
+                Rows::Text(_) => Numbers::of(&spec.dialect),
+                Rows::Table(_) => Numbers::of(&Dialect::default()),
+            },
+            rows,
+            columns,
+            clock: spec.clock()?,
+            holds: spec.rules.fill == Fill::Hold,
+            record: Record::default(),
+            first,
+            takes_turns: if spec.keys.is_empty() { Some(false) } else { spec.interleaved },
+            turns: None,
+            read: 0,
+        })
+    }
+
+    /// The same, whose rows come as they are written, also where recordings take turns.
+    pub(super) fn as_written(file: &DataFile, spec: &CsvSpec) -> Result<Self> {
+        Ok(Self { takes_turns: Some(false), ..Self::new(file, spec)? })
     }
 
     /// Reads the next row. False at the end.
     pub(super) fn advance(&mut self) -> io::Result<bool> {
-        let more = match self.first.take() {
+        let Self { rows, columns, below, first, .. } = self;
+        let mut read = |record: &mut Record| match first.take() {
             Some(first) => {
-                self.record = first;
-                true
+                *record = first;
+                Ok(true)
             }
-            None => self.records.read(&mut self.record)?,
+            None => rows.read(record),
         };
+        let turns = match &mut self.turns {
+            Some(turns) => turns,
+            none => {
+                let mut id = |record: &Record| {
+                    columns.see(record);
+                    columns.id(record, below).ok()
+                };
+                none.insert(Turns::of(&mut read, &mut id, self.takes_turns).map_err(io::Error::other)?)
+            }
+        };
+        let more = turns.next(read, &mut self.record)?;
         self.columns.see(&self.record);
-        self.rows += u64::from(more);
+        self.read += u64::from(more);
         Ok(more)
-    }
-
-    /// The time of the next row and what identifies its recording; inside, `None` for a bad row.
-    pub(super) fn next_time(&mut self) -> Option<Option<(f64, Vec<u8>)>> {
-        if !matches!(self.advance(), Ok(true)) {
-            return None;
-        }
-        let id = self.id();
-        let time = self.time_text().and_then(|time| number(&time).ok());
-        Some(time.zip(id.ok()))
     }
 
     /// Its name, for messages.
@@ -98,103 +157,136 @@ impl OpenFile {
 
     /// The rows read so far.
     pub(super) fn rows(&self) -> u64 {
-        self.rows
+        self.read
     }
 
     /// The label of the row; empty is none.
     pub(super) fn label(&self) -> &[u8] {
-        self.columns.label.as_ref().map_or(&[], |c| self.field(c))
+        self.columns.label.as_ref().map_or(&[], |c| self.record.field(c.at))
     }
 
     /// The time of the row as it is written, but a number with a point before its fraction; none without a column of
     /// times.
-    pub(super) fn time_text(&self) -> Option<Cow<'_, [u8]>> {
-        let time = self.field(self.columns.time.as_ref()?);
+    fn time_text(&self) -> Option<Cow<'_, [u8]>> {
+        let time = self.record.field(self.columns.time.as_ref()?.at);
         Some(self.numbers.plain(time).filter(|plain| number(plain).is_ok()).unwrap_or(Cow::Borrowed(time)))
-    }
-
-    fn field(&self, column: &Column) -> &[u8] {
-        self.record.field(column.at)
-    }
-
-    /// The text of `column` in the row, or what is wrong with it.
-    fn text(&self, column: &Column) -> Result<&str, String> {
-        text(self.field(column), self.encoding).map_err(|e| format!("column {:?}: {e}", column.name))
     }
 
     /// The bytes of the keys, or what is wrong with the row.
     pub(super) fn id(&self) -> Result<Vec<u8>, String> {
-        if let Some(wrong) = self.columns.wrong(&self.record) {
-            return Err(wrong);
-        }
-        let Columns { keys, label, split, .. } = &self.columns;
-        let mut id = Vec::new();
-        for key in keys {
-            let value = self.text(key)?;
-            if value.is_empty() {
-                return Err(format!("key column {:?} is empty, expected a value", key.name));
-            }
-            id.extend_from_slice(value.as_bytes());
-            id.push(0);
-        }
-        for column in label.iter().chain(split) {
-            self.text(column)?;
-        }
-        Ok(id)
+        self.columns.id(&self.record, &self.below)
     }
 
     /// The part of the data that the row belongs to; empty is none.
     pub(super) fn split(&self) -> &[u8] {
-        self.columns.split.as_ref().map_or(&[], |c| self.field(c))
+        self.columns.split.as_ref().map_or(&[], |c| self.record.field(c.at))
+    }
+
+    /// The keys and their values, for messages.
+    fn recording(&self) -> String {
+        let value = |key: &Key| format!("{}={}", key.name(), shown(key.value(&self.record, &self.below)));
+        let keys: Vec<_> = self.columns.keys.iter().map(value).collect();
+        keys.join(", ")
     }
 
     /// What is wrong with the row if its recording was over before it.
     pub(super) fn comes_back(&self) -> String {
         let Columns { keys, time, .. } = &self.columns;
-        let recording: Vec<_> = keys.iter().map(|k| format!("{}={}", k.name, shown(self.field(k)))).collect();
-        let by: Vec<_> = keys.iter().chain(time).map(|c| c.name.as_str()).collect();
+        let keys = keys.iter().filter_map(|key| match key {
+            Key::Column(column) => Some(column),
+            Key::File => None,
+        });
+        let by: Vec<_> = keys.chain(time).map(|c| c.name.as_str()).collect();
         format!(
             "{} comes back here after lines of other recordings, expected the lines of one recording to lie together; \
-             sort the file by {}",
-            recording.join(", "),
+             sort the file by {}, or say interleaved = true",
+            self.recording(),
             by.join(", then by ")
+        )
+    }
+
+    /// What is wrong with the row if its recording is in another file, `earlier`, too.
+    pub(super) fn in_two_files(&self, earlier: &str) -> String {
+        format!(
+            "{} is a recording of {earlier}, too, and (keys, start) would not be unique; across_files = \"continue\" lets \
+             recordings go on from file to file, \"file\" among the keys tells them apart",
+            self.recording()
         )
     }
 
     /// The values of the columns that are constant in a recording: its keys and its part of the data, of a row of which
     /// [`id`](Self::id) said that they are text.
     pub(super) fn constants(&self) -> Vec<ScalarValue> {
-        let text = |column| self.text(column).ok().map(str::to_string);
-        let mut values: Vec<_> = self.columns.keys.iter().map(text).collect();
+        let key = |key: &Key| String::from_utf8(key.value(&self.record, &self.below).to_vec()).ok();
+        let mut values: Vec<_> = self.columns.keys.iter().map(key).collect();
         if values.is_empty() {
             values.push(Some(self.below.clone()));
         }
+        let text = |at| self.columns.text(&self.record, at).ok().map(str::to_string);
         values.extend(self.columns.split.as_ref().map(|s| text(s).filter(|s| !s.is_empty())));
         values.into_iter().map(ScalarValue::Utf8).collect()
     }
 
-    /// Reads the numbers of the row into `sample`.
+    /// Reads what the row has in the columns `keep` of the source that are carried along.
+    pub(super) fn keep(&self, keep: &[Keep], cells: &mut Vec<Cell>) -> Result<(), String> {
+        cells.resize_with(keep.len(), Cell::default);
+        for ((keep, cell), column) in keep.iter().zip(cells).zip(&self.columns.keep) {
+            let value = self.columns.text(&self.record, column)?;
+            match keep.aggregate.is_of_numbers().then(|| self.numbers.plain(value.as_bytes())).flatten() {
+                Some(plain) => keep.read(&String::from_utf8_lossy(&plain), cell)?,
+                None => keep.read(value, cell)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What the time of the row counts from; none if it cannot be read.
+    pub(super) fn times(&self) -> Option<Times> {
+        let stamp = self.time().ok()??;
+        Some(match number(&self.time_text()?) {
+            Err(_) if stamp.of_day => Times::Unknown,
+            Err(_) => Times::Epoch,
+            Ok(_) => Times::beginning_with(stamp.ns),
+        })
+    }
+
+    /// Reads the numbers of the row into `sample`. A channel that holds its last value is NaN.
     pub(super) fn sample(&self, sample: &mut Sample) -> Result<(), String> {
-        let named = |column: &Column| {
-            self.numbers.parse(self.field(column)).map_err(|e| match self.text(column) {
-                // One guess at what was meant is enough.
-                Ok(_) if e.ends_with(')') => format!("column {:?}: {e}", column.name),
-                Ok(_) => format!("column {:?}: {e}{}", column.name, self.units()),
-                Err(not_text) => not_text,
-            })
-        };
         sample.values.clear();
         for channel in &self.columns.channels {
-            sample.values.push(named(channel)?);
+            let field = self.record.field(channel.at);
+            if self.holds && (field.is_empty() || field.eq_ignore_ascii_case(b"nan")) {
+                sample.values.push(f64::NAN);
+                continue;
+            }
+            sample.values.push(self.numbers.parse(field).map_err(
+                |e| match self.columns.text(&self.record, channel) {
+                    // One guess at what was meant is enough.
+                    Ok(_) if e.ends_with(')') => format!("column {:?}: {e}", channel.name),
+                    Ok(_) => format!("column {:?}: {e}{}", channel.name, self.units()),
+                    Err(not_text) => not_text,
+                },
+            )?);
         }
-        sample.time = self.columns.time.as_ref().map(named).transpose()?;
+        sample.time = self.time()?;
         Ok(())
+    }
+
+    /// The time of the row, where there is a column of times.
+    pub(super) fn time(&self) -> Result<Option<Stamp>, String> {
+        let (Some(column), Some(text)) = (&self.columns.time, self.time_text()) else { return Ok(None) };
+        let wrong = |e| match self.columns.text(&self.record, column) {
+            Ok(_) => format!("column {:?}: {e}", column.name),
+            Err(not_text) => not_text,
+        };
+        self.clock.read(&text).map(Some).map_err(wrong)
     }
 
     /// What is said of a row behind the header without a number in any channel.
     fn units(&self) -> &'static str {
-        let number = |c: &Column| self.numbers.parse(self.field(c)).is_ok();
-        match self.columns.line > 0 && self.rows == 1 && !self.columns.channels.iter().any(number) {
+        let mut channels = self.columns.channels.iter();
+        let no_number = channels.all(|c| self.numbers.parse(self.record.field(c.at)).is_err());
+        match self.columns.line > 0 && self.read == 1 && no_number {
             true => " (a row of units? skip_after_header = 1 skips it)",
             false => "",
         }

@@ -2,13 +2,13 @@
 
 use std::io;
 
-use super::CsvSpec;
 use super::dialect::Delimiter;
 use super::encoding::{Encoding, text};
 use super::lines::LONGEST;
 use super::number::Numbers;
 use super::record::{Record, Split};
 use super::records::Records;
+use super::{CsvSpec, FILE};
 use crate::error::{Error, Result};
 use crate::source::bad::shown;
 use crate::source::location::DataFile;
@@ -27,14 +27,44 @@ pub(super) struct Column {
     pub(super) name: String,
 }
 
+/// Where the value of a key is.
+#[derive(Debug)]
+pub(super) enum Key {
+    Column(Column),
+    /// The file's name, as it has no column of the name `file`.
+    File,
+}
+
+impl Key {
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Column(column) => &column.name,
+            Self::File => FILE,
+        }
+    }
+
+    /// Its value in `record`, of the file `below`.
+    pub(super) fn value<'a>(&self, record: &'a Record, below: &'a str) -> &'a [u8] {
+        match self {
+            Self::Column(column) => record.field(column.at),
+            Self::File => below.as_bytes(),
+        }
+    }
+}
+
 /// Where the columns are that a pipeline names.
 #[derive(Debug)]
 pub(super) struct Columns {
     pub(super) channels: Vec<Column>,
-    pub(super) keys: Vec<Column>,
+    pub(super) keys: Vec<Key>,
     pub(super) time: Option<Column>,
     pub(super) label: Option<Column>,
     pub(super) split: Option<Column>,
+    /// Those that are carried along.
+    pub(super) keep: Vec<Column>,
+    /// How the values are written.
+    encoding: Encoding,
     /// How many fields a row has at least: empty names at the end of a header stand for no column.
     least: usize,
     /// And at most, but for empty ones; none until a row has been read.
@@ -67,6 +97,48 @@ impl Columns {
             true => Ok((search.by_names(records)?, None)),
             false => search.by_places(records).map(|(columns, first)| (columns, Some(first))),
         }
+    }
+
+    /// The columns of a Parquet file, which are named `names`.
+    ///
+    /// # Errors
+    /// Kind `Input` if one that `spec` names is not there.
+    pub(super) fn of_table(file: &DataFile, names: &[String], spec: &CsvSpec) -> Result<Self> {
+        let search = Search { file, encoding: Encoding::Utf8, spec };
+        let mut columns = search.columns(0, names.iter().any(|name| name == FILE), |name| {
+            let at = names.iter().position(|n| n == name);
+            at.ok_or_else(|| no_column(file.name(), name, names.iter().map(String::as_str)))
+        })?;
+        (columns.least, columns.most) = (names.len(), Some(names.len()));
+        Ok(columns)
+    }
+
+    /// The text of `column` in `record`, or what is wrong with it.
+    pub(super) fn text<'a>(&self, record: &'a Record, column: &Column) -> Result<&'a str, String> {
+        text(record.field(column.at), self.encoding).map_err(|e| format!("column {:?}: {e}", column.name))
+    }
+
+    /// The bytes of the keys of `record`, of the file `below`, or what is wrong with it.
+    pub(super) fn id(&self, record: &Record, below: &str) -> Result<Vec<u8>, String> {
+        if let Some(wrong) = self.wrong(record) {
+            return Err(wrong);
+        }
+        let mut id = Vec::new();
+        for key in &self.keys {
+            if let Key::Column(column) = key {
+                self.text(record, column)?;
+            }
+            let value = key.value(record, below);
+            if value.is_empty() {
+                return Err(format!("key column {:?} is empty, expected a value", key.name()));
+            }
+            id.extend_from_slice(value);
+            id.push(0);
+        }
+        for column in self.label.iter().chain(&self.split) {
+            self.text(record, column)?;
+        }
+        Ok(id)
     }
 
     /// Takes note of `record`: in a file without a header, its first row says how many fields a row has.
@@ -132,20 +204,30 @@ impl Search<'_> {
 
     /// The names of all columns that the pipeline reads.
     fn wanted(&self) -> impl Iterator<Item = &String> {
-        let CsvSpec { channels, keys, time, label, split, .. } = self.spec;
-        channels.iter().chain(keys).chain(time.iter().map(|t| &t.column)).chain(label).chain(split)
+        let CsvSpec { channels, keys, time, label, split, keep, .. } = self.spec;
+        // The name of the file stands in for a column of that name.
+        let keys = keys.iter().filter(|key| *key != FILE);
+        let time = time.iter().map(|t| &t.column);
+        channels.iter().chain(keys).chain(time).chain(label).chain(split).chain(keep.iter().map(|k| &k.column))
     }
 
-    /// The columns at the places that `find` gives their names.
-    fn columns(&self, line: u64, find: impl Fn(&String) -> Result<usize>) -> Result<Columns> {
+    /// The columns at the places that `find` gives their names. `has_file`: whether one is named as the key that otherwise
+    /// is the file's name.
+    fn columns(&self, line: u64, has_file: bool, find: impl Fn(&String) -> Result<usize>) -> Result<Columns> {
         let find = |name: &String| Ok(Column { at: find(name)?, name: name.clone() });
-        let CsvSpec { channels, keys, time, label, split, .. } = self.spec;
+        let key = |name: &String| match has_file || name != FILE {
+            true => find(name).map(Key::Column),
+            false => Ok(Key::File),
+        };
+        let CsvSpec { channels, keys, time, label, split, keep, .. } = self.spec;
         Ok(Columns {
             channels: channels.iter().map(find).collect::<Result<_>>()?,
-            keys: keys.iter().map(find).collect::<Result<_>>()?,
+            keys: keys.iter().map(key).collect::<Result<_>>()?,
             time: time.as_ref().map(|t| find(&t.column)).transpose()?,
             label: label.as_ref().map(find).transpose()?,
             split: split.as_ref().map(find).transpose()?,
+            keep: keep.iter().map(|keep| find(&keep.column)).collect::<Result<_>>()?,
+            encoding: self.encoding,
             least: 0,
             most: None,
             header: None,
@@ -160,7 +242,7 @@ impl Search<'_> {
             return Err(self.wrong("no lines but empty ones, expected a line a sample"));
         }
         let usable = record.problem().is_none();
-        let mut columns = self.columns(0, |name| match place(name) {
+        let mut columns = self.columns(0, false, |name| match place(name) {
             Some(at) if at < record.len() || !usable => Ok(at),
             found => {
                 let there: Vec<String> = (1..=record.len()).map(|at| format!("column_{at}")).collect();
@@ -244,7 +326,7 @@ impl Search<'_> {
 
     /// The columns that `row` names.
     fn at(&self, row: &Candidate) -> Result<Columns> {
-        let mut columns = self.columns(row.line, |name| {
+        let mut columns = self.columns(row.line, row.place(FILE).is_some(), |name| {
             let places: Vec<usize> = (0..row.names.len()).filter(|&at| row.names[at] == *name).collect();
             match places[..] {
                 [] => Ok(row.place(name).unwrap_or_default()),

@@ -4,69 +4,101 @@ use std::sync::Arc;
 
 use datafusion::common::ScalarValue;
 
-use crate::source::recording::{Interval, Recording, hold};
+use super::order::Line;
+use crate::source::clock::Stamp;
+use crate::source::keep::{Cell, Values};
+use crate::source::recording::{Edge, Interval, Recording, hold};
 
-/// Steps up to this many sample periods are no gap.
-pub(super) const GAP: f64 = 1.5;
 /// How far the mean step of a recording may be from the sample period, as a part of it.
 const RATE_TOLERANCE: f64 = 0.1;
 /// Fewer samples than this say nothing of a rate.
 const RATE_SAMPLES: usize = 16;
+/// Samples of which each is behind a gap are a stretch at a lower rate if there are so many of them, or, where they are
+/// a whole recording, so few; and if so great a part of the steps is near the median one.
+const SPARSE_SAMPLES: usize = 32;
+const SPARSE_RECORDING: usize = 4;
+const SPARSE_EVEN: f64 = 2.0 / 3.0;
+const SPARSE_TOLERANCE: f64 = 0.25;
 
 /// The numbers of a line.
 #[derive(Debug, Default)]
 pub(super) struct Sample {
     pub(super) values: Vec<f64>,
-    pub(super) time: Option<f64>,
+    pub(super) time: Option<Stamp>,
+    /// What it has in each column that is carried along.
+    pub(super) kept: Vec<Cell>,
 }
 
-/// Samples of one recording, without gaps in time.
+/// What is between a sample and the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// A sample period, more or less.
+    On,
+    /// More: samples are missing, or the rate is another one.
+    Gap,
+    /// Time goes back.
+    Back,
+}
+
+/// Samples of one recording: without gaps in time, or [sparse](Self::is_sparse).
 #[derive(Debug)]
 pub(super) struct Piece {
     /// What tells its recording from others.
     pub(super) id: Vec<u8>,
     /// The part of the data that it belongs to.
     pub(super) split: Vec<u8>,
-    /// Whether the scan needs it; if not, it stays empty.
+    /// Whether the scan needs it.
     pub(super) wanted: bool,
+    /// Whether its lines are read; if not, it stays empty and they are counted.
+    pub(super) read: bool,
     /// Whether its recording was over before, so that it has no place there.
     pub(super) lost: bool,
     recording: Recording,
-    /// Lines of a piece that is not wanted.
+    /// Lines of a piece that is not read.
     skipped: usize,
     /// Bad samples since the last good one.
     bad_run: usize,
-    /// The times of the first and last good sample, and their places.
-    times: Option<[(f64, usize); 2]>,
+    /// The places of the first and the last good sample.
+    good: Option<[usize; 2]>,
+    sparse: bool,
 }
 
 impl Piece {
-    pub(super) fn new(
-        id: Vec<u8>,
-        constants: Vec<ScalarValue>,
-        wanted: bool,
-        channels: usize,
-        file: Arc<str>,
-        line: u64,
-    ) -> Self {
-        let channels = vec![vec![]; channels];
-        let recording = Recording { constants, channels, intervals: vec![], bad: vec![], offset: 0, file, line };
-        Self { id, split: vec![], wanted, lost: false, recording, skipped: 0, bad_run: 0, times: None }
+    pub(super) fn new(id: Vec<u8>, constants: Vec<ScalarValue>, channels: usize, file: Arc<str>, line: u64) -> Self {
+        let recording = Recording {
+            constants,
+            channels: vec![vec![]; channels],
+            times: vec![],
+            intervals: vec![],
+            bad: vec![],
+            edges: [Edge::End; 2],
+            offset: 0,
+            kept: vec![],
+            file,
+            line,
+        };
+        Self {
+            id,
+            split: vec![],
+            wanted: true,
+            read: true,
+            lost: false,
+            recording,
+            skipped: 0,
+            bad_run: 0,
+            good: None,
+            sparse: false,
+        }
     }
 
-    /// The same, `offset` samples into its recording.
-    pub(super) fn starting_at(mut self, offset: usize) -> Self {
-        self.recording.offset = offset;
-        self
-    }
-
+    /// The samples that it holds.
     pub(super) fn len(&self) -> usize {
-        self.recording.channels[0].len()
+        self.recording.len()
     }
 
-    /// The samples of its recording up to its end.
-    pub(super) fn end(&self) -> usize {
-        self.recording.offset + self.len() + self.skipped
+    /// The samples that it takes in its recording.
+    pub(super) fn extent(&self) -> usize {
+        self.len() + self.skipped
     }
 
     pub(super) fn file(&self) -> &str {
@@ -77,36 +109,71 @@ impl Piece {
         self.recording.line
     }
 
-    pub(super) fn last_time(&self) -> Option<f64> {
-        self.times.map(|[_, (last, _)]| last)
+    pub(super) fn last_time(&self) -> Option<i64> {
+        self.good.and_then(|[_, last]| self.recording.times.get(last).copied())
     }
 
-    /// Whether something is missing between the last sample and one at `time`, or time went back.
-    pub(super) fn is_gap(&self, time: f64, period: f64) -> bool {
-        let longest = (GAP + self.bad_run as f64) * period;
-        self.last_time().is_some_and(|last| time < last || time - last > longest)
+    /// Whether each of its samples is behind a gap.
+    pub(super) fn is_sparse(&self) -> bool {
+        self.sparse
     }
 
-    /// The mean step and the sample period, if the two disagree.
-    pub(super) fn other_rate(&self, period: f64) -> Option<(f64, f64)> {
-        let [(first, from), (last, to)] = self.times?;
-        let step = (last - first) / (to - from).max(1) as f64;
+    /// What is between the last sample and one at `time`, where steps up to `gap` sample periods are none.
+    pub(super) fn step(&self, time: i64, period: f64, gap: f64) -> Step {
+        let longest = (gap + self.bad_run as f64) * period;
+        match self.last_time() {
+            Some(last) if time < last => Step::Back,
+            Some(last) if time.saturating_sub(last) as f64 > longest => Step::Gap,
+            _ => Step::On,
+        }
+    }
+
+    /// Takes a sample behind a gap as one more of its kind: all of its samples are. False if they are not.
+    pub(super) fn thins_out(&mut self) -> bool {
+        self.sparse |= self.good.is_some_and(|[first, last]| first == last);
+        self.sparse
+    }
+
+    /// The mean step, if it is not the sample period.
+    pub(super) fn other_step(&self, period: f64) -> Option<f64> {
+        let [from, to] = self.good.filter(|_| !self.recording.times.is_empty())?;
+        let step = (self.recording.times[to] - self.recording.times[from]) as f64 / (to - from).max(1) as f64;
         let other = to - from + 1 >= RATE_SAMPLES && (step / period - 1.0).abs() > RATE_TOLERANCE;
-        other.then_some((step, period))
+        other.then_some(step)
+    }
+
+    /// The median step of a sparse piece, if it is a stretch at a lower rate; `whole`: a whole recording.
+    pub(super) fn sparse_step(&self, whole: bool) -> Option<f64> {
+        let bad = &self.recording.bad;
+        let good: Vec<usize> = (0..self.len()).filter(|i| bad.binary_search(i).is_err()).collect();
+        let least = if whole { SPARSE_RECORDING } else { SPARSE_SAMPLES };
+        if good.len() < least {
+            return None;
+        }
+        let times = &self.recording.times;
+        let step = |pair: &[usize]| (times[pair[1]] - times[pair[0]]) as f64 / (pair[1] - pair[0]) as f64;
+        let mut steps: Vec<f64> = good.windows(2).map(step).collect();
+        steps.sort_by(f64::total_cmp);
+        let median = steps[steps.len() / 2];
+        let even = steps.iter().filter(|&step| (step / median - 1.0).abs() <= SPARSE_TOLERANCE).count();
+        (even as f64 >= SPARSE_EVEN * steps.len() as f64).then_some(median)
     }
 
     /// Appends a sample; an empty label is none.
-    pub(super) fn push(&mut self, sample: &Sample, label: &[u8]) {
+    pub(super) fn push(&mut self, line: &Line) {
         let at = self.len();
-        for (channel, &value) in self.recording.channels.iter_mut().zip(&sample.values) {
+        for (channel, &value) in self.recording.channels.iter_mut().zip(&line.values) {
             channel.push(value);
         }
-        if let Some(time) = sample.time {
-            let first = self.times.map_or((time, at), |[first, _]| first);
-            self.times = Some([first, (time, at)]);
+        self.recording.times.extend(line.time);
+        self.recording.kept.resize_with(line.kept.len(), Values::default);
+        for (values, cell) in self.recording.kept.iter_mut().zip(&line.kept) {
+            values.set(at, cell);
         }
-        if !label.is_empty() {
-            let label = String::from_utf8_lossy(label);
+        let first = self.good.map_or(at, |[first, _]| first);
+        self.good = Some([first, at]);
+        if !line.label.is_empty() {
+            let label = String::from_utf8_lossy(&line.label);
             match self.recording.intervals.last_mut() {
                 // Bad samples between two of the same label do not end its interval.
                 Some(run) if run.end + self.bad_run == at && *run.label == *label => run.end = at + 1,
@@ -116,24 +183,65 @@ impl Piece {
         self.bad_run = 0;
     }
 
-    /// Appends a sample that stands for a bad line.
-    pub(super) fn push_bad(&mut self) {
+    /// Appends a sample that stands for a bad line, of a source with `times` or without.
+    pub(super) fn push_bad(&mut self, times: bool) {
         self.recording.bad.push(self.len());
         self.recording.channels.iter_mut().for_each(|channel| channel.push(f64::NAN));
+        let last = self.recording.times.last().copied().unwrap_or(0);
+        self.recording.times.extend(times.then_some(last));
         self.bad_run += 1;
     }
 
-    /// Counts a line of a piece that is not wanted.
+    /// Counts a line of a piece that is not read.
     pub(super) fn skip(&mut self) {
         self.skipped += 1;
     }
 
-    /// An empty piece that goes on where this one ends, at line `line`.
-    pub(super) fn split_off(&self, line: u64) -> Self {
-        let Recording { constants, channels, file, .. } = &self.recording;
-        let mut rest = Self::new(self.id.clone(), constants.clone(), self.wanted, channels.len(), file.clone(), line);
-        rest.split.clone_from(&self.split);
-        rest.starting_at(self.end())
+    /// Whether it holds more good samples than one.
+    pub(super) fn has_several(&self) -> bool {
+        self.good.is_some_and(|[first, last]| first < last)
+    }
+
+    /// An empty piece of the same recording, at line `line` of `file`.
+    pub(super) fn next(&self, file: Arc<str>, line: u64) -> Self {
+        let Recording { constants, channels, .. } = &self.recording;
+        let next = Self::new(self.id.clone(), constants.clone(), channels.len(), file, line);
+        Self { split: self.split.clone(), wanted: self.wanted, read: self.read, lost: self.lost, ..next }
+    }
+
+    /// Ends it with `edge`, with which `next` begins.
+    pub(super) fn part_from(&mut self, next: &mut Piece, edge: Edge) {
+        self.recording.edges[1] = edge;
+        next.recording.edges[0] = edge;
+    }
+
+    /// Its last good sample, and what comes after it, as a piece of their own behind a gap.
+    pub(super) fn split_last(&mut self) -> Piece {
+        let at = self.good.map_or(0, |[_, last]| last);
+        let mut last = self.next(self.recording.file.clone(), self.line() + at as u64);
+        let Recording { channels, times, intervals, bad, edges, kept, .. } = &mut self.recording;
+        last.recording.kept = kept.iter_mut().map(|values| values.split_off(at)).collect();
+        last.recording.channels = channels.iter_mut().map(|channel| channel.split_off(at)).collect();
+        last.recording.times = times.split_off(at.min(times.len()));
+        last.recording.bad = bad.split_off(bad.partition_point(|&b| b < at)).iter().map(|b| b - at).collect();
+        if let Some(run) = intervals.last_mut().filter(|run| run.end > at) {
+            last.recording.intervals = vec![Interval { label: run.label.clone(), first: 0, end: 1 }];
+            run.end = at;
+        }
+        if intervals.last().is_some_and(|run| run.first >= run.end) {
+            intervals.pop();
+        }
+        last.recording.edges[1] = edges[1];
+        (last.good, last.bad_run) = (Some([0, 0]), self.bad_run);
+        let before = (0..at).rev().find(|i| self.recording.bad.binary_search(i).is_err());
+        self.good = self.good.and_then(|[first, _]| before.map(|before| [first, before]));
+        self.bad_run = before.map_or(at, |before| at - before - 1);
+        self.part_from(&mut last, Edge::Gap);
+        last
+    }
+
+    pub(super) fn edges(&self) -> [Edge; 2] {
+        self.recording.edges
     }
 
     pub(super) fn into_recording(mut self) -> Recording {

@@ -1,85 +1,224 @@
-//! The sampling rate that a time column shows.
+//! The sampling rate that a column of times shows.
 
-use super::TimeUnit;
+use std::collections::HashMap;
+
 use super::file::OpenFile;
-use super::piece::GAP;
-use super::scan::Begun;
+use super::{CsvSpec, GAP, NO_LINES, SameTime, SampleRules};
 use crate::error::{Error, Result};
+use crate::source::bad::Rejects;
+use crate::source::clock::{Midnight, SECOND, duration};
+use crate::source::location::DataFile;
 
-/// How many lines are looked at.
+/// How many files are looked at, and how many lines of each.
+const FILES: usize = 64;
 const LINES: usize = 4096;
-/// How far a step may be from the median one, as a part of it; and how far at most if times are whole numbers, which
-/// makes steps jump by one.
+/// How far a step may be from the median one, as a part of it; and how far at most if times are rounded, which makes
+/// steps jump by what they are rounded to.
 const TOLERANCE: f64 = 0.1;
 const ROUNDED_TOLERANCE: f64 = 0.25;
 /// The part of the steps that may be further away, gaps not counted.
 const IRREGULAR: f64 = 0.1;
+/// How far rates may be from each other that are one rate, as a part of it.
+const ALIKE: f64 = 0.05;
+/// More steps of a recording than this make its rate no surer.
+const STEPS: usize = 16;
 
-/// The samples a second of `file`: what `given` says, if its times agree; else what its times say.
-///
-/// # Errors
-/// Kind `Input` if the times do not fit `given`, or are too irregular or too few to tell a rate from, as they are where
-/// no two lines of one recording follow each other.
-pub(super) fn settle(file: &mut OpenFile, unit: TimeUnit, given: Option<f64>) -> Result<f64> {
-    let mut steps = Vec::new();
-    let mut rounded = true;
-    let mut before: Option<(Vec<u8>, Option<f64>)> = None;
-    let (mut begun, mut comes_back) = (Begun::default(), None);
-    for _ in 0..LINES {
-        let Some(row) = file.next_time() else { break };
-        let Some((time, id)) = row else {
-            before = before.map(|(id, _)| (id, None));
-            continue;
-        };
-        match before.filter(|(same, _)| *same == id) {
-            Some((_, earlier)) => steps.extend(earlier.map(|earlier| time - earlier)),
-            None if begun.insert(&id) || comes_back.is_some() => {}
-            None => comes_back = Some(format!("{}:{}: {}", file.name(), file.line(), file.comes_back())),
-        }
-        rounded &= time.fract() == 0.0;
-        before = Some((id, Some(time)));
-    }
-    steps.sort_by(f64::total_cmp);
-    let name = file.name();
-    let Some(&median) = steps.get(steps.len() / 2) else {
-        let why = || comes_back.unwrap_or(format!("{name}: too few lines to tell a sampling rate; give rate_hz"));
-        return given.ok_or_else(|| Error::input(why()));
-    };
-    let tolerance =
-        if rounded { (TOLERANCE * median).max(1f64.min(ROUNDED_TOLERANCE * median)) } else { TOLERANCE * median };
-    let steps: Vec<f64> = steps.into_iter().filter(|&step| step > 0.0 && step <= GAP * median).collect();
-    let regular: Vec<f64> = steps.iter().copied().filter(|step| (step - median).abs() <= tolerance).collect();
-    let second = unit.per_second();
-    if let Some(given) = given {
-        if (second / given - median).abs() > tolerance {
-            let rate = second / median;
-            return Err(Error::input(format!(
-                "{name}: rate_hz is {given}, but the time column steps by {median} {}, which is {rate} samples a second; \
-                 expected the two to agree: is its unit another one?",
-                shown(unit)
-            )));
-        }
-        return Ok(given);
-    }
-    if regular.is_empty() || regular.len() as f64 / (steps.len() as f64) < 1.0 - IRREGULAR {
-        let (least, most) = (steps.first().unwrap_or(&median), steps.last().unwrap_or(&median));
-        return Err(Error::input(format!(
-            "{name}: the time column steps by {least} to {most} {}, {median} as the median, expected nine in ten within \
-             a tenth of it; resample the recordings evenly, or say with rate_hz what to take their rate for",
-            shown(unit)
-        )));
-    }
-    let rate = second * regular.len() as f64 / regular.iter().sum::<f64>();
-    // Steps of 0.02 add up to 49.99999999 Hz.
-    let digits = 10f64.powf(6.0 - rate.log10().ceil());
-    Ok((rate * digits).round() / digits)
+/// A rate, and how many steps of its recording show it, up to [`STEPS`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Shown {
+    rate: f64,
+    steps: usize,
 }
 
-fn shown(unit: TimeUnit) -> &'static str {
-    match unit {
-        TimeUnit::S => "s",
-        TimeUnit::Ms => "ms",
-        TimeUnit::Us => "us",
-        TimeUnit::Ns => "ns",
+/// The samples a second of most recordings at the beginnings of `files`; of two rates that as many show, the one that
+/// is shown first.
+///
+/// # Errors
+/// Kind `Input` if no recording shows a rate, as its times are too irregular or too few, or no times; under quarantine
+/// each file's reason is listed.
+pub(super) fn settle(files: &[DataFile], spec: &CsvSpec, rejects: &Rejects) -> Result<f64> {
+    let (mut shown, mut problems) = (Vec::new(), Vec::new());
+    for file in files.iter().take(FILES) {
+        // A file that cannot be opened is for the scan to say.
+        let Ok(mut file) = OpenFile::as_written(file, spec) else { continue };
+        match look(&mut file, &spec.rules) {
+            Ok(rates) => shown.extend(rates),
+            Err((line, reason)) => problems.push((file.shared_name(), line, reason)),
+        }
+    }
+    if let Some(rate) = most_shown(&shown) {
+        return Ok(rate);
+    }
+    let mut first = String::new();
+    for (name, line, reason) in problems {
+        if first.is_empty() {
+            let place = if line == 0 { name.to_string() } else { format!("{name}:{line}") };
+            first = format!("{place}: {reason}");
+        }
+        rejects.reject(&name, line, reason)?;
+    }
+    Err(Error::input(format!("{}: no recording shows a sampling rate, the first because: {first}", spec.path)))
+}
+
+/// The rates of the recordings at the beginning of `file`; or why there is none, and the line that says so (0: all).
+fn look(file: &mut OpenFile, rules: &SampleRules) -> Result<Vec<Shown>, (u64, String)> {
+    let mut places: HashMap<Vec<u8>, usize> = HashMap::new();
+    let mut recordings: Vec<(Midnight, Vec<i64>)> = Vec::new();
+    let mut bad = None;
+    for _ in 0..LINES {
+        if !matches!(file.advance(), Ok(true)) {
+            break;
+        }
+        match file.id().and_then(|id| Ok((id, file.time()?))) {
+            Ok((id, Some(stamp))) => {
+                let next = recordings.len();
+                let place = *places.entry(id).or_insert(next);
+                if place == next {
+                    recordings.push(Default::default());
+                }
+                let (midnight, times) = &mut recordings[place];
+                times.push(midnight.pass(stamp));
+            }
+            Ok((_, None)) => {}
+            Err(reason) => drop(bad.get_or_insert((file.line(), reason))),
+        }
+    }
+    let rates: Vec<_> = recordings.into_iter().map(|(_, times)| rate_of(times, rules)).collect();
+    let shown: Vec<Shown> = rates.iter().filter_map(|rate| rate.as_ref().ok().copied()).collect();
+    if !shown.is_empty() {
+        return Ok(shown);
+    }
+    let irregular = rates.into_iter().find_map(|rate| rate.err().flatten()).map(|reason| (0, reason));
+    let few = match file.rows() {
+        0 => NO_LINES,
+        _ => "too few lines to tell a sampling rate; give rate_hz",
+    };
+    Err(irregular.or(bad).unwrap_or((0, few.to_string())))
+}
+
+/// The rate that the times of a recording show; or why they show none, unless they are too few.
+fn rate_of(mut times: Vec<i64>, rules: &SampleRules) -> Result<Shown, Option<String>> {
+    if rules.disorder > 0 {
+        times.sort_unstable();
+    }
+    let groups: Vec<&[i64]> = times.chunk_by(|a, b| a == b).collect();
+    let share = |group: &[i64]| if rules.same_time == SameTime::Spread { group.len() as f64 } else { 1.0 };
+    let steps = groups.windows(2).map(|pair| (pair[1][0] - pair[0][0]) as f64 / share(pair[0]));
+    let mut ahead: Vec<f64> = steps.filter(|&step| step > 0.0).collect();
+    ahead.sort_by(f64::total_cmp);
+    let back = groups.len().saturating_sub(1 + ahead.len());
+    if groups.len() < 2 && times.len() < STEPS {
+        return Err(None);
+    }
+    if rules.same_time == SameTime::Refuse && times.len() > 2 * groups.len() {
+        return Err(Some(
+            "most lines have the time of the line before, expected a later one; same_time = \"spread\" takes them for \
+             samples that were taken evenly up to the next time"
+                .into(),
+        ));
+    }
+    if back > ahead.len() {
+        return Err(Some(
+            "time goes back from most lines to the next, expected ascending times; sort the file by its times".into(),
+        ));
+    }
+    let Some(&median) = ahead.get(ahead.len() / 2) else { return Err(None) };
+    let jitter = rules.jitter.unwrap_or(0.0);
+    let rounded = resolution(&times).min(ROUNDED_TOLERANCE * median);
+    let tolerance = (TOLERANCE * median).max(rounded).max(jitter * median);
+    ahead.retain(|&step| step <= GAP.max(1.0 + jitter) * median);
+    let regular: Vec<f64> = ahead.iter().copied().filter(|step| (step - median).abs() <= tolerance).collect();
+    if (regular.len() as f64) < (1.0 - IRREGULAR) * ahead.len() as f64 {
+        let [least, median, most] = [ahead[0], median, ahead[ahead.len() - 1]].map(duration);
+        return Err(Some(format!(
+            "the times step by {least} to {most}, {median} as the median, expected nine in ten within a tenth of it; resample \
+             the recordings evenly, accept more with jitter (a part of the step), or say with rate_hz what to take their \
+             rate for"
+        )));
+    }
+    let rate = SECOND as f64 * regular.len() as f64 / regular.iter().sum::<f64>();
+    // Steps of 0.02 add up to 49.99999999 Hz.
+    let digits = 10f64.powf(6.0 - rate.log10().ceil());
+    Ok(Shown { rate: (rate * digits).round() / digits, steps: regular.len().min(STEPS) })
+}
+
+/// What the times are rounded to, in nanoseconds: the greatest power of ten, up to a second, of which all are multiples.
+fn resolution(times: &[i64]) -> f64 {
+    let powers = (0..=9).rev().map(|zeros| 10i64.pow(zeros));
+    let mut rounded = powers.skip_while(|power| times.iter().any(|time| time % power != 0));
+    rounded.next().unwrap_or(1) as f64
+}
+
+/// The rate that most steps show, or one alike; of several, the first.
+fn most_shown(shown: &[Shown]) -> Option<f64> {
+    let votes = |rate: f64| {
+        let alike = shown.iter().filter(|other| (other.rate / rate - 1.0).abs() <= ALIKE);
+        alike.map(|other| other.steps).sum::<usize>()
+    };
+    // The last of the greatest is the first of them in turn.
+    shown.iter().rev().map(|shown| shown.rate).max_by_key(|&rate| votes(rate))
+}
+
+/// Puts files in the order of their first times; those without one stay behind. Times of day have no such order.
+pub(super) fn in_order_of_time(files: &mut Vec<DataFile>, spec: &CsvSpec) {
+    let mut begins = Vec::with_capacity(files.len());
+    for file in files.iter() {
+        let Ok(mut open) = OpenFile::as_written(file, spec) else {
+            begins.push(i64::MAX);
+            continue;
+        };
+        let mut lines =
+            (0..LINES).map_while(|_| matches!(open.advance(), Ok(true)).then(|| open.time().ok().flatten()));
+        match lines.find_map(|stamp| stamp) {
+            Some(stamp) if stamp.of_day => return,
+            stamp => begins.push(stamp.map_or(i64::MAX, |stamp| stamp.ns)),
+        }
+    }
+    let mut ordered: Vec<_> = begins.into_iter().zip(std::mem::take(files)).collect();
+    ordered.sort_by_key(|(begin, _)| *begin);
+    files.extend(ordered.into_iter().map(|(_, file)| file));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn evenly(count: i64, step_ms: i64) -> Vec<i64> {
+        (0..count).map(|i| i * step_ms * 1_000_000).collect()
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_regular_steps() {
+        let rules = SampleRules::default();
+        let rate = |times: Vec<i64>, rules: &SampleRules| rate_of(times, rules).map(|shown| shown.rate);
+        assert_eq!(rate(evenly(100, 20), &rules), Ok(50.0));
+        // Rounded to milliseconds, with gaps, with a swap.
+        let rounded: Vec<i64> = (0..300).map(|i| (i * 1000 / 30) * 1_000_000).collect();
+        assert!((rate(rounded, &rules).unwrap() - 30.0).abs() < 0.1);
+        let gaps = evenly(100, 20).into_iter().filter(|t| t / 20_000_000 % 10 != 3).collect();
+        assert_eq!(rate(gaps, &rules), Ok(50.0));
+        let mut swapped = evenly(100, 20);
+        swapped.swap(40, 41);
+        assert_eq!(rate(swapped, &rules), Ok(50.0));
+        let packets: Vec<i64> = (0..90).map(|i| i / 3 * 60_000_000).collect();
+        let spread = SampleRules { same_time: SameTime::Spread, ..rules };
+        assert_eq!(rate(packets.clone(), &spread), Ok(50.0));
+        assert!(rate(packets, &rules).unwrap_err().unwrap().contains("same_time = \"spread\""));
+        assert_eq!(rate(vec![0], &rules), Err(None));
+        assert!(rate(evenly(50, 20).into_iter().rev().collect(), &rules).unwrap_err().unwrap().contains("goes back"));
+        let uneven: Vec<i64> = (0..100).map(|i| (20 * i + [0, 7, 3, 9][i as usize % 4]) * 1_000_000).collect();
+        assert!(rate(uneven.clone(), &rules).unwrap_err().unwrap().contains("jitter"));
+        assert!((rate(uneven, &SampleRules { jitter: Some(0.6), ..rules }).unwrap() - 50.0).abs() < 1.0);
+    }
+
+    #[test]
+    fn most_recordings_decide_and_then_the_first() {
+        let shown =
+            |rates: &[f64]| most_shown(&rates.iter().map(|&rate| Shown { rate, steps: 16 }).collect::<Vec<_>>());
+        assert_eq!(shown(&[100.0, 50.0, 49.0, 50.0]), Some(50.0));
+        assert_eq!(shown(&[50.0, 25.0]), Some(50.0));
+        assert_eq!(shown(&[25.0, 50.0, 49.0]), Some(50.0));
+        assert_eq!(shown(&[50.0, 49.0, 100.0, 44.4]), Some(50.0));
+        assert_eq!(shown(&[]), None);
     }
 }

@@ -30,6 +30,52 @@ pub(super) enum Split {
 }
 
 impl Record {
+    /// Makes it row `line`, of these fields.
+    pub(super) fn set<'a>(&mut self, line: u64, fields: impl Iterator<Item = &'a [u8]>) {
+        self.bytes.clear();
+        self.fields.clear();
+        (self.line, self.problem) = (line, None);
+        for field in fields {
+            let begin = self.bytes.len();
+            self.bytes.extend_from_slice(field);
+            self.fields.push(begin..self.bytes.len());
+        }
+        self.read = self.bytes.len();
+    }
+
+    /// How much memory it takes, about.
+    pub(super) fn size(&self) -> usize {
+        self.bytes.len() + size_of_val(&self.fields[..]) + self.problem.as_ref().map_or(0, String::len)
+    }
+
+    /// Appends it to `out`, for [`decode`](Self::decode).
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let word = |value: usize| (value as u64).to_le_bytes();
+        let problem = self.problem.as_deref().unwrap_or_default();
+        for value in [self.line as usize, self.read, problem.len(), self.fields.len()] {
+            out.extend(word(value));
+        }
+        for field in &self.fields {
+            out.extend(word(field.start));
+            out.extend(word(field.end));
+        }
+        out.extend(problem.as_bytes());
+        out.extend(&self.bytes);
+    }
+
+    /// Makes it what [`encode`](Self::encode) wrote.
+    pub(super) fn decode(&mut self, bytes: &[u8]) {
+        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[8 * at + i])) as usize;
+        let (problem, count) = (word(2), word(3));
+        (self.line, self.read) = (word(0) as u64, word(1));
+        self.fields.clear();
+        self.fields.extend((0..count).map(|field| word(4 + 2 * field)..word(5 + 2 * field)));
+        let (said, rest) = bytes[8 * (4 + 2 * count)..].split_at(problem);
+        self.problem = (problem > 0).then(|| String::from_utf8_lossy(said).into_owned());
+        self.bytes.clear();
+        self.bytes.extend_from_slice(rest);
+    }
+
     /// A row with the text `text`, of which the fields are yet to be found.
     pub(super) fn of(text: &[u8]) -> Self {
         Self { bytes: text.to_vec(), read: text.len(), ..Self::default() }

@@ -1,29 +1,40 @@
 //! Lines of CSV files, in order, put together to recordings.
 
-use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use super::Layout;
 use super::file::OpenFile;
-use super::piece::{Piece, Sample};
+use super::order::{Line, Order};
+use super::piece::{Piece, Sample, Step};
+use super::resample::resample;
+use super::turns::hash_of;
+use super::{AcrossFiles, Fill, Layout, NO_LINES};
 use crate::error::Result;
 use crate::source::bad::Rejects;
-use crate::source::recording::{Load, Recording, Wanted};
+use crate::source::clock::{Midnight, SECOND, duration};
+use crate::source::recording::{Edge, Load, Recording, Wanted};
+use crate::source::samples::{Counts, Unused};
 
 /// How many samples go to a worker at a time, at least; and at most, where a recording may be cut.
 const CHUNK: usize = 1 << 14;
 
-/// The recordings that have begun in a file, by a hash of their keys: eight bytes each, however long the keys are.
+/// The recordings that have begun, by a hash of their keys: a few bytes each, however long the keys are.
 #[derive(Debug, Default)]
-pub(super) struct Begun(HashSet<u64>);
+struct Begun(HashMap<u64, Place>);
+
+/// How far a recording has been read.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// The number of the last file that holds it.
+    file: usize,
+    /// Its samples so far.
+    end: usize,
+}
 
 impl Begun {
-    /// Takes note of one; false if it had begun before.
-    pub(super) fn insert(&mut self, id: &[u8]) -> bool {
-        let mut hash = DefaultHasher::new();
-        id.hash(&mut hash);
-        self.0.insert(hash.finish())
+    fn entry(&mut self, id: &[u8]) -> Entry<'_, u64, Place> {
+        self.0.entry(hash_of(id))
     }
 }
 
@@ -32,43 +43,74 @@ pub(super) struct Scan {
     layout: Arc<Layout>,
     wanted: Wanted,
     rejects: Rejects,
+    counts: Counts,
     next_file: usize,
     file: Option<OpenFile>,
-    /// The recordings of `file`.
+    /// The name of `file`, or of the one before it.
+    name: Arc<str>,
     begun: Begun,
+    /// Times of day of the recording that is read.
+    midnight: Midnight,
+    /// Its lines that are not yet in order, where the rules put them in order.
+    order: Option<Order>,
     piece: Option<Piece>,
+    /// The samples of its recording before `piece`.
+    position: usize,
+    /// The last value of each channel, where channels hold it; NaN before the first.
+    held: Vec<f64>,
     sample: Sample,
+    line: Line,
+    sorted: Vec<Line>,
     ready: Vec<Recording>,
     ready_samples: usize,
     over: bool,
 }
 
 impl Scan {
-    pub(super) fn new(layout: Arc<Layout>, wanted: Wanted, rejects: Rejects) -> Self {
+    pub(super) fn new(layout: Arc<Layout>, wanted: Wanted, rejects: Rejects, counts: Counts) -> Self {
+        let order = layout.spec.time.as_ref().and_then(|_| Order::new(&layout.spec.rules, layout.period));
+        let held = vec![f64::NAN; layout.spec.channels.len()];
         Self {
             layout,
             wanted,
             rejects,
+            counts,
             next_file: 0,
             file: None,
+            name: "".into(),
             begun: Begun::default(),
+            midnight: Midnight::default(),
+            order,
             piece: None,
+            position: 0,
+            held,
             sample: Sample::default(),
+            line: Line::default(),
+            sorted: Vec::new(),
             ready: Vec::new(),
             ready_samples: 0,
             over: false,
         }
     }
 
+    fn continues(&self) -> bool {
+        self.layout.spec.rules.across_files == AcrossFiles::Continue
+    }
+
     /// Reads on until there is enough for a worker; false at the end of the last file.
     fn fill(&mut self) -> Result<bool> {
         while self.ready_samples < CHUNK {
             let Some(mut file) = self.file.take() else {
-                let Some(next) = self.layout.files.get(self.next_file) else { return Ok(false) };
+                let Some(next) = self.layout.files.get(self.next_file) else {
+                    self.finish(Edge::End)?;
+                    return Ok(false);
+                };
                 self.next_file += 1;
-                self.begun = Begun::default();
                 match OpenFile::new(next, &self.layout.spec) {
-                    Ok(open) => self.file = Some(open),
+                    Ok(open) => {
+                        self.name = open.shared_name();
+                        self.file = Some(open);
+                    }
                     Err(e) => self.rejects.reject_file(next.name(), e)?,
                 }
                 continue;
@@ -79,13 +121,13 @@ impl Scan {
                     self.file = Some(file);
                 }
                 Ok(false) => {
-                    self.finish()?;
+                    self.end_of_file()?;
                     if file.rows() == 0 {
-                        self.rejects.reject(file.name(), 0, "no lines but the header, expected a line a sample")?;
+                        self.rejects.reject(file.name(), 0, NO_LINES)?;
                     }
                 }
                 Err(e) => {
-                    self.finish()?;
+                    self.end_of_file()?;
                     let of = &self.layout.files[self.next_file - 1];
                     let error = of.unreadable_after(e, &format!(" after {} rows", file.rows()));
                     self.rejects.reject_file(file.name(), error)?;
@@ -95,100 +137,329 @@ impl Scan {
         Ok(true)
     }
 
+    /// Without keys the file is the recording; with them it may go on in the next.
+    fn end_of_file(&mut self) -> Result<()> {
+        self.sort_out()?;
+        if !self.continues() {
+            self.end_recording()?;
+        }
+        if self.layout.spec.keys.is_empty() {
+            self.begun = Begun::default();
+        }
+        Ok(())
+    }
+
     /// Takes the line that `file` holds.
     fn row(&mut self, file: &OpenFile) -> Result<()> {
         let id = match file.id() {
             Ok(id) => id,
-            Err(reason) => return self.bad_row(file, reason),
+            Err(reason) => return self.bad_line(file, reason),
         };
         match &self.piece {
             Some(piece) if piece.id == id && piece.split == file.split() => {}
             // The same recording in another part of the data: `start` goes on counting.
-            Some(piece) if piece.id == id => self.begin(file, id, piece.end(), piece.lost)?,
-            _ => {
-                let lost = !self.begun.insert(&id);
-                self.begin(file, id, 0, lost)?;
+            Some(piece) if piece.id == id => {
+                let lost = piece.lost;
+                self.sort_out()?;
+                self.finish(Edge::End)?;
+                self.begin(file, id, lost)?;
+            }
+            _ => self.turn_to(file, id)?,
+        }
+        let Some(piece) = self.piece.as_mut() else { return Ok(()) };
+        if !piece.read {
+            piece.skip();
+            let set_aside = u64::from(piece.lost && piece.wanted);
+            if set_aside > 0 {
+                self.counts.count(|samples| samples.add_set_aside(set_aside));
+            }
+            return Ok(());
+        }
+        let read = file.sample(&mut self.sample);
+        if let Err(reason) = read.and_then(|()| file.keep(&self.layout.spec.keep, &mut self.sample.kept)) {
+            return self.bad_line(file, reason);
+        }
+        let mut line = std::mem::take(&mut self.line);
+        std::mem::swap(&mut line.values, &mut self.sample.values);
+        std::mem::swap(&mut line.kept, &mut self.sample.kept);
+        line.time = self.sample.time.map(|stamp| self.midnight.pass(stamp));
+        line.label.clear();
+        line.label.extend_from_slice(file.label());
+        (line.number, line.bad) = (file.line(), None);
+        self.give(line)
+    }
+
+    /// A line that is bad as it stands in its file.
+    fn bad_line(&mut self, file: &OpenFile, reason: String) -> Result<()> {
+        match &mut self.piece {
+            // What a recording that is not wanted looks like is for the scan to say that wants it.
+            Some(piece) if !piece.wanted && !piece.read => piece.skip(),
+            Some(piece) if piece.read => {
+                let line = Line { number: file.line(), bad: Some(reason), ..Line::default() };
+                return self.give(line);
+            }
+            // Its first line was rejected for all of them.
+            Some(piece) => {
+                piece.skip();
+                self.counts.count(|samples| samples.add_set_aside(1));
+            }
+            None => {
+                self.counts.count(|samples| samples.add_set_aside(1));
+                self.rejects.reject(file.name(), file.line(), reason)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a line of the recording that is read; first it waits for its place, where lines are put in order.
+    fn give(&mut self, mut line: Line) -> Result<()> {
+        let Some(order) = &mut self.order else {
+            let taken = self.take(&mut line);
+            self.line = line;
+            return taken;
+        };
+        let mut sorted = std::mem::take(&mut self.sorted);
+        let repeated = order.push(line, &mut sorted);
+        self.take_all(sorted, repeated)
+    }
+
+    /// Takes the lines that waited.
+    fn sort_out(&mut self) -> Result<()> {
+        let Some(order) = &mut self.order else { return Ok(()) };
+        let mut sorted = std::mem::take(&mut self.sorted);
+        let repeated = order.flush(&mut sorted);
+        self.take_all(sorted, repeated)
+    }
+
+    fn take_all(&mut self, mut sorted: Vec<Line>, repeated: u64) -> Result<()> {
+        if repeated > 0 && self.piece.as_ref().is_some_and(|piece| piece.wanted) {
+            self.counts.count(|samples| samples.add_unused(Unused::Repeated, repeated));
+        }
+        for mut line in sorted.drain(..) {
+            self.take(&mut line)?;
+        }
+        self.sorted = sorted;
+        Ok(())
+    }
+
+    /// Appends a line to the piece that is read, or begins another with it behind a gap.
+    fn take(&mut self, line: &mut Line) -> Result<()> {
+        let Some(piece) = self.piece.as_mut() else { return Ok(()) };
+        if let Some(reason) = line.bad.take() {
+            return self.take_bad(line.number, reason);
+        }
+        if let (Some(period), Some(time)) = (self.layout.period, line.time) {
+            if piece.last_time() == Some(time) {
+                let reason = "its time is that of the line before, expected a later one; repeated = \"drop\" leaves out \
+                              lines that are the same, same_time = \"spread\" takes them for samples up to the next time";
+                return self.take_bad(line.number, reason.into());
+            }
+            match piece.step(time, period, self.layout.spec.rules.gap()) {
+                Step::On if piece.is_sparse() => {
+                    // The first of samples that lie near each other again.
+                    let last = piece.split_last();
+                    self.finish(Edge::Gap)?;
+                    self.piece = Some(last);
+                }
+                Step::On => {}
+                Step::Gap if piece.thins_out() => {}
+                Step::Gap => self.part(Edge::Gap, line.number)?,
+                Step::Back => self.part(Edge::Back, line.number)?,
             }
         }
         let Some(piece) = self.piece.as_mut() else { return Ok(()) };
-        if !piece.wanted {
-            piece.skip();
-            return Ok(());
-        }
-        if let Err(reason) = file.sample(&mut self.sample) {
-            return self.bad_row(file, reason);
-        }
-        if let (Some(period), Some(time)) = (self.layout.period, self.sample.time) {
-            if piece.last_time() == Some(time) {
-                let reason = format!("time {time} is that of the line before, expected a later one");
-                return self.bad_row(file, reason);
+        if self.layout.spec.rules.fill == Fill::Hold {
+            let mut missing = None;
+            for (channel, (value, held)) in line.values.iter_mut().zip(&mut self.held).enumerate() {
+                match (value.is_nan(), held.is_nan()) {
+                    (false, _) => *held = *value,
+                    (true, false) => *value = *held,
+                    (true, true) => missing = Some(channel),
+                }
             }
-            if piece.is_gap(time, period) {
-                let rest = piece.split_off(file.line());
-                self.finish()?;
-                self.piece = Some(rest);
+            if let Some(channel) = missing {
+                let name = &self.layout.spec.channels[channel];
+                let reason = format!(
+                    "column {name:?} is empty, and the recording has no earlier value, or none since a gap, to hold"
+                );
+                return self.take_bad(line.number, reason);
             }
         }
-        let label = file.label();
-        if let Some(piece) = self.piece.as_mut() {
-            piece.push(&self.sample, label);
-        }
-        self.cut(file)
+        piece.push(line);
+        self.cut(line.number)
     }
 
-    /// Begins a piece with the line that `file` holds, `offset` samples into its recording. It is `lost` if that was
-    /// over before.
-    fn begin(&mut self, file: &OpenFile, id: Vec<u8>, offset: usize, lost: bool) -> Result<()> {
-        let goes_on = self.piece.as_ref().is_some_and(|piece| piece.id == id);
-        self.finish()?;
-        let constants = file.constants();
-        let wanted = self.wanted.takes(&constants)?;
-        if wanted && lost && !goes_on {
-            self.rejects.reject(file.name(), file.line(), file.comes_back())?;
+    fn take_bad(&mut self, number: u64, reason: String) -> Result<()> {
+        let Some(piece) = self.piece.as_mut() else { return Ok(()) };
+        piece.push_bad(self.layout.spec.time.is_some());
+        if piece.wanted {
+            self.rejects.reject(&self.name, number, reason)?;
         }
-        let channels = self.layout.spec.channels.len();
-        let mut piece = Piece::new(id, constants, wanted && !lost, channels, file.shared_name(), file.line());
-        (piece.split, piece.lost) = (file.split().to_vec(), lost);
-        self.piece = Some(piece.starting_at(offset));
+        self.cut(number)
+    }
+
+    /// Ends the piece that is read, and begins the next of its recording with the line `number`.
+    fn part(&mut self, edge: Edge, number: u64) -> Result<()> {
+        let Some(piece) = self.piece.as_mut() else { return Ok(()) };
+        let mut next = piece.next(self.name.clone(), number);
+        piece.part_from(&mut next, edge);
+        self.held.fill(f64::NAN);
+        self.finish(edge)?;
+        self.piece = Some(next);
         Ok(())
-    }
-
-    fn bad_row(&mut self, file: &OpenFile, reason: String) -> Result<()> {
-        // What a recording that is not wanted looks like is for the scan to say that wants it.
-        if let Some(piece) = self.piece.as_mut().filter(|piece| !piece.wanted) {
-            piece.skip();
-            return Ok(());
-        }
-        self.rejects.reject(file.name(), file.line(), reason)?;
-        if let Some(piece) = self.piece.as_mut() {
-            piece.push_bad();
-        }
-        self.cut(file)
     }
 
     /// Passes samples on before their recording is over, where that changes nothing.
-    fn cut(&mut self, file: &OpenFile) -> Result<()> {
-        if let Some(piece) = self.piece.as_mut().filter(|p| !self.layout.whole && p.len() >= CHUNK) {
-            let rest = piece.split_off(file.line() + 1);
-            self.finish()?;
-            self.piece = Some(rest);
+    fn cut(&mut self, number: u64) -> Result<()> {
+        let full = |piece: &&Piece| !self.layout.whole && piece.len() >= CHUNK;
+        let Some(piece) = self.piece.as_ref().filter(full) else { return Ok(()) };
+        let next = piece.next(self.name.clone(), number + 1);
+        self.finish(Edge::End)?;
+        self.piece = Some(next);
+        Ok(())
+    }
+
+    /// Ends the recording that is read, and turns to the one that the line of `file` belongs to.
+    fn turn_to(&mut self, file: &OpenFile, id: Vec<u8>) -> Result<()> {
+        self.sort_out()?;
+        self.end_recording()?;
+        self.midnight = Midnight::default();
+        self.held.fill(f64::NAN);
+        let (here, continues) = (self.next_file - 1, self.continues());
+        let earlier = match self.begun.entry(&id) {
+            Entry::Vacant(entry) => {
+                entry.insert(Place { file: here, end: 0 });
+                self.position = 0;
+                return self.begin(file, id, false);
+            }
+            Entry::Occupied(mut entry) => {
+                let earlier = *entry.get();
+                if continues {
+                    entry.get_mut().file = here;
+                }
+                earlier
+            }
+        };
+        self.position = earlier.end;
+        let goes_on = continues && earlier.file != here;
+        self.begin(file, id, !goes_on)?;
+        let lost = !goes_on && self.piece.as_ref().is_some_and(|piece| piece.wanted);
+        if lost {
+            let reason = match earlier.file == here {
+                true => file.comes_back(),
+                false => file.in_two_files(self.layout.files[earlier.file].name()),
+            };
+            self.rejects.reject(file.name(), file.line(), reason)?;
         }
         Ok(())
     }
 
-    /// Ends the piece being read.
-    fn finish(&mut self) -> Result<()> {
-        let Some(piece) = self.piece.take().filter(|piece| piece.wanted && piece.len() > 0) else { return Ok(()) };
-        if let Some((found, expected)) = self.layout.period.and_then(|period| piece.other_rate(period)) {
-            let reason = format!(
-                "the {} samples from here on are {found} apart in time, expected {expected} (give or take a tenth)",
-                piece.len()
-            );
-            return self.rejects.reject(piece.file(), piece.line(), reason);
-        }
-        self.ready_samples += piece.len();
-        self.ready.push(piece.into_recording());
+    /// Begins a piece with the line that `file` holds. It is `lost` if its recording has no place there.
+    fn begin(&mut self, file: &OpenFile, id: Vec<u8>, lost: bool) -> Result<()> {
+        let constants = file.constants();
+        let wanted = self.wanted.takes(&constants)?;
+        let spec = &self.layout.spec;
+        // The samples of a part of the data that is not wanted are counted: lines, unless the rules make others of them.
+        let counted = spec.split.is_some() && spec.rules != Default::default();
+        let mut piece = Piece::new(id, constants, spec.channels.len(), file.shared_name(), file.line());
+        (piece.wanted, piece.lost) = (wanted, lost);
+        piece.read = (wanted || counted) && !lost;
+        piece.split = file.split().to_vec();
+        self.piece = Some(piece);
         Ok(())
+    }
+
+    fn end_recording(&mut self) -> Result<()> {
+        let id = self.piece.as_ref().filter(|piece| !piece.lost).map(|piece| piece.id.clone());
+        self.finish(Edge::End)?;
+        if let Some(id) = id {
+            let end = self.position;
+            self.begun.entry(&id).and_modify(|place| place.end = end);
+        }
+        Ok(())
+    }
+
+    /// Ends the piece being read, with `edge`.
+    fn finish(&mut self, edge: Edge) -> Result<()> {
+        let Some(piece) = self.piece.take() else { return Ok(()) };
+        let before = self.position;
+        self.position += piece.extent();
+        if !piece.read || piece.len() == 0 {
+            return Ok(());
+        }
+        let Some(period) = self.layout.period else { return self.ready(piece) };
+        let whole = before == 0 && piece.edges()[0] == Edge::End && edge == Edge::End;
+        let other = if piece.is_sparse() { piece.sparse_step(whole) } else { piece.other_step(period) };
+        match other {
+            Some(step) if self.layout.spec.rules.resample => {
+                let (wanted, gap) = (piece.wanted, self.layout.spec.rules.gap());
+                self.position = before;
+                for mut recording in resample(&piece.into_recording(), step, period, gap) {
+                    recording.offset = self.position;
+                    self.position += recording.len();
+                    if wanted {
+                        self.send(recording);
+                    }
+                }
+                Ok(())
+            }
+            Some(step) => self.set_aside(&piece, step, period),
+            None if piece.is_sparse() => {
+                // Each of its samples is alone between gaps.
+                let mut alone = Vec::with_capacity(piece.len());
+                let mut rest = piece;
+                while rest.is_sparse() && rest.has_several() {
+                    let last = rest.split_last();
+                    alone.push(last);
+                }
+                alone.push(rest);
+                self.position = before;
+                for piece in alone.into_iter().rev() {
+                    self.position += piece.len();
+                    self.ready(piece)?;
+                }
+                Ok(())
+            }
+            None => self.ready(piece),
+        }
+    }
+
+    /// Sets a piece aside whose samples are `step` apart.
+    fn set_aside(&mut self, piece: &Piece, step: f64, period: f64) -> Result<()> {
+        if !piece.wanted {
+            return Ok(());
+        }
+        let samples = piece.len();
+        self.counts.count(|counts| counts.add_set_aside(samples as u64));
+        let rate = |step: f64| (SECOND as f64 / step * 1e4).round() / 1e4;
+        let (as_said, hint) = match self.layout.spec.rate_hz {
+            Some(given) => (format!("as rate_hz is {given}"), "; is the unit of the times another one?"),
+            None => ("as most recordings have it".to_string(), ""),
+        };
+        let reason = format!(
+            "the {samples} samples from here on are {} apart in time ({} samples a second), expected {} ({}, give or take a \
+             tenth), {as_said}; resample = true interpolates recordings at another rate{hint}",
+            duration(step),
+            rate(step),
+            duration(period),
+            rate(period)
+        );
+        self.rejects.reject(piece.file(), piece.line(), reason)
+    }
+
+    /// Passes on a piece that ends at `position`.
+    fn ready(&mut self, piece: Piece) -> Result<()> {
+        if piece.wanted {
+            let mut recording = piece.into_recording();
+            recording.offset = self.position - recording.len();
+            self.send(recording);
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, recording: Recording) {
+        self.ready_samples += recording.len();
+        self.ready.push(recording);
     }
 }
 
@@ -196,18 +467,20 @@ impl Iterator for Scan {
     type Item = Result<Load>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.over {
-            return None;
-        }
-        match self.fill() {
-            Ok(more) => self.over = !more,
-            Err(e) => {
-                self.over = true;
-                return Some(Err(e));
+        while !self.over {
+            match self.fill() {
+                Ok(more) => self.over = !more,
+                Err(e) => {
+                    self.over = true;
+                    return Some(Err(e));
+                }
+            }
+            let recordings = std::mem::take(&mut self.ready);
+            self.ready_samples = 0;
+            if !recordings.is_empty() {
+                return Some(Ok(Box::new(move || Ok(recordings)) as Load));
             }
         }
-        let recordings = std::mem::take(&mut self.ready);
-        self.ready_samples = 0;
-        (!recordings.is_empty()).then(|| Ok(Box::new(move || Ok(recordings)) as Load))
+        None
     }
 }

@@ -18,7 +18,7 @@ use crate::source::location::DataFile;
 
 /// Reads byte ranges of one file, local or in an object store.
 #[derive(Debug, Clone)]
-pub(super) struct ObjectReader {
+pub(in crate::source) struct ObjectReader {
     store: Arc<dyn ObjectStore>,
     path: Path,
     size: u64,
@@ -29,7 +29,7 @@ impl ObjectReader {
     ///
     /// # Errors
     /// Kind `Input` if it is not there or is empty.
-    pub(super) fn new(file: &DataFile) -> crate::Result<Self> {
+    pub(in crate::source) fn new(file: &DataFile) -> crate::Result<Self> {
         let (store, path, size) = file.object()?;
         match size {
             0 => Err(Error::input(format!("{}: empty, expected a Parquet file", file.name()))),
