@@ -314,8 +314,9 @@ impl Csv {
     /// One line for people.
     pub fn describe(&self) -> String {
         let (files, channels) = (self.layout.files.len(), self.layout.spec.channels.len());
+        let kind = if self.layout.files.iter().all(table::is_table) { "Parquet" } else { "CSV" };
         let rate = if self.rate_hz == 1.0 { String::new() } else { format!(" at {} Hz", self.rate_hz) };
-        format!("{channels} channels{rate} in {files} CSV files at {}", self.layout.spec.path)
+        format!("{channels} channels{rate} in {files} {kind} files at {}", self.layout.spec.path)
     }
 }
 
