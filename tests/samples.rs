@@ -225,6 +225,15 @@ async fn a_recording_at_another_rate_is_refused_set_aside_or_resampled() {
     }
 }
 
+/// What would be interpolated out of nothing needs memory without end.
+#[tokio::test]
+async fn a_recording_that_is_far_slower_is_set_aside_all_the_same() {
+    let (_dir, spec) = files(&[("a.csv", lines(evenly(80, 1))), ("b.csv", lines(evenly(60, 86_400_000)))]);
+    let spec = rules(&spec, SampleRules { resample: true, ..Default::default() });
+    let read = read(&spec, &quarantine(&cut(8, 4))).await.unwrap();
+    assert_eq!((read.starts("a.csv").len(), read.samples.set_aside, read.samples.read), (19, 60, 140));
+}
+
 #[tokio::test]
 async fn most_recordings_decide_the_rate_whichever_is_first() {
     let (_dir, spec) = files(&[

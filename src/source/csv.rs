@@ -132,7 +132,7 @@ pub struct SampleRules {
     pub repeated: Repeated,
     /// What an empty channel is, or one that is NaN.
     pub fill: Fill,
-    /// Whether recordings at another rate are interpolated to that of the pipeline.
+    /// Whether recordings at another rate are interpolated to that of the pipeline, up to 64 times theirs.
     pub resample: bool,
     /// What a recording is whose keys were in an earlier file.
     pub across_files: AcrossFiles,
@@ -141,6 +141,8 @@ pub struct SampleRules {
 impl SampleRules {
     /// The greatest [`disorder`](Self::disorder): so many lines are held.
     pub const MOST_DISORDER: usize = 100_000;
+    /// The greatest [`jitter`](Self::jitter).
+    pub const MOST_JITTER: f64 = 10.0;
 
     fn is_default(&self) -> bool {
         *self == Self::default()
@@ -329,9 +331,11 @@ fn check(spec: &CsvSpec) -> Result<()> {
         return Err(Error::config(format!("delimiter {found:?}, expected one ASCII character such as ',' or '\\t'")));
     }
     let rules = &spec.rules;
-    if rules.jitter.is_some_and(|jitter| !(jitter.is_finite() && jitter >= 0.0)) {
-        let found = rules.jitter.unwrap_or_default();
-        return Err(Error::config(format!("jitter is {found}, expected a part of the sample period, 0 or more")));
+    if let Some(jitter) = rules.jitter.filter(|jitter| !(0.0..=SampleRules::MOST_JITTER).contains(jitter)) {
+        let most = SampleRules::MOST_JITTER;
+        return Err(Error::config(format!(
+            "jitter is {jitter}, expected a part of the sample period, from 0 to {most}"
+        )));
     }
     if rules.disorder > SampleRules::MOST_DISORDER {
         let (found, most) = (rules.disorder, SampleRules::MOST_DISORDER);

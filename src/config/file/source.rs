@@ -72,7 +72,7 @@ pub struct CsvTable {
     /// How far a step in time may be from the sample period, as a part of it: up to that it is no gap, and times are
     /// regular enough to tell a rate from. Default: half a period is no gap, a tenth is regular.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 10))]
     pub jitter: Option<f64>,
     /// How many lines a sample may be from where its time belongs: so far apart, lines are put in order. Default 0: where
     /// time goes back, a stretch of samples ends.
@@ -88,8 +88,8 @@ pub struct CsvTable {
     /// What a channel is that is empty or NaN. Default "refuse".
     #[serde(default)]
     pub fill: FillName,
-    /// Whether recordings at another rate are interpolated linearly to the rate of the pipeline, rather than refused; gaps
-    /// stay gaps, and faster ones are thinned without a low-pass filter. Default false.
+    /// Whether recordings at another rate are interpolated linearly to the rate of the pipeline (up to 64 times theirs),
+    /// rather than refused; gaps stay gaps, and faster ones are thinned without a low-pass filter. Default false.
     #[serde(default)]
     pub resample: bool,
     /// What a recording is whose keys were in an earlier file. Default "refuse".

@@ -19,6 +19,10 @@ use crate::source::samples::{Counts, Unused};
 /// How many samples go to a worker at a time, at least; and at most, where a recording may be cut.
 const CHUNK: usize = 1 << 14;
 
+/// The most samples that are interpolated between two: beyond, there is nothing left of what was recorded, but memory for
+/// it is needed.
+const MOST_FINER: f64 = 64.0;
+
 /// The recordings that have begun, by a hash of their keys: a few bytes each, however long the keys are.
 #[derive(Debug, Default)]
 struct Begun(HashMap<u64, Place>);
@@ -391,7 +395,7 @@ impl Scan {
         let whole = before == 0 && piece.edges()[0] == Edge::End && edge == Edge::End;
         let other = if piece.is_sparse() { piece.sparse_step(whole) } else { piece.other_step(period) };
         match other {
-            Some(step) if self.layout.spec.rules.resample => {
+            Some(step) if self.layout.spec.rules.resample && step <= MOST_FINER * period => {
                 let (wanted, gap) = (piece.wanted, self.layout.spec.rules.gap());
                 self.position = before;
                 for mut recording in resample(&piece.into_recording(), step, period, gap) {
@@ -438,7 +442,7 @@ impl Scan {
         };
         let reason = format!(
             "the {samples} samples from here on are {} apart in time ({} samples a second), expected {} ({}, give or take a \
-             tenth), {as_said}; resample = true interpolates recordings at another rate{hint}",
+             tenth), {as_said}; resample = true interpolates recordings up to {MOST_FINER} times their rate{hint}",
             duration(step),
             rate(step),
             duration(period),
