@@ -2,6 +2,7 @@
 //! turns in a file.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use dacpipe::config::PipelineFile;
 use dacpipe::event::Control;
@@ -10,7 +11,9 @@ use dacpipe::report::RunReport;
 use dacpipe::source::OnBadRow;
 use dacpipe::sql::{self, Options};
 use dacpipe::table::{LabelTable, Mode, OnExisting};
-use datafusion::arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray, TimestampNanosecondArray};
+use datafusion::arrow::array::{
+    ArrayRef, Float32Array, Float64Array, Int64Array, StringArray, TimestampMillisecondArray, TimestampNanosecondArray,
+};
 use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::arrow::util::display::array_value_to_string;
@@ -218,10 +221,10 @@ async fn feature_vectors_carry_columns_along() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("in.parquet");
     let columns: Vec<(&str, ArrayRef)> = vec![
-        ("id", std::sync::Arc::new(Int64Array::from_iter_values(0..6))),
-        ("x", std::sync::Arc::new(Float64Array::from_iter_values([0.0, 0.1, 9.0, 9.1, 0.2, 9.2]))),
-        ("site", std::sync::Arc::new(StringArray::from(vec![Some("s"), None, Some("t"), None, None, Some("")]))),
-        ("at", std::sync::Arc::new(TimestampNanosecondArray::from_iter((0..6).map(|i| (i != 1).then_some(i * 1000))))),
+        ("id", Arc::new(Int64Array::from_iter_values(0..6))),
+        ("x", Arc::new(Float64Array::from_iter_values([0.0, 0.1, 9.0, 9.1, 0.2, 9.2]))),
+        ("site", Arc::new(StringArray::from(vec![Some("s"), None, Some("t"), None, None, Some("")]))),
+        ("at", Arc::new(TimestampNanosecondArray::from_iter((0..6).map(|i| (i != 1).then_some(i * 1000))))),
     ];
     let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true))).unwrap();
     let mut writer = ArrowWriter::try_new(std::fs::File::create(&path).unwrap(), batch.schema(), None).unwrap();
@@ -291,6 +294,87 @@ async fn recordings_that_take_turns_are_as_if_each_stood_by_itself() {
     for key in ["", "interleaved = true\n"] {
         assert_eq!(of(&turns, key).await, expected, "{key}");
     }
+}
+
+/// `csv`, whose empty fields and NA are null, as a Parquet file: times as they are in Parquet, numbers as numbers.
+fn write_table(path: &Path, csv: &str) {
+    let lines: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
+    let column = |at: usize| lines[1..].iter().map(move |row| Some(row[at]).filter(|v| !["", "NA"].contains(v)));
+    let columns = lines[0].iter().enumerate().map(|(at, name)| {
+        let array: ArrayRef = match *name {
+            "t" => Arc::new(
+                column(at)
+                    .map(|t| t.map(|t| t.parse::<i64>().unwrap()))
+                    .collect::<TimestampMillisecondArray>()
+                    .with_timezone("+02:00"),
+            ),
+            "x" => Arc::new(column(at).map(|x| x.map(|x| x.parse::<f32>().unwrap())).collect::<Float32Array>()),
+            "load" => Arc::new(column(at).map(|v| v.map(|v| v.parse::<f64>().unwrap())).collect::<Float64Array>()),
+            _ => Arc::new(column(at).collect::<StringArray>()),
+        };
+        (*name, array, true)
+    });
+    let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
+    let mut writer = ArrowWriter::try_new(std::fs::File::create(path).unwrap(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+/// Samples as the rows of a Parquet file are recordings as those of a CSV file are.
+#[tokio::test]
+async fn recordings_in_parquet_are_as_in_csv() {
+    let source = SOURCE.replace(", { column = \"x\", name = \"x0\" }", "");
+    // The rows of both devices in turn, as in the order of time.
+    let rows_of =
+        |device: &str| LINES.lines().filter(|line| line.starts_with(device)).map(str::to_string).collect::<Vec<_>>();
+    let (a, b) = (rows_of("a,"), rows_of("b,"));
+    let mut turns = LINES.lines().next().unwrap().to_string() + "\n";
+    for (at, line) in a.iter().enumerate() {
+        turns.extend([Some(line), b.get(at)].into_iter().flatten().map(|line| format!("{line}\n")));
+    }
+    let query = "SELECT device, start, start_time, end_time, activity, activity_share, operator, operator_after, load, \
+                 least, most, state, state_share, cluster, distance FROM t ORDER BY device, start";
+    let expected = {
+        let dir = TempDir::new().unwrap();
+        run(dir.path(), &pipeline(dir.path(), &source, "label = \"mode\""), LINES).await;
+        rows(&dir.path().join("out"), query).await
+    };
+    assert_eq!(expected.len(), 3);
+    for (csv, file) in [(LINES, "in.parquet"), (turns.as_str(), "day/in.pq")] {
+        let dir = TempDir::new().unwrap();
+        std::fs::create_dir(dir.path().join("day")).unwrap();
+        write_table(&dir.path().join(file), csv);
+        let text = pipeline(dir.path(), &source.replace("time_unit = \"ms\"\n", ""), "label = \"mode\"");
+        let text = text.replace("in.csv", file.strip_suffix("/in.pq").unwrap_or(file));
+        let plan = PipelineFile::parse("t.toml", &text, &[], &|_| None).unwrap_or_else(|e| panic!("{e}")).plan;
+        let report = Pipeline::new(plan).unwrap().run(&RunOptions::default()).await.unwrap_or_else(|e| panic!("{e}"));
+        assert!(report.source.contains("1 Parquet files"), "{}", report.source);
+        assert_eq!(rows(&dir.path().join("out"), query).await, expected, "{file}");
+    }
+}
+
+/// What is wrong in a row of a Parquet file is said as of a line.
+#[tokio::test]
+async fn a_bad_row_of_samples_in_parquet_is_named() {
+    let dir = TempDir::new().unwrap();
+    let error = async |csv: &str, source: &str| {
+        write_table(&dir.path().join("in.parquet"), csv);
+        let text = pipeline(dir.path(), source, "").replace("in.csv", "in.parquet");
+        let plan = PipelineFile::parse("t.toml", &text, &[], &|_| None).unwrap_or_else(|e| panic!("{e}")).plan;
+        Pipeline::new(plan).unwrap().run(&RunOptions::default()).await.unwrap_err().to_string()
+    };
+    let keyed = "keys = [\"device\"]\ntime = \"t\"";
+    let e = error(&LINES.replace("40,1,run,007", "40,,run,007"), keyed).await;
+    assert!(e.contains("in.parquet:3: column \"x\""), "{e}");
+    let e = error(&LINES.replace("b,1700000000040", ",1700000000040"), keyed).await;
+    assert!(e.contains("in.parquet:11: key column \"device\" is empty"), "{e}");
+    let e = error(LINES, "keys = [\"devise\"]").await;
+    assert!(e.contains("no column \"devise\"; did you mean \"device\"?"), "{e}");
+    std::fs::write(dir.path().join("in.parquet"), "PAR1 is not enough").unwrap();
+    let text = pipeline(dir.path(), keyed, "").replace("in.csv", "in.parquet");
+    let plan = PipelineFile::parse("t.toml", &text, &[], &|_| None).unwrap().plan;
+    let e = Pipeline::new(plan).unwrap().run(&RunOptions::default()).await.unwrap_err();
+    assert!(e.kind() == dacpipe::Kind::Input && e.to_string().contains("not a readable Parquet file"), "{e}");
 }
 
 #[test]

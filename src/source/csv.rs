@@ -333,11 +333,12 @@ impl Csv {
     /// One line for people.
     pub fn describe(&self) -> String {
         let (files, channels) = (self.layout.files.len(), self.layout.spec.channels.len());
+        let kind = if self.layout.files.iter().all(table::is_table) { "Parquet" } else { "CSV" };
         let rate = if self.rate_hz == 1.0 { String::new() } else { format!(" at {} Hz", self.rate_hz) };
         // What is before it is not read, and that is not to go unnoticed.
         let header =
             if self.header_line > 1 { format!(", header on line {}", self.header_line) } else { String::new() };
-        format!("{channels} channels{rate} in {files} CSV files at {}{header}", shown_name(&self.layout.spec.path))
+        format!("{channels} channels{rate} in {files} {kind} files at {}{header}", shown_name(&self.layout.spec.path))
     }
 }
 

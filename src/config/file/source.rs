@@ -345,7 +345,8 @@ pub struct ParquetTable {
     /// A file, a directory (its .parquet and .pq files) or a glob; local, or the URL of an object store (s3://, gs://,
     /// az://, https://).
     pub path: String,
-    /// One column of lists of equal length, or a list of columns of numbers.
+    /// One column of lists of equal length, or a list of columns of numbers; rows that are the samples of recordings are read
+    /// by kind = "csv".
     pub features: Columns,
     /// The column of known classes, to evaluate against and to weigh features with. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

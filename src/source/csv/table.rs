@@ -13,10 +13,11 @@ use parquet::arrow::async_reader::ParquetRecordBatchStream;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use tokio::runtime::Handle;
 
-use super::CsvSpec;
 use super::record::Record;
+use super::{CsvSpec, FILE};
 use crate::error::{Error, Result};
 use crate::source::location::DataFile;
+use crate::source::no_column;
 use crate::source::parquet::ObjectReader;
 
 /// What the names of Parquet files end with.
@@ -64,7 +65,14 @@ impl TableRows {
         };
         let mut columns = Vec::new();
         let mut mask = |fields: &arrow::datatypes::Fields, schema: &_| -> Result<ProjectionMask> {
-            let wanted: Vec<usize> = (0..fields.len()).filter(|&at| names(spec, fields[at].name())).collect();
+            let there = || fields.iter().map(|field| field.name().as_str());
+            // The file's name serves as a key where it has no column of that name.
+            let missing = named(spec).find(|name| *name != FILE && !there().any(|column| column == *name));
+            if let Some(name) = missing {
+                return Err(no_column(file.name(), name, there()));
+            }
+            let is_named = |at: &usize| named(spec).any(|name| name == fields[*at].name());
+            let wanted: Vec<usize> = (0..fields.len()).filter(is_named).collect();
             for &at in &wanted {
                 check(file, &fields[at])?;
                 let name = fields[at].name().clone();
@@ -148,11 +156,11 @@ fn damaged(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error 
     io::Error::new(io::ErrorKind::InvalidData, e)
 }
 
-/// Whether `spec` names the column `name`.
-fn names(spec: &CsvSpec, name: &String) -> bool {
+/// The columns that `spec` names.
+fn named(spec: &CsvSpec) -> impl Iterator<Item = &String> {
     let time = spec.time.iter().map(|time| &time.column);
     let plain = spec.channels.iter().chain(&spec.keys).chain(&spec.label).chain(&spec.split);
-    plain.chain(time).chain(spec.keep.iter().map(|keep| &keep.column)).any(|named| named == name)
+    plain.chain(time).chain(spec.keep.iter().map(|keep| &keep.column))
 }
 
 /// That the column holds one value a row.
