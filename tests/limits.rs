@@ -393,7 +393,7 @@ fn check_says_what_memory_does_not_hold() {
         "{said:?}"
     );
     // What fits depends on the limit.
-    assert_eq!(problems_of(&network("[4000, 10]"), "memory_limit = \"64 MiB\"").len(), 0);
+    assert_eq!(problems_of(&network("[200, 10]"), "memory_limit = \"64 MiB\"").len(), 0);
     assert_eq!(problems_of(&network("[4000, 4000]"), "memory_limit = \"64 MiB\"").len(), 1);
     assert_eq!(problems_of(&network("[4000, 4000]"), "memory_limit = \"16 GiB\"").len(), 0);
 
