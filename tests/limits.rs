@@ -315,6 +315,11 @@ fn a_pipeline_a_query_and_a_model_without_an_end_are_refused() {
         let (code, said) = dacpipe(&["sql", "--dir", "none", "--file", path], &[]);
         assert!(code == Some(7) && said.contains("cannot read"), "{path}: {code:?} {said}");
     }
+    let table = dir.path().join("t.parquet");
+    make_pipe(&table);
+    let table = format!("t={}", table.display());
+    let (code, said) = dacpipe(&["sql", "--dir", "none", "--table", &table, "-c", "SELECT 1"], &[]);
+    assert!(code == Some(4) && said.contains("it is a pipe"), "{code:?} {said}");
     let model = dir.path().join("model");
     fs::create_dir(&model).unwrap();
     make_pipe(&model.join("manifest.json"));
