@@ -361,6 +361,13 @@ async fn register_file(
     name: &str,
     location: &Location,
 ) -> Result<Vec<Registered>> {
+    // A pipe would be waited for.
+    if let Some(file) = location.local_path().filter(|file| !file.is_dir())
+        && let Err(e) = crate::store::check_regular(file)
+        && e.kind() == std::io::ErrorKind::Unsupported
+    {
+        return Err(Error::input(format!("{path}: {e}")));
+    }
     let url = url_of(ctx, location)?;
     let table = TableReference::bare(name);
     // The file was named, so its extension is right, whatever it is.
