@@ -116,13 +116,7 @@ impl Location {
 
     #[cfg(feature = "cloud")]
     fn remote(url: &Url, text: &str) -> Result<Self> {
-        for (name, value) in environment() {
-            let of_a_cloud = ["AWS_", "AZURE_", "GOOGLE_"].iter().any(|cloud| name.starts_with(cloud));
-            if of_a_cloud && secret::is_secret_name(&name) {
-                secret::keep(&value);
-            }
-        }
-        let (store, prefix) = object_store::parse_url_opts(url, environment()).map_err(|e| {
+        let (store, prefix) = object_store::parse_url_opts(url, std::env::vars()).map_err(|e| {
             Error::config(format!(
                 "cannot use {text:?}; expected a path, file://, memory://, s3://, gs://, az:// or http(s)://"
             ))
@@ -297,12 +291,6 @@ fn is_disk_full(e: &(dyn std::error::Error + 'static)) -> bool {
             || io.get_ref().is_some_and(|inner| is_disk_full(inner as &(dyn std::error::Error + 'static)));
     }
     e.source().is_some_and(is_disk_full)
-}
-
-/// The variables of the environment that are text.
-#[cfg(feature = "cloud")]
-fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// A path for a message that it cannot be read: with the whole path, where another was typed.

@@ -179,10 +179,7 @@ impl Csv {
     pub fn describe(&self) -> String {
         let (files, channels) = (self.layout.files.len(), self.layout.spec.channels.len());
         let rate = if self.rate_hz == 1.0 { String::new() } else { format!(" at {} Hz", self.rate_hz) };
-        format!(
-            "{channels} channels{rate} in {files} CSV files at {}",
-            crate::terminal::shown_name(&self.layout.spec.path)
-        )
+        format!("{channels} channels{rate} in {files} CSV files at {}", self.layout.spec.path)
     }
 }
 

@@ -17,7 +17,6 @@ use tokio::runtime::Handle;
 
 use crate::error::{Error, Result};
 use crate::store::Location;
-use crate::terminal::shown_name;
 
 const BUFFER: usize = 1 << 16;
 const WILDCARDS: [char; 3] = ['*', '?', '['];
@@ -107,12 +106,7 @@ impl DataFile {
     pub(super) fn unreadable_after(&self, e: io::Error, after: &str) -> Error {
         let damaged = [io::ErrorKind::InvalidInput, io::ErrorKind::InvalidData, io::ErrorKind::UnexpectedEof];
         match e.kind() {
-            io::ErrorKind::NotFound => match self.place.local_path() {
-                Some(path) if !Path::new(&self.name).is_absolute() => {
-                    Error::input(format!("{}: no such file ({})", self.name, shown_name(&path.to_string_lossy())))
-                }
-                _ => Error::input(format!("{}: no such file", self.name)),
-            },
+            io::ErrorKind::NotFound => Error::input(format!("{}: no such file", self.name)),
             kind if damaged.contains(&kind) => {
                 Error::input(format!("{}: damaged or cut off{after}", self.name)).with_source(e)
             }
@@ -158,7 +152,6 @@ pub async fn list(path: &str, extensions: &'static [&'static str]) -> Result<Vec
         None => list_whole(path, extensions).await?,
     };
     if files.is_empty() {
-        let path = shown_name(path);
         return Err(Error::input(format!("{path}: no files that end with {} there", extensions.join(", "))));
     }
     files.sort_by(|a, b| a.below.cmp(&b.below));
@@ -180,7 +173,7 @@ fn split_glob(path: &str) -> Option<(&str, &str)> {
 async fn list_whole(path: &str, extensions: &'static [&'static str]) -> Result<Vec<DataFile>> {
     let place = Location::parse(path)?;
     let below = place.prefix().filename().unwrap_or_default().to_owned();
-    let mut file = DataFile { name: shown_name(path), below, place, listed_size: 0 };
+    let mut file = DataFile { name: path.to_owned(), below, place, listed_size: 0 };
     if let Some(local) = file.place.local_path() {
         let found = std::fs::metadata(local).map_err(|e| file.unreadable(e))?;
         if !found.is_dir() {
@@ -220,7 +213,7 @@ impl Directory {
 
     fn file(&self, (below, listed_size): (String, u64)) -> Result<DataFile> {
         let place = self.place.join(&below)?;
-        Ok(DataFile { name: shown_name(&format!("{}{below}", self.shown)), below, place, listed_size })
+        Ok(DataFile { name: format!("{}{below}", self.shown), below, place, listed_size })
     }
 
     /// Everything below it that has one of the extensions, hidden names apart.

@@ -13,6 +13,7 @@ use datafusion::catalog::TableProvider;
 use crate::error::{Error, Result};
 use crate::signal::features::{FeatureExtractor, FeatureSet};
 use crate::signal::window::{WindowSpec, Within};
+use crate::terminal::shown_name;
 
 pub mod bad;
 pub mod csv;
@@ -186,6 +187,7 @@ fn of_recordings(
     let table = WindowTable::new(recordings, window, extractor, options.threads, rejects);
     check_names(&table.schema())?;
     let provider = Arc::new(table.clone());
+    let description = shown_name(&description);
     Ok(Source { provider, keys, label, split, feature_names, dim, description, windows: Some(table) })
 }
 
