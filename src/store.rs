@@ -31,8 +31,7 @@ static MEMORY: LazyLock<Arc<InMemory>> = LazyLock::new(Arc::default);
 /// The start of the names of files that are not yet what they will be; no reader looks at them.
 pub(crate) const TEMPORARY: &str = ".tmp-";
 
-/// A directory (or file) in an object store. Cheap to clone. It is shown as it was typed, on one line and without the
-/// secrets of its URL.
+/// A directory (or file) in an object store. Cheap to clone.
 ///
 /// ```
 /// let out = dacpipe::store::Location::parse("memory:///runs/hapt")?;
@@ -40,6 +39,8 @@ pub(crate) const TEMPORARY: &str = ".tmp-";
 /// assert_eq!(out.local_path(), None);
 /// # Ok::<(), dacpipe::Error>(())
 /// ```
+///
+/// It is shown as it was typed, on one line and without the secrets of its URL.
 #[derive(Clone)]
 pub struct Location {
     store: Arc<dyn ObjectStore>,

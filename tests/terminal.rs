@@ -420,7 +420,6 @@ fn what_is_missing_is_said_with_the_place_that_was_looked_at() {
         (6, &["report", "no"], "no"),
         (6, &["table", "history", "a/no"], "a/no"),
         (6, &["sql", "--table", "x=no", "-c", "SELECT 1"], "no"),
-        (4, &["sql", "--table", "x=no.parquet", "-c", "SELECT 1"], "no.parquet"),
         (7, &["sql", "--file", "no.sql"], "no.sql"),
     ] {
         let (_, said) = ended(code, &mut case.command(args));
@@ -430,39 +429,6 @@ fn what_is_missing_is_said_with_the_place_that_was_looked_at() {
     ended(0, &mut case.command(&["run", "t.toml", "-q"]));
     let (_, said) = ended(6, &mut case.command(&["report", "nope"]));
     assert!(said.contains("holds the tables t"), "{said}");
-}
-
-#[test]
-fn files_that_are_tables_by_themselves_are_told_by_what_they_are() {
-    let case = Case::new();
-    for name in ["x.pq", "x.PARQUET", "noext", "x.csv.parquet"] {
-        fs::copy(case.path("rows.parquet"), case.path(name)).unwrap();
-    }
-    fs::write(case.path("a.csv"), "x\n1\n2\n").unwrap();
-    fs::write(case.path("b.CSV"), "x\n1\n2\n").unwrap();
-    let count = |file: &str, code: i32| {
-        let table = format!("f={file}");
-        ended(
-            code,
-            &mut case.command(&["sql", "--table", &table, "--format", "csv", "-c", "SELECT count(*) AS n FROM f"]),
-        )
-    };
-    for (file, rows) in
-        [("x.pq", 60), ("x.PARQUET", 60), ("noext", 60), ("x.csv.parquet", 60), ("a.csv", 2), ("b.CSV", 2)]
-    {
-        assert_eq!(count(file, 0).0, format!("n\n{rows}\n"), "{file}");
-    }
-    for (file, content, what) in [
-        ("d.parquet", "x\n1\n", "no Parquet file"),
-        ("d.gz", "\u{1f}\u{8b}", "neither begins as Parquet"),
-        ("d.json", "{}", "JSON"),
-        ("d.txt", "x\n1\n", "neither begins as Parquet"),
-        ("d.pq", "", "an empty file"),
-    ] {
-        fs::write(case.path(file), content).unwrap();
-        let (_, said) = count(file, 4);
-        assert!(said.contains(file) && said.contains(what) && said.contains("expected a table's directory"), "{said}");
-    }
 }
 
 #[test]
