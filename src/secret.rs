@@ -6,7 +6,7 @@
 //! its way.
 
 use std::borrow::Cow;
-use std::sync::{LazyLock, PoisonError, RwLock};
+use std::sync::{LazyLock, Once, PoisonError, RwLock};
 
 use url::Url;
 use url::form_urlencoded::byte_serialize;
@@ -37,8 +37,16 @@ pub fn keep(value: &str) {
     known.sort_by_key(|form| std::cmp::Reverse(form.len()));
 }
 
-/// Makes the secrets in a URL known: messages of other libraries spell parts of it alone.
+/// Makes the secrets in a URL known, as messages of other libraries spell parts of it alone; and those of the environment
+/// by which stores are opened.
 pub fn keep_of_url(url: &Url) {
+    static ENVIRONMENT: Once = Once::new();
+    ENVIRONMENT.call_once(|| {
+        let of_a_cloud = |name: &str| ["AWS_", "AZURE_", "GOOGLE_"].iter().any(|cloud| name.starts_with(cloud));
+        let text =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        text.filter(|(name, _)| of_a_cloud(name) && is_secret_name(name)).for_each(|(_, value)| keep(&value));
+    });
     url.password().into_iter().for_each(keep_encoded);
     if url.password().is_none() && whole_user_is_secret(url.scheme()) {
         keep_encoded(url.username());

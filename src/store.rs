@@ -38,7 +38,6 @@ pub(crate) const TEMPORARY: &str = ".tmp-";
 /// A file of more bytes is held whole only if the machine has room for it.
 const LARGEST_UNASKED: u64 = 16 << 20;
 
-/// A directory (or file) in an object store. Cheap to clone.
 /// A directory (or file) in an object store. Cheap to clone. It is shown as it was typed, on one line and without the
 /// secrets of its URL.
 ///
@@ -48,6 +47,8 @@ const LARGEST_UNASKED: u64 = 16 << 20;
 /// assert_eq!(out.local_path(), None);
 /// # Ok::<(), dacpipe::Error>(())
 /// ```
+///
+/// It is shown as it was typed, on one line and without the secrets of its URL.
 #[derive(Clone)]
 pub struct Location {
     store: Arc<dyn ObjectStore>,

@@ -94,8 +94,8 @@ fn commands(case: &Case) -> Vec<Vec<String>> {
         "label --model MODEL --input rows.parquet --output out/n --json",
         "check t.toml",
         "check t.toml --json",
-        "evaluate t",
-        "evaluate t --format json",
+        "evaluate t --labels kind",
+        "evaluate t --labels kind --format json",
         "report t",
         "table history t",
         "table optimize t",
@@ -207,7 +207,7 @@ fn no_control_sequence_of_data_or_names_reaches_the_terminal() {
     here(&["run", "t.toml", "--set", &format!("sink.path={}", toml(&name))], None);
     here(&["sql", "--table", &format!("h={name}"), "-c", "SELECT count(*) FROM h"], None);
     here(&["table", "history", &name], None);
-    let text = here(&["evaluate", "t"], Some(0));
+    let text = here(&["evaluate", "t", "--labels", "kind"], Some(0));
     assert!(text.contains("\\u{1b}[2J"), "{text}");
     for query in ["SELECT * FROM t", "SELECT kind AS \"\u{1b}[2J\" FROM t", "SELECT [kind] FROM t", "SHOW TABLES"] {
         here(&["sql", "-c", query], Some(0));
@@ -255,6 +255,7 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) {
 
 /// Serves one file to whoever asks, with the ranges that Parquet readers ask for, and refuses what is below `/gone/` with
 /// what was asked for; returns the port.
+#[cfg(feature = "cloud")]
 fn serve(content: Vec<u8>) -> u16 {
     use std::io::{BufRead, BufReader, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -282,8 +283,8 @@ fn serve(content: Vec<u8>) -> u16 {
                 }
             }
             if head.contains("/gone/") {
-                let length = head.len();
-                write!(stream, "HTTP/1.1 403 Forbidden\r\nContent-Length: {length}\r\n\r\n{head}")?;
+                let body = if head.starts_with("HEAD") { "" } else { head.as_str() };
+                write!(stream, "HTTP/1.1 403 Forbidden\r\nContent-Length: {}\r\n\r\n{body}", head.len())?;
                 continue;
             }
             let body = &content[range.clone().unwrap_or(0..content.len())];
@@ -419,7 +420,6 @@ fn what_is_missing_is_said_with_the_place_that_was_looked_at() {
         (6, &["report", "no"], "no"),
         (6, &["table", "history", "a/no"], "a/no"),
         (6, &["sql", "--table", "x=no", "-c", "SELECT 1"], "no"),
-        (4, &["sql", "--table", "x=no.parquet", "-c", "SELECT 1"], "no.parquet"),
         (7, &["sql", "--file", "no.sql"], "no.sql"),
     ] {
         let (_, said) = ended(code, &mut case.command(args));
@@ -429,39 +429,6 @@ fn what_is_missing_is_said_with_the_place_that_was_looked_at() {
     ended(0, &mut case.command(&["run", "t.toml", "-q"]));
     let (_, said) = ended(6, &mut case.command(&["report", "nope"]));
     assert!(said.contains("holds the tables t"), "{said}");
-}
-
-#[test]
-fn files_that_are_tables_by_themselves_are_told_by_what_they_are() {
-    let case = Case::new();
-    for name in ["x.pq", "x.PARQUET", "noext", "x.csv.parquet"] {
-        fs::copy(case.path("rows.parquet"), case.path(name)).unwrap();
-    }
-    fs::write(case.path("a.csv"), "x\n1\n2\n").unwrap();
-    fs::write(case.path("b.CSV"), "x\n1\n2\n").unwrap();
-    let count = |file: &str, code: i32| {
-        let table = format!("f={file}");
-        ended(
-            code,
-            &mut case.command(&["sql", "--table", &table, "--format", "csv", "-c", "SELECT count(*) AS n FROM f"]),
-        )
-    };
-    for (file, rows) in
-        [("x.pq", 60), ("x.PARQUET", 60), ("noext", 60), ("x.csv.parquet", 60), ("a.csv", 2), ("b.CSV", 2)]
-    {
-        assert_eq!(count(file, 0).0, format!("n\n{rows}\n"), "{file}");
-    }
-    for (file, content, what) in [
-        ("d.parquet", "x\n1\n", "no Parquet file"),
-        ("d.gz", "\u{1f}\u{8b}", "neither begins as Parquet"),
-        ("d.json", "{}", "JSON"),
-        ("d.txt", "x\n1\n", "neither begins as Parquet"),
-        ("d.pq", "", "an empty file"),
-    ] {
-        fs::write(case.path(file), content).unwrap();
-        let (_, said) = count(file, 4);
-        assert!(said.contains(file) && said.contains(what) && said.contains("expected a table's directory"), "{said}");
-    }
 }
 
 #[test]
@@ -479,7 +446,8 @@ fn a_damaged_file_beside_a_table_costs_the_report_its_section_alone() {
         fs::write(&path, &good[..good.len() / 2]).unwrap();
         ended(0, &mut case.command(&["report", "t"]));
         let page = fs::read_to_string(case.path("out/t/report/index.html")).unwrap();
-        assert!(page.contains("cannot be read") && page.contains("<svg"), "{}", path.display());
+        let said = page.contains("cannot be read") || page.contains("is left out");
+        assert!(said && page.contains("<svg"), "{}", path.display());
         fs::write(&path, good).unwrap();
     }
 }

@@ -10,7 +10,6 @@ use rustyline::error::ReadlineError;
 
 use crate::error::{Error, Result};
 use crate::terminal::{self, Output, one_line};
-use crate::unlinked;
 
 use super::sql::Session;
 
@@ -66,7 +65,7 @@ pub(crate) async fn run<W: Write>(session: &Session, out: &mut Output<W>) -> Res
             let _ = std::fs::create_dir_all(dir);
         }
         // A link would have the file that it leads to overwritten.
-        if !path.is_symlink() || unlinked::is_file(path) {
+        if !path.is_symlink() {
             let _ = editor.save_history(path);
         }
     }

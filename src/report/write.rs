@@ -73,6 +73,7 @@ async fn write_findings(findings: &Findings, to: &Location) -> Result<Written> {
     }
     let page = Page::of(findings).map_err(|e| Error::internal("a figure cannot be laid out").with_source(e))?;
     let mut files = page.files();
+    files.values_mut().for_each(|content| *content = redacted(content).into_owned());
     let html = files.remove(PAGE).unwrap_or_default();
     let (figures, bytes) = (files.len(), html.len() as u64);
     for name in files.keys().map(String::as_str).chain([PAGE]) {
@@ -94,7 +95,7 @@ async fn write_findings(findings: &Findings, to: &Location) -> Result<Written> {
     }
     // The page last: what it says lies beside it does.
     for (name, content) in files.into_iter().chain([(PAGE.to_owned(), html)]) {
-        to.put(&name, redacted(&content).into_owned().into()).await?;
+        to.put(&name, content.into()).await?;
     }
     Ok(Written { page: to.show(PAGE), figures, bytes })
 }

@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 
 use crate::error::{Error, Kind, Result};
+use crate::secret::redacted;
 
 /// The policy for rows that cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
@@ -118,7 +119,9 @@ impl Rejects {
     /// # Errors
     /// Kind `Input`: always under [`OnBadRow::Fail`], and once [`BadRows::LIMIT`] rows are listed.
     pub fn reject(&self, file: &str, line: u64, reason: impl Into<String>) -> Result<()> {
-        let (reason, place) = (reason.into(), if line == 0 { file.to_string() } else { format!("{file}:{line}") });
+        // The name of a file may be a URL, and hold a secret; an error redacts itself.
+        let (reason, file) = (redacted(&reason.into()).into_owned(), &*redacted(file));
+        let (reason, place) = (reason, if line == 0 { file.to_string() } else { format!("{file}:{line}") });
         if self.policy == OnBadRow::Fail {
             return Err(Error::input(format!("{place}: {reason}")));
         }

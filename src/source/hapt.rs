@@ -88,11 +88,7 @@ impl Hapt {
 
     /// One line for people.
     pub fn describe(&self) -> String {
-        format!(
-            "{} recordings of 6 channels at {RATE_HZ} Hz in {}",
-            self.recordings.len(),
-            crate::terminal::shown_name(&self.path)
-        )
+        format!("{} recordings of 6 channels at {RATE_HZ} Hz in {}", self.recordings.len(), self.path)
     }
 
     fn index(path: String, files: Vec<DataFile>, labels_needed: bool, rejects: Rejects) -> Result<Self> {

@@ -13,6 +13,7 @@ use datafusion::catalog::TableProvider;
 use crate::error::{Error, Result};
 use crate::signal::features::{FeatureExtractor, FeatureSet};
 use crate::signal::window::{WindowLabel, WindowSpec, Within};
+use crate::terminal::shown_name;
 
 pub mod bad;
 mod clock;
@@ -215,6 +216,7 @@ fn of_recordings(
     check_names(&table.schema())?;
     let carried = table.carried();
     let provider = Arc::new(table.clone());
+    let description = shown_name(&description);
     Ok(Source { provider, keys, label, split, carried, feature_names, dim, description, windows: Some(table) })
 }
 

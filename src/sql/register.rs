@@ -1,7 +1,6 @@
 //! One call that puts tables, functions and aggregates into a session.
 
 use std::collections::BTreeSet;
-use std::io::Read;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -213,8 +212,8 @@ pub(super) async fn open_at(location: &Location, at: At) -> Result<LabelTable> {
 async fn register_table(ctx: &SessionContext, beside: &Beside<'_>, at: At, named: &Named) -> Result<Vec<Registered>> {
     let Named { name, path, .. } = named;
     let location = Location::in_session(path, &ctx.runtime_env())?;
-    if let Some(kind) = FileKind::found(path, &location)? {
-        return register_file(ctx, kind, name, &location).await;
+    if let Some(read) = FileKind::of(path) {
+        return register_file(ctx, read, name, path, &location).await;
     }
     let table = Arc::new(open_at(&location, at).await?);
     beside.models.add_directory(&format!("table {name}"), location.join(MODELS)?);
@@ -311,40 +310,6 @@ enum FileKind {
 }
 
 impl FileKind {
-    /// What lies at a place: a file of a kind, or nothing that is a file, and so a table's directory.
-    ///
-    /// # Errors
-    /// Kind `Input` for a file of no kind that is known, which says what it is, and for one that is not there.
-    fn found(path: &str, location: &Location) -> Result<Option<Self>> {
-        let named = Self::of(path);
-        let Some(local) = location.local_path() else { return Ok(named) };
-        if local.is_dir() {
-            return Ok(None);
-        }
-        let mut start = Vec::new();
-        match std::fs::File::open(local).and_then(|file| file.take(4).read_to_end(&mut start)) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => match named {
-                None => return Ok(None),
-                Some(_) => return Err(Error::input(format!("{}: no such file", location.looked_at()))),
-            },
-            Err(e) => return Err(Error::io(format!("{location} cannot be read")).with_source(e)),
-            Ok(_) => {}
-        }
-        let what = match (&start[..], named) {
-            (b"PAR1", _) => return Ok(Some(FileKind::Parquet)),
-            ([], Some(FileKind::Csv)) | ([], None) => "an empty file",
-            ([0x1f, 0x8b, ..], _) => "a gzip file",
-            (b"ARRO", _) => "a file of Arrow IPC",
-            (_, Some(FileKind::Csv)) => return Ok(named),
-            (_, Some(FileKind::Parquet)) => "no Parquet file, whatever its name says",
-            ([b'{' | b'[', ..], _) => "a file of JSON, it seems",
-            _ => "a file that neither begins as Parquet does nor is named .csv",
-        };
-        Err(Error::input(format!(
-            "{location} is {what}; expected a table's directory, a Parquet file of any name, or a CSV file named .csv"
-        )))
-    }
-
     fn of(path: &str) -> Option<Self> {
         let path = path.to_ascii_lowercase();
         match path.rsplit_once('.')?.1 {
@@ -359,6 +324,7 @@ async fn register_file(
     ctx: &SessionContext,
     kind: FileKind,
     name: &str,
+    path: &str,
     location: &Location,
 ) -> Result<Vec<Registered>> {
     // A pipe would be waited for.
@@ -370,16 +336,9 @@ async fn register_file(
     }
     let url = url_of(ctx, location)?;
     let table = TableReference::bare(name);
-    // The file was named, so its extension is right, whatever it is.
-    let extension = location.prefix().extension().map(|extension| format!(".{extension}")).unwrap_or_default();
     match kind {
-        FileKind::Parquet => {
-            let options = ParquetReadOptions { file_extension: &extension, ..Default::default() };
-            ctx.register_parquet(table, &url, options).await?;
-        }
-        FileKind::Csv => {
-            ctx.register_csv(table, &url, CsvReadOptions::default().file_extension(&extension)).await?;
-        }
+        FileKind::Parquet => ctx.register_parquet(table, &url, ParquetReadOptions::default()).await?,
+        FileKind::Csv => ctx.register_csv(table, &url, CsvReadOptions::default()).await?,
     }
-    Ok(vec![Registered { name: name.to_owned(), location: location.to_string() }])
+    Ok(vec![Registered { name: name.to_owned(), location: path.to_owned() }])
 }
