@@ -10,6 +10,7 @@ use super::size::Size;
 use super::tree::{Node, Origin, Value};
 use crate::signal::hapt561;
 use crate::source::hapt;
+use crate::source::parquet::survey::MOST_VALUES;
 use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS, RECONSTRUCTION_ERROR};
 
 /// The stages in the order in which they can follow each other.
@@ -122,6 +123,13 @@ impl Check<'_> {
             let delimiter = table.delimiter.as_str();
             if !delimiter.is_ascii() || ["\"", "\n", "\r"].contains(&delimiter) {
                 self.at("source.delimiter", format!("{delimiter:?} cannot separate fields"), "one ASCII character");
+            }
+        }
+        if let SourceTable::Parquet(ParquetTable { features, dim: Some(dim), .. }) = source {
+            if matches!(features, Columns::Many(_)) {
+                self.at("source.dim", "the columns of features say how many values there are", "leave it out");
+            } else if !(1..=MOST_VALUES).contains(dim) {
+                self.at("source.dim", format!("vectors of {dim} values"), &format!("1 to {MOST_VALUES}"));
             }
         }
         self.columns(&named_columns(source));

@@ -10,14 +10,17 @@ use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
 
+use crate::column::listed;
 use crate::error::{Error, Result};
 use crate::signal::features::{FeatureExtractor, FeatureSet};
 use crate::signal::window::{WindowSpec, Within};
 
 pub mod bad;
 pub mod csv;
+pub mod fence;
 pub mod filter;
 pub mod hapt;
+pub mod hive;
 pub mod location;
 pub mod parquet;
 pub mod recording;
@@ -208,5 +211,6 @@ fn no_column<'a>(file: &str, name: &str, there: impl Iterator<Item = &'a str>) -
     let likeness = |c: &&&str| (strsim::jaro_winkler(c, name) * 1e6) as u64;
     let near = there.iter().filter(|c| likeness(c) > 800_000).max_by_key(likeness);
     let hint = near.map(|c| format!("; did you mean {c:?}?")).unwrap_or_default();
-    Error::input(format!("{file}: no column {name:?}{hint} (columns: {})", there.join(", ")))
+    let there = listed(there).replace(|c: char| c.is_control(), "\u{fffd}");
+    Error::input(format!("{file}: no column {name:?}{hint} (columns: {there})"))
 }

@@ -1,5 +1,7 @@
-//! How the Parquet reader gets at the bytes of a file.
+//! How the Parquet reader gets at the bytes of a file, and how much it may ask for.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,10 +13,22 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::{ParquetError, Result};
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::FOOTER_SIZE;
+use parquet::file::metadata::{FooterTail, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::reader::{ChunkReader, Length};
 
+use super::thrift::{check_footer, page_size};
 use crate::error::Error;
 use crate::source::location::DataFile;
+
+/// Bytes that a page may always become; writers make pages of 1 MiB, or of one row where that is larger.
+const PAGE_BYTES: u64 = 128 << 20;
+
+/// Bytes that no page may become, whatever the file's size.
+const MOST_PAGE_BYTES: u64 = 512 << 20;
+
+/// How many times the size of its file a page may become, beyond [`PAGE_BYTES`].
+const PAGE_FACTOR: u64 = 1000;
 
 /// Reads byte ranges of one file, local or in an object store.
 #[derive(Debug, Clone)]
@@ -36,6 +50,27 @@ impl ObjectReader {
             _ => Ok(Self { store, path, size }),
         }
     }
+
+    /// Bytes of the file.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The metadata at the end of the file, which is looked at before it is decoded.
+    async fn metadata(&mut self) -> Result<ParquetMetaData> {
+        let refused = |message: &str| ParquetError::General(message.to_owned());
+        let tail = FOOTER_SIZE as u64;
+        let end = self.size.checked_sub(tail).ok_or_else(|| refused("shorter than the end of any Parquet file"))?;
+        let footer = FooterTail::try_from(self.get_bytes(end..self.size).await?.as_ref())?;
+        if footer.is_encrypted_footer() {
+            return Err(refused("encrypted, which is not supported"));
+        }
+        let start = end.checked_sub(footer.metadata_length() as u64);
+        let start = start.ok_or_else(|| refused("its metadata would be longer than the file"))?;
+        let bytes = self.get_bytes(start..end).await?;
+        check_footer(&bytes).map_err(|e| ParquetError::External(Box::new(e)))?;
+        ParquetMetaDataReader::decode_metadata(&bytes)
+    }
 }
 
 fn io(e: object_store::Error) -> ParquetError {
@@ -53,10 +88,62 @@ impl AsyncFileReader for ObjectReader {
 
     fn get_metadata<'a>(
         &'a mut self,
-        options: Option<&'a ArrowReaderOptions>,
+        _options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
-        let size = self.size;
-        let reader = ParquetMetaDataReader::new().with_arrow_reader_options(options);
-        async move { Ok(Arc::new(reader.load_and_finish(self, size).await?)) }.boxed()
+        async move { Ok(Arc::new(self.metadata().await?)) }.boxed()
+    }
+}
+
+/// An open local file, whose pages are refused if they would become too large.
+#[derive(Debug)]
+pub(super) struct LocalFile {
+    file: File,
+    size: u64,
+}
+
+impl LocalFile {
+    pub(super) fn new(file: File, size: u64) -> Self {
+        Self { file, size }
+    }
+
+    /// The same file once more.
+    pub(super) fn again(&self) -> crate::Result<Self> {
+        Ok(Self { file: self.file.try_clone()?, size: self.size })
+    }
+
+    fn most_page_bytes(&self) -> u64 {
+        self.size.saturating_mul(PAGE_FACTOR).clamp(PAGE_BYTES, MOST_PAGE_BYTES)
+    }
+}
+
+impl Length for LocalFile {
+    fn len(&self) -> u64 {
+        self.size
+    }
+}
+
+impl ChunkReader for LocalFile {
+    type T = BufReader<File>;
+
+    /// What is read so, and not by [`get_bytes`](ChunkReader::get_bytes), begins with the header of a page.
+    fn get_read(&self, start: u64) -> Result<Self::T> {
+        let mut file = self.file.try_clone()?;
+        file.seek(SeekFrom::Start(start))?;
+        let mut read = BufReader::new(file);
+        let (found, most) = (page_size(read.fill_buf()?), self.most_page_bytes());
+        match found {
+            Some(bytes) if u64::try_from(bytes).is_ok_and(|bytes| bytes > most) => {
+                Err(ParquetError::General(format!("a page of {bytes} bytes, expected at most {most}")))
+            }
+            _ => Ok(read),
+        }
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
+        if start.checked_add(length as u64).is_none_or(|end| end > self.size) {
+            let size = self.size;
+            return Err(ParquetError::EOF(format!("{length} bytes at byte {start} of a file of {size} bytes")));
+        }
+        self.file.get_bytes(start, length)
     }
 }
