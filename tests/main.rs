@@ -10,6 +10,7 @@ mod kmeans;
 mod layering;
 mod metrics;
 mod oracle;
+mod parquet_files;
 mod pipeline;
 mod readme;
 mod reconstruct;

@@ -118,6 +118,17 @@ impl Vectors {
         Ok(())
     }
 
+    /// That there are no more lists: one too many says that those before it are not what they were.
+    ///
+    /// # Errors
+    /// As of [`read`](Self::read), and kind `Input` if there are.
+    pub(super) fn check_end(&mut self) -> Result<()> {
+        match self.next_page()? {
+            Some(_) => Err(Error::input("there are more vectors than rows")),
+            None => Ok(()),
+        }
+    }
+
     /// How many items the next list has: none where it is null. Only its levels are looked at, however long it is.
     ///
     /// # Errors
@@ -276,6 +287,8 @@ impl Levels {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
     use crate::source::parquet::hybrid::tests::encode;
     use crate::source::parquet::lists::Lists;
@@ -402,7 +415,14 @@ mod tests {
             dictionary in any::<bool>(), ends in prop::collection::vec(1usize..40, 1..6),
             cuts in prop::collection::vec(0usize..60, 1..6)
         ) {
+            let mut lengths = vectors(pages(&rows, dictionary, &ends, &cuts));
+            for row in &rows {
+                let expected = row.as_ref().map(Vec::len).filter(|len| *len > 0);
+                prop_assert_eq!(lengths.length().expect("reads"), expected);
+            }
+            lengths.check_end().expect("no more rows");
             let mut vectors = vectors(pages(&rows, dictionary, &ends, &cuts));
+            prop_assert!(vectors.check_end().is_err());
             let (mut out, mut reasons) = Read::default();
             vectors.read(rows.len(), dim, &mut out, &mut reasons).expect("reads");
             for (i, row) in rows.iter().enumerate() {

@@ -383,7 +383,11 @@ impl Iterator for GroupBatches {
             // Columns that end early are no error of Arrow's reader.
             None => {
                 let (left, group) = (std::mem::take(&mut self.left), self.group);
-                return (left > 0).then(|| Err(Error::input(format!("row group {group} ends {left} rows early"))));
+                if left > 0 {
+                    return Some(Err(Error::input(format!("row group {group} ends {left} rows early"))));
+                }
+                let (vectors, _) = self.vectors.as_mut()?;
+                return vectors.check_end().err().map(Err);
             }
         };
         self.left = self.left.saturating_sub(batch.num_rows() as u64);
