@@ -1,6 +1,8 @@
 //! Where the columns of the table are in one of its files: at the top of the file's schema, inside structs, or not in the
 //! file but in its path or in the log of the table that it is a file of.
 
+use std::collections::HashSet;
+
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, make_array, new_null_array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::kernels::cmp::not_distinct;
@@ -44,13 +46,12 @@ struct Constant {
 }
 
 impl Column {
-    /// The column `name` of `file`, whose schema has `fields`.
+    /// The column `name` of `file`, whose schema has `fields`, some of them `twice`.
     ///
     /// # Errors
     /// Kind `Input` if there is none, or if there are two.
-    pub(super) fn find(file: &VectorFile, fields: &[FieldRef], name: &str) -> Result<Self> {
-        let twice = fields.iter().filter(|field| field.name() == name).count() > 1;
-        if twice {
+    pub(super) fn find(file: &VectorFile, fields: &[FieldRef], twice: &HashSet<&str>, name: &str) -> Result<Self> {
+        if twice.contains(name) {
             return Err(Error::input(format!("{}: two columns are named {name:?}", file.name())));
         }
         let mut path = Vec::new();

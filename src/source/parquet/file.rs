@@ -1,6 +1,6 @@
 //! One Parquet file: its footer, its columns, its batches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, TimeUnit};
@@ -47,7 +47,7 @@ pub(super) struct ParquetFile {
     reader: ObjectReader,
     metadata: ArrowReaderMetadata,
     /// Keys, split, label, and the features.
-    columns: Vec<(String, Column)>,
+    columns: BTreeMap<String, Column>,
 }
 
 impl ParquetFile {
@@ -63,9 +63,12 @@ impl ParquetFile {
         check_sizes(&parsed, reader.size()).map_err(|e| unreadable(name, e))?;
         let metadata = arrow_metadata(parsed).map_err(|e| unreadable(name, e))?;
         let fields = metadata.schema().fields();
+        let mut seen = HashSet::new();
+        let twice: HashSet<&str> =
+            fields.iter().map(|f| f.name().as_str()).filter(|name| !seen.insert(*name)).collect();
         let names = plain_names(spec).chain(spec.features.columns());
-        let columns = names.map(|name| Ok((name.clone(), Column::find(file, fields, name)?)));
-        let columns = columns.collect::<Result<Vec<_>>>()?;
+        let columns = names.map(|name| Ok((name.clone(), Column::find(file, fields, &twice, name)?)));
+        let columns = columns.collect::<Result<BTreeMap<_, _>>>()?;
         let open = Self { file: file.clone(), reader, metadata, columns };
         for column in spec.features.columns() {
             open.check_features(column, matches!(spec.features, Features::Column(_)))?;
@@ -80,8 +83,7 @@ impl ParquetFile {
 
     /// Column `name`, which is one of those that the specification names.
     pub(super) fn column(&self, name: &str) -> Result<&Column> {
-        let found = self.columns.iter().find(|(column, _)| column == name);
-        found.map(|(_, column)| column).ok_or_else(|| Error::internal(format!("column {name:?} was not looked for")))
+        self.columns.get(name).ok_or_else(|| Error::internal(format!("column {name:?} was not looked for")))
     }
 
     /// The field of a column of features.
@@ -132,12 +134,15 @@ impl ParquetFile {
     /// The leaves of a scan, by the names of its columns.
     fn mask<'a>(&self, columns: impl Iterator<Item = &'a str>) -> Result<ProjectionMask> {
         let schema = self.metadata.parquet_schema();
-        let mut leaves = Vec::new();
+        let mut paths: HashSet<&[String]> = HashSet::new();
         for name in columns {
-            let Some(stored) = self.column(name)?.stored() else { continue };
-            let within = |leaf: &usize| schema.column(*leaf).path().parts().starts_with(&stored.path);
-            leaves.extend((0..schema.num_columns()).filter(within));
+            paths.extend(self.column(name)?.stored().map(|stored| stored.path.as_slice()));
         }
+        let asked = |leaf: &usize| {
+            let parts = schema.column(*leaf).path().parts().to_vec();
+            (1..=parts.len()).any(|len| paths.contains(&parts[..len]))
+        };
+        let leaves = (0..schema.num_columns()).filter(asked).collect::<Vec<_>>();
         Ok(ProjectionMask::leaves(schema, leaves))
     }
 

@@ -19,6 +19,7 @@ use parquet::file::reader::{ChunkReader, Length};
 
 use super::thrift::{check_footer, page_size};
 use crate::error::Error;
+use crate::source::bad::shown;
 use crate::source::location::DataFile;
 
 /// Bytes that a page may always become; writers make pages of 1 MiB, or of one row where that is larger.
@@ -61,7 +62,13 @@ impl ObjectReader {
         let refused = |message: &str| ParquetError::General(message.to_owned());
         let tail = FOOTER_SIZE as u64;
         let end = self.size.checked_sub(tail).ok_or_else(|| refused("shorter than the end of any Parquet file"))?;
-        let footer = FooterTail::try_from(self.get_bytes(end..self.size).await?.as_ref())?;
+        let footer = match FooterTail::try_from(self.get_bytes(end..self.size).await?.as_ref()) {
+            Ok(footer) => footer,
+            Err(e) => {
+                let begin = self.get_bytes(0..self.size.min(16)).await?;
+                return Err(refused(&format!("{e}; it begins {}", begins(&begin))));
+            }
+        };
         if footer.is_encrypted_footer() {
             return Err(refused("encrypted, which is not supported"));
         }
@@ -71,6 +78,20 @@ impl ObjectReader {
         check_footer(&bytes).map_err(|e| ParquetError::External(Box::new(e)))?;
         ParquetMetaDataReader::decode_metadata(&bytes)
     }
+}
+
+/// What the first bytes of a file that is no Parquet file say it is.
+fn begins(bytes: &[u8]) -> String {
+    let known: [(&[u8], &str); 6] = [
+        (b"PAR1", "like one, and is cut off or still being written"),
+        (&[0x1f, 0x8b], "like a gzip file: decompress it first"),
+        (&[0x28, 0xb5, 0x2f, 0xfd], "like a zstd file: decompress it first"),
+        (b"PK\x03\x04", "like a zip file: unpack it first"),
+        (b"ARROW1", "like an Arrow (Feather) file: write it as Parquet first"),
+        (b"ORC", "like an ORC file: write it as Parquet first"),
+    ];
+    let found = known.iter().find(|(start, _)| bytes.starts_with(start));
+    found.map_or_else(|| format!("with {}", shown(bytes)), |(_, what)| (*what).to_owned())
 }
 
 fn io(e: object_store::Error) -> ParquetError {

@@ -150,7 +150,7 @@ fn of_one_type(
     let most = kinds.iter().enumerate().max_by_key(|(at, (_, members))| (members.len(), std::cmp::Reverse(*at)));
     let Some((_, (types, members))) = most else { return Ok((Vec::new(), vec![None; columns])) };
     let model = members.first().map(|&i| looked[i].file.name().to_owned()).unwrap_or_default();
-    for (_, found) in looked.iter().enumerate().filter(|(i, _)| !members.contains(i)) {
+    for (_, found) in looked.iter().enumerate().filter(|(i, _)| members.binary_search(i).is_err()) {
         let conflict = plain_names(spec).zip(types.iter().zip(&found.types)).find_map(|(name, (expected, found))| {
             let (expected, found) = (expected.as_ref()?, found.as_ref()?);
             wider(expected, found).is_none().then(|| format!("column {name:?} is {found}, expected {expected}"))
