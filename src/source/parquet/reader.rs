@@ -168,3 +168,50 @@ impl ChunkReader for LocalFile {
         self.file.get_bytes(start, length)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// A file that begins with the header of a page which becomes `bytes` bytes.
+    fn page_of(bytes: u64) -> LocalFile {
+        let mut header = vec![0x15, 0x00, 0x15];
+        let mut zigzag = bytes << 1;
+        while zigzag >= 0x80 {
+            header.push(zigzag as u8 | 0x80);
+            zigzag >>= 7;
+        }
+        header.push(zigzag as u8);
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&header).unwrap();
+        LocalFile::new(file, header.len() as u64)
+    }
+
+    #[test]
+    fn a_page_may_become_so_large_and_no_larger() {
+        assert!(page_of(PAGE_BYTES).get_read(0).is_ok());
+        let e = page_of(PAGE_BYTES + 1).get_read(0).unwrap_err().to_string();
+        assert!(e.contains("a page of 134217729 bytes, expected at most 134217728"), "{e}");
+        // A larger file may have larger pages, up to a bound.
+        let large = |bytes| LocalFile { size: 1 << 30, ..page_of(bytes) };
+        assert!(large(MOST_PAGE_BYTES).get_read(0).is_ok());
+        assert!(large(MOST_PAGE_BYTES + 1).get_read(0).is_err());
+    }
+
+    #[test]
+    fn no_more_is_read_than_there_is() {
+        assert!(page_of(1).get_bytes(2, 2).is_ok());
+        for (start, length) in [(0, 1 << 40), (4, 1), (u64::MAX, 1)] {
+            assert!(page_of(1).get_bytes(start, length).is_err(), "{length} bytes at {start}");
+        }
+    }
+
+    #[test]
+    fn other_files_are_called_by_their_names() {
+        assert!(begins(&[0x1f, 0x8b, 8]).contains("gzip"));
+        assert!(begins(b"PAR1....").contains("cut off"));
+        assert_eq!(begins(b"<!DOCTYPE\x1b[2J"), "with \"<!DOCTYPE\\u{1b}[2J\"");
+    }
+}
