@@ -398,11 +398,12 @@ async fn commit(place: &Location, run: &str, mode: Mode, from: i32, to: i32) {
 async fn a_table_is_read_by_its_log() {
     let dir = TempDir::new().unwrap();
     let local = dir.path().join("t").display().to_string();
-    for place in [local.clone(), format!("{local}/"), "memory:///parquet_files/t".to_owned()] {
+    let places = [local.clone(), format!("{local}/"), "memory:///parquet_files/t".to_owned()];
+    for (i, place) in places.into_iter().enumerate() {
         let location = Location::parse(place.trim_end_matches('/')).unwrap();
-        commit(&location, "run-1", Mode::Overwrite, 0, 10).await;
-        commit(&location, "run-2", Mode::Overwrite, 20, 24).await;
-        commit(&location, "run-3", Mode::Append, 30, 33).await;
+        commit(&location, &format!("run-1-{i}"), Mode::Overwrite, 0, 10).await;
+        commit(&location, &format!("run-2-{i}"), Mode::Overwrite, 20, 24).await;
+        commit(&location, &format!("run-3-{i}"), Mode::Append, 30, 33).await;
         let features = Features::Columns(vec!["distance".into()]);
         let of = |path: &str| ParquetSpec {
             features: features.clone(),
