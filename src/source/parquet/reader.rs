@@ -64,9 +64,9 @@ impl ObjectReader {
         let end = self.size.checked_sub(tail).ok_or_else(|| refused("shorter than the end of any Parquet file"))?;
         let footer = match FooterTail::try_from(self.get_bytes(end..self.size).await?.as_ref()) {
             Ok(footer) => footer,
-            Err(e) => {
+            Err(_) => {
                 let begin = self.get_bytes(0..self.size.min(16)).await?;
-                return Err(refused(&format!("{e}; it begins {}", begins(&begin))));
+                return Err(refused(&format!("it does not end like one, and begins {}", begins(&begin))));
             }
         };
         if footer.is_encrypted_footer() {
@@ -83,7 +83,7 @@ impl ObjectReader {
 /// What the first bytes of a file that is no Parquet file say it is.
 fn begins(bytes: &[u8]) -> String {
     let known: [(&[u8], &str); 6] = [
-        (b"PAR1", "like one, and is cut off or still being written"),
+        (b"PAR1", "like one: cut off, or still being written"),
         (&[0x1f, 0x8b], "like a gzip file: decompress it first"),
         (&[0x28, 0xb5, 0x2f, 0xfd], "like a zstd file: decompress it first"),
         (b"PK\x03\x04", "like a zip file: unpack it first"),
