@@ -501,3 +501,19 @@ proptest! {
         let _ = parse(&String::from_utf8_lossy(&bytes), &[]);
     }
 }
+
+#[test]
+fn the_width_of_vectors_goes_with_a_column_of_lists() {
+    let source = |features: &str, dim: usize| {
+        let text = format!(
+            "name = \"a\"\nseed = 1\n[source]\nkind = \"parquet\"\npath = \"a\"\nfeatures = {features}\ndim = {dim}\n\
+             [[stage]]\nkind = \"kmeans\"\nk = 2\n[sink]\npath = \"out\"\n"
+        );
+        messages(parse(&text, &[]))
+    };
+    assert!(source("\"v\"", 4).is_empty());
+    for dim in [0, 5_000_000] {
+        assert_eq!(source("\"v\"", dim), [format!("vectors of {dim} values")]);
+    }
+    assert_eq!(source("[\"x\", \"y\"]", 2), ["the columns of features say how many values there are"]);
+}

@@ -14,6 +14,7 @@ mod limits;
 mod metrics;
 mod oracle;
 mod outputs;
+mod parquet_files;
 mod pipeline;
 mod readme;
 mod reconstruct;

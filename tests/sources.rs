@@ -23,19 +23,19 @@ use tempfile::TempDir;
 
 // ---- what all sources share ----
 
-struct Opened {
-    source: Source,
-    bad: Arc<BadRows>,
+pub struct Opened {
+    pub source: Source,
+    pub bad: Arc<BadRows>,
 }
 
-async fn opened(spec: &SourceSpec, options: &SourceOptions) -> Result<Opened> {
+pub async fn opened(spec: &SourceSpec, options: &SourceOptions) -> Result<Opened> {
     let bad = Arc::new(BadRows::new());
     Ok(Opened { source: open(spec, options, bad.clone()).await?, bad })
 }
 
 impl Opened {
     /// The rows of `query` over table `t`, as one batch.
-    async fn sql_in(&self, query: &str, batch_size: usize) -> Result<RecordBatch> {
+    pub async fn sql_in(&self, query: &str, batch_size: usize) -> Result<RecordBatch> {
         let config = SessionConfig::new().with_target_partitions(1).with_batch_size(batch_size);
         let context = SessionContext::new_with_config(config);
         context.register_table("t", self.source.provider.clone())?;
@@ -46,28 +46,28 @@ impl Opened {
         Ok(arrow::compute::concat_batches(&schema, &batches)?)
     }
 
-    async fn sql(&self, query: &str) -> Result<RecordBatch> {
+    pub async fn sql(&self, query: &str) -> Result<RecordBatch> {
         self.sql_in(query, 8192).await
     }
 
-    fn bad_rows(&self) -> Vec<(String, u64, String)> {
+    pub fn bad_rows(&self) -> Vec<(String, u64, String)> {
         let name = |file: &str| Path::new(file).file_name().unwrap().to_string_lossy().into_owned();
         self.bad.rows().into_iter().map(|r| (name(&r.file), r.line, r.reason)).collect()
     }
 }
 
-async fn all(spec: &SourceSpec, options: &SourceOptions) -> Result<RecordBatch> {
+pub async fn all(spec: &SourceSpec, options: &SourceOptions) -> Result<RecordBatch> {
     opened(spec, options).await?.sql("SELECT * FROM t").await
 }
 
 /// The error of reading everything.
-async fn error_of(spec: &SourceSpec, options: &SourceOptions) -> Error {
+pub async fn error_of(spec: &SourceSpec, options: &SourceOptions) -> Error {
     let error = all(spec, options).await.expect_err("an error was expected");
     assert_eq!(error.kind(), Kind::Input, "{error}");
     error
 }
 
-fn assert_says(error: &Error, parts: &[&str]) {
+pub fn assert_says(error: &Error, parts: &[&str]) {
     let message = error.to_string();
     for part in parts {
         assert!(message.contains(part), "{part:?} is not in: {message}");
@@ -78,19 +78,19 @@ fn windows(length: usize, stride: usize, within: Within) -> SourceOptions {
     SourceOptions { window: Some(WindowSpec { length, stride, within }), ..Default::default() }
 }
 
-fn quarantine(options: SourceOptions) -> SourceOptions {
+pub fn quarantine(options: SourceOptions) -> SourceOptions {
     SourceOptions { on_bad_row: OnBadRow::Quarantine, ..options }
 }
 
-fn i32s(batch: &RecordBatch, name: &str) -> Vec<i32> {
+pub fn i32s(batch: &RecordBatch, name: &str) -> Vec<i32> {
     batch[name].as_primitive::<Int32Type>().values().to_vec()
 }
 
-fn i64s(batch: &RecordBatch, name: &str) -> Vec<i64> {
+pub fn i64s(batch: &RecordBatch, name: &str) -> Vec<i64> {
     batch[name].as_primitive::<Int64Type>().values().to_vec()
 }
 
-fn texts(batch: &RecordBatch, name: &str) -> Vec<Option<String>> {
+pub fn texts(batch: &RecordBatch, name: &str) -> Vec<Option<String>> {
     batch[name].as_string::<i32>().iter().map(|t| t.map(String::from)).collect()
 }
 
@@ -836,7 +836,7 @@ async fn csv_refuses_settings_that_cannot_be() {
 
 // ---- parquet ----
 
-fn write_parquet(path: &Path, columns: Vec<(&str, ArrayRef)>) {
+pub fn write_parquet(path: &Path, columns: Vec<(&str, ArrayRef)>) {
     let fields: Vec<_> = columns.iter().map(|(name, c)| Field::new(*name, c.data_type().clone(), true)).collect();
     let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|c| c.1).collect());
     let properties =
@@ -847,28 +847,29 @@ fn write_parquet(path: &Path, columns: Vec<(&str, ArrayRef)>) {
     writer.close().unwrap();
 }
 
-type Vector = Option<Vec<Option<f64>>>;
+pub type Vector = Option<Vec<Option<f64>>>;
 
-fn plain_vectors(rows: usize) -> Vec<Vector> {
+pub fn plain_vectors(rows: usize) -> Vec<Vector> {
     (0..rows).map(|i| Some(vec![Some(2.0 * i as f64), Some(2.0 * i as f64 + 1.0)])).collect()
 }
 
-fn list(rows: &[Vector]) -> ArrayRef {
+pub fn list(rows: &[Vector]) -> ArrayRef {
     Arc::new(ListArray::from_iter_primitive::<Float64Type, _, _>(rows.to_vec()))
 }
 
-fn ids(rows: usize) -> ArrayRef {
+pub fn ids(rows: usize) -> ArrayRef {
     Arc::new(Int32Array::from_iter_values(0..rows as i32))
 }
 
-fn splits(rows: usize) -> ArrayRef {
+pub fn splits(rows: usize) -> ArrayRef {
     Arc::new(StringArray::from_iter_values((0..rows).map(|i| if i % 3 == 0 { "test" } else { "train" })))
 }
 
-fn parquet_spec(path: &Path) -> ParquetSpec {
+pub fn parquet_spec(path: &Path) -> ParquetSpec {
     ParquetSpec {
         path: path.display().to_string(),
         features: Features::Column("v".into()),
+        dim: None,
         label: None,
         keys: vec!["id".into()],
         split: None,
@@ -1014,7 +1015,7 @@ async fn parquet_refuses_files_that_do_not_fit() {
     write_parquet(&path, vec![("v", splits(3)), ("id", ids(3))]);
     assert_says(
         &error_of(&spec, &options).await,
-        &["column \"v\" is Utf8, expected a FixedSizeList, List or LargeList"],
+        &["column \"v\" is Utf8, expected lists (of any kind) of integers, floats"],
     );
     write_parquet(&path, vec![("w", list(&plain_vectors(3))), ("id", ids(3))]);
     assert_says(&error_of(&spec, &options).await, &["a.parquet: no column \"v\" (columns: w, id)"]);
@@ -1024,7 +1025,7 @@ async fn parquet_refuses_files_that_do_not_fit() {
     write_parquet(&dir.path().join("b.parquet"), vec![("v", list(&plain_vectors(3))), ("id", splits(3))]);
     let both = SourceSpec::Parquet(parquet_spec(dir.path()));
     let error = error_of(&both, &options).await;
-    assert_says(&error, &["b.parquet: column \"id\" is Utf8, expected Int32 as in the first file"]);
+    assert_says(&error, &["b.parquet: column \"id\" is Utf8, expected Int32 as in ", "a.parquet"]);
     let opened = opened(&both, &quarantine(options)).await.unwrap();
     assert_eq!(opened.sql("SELECT * FROM t").await.unwrap().num_rows(), 3);
     let error = all(&spec, &windows(2, 1, Within::Recordings)).await.unwrap_err();

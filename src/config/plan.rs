@@ -347,6 +347,7 @@ fn source(table: &SourceTable) -> SourceSpec {
                 Columns::One(name) => Features::Column(name.clone()),
                 Columns::Many(names) => Features::Columns(names.clone()),
             },
+            dim: table.dim,
             label: table.label.clone(),
             keys: table.keys.clone(),
             split: table.split.clone(),

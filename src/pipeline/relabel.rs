@@ -286,7 +286,7 @@ impl Relabel {
                      label Parquet files of feature vectors, or recordings like those it was trained on",
                 ));
             }
-            (InputKind::Parquet, trained_on) => SourceSpec::Parquet(self.parquet(path, trained_on)),
+            (InputKind::Parquet, trained_on) => SourceSpec::Parquet(self.parquet(path, trained_on, input.dim)),
         };
         let of_recordings = !matches!(spec, SourceSpec::Parquet(_));
         let options = SourceOptions {
@@ -308,7 +308,7 @@ impl Relabel {
         }
     }
 
-    fn parquet(&self, path: String, trained_on: Option<SourceSpec>) -> ParquetSpec {
+    fn parquet(&self, path: String, trained_on: Option<SourceSpec>, dim: usize) -> ParquetSpec {
         let (trained_features, keys, keep) = match trained_on {
             Some(SourceSpec::Parquet(spec)) => (Some(spec.features), spec.keys, spec.keep),
             _ => (None, vec![], vec![]),
@@ -318,7 +318,10 @@ impl Relabel {
             None => trained_features.unwrap_or_else(|| Features::Column(FEATURES.into())),
         };
         let keys = if self.keys.is_empty() { keys } else { self.keys.clone() };
-        ParquetSpec { path, features, label: None, keys, split: None, keep }
+        // Where rows may be set aside, those are that the model does not take, however many they are.
+        let judged = matches!(features, Features::Column(_)) && self.on_bad_row == OnBadRow::Quarantine;
+        let dim = judged.then_some(dim);
+        ParquetSpec { path, features, dim, label: None, keys, split: None, keep }
     }
 }
 

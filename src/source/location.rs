@@ -39,6 +39,21 @@ pub struct DataFile {
 }
 
 impl DataFile {
+    /// The file at `path`, of `bytes` bytes, of the table in the directory `table`.
+    ///
+    /// # Errors
+    /// Kind `Config` if `path` is none.
+    pub(super) fn in_table(table: &Location, path: &str, bytes: u64) -> Result<Self> {
+        let (name, place) = (table.show(path), table.join(path)?);
+        let local = place.local_path().map(Path::to_path_buf);
+        Ok(Self { name, below: path.to_owned(), local, place: Some(place), listed_size: bytes })
+    }
+
+    /// Where it is, if it is a local one.
+    pub(super) fn local_path(&self) -> Option<&Path> {
+        self.local.as_deref()
+    }
+
     /// Its path or URL, for messages.
     pub fn name(&self) -> &str {
         &self.name

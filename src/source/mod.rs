@@ -21,6 +21,7 @@ pub mod csv;
 pub mod fence;
 pub mod filter;
 pub mod hapt;
+pub mod hive;
 pub mod keep;
 pub mod location;
 pub mod parquet;

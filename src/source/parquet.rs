@@ -1,18 +1,31 @@
 //! Feature vectors in Parquet files.
 //!
-//! The vectors are a column of lists (`FixedSizeList`, `List`, `LargeList`) of any integer or float type, or a column
-//! each value. Scans give them as `features`, vectors of `Float32`, in the order of the files' paths and of their rows.
-//! Filters on the other columns are evaluated before vectors are read; only the columns that a scan asks for are read.
+//! The vectors are a column of lists (of any kind of list) of integers, floats, decimals or booleans, or a column each
+//! value. Scans give them as `features`, vectors of `Float32`, in the order of the files' paths and of their rows. Only
+//! the columns that a scan and its filters ask for are read.
+//!
+//! # Where columns are
+//! A column may lie inside structs, named with dots (`acc.x`). Keys, split and label may stand in the path instead
+//! (`split=train/part-0.parquet`; as text): where the file has the column, too, both must agree. A directory that is a
+//! Delta table is read by its log, at its newest version: files that were replaced or removed are not read, the values of
+//! partitions come from the log, and a column that a file is older than is null.
+//!
+//! # Files that differ
+//! All footers are read first ([`survey`]). The type of a column is one that holds the values of all files. Where there is
+//! none, as for text and numbers, the files that are most agree, and the others are bad. A vector has as many values as
+//! `dim` says, the type of the column, or most of about [`survey::WIDTH_ROWS`] rows over the files.
 //!
 //! # Bad rows
-//! A null vector, value or key, a vector of another length, a value that is not finite in single precision. A file that
-//! cannot be read, or lacks a column, is bad as a whole.
+//! A null vector, value or key, a vector of another length, a value that is not finite in single precision, a value that
+//! contradicts the path. A file that cannot be read, whose numbers contradict each other, or that lacks a column, is bad
+//! as a whole.
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Float32Type, Int64Type, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -26,33 +39,43 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
 
 use super::bad::Rejects;
+use super::fence::fenced_async;
 use super::filter::{Condition, pushdown};
-use super::location::{DataFile, list};
 use super::windows::batch_rows;
 use super::{Source, check_names};
 use crate::column::{vector_array, vector_field};
 use crate::error::{Error, Result};
 use crate::stage::FEATURES;
 
+mod columns;
 mod direct;
 mod file;
+mod files;
 mod hybrid;
 mod lists;
 mod page;
 mod reader;
+pub mod survey;
+mod thrift;
+mod types;
 
 use file::{Batches, ParquetFile, Reasons, Stored, unreadable};
+use files::VectorFile;
 use lists::{Lists, finite};
+use survey::{Survey, survey};
 
 pub(super) use reader::ObjectReader;
 
 /// Which files to read, and which columns of them.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ParquetSpec {
-    /// A file, a directory (its `.parquet` and `.pq`), a glob, or a URL of one of these.
+    /// A file, a directory (its `.parquet` and `.pq`), a Delta table, a glob, or a URL of one of these.
     pub path: String,
     /// The column or the columns of the vectors.
     pub features: Features,
+    /// How many values a vector in a column of lists has; most of them decide if `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dim: Option<usize>,
     /// The column of labels, nullable.
     #[serde(default)]
     pub label: Option<String>,
@@ -86,37 +109,18 @@ impl Features {
     }
 }
 
-/// Opens the files of `spec` and checks the first.
+/// Opens the files of `spec`: looks at the footers of all, and at some of their vectors.
 ///
 /// # Errors
 /// Kind `Input` if no file can be used, a column is missing or has another type than expected, or vectors are empty;
-/// `Config` if no column is named; `Io` if a disk, network or object store fails.
+/// `Config` if no column is named; `Table` if the log of a Delta table cannot be read; `Io` if a disk, network or object
+/// store fails.
 pub(super) async fn open(spec: &ParquetSpec, rejects: Rejects) -> Result<Source> {
     if spec.features.columns().is_empty() {
         return Err(Error::config("a parquet source needs `features`: a column of lists, or columns of numbers"));
     }
-    let files = list(&spec.path, &[".parquet", ".pq"]).await?;
-    let mut first_problem = None;
-    let mut found = None;
-    for file in &files {
-        match ParquetFile::measure(file, spec).await {
-            Ok((plain, Some(dim))) => {
-                found = Some((plain, dim));
-                break;
-            }
-            Ok((_, None)) => drop(first_problem.get_or_insert(format!("{}: has no vectors", file.name()))),
-            Err(e) => {
-                let message = e.to_string();
-                rejects.reject_file(file.name(), e)?;
-                first_problem.get_or_insert(message);
-            }
-        }
-    }
-    let Some((plain, dim)) = found else {
-        let problem = first_problem.unwrap_or_default();
-        return Err(Error::input(format!("{}: no file can be used, the first because: {problem}", spec.path)));
-    };
-    let mut fields = plain.clone();
+    let Survey { files, plain, dim } = survey(files::find(&spec.path).await?, spec, &rejects).await?;
+    let mut fields = plain;
     fields.push(vector_field(FEATURES, dim));
     let schema = Arc::new(Schema::new(fields));
     check_names(&schema)?;
@@ -152,7 +156,7 @@ fn plain_names(spec: &ParquetSpec) -> impl Iterator<Item = &String> {
 #[derive(Debug, Clone)]
 struct VectorTable {
     spec: Arc<ParquetSpec>,
-    files: Arc<[DataFile]>,
+    files: Arc<[VectorFile]>,
     schema: SchemaRef,
     dim: usize,
     rejects: Rejects,
@@ -210,7 +214,8 @@ impl PartitionStream for Scan {
 
     fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let rows = batch_rows(self.table.dim, context.session_config().batch_size());
-        let rows = rows.min(self.limit.unwrap_or(rows)).max(1);
+        // Of how many rows a filter takes the first ones is not known before.
+        let rows = rows.min(self.limit.filter(|_| self.filter.is_none()).unwrap_or(rows)).max(1);
         let mut builder = RecordBatchReceiverStream::builder(self.schema.clone(), 2);
         let out = builder.tx();
         let scan = self.clone();
@@ -236,24 +241,29 @@ impl Scan {
             if left == 0 {
                 break;
             }
-            let mut batches = match self.open(file, rows).await {
-                Ok(batches) => batches,
+            let name = file.name();
+            let (open, mut batches) = match fenced_async(name, self.open(file, rows)).await {
+                Ok(opened) => opened,
                 Err(e) => {
-                    self.table.rejects.reject_file(file.name(), e)?;
+                    self.table.rejects.reject_file(name, e)?;
                     continue;
                 }
             };
             while left > 0 {
-                let stored = match batches.next().await {
+                let next = async { batches.next().await.map_err(|e| unreadable(name, e)) };
+                let stored = match fenced_async(name, next).await {
                     Ok(Some(stored)) => stored,
                     Ok(None) => break,
                     Err(e) => {
-                        self.table.rejects.reject_file(file.name(), unreadable(file.name(), e))?;
+                        self.table.rejects.reject_file(name, e)?;
                         break;
                     }
                 };
-                let batch = self.convert(file.name(), stored)?;
-                left = left.saturating_sub(batch.num_rows());
+                let mut batch = self.convert(&open, stored)?;
+                if batch.num_rows() > left {
+                    batch = batch.slice(0, left);
+                }
+                left -= batch.num_rows();
                 if batch.num_rows() > 0 && out.send(Ok(batch)).await.is_err() {
                     return Ok(());
                 }
@@ -262,44 +272,37 @@ impl Scan {
         Ok(())
     }
 
-    /// The rows of `file` that pass the filter, as they are stored, with the columns that are needed.
-    async fn open(&self, file: &DataFile, rows: usize) -> Result<Batches> {
+    /// The rows of `file` as they are stored, with the columns that are needed.
+    async fn open(&self, file: &VectorFile, rows: usize) -> Result<(ParquetFile, Batches)> {
         let spec = &self.table.spec;
         let open = ParquetFile::open(file, spec).await?;
-        self.check_types(&open)?;
         let judged = self.table.rejects.leaves_out();
-        let needed = plain_names(spec).chain(spec.features.columns()).filter(|c| {
-            let feature = spec.features.columns().contains(c);
-            let asked = if feature { FEATURES } else { c.as_str() };
-            self.schema.index_of(asked).is_ok() || (judged && (feature || spec.keys.contains(c)))
-        });
-        let needed: Vec<&String> = needed.collect();
-        let vectors = match &spec.features {
-            Features::Column(name) => Some((name, self.table.dim)),
-            Features::Columns(_) => None,
-        };
-        open.batches(&needed, vectors, rows, self.filter.as_ref()).map_err(|e| unreadable(open.name(), e))
-    }
-
-    /// Every file has the types of the first.
-    fn check_types(&self, open: &ParquetFile) -> Result<()> {
-        for field in open.plain_fields(&self.table.spec) {
-            let expected = self.table.schema.field_with_name(field.name())?;
-            if field.data_type() != expected.data_type() {
-                return Err(Error::input(format!(
-                    "{}: column {:?} is {}, expected {} as in the first file",
-                    open.name(),
-                    field.name(),
-                    field.data_type(),
-                    expected.data_type()
-                )));
+        let filtered = |c: &str| self.filter.as_ref().is_some_and(|filter| filter.columns().index_of(c).is_ok());
+        let mut needed = Vec::new();
+        for c in plain_names(spec) {
+            let judged = judged && (spec.keys.contains(c) || open.column(c)?.is_said_twice());
+            if self.schema.index_of(c).is_ok() || filtered(c) || judged {
+                needed.push(c.as_str());
             }
         }
-        Ok(())
+        if self.needs_vectors() {
+            needed.extend(spec.features.columns().iter().map(String::as_str));
+        }
+        let vectors = match &spec.features {
+            Features::Column(name) => Some((name.as_str(), self.table.dim)),
+            Features::Columns(_) => None,
+        };
+        let batches = open.batches(&needed, vectors, rows).map_err(|e| unreadable(open.name(), e))?;
+        Ok((open, batches))
     }
 
-    /// The good rows of `stored`, a batch of the file `name`, with the columns of the scan.
-    fn convert(&self, name: &str, stored: Stored) -> Result<RecordBatch> {
+    /// Whether vectors are read: they are asked for, or which rows are left out depends on them.
+    fn needs_vectors(&self) -> bool {
+        self.schema.index_of(FEATURES).is_ok() || self.table.rejects.leaves_out()
+    }
+
+    /// The good rows of `stored`, a batch of the file `open`, that pass the filter, with the columns of the scan.
+    fn convert(&self, open: &ParquetFile, stored: Stored) -> Result<RecordBatch> {
         let spec = &self.table.spec;
         let Stored { batch: stored, vectors } = stored;
         let (mut vectors, mut reasons) = match vectors {
@@ -308,30 +311,55 @@ impl Scan {
                 let of_column = |reason: Option<String>| reason.map(|reason| in_column(column, &reason));
                 (Some(vectors), reasons.into_iter().map(of_column).collect())
             }
-            None => self.vectors(&stored)?,
+            None if self.needs_vectors() => self.vectors(open, &stored)?,
+            None => (None, vec![None; stored.num_rows()]),
         };
-        for key in &spec.keys {
-            let Some(column) = stored.column_by_name(key) else { continue };
-            for i in (0..column.len()).filter(|&i| column.is_null(i)) {
-                reasons[i].get_or_insert_with(|| format!("column {key:?} is null, expected a key"));
+        let judged = self.table.rejects.leaves_out();
+        let mut plain = Vec::with_capacity(self.table.schema.fields().len());
+        let fields = self.table.plain();
+        for field in fields.fields() {
+            let column = open.column(field.name())?;
+            let is_key = spec.keys.contains(field.name());
+            if self.schema.index_of(field.name()).is_err() && !(judged && (is_key || column.is_said_twice())) {
+                continue;
             }
+            let values = column.of_table(&stored, field, &mut reasons)?;
+            for i in (0..values.len()).filter(|&i| is_key && values.is_null(i)) {
+                reasons[i].get_or_insert_with(|| format!("column {:?} is null, expected a key", field.name()));
+            }
+            plain.push((field.name().as_str(), values));
         }
+        let passes = match &self.filter {
+            Some(filter) => Some(filter.evaluate(|field| {
+                // What is wrong with these rows is said where the column is asked for.
+                let column = open
+                    .column(field.name())
+                    .and_then(|column| column.of_table(&stored, field, &mut vec![None; stored.num_rows()]));
+                column.map_err(|e| ArrowError::ExternalError(Box::new(e)))
+            })?),
+            None => None,
+        };
+        let passes = |i: usize| passes.as_ref().is_none_or(|passes| passes.is_valid(i) && passes.value(i));
         let row_numbers = stored.column_by_name(file::ROW).map(|c| c.as_primitive::<Int64Type>());
         for (i, reason) in reasons.iter().enumerate() {
-            if let Some(reason) = reason {
+            if let Some(reason) = reason.as_ref().filter(|_| passes(i)) {
                 let row = row_numbers.map_or(0, |r| r.value(i)) as u64 + 1;
-                self.table.rejects.reject(name, row, format!("row {row}, {reason}"))?;
+                self.table.rejects.reject(open.name(), row, format!("row {row}, {reason}"))?;
             }
         }
         let columns = self.schema.fields().iter().map(|field| -> Result<ArrayRef> {
             match vectors.take_if(|_| field.name() == FEATURES) {
                 Some(vectors) => vector_array(vectors, self.table.dim),
-                None => Ok(cast(stored_column(&stored, field.name())?, field.data_type())?),
+                None => plain
+                    .iter()
+                    .find(|(name, _)| name == field.name())
+                    .map(|(_, values)| ArrayRef::clone(values))
+                    .ok_or_else(|| Error::internal(format!("column {:?} was not read", field.name()))),
             }
         });
         let columns = columns.collect::<Result<Vec<_>>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(stored.num_rows()));
-        let good: BooleanArray = reasons.iter().map(|r| Some(r.is_none())).collect();
+        let good: BooleanArray = reasons.iter().enumerate().map(|(i, r)| Some(r.is_none() && passes(i))).collect();
         if good.true_count() == good.len() {
             return Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?);
         }
@@ -344,24 +372,21 @@ impl Scan {
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), batch.columns().to_vec(), &options)?)
     }
 
-    /// The vectors of a batch, row-major, where the columns were read; and what is wrong with each row.
-    fn vectors(&self, stored: &RecordBatch) -> Result<(Option<Vec<f32>>, Reasons)> {
+    /// The vectors of a batch, row-major, and what is wrong with each row.
+    fn vectors(&self, open: &ParquetFile, stored: &RecordBatch) -> Result<(Option<Vec<f32>>, Reasons)> {
         let (dim, features) = (self.table.dim, &self.table.spec.features);
         let mut reasons: Reasons = vec![None; stored.num_rows()];
-        if stored.column_by_name(&features.columns()[0]).is_none() {
-            return Ok((None, reasons));
-        }
         let mut out = vec![0.0; stored.num_rows() * dim];
         match features {
             Features::Column(name) => {
-                let lists = Lists::of(stored_column(stored, name)?)?;
+                let lists = Lists::of(&open.column(name)?.of_stored(stored)?)?;
                 for (i, (row, reason)) in out.chunks_exact_mut(dim).zip(&mut reasons).enumerate() {
                     *reason = lists.copy(i, row).err().map(|e| in_column(name, &e));
                 }
             }
             Features::Columns(names) => {
                 for (at, name) in names.iter().enumerate() {
-                    let values = cast(stored_column(stored, name)?, &DataType::Float32)?;
+                    let values = cast(&open.column(name)?.of_stored(stored)?, &DataType::Float32)?;
                     let values = values.as_primitive::<Float32Type>();
                     for (i, reason) in reasons.iter_mut().enumerate() {
                         match finite(values, i) {
@@ -378,8 +403,4 @@ impl Scan {
 
 fn in_column(name: &str, problem: &str) -> String {
     format!("column {name:?}: {problem}")
-}
-
-fn stored_column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
-    batch.column_by_name(name).ok_or_else(|| Error::internal(format!("column {name:?} was not read")))
 }

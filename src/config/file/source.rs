@@ -342,12 +342,18 @@ pub enum TimeUnitName {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ParquetTable {
-    /// A file, a directory (its .parquet and .pq files) or a glob; local, or the URL of an object store (s3://, gs://,
-    /// az://, https://).
+    /// A file, a directory (its .parquet and .pq files, or the newest version of the Delta table that it is) or a glob;
+    /// local, or the URL of an object store (s3://, gs://, az://, https://). Keys, label and split may stand in the names
+    /// of directories (split=train/part-0.parquet).
     pub path: String,
     /// One column of lists of equal length, or a list of columns of numbers; rows that are the samples of recordings are read
-    /// by kind = "csv".
+    /// by kind = "csv". A name with dots is also a value inside structs.
     pub features: Columns,
+    /// How many values a vector has. Default: as the type of the column says, or as most of the vectors have. Only with one
+    /// column of lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4194304))]
+    pub dim: Option<usize>,
     /// The column of known classes, to evaluate against and to weigh features with. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,

@@ -4,13 +4,13 @@
 //! cast of the values. For vectors of bytes that is three quarters of the work of reading a file. Here the levels are
 //! only held against those of a row without gaps, and the values become single precision on the way to their place.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
 use parquet::basic::Type as PhysicalType;
 use parquet::column::page::{Page, PageReader};
 use parquet::file::metadata::ParquetMetaData;
+use parquet::file::reader::ChunkReader;
 use parquet::file::serialized_reader::SerializedPageReader;
 
 use super::file::Reasons;
@@ -73,7 +73,12 @@ impl DirectColumn {
     ///
     /// # Errors
     /// Kind `Input` if the row group's place in the file makes no sense.
-    pub(super) fn open(&self, file: File, metadata: &ParquetMetaData, group: usize) -> Result<Vectors> {
+    pub(super) fn open(
+        &self,
+        file: impl ChunkReader + 'static,
+        metadata: &ParquetMetaData,
+        group: usize,
+    ) -> Result<Vectors> {
         let group = metadata.row_group(group);
         let rows = usize::try_from(group.num_rows()).map_err(|_| Error::input("a row group of fewer than no rows"))?;
         let pages = SerializedPageReader::new(Arc::new(file), group.column(self.leaf), rows, None)?;
@@ -111,6 +116,38 @@ impl Vectors {
             out.resize(end, 0.0);
         }
         Ok(())
+    }
+
+    /// That there are no more lists: one too many says that those before it are not what they were.
+    ///
+    /// # Errors
+    /// As of [`read`](Self::read), and kind `Input` if there are.
+    pub(super) fn check_end(&mut self) -> Result<()> {
+        match self.next_page()? {
+            Some(_) => Err(Error::input("there are more vectors than rows")),
+            None => Ok(()),
+        }
+    }
+
+    /// How many items the next list has: none where it is null. Only its levels are looked at, however long it is.
+    ///
+    /// # Errors
+    /// As of [`read`](Self::read).
+    pub(super) fn length(&mut self) -> Result<Option<usize>> {
+        if self.next_page()?.is_none() {
+            return Err(Error::input("the vectors' pages end early"));
+        }
+        let page = present(&mut self.page)?;
+        let mut len = page.skip_list(false)?;
+        let first = page.definition()?;
+        page.skip_definitions(len - 1)?;
+        while self.continues()? {
+            let page = present(&mut self.page)?;
+            let more = page.skip_list(true)?;
+            page.skip_definitions(more)?;
+            len += more;
+        }
+        Ok((first >= self.levels.item).then_some(len))
     }
 
     /// The page with the next levels, if there is one.
@@ -250,6 +287,8 @@ impl Levels {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
     use crate::source::parquet::hybrid::tests::encode;
     use crate::source::parquet::lists::Lists;
@@ -376,7 +415,14 @@ mod tests {
             dictionary in any::<bool>(), ends in prop::collection::vec(1usize..40, 1..6),
             cuts in prop::collection::vec(0usize..60, 1..6)
         ) {
+            let mut lengths = vectors(pages(&rows, dictionary, &ends, &cuts));
+            for row in &rows {
+                let expected = row.as_ref().map(Vec::len).filter(|len| *len > 0);
+                prop_assert_eq!(lengths.length().expect("reads"), expected);
+            }
+            lengths.check_end().expect("no more rows");
             let mut vectors = vectors(pages(&rows, dictionary, &ends, &cuts));
+            prop_assert!(vectors.check_end().is_err());
             let (mut out, mut reasons) = Read::default();
             vectors.read(rows.len(), dim, &mut out, &mut reasons).expect("reads");
             for (i, row) in rows.iter().enumerate() {

@@ -1,152 +1,187 @@
 //! One Parquet file: its footer, its columns, its batches.
 
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 use parquet::arrow::arrow_reader::{
-    ArrowPredicateFn, ArrowReaderBuilder, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
-    ParquetRecordBatchReaderBuilder, RowFilter,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
-use parquet::arrow::async_reader::ParquetRecordBatchStream;
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStream};
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
-use std::sync::Arc;
+use parquet::basic::Type as PhysicalType;
+use parquet::file::metadata::ParquetMetaData;
 
+use super::columns::Column;
 use super::direct::{DirectColumn, Vectors};
+use super::files::VectorFile;
 use super::lists::Lists;
-use super::reader::ObjectReader;
+use super::reader::{LocalFile, ObjectReader};
+use super::types::{is_number, item_type};
 use super::{Features, ParquetSpec, plain_names};
 use crate::error::{Error, Kind, Result};
-use crate::source::filter::Condition;
-use crate::source::location::DataFile;
-use crate::source::no_column;
 
 /// The name of the virtual column of row numbers; no column of a file should be named like that.
 pub(super) const ROW: &str = "\0row";
 
-/// Text as `Utf8`, whatever it is in the file; everything else as it is.
-fn plain_type(stored: &DataType, is_split: bool) -> DataType {
-    match stored {
-        DataType::Dictionary(_, values) => plain_type(values, is_split),
-        DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
-        _ if is_split => DataType::Utf8,
-        other => other.clone(),
-    }
-}
+/// Rows for each byte of a file that its footer may claim: columns of one value take next to nothing, and a turned bit
+/// makes a number of any size.
+const ROWS_A_BYTE: u64 = 1 << 16;
+
+/// Values of the lists of one row group beyond those of vectors, where they are read whole: a list that is much longer
+/// than a vector is then in memory at once.
+const MORE_VALUES: i64 = 1 << 24;
+
+/// Row groups of a file that are looked into for the width of its vectors, spread evenly.
+const SAMPLED_GROUPS: usize = 16;
+
+/// How many vectors have which number of values.
+pub(super) type Widths = BTreeMap<usize, u64>;
 
 /// A file of which the footer was read.
 #[derive(Clone)]
 pub(super) struct ParquetFile {
-    name: String,
-    file: DataFile,
+    file: VectorFile,
     reader: ObjectReader,
     metadata: ArrowReaderMetadata,
+    /// Keys, split, label, and the features.
+    columns: BTreeMap<String, Column>,
 }
 
 impl ParquetFile {
     /// Reads the footer of `file` and checks the columns that `spec` names.
-    pub(super) async fn open(file: &DataFile, spec: &ParquetSpec) -> Result<Self> {
-        let name = file.name().to_string();
-        let mut reader = ObjectReader::new(file)?;
-        let row = Field::new(ROW, DataType::Int64, false).with_extension_type(RowNumber);
-        let options = ArrowReaderOptions::new().with_virtual_columns(vec![Arc::new(row)])?;
-        let metadata = ArrowReaderMetadata::load_async(&mut reader, options).await.map_err(|e| unreadable(&name, e))?;
-        let open = Self { name, file: file.clone(), reader, metadata };
-        for column in plain_names(spec) {
-            open.field(column)?;
-        }
+    ///
+    /// # Errors
+    /// Kind `Input` if the file is damaged, lacks a column or has another type than one of numbers for the features; `Io`
+    /// if it cannot be read.
+    pub(super) async fn open(file: &VectorFile, spec: &ParquetSpec) -> Result<Self> {
+        let name = file.name();
+        let mut reader = ObjectReader::new(file.file())?;
+        let parsed = reader.get_metadata(None).await.map_err(|e| unreadable(name, e))?;
+        check_sizes(&parsed, reader.size()).map_err(|e| unreadable(name, e))?;
+        let metadata = arrow_metadata(parsed).map_err(|e| unreadable(name, e))?;
+        let fields = metadata.schema().fields();
+        let mut seen = HashSet::new();
+        let twice: HashSet<&str> =
+            fields.iter().map(|f| f.name().as_str()).filter(|name| !seen.insert(*name)).collect();
+        let names = plain_names(spec).chain(spec.features.columns());
+        let columns = names.map(|name| Ok((name.clone(), Column::find(file, fields, &twice, name)?)));
+        let columns = columns.collect::<Result<BTreeMap<_, _>>>()?;
+        let open = Self { file: file.clone(), reader, metadata, columns };
         for column in spec.features.columns() {
-            open.check_features(open.field(column)?, matches!(spec.features, Features::Column(_)))?;
+            open.check_features(column, matches!(spec.features, Features::Column(_)))?;
         }
         Ok(open)
     }
 
-    /// What the table needs to know of `file`: the columns beside its vectors, and how many values a vector has, if it
-    /// has any.
-    pub(super) async fn measure(file: &DataFile, spec: &ParquetSpec) -> Result<(Vec<Field>, Option<usize>)> {
-        let open = Self::open(file, spec).await?;
-        Ok((open.plain_fields(spec), open.dim(spec).await?))
+    /// Its name in messages.
+    pub(super) fn name(&self) -> &str {
+        self.file.name()
     }
 
-    fn field(&self, column: &str) -> Result<&Field> {
-        let fields = self.metadata.schema().fields();
-        let there = || fields.iter().map(|f| f.name().as_str()).filter(|name| *name != ROW);
-        let found = fields.iter().find(|f| f.name() == column);
-        found.map(|f| f.as_ref()).ok_or_else(|| no_column(&self.name, column, there()))
+    /// Column `name`, which is one of those that the specification names.
+    pub(super) fn column(&self, name: &str) -> Result<&Column> {
+        self.columns.get(name).ok_or_else(|| Error::internal(format!("column {name:?} was not looked for")))
     }
 
-    fn check_features(&self, field: &Field, lists: bool) -> Result<()> {
-        let number = |t: &DataType| t.is_integer() || t.is_floating();
-        let fits = match field.data_type() {
-            DataType::FixedSizeList(item, _) | DataType::List(item) | DataType::LargeList(item) => {
-                lists && number(item.data_type())
-            }
-            other => !lists && number(other),
+    /// The field of a column of features.
+    fn feature(&self, name: &str) -> Result<&FieldRef> {
+        let stored = self.column(name)?.stored().map(|stored| &stored.field);
+        stored.ok_or_else(|| Error::input(format!("{}: features {name:?} are not in the file", self.name())))
+    }
+
+    fn check_features(&self, column: &str, lists: bool) -> Result<()> {
+        let found = self.feature(column)?.data_type();
+        let fits = match item_type(found) {
+            Some(item) => lists && is_number(item),
+            None => !lists && is_number(found),
         };
         if fits {
             return Ok(());
         }
+        let inside = match found {
+            DataType::Struct(fields) => {
+                let names = fields.iter().map(|field| format!("{column}.{}", field.name())).collect::<Vec<_>>();
+                format!("; a value inside is named with a dot ({})", names.join(", "))
+            }
+            list if item_type(list).is_some_and(|item| item_type(item).is_some()) => {
+                "; flatten lists of lists into one list a row".to_string()
+            }
+            _ => String::new(),
+        };
         let expected = match lists {
-            true => "a FixedSizeList, List or LargeList of an integer or float type",
-            false => "an integer or float type",
+            true => "lists (of any kind) of integers, floats, decimals or booleans",
+            false => "an integer, float, decimal or boolean type",
         };
-        let (name, column, found) = (&self.name, field.name(), field.data_type());
-        Err(Error::input(format!("{name}: column {column:?} is {found}, expected {expected}")))
+        Err(Error::input(format!("{}: column {column:?} is {found}, expected {expected}{inside}", self.name())))
     }
 
-    pub(super) fn plain_fields(&self, spec: &ParquetSpec) -> Vec<Field> {
-        let field = |name: &String| {
-            let stored = self.field(name).expect("open has looked for it").data_type();
-            let is_key = spec.keys.contains(name);
-            Field::new(name, plain_type(stored, spec.split.as_ref() == Some(name)), !is_key)
+    /// The number of values that the type of column `name` gives every vector, if it does.
+    pub(super) fn fixed_width(&self, name: &str) -> Result<Option<usize>> {
+        Ok(match self.feature(name)?.data_type() {
+            DataType::FixedSizeList(_, dim) => usize::try_from(*dim).ok(),
+            _ => None,
+        })
+    }
+
+    /// Rows in all row groups.
+    pub(super) fn rows(&self) -> u64 {
+        self.metadata.metadata().row_groups().iter().map(|group| group.num_rows().max(0) as u64).sum()
+    }
+
+    /// The leaves of a scan, by the names of its columns.
+    fn mask<'a>(&self, columns: impl Iterator<Item = &'a str>) -> Result<ProjectionMask> {
+        let schema = self.metadata.parquet_schema();
+        let mut paths: HashSet<&[String]> = HashSet::new();
+        for name in columns {
+            paths.extend(self.column(name)?.stored().map(|stored| stored.path.as_slice()));
+        }
+        let asked = |leaf: &usize| {
+            let parts = schema.column(*leaf).path().parts().to_vec();
+            (1..=parts.len()).any(|len| paths.contains(&parts[..len]))
         };
-        plain_names(spec).map(field).collect()
+        let leaves = (0..schema.num_columns()).filter(asked).collect::<Vec<_>>();
+        Ok(ProjectionMask::leaves(schema, leaves))
     }
 
-    /// The columns of a scan, by name.
-    fn mask<'a>(&self, columns: impl Iterator<Item = &'a String>) -> ProjectionMask {
-        let fields = self.metadata.schema().fields();
-        let roots = columns.filter_map(|c| fields.iter().position(|f| f.name() == c));
-        ProjectionMask::roots(self.metadata.parquet_schema(), roots.collect::<Vec<_>>())
-    }
-
-    /// The columns `needed` of the rows that pass `filter`, up to `rows` at a time. The lists of column `vectors`, of that
-    /// many numbers, come as vectors straight from their pages where that is possible.
-    pub(super) fn batches(
-        &self,
-        needed: &[&String],
-        vectors: Option<(&String, usize)>,
-        rows: usize,
-        filter: Option<&Condition>,
-    ) -> Result<Batches> {
-        let all = || self.mask(needed.iter().copied());
-        let Some(file) = self.file.local()? else {
+    /// The columns `needed`, up to `rows` rows at a time. The lists of column `vectors`, of that many numbers, come as
+    /// vectors straight from their pages where that is possible.
+    pub(super) fn batches(&self, needed: &[&str], vectors: Option<(&str, usize)>, rows: usize) -> Result<Batches> {
+        let vectors = vectors.filter(|(name, _)| needed.contains(name));
+        let Some(file) = self.local()? else {
+            if let Some((name, dim)) = vectors {
+                self.check_lists(name, dim)?;
+            }
             let builder =
                 ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader.clone(), self.metadata.clone());
-            return Ok(Batches::Remote(Box::new(self.select(builder, all(), rows, filter).build()?)));
+            let builder = builder.with_projection(self.mask(needed.iter().copied())?).with_batch_size(rows);
+            return Ok(Batches::Remote(Box::new(builder.build()?)));
         };
-        // A filter picks rows by Arrow's reader, which then must read the vectors, too.
-        let direct = match vectors.filter(|(name, _)| filter.is_none() && needed.contains(name)) {
+        let direct = match vectors {
             Some((name, dim)) => {
-                DirectColumn::of(self.metadata.metadata(), self.field(name)?).map(|column| (name, column, dim))
+                let direct = self.direct(name)?;
+                if direct.is_none() {
+                    self.check_lists(name, dim)?;
+                }
+                direct.map(|column| (name, column, dim))
             }
             None => None,
         };
         let columns = match &direct {
-            Some((name, ..)) => self.mask(needed.iter().copied().filter(|column| column != name)),
-            None => all(),
+            Some((name, ..)) => self.mask(needed.iter().copied().filter(|column| column != name))?,
+            None => self.mask(needed.iter().copied())?,
         };
         let direct = direct.map(|(_, column, dim)| (column, dim));
-        // Group by group: a filter is held against all rows that a reader has before it gives the first.
-        let (open, filter) = (self.clone(), filter.cloned());
+        let open = self.clone();
         let group_batches = move |group| -> Result<GroupBatches> {
-            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file.try_clone()?, open.metadata.clone());
-            let builder = builder.with_row_groups(vec![group]);
-            let plain = open.select(builder, columns.clone(), rows, filter.as_ref()).build()?;
+            let plain = open.group(&file, group, columns.clone(), rows)?;
             let open_group = |(column, dim): &(DirectColumn, usize)| -> Result<_> {
-                Ok((column.open(file.try_clone()?, open.metadata.metadata(), group)?, *dim))
+                Ok((column.open(file.again()?, open.metadata.metadata(), group)?, *dim))
             };
-            Ok(GroupBatches { plain, vectors: direct.as_ref().map(open_group).transpose()? })
+            let left = open.group_rows(group);
+            Ok(GroupBatches { plain, vectors: direct.as_ref().map(open_group).transpose()?, group, left })
         };
         let groups = 0..self.metadata.metadata().num_row_groups();
         let batches = groups.flat_map(move |group| -> LocalBatches {
@@ -158,46 +193,160 @@ impl ParquetFile {
         Ok(Batches::Local(Box::new(batches)))
     }
 
-    /// What is asked of a reader, of either kind.
-    fn select<T>(
+    /// The file, where it is a local one.
+    fn local(&self) -> Result<Option<LocalFile>> {
+        Ok(self.file.file().local()?.map(|file| LocalFile::new(file, self.reader.size())))
+    }
+
+    /// Column `name` where its pages can be read by themselves.
+    fn direct(&self, name: &str) -> Result<Option<DirectColumn>> {
+        let at_top = self.column(name)?.stored().is_some_and(|stored| stored.path.len() == 1);
+        Ok(match at_top {
+            true => DirectColumn::of(self.metadata.metadata(), self.feature(name)?),
+            false => None,
+        })
+    }
+
+    fn group_rows(&self, group: usize) -> u64 {
+        self.metadata.metadata().row_group(group).num_rows().max(0) as u64
+    }
+
+    /// The rows of one row group by Arrow's reader.
+    fn group(
         &self,
-        builder: ArrowReaderBuilder<T>,
+        file: &LocalFile,
+        group: usize,
         columns: ProjectionMask,
         rows: usize,
-        filter: Option<&Condition>,
-    ) -> ArrowReaderBuilder<T> {
-        let builder = builder.with_projection(columns).with_batch_size(rows);
-        let Some(filter) = filter else { return builder };
-        let (mask, filter) = (self.mask(filter.columns().fields().iter().map(|f| f.name())), filter.clone());
-        let passes =
-            move |stored: RecordBatch| filter.evaluate(|field| cast(&stored[field.name().as_str()], field.data_type()));
-        builder.with_row_filter(RowFilter::new(vec![Box::new(ArrowPredicateFn::new(mask, passes))]))
+    ) -> Result<ParquetRecordBatchReader> {
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file.again()?, self.metadata.clone());
+        Ok(builder.with_row_groups(vec![group]).with_projection(columns).with_batch_size(rows).build()?)
     }
 
-    /// Its name in messages.
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Values in a vector: from the type, or from the first vector; `None` if there is none.
-    async fn dim(&self, spec: &ParquetSpec) -> Result<Option<usize>> {
-        let column = match &spec.features {
-            Features::Columns(names) => return Ok(Some(names.len())),
-            Features::Column(column) => column,
-        };
-        if let DataType::FixedSizeList(_, dim) = self.field(column)?.data_type() {
-            return Ok(Some(*dim as usize).filter(|dim| *dim > 0));
-        }
-        let mut batches = self.batches(&[column], None, 64, None)?;
-        while let Some(Stored { batch, .. }) = batches.next().await.map_err(|e| unreadable(&self.name, e))? {
-            let lists = Lists::of(batch.column(0))?;
-            let lengths = (0..batch.num_rows()).filter_map(|i| lists.get(i).map(|r| r.len()));
-            if let Some(dim) = lengths.into_iter().find(|len| *len > 0) {
-                return Ok(Some(dim));
+    /// That no list of column `name` is so long that a batch of them cannot be held, where lists are read whole.
+    fn check_lists(&self, name: &str, dim: usize) -> Result<()> {
+        let schema = self.metadata.parquet_schema();
+        let path = self.column(name)?.stored().map(|stored| stored.path.clone()).unwrap_or_default();
+        let leaf = (0..schema.num_columns()).find(|&leaf| schema.column(leaf).path().parts().starts_with(&path));
+        let Some(leaf) = leaf else { return Ok(()) };
+        for (i, group) in self.metadata.metadata().row_groups().iter().enumerate() {
+            let (values, rows) = (group.column(leaf).num_values(), group.num_rows());
+            let of_vectors = rows.saturating_mul(i64::try_from(dim).unwrap_or(i64::MAX));
+            if values.saturating_sub(of_vectors) > MORE_VALUES {
+                return Err(Error::input(format!(
+                    "column {name:?} holds {values} values in the {rows} rows of row group {i}, expected {dim} a row: \
+                     too many to be read at once as they are stored"
+                )));
             }
         }
-        Ok(None)
+        Ok(())
     }
+
+    /// The widths of about `rows` of the vectors in the lists of column `name`, empty ones apart.
+    pub(super) async fn widths(&self, name: &str, rows: usize) -> Result<Widths> {
+        let mut widths = Widths::new();
+        let mut add = |width: usize| *widths.entry(width).or_default() += u64::from(width > 0);
+        let Some(file) = self.local()? else {
+            let mut batches = self.batches(&[name], None, rows)?;
+            if let Some(Stored { batch, .. }) = batches.next().await? {
+                self.lengths(name, &batch, rows)?.into_iter().for_each(&mut add);
+            }
+            widths.remove(&0);
+            return Ok(widths);
+        };
+        let groups = self.metadata.metadata().num_row_groups();
+        let sampled = groups.min(SAMPLED_GROUPS);
+        let rows = rows.div_ceil(sampled.max(1));
+        let direct = self.direct(name)?;
+        for group in (0..sampled).map(|i| i * groups / sampled) {
+            match &direct {
+                Some(column) => {
+                    let mut lists = column.open(file.again()?, self.metadata.metadata(), group)?;
+                    let many = usize::try_from(self.group_rows(group)).unwrap_or(usize::MAX);
+                    for _ in 0..rows.min(many) {
+                        lists.length()?.into_iter().for_each(&mut add);
+                    }
+                }
+                None => {
+                    let mut batches = self.group(&file, group, self.mask(std::iter::once(name))?, rows)?;
+                    if let Some(batch) = batches.next() {
+                        self.lengths(name, &batch?, rows)?.into_iter().for_each(&mut add);
+                    }
+                }
+            }
+        }
+        widths.remove(&0);
+        Ok(widths)
+    }
+
+    fn lengths(&self, name: &str, batch: &RecordBatch, rows: usize) -> Result<Vec<usize>> {
+        let lists = Lists::of(&self.column(name)?.of_stored(batch)?)?;
+        Ok((0..batch.num_rows().min(rows)).filter_map(|i| lists.get(i)).map(|list| list.len()).collect())
+    }
+}
+
+/// What Arrow needs to know of a file, with a virtual column of row numbers. Times of 96 bits become microseconds: in the
+/// nanoseconds that Arrow makes of them the years before 1677 and after 2262 do not exist.
+fn arrow_metadata(metadata: Arc<ParquetMetaData>) -> Result<ArrowReaderMetadata> {
+    let options = || {
+        let row = Field::new(ROW, DataType::Int64, false).with_extension_type(RowNumber);
+        ArrowReaderOptions::new().with_virtual_columns(vec![Arc::new(row)])
+    };
+    let arrow = ArrowReaderMetadata::try_new(Arc::clone(&metadata), options()?)?;
+    let schema = metadata.file_metadata().schema_descr();
+    let of_96_bits =
+        (0..schema.num_columns()).filter(|&leaf| schema.column(leaf).physical_type() == PhysicalType::INT96);
+    let roots: Vec<usize> = of_96_bits.map(|leaf| schema.get_column_root_idx(leaf)).collect();
+    if roots.is_empty() {
+        return Ok(arrow);
+    }
+    let fields = arrow.schema().fields().iter().filter(|field| field.name() != ROW).enumerate();
+    let fields = fields.map(|(i, field)| if roots.contains(&i) { in_microseconds(field) } else { Arc::clone(field) });
+    let schema = Schema::new_with_metadata(fields.collect::<Fields>(), arrow.schema().metadata().clone());
+    Ok(ArrowReaderMetadata::try_new(metadata, options()?.with_schema(Arc::new(schema)))?)
+}
+
+fn in_microseconds(field: &FieldRef) -> FieldRef {
+    let data_type = match field.data_type() {
+        DataType::Timestamp(TimeUnit::Nanosecond, zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(in_microseconds).collect()),
+        DataType::List(item) => DataType::List(in_microseconds(item)),
+        DataType::LargeList(item) => DataType::LargeList(in_microseconds(item)),
+        other => other.clone(),
+    };
+    Arc::new(field.as_ref().clone().with_data_type(data_type))
+}
+
+/// That the numbers of a footer agree with each other and with the `size` of the file in bytes.
+fn check_sizes(metadata: &ParquetMetaData, size: u64) -> Result<()> {
+    let damaged = |what: String| Err(Error::input(format!("its metadata is damaged: {what}")));
+    let mut rows = 0i64;
+    for (i, group) in metadata.row_groups().iter().enumerate() {
+        let found = group.num_rows();
+        if u64::try_from(found).map_or(true, |found| found > size.saturating_mul(ROWS_A_BYTE)) {
+            return damaged(format!("{found} rows in row group {i} of a file of {size} bytes"));
+        }
+        rows = rows.saturating_add(found);
+        for column in group.columns() {
+            let (start, len) =
+                (column.dictionary_page_offset().unwrap_or(column.data_page_offset()), column.compressed_size());
+            let inside = |(start, len): (u64, u64)| start.checked_add(len).is_some_and(|end| end <= size);
+            if !u64::try_from(start).ok().zip(u64::try_from(len).ok()).is_some_and(inside) {
+                let path = column.column_path();
+                return damaged(format!("{len} bytes at byte {start} for column {path} of a file of {size} bytes"));
+            }
+            let values = column.num_values();
+            if column.column_descr().max_rep_level() == 0 && values != found {
+                let path = column.column_path();
+                return damaged(format!("{values} values of column {path} for {found} rows in row group {i}"));
+            }
+        }
+    }
+    let expected = metadata.file_metadata().num_rows();
+    if rows != expected {
+        return damaged(format!("{rows} rows in its row groups, and {expected} in all"));
+    }
+    Ok(())
 }
 
 /// The stored batches of one file. A local one is read page by page, so that memory does not follow the size of its row
@@ -224,16 +373,29 @@ pub(super) struct Stored {
 struct GroupBatches {
     plain: ParquetRecordBatchReader,
     vectors: Option<(Vectors, usize)>,
+    group: usize,
+    /// Rows that are still to come.
+    left: u64,
 }
 
 impl Iterator for GroupBatches {
     type Item = Result<Stored>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let batch = match self.plain.next()? {
-            Ok(batch) => batch,
-            Err(e) => return Some(Err(e.into())),
+        let batch = match self.plain.next() {
+            Some(Ok(batch)) => batch,
+            Some(Err(e)) => return Some(Err(e.into())),
+            // Columns that end early are no error of Arrow's reader.
+            None => {
+                let (left, group) = (std::mem::take(&mut self.left), self.group);
+                if left > 0 {
+                    return Some(Err(Error::input(format!("row group {group} ends {left} rows early"))));
+                }
+                let (vectors, _) = self.vectors.as_mut()?;
+                return vectors.check_end().err().map(Err);
+            }
         };
+        self.left = self.left.saturating_sub(batch.num_rows() as u64);
         let vectors = self.vectors.as_mut().map(|(column, dim)| {
             let rows = batch.num_rows();
             let (mut out, mut reasons) = (Vec::with_capacity(rows * *dim), Vec::with_capacity(rows));

@@ -1,5 +1,7 @@
 //! Columns of lists, and what can be wrong with one.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, AsArray, Float32Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float32Type};
@@ -15,6 +17,11 @@ pub(super) struct Lists {
 impl Lists {
     /// The lists of a column that was checked to hold lists of numbers.
     pub(super) fn of(list: &ArrayRef) -> Result<Self> {
+        let list = &match list.data_type() {
+            DataType::ListView(item) => cast(list, &DataType::List(Arc::clone(item)))?,
+            DataType::LargeListView(item) => cast(list, &DataType::LargeList(Arc::clone(item)))?,
+            _ => ArrayRef::clone(list),
+        };
         let values = match list.data_type() {
             DataType::FixedSizeList(..) => list.as_fixed_size_list().values(),
             DataType::List(_) => list.as_list::<i32>().values(),

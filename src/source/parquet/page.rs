@@ -174,6 +174,18 @@ impl DataPage {
         self.definition.one()
     }
 
+    /// Skips `len` levels of definition, whatever they are.
+    pub(super) fn skip_definitions(&mut self, mut len: usize) -> Result<()> {
+        while len > 0 {
+            len -= self.skip_full(len)?;
+            if len > 0 {
+                self.definition()?;
+                len -= 1;
+            }
+        }
+        Ok(())
+    }
+
     /// Appends the next `len` numbers; whether all are finite.
     pub(super) fn read(&mut self, dictionary: &Dictionary, len: usize, out: &mut Vec<f32>) -> Result<bool> {
         let end = out.len() + len;

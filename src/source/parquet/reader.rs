@@ -1,5 +1,7 @@
-//! How the Parquet reader gets at the bytes of a file.
+//! How the Parquet reader gets at the bytes of a file, and how much it may ask for.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,10 +13,23 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::{ParquetError, Result};
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::FOOTER_SIZE;
+use parquet::file::metadata::{FooterTail, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::reader::{ChunkReader, Length};
 
+use super::thrift::{check_footer, page_size};
 use crate::error::Error;
+use crate::source::bad::shown;
 use crate::source::location::DataFile;
+
+/// Bytes that a page may always become; writers make pages of 1 MiB, or of one row where that is larger.
+const PAGE_BYTES: u64 = 128 << 20;
+
+/// Bytes that no page may become, whatever the file's size.
+const MOST_PAGE_BYTES: u64 = 512 << 20;
+
+/// How many times the size of its file a page may become, beyond [`PAGE_BYTES`].
+const PAGE_FACTOR: u64 = 1000;
 
 /// Reads byte ranges of one file, local or in an object store.
 #[derive(Debug, Clone)]
@@ -36,6 +51,47 @@ impl ObjectReader {
             _ => Ok(Self { store, path, size }),
         }
     }
+
+    /// Bytes of the file.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The metadata at the end of the file, which is looked at before it is decoded.
+    async fn metadata(&mut self) -> Result<ParquetMetaData> {
+        let refused = |message: &str| ParquetError::General(message.to_owned());
+        let tail = FOOTER_SIZE as u64;
+        let end = self.size.checked_sub(tail).ok_or_else(|| refused("shorter than the end of any Parquet file"))?;
+        let footer = match FooterTail::try_from(self.get_bytes(end..self.size).await?.as_ref()) {
+            Ok(footer) => footer,
+            Err(_) => {
+                let begin = self.get_bytes(0..self.size.min(16)).await?;
+                return Err(refused(&format!("it does not end like one, and begins {}", begins(&begin))));
+            }
+        };
+        if footer.is_encrypted_footer() {
+            return Err(refused("encrypted, which is not supported"));
+        }
+        let start = end.checked_sub(footer.metadata_length() as u64);
+        let start = start.ok_or_else(|| refused("its metadata would be longer than the file"))?;
+        let bytes = self.get_bytes(start..end).await?;
+        check_footer(&bytes).map_err(|e| ParquetError::External(Box::new(e)))?;
+        ParquetMetaDataReader::decode_metadata(&bytes)
+    }
+}
+
+/// What the first bytes of a file that is no Parquet file say it is.
+fn begins(bytes: &[u8]) -> String {
+    let known: [(&[u8], &str); 6] = [
+        (b"PAR1", "like one: cut off, or still being written"),
+        (&[0x1f, 0x8b], "like a gzip file: decompress it first"),
+        (&[0x28, 0xb5, 0x2f, 0xfd], "like a zstd file: decompress it first"),
+        (b"PK\x03\x04", "like a zip file: unpack it first"),
+        (b"ARROW1", "like an Arrow (Feather) file: write it as Parquet first"),
+        (b"ORC", "like an ORC file: write it as Parquet first"),
+    ];
+    let found = known.iter().find(|(start, _)| bytes.starts_with(start));
+    found.map_or_else(|| format!("with {}", shown(bytes)), |(_, what)| (*what).to_owned())
 }
 
 fn io(e: object_store::Error) -> ParquetError {
@@ -53,10 +109,109 @@ impl AsyncFileReader for ObjectReader {
 
     fn get_metadata<'a>(
         &'a mut self,
-        options: Option<&'a ArrowReaderOptions>,
+        _options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
-        let size = self.size;
-        let reader = ParquetMetaDataReader::new().with_arrow_reader_options(options);
-        async move { Ok(Arc::new(reader.load_and_finish(self, size).await?)) }.boxed()
+        async move { Ok(Arc::new(self.metadata().await?)) }.boxed()
+    }
+}
+
+/// An open local file, whose pages are refused if they would become too large.
+#[derive(Debug)]
+pub(super) struct LocalFile {
+    file: File,
+    size: u64,
+}
+
+impl LocalFile {
+    pub(super) fn new(file: File, size: u64) -> Self {
+        Self { file, size }
+    }
+
+    /// The same file once more.
+    pub(super) fn again(&self) -> crate::Result<Self> {
+        Ok(Self { file: self.file.try_clone()?, size: self.size })
+    }
+
+    fn most_page_bytes(&self) -> u64 {
+        self.size.saturating_mul(PAGE_FACTOR).clamp(PAGE_BYTES, MOST_PAGE_BYTES)
+    }
+}
+
+impl Length for LocalFile {
+    fn len(&self) -> u64 {
+        self.size
+    }
+}
+
+impl ChunkReader for LocalFile {
+    type T = BufReader<File>;
+
+    /// What is read so, and not by [`get_bytes`](ChunkReader::get_bytes), begins with the header of a page.
+    fn get_read(&self, start: u64) -> Result<Self::T> {
+        let mut file = self.file.try_clone()?;
+        file.seek(SeekFrom::Start(start))?;
+        let mut read = BufReader::new(file);
+        let (found, most) = (page_size(read.fill_buf()?), self.most_page_bytes());
+        match found {
+            Some(bytes) if u64::try_from(bytes).is_ok_and(|bytes| bytes > most) => {
+                Err(ParquetError::General(format!("a page of {bytes} bytes, expected at most {most}")))
+            }
+            _ => Ok(read),
+        }
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
+        if start.checked_add(length as u64).is_none_or(|end| end > self.size) {
+            let size = self.size;
+            return Err(ParquetError::EOF(format!("{length} bytes at byte {start} of a file of {size} bytes")));
+        }
+        self.file.get_bytes(start, length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// A file that begins with the header of a page which becomes `bytes` bytes.
+    fn page_of(bytes: u64) -> LocalFile {
+        let mut header = vec![0x15, 0x00, 0x15];
+        let mut zigzag = bytes << 1;
+        while zigzag >= 0x80 {
+            header.push(zigzag as u8 | 0x80);
+            zigzag >>= 7;
+        }
+        header.push(zigzag as u8);
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&header).unwrap();
+        LocalFile::new(file, header.len() as u64)
+    }
+
+    #[test]
+    fn a_page_may_become_so_large_and_no_larger() {
+        assert!(page_of(PAGE_BYTES).get_read(0).is_ok());
+        let e = page_of(PAGE_BYTES + 1).get_read(0).unwrap_err().to_string();
+        assert!(e.contains("a page of 134217729 bytes, expected at most 134217728"), "{e}");
+        // A larger file may have larger pages, up to a bound.
+        let large = |bytes| LocalFile { size: 1 << 30, ..page_of(bytes) };
+        assert!(large(MOST_PAGE_BYTES).get_read(0).is_ok());
+        assert!(large(MOST_PAGE_BYTES + 1).get_read(0).is_err());
+    }
+
+    #[test]
+    fn no_more_is_read_than_there_is() {
+        assert!(page_of(1).get_bytes(2, 2).is_ok());
+        for (start, length) in [(0, 1 << 40), (4, 1), (u64::MAX, 1)] {
+            assert!(page_of(1).get_bytes(start, length).is_err(), "{length} bytes at {start}");
+        }
+    }
+
+    #[test]
+    fn other_files_are_called_by_their_names() {
+        assert!(begins(&[0x1f, 0x8b, 8]).contains("gzip"));
+        assert!(begins(b"PAR1....").contains("cut off"));
+        assert_eq!(begins(b"<!DOCTYPE\x1b[2J"), "with \"<!DOCTYPE\\u{1b}[2J\"");
     }
 }

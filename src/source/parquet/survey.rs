@@ -1,0 +1,256 @@
+//! What the files of a source have in common: which can be used, the types that hold the values of all of them, and how
+//! many values a vector has.
+//!
+//! No file decides alone, and the first least of all. Files whose columns cannot be of one type are told apart, and most of
+//! them win; vectors of most rows have the width. Who is not among them is bad, as any file or row may be.
+
+use arrow::datatypes::{DataType, Field};
+use futures::{StreamExt, stream};
+
+use super::file::{ParquetFile, Widths, unreadable};
+use super::files::VectorFile;
+use super::types::wider;
+use super::{Features, ParquetSpec, plain_names};
+use crate::error::{Error, Result};
+use crate::source::bad::Rejects;
+use crate::source::fence::fenced_async;
+
+/// Files whose footers are read at a time.
+const AT_A_TIME: usize = 16;
+
+/// Rows that are looked at for the width of vectors, spread over files and row groups; only the lengths of their lists.
+pub const WIDTH_ROWS: usize = 1000;
+
+/// Files that those rows are in, spread evenly over all.
+const WIDTH_FILES: usize = 32;
+
+/// Most values that a vector may have.
+pub const MOST_VALUES: usize = 1 << 22;
+
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Survey {
+    /// The files that can be used, in their order.
+    pub files: Vec<VectorFile>,
+    /// The columns beside the vectors.
+    pub plain: Vec<Field>,
+    /// Values in a vector.
+    pub dim: usize,
+}
+
+/// A file that was looked at.
+struct Looked {
+    file: VectorFile,
+    /// The types of the columns beside the vectors; none for a value in a path.
+    types: Vec<Option<DataType>>,
+    /// The width that the type of its vectors has.
+    fixed: Option<usize>,
+    rows: u64,
+}
+
+/// Looks at all of `files`. Those that cannot be used go to `rejects`.
+///
+/// # Errors
+/// Kind `Input` if no file can be used, or the first of those that cannot where bad rows are errors; `Io` if reading fails.
+pub(super) async fn survey(files: Vec<VectorFile>, spec: &ParquetSpec, rejects: &Rejects) -> Result<Survey> {
+    let mut problems = Problems { rejects, first: None, all: files.len() };
+    let mut looked = Vec::new();
+    let mut looks = stream::iter(files.into_iter().map(|file| look(file, spec))).buffered(AT_A_TIME);
+    while let Some((name, found)) = looks.next().await {
+        match found {
+            Ok(found) => looked.push(found),
+            Err(e) => problems.add(&name, e)?,
+        }
+    }
+    let (looked, types) = of_one_type(looked, spec, &mut problems)?;
+    let plain: Vec<Field> = plain_names(spec)
+        .zip(types)
+        // A column that is null in every file may be text as well as anything else.
+        .map(|(name, t)| (name, t.filter(|t| *t != DataType::Null).unwrap_or(DataType::Utf8)))
+        .map(|(name, t)| Field::new(name, t, !spec.keys.contains(name)))
+        .collect();
+    let mut usable = Vec::new();
+    for found in looked {
+        match fits(&found.file, spec, &plain).await {
+            Ok(()) => usable.push(found),
+            Err(e) => problems.add(found.file.name(), e)?,
+        }
+    }
+    if usable.is_empty() {
+        return Err(problems.none_left(spec));
+    }
+    let dim = width(&mut usable, spec, &mut problems).await?;
+    Ok(Survey { files: usable.into_iter().map(|found| found.file).collect(), plain, dim })
+}
+
+/// The files that cannot be used.
+struct Problems<'a> {
+    rejects: &'a Rejects,
+    first: Option<String>,
+    all: usize,
+}
+
+impl Problems<'_> {
+    fn add(&mut self, file: &str, e: Error) -> Result<()> {
+        let message = e.to_string();
+        self.rejects.reject_file(file, e)?;
+        self.first.get_or_insert(message);
+        Ok(())
+    }
+
+    fn none_left(&self, spec: &ParquetSpec) -> Error {
+        let first = self.first.as_deref().unwrap_or("it holds no rows");
+        let all = self.all;
+        Error::input(format!("{}: none of {all} files can be used, the first because: {first}", spec.path))
+    }
+}
+
+async fn look(file: VectorFile, spec: &ParquetSpec) -> (String, Result<Looked>) {
+    let name = file.name().to_owned();
+    let looking = async {
+        let open = ParquetFile::open(&file, spec).await?;
+        let is_split = |name: &String| spec.split.as_ref() == Some(name);
+        let types = plain_names(spec).map(|name| Ok(open.column(name)?.plain_type(is_split(name))));
+        let types = types.collect::<Result<Vec<_>>>()?;
+        let fixed = match &spec.features {
+            Features::Column(column) => open.fixed_width(column)?,
+            Features::Columns(names) => Some(names.len()),
+        };
+        Ok((types, fixed, open.rows()))
+    };
+    let found = fenced_async(&name, looking).await;
+    (name, found.map(|(types, fixed, rows)| Looked { file, types, fixed, rows }))
+}
+
+/// Those of `looked` whose columns can be of one type, the most there are, and these types.
+fn of_one_type(
+    looked: Vec<Looked>,
+    spec: &ParquetSpec,
+    problems: &mut Problems<'_>,
+) -> Result<(Vec<Looked>, Vec<Option<DataType>>)> {
+    let columns = plain_names(spec).count();
+    let mut kinds: Vec<(Vec<Option<DataType>>, Vec<usize>)> = Vec::new();
+    for (i, found) in looked.iter().enumerate() {
+        let joined = kinds.iter_mut().find_map(|(types, members)| {
+            let both = types.iter().zip(&found.types).map(|(a, b)| match (a, b) {
+                (Some(a), Some(b)) => wider(a, b).map(Some),
+                (a, b) => Some(a.clone().or_else(|| b.clone())),
+            });
+            Some((both.collect::<Option<Vec<_>>>()?, types, members))
+        });
+        match joined {
+            Some((both, types, members)) => {
+                *types = both;
+                members.push(i);
+            }
+            None => kinds.push((found.types.clone(), vec![i])),
+        }
+    }
+    // The first of those that are equally many.
+    let most = kinds.iter().enumerate().max_by_key(|(at, (_, members))| (members.len(), std::cmp::Reverse(*at)));
+    let Some((_, (types, members))) = most else { return Ok((Vec::new(), vec![None; columns])) };
+    let model = members.first().map(|&i| looked[i].file.name().to_owned()).unwrap_or_default();
+    for (_, found) in looked.iter().enumerate().filter(|(i, _)| members.binary_search(i).is_err()) {
+        let conflict = plain_names(spec).zip(types.iter().zip(&found.types)).find_map(|(name, (expected, found))| {
+            let (expected, found) = (expected.as_ref()?, found.as_ref()?);
+            wider(expected, found).is_none().then(|| format!("column {name:?} is {found}, expected {expected}"))
+        });
+        let conflict = conflict.unwrap_or_else(|| "its columns are of other types".into());
+        let name = found.file.name();
+        problems.add(name, Error::input(format!("{name}: {conflict} as in {model}")))?;
+    }
+    let (types, members) = (types.clone(), members.clone());
+    let kept = looked.into_iter().enumerate().filter(|(i, _)| members.binary_search(i).is_ok());
+    Ok((kept.map(|(_, found)| found).collect(), types))
+}
+
+/// That what the path of `file`, or its table's log, says can be a value of the columns.
+async fn fits(file: &VectorFile, spec: &ParquetSpec, plain: &[Field]) -> Result<()> {
+    if plain_names(spec).all(|name| file.constant(name).is_none()) {
+        return Ok(());
+    }
+    let open = fenced_async(file.name(), ParquetFile::open(file, spec)).await?;
+    for field in plain {
+        open.column(field.name())?.check_constant(field.data_type()).map_err(|e| e.while_doing(file.name()))?;
+    }
+    Ok(())
+}
+
+/// How many values the vectors have: as the specification says, or as most of those do that are looked at. Files whose
+/// type says otherwise are taken out of `files`.
+async fn width(files: &mut Vec<Looked>, spec: &ParquetSpec, problems: &mut Problems<'_>) -> Result<usize> {
+    let Features::Column(column) = &spec.features else { return Ok(spec.features.columns().len()) };
+    let dim = match spec.dim {
+        Some(dim) => dim,
+        None => voted(files, column, spec, problems).await?,
+    };
+    if dim == 0 || dim > MOST_VALUES {
+        let path = &spec.path;
+        return Err(Error::input(format!(
+            "{path}: column {column:?} holds vectors of {dim} values, expected 1 to {MOST_VALUES}"
+        )));
+    }
+    let mut odd = Vec::new();
+    files.retain(|found| {
+        let other = found.fixed.filter(|fixed| *fixed != dim && found.rows > 0);
+        odd.extend(other.map(|fixed| (found.file.name().to_owned(), fixed)));
+        other.is_none()
+    });
+    for (name, fixed) in odd {
+        let e = format!("{name}: column {column:?} holds vectors of {fixed} values, expected {dim}");
+        problems.add(&name, Error::input(e))?;
+    }
+    match files.is_empty() {
+        true => Err(problems.none_left(spec)),
+        false => Ok(dim),
+    }
+}
+
+/// The width of most of the vectors that are looked at; of equally many, the largest.
+async fn voted(files: &[Looked], column: &str, spec: &ParquetSpec, problems: &mut Problems<'_>) -> Result<usize> {
+    let mut votes = Widths::new();
+    let sampled = files.len().min(WIDTH_FILES);
+    let rows = WIDTH_ROWS.div_ceil(sampled.max(1));
+    let mut damaged = Vec::new();
+    // Where those have none, the others are looked at until one has.
+    let spread = (0..sampled).map(|i| i * files.len() / sampled).collect::<Vec<_>>();
+    let others = (0..files.len()).filter(|i| spread.binary_search(i).is_err());
+    for (nth, i) in spread.iter().copied().chain(others).enumerate() {
+        if nth >= sampled && !votes.is_empty() {
+            break;
+        }
+        let found = &files[i];
+        match found.fixed {
+            Some(width) if width > 0 && found.rows > 0 => {
+                *votes.entry(width).or_default() += found.rows.min(rows as u64);
+            }
+            Some(_) => {}
+            None => {
+                let name = found.file.name();
+                let looking = async {
+                    let open = ParquetFile::open(&found.file, spec).await?;
+                    open.widths(column, rows).await.map_err(|e| unreadable(name, e))
+                };
+                match fenced_async(name, looking).await {
+                    Ok(widths) => {
+                        widths.into_iter().for_each(|(width, count)| *votes.entry(width).or_default() += count)
+                    }
+                    Err(e) => damaged.push((i, e)),
+                }
+            }
+        }
+    }
+    damaged.sort_by_key(|(i, _)| *i);
+    for (i, e) in damaged {
+        problems.add(files[i].file.name(), e)?;
+    }
+    let most = votes.iter().filter(|(width, _)| **width <= MOST_VALUES).max_by_key(|(width, count)| (**count, **width));
+    if let Some((width, _)) = most.or_else(|| votes.iter().next()) {
+        return Ok(*width);
+    }
+    if problems.first.is_none() {
+        let first = files.first().map_or(spec.path.as_str(), |found| found.file.name());
+        problems.first = Some(format!("{first}: has no vectors"));
+    }
+    Err(problems.none_left(spec))
+}

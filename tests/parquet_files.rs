@@ -1,0 +1,490 @@
+//! Feature vectors in Parquet files as people have them: files that differ from each other, columns in paths and structs,
+//! tables, far times, damage.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, DictionaryArray, FixedSizeListArray, Float32Array, Float64Array, Int8Array,
+    Int32Array, Int64Array, LargeStringArray, NullArray, RecordBatch, StringArray, StringViewArray, StructArray,
+};
+use arrow::buffer::NullBuffer;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Fields, Int64Type, TimeUnit, TimestampMicrosecondType};
+use dacpipe::column::vectors;
+use dacpipe::source::{Features, ParquetSpec, SourceOptions, SourceSpec};
+use dacpipe::store::Location;
+use dacpipe::table::{CommitInfo, Labels, Mode, TableWriter, WriteOptions};
+use dacpipe::{Error, Kind};
+use parquet::data_type::{DoubleType, Int96, Int96Type};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
+use tempfile::TempDir;
+
+use crate::sources::{
+    Opened, Vector, all, assert_says, error_of, i32s, ids, list, opened, parquet_spec, plain_vectors, quarantine,
+    texts, write_parquet,
+};
+
+fn spec(path: &Path) -> SourceSpec {
+    SourceSpec::Parquet(parquet_spec(path))
+}
+
+async fn read(spec: &SourceSpec) -> RecordBatch {
+    all(spec, &SourceOptions::default()).await.unwrap_or_else(|e| panic!("{e}"))
+}
+
+async fn set_aside(spec: &SourceSpec) -> Opened {
+    opened(spec, &quarantine(SourceOptions::default())).await.unwrap_or_else(|e| panic!("{e}"))
+}
+
+async fn refused(spec: &SourceSpec) -> Error {
+    error_of(spec, &SourceOptions::default()).await
+}
+
+fn values(batch: &RecordBatch) -> Vec<f32> {
+    vectors(batch, "features").unwrap().0.to_vec()
+}
+
+/// Rows `from..to` of the vectors that [`plain_vectors`] makes, and their ids.
+fn rows(from: i32, to: i32) -> (ArrayRef, ArrayRef) {
+    let vectors = plain_vectors(to as usize)[from as usize..].to_vec();
+    (list(&vectors), Arc::new(Int32Array::from_iter_values(from..to)))
+}
+
+fn numbers(n: usize) -> Vector {
+    Some((0..n).map(|i| Some(i as f64)).collect())
+}
+
+// ---- the width of vectors ----
+
+#[tokio::test(flavor = "multi_thread")]
+async fn most_vectors_decide_the_width_wherever_the_odd_ones_are() {
+    for (odd, at) in [(1, vec![0]), (5, vec![0, 1, 2, 3]), (0, vec![0]), (3, vec![0, 1, 5, 8]), (7, vec![8])] {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("a.parquet");
+        let mut vectors = plain_vectors(9);
+        at.iter().for_each(|&i| vectors[i] = numbers(odd));
+        write_parquet(&path, vec![("v", list(&vectors)), ("id", ids(9))]);
+        let line = at[0] + 1;
+        let what = format!("a.parquet:{line}: row {line}, column \"v\": {odd} values, expected 2");
+        assert_says(&refused(&spec(&path)).await, &[&what]);
+        let opened = set_aside(&spec(&path)).await;
+        assert_eq!(opened.source.dim, 2);
+        let kept = i32s(&opened.sql("SELECT * FROM t").await.unwrap(), "id");
+        assert_eq!(kept, (0..9).filter(|i| !at.contains(&(*i as usize))).collect::<Vec<_>>());
+        assert_eq!(opened.bad.len(), at.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_other_vectors_does_not_decide_the_width() {
+    let dir = TempDir::new().unwrap();
+    let (v, id) = rows(0, 9);
+    write_parquet(&dir.path().join("b.parquet"), vec![("v", v), ("id", id)]);
+    let odd: Vec<Vector> = (0..4).map(|_| numbers(3)).collect();
+    write_parquet(&dir.path().join("a.parquet"), vec![("v", list(&odd)), ("id", ids(4))]);
+    let opened = set_aside(&spec(dir.path())).await;
+    assert_eq!(i32s(&opened.sql("SELECT * FROM t").await.unwrap(), "id"), (0..9).collect::<Vec<_>>());
+    assert_eq!(opened.bad.len(), 4, "row by row");
+
+    // A type that says the width makes the whole file another kind of file.
+    let item = Arc::new(Field::new("item", DataType::Float64, true));
+    let fixed = FixedSizeListArray::new(item, 3, Arc::new(Float64Array::from(vec![1.0; 12])), None);
+    write_parquet(&dir.path().join("a.parquet"), vec![("v", Arc::new(fixed)), ("id", ids(4))]);
+    assert_says(&refused(&spec(dir.path())).await, &["a.parquet", "holds vectors of 3 values, expected 2"]);
+    let opened = set_aside(&spec(dir.path())).await;
+    assert_eq!(i32s(&opened.sql("SELECT * FROM t").await.unwrap(), "id"), (0..9).collect::<Vec<_>>());
+    assert_eq!(opened.bad_rows()[0].1, 0);
+}
+
+#[tokio::test]
+async fn the_pipeline_may_say_the_width() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.parquet");
+    let mut vectors = plain_vectors(5);
+    vectors[3] = numbers(3);
+    write_parquet(&path, vec![("v", list(&vectors)), ("id", ids(5))]);
+    let three = SourceSpec::Parquet(ParquetSpec { dim: Some(3), ..parquet_spec(&path) });
+    let opened = set_aside(&three).await;
+    assert_eq!((opened.source.dim, opened.source.feature_names.len()), (3, 3));
+    assert_eq!(i32s(&opened.sql("SELECT * FROM t").await.unwrap(), "id"), [3]);
+    assert_says(&refused(&three).await, &["row 1, column \"v\": 2 values, expected 3"]);
+    for dim in [0, 5_000_000] {
+        let wrong = SourceSpec::Parquet(ParquetSpec { dim: Some(dim), ..parquet_spec(&path) });
+        assert_says(&refused(&wrong).await, &["expected 1 to 4194304"]);
+    }
+}
+
+#[tokio::test]
+async fn one_row_of_very_many_values_is_one_bad_row() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.parquet");
+    let mut vectors = plain_vectors(5);
+    vectors[1] = numbers(300_000);
+    write_parquet(&path, vec![("v", list(&vectors)), ("id", ids(5))]);
+    assert_says(&refused(&spec(&path)).await, &["row 2, column \"v\": 300000 values, expected 2"]);
+    let opened = set_aside(&spec(&path)).await;
+    assert_eq!(i32s(&opened.sql("SELECT * FROM t").await.unwrap(), "id"), [0, 2, 3, 4]);
+}
+
+// ---- files that differ ----
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_other_widths_orders_and_lists_are_one_source() {
+    let dir = TempDir::new().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let item = |t| Arc::new(Field::new("item", t, true));
+    let as_lists = |array: ArrayRef, t: DataType| cast(&array, &t).unwrap();
+    let kinds = [
+        ("a", DataType::List(item(DataType::Float32)), DataType::Int8),
+        ("b", DataType::LargeList(item(DataType::UInt8)), DataType::Int64),
+        ("c", DataType::FixedSizeList(item(DataType::Float64), 2), DataType::UInt16),
+        ("d", DataType::ListView(item(DataType::Float64)), DataType::Int32),
+        ("e", DataType::LargeListView(item(DataType::Int64)), DataType::UInt32),
+        ("f", DataType::List(item(DataType::Float16)), DataType::Int16),
+        ("g", DataType::List(item(DataType::Decimal128(9, 2))), DataType::Int64),
+    ];
+    for (i, (name, lists, key)) in kinds.iter().enumerate() {
+        let (v, id) = rows(3 * i as i32, 3 * i as i32 + 3);
+        let (v, id) = (as_lists(v, lists.clone()), cast(&id, key).unwrap());
+        let text: ArrayRef = match i % 4 {
+            0 => Arc::new(StringArray::from(vec!["x"; 3])),
+            1 => Arc::new(LargeStringArray::from(vec!["x"; 3])),
+            2 => Arc::new(StringViewArray::from(vec!["x"; 3])),
+            _ => Arc::new(vec!["x"; 3].into_iter().collect::<DictionaryArray<arrow::datatypes::Int8Type>>()),
+        };
+        let mut columns = vec![("v", v), ("id", id), ("name", text)];
+        columns.rotate_left(i % 3);
+        write_parquet(&path(&format!("{name}.parquet")), columns);
+    }
+    // A column of a file without a value has no type.
+    let (v, id) = rows(21, 23);
+    write_parquet(&path("h.parquet"), vec![("name", Arc::new(NullArray::new(2))), ("v", v), ("id", id)]);
+    let spec = SourceSpec::Parquet(ParquetSpec { label: Some("name".into()), ..parquet_spec(dir.path()) });
+    let found = read(&spec).await;
+    assert_eq!(found["id"].as_primitive::<Int64Type>().values()[..], (0..23).collect::<Vec<i64>>()[..]);
+    assert_eq!(values(&found), (0..46).map(|i| i as f32).collect::<Vec<_>>());
+    let names = texts(&found, "name");
+    assert!(names[..21].iter().all(|name| name.as_deref() == Some("x")) && names[21..] == [None, None]);
+    let filtered = opened(&spec, &SourceOptions::default()).await.unwrap();
+    let filtered = filtered.sql("SELECT id, features FROM t WHERE id >= 8 AND name = 'x'").await.unwrap();
+    assert_eq!(values(&filtered), (16..42).map(|i| i as f32).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_cannot_be_of_one_type_are_told_apart_and_most_of_them_win() {
+    let dir = TempDir::new().unwrap();
+    let text = |from: i32| cast(&rows(from, from + 2).1, &DataType::Utf8).unwrap();
+    for (i, name) in ["a", "b", "c"].into_iter().enumerate() {
+        let (v, id) = rows(2 * i as i32, 2 * i as i32 + 2);
+        let id = if i == 0 { text(0) } else { id };
+        write_parquet(&dir.path().join(format!("{name}.parquet")), vec![("v", v), ("id", id)]);
+    }
+    let says = ["a.parquet: column \"id\" is Utf8, expected Int32 as in ", "b.parquet"];
+    assert_says(&refused(&spec(dir.path())).await, &says);
+    let opened = set_aside(&spec(dir.path())).await;
+    assert_eq!(i32s(&opened.sql("SELECT * FROM t").await.unwrap(), "id"), [2, 3, 4, 5]);
+    let bad = opened.bad_rows();
+    assert_eq!((bad.len(), bad[0].0.as_str(), bad[0].1), (1, "a.parquet", 0), "{bad:?}");
+}
+
+#[tokio::test]
+async fn what_the_type_of_all_files_does_not_hold_is_a_bad_row() {
+    let dir = TempDir::new().unwrap();
+    let (v, _) = rows(0, 3);
+    let big: ArrayRef = Arc::new(Int64Array::from(vec![1, (1 << 53) + 1, 1 << 60]));
+    write_parquet(&dir.path().join("a.parquet"), vec![("v", v.clone()), ("id", big)]);
+    let floats: ArrayRef = Arc::new(Float64Array::from(vec![0.5, 1.5, 2.5]));
+    write_parquet(&dir.path().join("b.parquet"), vec![("v", v), ("id", floats)]);
+    assert_says(&refused(&spec(dir.path())).await, &["a.parquet:2", "9007199254740993", "Float64"]);
+    let opened = set_aside(&spec(dir.path())).await;
+    let found = opened.sql("SELECT * FROM t").await.unwrap();
+    let keys = found["id"].as_primitive::<arrow::datatypes::Float64Type>().values().to_vec();
+    assert_eq!(keys, [1.0, (1u64 << 60) as f64, 0.5, 1.5, 2.5]);
+}
+
+// ---- where columns are ----
+
+#[tokio::test(flavor = "multi_thread")]
+async fn directories_name_columns() {
+    let dir = TempDir::new().unwrap();
+    let places = ["split=train/room=a%2Fb", "split=test/room=50%25", "split=test/room=__HIVE_DEFAULT_PARTITION__"];
+    for (i, place) in places.into_iter().enumerate() {
+        fs::create_dir_all(dir.path().join(place)).unwrap();
+        let (v, id) = rows(2 * i as i32, 2 * i as i32 + 2);
+        write_parquet(&dir.path().join(place).join("part-0.parquet"), vec![("v", v), ("id", id)]);
+    }
+    let of_room = ParquetSpec { split: Some("split".into()), label: Some("room".into()), ..parquet_spec(dir.path()) };
+    let of_room = SourceSpec::Parquet(of_room);
+    // In the order of the paths: 50%, null, a/b.
+    let found = read(&of_room).await;
+    assert_eq!(i32s(&found, "id"), [2, 3, 4, 5, 0, 1]);
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(texts(&found, "split"), ["test", "test", "test", "test", "train", "train"].map(some));
+    assert_eq!(texts(&found, "room"), [some("50%"), some("50%"), None, None, some("a/b"), some("a/b")]);
+    let opened = opened(&of_room, &SourceOptions::default()).await.unwrap();
+    let found = opened.sql("SELECT id, features FROM t WHERE split = 'train'").await.unwrap();
+    assert_eq!((i32s(&found, "id"), values(&found)), (vec![0, 1], vec![0.0, 1.0, 2.0, 3.0]));
+
+    let keyed = ParquetSpec { keys: vec!["room".into(), "id".into()], ..parquet_spec(dir.path()) };
+    let keyed = SourceSpec::Parquet(keyed);
+    assert_says(&refused(&keyed).await, &["column \"room\" is null, expected a key"]);
+    assert_eq!(set_aside(&keyed).await.sql("SELECT * FROM t").await.unwrap().num_rows(), 4);
+    let missing = SourceSpec::Parquet(ParquetSpec { label: Some("rooms".into()), ..parquet_spec(dir.path()) });
+    assert_says(
+        &refused(&missing).await,
+        &["no column \"rooms\"; did you mean \"room\"?", "(columns: v, id, room, split)"],
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_and_its_path_must_agree() {
+    let dir = TempDir::new().unwrap();
+    for (year, stored) in [(2023, [2023, 2023]), (2024, [2024, 1999])] {
+        let place = dir.path().join(format!("year={year}"));
+        fs::create_dir_all(&place).unwrap();
+        let (v, id) = rows(0, 2);
+        let stored: ArrayRef = Arc::new(Int32Array::from(stored.to_vec()));
+        write_parquet(&place.join("a.parquet"), vec![("v", v), ("id", id), ("year", stored)]);
+    }
+    // One has it in its path alone: it becomes of the type of the others.
+    fs::create_dir_all(dir.path().join("year=2025")).unwrap();
+    let (v, id) = rows(0, 2);
+    write_parquet(&dir.path().join("year=2025/a.parquet"), vec![("v", v.clone()), ("id", id.clone())]);
+    let keyed = ParquetSpec { keys: vec!["year".into(), "id".into()], ..parquet_spec(dir.path()) };
+    let keyed = SourceSpec::Parquet(keyed);
+    let says = ["a.parquet:2: row 2, column \"year\" is \"1999\" in the file, and \"2024\" in its path"];
+    assert_says(&refused(&keyed).await, &says);
+    let opened = set_aside(&keyed).await;
+    assert_eq!(i32s(&opened.sql("SELECT * FROM t").await.unwrap(), "year"), [2023, 2023, 2024, 2025, 2025]);
+    // The same rows whatever is asked for.
+    assert_eq!(opened.sql("SELECT id FROM t").await.unwrap().num_rows(), 5);
+
+    fs::create_dir_all(dir.path().join("year=old")).unwrap();
+    write_parquet(&dir.path().join("year=old/a.parquet"), vec![("v", v), ("id", id)]);
+    let opened = set_aside(&keyed).await;
+    assert_eq!(opened.sql("SELECT * FROM t").await.unwrap().num_rows(), 5);
+    assert!(opened.bad_rows().iter().any(|bad| bad.1 == 0 && bad.2.contains("\"old\" in its path, expected Int32")));
+}
+
+#[tokio::test]
+async fn dots_lead_into_structs() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.parquet");
+    let field = |name: &str, array: &ArrayRef| Arc::new(Field::new(name, array.data_type().clone(), true));
+    let of = |columns: Vec<(&str, ArrayRef)>, nulls: Option<NullBuffer>| -> ArrayRef {
+        let fields: Fields = columns.iter().map(|(name, array)| field(name, array)).collect();
+        Arc::new(StructArray::new(fields, columns.into_iter().map(|c| c.1).collect(), nulls))
+    };
+    let x = |from: f32| Arc::new(Float32Array::from_iter_values((0..4).map(|i| from + i as f32))) as ArrayRef;
+    let inner = of(vec![("v", list(&plain_vectors(4))), ("name", crate::sources::splits(4))], None);
+    let acc =
+        of(vec![("x", x(0.0)), ("y", x(10.0)), ("in", inner)], Some(NullBuffer::from(vec![true, true, false, true])));
+    write_parquet(&path, vec![("acc", acc), ("id", ids(4)), ("acc.y", x(100.0))]);
+
+    let features = Features::Columns(vec!["acc.x".into(), "acc.y".into()]);
+    let columns = ParquetSpec { features, ..parquet_spec(&path) };
+    let opened = set_aside(&SourceSpec::Parquet(columns)).await;
+    let found = opened.sql("SELECT * FROM t").await.unwrap();
+    assert_eq!(values(&found), [0.0, 100.0, 1.0, 101.0, 3.0, 103.0], "a column of that very name comes first");
+    assert!(opened.bad_rows()[0].2.contains("column \"acc.x\" is null"));
+
+    let features = Features::Column("acc.in.v".into());
+    let lists = ParquetSpec { features, label: Some("acc.in.name".into()), ..parquet_spec(&path) };
+    let opened = set_aside(&SourceSpec::Parquet(lists)).await;
+    let found = opened.sql("SELECT * FROM t").await.unwrap();
+    assert_eq!((i32s(&found, "id"), values(&found).len()), (vec![0, 1, 3], 6));
+    assert_eq!(texts(&found, "acc.in.name")[2].as_deref(), Some("test"));
+
+    let whole = ParquetSpec { features: Features::Column("acc".into()), ..parquet_spec(&path) };
+    assert_says(&refused(&SourceSpec::Parquet(whole)).await, &["named with a dot (acc.x, acc.y, acc.in)"]);
+}
+
+#[tokio::test]
+async fn whatever_is_a_number_is_a_feature() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.parquet");
+    let floats: ArrayRef = Arc::new(Float64Array::from(vec![0.25, 1.5, -2.0]));
+    let on: ArrayRef = Arc::new(BooleanArray::from(vec![true, false, true]));
+    let keys = Int8Array::from(vec![1, 0, 1]);
+    let named: ArrayRef = Arc::new(DictionaryArray::new(keys, Arc::new(Int32Array::from(vec![10, 20]))));
+    write_parquet(
+        &path,
+        vec![
+            ("decimal", cast(&floats, &DataType::Decimal128(12, 3)).unwrap()),
+            ("wide", cast(&floats, &DataType::Decimal256(50, 2)).unwrap()),
+            ("half", cast(&floats, &DataType::Float16).unwrap()),
+            ("on", on),
+            ("named", named),
+            ("id", ids(3)),
+            ("v", list(&plain_vectors(3))),
+            ("none", Arc::new(NullArray::new(3))),
+        ],
+    );
+    let names = ["decimal", "wide", "half", "on", "named"].map(String::from).to_vec();
+    let columns =
+        |names| SourceSpec::Parquet(ParquetSpec { features: Features::Columns(names), ..parquet_spec(&path) });
+    let found = read(&columns(names)).await;
+    let expected = [[0.25, 0.25, 0.25, 1.0, 20.0], [1.5, 1.5, 1.5, 0.0, 10.0], [-2.0, -2.0, -2.0, 1.0, 20.0]];
+    assert_eq!(values(&found), expected.concat());
+    assert_says(&refused(&columns(vec!["none".into()])).await, &["row 1, column \"none\" is null, expected a number"]);
+
+    let item = Arc::new(Field::new("item", DataType::Float64, true));
+    let inside = FixedSizeListArray::new(item.clone(), 1, Arc::new(Float64Array::from(vec![1.0; 4])), None);
+    let inner = Arc::new(Field::new("item", inside.data_type().clone(), true));
+    let nested: ArrayRef = Arc::new(FixedSizeListArray::new(inner, 2, Arc::new(inside), None));
+    write_parquet(&path, vec![("v", nested), ("id", ids(2))]);
+    assert_says(&refused(&spec(&path)).await, &["flatten lists of lists"]);
+}
+
+#[tokio::test]
+async fn times_of_96_bits_do_not_wrap() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.parquet");
+    let schema = "message m { required int96 id; required double x; }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let file = fs::File::create(&path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::new(WriterProperties::new())).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    // Days since 4713 BC, and nanoseconds within the day: 1970, 9999-12-31 02:00, 1200-01-01, 2021-06-09 03:02:37.123456.
+    let times = [(2_440_588, 0), (5_373_484, 7_200_000_000_000), (2_159_351, 0), (2_459_375, 10_957_123_456_000u64)];
+    let times = times.map(|(day, nanos)| {
+        let mut time = Int96::new();
+        time.set_data(nanos as u32, (nanos >> 32) as u32, day);
+        time
+    });
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<Int96Type>().write_batch(&times, None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<DoubleType>().write_batch(&[1.0, 2.0, 3.0, 4.0], None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+    let found = ParquetSpec { features: Features::Columns(vec!["x".into()]), ..parquet_spec(&path) };
+    let found = read(&SourceSpec::Parquet(found)).await;
+    assert_eq!(found["id"].data_type(), &DataType::Timestamp(TimeUnit::Microsecond, None));
+    let found = found["id"].as_primitive::<TimestampMicrosecondType>();
+    let found = (0..4).map(|i| found.value_as_datetime(i).unwrap().to_string()).collect::<Vec<_>>();
+    let expected = ["1970-01-01 00:00:00", "9999-12-31 02:00:00", "1200-01-01 00:00:00", "2021-06-09 03:02:37.123456"];
+    assert_eq!(found, expected);
+}
+
+// ---- tables ----
+
+/// Writes rows `from..to` to the table at `place`, by `part`.
+async fn commit(place: &Location, run: &str, mode: Mode, from: i32, to: i32) {
+    let options = WriteOptions::new(mode, run).partition_by(&["part".to_owned()]);
+    let mut writer = TableWriter::begin(place, options).await.unwrap();
+    let part = StringArray::from_iter_values((from..to).map(|i| if i % 2 == 0 { "a/b" } else { "c d" }));
+    let batch = RecordBatch::try_from_iter([
+        ("id", Arc::new(Int32Array::from_iter_values(from..to)) as ArrayRef),
+        ("part", Arc::new(part)),
+        ("cluster", Arc::new(Int32Array::from_iter_values((from..to).map(|_| 0)))),
+        ("distance", Arc::new(Float32Array::from_iter_values((from..to).map(|i| i as f32)))),
+    ]);
+    let batch = batch.unwrap();
+    let labels = Labels { model: "3f1c".into(), labelled_at: std::time::SystemTime::now() };
+    let sink = writer.sink(batch.schema(), labels).unwrap();
+    sink.write(&batch).await.unwrap();
+    writer.commit(CommitInfo::default()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_read_by_its_log() {
+    let dir = TempDir::new().unwrap();
+    let local = dir.path().join("t").display().to_string();
+    let places = [local.clone(), format!("{local}/"), "memory:///parquet_files/t".to_owned()];
+    for (i, place) in places.into_iter().enumerate() {
+        let location = Location::parse(place.trim_end_matches('/')).unwrap();
+        commit(&location, &format!("run-1-{i}"), Mode::Overwrite, 0, 10).await;
+        commit(&location, &format!("run-2-{i}"), Mode::Overwrite, 20, 24).await;
+        commit(&location, &format!("run-3-{i}"), Mode::Append, 30, 33).await;
+        let features = Features::Columns(vec!["distance".into()]);
+        let of = |path: &str| ParquetSpec {
+            features: features.clone(),
+            split: Some("part".into()),
+            path: path.to_owned(),
+            ..parquet_spec(Path::new(""))
+        };
+        let found = read(&SourceSpec::Parquet(of(&place))).await;
+        let parts = i32s(&found, "id").into_iter().zip(texts(&found, "part")).collect::<BTreeMap<_, _>>();
+        let expected = [20, 21, 22, 23, 30, 31, 32];
+        assert_eq!(parts.keys().copied().collect::<Vec<_>>(), expected);
+        assert!(parts.iter().all(|(id, part)| part.as_deref() == Some(if id % 2 == 0 { "a/b" } else { "c d" })));
+        let mut distances = values(&found);
+        distances.sort_by(f32::total_cmp);
+        assert_eq!(distances, expected.map(|i| i as f32));
+    }
+    let features = Features::Columns(vec!["distance".into()]);
+    let inside = ParquetSpec { features, ..parquet_spec(&dir.path().join("t/data")) };
+    assert_says(&refused(&SourceSpec::Parquet(inside.clone())).await, &["give the path of the table itself"]);
+    let around = ParquetSpec { path: dir.path().display().to_string(), ..inside };
+    assert_says(&refused(&SourceSpec::Parquet(around)).await, &["are files of the Delta table", "whose log says"]);
+
+    let log = fs::read_dir(format!("{local}/_delta_log")).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
+    fs::write(log, "no log").unwrap();
+    let features = Features::Columns(vec!["distance".into()]);
+    let damaged = SourceSpec::Parquet(ParquetSpec { features, path: local, ..parquet_spec(Path::new("")) });
+    let e = all(&damaged, &SourceOptions::default()).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Table, "{e}");
+}
+
+// ---- damage ----
+
+/// Every byte of a file turned, one bit of it or all: nothing panics, the other file is read as ever, and of the damaged one every
+/// row is read or set aside, or the file is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turned_byte_is_one_bad_file() {
+    let dir = TempDir::new().unwrap();
+    let bad = dir.path().join("a.parquet");
+    let name: ArrayRef = crate::sources::splits(4);
+    write_parquet(&bad, vec![("v", list(&plain_vectors(4))), ("id", ids(4)), ("name", name.clone())]);
+    write_parquet(&dir.path().join("b.parquet"), vec![("v", list(&plain_vectors(4))), ("id", ids(4)), ("name", name)]);
+    // Of two files with as many vectors each, a damaged one may have the wider ones.
+    let dim = Some(2);
+    let spec = SourceSpec::Parquet(ParquetSpec { dim, label: Some("name".into()), ..parquet_spec(dir.path()) });
+    let whole = fs::read(&bad).unwrap();
+    let (mut as_files, mut as_rows) = (0, 0);
+    for at in 0..whole.len() {
+        let bits = if at % 2 == 0 { 1u8 << (at / 2 % 8) } else { 0xff };
+        let mut bytes = whole.clone();
+        bytes[at] ^= bits;
+        fs::write(&bad, bytes).unwrap();
+        let opened = set_aside(&spec).await;
+        let found = opened.sql("SELECT * FROM t").await.unwrap_or_else(|e| panic!("byte {at}: {e}"));
+        let in_bad = opened.bad_rows().into_iter().filter(|row| row.0 == "a.parquet").collect::<Vec<_>>();
+        let of_good = opened.bad.len() - in_bad.len();
+        assert_eq!(of_good, 0, "byte {at}");
+        match in_bad.iter().any(|row| row.1 == 0) {
+            true => {
+                as_files += 1;
+                assert!(found.num_rows() >= 4, "byte {at}: {in_bad:?}");
+            }
+            false => {
+                as_rows += 1;
+                assert_eq!(found.num_rows() + in_bad.len(), 8, "byte {at}: {in_bad:?}");
+            }
+        }
+        let alone = SourceSpec::Parquet(ParquetSpec { label: Some("name".into()), ..parquet_spec(&bad) });
+        if let Err(e) = all(&alone, &SourceOptions::default()).await {
+            assert_eq!(e.kind(), Kind::Input, "byte {at}: {e}");
+            assert!(e.to_string().contains("a.parquet"), "byte {at}: {e}");
+        }
+    }
+    assert!(as_files > 100 && as_rows > 100, "{as_files} files, {as_rows} with all rows");
+}
+
+#[tokio::test]
+async fn where_no_file_is_left_the_first_reason_and_the_number_are_said() {
+    let dir = TempDir::new().unwrap();
+    for name in ["a.parquet", "b.parquet"] {
+        fs::write(dir.path().join(name), "<!DOCTYPE html>").unwrap();
+    }
+    let e = opened(&spec(dir.path()), &quarantine(SourceOptions::default())).await.map(|_| ()).unwrap_err();
+    assert_says(&e, &["none of 2 files can be used, the first because: ", "a.parquet: not a readable Parquet file"]);
+}
