@@ -69,6 +69,7 @@ pub mod metrics;
 pub mod model;
 pub mod network;
 pub mod normalize;
+pub mod origin;
 pub mod pipeline;
 pub mod reconstruct;
 pub mod replay;

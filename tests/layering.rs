@@ -17,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &[
         "stage",
         "column",
+        "origin",
         "scale",
         "weights",
         "manifold",

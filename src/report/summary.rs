@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::run::{Follows, RunReport, Scores};
+use super::run::{FellTogether, Follows, RunReport, Scores};
+use crate::column::listed;
 
 /// The end of a run for people: rows, clusters and vectors, as far as there are any, agreement with labels beside raw
 /// k-means, seconds a stage, and the command to try next.
@@ -28,6 +29,11 @@ pub fn summary(report: &RunReport) -> String {
     }
     if report.spilled_rows > 0 {
         let _ = writeln!(out, "            {} spilled to disk to stay within the memory limit", report.spilled_rows);
+    }
+    let fallen: Vec<String> = report.fell_together().iter().map(FellTogether::describe).collect();
+    if !fallen.is_empty() {
+        let fallen = listed(fallen.iter().map(String::as_str));
+        let _ = writeln!(out, "  features  not all told apart in single precision: {fallen}");
     }
     if !report.cluster_sizes.is_empty() {
         let sizes: Vec<String> = report.cluster_sizes.iter().map(u64::to_string).collect();

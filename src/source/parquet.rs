@@ -1,7 +1,9 @@
 //! Feature vectors in Parquet files.
 //!
 //! The vectors are a column of lists (`FixedSizeList`, `List`, `LargeList`) of any integer or float type, or a column
-//! each value. Scans give them as `features`, vectors of `Float32`, in the order of the files' paths and of their rows.
+//! each value. Scans give them as `features`, in the order of the files' paths and of their rows: vectors of `Float32`
+//! where that holds every value of the files' own type, of `Float64` where it may not (doubles, whole numbers of 32 bits
+//! and more, decimals).
 //! Filters on the other columns are evaluated before vectors are read; only the columns that a scan asks for are read.
 //!
 //! # Bad rows
@@ -10,9 +12,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray};
 use arrow::compute::{cast, filter_record_batch};
-use arrow::datatypes::{DataType, Float32Type, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{Int64Type, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -30,7 +32,7 @@ use super::filter::{Condition, pushdown};
 use super::location::{DataFile, list};
 use super::windows::batch_rows;
 use super::{Source, check_names};
-use crate::column::{vector_array, vector_field};
+use crate::column::is_double;
 use crate::error::{Error, Result};
 use crate::stage::FEATURES;
 
@@ -38,11 +40,13 @@ mod direct;
 mod file;
 mod hybrid;
 mod lists;
+mod number;
 mod page;
 mod reader;
 
 use file::{Batches, ParquetFile, Reasons, Stored, unreadable};
 use lists::{Lists, finite};
+use number::Number;
 
 /// Which files to read, and which columns of them.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -95,11 +99,11 @@ pub(super) async fn open(spec: &ParquetSpec, rejects: Rejects) -> Result<Source>
     let mut found = None;
     for file in &files {
         match ParquetFile::measure(file, spec).await {
-            Ok((plain, Some(dim))) => {
-                found = Some((plain, dim));
+            Ok((plain, double, Some(dim))) => {
+                found = Some((plain, double, dim));
                 break;
             }
-            Ok((_, None)) => drop(first_problem.get_or_insert(format!("{}: has no vectors", file.name()))),
+            Ok((_, _, None)) => drop(first_problem.get_or_insert(format!("{}: has no vectors", file.name()))),
             Err(e) => {
                 let message = e.to_string();
                 rejects.reject_file(file.name(), e)?;
@@ -107,12 +111,12 @@ pub(super) async fn open(spec: &ParquetSpec, rejects: Rejects) -> Result<Source>
             }
         }
     }
-    let Some((plain, dim)) = found else {
+    let Some((plain, double, dim)) = found else {
         let problem = first_problem.unwrap_or_default();
         return Err(Error::input(format!("{}: no file can be used, the first because: {problem}", spec.path)));
     };
     let mut fields = plain.clone();
-    fields.push(vector_field(FEATURES, dim));
+    fields.push(if double { f64::field(FEATURES, dim) } else { f32::field(FEATURES, dim) });
     let schema = Arc::new(Schema::new(fields));
     check_names(&schema)?;
     let feature_names = match &spec.features {
@@ -209,7 +213,11 @@ impl PartitionStream for Scan {
         builder.spawn_blocking(move || {
             runtime.block_on(async {
                 // By the channel and not as the task's result, so that it does not overtake the rows before it.
-                if let Err(e) = scan.run(rows, &out).await {
+                let done = match is_double(&scan.table.schema, FEATURES) {
+                    true => scan.run::<f64>(rows, &out).await,
+                    false => scan.run::<f32>(rows, &out).await,
+                };
+                if let Err(e) = done {
                     out.send(Err(e.into())).await.ok();
                 }
             });
@@ -220,13 +228,13 @@ impl PartitionStream for Scan {
 }
 
 impl Scan {
-    async fn run(&self, rows: usize, out: &Sender<DfResult<RecordBatch>>) -> Result<()> {
+    async fn run<T: Number>(&self, rows: usize, out: &Sender<DfResult<RecordBatch>>) -> Result<()> {
         let mut left = self.limit.unwrap_or(usize::MAX);
         for file in self.table.files.iter() {
             if left == 0 {
                 break;
             }
-            let mut batches = match self.open(file, rows).await {
+            let mut batches = match self.open::<T>(file, rows).await {
                 Ok(batches) => batches,
                 Err(e) => {
                     self.table.rejects.reject_file(file.name(), e)?;
@@ -253,7 +261,7 @@ impl Scan {
     }
 
     /// The rows of `file` that pass the filter, as they are stored, with the columns that are needed.
-    async fn open(&self, file: &DataFile, rows: usize) -> Result<Batches> {
+    async fn open<T: Number>(&self, file: &DataFile, rows: usize) -> Result<Batches<T>> {
         let spec = &self.table.spec;
         let open = ParquetFile::open(file, spec).await?;
         self.check_types(&open)?;
@@ -289,7 +297,7 @@ impl Scan {
     }
 
     /// The good rows of `stored`, a batch of the file `name`, with the columns of the scan.
-    fn convert(&self, name: &str, stored: Stored) -> Result<RecordBatch> {
+    fn convert<T: Number>(&self, name: &str, stored: Stored<T>) -> Result<RecordBatch> {
         let spec = &self.table.spec;
         let Stored { batch: stored, vectors } = stored;
         let (mut vectors, mut reasons) = match vectors {
@@ -315,7 +323,7 @@ impl Scan {
         }
         let columns = self.schema.fields().iter().map(|field| -> Result<ArrayRef> {
             match vectors.take_if(|_| field.name() == FEATURES) {
-                Some(vectors) => vector_array(vectors, self.table.dim),
+                Some(vectors) => T::array(vectors, self.table.dim),
                 None => Ok(cast(stored_column(&stored, field.name())?, field.data_type())?),
             }
         });
@@ -335,13 +343,13 @@ impl Scan {
     }
 
     /// The vectors of a batch, row-major, where the columns were read; and what is wrong with each row.
-    fn vectors(&self, stored: &RecordBatch) -> Result<(Option<Vec<f32>>, Reasons)> {
+    fn vectors<T: Number>(&self, stored: &RecordBatch) -> Result<(Option<Vec<T>>, Reasons)> {
         let (dim, features) = (self.table.dim, &self.table.spec.features);
         let mut reasons: Reasons = vec![None; stored.num_rows()];
         if stored.column_by_name(&features.columns()[0]).is_none() {
             return Ok((None, reasons));
         }
-        let mut out = vec![0.0; stored.num_rows() * dim];
+        let mut out = vec![T::default(); stored.num_rows() * dim];
         match features {
             Features::Column(name) => {
                 let lists = Lists::of(stored_column(stored, name)?)?;
@@ -351,10 +359,10 @@ impl Scan {
             }
             Features::Columns(names) => {
                 for (at, name) in names.iter().enumerate() {
-                    let values = cast(stored_column(stored, name)?, &DataType::Float32)?;
-                    let values = values.as_primitive::<Float32Type>();
+                    let values = cast(stored_column(stored, name)?, &T::Arrow::DATA_TYPE)?;
+                    let values = values.as_primitive::<T::Arrow>();
                     for (i, reason) in reasons.iter_mut().enumerate() {
-                        match finite(values, i) {
+                        match finite::<T>(values, i) {
                             Ok(value) => out[i * dim + at] = value,
                             Err(e) => drop(reason.get_or_insert_with(|| format!("column {name:?} is {e}"))),
                         }

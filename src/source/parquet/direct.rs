@@ -2,7 +2,7 @@
 //!
 //! Arrow's reader makes a list array of them first: levels of every value, bitmaps and offsets made of the levels, then a
 //! cast of the values. For vectors of bytes that is three quarters of the work of reading a file. Here the levels are
-//! only held against those of a row without gaps, and the values become single precision on the way to their place.
+//! only held against those of a row without gaps, and the values become floating-point numbers on the way to their place.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::serialized_reader::SerializedPageReader;
 
 use super::file::Reasons;
+use super::number::Number;
 use super::page::{DataPage, Dictionary, Stored, is_readable};
 use crate::error::{Error, Result};
 
@@ -73,7 +74,7 @@ impl DirectColumn {
     ///
     /// # Errors
     /// Kind `Input` if the row group's place in the file makes no sense.
-    pub(super) fn open(&self, file: File, metadata: &ParquetMetaData, group: usize) -> Result<Vectors> {
+    pub(super) fn open<T: Number>(&self, file: File, metadata: &ParquetMetaData, group: usize) -> Result<Vectors<T>> {
         let group = metadata.row_group(group);
         let rows = usize::try_from(group.num_rows()).map_err(|_| Error::input("a row group of fewer than no rows"))?;
         let pages = SerializedPageReader::new(Arc::new(file), group.column(self.leaf), rows, None)?;
@@ -82,15 +83,15 @@ impl DirectColumn {
 }
 
 /// The next vectors of one row group.
-pub(super) struct Vectors {
+pub(super) struct Vectors<T> {
     pages: Box<dyn PageReader>,
     stored: Stored,
     levels: Levels,
-    dictionary: Dictionary,
+    dictionary: Dictionary<T>,
     page: Option<DataPage>,
 }
 
-impl Vectors {
+impl<T: Number> Vectors<T> {
     fn new(column: &DirectColumn, pages: Box<dyn PageReader>) -> Self {
         let (stored, levels) = (column.stored, column.levels);
         Self { pages, stored, levels, dictionary: Dictionary::default(), page: None }
@@ -101,14 +102,14 @@ impl Vectors {
     ///
     /// # Errors
     /// Kind `Input` if pages are damaged or end early, `Io` if the disk fails.
-    pub(super) fn read(&mut self, rows: usize, dim: usize, out: &mut Vec<f32>, reasons: &mut Reasons) -> Result<()> {
+    pub(super) fn read(&mut self, rows: usize, dim: usize, out: &mut Vec<T>, reasons: &mut Reasons) -> Result<()> {
         for row in 0..rows {
             if self.next_page()?.is_none() {
                 return Err(Error::input(format!("the vectors' pages end {} rows early", rows - row)));
             }
             let end = out.len() + dim;
             reasons.push(self.read_list(dim, out)?);
-            out.resize(end, 0.0);
+            out.resize(end, T::default());
         }
         Ok(())
     }
@@ -126,7 +127,7 @@ impl Vectors {
     }
 
     /// Appends the next list; or says what is wrong with it if it is not `dim` finite numbers.
-    fn read_list(&mut self, dim: usize, out: &mut Vec<f32>) -> Result<Option<String>> {
+    fn read_list(&mut self, dim: usize, out: &mut Vec<T>) -> Result<Option<String>> {
         let mut list = List::new(dim);
         let (page, dictionary) = (present(&mut self.page)?, &self.dictionary);
         let len = page.skip_list(false)?;
@@ -173,33 +174,33 @@ fn present(page: &mut Option<DataPage>) -> Result<&mut DataPage> {
 
 /// A list that is no vector at first sight.
 #[derive(Debug)]
-struct List {
+struct List<T> {
     dim: usize,
     /// How many items it has, or one level in place of items.
     len: usize,
     /// The levels of the first `dim`.
     definition: Vec<u32>,
     /// The first `dim` that are numbers.
-    numbers: Vec<f32>,
+    numbers: Vec<T>,
 }
 
 /// Items taken at a time of a list, which may claim to have any number of them.
 const ITEMS: usize = 1024;
 
-impl List {
+impl<T: Number> List<T> {
     fn new(dim: usize) -> Self {
         Self { dim, len: 0, definition: vec![], numbers: vec![] }
     }
 
     /// Adds `dim` items, all of which are numbers.
-    fn push(&mut self, numbers: impl Iterator<Item = f32>, full: u32) {
+    fn push(&mut self, numbers: impl Iterator<Item = T>, full: u32) {
         self.numbers.extend(numbers);
         self.len = self.dim;
         self.definition.resize(self.dim, full);
     }
 
     /// Adds the next `len` items of `page`, the levels of the first `full_ones` of which have been skipped.
-    fn read(&mut self, page: &mut DataPage, dictionary: &Dictionary, full_ones: usize, len: usize) -> Result<()> {
+    fn read(&mut self, page: &mut DataPage, dictionary: &Dictionary<T>, full_ones: usize, len: usize) -> Result<()> {
         for at in (0..len).step_by(ITEMS) {
             let items = ITEMS.min(len - at);
             let full_ones = full_ones.saturating_sub(at).min(items);
@@ -223,13 +224,13 @@ impl List {
     /// Whether it is a vector after all.
     fn is_vector(&self) -> bool {
         let whole = self.len == self.dim && self.numbers.len() == self.dim;
-        whole && self.numbers.iter().all(|number| number.is_finite())
+        whole && self.numbers.iter().all(|number| number.is_single())
     }
 }
 
 impl Levels {
     /// What is wrong with a list that is not `dim` finite numbers.
-    fn problem(self, list: &List, dim: usize) -> String {
+    fn problem<T: Number>(self, list: &List<T>, dim: usize) -> String {
         let first = list.definition.first().copied().unwrap_or(0);
         if self.nullable && first == 0 {
             return format!("null, expected {dim} numbers");
@@ -443,7 +444,7 @@ mod tests {
     }
 
     /// Lists that may be null, of items of 64 bits that may be.
-    fn vectors(pages: Vec<Page>) -> Vectors {
+    fn vectors(pages: Vec<Page>) -> Vectors<f32> {
         let levels = Levels { full: 3, item: 2, nullable: true };
         let column = DirectColumn { leaf: 0, stored: Stored::Double, levels };
         Vectors::new(&column, Box::new(Pages(pages.into_iter())))

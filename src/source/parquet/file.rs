@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::direct::{DirectColumn, Vectors};
 use super::lists::Lists;
+use super::number::{Number, needs_double};
 use super::reader::ObjectReader;
 use super::{Features, ParquetSpec, plain_names};
 use crate::error::{Error, Kind, Result};
@@ -61,11 +62,11 @@ impl ParquetFile {
         Ok(open)
     }
 
-    /// What the table needs to know of `file`: the columns beside its vectors, and how many values a vector has, if it
-    /// has any.
-    pub(super) async fn measure(file: &DataFile, spec: &ParquetSpec) -> Result<(Vec<Field>, Option<usize>)> {
+    /// What the table needs to know of `file`: the columns beside its vectors, whether those need double precision, and
+    /// how many values a vector has, if it has any.
+    pub(super) async fn measure(file: &DataFile, spec: &ParquetSpec) -> Result<(Vec<Field>, bool, Option<usize>)> {
         let open = Self::open(file, spec).await?;
-        Ok((open.plain_fields(spec), open.dim(spec).await?))
+        Ok((open.plain_fields(spec), open.needs_double(spec)?, open.dim(spec).await?))
     }
 
     fn field(&self, column: &str) -> Result<&Field> {
@@ -94,6 +95,13 @@ impl ParquetFile {
         Err(Error::input(format!("{name}: column {column:?} is {found}, expected {expected}")))
     }
 
+    /// Whether any of its features needs double precision.
+    pub(super) fn needs_double(&self, spec: &ParquetSpec) -> Result<bool> {
+        let columns = spec.features.columns().iter();
+        let each = columns.map(|column| Ok(needs_double(self.field(column)?.data_type())));
+        Ok(each.collect::<Result<Vec<bool>>>()?.contains(&true))
+    }
+
     pub(super) fn plain_fields(&self, spec: &ParquetSpec) -> Vec<Field> {
         let field = |name: &String| {
             let stored = self.field(name).expect("open has looked for it").data_type();
@@ -112,13 +120,13 @@ impl ParquetFile {
 
     /// The columns `needed` of the rows that pass `filter`, up to `rows` at a time. The lists of column `vectors`, of that
     /// many numbers, come as vectors straight from their pages where that is possible.
-    pub(super) fn batches(
+    pub(super) fn batches<T: Number>(
         &self,
         needed: &[&String],
         vectors: Option<(&String, usize)>,
         rows: usize,
         filter: Option<&Condition>,
-    ) -> Result<Batches> {
+    ) -> Result<Batches<T>> {
         let all = || self.mask(needed.iter().copied());
         let Some(file) = self.file.local()? else {
             let builder =
@@ -139,7 +147,7 @@ impl ParquetFile {
         let direct = direct.map(|(_, column, dim)| (column, dim));
         // Group by group: a filter is held against all rows that a reader has before it gives the first.
         let (open, filter) = (self.clone(), filter.cloned());
-        let group_batches = move |group| -> Result<GroupBatches> {
+        let group_batches = move |group| -> Result<GroupBatches<T>> {
             let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file.try_clone()?, open.metadata.clone());
             let builder = builder.with_row_groups(vec![group]);
             let plain = open.select(builder, columns.clone(), rows, filter.as_ref()).build()?;
@@ -149,7 +157,7 @@ impl ParquetFile {
             Ok(GroupBatches { plain, vectors: direct.as_ref().map(open_group).transpose()? })
         };
         let groups = 0..self.metadata.metadata().num_row_groups();
-        let batches = groups.flat_map(move |group| -> LocalBatches {
+        let batches = groups.flat_map(move |group| -> LocalBatches<T> {
             match group_batches(group) {
                 Ok(batches) => Box::new(batches),
                 Err(e) => Box::new(std::iter::once(Err(e))),
@@ -188,9 +196,9 @@ impl ParquetFile {
         if let DataType::FixedSizeList(_, dim) = self.field(column)?.data_type() {
             return Ok(Some(*dim as usize).filter(|dim| *dim > 0));
         }
-        let mut batches = self.batches(&[column], None, 64, None)?;
+        let mut batches = self.batches::<f32>(&[column], None, 64, None)?;
         while let Some(Stored { batch, .. }) = batches.next().await.map_err(|e| unreadable(&self.name, e))? {
-            let lists = Lists::of(batch.column(0))?;
+            let lists = Lists::<f32>::of(batch.column(0))?;
             let lengths = (0..batch.num_rows()).filter_map(|i| lists.get(i).map(|r| r.len()));
             if let Some(dim) = lengths.into_iter().find(|len| *len > 0) {
                 return Ok(Some(dim));
@@ -202,32 +210,32 @@ impl ParquetFile {
 
 /// The stored batches of one file. A local one is read page by page, so that memory does not follow the size of its row
 /// groups, which many writers let grow to a million rows; of a remote one, each row group is fetched at once.
-pub(super) enum Batches {
-    Local(LocalBatches),
+pub(super) enum Batches<T> {
+    Local(LocalBatches<T>),
     Remote(Box<ParquetRecordBatchStream<ObjectReader>>),
 }
 
-type LocalBatches = Box<dyn Iterator<Item = Result<Stored>> + Send>;
+type LocalBatches<T> = Box<dyn Iterator<Item = Result<Stored<T>>> + Send>;
 
 /// What is wrong with each row, if anything.
 pub(super) type Reasons = Vec<Option<String>>;
 
 /// Rows as they are stored.
-pub(super) struct Stored {
+pub(super) struct Stored<T> {
     /// All columns, or all but the vectors.
     pub batch: RecordBatch,
     /// The vectors, `rows x dim`, if they were read from their pages, and what is wrong with each row.
-    pub vectors: Option<(Vec<f32>, Reasons)>,
+    pub vectors: Option<(Vec<T>, Reasons)>,
 }
 
 /// The batches of one row group: plain columns by Arrow's reader, and beside them the vectors.
-struct GroupBatches {
+struct GroupBatches<T> {
     plain: ParquetRecordBatchReader,
-    vectors: Option<(Vectors, usize)>,
+    vectors: Option<(Vectors<T>, usize)>,
 }
 
-impl Iterator for GroupBatches {
-    type Item = Result<Stored>;
+impl<T: Number> Iterator for GroupBatches<T> {
+    type Item = Result<Stored<T>>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let batch = match self.plain.next()? {
@@ -243,8 +251,8 @@ impl Iterator for GroupBatches {
     }
 }
 
-impl Batches {
-    pub(super) async fn next(&mut self) -> Result<Option<Stored>> {
+impl<T> Batches<T> {
+    pub(super) async fn next(&mut self) -> Result<Option<Stored<T>>> {
         match self {
             Self::Local(batches) => batches.next().transpose(),
             Self::Remote(batches) => Ok(batches.try_next().await?.map(|batch| Stored { batch, vectors: None })),

@@ -1,0 +1,266 @@
+//! What is subtracted of features in double precision before they become single: the step from `f64` to `f32`.
+//!
+//! Single precision has 24 bits. Of an epoch in milliseconds, or of metres from a far corner of a map, they are used up by
+//! what all rows have in common, and the differences that clusters are made of are lost. So each such feature gets an
+//! origin, a value in the middle of its own, which is subtracted in double precision; what is left keeps 24 bits. A
+//! feature whose values are not far from zero for how far they are apart has origin 0 and loses nothing by it.
+//!
+//! Where no feature needs an origin the stage is left out of the model, which then is the one that the same values in
+//! single precision give.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use serde_json::json;
+
+use crate::column::{self, Values};
+use crate::error::{Error, Result};
+use crate::kernel::Rows;
+use crate::stage::{Artifact, FEATURES, InverseMap, Transform, VectorMap};
+
+/// Rows of a [`Look`], where vectors are short enough.
+const MOST_ROWS: usize = 1024;
+/// Values of a [`Look`], where vectors are not.
+const MOST_VALUES: usize = 1 << 22;
+/// A feature that lies farther from zero than this many times what most of its values span gets an origin: six bits of
+/// its 24 would tell rows apart no more.
+const FAR: f64 = 64.0;
+
+/// The fitted stage: `x - origin`, feature by feature, in double precision, as single precision. Takes vectors of either.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Origin {
+    values: Vec<f64>,
+}
+
+impl Origin {
+    /// Its kind as a stage.
+    pub const KIND: &'static str = "origin";
+
+    /// Of features that have none: the plain step to single precision, which is part of no model.
+    pub fn zero(dim: usize) -> Self {
+        Self { values: vec![0.0; dim] }
+    }
+
+    /// The origin of features of which `look` saw some rows; `None` where no feature needs one.
+    pub fn learn(look: &Look) -> Option<Self> {
+        let values: Vec<f64> = (0..look.dim).map(|feature| origin_of(&look.sorted(feature))).collect();
+        values.iter().any(|&value| value != 0.0).then_some(Self { values })
+    }
+
+    /// The stage that takes rows back to where they were.
+    pub fn back(&self) -> Self {
+        Self { values: self.values.iter().map(|value| -value).collect() }
+    }
+
+    /// Rows less the origin, row-major.
+    ///
+    /// # Panics
+    /// If `rows` and `output` differ in length.
+    pub fn subtract(&self, rows: &[f64], output: &mut [f32]) {
+        assert_eq!(rows.len(), output.len(), "rows and output differ in length");
+        let dim = self.values.len();
+        for (row, output) in rows.chunks_exact(dim).zip(output.chunks_exact_mut(dim)) {
+            for ((y, x), origin) in output.iter_mut().zip(row).zip(&self.values) {
+                *y = less(*x, *origin);
+            }
+        }
+    }
+
+    /// The stage as it was saved.
+    ///
+    /// # Errors
+    /// Kind `Model` if there are no values or one is not a finite number.
+    pub fn from_artifact(artifact: &Artifact) -> Result<Self> {
+        let values = artifact.settings.get("values").cloned().unwrap_or_default();
+        let values: Vec<f64> = serde_json::from_value(values)
+            .map_err(|e| Error::model("stage origin: values, expected a list of numbers").with_source(e))?;
+        match values.is_empty() || values.iter().any(|value| !value.is_finite()) {
+            true => Err(Error::model("stage origin: expected a finite number for each feature")),
+            false => Ok(Self { values }),
+        }
+    }
+}
+
+/// `x - origin` in single precision, at most the greatest number of it.
+fn less(x: f64, origin: f64) -> f32 {
+    ((x - origin) as f32).clamp(f32::MIN, f32::MAX)
+}
+
+/// The origin of a feature whose values these are, sorted: their median if single precision loses much of them without.
+fn origin_of(sorted: &[f64]) -> f64 {
+    let exact = sorted.iter().all(|&x| f64::from(x as f32) == x);
+    let (Some(&median), false) = (sorted.get(sorted.len() / 2), exact) else { return 0.0 };
+    let tail = sorted.len() / 10;
+    let span = sorted[sorted.len() - 1 - tail] - sorted[tail];
+    let left = |origin: f64| distinct(sorted.iter().map(|&x| less(x, origin)));
+    let together = || fell_together(distinct(sorted.iter().copied()), left(0.0)) && left(median) > left(0.0);
+    if median.abs() > FAR * span || together() { median } else { 0.0 }
+}
+
+/// How many different values there are in sorted ones.
+fn distinct<T: PartialEq + Copy>(sorted: impl Iterator<Item = T>) -> usize {
+    let mut last = None;
+    sorted.filter(|&value| last.replace(value) != Some(value)).count()
+}
+
+/// Whether so few of `values` different values are `left` that rows can no longer be told apart by them: fewer than nine
+/// in ten. Of values that are spread evenly not one in a thousand is lost.
+fn fell_together(values: usize, left: usize) -> bool {
+    left * 10 < values * 9
+}
+
+/// Some of the rows that are learned from, evenly spaced, as the source gives them: enough to see what single precision
+/// and the scale do to each feature.
+#[derive(Debug, Clone)]
+pub struct Look {
+    dim: usize,
+    values: Vec<f64>,
+}
+
+/// A feature of which different values became the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fallen {
+    /// Its place.
+    pub feature: usize,
+    /// How many different values it has in the rows that were looked at.
+    pub values: usize,
+    /// How many different numbers became of them.
+    pub left: usize,
+}
+
+impl Look {
+    /// At rows of either precision: at most 1024, and no more than 4 million values.
+    ///
+    /// # Errors
+    /// What reading gives.
+    pub fn at<T: Copy + Default + Into<f64>>(rows: &dyn Rows<T>) -> Result<Self> {
+        let (len, dim) = (rows.len(), rows.dim());
+        let count = len.min(MOST_ROWS).min((MOST_VALUES / dim.max(1)).max(2));
+        let mut row = vec![T::default(); dim];
+        let mut values = Vec::with_capacity(count * dim);
+        for i in 0..count {
+            // Fewer than 2^32 rows times fewer than 2^11: no overflow.
+            let number = i * len / count;
+            rows.read(number..number + 1, &mut row)?;
+            values.extend(row.iter().map(|&value| value.into()));
+        }
+        Ok(Self { dim, values })
+    }
+
+    /// How many rows were looked at.
+    pub fn rows(&self) -> usize {
+        self.values.len() / self.dim.max(1)
+    }
+
+    /// The features of which different values became the same number, less `origin` and through `map`, which keeps
+    /// features in their places.
+    ///
+    /// # Errors
+    /// What `map` gives.
+    pub fn fallen(&self, origin: Option<&Origin>, map: Option<&dyn VectorMap>) -> Result<Vec<Fallen>> {
+        let mut seen = vec![0.0; self.values.len()];
+        match origin {
+            Some(origin) => origin.subtract(&self.values, &mut seen),
+            None => Origin::zero(self.dim).subtract(&self.values, &mut seen),
+        }
+        if let Some(map) = map {
+            let given = seen.clone();
+            map.map(&given, &mut seen)?;
+        }
+        let fallen = |feature: usize| {
+            let mut left: Vec<f32> = seen.iter().skip(feature).step_by(self.dim).copied().collect();
+            left.sort_unstable_by(f32::total_cmp);
+            let [values, left] = [distinct(self.sorted(feature).into_iter()), distinct(left.into_iter())];
+            fell_together(values, left).then_some(Fallen { feature, values, left })
+        };
+        Ok((0..self.dim).filter_map(fallen).collect())
+    }
+
+    /// The values of a feature, sorted.
+    fn sorted(&self, feature: usize) -> Vec<f64> {
+        let mut values: Vec<f64> = self.values.iter().skip(feature).step_by(self.dim).copied().collect();
+        values.sort_unstable_by(f64::total_cmp);
+        values
+    }
+}
+
+impl VectorMap for Origin {
+    fn dim_in(&self) -> usize {
+        self.values.len()
+    }
+
+    fn dim_out(&self) -> usize {
+        self.values.len()
+    }
+
+    fn map(&self, input: &[f32], output: &mut [f32]) -> Result<()> {
+        let dim = self.values.len();
+        for (row, output) in input.chunks_exact(dim).zip(output.chunks_exact_mut(dim)) {
+            for ((y, x), origin) in output.iter_mut().zip(row).zip(&self.values) {
+                *y = less(f64::from(*x), *origin);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `x + origin`, rounded to single precision.
+impl InverseMap for Origin {
+    fn invert(&self, output: &[f32], input: &mut [f32]) -> Result<()> {
+        self.back().map(output, input)
+    }
+}
+
+impl Transform for Origin {
+    fn kind(&self) -> &'static str {
+        Self::KIND
+    }
+
+    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
+        let dim = column::vector_dim(input, FEATURES)?;
+        if dim != self.values.len() {
+            let fitted = self.values.len();
+            return Err(Error::model(format!("stage origin was fitted on {fitted} features, got {dim}")));
+        }
+        column::replace_in_schema(input, FEATURES, FEATURES, dim)
+    }
+
+    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let (values, dim) = column::values(batch, FEATURES)?;
+        let Values::Double(rows) = values else {
+            return column::replace_in_batch(batch, FEATURES, FEATURES, self);
+        };
+        let schema = self.output_schema(batch.schema_ref())?;
+        let mut output = vec![0.0; rows.len()];
+        self.subtract(rows, &mut output);
+        let at = schema.index_of(FEATURES)?;
+        let mut columns = batch.columns().to_vec();
+        columns[at] = column::vector_array(output, dim)?;
+        Ok(RecordBatch::try_new(schema, columns)?)
+    }
+
+    /// The values go with the settings: an array of the model is in single precision.
+    fn save(&self) -> Artifact {
+        let settings = [("values".to_owned(), json!(self.values))].into_iter().collect();
+        Artifact { settings, ..Artifact::default() }
+    }
+
+    fn as_vector_map(&self) -> Option<&dyn VectorMap> {
+        Some(self)
+    }
+
+    fn as_inverse(&self) -> Option<&dyn InverseMap> {
+        Some(self)
+    }
+}
+
+/// What turns batches of schema `input` into what `stages` take: the step to single precision where the features are in
+/// double precision and no [`Origin`] among the stages takes it.
+pub fn narrowing(input: &Schema, stages: &[Arc<dyn Transform>]) -> Result<Option<Origin>> {
+    let taken = stages.iter().any(|stage| stage.kind() == Origin::KIND);
+    match column::is_double(input, FEATURES) && !taken {
+        true => Ok(Some(Origin::zero(column::vector_dim(input, FEATURES)?))),
+        false => Ok(None),
+    }
+}
