@@ -302,8 +302,8 @@ impl Model {
         let name = self.manifest.input.names.get(feature).map(|name| format!(" ({name})")).unwrap_or_default();
         let (model, hash) = (self.name(), self.hash.short());
         Error::input(format!(
-            "feature {feature}{name} of row {row} of a batch is {value:e}; model {model} ({hash}) takes numbers that are \
-             finite in single precision"
+            "feature {feature}{name} of row {row} of a batch is {value:e}; model {model} ({hash}) takes finite numbers of \
+             single precision"
         ))
     }
 }

@@ -23,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::bad::Rejects;
 use super::filter::{Condition, pushdown};
 use super::recording::{Load, Recording, Recordings, Wanted, Window, check_finite, longest_stretch, windows};
-use crate::column::{vector_array, vector_field};
+use crate::column::{double_array, double_field, vector_array, vector_field};
 use crate::error::Result;
 use crate::signal::features::{FeatureExtractor, Prepared, Scratch};
 use crate::signal::window::{WindowSpec, Within};
@@ -43,7 +43,8 @@ pub fn batch_rows(dim: usize, most: usize) -> usize {
     (BATCH_BYTES / (4 * dim.max(1))).min(most).max(1)
 }
 
-/// The windows of recordings: the recordings' constants, the label (nullable), `start` and `features`.
+/// The windows of recordings: the recordings' constants, the label (nullable), `start` and `features`, in double precision
+/// where those are the samples themselves.
 ///
 /// One partition. Rows come in the order of the recordings and of their windows, whatever the number of threads.
 /// Filters on the constants skip whole recordings unread; `features` are computed only if a scan asks for them; a limit
@@ -78,7 +79,10 @@ impl WindowTable {
         let mut fields: Vec<_> = recordings.constants().fields().iter().cloned().collect();
         fields.extend(recordings.label().map(|label| Arc::new(Field::new(label, DataType::Utf8, true))));
         fields.push(Arc::new(Field::new(START, DataType::Int64, false)));
-        fields.push(Arc::new(vector_field(FEATURES, extractor.dim())));
+        fields.push(Arc::new(match extractor.is_samples() {
+            true => double_field(FEATURES, extractor.dim()),
+            false => vector_field(FEATURES, extractor.dim()),
+        }));
         let schema = Arc::new(Schema::new(fields));
         Self { recordings, window, extractor, schema, threads: threads.max(1), rejects, longest: Arc::default() }
     }
@@ -277,6 +281,9 @@ impl Job {
                         continue;
                     }
                 }
+                if extracts {
+                    rows.samples.extend(table.extractor.samples(&room.prepared, window.start));
+                }
                 rows.push(index, recording, window);
                 if rows.recording.len() == self.batch_rows && !send(self.batch(recordings, std::mem::take(&mut rows))?)
                 {
@@ -295,7 +302,7 @@ impl Job {
     fn batch(&self, recordings: &[Recording], rows: Rows) -> Result<RecordBatch> {
         let count = rows.recording.len();
         let of_recording = UInt32Array::from(rows.recording);
-        let mut features = Some(rows.features);
+        let (mut features, mut samples) = (Some(rows.features), Some(rows.samples));
         let constants = self.table.recordings.constants().fields().len();
         let columns = self.columns.iter().map(|&column| -> Result<ArrayRef> {
             let field = self.table.schema.field(column);
@@ -304,6 +311,8 @@ impl Job {
                 arrow::compute::take(&ScalarValue::iter_to_array(values)?, &of_recording, None)?
             } else if field.name() == START {
                 Arc::new(Int64Array::from(rows.start.clone()))
+            } else if field.name() == FEATURES && self.table.extractor.is_samples() {
+                double_array(samples.take().unwrap_or_default(), self.table.extractor.dim())?
             } else if field.name() == FEATURES {
                 vector_array(features.take().unwrap_or_default(), self.table.extractor.dim())?
             } else {
@@ -330,6 +339,8 @@ struct Rows {
     start: Vec<i64>,
     label: Vec<Option<Arc<str>>>,
     features: Vec<f32>,
+    /// The same in double precision, where they are samples as they were read.
+    samples: Vec<f64>,
 }
 
 impl Rows {
