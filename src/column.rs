@@ -254,3 +254,65 @@ pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
         Some(more) => format!("{} and {more} more", names[..MOST].join(", ")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{
+        BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, StructArray, UInt64Array,
+    };
+    use arrow::datatypes::Int8Type;
+
+    use super::*;
+
+    #[test]
+    fn labels_of_every_type_are_classes_by_their_text() {
+        let doubles = Float64Array::from(vec![Some(1.0), Some(f64::NAN), None, Some(-0.0), Some(0.0)]);
+        let keys = arrow::array::Int8Array::from(vec![0, 1, 2, 3, 4]);
+        let coded = DictionaryArray::<Int8Type>::new(keys, Arc::new(doubles.clone()));
+        let decimals = Decimal128Array::from(vec![150, -5]).with_precision_and_scale(10, 2).unwrap();
+        let cases: Vec<(ArrayRef, Vec<Option<&str>>)> = vec![
+            (
+                Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)])),
+                vec![Some("true"), None, Some("false")],
+            ),
+            (Arc::new(Date32Array::from(vec![0, 19_723])), vec![Some("1970-01-01"), Some("2024-01-01")]),
+            (Arc::new(decimals), vec![Some("1.50"), Some("-0.05")]),
+            (Arc::new(UInt64Array::from(vec![u64::MAX])), vec![Some("18446744073709551615")]),
+            (Arc::new(doubles), vec![Some("1.0"), None, None, Some("0.0"), Some("0.0")]),
+            (Arc::new(coded), vec![Some("1.0"), None, None, Some("0.0"), Some("0.0")]),
+            (Arc::new(BinaryArray::from(vec![&b"walk"[..]])), vec![Some("walk")]),
+        ];
+        for (column, expected) in cases {
+            let texts = label_texts(&column, "y").unwrap();
+            assert_eq!(texts.iter().collect::<Vec<_>>(), expected, "{}", column.data_type());
+        }
+    }
+
+    #[test]
+    fn labels_without_a_text_are_refused_and_not_taken_for_none() {
+        let bytes: ArrayRef = Arc::new(BinaryArray::from(vec![&b"walk"[..], &[0xff, 0xfe]]));
+        let fields: ArrayRef = Arc::new(StructArray::from(vec![(
+            Arc::new(Field::new("a", DataType::UInt64, false)),
+            Arc::new(UInt64Array::from(vec![1])) as ArrayRef,
+        )]));
+        for column in [bytes, fields, vector_array(vec![1.0], 1).unwrap()] {
+            let e = label_texts(&column, "y").unwrap_err();
+            assert_eq!(e.kind(), crate::Kind::Input);
+            assert!(e.to_string().starts_with("column \"y\" is "), "{e}");
+        }
+    }
+
+    #[test]
+    fn vectors_of_either_precision_are_told_apart() {
+        let schema = Arc::new(Schema::new(vec![double_field("x", 2), vector_field("y", 2)]));
+        let columns = vec![double_array(vec![1.7e12, 1.0], 2).unwrap(), vector_array(vec![1.5, 2.0], 2).unwrap()];
+        let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();
+        assert!(is_double(&schema, "x") && !is_double(&schema, "y") && !is_double(&schema, "z"));
+        let (found, dim) = values(&batch, "x").unwrap();
+        assert!(matches!(found, Values::Double(&[1.7e12, 1.0])) && dim == 2);
+        assert!(matches!(values(&batch, "y").unwrap().0, Values::Single(&[1.5, 2.0])));
+        assert_eq!(found.narrow()[..], [1.7e12, 1.0]);
+        assert_eq!(vector_dim(&schema, "x").unwrap(), 2);
+        assert_eq!(vectors(&batch, "x").unwrap_err().kind(), crate::Kind::Internal);
+    }
+}

@@ -90,7 +90,9 @@ fn less(x: f64, origin: f64) -> f32 {
 /// The origin of a feature whose values these are, sorted: their median if single precision loses much of them without.
 fn origin_of(sorted: &[f64]) -> f64 {
     let exact = sorted.iter().all(|&x| f64::from(x as f32) == x);
-    let (Some(&median), false) = (sorted.get(sorted.len() / 2), exact) else { return 0.0 };
+    let (Some(&median), false) = (sorted.get(sorted.len() / 2), exact || sorted.first() == sorted.last()) else {
+        return 0.0;
+    };
     let tail = sorted.len() / 10;
     let span = sorted[sorted.len() - 1 - tail] - sorted[tail];
     let left = |origin: f64| distinct(sorted.iter().map(|&x| less(x, origin)));
@@ -262,5 +264,103 @@ pub fn narrowing(input: &Schema, stages: &[Arc<dyn Transform>]) -> Result<Option
     match column::is_double(input, FEATURES) && !taken {
         true => Ok(Some(Origin::zero(column::vector_dim(input, FEATURES)?))),
         false => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::column::{double_array, double_field, vector_array, vector_field};
+
+    /// Rows in one slice, in double precision.
+    struct Doubles(Vec<f64>, usize);
+
+    impl Rows<f64> for Doubles {
+        fn len(&self) -> usize {
+            self.0.len() / self.1
+        }
+
+        fn dim(&self) -> usize {
+            self.1
+        }
+
+        fn read(&self, range: std::ops::Range<usize>, out: &mut [f64]) -> Result<()> {
+            out.copy_from_slice(&self.0[range.start * self.1..range.end * self.1]);
+            Ok(())
+        }
+    }
+
+    /// Of one feature for each function of the row's number.
+    fn look(rows: usize, features: &[&dyn Fn(usize) -> f64]) -> Look {
+        let values = (0..rows).flat_map(|row| features.iter().map(move |feature| feature(row))).collect();
+        Look::at(&Doubles(values, features.len())).unwrap()
+    }
+
+    #[test]
+    fn only_what_lies_far_from_zero_gets_an_origin() {
+        let wave = |row: usize| (row as f64 * 0.7).sin();
+        let time = |row: usize| 1.7e12 + row as f64;
+        let found = look(300, &[&wave, &time, &|row| 20.0 + wave(row), &|_| 1.7e12 + 0.1]);
+        let origin = Origin::learn(&found).unwrap();
+        assert_eq!(origin.values, [0.0, 1.7e12 + 150.0, 0.0, 0.0]);
+        assert_eq!(found.fallen(Some(&origin), None).unwrap(), []);
+        let plain = found.fallen(None, None).unwrap();
+        assert!(plain.len() == 1 && (plain[0].feature, plain[0].values) == (1, 300) && plain[0].left < 10, "{plain:?}");
+        // Whole numbers that single precision holds need none, however near each other.
+        assert_eq!(Origin::learn(&look(300, &[&wave, &|row| 16_000_000.0 + row as f64])), None);
+    }
+
+    #[test]
+    fn a_row_far_from_all_others_does_not_move_the_origin_away_from_them() {
+        let found = look(300, &[&|row| if row == 7 { 0.0 } else { 1.7e12 + row as f64 }]);
+        let origin = Origin::learn(&found).unwrap();
+        assert!((origin.values[0] - 1.7e12).abs() < 300.0);
+        assert_eq!(found.fallen(Some(&origin), None).unwrap(), []);
+    }
+
+    #[test]
+    fn what_single_precision_cannot_tell_apart_is_counted() {
+        let found = look(5000, &[&|row| row as f64 * 1e-70, &|_| 0.3, &|row| row as f64]);
+        assert_eq!(found.rows(), MOST_ROWS);
+        assert_eq!(Origin::learn(&found), None);
+        let fallen = found.fallen(None, None).unwrap();
+        assert_eq!(fallen, [Fallen { feature: 0, values: MOST_ROWS, left: 1 }]);
+    }
+
+    #[test]
+    fn both_precisions_lose_the_same_and_come_back() {
+        let origin = Origin { values: vec![1_700_000_000.0, 0.0] };
+        let (rows, singles) = ([1_700_000_128.0, 2.5, 0.0, -1e300], [1_700_000_128.0f32, 2.5, 0.0, f32::MIN]);
+        let schema = |field| Arc::new(Schema::new(vec![field]));
+        let double = schema(double_field(FEATURES, 2));
+        let double = RecordBatch::try_new(double, vec![double_array(rows.to_vec(), 2).unwrap()]).unwrap();
+        let single = schema(vector_field(FEATURES, 2));
+        let single = RecordBatch::try_new(single, vec![vector_array(singles.to_vec(), 2).unwrap()]).unwrap();
+        let found = origin.apply(&double).unwrap();
+        assert_eq!(found, origin.apply(&single).unwrap());
+        assert_eq!(found.schema(), origin.output_schema(double.schema_ref()).unwrap());
+        let (moved, _) = column::vectors(&found, FEATURES).unwrap();
+        assert_eq!(moved, [128.0, 2.5, -1_700_000_000.0, f32::MIN]);
+        let mut back = [0.0; 4];
+        origin.invert(moved, &mut back).unwrap();
+        assert_eq!(back, singles);
+        let one = origin.apply(&double.slice(1, 1)).unwrap();
+        assert_eq!(column::vectors(&one, FEATURES).unwrap().0, moved[2..].as_ref());
+        let e = origin.output_schema(&Schema::new(vec![double_field(FEATURES, 3)])).unwrap_err();
+        assert!(e.to_string().contains("fitted on 2 features, got 3"), "{e}");
+    }
+
+    #[test]
+    fn it_is_saved_to_the_last_bit_and_damage_is_refused() {
+        let origin = Origin { values: vec![9_007_199_254_740_991.0, 0.1 + 0.2, -0.0] };
+        let saved = origin.save();
+        let read = serde_json::from_str(&serde_json::to_string(&saved.settings).unwrap()).unwrap();
+        assert_eq!(Origin::from_artifact(&Artifact { settings: read, ..Artifact::default() }).unwrap(), origin);
+        for values in [json!([]), json!(["x"]), json!(null), json!(7)] {
+            let settings = [("values".to_owned(), values)].into_iter().collect();
+            let e = Origin::from_artifact(&Artifact { settings, ..Artifact::default() }).unwrap_err();
+            assert_eq!(e.kind(), crate::Kind::Model);
+        }
+        assert_eq!(Origin::from_artifact(&Artifact::default()).unwrap_err().kind(), crate::Kind::Model);
     }
 }

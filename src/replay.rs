@@ -392,6 +392,37 @@ mod tests {
         }
     }
 
+    /// Doubles come back as they were, from memory and from disk, and move to single precision block by block.
+    #[test]
+    fn rows_in_double_precision_keep_it_until_they_are_drained() {
+        let (rows, dim) = (2500, 700);
+        for limit in [64 << 20, CHUNK_BYTES] {
+            let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(limit));
+            let mut builder = RowStoreBuilder::<f64>::new("test", dim, &pool);
+            let value = |i: usize| 1.7e12 + i as f64;
+            (0..rows).for_each(|row| {
+                let row: Vec<f64> = (row * dim..(row + 1) * dim).map(value).collect();
+                builder.push(&row).unwrap();
+            });
+            let store = builder.finish().unwrap();
+            assert_eq!(store.spilled_rows() > 0, limit == CHUNK_BYTES);
+            let mut out = vec![0.0; 2 * dim];
+            store.gather(&[2499, 0], &mut out).unwrap();
+            assert_eq!((out[0], out[dim]), (value(2499 * dim), value(0)));
+            let single = store
+                .drain_into(RowStoreBuilder::<f32>::new("test", dim, &pool), |values, out| {
+                    out.iter_mut().zip(values).for_each(|(out, value)| *out = (value - 1.7e12) as f32);
+                })
+                .unwrap();
+            assert_eq!(single.len(), rows);
+            let mut out = vec![0.0; rows * dim];
+            single.read(0..rows, &mut out).unwrap();
+            assert!(out.iter().enumerate().all(|(i, &x)| x == i as f32));
+            drop(single);
+            assert_eq!(pool.reserved(), 0);
+        }
+    }
+
     #[test]
     fn spills_beyond_its_limit_only() {
         assert_eq!(store(64 << 20, 3300, 700, 64, false).spilled_rows(), 0);

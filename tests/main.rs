@@ -11,6 +11,7 @@ mod layering;
 mod metrics;
 mod oracle;
 mod pipeline;
+mod precision;
 mod readme;
 mod reconstruct;
 mod report;

@@ -301,24 +301,24 @@ mod tests {
     }
 
     /// Vectors, and what is wrong with each.
-    type Read = (Vec<f32>, Reasons);
+    type Read<T> = (Vec<T>, Reasons);
 
     /// By Arrow's reader, and by the pages, some rows at a time.
-    fn both(file: &File, dim: usize, step: usize) -> (Read, Option<Read>) {
+    fn both<T: Number>(file: &File, dim: usize, step: usize) -> (Read<T>, Option<Read<T>>) {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file.try_clone().expect("open")).expect("a file");
         let metadata = Arc::clone(builder.metadata());
         let field = builder.schema().field(0).clone();
-        let mut slow = Read::default();
+        let mut slow = Read::<T>::default();
         for batch in builder.build().expect("readable") {
-            let lists = Lists::of(batch.expect("readable").column(0)).expect("lists");
+            let lists = Lists::<T>::of(batch.expect("readable").column(0)).expect("lists");
             for i in 0..lists.len() {
-                let mut row = vec![0.0; dim];
+                let mut row = vec![T::default(); dim];
                 slow.1.push(lists.copy(i, &mut row).err());
                 slow.0.extend(row);
             }
         }
         let Some(column) = DirectColumn::of(&metadata, &field) else { return (slow, None) };
-        let mut fast = Read::default();
+        let mut fast = Read::<T>::default();
         for group in 0..metadata.num_row_groups() {
             let mut vectors = column.open(file.try_clone().expect("open"), &metadata, group).expect("opens");
             let rows = metadata.row_group(group).num_rows() as usize;
@@ -328,6 +328,21 @@ mod tests {
             }
         }
         (slow, Some(fast))
+    }
+
+    /// That both give the same vectors, in one precision, and find the same wrong.
+    fn same<T: Number>(file: &File, dim: usize, step: usize, second: bool) -> Result<(), TestCaseError> {
+        let (slow, fast) = both::<T>(file, dim, step);
+        // The second version of pages stores integers by their differences, which are left to Arrow's reader.
+        let Some(fast) = fast else {
+            prop_assert!(second);
+            return Ok(());
+        };
+        prop_assert_eq!(&slow.1, &fast.1);
+        for (i, reason) in slow.1.iter().enumerate().filter(|(_, reason)| reason.is_none()) {
+            prop_assert_eq!(&slow.0[i * dim..][..dim], &fast.0[i * dim..][..dim], "{:?}", reason);
+        }
+        Ok(())
     }
 
     proptest! {
@@ -359,16 +374,8 @@ mod tests {
             let mut writer = ArrowWriter::try_new(&file, batch.schema(), Some(properties)).expect("a writer");
             writer.write(&batch).expect("writes");
             writer.close().expect("closes");
-            let (slow, fast) = both(&file, dim, step);
-            // The second version of pages stores integers by their differences, which are left to Arrow's reader.
-            let Some(fast) = fast else {
-                prop_assert!(second);
-                return Ok(());
-            };
-            prop_assert_eq!(&slow.1, &fast.1);
-            for (i, reason) in slow.1.iter().enumerate().filter(|(_, reason)| reason.is_none()) {
-                prop_assert_eq!(&slow.0[i * dim..][..dim], &fast.0[i * dim..][..dim], "{:?}", reason);
-            }
+            same::<f32>(&file, dim, step, second)?;
+            same::<f64>(&file, dim, step, second)?;
         }
 
         #[test]
@@ -378,7 +385,7 @@ mod tests {
             cuts in prop::collection::vec(0usize..60, 1..6)
         ) {
             let mut vectors = vectors(pages(&rows, dictionary, &ends, &cuts));
-            let (mut out, mut reasons) = Read::default();
+            let (mut out, mut reasons) = Read::<f32>::default();
             vectors.read(rows.len(), dim, &mut out, &mut reasons).expect("reads");
             for (i, row) in rows.iter().enumerate() {
                 let expected: Option<Vec<f32>> = row.as_ref().filter(|row| row.len() == dim).and_then(|row| {

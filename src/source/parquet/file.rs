@@ -77,7 +77,7 @@ impl ParquetFile {
     }
 
     fn check_features(&self, field: &Field, lists: bool) -> Result<()> {
-        let number = |t: &DataType| t.is_integer() || t.is_floating();
+        let number = |t: &DataType| t.is_numeric();
         let fits = match field.data_type() {
             DataType::FixedSizeList(item, _) | DataType::List(item) | DataType::LargeList(item) => {
                 lists && number(item.data_type())
@@ -88,8 +88,8 @@ impl ParquetFile {
             return Ok(());
         }
         let expected = match lists {
-            true => "a FixedSizeList, List or LargeList of an integer or float type",
-            false => "an integer or float type",
+            true => "a FixedSizeList, List or LargeList of an integer, float or decimal type",
+            false => "an integer, float or decimal type",
         };
         let (name, column, found) = (&self.name, field.name(), field.data_type());
         Err(Error::input(format!("{name}: column {column:?} is {found}, expected {expected}")))
