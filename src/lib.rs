@@ -24,6 +24,9 @@
 //! `kernel`; `network`, `loss`, `signal`, `metrics`; `device`; `kmeans`; the stages; `store`; `model`, `table`, `source`,
 //! `replay`; `config` and `sql`; `pipeline`; `cli`. `tests/layering.rs` holds them to it.
 //!
+//! Features in double precision, where a source has them so, become single by an [`origin`] that keeps their differences;
+//! everything after it is in single precision, with sums in double.
+//!
 //! [`device`] is the seam for other machines than the processor: training, k-means and the label pass know nothing else
 //! of where they run.
 //!
@@ -70,6 +73,7 @@ pub mod metrics;
 pub mod model;
 pub mod network;
 pub mod normalize;
+pub mod origin;
 pub mod pipeline;
 pub mod reconstruct;
 pub mod replay;

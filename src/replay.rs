@@ -5,6 +5,7 @@
 //! permutation and a run gives the same bits whatever its memory limit.
 
 use std::cell::RefCell;
+use std::fmt::Debug;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::Range;
@@ -20,19 +21,49 @@ use crate::store::failed;
 /// Bytes of one chunk in memory.
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// Rows of `dim` values in `f32`, in memory first and then in a spill file.
+/// A floating-point number as it lies in a spill file: its bytes, lowest first.
+pub trait Float: Copy + Default + Debug + Send + Sync {
+    /// Writes it into as many bytes as it has.
+    fn put(self, bytes: &mut [u8]);
+
+    /// What [`put`](Self::put) wrote into these bytes.
+    fn take(bytes: &[u8]) -> Self;
+}
+
+impl Float for f32 {
+    fn put(self, bytes: &mut [u8]) {
+        bytes.copy_from_slice(&self.to_le_bytes());
+    }
+
+    fn take(bytes: &[u8]) -> Self {
+        f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+    }
+}
+
+impl Float for f64 {
+    fn put(self, bytes: &mut [u8]) {
+        bytes.copy_from_slice(&self.to_le_bytes());
+    }
+
+    fn take(bytes: &[u8]) -> Self {
+        f64::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]])
+    }
+}
+
+/// Rows of `dim` values, in `f32` or, as a source in double precision gives them, in `f64`: in memory first and then in a
+/// spill file.
 #[derive(Debug)]
-pub struct RowStore {
+pub struct RowStore<T = f32> {
     dim: usize,
     len: usize,
     chunk_rows: usize,
-    chunks: Vec<Vec<f32>>,
+    chunks: Vec<Vec<T>>,
     spill: Option<File>,
     /// Held for as long as the chunks are.
-    _reservation: MemoryReservation,
+    reservation: MemoryReservation,
 }
 
-impl RowStore {
+impl<T> RowStore<T> {
     /// Rows that lie in the spill file.
     pub fn spilled_rows(&self) -> usize {
         self.len - self.memory_rows()
@@ -43,7 +74,47 @@ impl RowStore {
     }
 }
 
-impl Rows for RowStore {
+impl<T: Float> RowStore<T> {
+    /// Moves all rows to `to`, each block of them through `map`, and gives memory back as it goes.
+    ///
+    /// # Errors
+    /// Kind `Io` if a spill file cannot be read or written.
+    pub fn drain_into<U: Float>(
+        mut self,
+        mut to: RowStoreBuilder<U>,
+        map: impl Fn(&[T], &mut [U]),
+    ) -> Result<RowStore<U>> {
+        let (dim, in_memory) = (self.dim, self.memory_rows());
+        let mut mapped = vec![U::default(); MAPPED_ROWS * dim];
+        let mut push = |values: &[T]| {
+            values.chunks(MAPPED_ROWS * dim).try_for_each(|values| {
+                let mapped = &mut mapped[..values.len()];
+                map(values, mapped);
+                to.push(mapped)
+            })
+        };
+        for chunk in std::mem::take(&mut self.chunks) {
+            push(&chunk)?;
+            let held = self.reservation.size();
+            self.reservation.shrink(held.min(size_of::<T>() * chunk.capacity()));
+        }
+        let mut values = vec![T::default(); MAPPED_ROWS * dim];
+        for row in (in_memory..self.len).step_by(MAPPED_ROWS) {
+            let values = &mut values[..MAPPED_ROWS.min(self.len - row) * dim];
+            self.read_spilled(row - in_memory, values)?;
+            push(values)?;
+        }
+        to.finish()
+    }
+
+    /// Reads rows of the spill file, from its row number `row` on.
+    fn read_spilled(&self, row: usize, out: &mut [T]) -> Result<()> {
+        let file = self.spill.as_ref().ok_or_else(|| Error::internal("replay cache: no spill file"))?;
+        read_floats_at(file, (row * self.dim * size_of::<T>()) as u64, out)
+    }
+}
+
+impl<T: Float> Rows<T> for RowStore<T> {
     fn len(&self) -> usize {
         self.len
     }
@@ -52,7 +123,7 @@ impl Rows for RowStore {
         self.dim
     }
 
-    fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
+    fn read(&self, range: Range<usize>, out: &mut [T]) -> Result<()> {
         let in_memory = self.memory_rows();
         let (mut row, mut out) = (range.start, out);
         while row < range.end.min(in_memory) {
@@ -63,13 +134,12 @@ impl Rows for RowStore {
             (row, out) = (row + rows, tail);
         }
         if row < range.end {
-            let file = self.spill.as_ref().ok_or_else(|| Error::internal("replay cache: no spill file"))?;
-            read_floats_at(file, ((row - in_memory) * self.dim) as u64 * 4, out)?;
+            self.read_spilled(row - in_memory, out)?;
         }
         Ok(())
     }
 
-    fn as_slice(&self) -> Option<&[f32]> {
+    fn as_slice(&self) -> Option<&[T]> {
         match (self.chunks.as_slice(), &self.spill) {
             ([only], None) => Some(only),
             _ => None,
@@ -79,27 +149,27 @@ impl Rows for RowStore {
 
 /// Collects rows into a [`RowStore`].
 #[derive(Debug)]
-pub struct RowStoreBuilder {
+pub struct RowStoreBuilder<T = f32> {
     dim: usize,
     len: usize,
     chunk_rows: usize,
-    chunks: Vec<Vec<f32>>,
+    chunks: Vec<Vec<T>>,
     spill: Option<BufWriter<File>>,
     reservation: MemoryReservation,
 }
 
-impl RowStoreBuilder {
+impl<T: Float> RowStoreBuilder<T> {
     /// A store for rows of `dim` values that takes its memory from `pool`, under the name `consumer`.
     pub fn new(consumer: &str, dim: usize, pool: &Arc<dyn MemoryPool>) -> Self {
         let reservation = MemoryConsumer::new(consumer).with_can_spill(true).register(pool);
-        let chunk_rows = (CHUNK_BYTES / (4 * dim.max(1))).max(1);
+        let chunk_rows = (CHUNK_BYTES / (size_of::<T>() * dim.max(1))).max(1);
         Self { dim, len: 0, chunk_rows, chunks: Vec::new(), spill: None, reservation }
     }
 
     /// The same, laid out for `rows` rows in all: one piece of memory if it is granted whole, so that learners read
     /// it as one slice.
     pub fn with_rows(mut self, rows: usize) -> Self {
-        if rows > 0 && self.reservation.try_grow(4 * rows * self.dim).is_ok() {
+        if rows > 0 && self.reservation.try_grow(size_of::<T>() * rows * self.dim).is_ok() {
             self.chunk_rows = rows;
             self.chunks.push(Vec::with_capacity(rows * self.dim));
         }
@@ -110,7 +180,7 @@ impl RowStoreBuilder {
     ///
     /// # Errors
     /// Kind `Io` if the spill file cannot be written.
-    pub fn push(&mut self, values: &[f32]) -> Result<()> {
+    pub fn push(&mut self, values: &[T]) -> Result<()> {
         debug_assert!(values.len().is_multiple_of(self.dim));
         self.len += values.len() / self.dim;
         let mut rest = values;
@@ -120,7 +190,9 @@ impl RowStoreBuilder {
                 let (head, tail) = rest.split_at(room.min(rest.len()));
                 self.chunks.last_mut().expect("has room").extend_from_slice(head);
                 rest = tail;
-            } else if self.spill.is_none() && self.reservation.try_grow(4 * self.chunk_rows * self.dim).is_ok() {
+            } else if self.spill.is_none()
+                && self.reservation.try_grow(size_of::<T>() * self.chunk_rows * self.dim).is_ok()
+            {
                 self.chunks.push(Vec::with_capacity(self.chunk_rows * self.dim));
             } else {
                 self.spill(rest)?;
@@ -130,17 +202,17 @@ impl RowStoreBuilder {
         Ok(())
     }
 
-    fn spill(&mut self, values: &[f32]) -> Result<()> {
+    fn spill(&mut self, values: &[T]) -> Result<()> {
         let file = match &mut self.spill {
             Some(file) => file,
             none => none.insert(BufWriter::with_capacity(1 << 20, tempfile::tempfile().map_err(spill_error)?)),
         };
-        let mut bytes = [0; 4096];
-        for part in values.chunks(bytes.len() / 4) {
-            for (to, v) in bytes.chunks_exact_mut(4).zip(part) {
-                to.copy_from_slice(&v.to_le_bytes());
+        let (mut bytes, size) = ([0; 4096], size_of::<T>());
+        for part in values.chunks(bytes.len() / size) {
+            for (to, v) in bytes.chunks_exact_mut(size).zip(part) {
+                v.put(to);
             }
-            file.write_all(&bytes[..4 * part.len()]).map_err(spill_error)?;
+            file.write_all(&bytes[..size * part.len()]).map_err(spill_error)?;
         }
         Ok(())
     }
@@ -149,12 +221,12 @@ impl RowStoreBuilder {
     ///
     /// # Errors
     /// Kind `Io` if the spill file cannot be written.
-    pub fn finish(mut self) -> Result<RowStore> {
+    pub fn finish(mut self) -> Result<RowStore<T>> {
         let spill = match self.spill {
             Some(file) => Some(file.into_inner().map_err(|e| spill_error(e.into_error()))?),
             None => {
                 // The last chunk was reserved whole; give back what it does not use.
-                let (used, held) = (self.len * self.dim * 4, self.reservation.size());
+                let (used, held) = (self.len * self.dim * size_of::<T>(), self.reservation.size());
                 if let Some(last) = self.chunks.last_mut() {
                     last.shrink_to_fit();
                     self.reservation.shrink(held.saturating_sub(used));
@@ -168,7 +240,7 @@ impl RowStoreBuilder {
             chunk_rows: self.chunk_rows,
             chunks: self.chunks,
             spill,
-            _reservation: self.reservation,
+            reservation: self.reservation,
         })
     }
 }
@@ -178,14 +250,14 @@ fn spill_error(e: std::io::Error) -> Error {
     failed("writing", &format!("the replay cache's spill file in {} (TMPDIR names another place)", dir.display()), e)
 }
 
-fn read_floats_at(file: &File, offset: u64, out: &mut [f32]) -> Result<()> {
-    let mut bytes = [0; 8192];
+fn read_floats_at<T: Float>(file: &File, offset: u64, out: &mut [T]) -> Result<()> {
+    let (mut bytes, size) = ([0; 8192], size_of::<T>());
     let mut offset = offset;
-    for part in out.chunks_mut(bytes.len() / 4) {
-        let bytes = &mut bytes[..4 * part.len()];
+    for part in out.chunks_mut(bytes.len() / size) {
+        let bytes = &mut bytes[..size * part.len()];
         read_exact_at(file, bytes, offset).map_err(|e| failed("reading", "the replay cache's spill file", e))?;
-        for (v, from) in part.iter_mut().zip(bytes.chunks_exact(4)) {
-            *v = f32::from_le_bytes([from[0], from[1], from[2], from[3]]);
+        for (v, from) in part.iter_mut().zip(bytes.chunks_exact(size)) {
+            *v = T::take(from);
         }
         offset += bytes.len() as u64;
     }
@@ -319,6 +391,37 @@ mod tests {
                 prop_assert_eq!(row[0], (i as usize * dim) as f32);
                 prop_assert_eq!(row[dim - 1], (i as usize * dim + dim - 1) as f32);
             }
+        }
+    }
+
+    /// Doubles come back as they were, from memory and from disk, and move to single precision block by block.
+    #[test]
+    fn rows_in_double_precision_keep_it_until_they_are_drained() {
+        let (rows, dim) = (2500, 700);
+        for limit in [64 << 20, CHUNK_BYTES] {
+            let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(limit));
+            let mut builder = RowStoreBuilder::<f64>::new("test", dim, &pool);
+            let value = |i: usize| 1.7e12 + i as f64;
+            (0..rows).for_each(|row| {
+                let row: Vec<f64> = (row * dim..(row + 1) * dim).map(value).collect();
+                builder.push(&row).unwrap();
+            });
+            let store = builder.finish().unwrap();
+            assert_eq!(store.spilled_rows() > 0, limit == CHUNK_BYTES);
+            let mut out = vec![0.0; 2 * dim];
+            store.gather(&[2499, 0], &mut out).unwrap();
+            assert_eq!((out[0], out[dim]), (value(2499 * dim), value(0)));
+            let single = store
+                .drain_into(RowStoreBuilder::<f32>::new("test", dim, &pool), |values, out| {
+                    out.iter_mut().zip(values).for_each(|(out, value)| *out = (value - 1.7e12) as f32);
+                })
+                .unwrap();
+            assert_eq!(single.len(), rows);
+            let mut out = vec![0.0; rows * dim];
+            single.read(0..rows, &mut out).unwrap();
+            assert!(out.iter().enumerate().all(|(i, &x)| x == i as f32));
+            drop(single);
+            assert_eq!(pool.reserved(), 0);
         }
     }
 

@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &[
         "stage",
         "column",
+        "origin",
         "scale",
         "weights",
         "manifold",

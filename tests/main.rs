@@ -16,6 +16,7 @@ mod oracle;
 mod outputs;
 mod parquet_files;
 mod pipeline;
+mod precision;
 mod readme;
 mod reconstruct;
 mod report;

@@ -14,7 +14,7 @@ use dacpipe::kmeans::KMeansSpec;
 use dacpipe::label::KMeansStage;
 use dacpipe::model::restore;
 use dacpipe::scale::{ScaleMethod, ScaleSpec, ScaleStage};
-use dacpipe::stage::{EMBEDDING, FEATURES, Fit, FitContext, NoCheckpoint, Training, Transform};
+use dacpipe::stage::{Artifact, EMBEDDING, FEATURES, Fit, FitContext, NoCheckpoint, Training, Transform};
 use dacpipe::train::{Autoencoder, AutoencoderSpec};
 use dacpipe::weights::{FeatureWeightsStage, WeightLabels, WeightsSpec};
 use dacpipe::{Kind, Seed};
@@ -50,7 +50,11 @@ fn cases() -> Vec<Case> {
     let case = |name, column, stage: &dyn Fit| Case { name, stage: fit(stage), column };
     let weights = |labels| FeatureWeightsStage::new(WeightsSpec::new(labels));
     let network = AutoencoderSpec { encoder: vec![5, 4, 3], epochs: 2, batch_size: 50, ..AutoencoderSpec::default() };
+    let settings =
+        [("values".to_string(), serde_json::json!([0.5, 0.0, -1.0, 1e9, 0.25, 0.0, 3.0]))].into_iter().collect();
+    let origin = restore("origin", &Artifact { settings, ..Artifact::default() }, &Cpu::default(), &[]).unwrap();
     vec![
+        Case { name: "origin", stage: origin, column: FEATURES },
         case("scale, min-max", FEATURES, &ScaleStage::new(ScaleSpec { method: ScaleMethod::MinMax })),
         case("scale, standard", FEATURES, &ScaleStage::new(ScaleSpec { method: ScaleMethod::Standard })),
         case("weights, labels", FEATURES, &weights(WeightLabels::Column("activity".into()))),
@@ -112,7 +116,7 @@ fn each(check: impl Fn(&Case, &RecordBatch)) {
 #[test]
 fn every_kind_is_here() {
     let kinds: BTreeSet<&str> = cases().iter().map(|case| case.stage.kind()).collect();
-    assert_eq!(kinds, BTreeSet::from(["scale", "feature_weights", "embed", "label"]));
+    assert_eq!(kinds, BTreeSet::from(["origin", "scale", "feature_weights", "embed", "label"]));
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::ops::Range;
 use super::isa::prefetch;
 use crate::error::Result;
 
-/// `len x dim` values in `f32`, read in order or gathered at random. Every learner reads its training data through
-/// this, so none needs the data set in memory. Reading the same rows twice gives the same bits.
-pub trait Rows: Send + Sync {
+/// `len x dim` values, in `f32` where nothing else is said, read in order or gathered at random. Every learner reads its
+/// training data through this, so none needs the data set in memory. Reading the same rows twice gives the same bits.
+pub trait Rows<T = f32>: Send + Sync {
     /// Number of rows.
     fn len(&self) -> usize;
 
@@ -20,10 +20,10 @@ pub trait Rows: Send + Sync {
     }
 
     /// Copies the rows `range` into `out` (`range.len() x dim`, row-major).
-    fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()>;
+    fn read(&self, range: Range<usize>, out: &mut [T]) -> Result<()>;
 
     /// Copies the rows named by `indices`, in their order, into `out` (`indices.len() x dim`).
-    fn gather(&self, indices: &[u32], out: &mut [f32]) -> Result<()> {
+    fn gather(&self, indices: &[u32], out: &mut [T]) -> Result<()> {
         let dim = self.dim();
         for (&i, row) in indices.iter().zip(out.chunks_exact_mut(dim)) {
             self.read(i as usize..i as usize + 1, row)?;
@@ -32,7 +32,7 @@ pub trait Rows: Send + Sync {
     }
 
     /// All rows as one slice, where they lie in memory that way: the fast path of learners.
-    fn as_slice(&self) -> Option<&[f32]> {
+    fn as_slice(&self) -> Option<&[T]> {
         None
     }
 }

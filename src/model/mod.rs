@@ -44,9 +44,10 @@ pub use manifest::{Manifest, ModelInput};
 pub use reconstruct::Reconstruction;
 pub use restore::{Restore, restore};
 
-use crate::column::{vector_array, vector_dim, vector_field, vectors};
+use crate::column::{Values, double_array, double_field, values, vector_array, vector_dim, vector_field, vectors};
 use crate::error::{Error, Result};
-use crate::stage::{Artifact, EMBEDDING, LABEL_COLUMNS, Transform};
+use crate::origin::{Origin, narrowing};
+use crate::stage::{Artifact, EMBEDDING, LABEL_COLUMNS, Transform, VectorMap};
 use files::encode_tensors;
 use manifest::content_of;
 
@@ -73,6 +74,8 @@ pub struct Model {
     /// The stage that makes embeddings of the features, where there is one.
     embeds: Option<usize>,
     embedding_dim: usize,
+    /// What leads from the vectors that are clustered back to the features, where those are the features less an origin.
+    back: Option<Origin>,
 }
 
 impl Model {
@@ -114,7 +117,14 @@ impl Model {
         if before_label == stages.len() {
             embedding_dim = embedding_width(&schema, &input.column)?;
         }
-        Ok(Self { manifest, stages, content, hash, before_label, embeds, embedding_dim })
+        let back = match stages.split_first() {
+            Some((first, later)) if first.kind() == Origin::KIND => {
+                let moved = later.iter().any(|stage| stage.as_vector_map().is_some());
+                if moved { None } else { Some(Origin::from_artifact(&first.save())?.back()) }
+            }
+            _ => None,
+        };
+        Ok(Self { manifest, stages, content, hash, before_label, embeds, embedding_dim, back })
     }
 
     /// What the model says about itself.
@@ -163,33 +173,52 @@ impl Model {
     /// Kind `Model` for vectors of another width (both are named), `Input` if a column is missing.
     pub fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
         self.check_width(vector_dim(input, &self.manifest.input.column)?)?;
-        let mut schema = Arc::new(input.clone());
+        let mut schema = match narrowing(input, &self.stages)? {
+            Some(narrow) => narrow.output_schema(input)?,
+            None => Arc::new(input.clone()),
+        };
         for stage in &self.stages {
             schema = stage.output_schema(&schema)?;
         }
         Ok(schema)
     }
 
-    /// Applies all stages to a batch. The same row gives the same bits in any batch.
+    /// Applies all stages to a batch. The same row gives the same bits in any batch. Vectors are in single or double
+    /// precision, whatever the model learned from; features that lie far from zero for how far they are apart, as times
+    /// do, are only told apart in double precision.
     ///
     /// # Errors
     /// Kind `Model` for vectors of another width (both are named), `Input` for a missing column, nulls, or a value that
     /// is not finite (its row and feature are named).
     pub fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         self.check_width(vector_dim(batch.schema_ref(), &self.manifest.input.column)?)?;
-        self.check_finite(vectors(batch, &self.manifest.input.column)?.0)?;
+        self.check_finite(values(batch, &self.manifest.input.column)?.0)?;
         self.apply_stages(batch.clone(), &self.stages)
     }
 
+    /// Vectors that are clustered, row-major, as the features that they are where nothing but an origin was subtracted of
+    /// those, and otherwise as they are.
+    pub fn in_source_units(&self, vectors: Vec<f32>) -> Result<Vec<f32>> {
+        let Some(back) = &self.back else { return Ok(vectors) };
+        let mut moved = vec![0.0; vectors.len()];
+        back.map(&vectors, &mut moved)?;
+        Ok(moved)
+    }
+
+    /// The stage that does to a column of vectors what [`in_source_units`](Self::in_source_units) does to bare ones.
+    pub(crate) fn back_to_source_units(&self) -> Option<Arc<dyn Transform>> {
+        self.back.clone().map(|back| Arc::new(back) as Arc<dyn Transform>)
+    }
+
     /// The vectors that are clustered, of `rows` (row-major, [`dim_in`](Self::dim_in) values each):
-    /// [`embedding_dim`](Self::embedding_dim) values each.
+    /// [`embedding_dim`](Self::embedding_dim) values each. Where they are the features less an origin, the features.
     ///
     /// # Errors
     /// Kind `Model` if `rows` is not a whole number of rows, otherwise as [`apply`](Self::apply).
-    pub fn embed(&self, rows: &[f32]) -> Result<Vec<f32>> {
+    pub fn embed<'a>(&self, rows: impl Into<Values<'a>>) -> Result<Vec<f32>> {
         let output = self.apply_stages(self.batch(rows)?, &self.stages[..self.before_label])?;
         let (values, _) = vectors(&output, vector_column(output.schema_ref(), &self.manifest.input.column))?;
-        Ok(values.to_vec())
+        self.in_source_units(values.to_vec())
     }
 
     /// The clusters of `rows` (row-major, [`dim_in`](Self::dim_in) values each).
@@ -197,7 +226,7 @@ impl Model {
     /// # Errors
     /// Kind `Model` if no stage labels rows or `rows` is not a whole number of rows, otherwise as
     /// [`apply`](Self::apply).
-    pub fn assign(&self, rows: &[f32]) -> Result<Assignments> {
+    pub fn assign<'a>(&self, rows: impl Into<Values<'a>>) -> Result<Assignments> {
         if !self.assigns() {
             return Err(self.lacks("stage that labels rows"));
         }
@@ -220,17 +249,24 @@ impl Model {
         Error::model(format!("model {} ({}) has no {what}, {kinds}", self.name(), self.hash.short()))
     }
 
-    fn batch(&self, rows: &[f32]) -> Result<RecordBatch> {
+    fn batch<'a>(&self, rows: impl Into<Values<'a>>) -> Result<RecordBatch> {
+        let rows = rows.into();
         let ModelInput { column, dim, .. } = &self.manifest.input;
         if !rows.len().is_multiple_of(*dim) {
             return Err(Error::model(format!("made for {dim} values a row; {} values are not rows of it", rows.len())));
         }
         self.check_finite(rows)?;
-        let schema = Arc::new(Schema::new(vec![vector_field(column, *dim)]));
-        Ok(RecordBatch::try_new(schema, vec![vector_array(rows.to_vec(), *dim)?])?)
+        let (field, array) = match rows {
+            Values::Single(rows) => (vector_field(column, *dim), vector_array(rows.to_vec(), *dim)?),
+            Values::Double(rows) => (double_field(column, *dim), double_array(rows.to_vec(), *dim)?),
+        };
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![array])?)
     }
 
     fn apply_stages(&self, mut batch: RecordBatch, stages: &[Arc<dyn Transform>]) -> Result<RecordBatch> {
+        if let Some(narrow) = narrowing(batch.schema_ref(), &self.stages)? {
+            batch = narrow.apply(&batch)?;
+        }
         for stage in stages {
             batch = stage.apply(&batch).map_err(|e| e.while_doing(format_args!("stage {}", stage.kind())))?;
         }
@@ -251,29 +287,47 @@ impl Model {
     }
 
     /// A stage may hide what is not finite: `scale` would take infinity for the greatest value it knows.
-    fn check_finite(&self, rows: &[f32]) -> Result<()> {
-        match not_finite(rows) {
-            None => Ok(()),
-            Some(at) => Err(self.not_finite(at / self.dim_in(), at % self.dim_in(), rows[at])),
-        }
+    fn check_finite(&self, rows: Values<'_>) -> Result<()> {
+        let (at, value) = match rows {
+            Values::Single(rows) => match not_finite(rows) {
+                None => return Ok(()),
+                Some(at) => (at, f64::from(rows[at])),
+            },
+            Values::Double(rows) => match not_single(rows) {
+                None => return Ok(()),
+                Some(at) => (at, rows[at]),
+            },
+        };
+        Err(self.not_finite(at / self.dim_in(), at % self.dim_in(), value))
     }
 
     /// The error of kind `Input` for feature number `feature` of row `row` of a batch, which is `value`.
-    pub(crate) fn not_finite(&self, row: usize, feature: usize, value: f32) -> Error {
+    pub(crate) fn not_finite(&self, row: usize, feature: usize, value: f64) -> Error {
         let name = self.manifest.input.names.get(feature).map(|name| format!(" ({name})")).unwrap_or_default();
         let (model, hash) = (self.name(), self.hash.short());
         Error::input(format!(
-            "feature {feature}{name} of row {row} of a batch is {value}; model {model} ({hash}) takes finite numbers"
+            "feature {feature}{name} of row {row} of a batch is {value:e}; model {model} ({hash}) takes finite numbers of \
+             single precision"
         ))
     }
 }
 
-/// Where the first value that is not finite is. Looks at whole blocks first, which costs next to nothing.
-pub(crate) fn not_finite(values: &[f32]) -> Option<usize> {
+/// Where the first value that is not finite is.
+fn not_finite(values: &[f32]) -> Option<usize> {
+    first_bad(values, |value| value.is_finite())
+}
+
+/// Where the first value that is not finite in single precision is.
+pub(crate) fn not_single(values: &[f64]) -> Option<usize> {
+    first_bad(values, |value| (value as f32).is_finite())
+}
+
+/// Where the first value that is not `good` is. Looks at whole blocks first, which costs next to nothing.
+fn first_bad<T: Copy>(values: &[T], good: impl Fn(T) -> bool) -> Option<usize> {
     let block = 1024;
-    let damaged = |block: &[f32]| !block.iter().fold(true, |finite, value| finite & value.is_finite());
+    let damaged = |block: &[T]| !block.iter().fold(true, |all, &value| all & good(value));
     let first = values.chunks(block).position(damaged)? * block;
-    values[first..].iter().position(|value| !value.is_finite()).map(|at| first + at)
+    values[first..].iter().position(|&value| !good(value)).map(|at| first + at)
 }
 
 /// The column that holds the vectors: the embedding where there is one, else what the model reads.

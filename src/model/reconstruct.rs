@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Model;
-use crate::column::vectors;
+use crate::column::{Values, vectors};
 use crate::error::{Error, Result};
 use crate::reconstruct::{WithError, errors, there_and_back};
 use crate::stage::{FEATURES, InverseMap, Transform};
@@ -55,10 +55,10 @@ impl Model {
     /// # Errors
     /// Kind `Model` if there is no autoencoder, its decoder was not kept, a stage before it does not know the way back, or
     /// `rows` is not a whole number of rows; otherwise as [`apply`](Self::apply).
-    pub fn reconstruct(&self, rows: &[f32]) -> Result<Reconstruction> {
+    pub fn reconstruct<'a>(&self, rows: impl Into<Values<'a>>) -> Result<Reconstruction> {
         let at = self.decodes()?;
         let inverses = self.way_back(at)?;
-        let (scaled, error) = self.rebuild(rows, at)?;
+        let (scaled, error) = self.rebuild(rows.into(), at)?;
         let mut features = scaled.clone();
         for inverse in inverses {
             let mut before = vec![0.0; features.len() / inverse.dim_out() * inverse.dim_in()];
@@ -73,7 +73,7 @@ impl Model {
     /// # Errors
     /// Kind `Model` if there is no autoencoder, its decoder was not kept, or `rows` is not a whole number of rows;
     /// otherwise as [`apply`](Self::apply).
-    pub fn scaled(&self, rows: &[f32]) -> Result<Vec<f32>> {
+    pub fn scaled<'a>(&self, rows: impl Into<Values<'a>>) -> Result<Vec<f32>> {
         let given = self.apply_stages(self.batch(rows)?, &self.stages[..self.decodes()?])?;
         Ok(vectors(&given, FEATURES)?.0.to_vec())
     }
@@ -84,8 +84,8 @@ impl Model {
     /// # Errors
     /// Kind `Model` if there is no autoencoder, its decoder was not kept, or `rows` is not a whole number of rows;
     /// otherwise as [`apply`](Self::apply).
-    pub fn reconstruction_error(&self, rows: &[f32]) -> Result<Vec<f32>> {
-        Ok(self.rebuild(rows, self.decodes()?)?.1)
+    pub fn reconstruction_error<'a>(&self, rows: impl Into<Values<'a>>) -> Result<Vec<f32>> {
+        Ok(self.rebuild(rows.into(), self.decodes()?)?.1)
     }
 
     /// The stages, with the reconstruction error appended by the one that embeds.
@@ -128,7 +128,7 @@ impl Model {
     }
 
     /// The rebuilt rows as the decoder of stage number `at` gives them, and their errors.
-    fn rebuild(&self, rows: &[f32], at: usize) -> Result<(Vec<f32>, Vec<f32>)> {
+    fn rebuild(&self, rows: Values<'_>, at: usize) -> Result<(Vec<f32>, Vec<f32>)> {
         let given = self.apply_stages(self.batch(rows)?, &self.stages[..at])?;
         let stage = &self.stages[at];
         let (_, rebuilt) =

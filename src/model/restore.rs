@@ -7,6 +7,7 @@ use crate::embed::Embed;
 use crate::error::{Error, Result};
 use crate::label::Label;
 use crate::manifold::Manifold;
+use crate::origin::Origin;
 use crate::scale::Scale;
 use crate::stage::{Artifact, Transform};
 use crate::weights::FeatureWeights;
@@ -26,6 +27,7 @@ pub fn restore(
     extra: &[(&str, Restore)],
 ) -> Result<Arc<dyn Transform>> {
     Ok(match kind {
+        Origin::KIND => Arc::new(Origin::from_artifact(artifact)?),
         "scale" => Arc::new(Scale::from_artifact(artifact)?),
         Manifold::KIND => Arc::new(Manifold::from_artifact(artifact)?),
         "feature_weights" => Arc::new(FeatureWeights::from_artifact(artifact)?),
@@ -34,7 +36,7 @@ pub fn restore(
         _ => match extra.iter().find(|(name, _)| *name == kind) {
             Some((_, restore)) => restore(artifact)?,
             None => {
-                let mut known = vec!["scale", "feature_weights", Manifold::KIND, "embed", "label"];
+                let mut known = vec![Origin::KIND, "scale", "feature_weights", Manifold::KIND, "embed", "label"];
                 known.extend(extra.iter().map(|(name, _)| name));
                 return Err(Error::model(format!("no stage of kind {kind:?}; there are {}", known.join(", "))));
             }

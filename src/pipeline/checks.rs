@@ -2,15 +2,14 @@
 
 use arrow::datatypes::Schema;
 
+use super::collect::Stored;
 use super::execution::Execution;
 use super::scan::{distinct, select};
 use super::written::{LastVectors, Written};
 use crate::column;
 use crate::config::{ClusterSpec, StageSpec};
 use crate::error::{Error, Result};
-use crate::kernel::Rows;
 use crate::kmeans;
-use crate::replay::RowStore;
 use crate::source::Source;
 use crate::stage::{EMBEDDING, FEATURES};
 
@@ -51,9 +50,9 @@ impl Execution<'_> {
     }
 
     /// That the `rows` of the first pass are enough to learn from.
-    pub async fn check_rows(&self, rows: &RowStore) -> Result<()> {
+    pub async fn check_rows(&self, rows: &Stored) -> Result<()> {
         let plan = &self.pipeline.plan;
-        if rows.is_empty() {
+        if rows.len() == 0 {
             return Err(self.no_rows("split.fit", "learn from", plan.split.fit.as_deref()).await);
         }
         for stage in &plan.stages {

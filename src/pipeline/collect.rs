@@ -1,14 +1,16 @@
 //! The first pass: the rows to learn from, out of the source and into the replay cache.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::{Array, RecordBatch};
+use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
 
-use crate::column;
+use crate::column::{self, Values};
 use crate::error::{Error, Result};
 use crate::event::{Control, Event};
 use crate::kernel::Rows;
@@ -18,37 +20,105 @@ use crate::stage::FEATURES;
 /// Most classes that are learned from: feature weights hold sums for each class and feature.
 const MOST_CLASSES: usize = 10_000;
 
+/// The name under which rows to learn from take their memory.
+pub(super) const CACHE: &str = "replay cache";
+
 /// Rows to learn from.
 pub(super) struct Collected {
     /// The feature vectors, as the source yields them.
-    pub rows: RowStore,
+    pub rows: Stored,
     /// The class of each row, where a stage learns from a label column.
     pub classes: Option<Vec<Option<u32>>>,
     /// SHA-256 of the rows and their classes, in hex: what `--resume` compares.
     pub digest: String,
 }
 
-/// Drains `stream`, whose columns are the features and perhaps `label`, into `builder`.
+/// Rows in the precision of their source.
+pub(super) enum Stored {
+    Single(RowStore),
+    Double(RowStore<f64>),
+}
+
+impl Stored {
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Single(rows) => rows.len(),
+            Self::Double(rows) => rows.len(),
+        }
+    }
+
+    pub fn dim(&self) -> usize {
+        match self {
+            Self::Single(rows) => rows.dim(),
+            Self::Double(rows) => rows.dim(),
+        }
+    }
+
+    pub fn spilled_rows(&self) -> usize {
+        match self {
+            Self::Single(rows) => rows.spilled_rows(),
+            Self::Double(rows) => rows.spilled_rows(),
+        }
+    }
+}
+
+/// Where rows are collected, in the precision of their source.
+enum Builder {
+    Single(RowStoreBuilder),
+    Double(RowStoreBuilder<f64>),
+}
+
+impl Builder {
+    /// Appends rows, and their bytes to `hash`.
+    fn push(&mut self, values: Values<'_>, hash: &mut Sha256) -> Result<()> {
+        match (self, values) {
+            (Self::Single(rows), Values::Single(values)) => {
+                for block in values.chunks(1024) {
+                    hash.update(block.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
+                }
+                rows.push(values)
+            }
+            (Self::Double(rows), Values::Double(values)) => {
+                for block in values.chunks(1024) {
+                    hash.update(block.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
+                }
+                rows.push(values)
+            }
+            _ => Err(Error::internal("a source of two precisions")),
+        }
+    }
+
+    fn finish(self) -> Result<Stored> {
+        match self {
+            Self::Single(rows) => rows.finish().map(Stored::Single),
+            Self::Double(rows) => rows.finish().map(Stored::Double),
+        }
+    }
+}
+
+/// Drains `stream`, whose columns are the features and perhaps `label`, into a replay cache that takes its memory from
+/// `memory`.
 pub(super) async fn collect(
     mut stream: SendableRecordBatchStream,
-    mut builder: RowStoreBuilder,
+    memory: &Arc<dyn MemoryPool>,
     label: Option<&str>,
     control: &Control,
 ) -> Result<Collected> {
     let began = Instant::now();
     control.emit(Event::Started { stage: "source".into(), unit: "rows", total: None });
     let mut classes = label.map(|_| Classes::default());
+    let schema = stream.schema();
+    let dim = column::vector_dim(&schema, FEATURES)?;
+    let mut builder = match column::is_double(&schema, FEATURES) {
+        true => Builder::Double(RowStoreBuilder::new(CACHE, dim, memory)),
+        false => Builder::Single(RowStoreBuilder::new(CACHE, dim, memory)),
+    };
     let mut hash = Sha256::new();
     let mut rows = 0;
     while let Some(batch) = stream.next().await {
         control.check()?;
         let batch = batch?;
-        let (values, _) = column::vectors(&batch, FEATURES)?;
-        for block in values.chunks(1024) {
-            let bytes: Vec<u8> = block.iter().flat_map(|v| v.to_le_bytes()).collect();
-            hash.update(bytes);
-        }
-        builder.push(values)?;
+        builder.push(column::values(&batch, FEATURES)?.0, &mut hash)?;
         if let (Some(classes), Some(label)) = (&mut classes, label) {
             classes.push(&batch, label)?;
         }
@@ -108,8 +178,6 @@ impl Classes {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use arrow::array::{ArrayRef, Int32Array, StringArray};
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::memory_pool::GreedyMemoryPool;
@@ -13,20 +14,19 @@ use super::label_pass::{LabelPass, RAW_CLUSTER, RawKMeans};
 use super::learn::{Learn, Learned};
 use super::output::{quarantine, source_info};
 use super::portrait::Kept;
+use super::precision;
 use super::scan::{select, session};
 use super::state::{RunState, StateDir, state_dir};
-use super::tally::Columns;
+use super::tally::{Columns, Tally};
 use super::written::Written;
 use super::{Pipeline, RunOptions, resume};
 use crate::config::{ClusterSpec, StageSpec};
 use crate::device::{self, Device};
 use crate::error::{Error, Result};
-use crate::kernel::Rows;
 use crate::kmeans::KMeansSpec;
 use crate::label::Label;
 use crate::memory;
 use crate::model::Model;
-use crate::replay::RowStoreBuilder;
 use crate::report::{RunReport, StageReport};
 use crate::source::{self, BadRows, Source, SourceOptions};
 use crate::stage::FEATURES;
@@ -101,12 +101,12 @@ impl Execution<'_> {
         let columns: Vec<&str> = std::iter::once(FEATURES).chain(label).collect();
         let rows = select(&self.ctx, &self.source, &columns, plan.split.part(&plan.split.fit)?)?;
         let memory = &self.ctx.runtime_env().memory_pool;
-        let builder = RowStoreBuilder::new("replay cache", self.source.dim, memory);
-        let collected = collect(rows.execute_stream().await?, builder, label, &self.options.control).await?;
+        let collected = collect(rows.execute_stream().await?, memory, label, &self.options.control).await?;
         self.check_rows(&collected.rows).await?;
         let summary = format!("{} rows of {} values", collected.rows.len(), collected.rows.dim());
-        let source = StageReport::new("source", began, summary);
+        let mut source = StageReport::new("source", began, summary);
         let mut learned = self.learn_from(collected).await?;
+        source.figures.extend(precision::figures(&learned.fallen)?);
         learned.reports.insert(0, source);
         Ok(learned)
     }
@@ -120,7 +120,9 @@ impl Execution<'_> {
             seed: plan.seed(),
             device: Arc::clone(&self.device),
             embeddings: Arc::new(GreedyMemoryPool::new(plan.memory_limit as usize / 8)),
+            rows: Arc::clone(&self.ctx.runtime_env().memory_pool),
             memory: memory::of_limit(plan.memory_limit),
+            feature_names: self.source.feature_names.clone(),
             control: self.options.control.clone(),
             state,
             extra: self.pipeline.extra.clone(),
@@ -168,7 +170,7 @@ impl Execution<'_> {
 
         let model_path = model.save(&self.sink.join("models")?).await?;
         let quarantine = quarantine(&self.sink, &self.run_id, &self.bad).await?;
-        let clusters = label.map(|label| tally.clusters(&label.centroids())).transpose()?;
+        let clusters = label.map(|label| clusters(&tally, &model, &label)).transpose()?;
         let Kept { profile, sample } = kept;
         let skipped_rows = existing.map_or(0, |existing| existing.skipped());
         let source = source_info(&self.source, &tally);
@@ -220,6 +222,12 @@ impl Execution<'_> {
             control: self.options.control.clone(),
         })
     }
+}
+
+/// The `clusters` table of what was counted, with centroids in the units of the rows where those were clustered as they
+/// are.
+pub(super) fn clusters(tally: &Tally, model: &Model, label: &Label) -> Result<RecordBatch> {
+    tally.clusters(&model.in_source_units(label.centroids())?)
 }
 
 /// The stage that labels, of a model that has one, on `device`.

@@ -18,6 +18,7 @@ use super::tally::{Columns, Tally};
 use crate::column;
 use crate::error::Result;
 use crate::event::{Control, Event};
+use crate::origin::narrowing;
 use crate::sql::StageExec;
 use crate::stage::{Artifact, LABEL_COLUMNS, Transform};
 use crate::table::{Labels, TableWriter};
@@ -54,6 +55,9 @@ impl LabelPass {
         self.control.emit(Event::Started { stage: "label".into(), unit: "rows", total: None });
         let scan = self.rows.create_physical_plan().await?;
         let mut stages = self.transforms;
+        if let Some(narrow) = narrowing(&scan.schema(), &stages)? {
+            stages.insert(0, Arc::new(narrow));
+        }
         // Without clusters there is nothing to tell apart.
         let portrayed = self.k > 0;
         if portrayed {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use datafusion::execution::memory_pool::MemoryPool;
 
 use super::collect::Collected;
+use super::precision::{self, to_single};
 use super::state::{About, Kept, RunState};
 use crate::device::Device;
 use crate::error::Result;
@@ -14,8 +15,9 @@ use crate::kernel::Rows;
 use crate::kmeans::KMeansSpec;
 use crate::label::KMeansStage;
 use crate::model::{self, Restore};
+use crate::origin::{Look, Origin};
 use crate::replay::{Mapped, RowStore, RowStoreBuilder};
-use crate::report::StageReport;
+use crate::report::{FellTogether, StageReport};
 use crate::seed::Seed;
 use crate::stage::{FEATURES, Fit, FitContext, Fitted, NoCheckpoint, Training, Transform, VectorMap};
 
@@ -29,6 +31,8 @@ pub(super) struct Learn {
     pub device: Arc<dyn Device>,
     /// Where the stored output of a stage takes its memory from.
     pub embeddings: Arc<dyn MemoryPool>,
+    /// Where the rows take theirs from.
+    pub rows: Arc<dyn MemoryPool>,
     /// Bytes that a stage may hold beside its rows.
     pub memory: u64,
     pub control: Control,
@@ -37,6 +41,8 @@ pub(super) struct Learn {
     pub extra: Vec<(&'static str, Restore)>,
     /// Fit raw k-means as well, on the rows that the first stage with an output of another width is given.
     pub baseline: Option<KMeansSpec>,
+    /// The names of the features.
+    pub feature_names: Vec<String>,
 }
 
 /// What was learned.
@@ -49,6 +55,8 @@ pub(super) struct Learned {
     /// Rows that were learned from, and how many of them were spilled.
     pub rows: u64,
     pub spilled_rows: u64,
+    /// The features that single precision or the scale no longer tells apart.
+    pub fallen: Vec<FellTogether>,
 }
 
 /// The rows a stage learns from: a store, and the fitted maps that its rows have yet to go through.
@@ -77,9 +85,15 @@ impl Learn {
             reports: Vec::new(),
             rows: collected.rows.len() as u64,
             spilled_rows: collected.rows.spilled_rows() as u64,
+            fallen: Vec::new(),
         };
         let classes = collected.classes;
-        let mut view = View { store: collected.rows, from: 0 };
+        let (store, look, origin) = to_single(collected.rows, &self.rows)?;
+        if let Some(origin) = &origin {
+            learned.transforms.push(Arc::new(origin.clone()));
+        }
+        self.look(&look, origin.as_ref(), None, &mut learned.fallen)?;
+        let mut view = View { store, from: learned.transforms.len() };
         for (index, stage) in self.stages.iter().enumerate() {
             self.control.check()?;
             let began = Instant::now();
@@ -91,6 +105,11 @@ impl Learn {
             if let (true, Some(spec), None) = (widens, &self.baseline, &learned.baseline) {
                 learned.baseline =
                     Some((learned.transforms.len(), self.fit_baseline(spec, &rows, &mut learned.reports)?));
+            }
+            if index == 0
+                && let (false, Some(map)) = (widens, fitted.transform.as_vector_map())
+            {
+                self.look(&look, origin.as_ref(), Some(map), &mut learned.fallen)?;
             }
             learned.transforms.push(fitted.transform);
             learned.reports.push(StageReport {
@@ -104,6 +123,25 @@ impl Learn {
             }
         }
         Ok(learned)
+    }
+
+    /// Looks which features can no longer be told apart by, less `origin` and through `map`, into `fallen`; warns of them
+    /// unless they are known.
+    fn look(
+        &self,
+        look: &Look,
+        origin: Option<&Origin>,
+        map: Option<&dyn VectorMap>,
+        fallen: &mut Vec<FellTogether>,
+    ) -> Result<()> {
+        let now = precision::named(&look.fallen(origin, map)?, &self.feature_names);
+        if now != *fallen
+            && let Some(message) = precision::warning(&now, look.rows())
+        {
+            self.control.emit(Event::Warning { message });
+        }
+        *fallen = now;
+        Ok(())
     }
 
     /// The fitted stage number `index`, from an earlier attempt or learned now.

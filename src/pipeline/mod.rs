@@ -19,6 +19,7 @@ mod label_pass;
 mod learn;
 mod output;
 mod portrait;
+mod precision;
 mod relabel;
 mod resume;
 mod scan;

@@ -82,13 +82,13 @@ impl Portrait {
         let find = |name: &str| batch.column_by_name(name).ok_or_else(|| column::missing(&batch.schema(), name));
         let clusters: &ArrayRef = find(LABEL_COLUMNS[0])?;
         let clusters = clusters.as_primitive::<Int32Type>().values();
-        let (features, _) = column::vectors(batch, INPUT)?;
+        let (features, _) = column::values(batch, INPUT)?;
         if let Some(profile) = &mut self.profile {
             profile.add(features, clusters)?;
         }
         let (vectors, dim) = column::vectors(batch, self.vectors)?;
         let labels = self.label.as_deref().map(find).transpose()?;
-        self.sample.add(&SampledRows { clusters, vectors, dim, features, labels })
+        self.sample.add(&SampledRows { clusters, vectors, dim, features: &features.narrow(), labels })
     }
 
     /// What lies beside the table, of rows that `model` labelled, with features of these names.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::checks::no_rows;
 use super::clock::Clock;
-use super::execution::label_of;
+use super::execution::{clusters, label_of};
 use super::label_pass::LabelPass;
 use super::output::{quarantine, source_info, with_quarantine};
 use super::portrait::Kept;
@@ -167,7 +167,7 @@ impl Relabel {
         }
         model.save(&output.join("models")?).await?;
         let quarantine = quarantine(&output, &run_id, &bad).await?;
-        let clusters = label.map(|label| tally.clusters(&label.centroids())).transpose()?;
+        let clusters = label.map(|label| clusters(&tally, &model, &label)).transpose()?;
         let samples = source.samples();
         let source = source_info(&source, &tally);
         let info = CommitInfo { source, clusters, profile, sample, quarantine: quarantine.clone(), skipped_rows };

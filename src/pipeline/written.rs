@@ -111,6 +111,9 @@ impl Written {
             true => model.stages_with_error()?,
             false => model.stages().to_vec(),
         };
+        if self.choice.vectors.is_some() {
+            stages.extend(model.back_to_source_units());
+        }
         if self.choice.vectors == Some(VectorForm::Columns) {
             stages.push(Arc::new(Spread::new(self.column, self.names.clone())));
         }

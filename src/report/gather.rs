@@ -174,21 +174,20 @@ impl Look {
 
     /// The size of each cluster, and how often each label is in each.
     async fn count(&self, label: Option<&str>) -> Result<(BTreeMap<i32, u64>, Part<Agreement>)> {
-        use arrow::datatypes::DataType::{Int32, Utf8};
+        use arrow::datatypes::DataType::Int32;
         let mut keys = vec![cast(ident(LABEL_COLUMNS[0]), Int32).alias("cluster")];
-        keys.extend(label.map(|label| cast(ident(label), Utf8).alias("label")));
+        keys.extend(label.map(|label| ident(label).alias("label")));
         let counted = self.rows()?.aggregate(keys, vec![count(lit(1_i64)).alias("rows")])?.collect().await?;
         let mut sizes: BTreeMap<i32, u64> = BTreeMap::new();
         let mut agreement = Agreement { column: label.unwrap_or_default().to_owned(), ..Agreement::default() };
         for batch in &counted {
             let clusters = batch.column(0).as_primitive::<Int32Type>();
             let counts = batch.column(batch.num_columns() - 1).as_primitive::<Int64Type>();
-            let labels = label.map(|_| arrow::compute::cast(batch.column(1), &Utf8)).transpose()?;
-            let labels = labels.as_ref().map(|labels| labels.as_string::<i32>());
+            let labels = label.map(|label| column::label_texts(batch.column(1), label)).transpose()?;
             for row in 0..batch.num_rows() {
                 let count = counts.value(row).unsigned_abs();
                 *sizes.entry(clusters.value(row)).or_default() += count;
-                match labels {
+                match &labels {
                     Some(labels) if labels.is_valid(row) => {
                         let label = labels.value(row).to_owned();
                         *agreement.counts.entry(clusters.value(row)).or_default().entry(label).or_default() += count;

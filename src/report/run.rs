@@ -37,6 +37,35 @@ impl RunReport {
     }
 }
 
+/// The figure of the step `source` that lists the features that [fell together](FellTogether).
+pub const FELL_TOGETHER: &str = "fell_together";
+
+/// A feature of which different values became the same number on the way to single precision, or to the scaled features.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct FellTogether {
+    /// Its name.
+    pub feature: String,
+    /// How many different values it has in the rows that were looked at.
+    pub values: usize,
+    /// How many different numbers became of them.
+    pub left: usize,
+}
+
+impl FellTogether {
+    /// For people: `ts (40 values became 1)`.
+    pub fn describe(&self) -> String {
+        format!("{} ({} values became {})", self.feature, self.values, self.left)
+    }
+}
+
+impl RunReport {
+    /// The features that fell together.
+    pub fn fell_together(&self) -> Vec<FellTogether> {
+        let found = self.stages.iter().find_map(|stage| stage.figures.get(FELL_TOGETHER));
+        found.and_then(|found| serde_json::from_value(found.clone()).ok()).unwrap_or_default()
+    }
+}
+
 fn is_zero(n: &u64) -> bool {
     *n == 0
 }

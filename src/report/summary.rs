@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::run::{Follows, RunReport, Scores};
+use super::run::{FellTogether, Follows, RunReport, Scores};
+use crate::column::listed;
 use crate::terminal::one_line;
 
 /// The end of a run for people: rows, clusters and vectors, as far as there are any, agreement with labels beside raw
@@ -32,6 +33,11 @@ pub fn summary(report: &RunReport) -> String {
     }
     if let Some(samples) = report.samples.as_ref().filter(|samples| samples.in_windows < samples.read) {
         let _ = writeln!(out, "  samples   {samples}");
+    }
+    let fallen: Vec<String> = report.fell_together().iter().map(FellTogether::describe).collect();
+    if !fallen.is_empty() {
+        let fallen = listed(fallen.iter().map(String::as_str));
+        let _ = writeln!(out, "  features  not all told apart in single precision: {fallen}");
     }
     if !report.cluster_sizes.is_empty() {
         let sizes: Vec<String> = report.cluster_sizes.iter().map(u64::to_string).collect();

@@ -244,6 +244,22 @@ impl FeatureExtractor {
             _ => Err(Error::internal("scratch or recording prepared for another feature set")),
         }
     }
+
+    /// Whether the features are the samples themselves, which [`samples`](Self::samples) gives as they were read.
+    pub fn is_samples(&self) -> bool {
+        matches!(self.set, Set::Samples)
+    }
+
+    /// What [`extract`](Self::extract) gives of the window that starts at sample `start`, in double precision, where the
+    /// features are the samples themselves; nothing where they are not.
+    pub fn samples<'a>(&self, recording: &'a Prepared, start: usize) -> impl Iterator<Item = f64> + 'a {
+        let length = self.length;
+        let signals = match (&self.set, &recording.signals) {
+            (Set::Samples, Signals::Plain(signals)) => signals.as_slice(),
+            _ => &[],
+        };
+        signals.iter().flat_map(move |signal| signal.iter().skip(start).take(length).copied())
+    }
 }
 
 fn check_hapt(channels: &[String], rate_hz: f64, length: usize) -> Result<()> {

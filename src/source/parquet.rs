@@ -1,8 +1,9 @@
 //! Feature vectors in Parquet files.
 //!
 //! The vectors are a column of lists (of any kind of list) of integers, floats, decimals or booleans, or a column each
-//! value. Scans give them as `features`, vectors of `Float32`, in the order of the files' paths and of their rows. Only
-//! the columns that a scan and its filters ask for are read.
+//! value. Scans give them as `features`, in the order of the files' paths and of their rows: vectors of `Float32` where that
+//! holds every value of the files' own types, of `Float64` where it may not (doubles, whole numbers of 32 bits and more,
+//! decimals). Only the columns that a scan and its filters ask for are read.
 //!
 //! # Where columns are
 //! A column may lie inside structs, named with dots (`acc.x`). Keys, split and label may stand in the path instead
@@ -22,9 +23,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray};
 use arrow::compute::{cast, filter_record_batch};
-use arrow::datatypes::{DataType, Float32Type, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{Int64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use async_trait::async_trait;
@@ -43,7 +44,7 @@ use super::fence::fenced_async;
 use super::filter::{Condition, pushdown};
 use super::windows::batch_rows;
 use super::{Source, check_names};
-use crate::column::{vector_array, vector_field};
+use crate::column::is_double;
 use crate::error::{Error, Result};
 use crate::stage::FEATURES;
 
@@ -53,6 +54,7 @@ mod file;
 mod files;
 mod hybrid;
 mod lists;
+mod number;
 mod page;
 mod reader;
 pub mod survey;
@@ -62,6 +64,7 @@ mod types;
 use file::{Batches, ParquetFile, Reasons, Stored, unreadable};
 use files::VectorFile;
 use lists::{Lists, finite};
+use number::Number;
 use survey::{Survey, survey};
 
 pub(super) use reader::ObjectReader;
@@ -119,9 +122,9 @@ pub(super) async fn open(spec: &ParquetSpec, rejects: Rejects) -> Result<Source>
     if spec.features.columns().is_empty() {
         return Err(Error::config("a parquet source needs `features`: a column of lists, or columns of numbers"));
     }
-    let Survey { files, plain, dim } = survey(files::find(&spec.path).await?, spec, &rejects).await?;
+    let Survey { files, plain, double, dim } = survey(files::find(&spec.path).await?, spec, &rejects).await?;
     let mut fields = plain;
-    fields.push(vector_field(FEATURES, dim));
+    fields.push(if double { f64::field(FEATURES, dim) } else { f32::field(FEATURES, dim) });
     let schema = Arc::new(Schema::new(fields));
     check_names(&schema)?;
     let feature_names = match &spec.features {
@@ -224,7 +227,11 @@ impl PartitionStream for Scan {
         builder.spawn_blocking(move || {
             runtime.block_on(async {
                 // By the channel and not as the task's result, so that it does not overtake the rows before it.
-                if let Err(e) = scan.run(rows, &out).await {
+                let done = match is_double(&scan.table.schema, FEATURES) {
+                    true => scan.run::<f64>(rows, &out).await,
+                    false => scan.run::<f32>(rows, &out).await,
+                };
+                if let Err(e) = done {
                     out.send(Err(e.into())).await.ok();
                 }
             });
@@ -235,14 +242,14 @@ impl PartitionStream for Scan {
 }
 
 impl Scan {
-    async fn run(&self, rows: usize, out: &Sender<DfResult<RecordBatch>>) -> Result<()> {
+    async fn run<T: Number>(&self, rows: usize, out: &Sender<DfResult<RecordBatch>>) -> Result<()> {
         let mut left = self.limit.unwrap_or(usize::MAX);
         for file in self.table.files.iter() {
             if left == 0 {
                 break;
             }
             let name = file.name();
-            let (open, mut batches) = match fenced_async(name, self.open(file, rows)).await {
+            let (open, mut batches) = match fenced_async(name, self.open::<T>(file, rows)).await {
                 Ok(opened) => opened,
                 Err(e) => {
                     self.table.rejects.reject_file(name, e)?;
@@ -273,7 +280,7 @@ impl Scan {
     }
 
     /// The rows of `file` as they are stored, with the columns that are needed.
-    async fn open(&self, file: &VectorFile, rows: usize) -> Result<(ParquetFile, Batches)> {
+    async fn open<T: Number>(&self, file: &VectorFile, rows: usize) -> Result<(ParquetFile, Batches<T>)> {
         let spec = &self.table.spec;
         let open = ParquetFile::open(file, spec).await?;
         let judged = self.table.rejects.leaves_out();
@@ -302,7 +309,7 @@ impl Scan {
     }
 
     /// The good rows of `stored`, a batch of the file `open`, that pass the filter, with the columns of the scan.
-    fn convert(&self, open: &ParquetFile, stored: Stored) -> Result<RecordBatch> {
+    fn convert<T: Number>(&self, open: &ParquetFile, stored: Stored<T>) -> Result<RecordBatch> {
         let spec = &self.table.spec;
         let Stored { batch: stored, vectors } = stored;
         let (mut vectors, mut reasons) = match vectors {
@@ -349,7 +356,7 @@ impl Scan {
         }
         let columns = self.schema.fields().iter().map(|field| -> Result<ArrayRef> {
             match vectors.take_if(|_| field.name() == FEATURES) {
-                Some(vectors) => vector_array(vectors, self.table.dim),
+                Some(vectors) => T::array(vectors, self.table.dim),
                 None => plain
                     .iter()
                     .find(|(name, _)| name == field.name())
@@ -373,10 +380,10 @@ impl Scan {
     }
 
     /// The vectors of a batch, row-major, and what is wrong with each row.
-    fn vectors(&self, open: &ParquetFile, stored: &RecordBatch) -> Result<(Option<Vec<f32>>, Reasons)> {
+    fn vectors<T: Number>(&self, open: &ParquetFile, stored: &RecordBatch) -> Result<(Option<Vec<T>>, Reasons)> {
         let (dim, features) = (self.table.dim, &self.table.spec.features);
         let mut reasons: Reasons = vec![None; stored.num_rows()];
-        let mut out = vec![0.0; stored.num_rows() * dim];
+        let mut out = vec![T::default(); stored.num_rows() * dim];
         match features {
             Features::Column(name) => {
                 let lists = Lists::of(&open.column(name)?.of_stored(stored)?)?;
@@ -386,10 +393,10 @@ impl Scan {
             }
             Features::Columns(names) => {
                 for (at, name) in names.iter().enumerate() {
-                    let values = cast(&open.column(name)?.of_stored(stored)?, &DataType::Float32)?;
-                    let values = values.as_primitive::<Float32Type>();
+                    let values = cast(&open.column(name)?.of_stored(stored)?, &T::Arrow::DATA_TYPE)?;
+                    let values = values.as_primitive::<T::Arrow>();
                     for (i, reason) in reasons.iter_mut().enumerate() {
-                        match finite(values, i) {
+                        match finite::<T>(values, i) {
                             Ok(value) => out[i * dim + at] = value,
                             Err(e) => drop(reason.get_or_insert_with(|| format!("column {name:?} is {e}"))),
                         }

@@ -25,7 +25,7 @@ use super::filter::{Condition, pushdown};
 use super::keep::share_field;
 use super::recording::{Load, Modes, Recording, Recordings, Wanted, check_finite, longest_stretch, windows};
 use super::samples::{Counts, Samples, account};
-use crate::column::{vector_array, vector_field};
+use crate::column::{double_array, double_field, vector_array, vector_field};
 use crate::error::{Error, Result};
 use crate::signal::features::{FeatureExtractor, Prepared, Scratch};
 use crate::signal::window::{WindowLabel, WindowSpec, Within};
@@ -46,7 +46,8 @@ pub fn batch_rows(dim: usize, most: usize) -> usize {
 }
 
 /// The windows of recordings: the recordings' constants, the label (nullable) and its share where it is the most frequent
-/// one, `start`, `start_time` and `end_time` where samples have times, the columns that are carried along, and `features`.
+/// one, `start`, `start_time` and `end_time` where samples have times, the columns that are carried along, and `features`, in
+/// double precision where those are the samples themselves.
 ///
 /// One partition. Rows come in the order of the recordings and of their windows, whatever the number of threads.
 /// Filters on the constants skip whole recordings unread; `features` are computed only if a scan asks for them; a limit
@@ -100,7 +101,11 @@ impl WindowTable {
             let fields = keep.fields().into_iter().enumerate();
             columns.extend(fields.map(|(part, field)| (field, Makes::Kept { at, part })));
         }
-        columns.push((vector_field(FEATURES, extractor.dim()), Makes::Features));
+        let features = match extractor.is_samples() {
+            true => double_field(FEATURES, extractor.dim()),
+            false => vector_field(FEATURES, extractor.dim()),
+        };
+        columns.push((features, Makes::Features));
         let (fields, makes): (Vec<Field>, Vec<Makes>) = columns.into_iter().unzip();
         let schema = Arc::new(Schema::new(fields));
         let threads = threads.max(1);
@@ -344,6 +349,9 @@ impl Job {
                         continue;
                     }
                 }
+                if extracts {
+                    rows.samples.extend(table.extractor.samples(&room.prepared, window.start));
+                }
                 kept.push(window.start);
                 let end = window.start + table.window.length;
                 let (label, share) = match modes.as_mut().map(|modes| modes.of(window.start, end)) {
@@ -387,7 +395,7 @@ impl Job {
             let keep = &table.recordings.kept()[at];
             keep.arrays(windows().map(|(recording, first)| (&recording.kept[at], first..first + length)))
         };
-        let mut features = Some(rows.features);
+        let (mut features, mut samples) = (Some(rows.features), Some(rows.samples));
         let columns = self.columns.iter().map(|&column| -> Result<ArrayRef> {
             Ok(match table.makes[column] {
                 Makes::Constant(at) => {
@@ -403,6 +411,9 @@ impl Job {
                 Makes::StartTime => times(0)?,
                 Makes::EndTime => times(length - 1)?,
                 Makes::Kept { at, part } => kept(at).swap_remove(part),
+                Makes::Features if table.extractor.is_samples() => {
+                    double_array(samples.take().unwrap_or_default(), table.extractor.dim())?
+                }
                 Makes::Features => vector_array(features.take().unwrap_or_default(), table.extractor.dim())?,
             })
         });
@@ -429,4 +440,6 @@ struct Rows {
     /// The share of the samples that have the label, where that is asked for.
     share: Vec<Option<f64>>,
     features: Vec<f32>,
+    /// The same in double precision, where they are samples as they were read.
+    samples: Vec<f64>,
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float32Array};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array};
 use arrow::compute::{CastOptions, cast, cast_with_options};
-use arrow::datatypes::{DataType, Float32Type};
+use arrow::datatypes::{DataType, Float64Type};
 use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::{ReturnFieldArgs, ScalarFunctionArgs};
 
 use crate::error::Error;
-use crate::model::{Model, not_finite};
+use crate::model::{Model, not_single};
 
 use super::models::Models;
 
@@ -65,8 +65,8 @@ pub(super) struct Group {
     pub(super) model: std::sync::Arc<Model>,
     /// Their places in the batch.
     pub(super) rows: Vec<usize>,
-    /// Their vectors, row-major.
-    pub(super) values: Vec<f32>,
+    /// Their vectors, row-major. Double precision holds whatever a list does, but for whole numbers beyond 2^53.
+    pub(super) values: Vec<f64>,
 }
 
 /// The rows of a call by model; rows whose model or features are NULL are in none.
@@ -93,9 +93,9 @@ pub(super) fn groups(function: &str, models: &Models, args: ScalarFunctionArgs) 
     by_model.into_iter().map(group).collect()
 }
 
-/// Any list column as `f32` values and where each row lies in them.
+/// Any list column as `f64` values and where each row lies in them.
 struct Vectors {
-    values: Float32Array,
+    values: Float64Array,
     ranges: Vec<std::ops::Range<usize>>,
 }
 
@@ -103,7 +103,7 @@ impl Vectors {
     fn new(function: &str, column: &ArrayRef) -> Result<Self> {
         let ranges = |offsets: Vec<usize>| offsets.windows(2).map(|w| w[0]..w[1]).collect::<Vec<_>>();
         let (items, ranges) = match column.data_type() {
-            DataType::Null => return Ok(Self { values: Float32Array::from(Vec::<f32>::new()), ranges: vec![] }),
+            DataType::Null => return Ok(Self { values: Float64Array::from(Vec::<f64>::new()), ranges: vec![] }),
             DataType::List(_) => {
                 let list = column.as_list::<i32>();
                 (list.values(), ranges(list.value_offsets().iter().map(|&o| o as usize).collect()))
@@ -120,11 +120,11 @@ impl Vectors {
             other => return exec_err!("{function}: features are a list of numbers, got {other}"),
         };
         let strict = CastOptions { safe: false, ..CastOptions::default() };
-        let values = cast_with_options(items, &DataType::Float32, &strict)?;
-        Ok(Self { values: values.as_primitive::<Float32Type>().clone(), ranges })
+        let values = cast_with_options(items, &DataType::Float64, &strict)?;
+        Ok(Self { values: values.as_primitive::<Float64Type>().clone(), ranges })
     }
 
-    fn gather(&self, function: &str, model: &Model, rows: &[usize]) -> Result<Vec<f32>> {
+    fn gather(&self, function: &str, model: &Model, rows: &[usize]) -> Result<Vec<f64>> {
         let mut gathered = Vec::with_capacity(rows.len() * model.dim_in());
         for &row in rows {
             let range = self.ranges[row].clone();
@@ -136,7 +136,7 @@ impl Vectors {
                 return Err(Error::input(message).into());
             }
             let values = &self.values.values()[range];
-            if let Some(feature) = not_finite(values) {
+            if let Some(feature) = not_single(values) {
                 return Err(model.not_finite(row, feature, values[feature]).while_doing(function).into());
             }
             gathered.extend_from_slice(values);

@@ -18,7 +18,7 @@ pub(super) struct ListFunction {
     /// Values in a vector of this model; an error where it has none.
     pub width: fn(&Model) -> crate::Result<usize>,
     /// The vectors of rows, row-major.
-    pub compute: fn(&Model, &[f32]) -> crate::Result<Vec<f32>>,
+    pub compute: fn(&Model, &[f64]) -> crate::Result<Vec<f32>>,
 }
 
 fn item() -> FieldRef {

@@ -2,7 +2,7 @@
 //! agree.
 //!
 //! Labels may be of any type that casts to text, and two are the same if their texts are. A row in which either label
-//! is NULL does not count. Memory is one count per pair of labels that occurs. The partial state holds those counts, so
+//! is NULL does not count, nor one in which either is NaN. Memory is one count per pair of labels that occurs. The partial state holds those counts, so
 //! partitions are added up exactly and the result does not depend on how the rows were split.
 
 use std::fmt;
@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, StringArray, UInt64Array};
 use arrow::buffer::OffsetBuffer;
-use arrow::compute::{CastOptions, cast, cast_with_options};
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, UInt32Type, UInt64Type};
 use datafusion::common::{Result, ScalarValue, internal_datafusion_err, not_impl_err, plan_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, Signature, Volatility};
 
+use crate::column::label_texts;
 use crate::metrics::{Contingency, Label, LabelRef};
 
 /// A figure of agreement between two labellings.
@@ -135,7 +136,7 @@ struct PairCounts {
 
 /// A column of labels as text, with each distinct value once.
 fn dictionary(column: &ArrayRef) -> Result<ArrayRef> {
-    let text = cast(column, &DataType::Utf8)?;
+    let text: ArrayRef = Arc::new(label_texts(column, "labels")?);
     let coded = DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::Utf8));
     Ok(cast_with_options(&text, &coded, &CastOptions::default())?)
 }

@@ -30,6 +30,7 @@ use datafusion::physical_plan::{
 use futures::StreamExt;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::origin::narrowing;
 use crate::stage::Transform;
 
 /// Threads of a partition, if not said otherwise.
@@ -51,12 +52,16 @@ pub struct StageExec {
 }
 
 impl StageExec {
-    /// `stages` over `input`, on two threads a partition.
+    /// `stages` over `input`, on two threads a partition. Features in double precision that none of the stages takes as
+    /// such become single first.
     ///
     /// # Errors
     /// What the stages' `output_schema` finds wrong with the schema of `input`: a missing column, another width.
-    pub fn try_new(input: Arc<dyn ExecutionPlan>, stages: Vec<Arc<dyn Transform>>) -> crate::Result<Self> {
+    pub fn try_new(input: Arc<dyn ExecutionPlan>, mut stages: Vec<Arc<dyn Transform>>) -> crate::Result<Self> {
         let mut schema = input.schema();
+        if let Some(narrow) = narrowing(&schema, &stages)? {
+            stages.insert(0, Arc::new(narrow));
+        }
         for stage in &stages {
             schema = stage.output_schema(&schema)?;
         }

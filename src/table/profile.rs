@@ -1,6 +1,7 @@
 //! The profile beside a table: for each cluster of each model, mean and deviation of every feature over all rows of the
 //! version, in the source's own units.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
@@ -10,6 +11,7 @@ use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Int64Type, Schem
 use arrow::record_batch::RecordBatch;
 
 use super::schema::MODEL;
+use crate::column::Values;
 use crate::error::{Error, Result};
 use crate::kernel::sums::add_moments_of;
 
@@ -35,7 +37,10 @@ pub fn profile_schema() -> SchemaRef {
 #[derive(Debug)]
 pub struct ProfileBuilder {
     dim: usize,
-    /// The first row: sums of differences from it lose less to rounding, and nothing for a feature that never changes.
+    /// The first row, from which rows in double precision are taken before they become single; zeros for those that are.
+    base: Vec<f64>,
+    /// The first row less that: sums of differences from it lose less to rounding, and nothing for a feature that never
+    /// changes.
     origin: Vec<f32>,
     rows: Vec<u64>,
     sums: Vec<f64>,
@@ -53,6 +58,7 @@ impl ProfileBuilder {
         let sums = k.checked_mul(dim).filter(|sums| *sums <= Self::MOST_SUMS)?;
         Some(Self {
             dim,
+            base: Vec::new(),
             origin: Vec::new(),
             rows: vec![0; k],
             sums: vec![0.0; sums],
@@ -65,12 +71,28 @@ impl ProfileBuilder {
     ///
     /// # Errors
     /// Kind `Internal` if the lengths do not fit together or a cluster is none of the `k`.
-    pub fn add(&mut self, rows: &[f32], clusters: &[i32]) -> Result<()> {
+    pub fn add<'a>(&mut self, rows: impl Into<Values<'a>>, clusters: &[i32]) -> Result<()> {
+        let rows = rows.into();
         if rows.len() != clusters.len() * self.dim {
             return Err(Error::internal("a profile of rows of another width"));
         }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        if self.base.is_empty() {
+            self.base = match rows {
+                Values::Single(_) => vec![0.0; self.dim],
+                Values::Double(rows) => rows[..self.dim].to_vec(),
+            };
+        }
+        let rows: Cow<'_, [f32]> = match rows {
+            Values::Single(rows) => Cow::Borrowed(rows),
+            Values::Double(rows) => {
+                rows.iter().zip(self.base.iter().cycle()).map(|(x, base)| (x - base) as f32).collect()
+            }
+        };
         if self.origin.is_empty() {
-            self.origin.extend(&rows[..self.dim.min(rows.len())]);
+            self.origin.extend(&rows[..self.dim]);
         }
         // One cluster after the other, so that its sums stay near the processor; the rows of each in their order.
         self.members.resize_with(self.rows.len(), Vec::new);
@@ -83,7 +105,7 @@ impl ProfileBuilder {
         for (place, members) in self.members.iter_mut().enumerate().filter(|(_, members)| !members.is_empty()) {
             self.rows[place] += members.len() as u64;
             let sums = place * self.dim..(place + 1) * self.dim;
-            add_moments_of(rows, members, &self.origin, &mut self.sums[sums.clone()], &mut self.squares[sums]);
+            add_moments_of(&rows, members, &self.origin, &mut self.sums[sums.clone()], &mut self.squares[sums]);
             members.clear();
         }
         Ok(())
@@ -101,7 +123,7 @@ impl ProfileBuilder {
             for position in 0..self.dim {
                 let at = cluster * self.dim + position;
                 let shift = self.sums[at] / n;
-                let mean = f64::from(self.origin[position]) + shift;
+                let mean = self.base[position] + f64::from(self.origin[position]) + shift;
                 let m2 = (self.squares[at] - n * shift * shift).max(0.0);
                 parts.push(Part { cluster: cluster as i32, position: position as i32, rows, mean, m2 });
             }

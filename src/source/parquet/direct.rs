@@ -2,7 +2,7 @@
 //!
 //! Arrow's reader makes a list array of them first: levels of every value, bitmaps and offsets made of the levels, then a
 //! cast of the values. For vectors of bytes that is three quarters of the work of reading a file. Here the levels are
-//! only held against those of a row without gaps, and the values become single precision on the way to their place.
+//! only held against those of a row without gaps, and the values become floating-point numbers on the way to their place.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use parquet::file::reader::ChunkReader;
 use parquet::file::serialized_reader::SerializedPageReader;
 
 use super::file::Reasons;
+use super::number::Number;
 use super::page::{DataPage, Dictionary, Stored, is_readable};
 use crate::error::{Error, Result};
 
@@ -73,12 +74,12 @@ impl DirectColumn {
     ///
     /// # Errors
     /// Kind `Input` if the row group's place in the file makes no sense.
-    pub(super) fn open(
+    pub(super) fn open<T: Number>(
         &self,
         file: impl ChunkReader + 'static,
         metadata: &ParquetMetaData,
         group: usize,
-    ) -> Result<Vectors> {
+    ) -> Result<Vectors<T>> {
         let group = metadata.row_group(group);
         let rows = usize::try_from(group.num_rows()).map_err(|_| Error::input("a row group of fewer than no rows"))?;
         let pages = SerializedPageReader::new(Arc::new(file), group.column(self.leaf), rows, None)?;
@@ -87,15 +88,15 @@ impl DirectColumn {
 }
 
 /// The next vectors of one row group.
-pub(super) struct Vectors {
+pub(super) struct Vectors<T> {
     pages: Box<dyn PageReader>,
     stored: Stored,
     levels: Levels,
-    dictionary: Dictionary,
+    dictionary: Dictionary<T>,
     page: Option<DataPage>,
 }
 
-impl Vectors {
+impl<T: Number> Vectors<T> {
     fn new(column: &DirectColumn, pages: Box<dyn PageReader>) -> Self {
         let (stored, levels) = (column.stored, column.levels);
         Self { pages, stored, levels, dictionary: Dictionary::default(), page: None }
@@ -106,14 +107,14 @@ impl Vectors {
     ///
     /// # Errors
     /// Kind `Input` if pages are damaged or end early, `Io` if the disk fails.
-    pub(super) fn read(&mut self, rows: usize, dim: usize, out: &mut Vec<f32>, reasons: &mut Reasons) -> Result<()> {
+    pub(super) fn read(&mut self, rows: usize, dim: usize, out: &mut Vec<T>, reasons: &mut Reasons) -> Result<()> {
         for row in 0..rows {
             if self.next_page()?.is_none() {
                 return Err(Error::input(format!("the vectors' pages end {} rows early", rows - row)));
             }
             let end = out.len() + dim;
             reasons.push(self.read_list(dim, out)?);
-            out.resize(end, 0.0);
+            out.resize(end, T::default());
         }
         Ok(())
     }
@@ -163,7 +164,7 @@ impl Vectors {
     }
 
     /// Appends the next list; or says what is wrong with it if it is not `dim` finite numbers.
-    fn read_list(&mut self, dim: usize, out: &mut Vec<f32>) -> Result<Option<String>> {
+    fn read_list(&mut self, dim: usize, out: &mut Vec<T>) -> Result<Option<String>> {
         let mut list = List::new(dim);
         let (page, dictionary) = (present(&mut self.page)?, &self.dictionary);
         let len = page.skip_list(false)?;
@@ -210,33 +211,33 @@ fn present(page: &mut Option<DataPage>) -> Result<&mut DataPage> {
 
 /// A list that is no vector at first sight.
 #[derive(Debug)]
-struct List {
+struct List<T> {
     dim: usize,
     /// How many items it has, or one level in place of items.
     len: usize,
     /// The levels of the first `dim`.
     definition: Vec<u32>,
     /// The first `dim` that are numbers.
-    numbers: Vec<f32>,
+    numbers: Vec<T>,
 }
 
 /// Items taken at a time of a list, which may claim to have any number of them.
 const ITEMS: usize = 1024;
 
-impl List {
+impl<T: Number> List<T> {
     fn new(dim: usize) -> Self {
         Self { dim, len: 0, definition: vec![], numbers: vec![] }
     }
 
     /// Adds `dim` items, all of which are numbers.
-    fn push(&mut self, numbers: impl Iterator<Item = f32>, full: u32) {
+    fn push(&mut self, numbers: impl Iterator<Item = T>, full: u32) {
         self.numbers.extend(numbers);
         self.len = self.dim;
         self.definition.resize(self.dim, full);
     }
 
     /// Adds the next `len` items of `page`, the levels of the first `full_ones` of which have been skipped.
-    fn read(&mut self, page: &mut DataPage, dictionary: &Dictionary, full_ones: usize, len: usize) -> Result<()> {
+    fn read(&mut self, page: &mut DataPage, dictionary: &Dictionary<T>, full_ones: usize, len: usize) -> Result<()> {
         for at in (0..len).step_by(ITEMS) {
             let items = ITEMS.min(len - at);
             let full_ones = full_ones.saturating_sub(at).min(items);
@@ -260,13 +261,13 @@ impl List {
     /// Whether it is a vector after all.
     fn is_vector(&self) -> bool {
         let whole = self.len == self.dim && self.numbers.len() == self.dim;
-        whole && self.numbers.iter().all(|number| number.is_finite())
+        whole && self.numbers.iter().all(|number| number.is_single())
     }
 }
 
 impl Levels {
     /// What is wrong with a list that is not `dim` finite numbers.
-    fn problem(self, list: &List, dim: usize) -> String {
+    fn problem<T: Number>(self, list: &List<T>, dim: usize) -> String {
         let first = list.definition.first().copied().unwrap_or(0);
         if self.nullable && first == 0 {
             return format!("null, expected {dim} numbers");
@@ -339,24 +340,24 @@ mod tests {
     }
 
     /// Vectors, and what is wrong with each.
-    type Read = (Vec<f32>, Reasons);
+    type Read<T> = (Vec<T>, Reasons);
 
     /// By Arrow's reader, and by the pages, some rows at a time.
-    fn both(file: &File, dim: usize, step: usize) -> (Read, Option<Read>) {
+    fn both<T: Number>(file: &File, dim: usize, step: usize) -> (Read<T>, Option<Read<T>>) {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file.try_clone().expect("open")).expect("a file");
         let metadata = Arc::clone(builder.metadata());
         let field = builder.schema().field(0).clone();
-        let mut slow = Read::default();
+        let mut slow = Read::<T>::default();
         for batch in builder.build().expect("readable") {
-            let lists = Lists::of(batch.expect("readable").column(0)).expect("lists");
+            let lists = Lists::<T>::of(batch.expect("readable").column(0)).expect("lists");
             for i in 0..lists.len() {
-                let mut row = vec![0.0; dim];
+                let mut row = vec![T::default(); dim];
                 slow.1.push(lists.copy(i, &mut row).err());
                 slow.0.extend(row);
             }
         }
         let Some(column) = DirectColumn::of(&metadata, &field) else { return (slow, None) };
-        let mut fast = Read::default();
+        let mut fast = Read::<T>::default();
         for group in 0..metadata.num_row_groups() {
             let mut vectors = column.open(file.try_clone().expect("open"), &metadata, group).expect("opens");
             let rows = metadata.row_group(group).num_rows() as usize;
@@ -366,6 +367,21 @@ mod tests {
             }
         }
         (slow, Some(fast))
+    }
+
+    /// That both give the same vectors, in one precision, and find the same wrong.
+    fn same<T: Number>(file: &File, dim: usize, step: usize, second: bool) -> Result<(), TestCaseError> {
+        let (slow, fast) = both::<T>(file, dim, step);
+        // The second version of pages stores integers by their differences, which are left to Arrow's reader.
+        let Some(fast) = fast else {
+            prop_assert!(second);
+            return Ok(());
+        };
+        prop_assert_eq!(&slow.1, &fast.1);
+        for (i, reason) in slow.1.iter().enumerate().filter(|(_, reason)| reason.is_none()) {
+            prop_assert_eq!(&slow.0[i * dim..][..dim], &fast.0[i * dim..][..dim], "{:?}", reason);
+        }
+        Ok(())
     }
 
     proptest! {
@@ -397,16 +413,8 @@ mod tests {
             let mut writer = ArrowWriter::try_new(&file, batch.schema(), Some(properties)).expect("a writer");
             writer.write(&batch).expect("writes");
             writer.close().expect("closes");
-            let (slow, fast) = both(&file, dim, step);
-            // The second version of pages stores integers by their differences, which are left to Arrow's reader.
-            let Some(fast) = fast else {
-                prop_assert!(second);
-                return Ok(());
-            };
-            prop_assert_eq!(&slow.1, &fast.1);
-            for (i, reason) in slow.1.iter().enumerate().filter(|(_, reason)| reason.is_none()) {
-                prop_assert_eq!(&slow.0[i * dim..][..dim], &fast.0[i * dim..][..dim], "{:?}", reason);
-            }
+            same::<f32>(&file, dim, step, second)?;
+            same::<f64>(&file, dim, step, second)?;
         }
 
         #[test]
@@ -423,7 +431,7 @@ mod tests {
             lengths.check_end().expect("no more rows");
             let mut vectors = vectors(pages(&rows, dictionary, &ends, &cuts));
             prop_assert!(vectors.check_end().is_err());
-            let (mut out, mut reasons) = Read::default();
+            let (mut out, mut reasons) = Read::<f32>::default();
             vectors.read(rows.len(), dim, &mut out, &mut reasons).expect("reads");
             for (i, row) in rows.iter().enumerate() {
                 let expected: Option<Vec<f32>> = row.as_ref().filter(|row| row.len() == dim).and_then(|row| {
@@ -489,7 +497,7 @@ mod tests {
     }
 
     /// Lists that may be null, of items of 64 bits that may be.
-    fn vectors(pages: Vec<Page>) -> Vectors {
+    fn vectors(pages: Vec<Page>) -> Vectors<f32> {
         let levels = Levels { full: 3, item: 2, nullable: true };
         let column = DirectColumn { leaf: 0, stored: Stored::Double, levels };
         Vectors::new(&column, Box::new(Pages(pages.into_iter())))

@@ -18,6 +18,7 @@ use super::columns::Column;
 use super::direct::{DirectColumn, Vectors};
 use super::files::VectorFile;
 use super::lists::Lists;
+use super::number::{Number, needs_double};
 use super::reader::{LocalFile, ObjectReader};
 use super::types::{is_number, item_type};
 use super::{Features, ParquetSpec, plain_names};
@@ -118,6 +119,13 @@ impl ParquetFile {
         Err(Error::input(format!("{}: column {column:?} is {found}, expected {expected}{inside}", self.name())))
     }
 
+    /// Whether any of its features needs double precision.
+    pub(super) fn needs_double(&self, spec: &ParquetSpec) -> Result<bool> {
+        let columns = spec.features.columns().iter();
+        let each = columns.map(|column| Ok(needs_double(self.feature(column)?.data_type())));
+        Ok(each.collect::<Result<Vec<bool>>>()?.contains(&true))
+    }
+
     /// The number of values that the type of column `name` gives every vector, if it does.
     pub(super) fn fixed_width(&self, name: &str) -> Result<Option<usize>> {
         Ok(match self.feature(name)?.data_type() {
@@ -148,7 +156,12 @@ impl ParquetFile {
 
     /// The columns `needed`, up to `rows` rows at a time. The lists of column `vectors`, of that many numbers, come as
     /// vectors straight from their pages where that is possible.
-    pub(super) fn batches(&self, needed: &[&str], vectors: Option<(&str, usize)>, rows: usize) -> Result<Batches> {
+    pub(super) fn batches<T: Number>(
+        &self,
+        needed: &[&str],
+        vectors: Option<(&str, usize)>,
+        rows: usize,
+    ) -> Result<Batches<T>> {
         let vectors = vectors.filter(|(name, _)| needed.contains(name));
         let Some(file) = self.local()? else {
             if let Some((name, dim)) = vectors {
@@ -175,7 +188,7 @@ impl ParquetFile {
         };
         let direct = direct.map(|(_, column, dim)| (column, dim));
         let open = self.clone();
-        let group_batches = move |group| -> Result<GroupBatches> {
+        let group_batches = move |group| -> Result<GroupBatches<T>> {
             let plain = open.group(&file, group, columns.clone(), rows)?;
             let open_group = |(column, dim): &(DirectColumn, usize)| -> Result<_> {
                 Ok((column.open(file.again()?, open.metadata.metadata(), group)?, *dim))
@@ -184,7 +197,7 @@ impl ParquetFile {
             Ok(GroupBatches { plain, vectors: direct.as_ref().map(open_group).transpose()?, group, left })
         };
         let groups = 0..self.metadata.metadata().num_row_groups();
-        let batches = groups.flat_map(move |group| -> LocalBatches {
+        let batches = groups.flat_map(move |group| -> LocalBatches<T> {
             match group_batches(group) {
                 Ok(batches) => Box::new(batches),
                 Err(e) => Box::new(std::iter::once(Err(e))),
@@ -247,7 +260,7 @@ impl ParquetFile {
         let mut widths = Widths::new();
         let mut add = |width: usize| *widths.entry(width).or_default() += u64::from(width > 0);
         let Some(file) = self.local()? else {
-            let mut batches = self.batches(&[name], None, rows)?;
+            let mut batches = self.batches::<f32>(&[name], None, rows)?;
             if let Some(Stored { batch, .. }) = batches.next().await? {
                 self.lengths(name, &batch, rows)?.into_iter().for_each(&mut add);
             }
@@ -261,7 +274,7 @@ impl ParquetFile {
         for group in (0..sampled).map(|i| i * groups / sampled) {
             match &direct {
                 Some(column) => {
-                    let mut lists = column.open(file.again()?, self.metadata.metadata(), group)?;
+                    let mut lists = column.open::<f32>(file.again()?, self.metadata.metadata(), group)?;
                     let many = usize::try_from(self.group_rows(group)).unwrap_or(usize::MAX);
                     for _ in 0..rows.min(many) {
                         lists.length()?.into_iter().for_each(&mut add);
@@ -280,7 +293,7 @@ impl ParquetFile {
     }
 
     fn lengths(&self, name: &str, batch: &RecordBatch, rows: usize) -> Result<Vec<usize>> {
-        let lists = Lists::of(&self.column(name)?.of_stored(batch)?)?;
+        let lists = Lists::<f32>::of(&self.column(name)?.of_stored(batch)?)?;
         Ok((0..batch.num_rows().min(rows)).filter_map(|i| lists.get(i)).map(|list| list.len()).collect())
     }
 }
@@ -351,35 +364,35 @@ fn check_sizes(metadata: &ParquetMetaData, size: u64) -> Result<()> {
 
 /// The stored batches of one file. A local one is read page by page, so that memory does not follow the size of its row
 /// groups, which many writers let grow to a million rows; of a remote one, each row group is fetched at once.
-pub(super) enum Batches {
-    Local(LocalBatches),
+pub(super) enum Batches<T> {
+    Local(LocalBatches<T>),
     Remote(Box<ParquetRecordBatchStream<ObjectReader>>),
 }
 
-type LocalBatches = Box<dyn Iterator<Item = Result<Stored>> + Send>;
+type LocalBatches<T> = Box<dyn Iterator<Item = Result<Stored<T>>> + Send>;
 
 /// What is wrong with each row, if anything.
 pub(super) type Reasons = Vec<Option<String>>;
 
 /// Rows as they are stored.
-pub(super) struct Stored {
+pub(super) struct Stored<T> {
     /// All columns, or all but the vectors.
     pub batch: RecordBatch,
     /// The vectors, `rows x dim`, if they were read from their pages, and what is wrong with each row.
-    pub vectors: Option<(Vec<f32>, Reasons)>,
+    pub vectors: Option<(Vec<T>, Reasons)>,
 }
 
 /// The batches of one row group: plain columns by Arrow's reader, and beside them the vectors.
-struct GroupBatches {
+struct GroupBatches<T> {
     plain: ParquetRecordBatchReader,
-    vectors: Option<(Vectors, usize)>,
+    vectors: Option<(Vectors<T>, usize)>,
     group: usize,
     /// Rows that are still to come.
     left: u64,
 }
 
-impl Iterator for GroupBatches {
-    type Item = Result<Stored>;
+impl<T: Number> Iterator for GroupBatches<T> {
+    type Item = Result<Stored<T>>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let batch = match self.plain.next() {
@@ -405,8 +418,8 @@ impl Iterator for GroupBatches {
     }
 }
 
-impl Batches {
-    pub(super) async fn next(&mut self) -> Result<Option<Stored>> {
+impl<T> Batches<T> {
+    pub(super) async fn next(&mut self) -> Result<Option<Stored<T>>> {
         match self {
             Self::Local(batches) => batches.next().transpose(),
             Self::Remote(batches) => Ok(batches.try_next().await?.map(|batch| Stored { batch, vectors: None })),

@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float32Array};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float32Type};
+use arrow::datatypes::DataType;
 
+use super::number::Number;
 use crate::error::{Error, Result};
 
-/// A column of lists of numbers, in single precision.
-pub(super) struct Lists {
+/// A column of lists of numbers, in single or double precision.
+pub(super) struct Lists<T: Number> {
     list: ArrayRef,
-    values: Float32Array,
+    values: PrimitiveArray<T::Arrow>,
 }
 
-impl Lists {
+impl<T: Number> Lists<T> {
     /// The lists of a column that was checked to hold lists of numbers.
     pub(super) fn of(list: &ArrayRef) -> Result<Self> {
         let list = &match list.data_type() {
@@ -28,7 +29,7 @@ impl Lists {
             DataType::LargeList(_) => list.as_list::<i64>().values(),
             other => return Err(Error::internal(format!("lists expected, found {other}"))),
         };
-        let values = cast(values, &DataType::Float32)?.as_primitive::<Float32Type>().clone();
+        let values = cast(values, &T::Arrow::DATA_TYPE)?.as_primitive::<T::Arrow>().clone();
         Ok(Self { list: list.clone(), values })
     }
 
@@ -61,7 +62,7 @@ impl Lists {
     }
 
     /// Copies list `i` into `row`, or says what is wrong with it.
-    pub(super) fn copy(&self, i: usize, row: &mut [f32]) -> Result<(), String> {
+    pub(super) fn copy(&self, i: usize, row: &mut [T]) -> Result<(), String> {
         let Some(range) = self.get(i) else {
             return Err(format!("null, expected {} numbers", row.len()));
         };
@@ -72,28 +73,28 @@ impl Lists {
             let stored = &self.values.values()[range.clone()];
             row.copy_from_slice(stored);
             // Every value is looked at, so that the loop has no way out in the middle and runs on vectors.
-            if stored.iter().fold(true, |all, value| all & value.is_finite()) {
+            if stored.iter().fold(true, |all, value| all & value.is_single()) {
                 return Ok(());
             }
         }
         for (position, (slot, at)) in row.iter_mut().zip(range).enumerate() {
-            *slot = finite(&self.values, at).map_err(|e| format!("value {position} is {e}"))?;
+            *slot = finite::<T>(&self.values, at).map_err(|e| format!("value {position} is {e}"))?;
         }
         Ok(())
     }
 }
 
 /// Value `at`, or what is wrong with it.
-pub(super) fn finite(values: &Float32Array, at: usize) -> Result<f32, String> {
+pub(super) fn finite<T: Number>(values: &PrimitiveArray<T::Arrow>, at: usize) -> Result<T, String> {
     let value = values.value(at);
     problem_of((!values.is_null(at)).then_some(value)).map_or(Ok(value), Err)
 }
 
 /// What is wrong with a value, `None` for a missing one, if it is no number that can be learned from.
-pub(super) fn problem_of(value: Option<f32>) -> Option<String> {
+pub(super) fn problem_of<T: Number>(value: Option<T>) -> Option<String> {
     match value {
         None => Some("null, expected a number".into()),
-        Some(value) if value.is_finite() => None,
-        Some(value) => Some(format!("{value}, expected a number that is finite in single precision")),
+        Some(value) if value.is_single() => None,
+        Some(value) => Some(format!("{value:e}, expected a number that is finite in single precision")),
     }
 }

@@ -5,6 +5,7 @@ use parquet::basic::Encoding;
 use parquet::column::page::Page;
 
 use super::hybrid::{Hybrid, Piece};
+use super::number::Number;
 use crate::error::{Error, Result};
 
 /// How numbers are stored, and what their bits mean.
@@ -28,42 +29,42 @@ impl Stored {
     }
 
     /// Appends the numbers of `bytes`.
-    fn convert(self, bytes: &[u8], out: &mut Vec<f32>) {
-        fn each<const N: usize>(bytes: &[u8], out: &mut Vec<f32>, convert: impl Fn([u8; N]) -> f32) {
+    fn convert<T: Number>(self, bytes: &[u8], out: &mut Vec<T>) {
+        fn each<const N: usize, T>(bytes: &[u8], out: &mut Vec<T>, convert: impl Fn([u8; N]) -> T) {
             out.extend(bytes.as_chunks().0.iter().map(|&value| convert(value)));
         }
         match self {
-            Self::Int32 => each(bytes, out, |v| i32::from_le_bytes(v) as f32),
-            Self::Uint32 => each(bytes, out, |v| u32::from_le_bytes(v) as f32),
-            Self::Int64 => each(bytes, out, |v| i64::from_le_bytes(v) as f32),
-            Self::Uint64 => each(bytes, out, |v| u64::from_le_bytes(v) as f32),
-            Self::Float => each(bytes, out, f32::from_le_bytes),
-            Self::Double => each(bytes, out, |v| f64::from_le_bytes(v) as f32),
+            Self::Int32 => each(bytes, out, |v| T::of_i32(i32::from_le_bytes(v))),
+            Self::Uint32 => each(bytes, out, |v| T::of_u32(u32::from_le_bytes(v))),
+            Self::Int64 => each(bytes, out, |v| T::of_i64(i64::from_le_bytes(v))),
+            Self::Uint64 => each(bytes, out, |v| T::of_u64(u64::from_le_bytes(v))),
+            Self::Float => each(bytes, out, |v| T::of_f32(f32::from_le_bytes(v))),
+            Self::Double => each(bytes, out, |v| T::of_f64(f64::from_le_bytes(v))),
         }
     }
 }
 
 /// The numbers that the pages of a row group name by their index.
 #[derive(Debug, Default)]
-pub(super) struct Dictionary {
+pub(super) struct Dictionary<T> {
     /// As many as a power of two, so that an index cut to its low bits always is one.
-    numbers: Vec<f32>,
+    numbers: Vec<T>,
     len: usize,
     finite: bool,
 }
 
-impl Dictionary {
+impl<T: Number> Dictionary<T> {
     pub(super) fn of(bytes: &[u8], stored: Stored) -> Self {
         let mut numbers = vec![];
         stored.convert(bytes, &mut numbers);
         let len = numbers.len();
-        numbers.resize(len.next_power_of_two(), 0.0);
-        let finite = numbers.iter().all(|number| number.is_finite());
+        numbers.resize(len.next_power_of_two(), T::default());
+        let finite = numbers.iter().all(|number: &T| number.is_single());
         Self { numbers, len, finite }
     }
 
     /// Appends the numbers that `indices` name.
-    fn look_up(&self, indices: impl Iterator<Item = u32>, out: &mut Vec<f32>) -> Result<()> {
+    fn look_up(&self, indices: impl Iterator<Item = u32>, out: &mut Vec<T>) -> Result<()> {
         let (mask, numbers) = (self.numbers.len().wrapping_sub(1), &self.numbers[..]);
         // The largest index is looked at once, behind the loop, so that the loop has no way out in the middle.
         let mut largest = 0;
@@ -187,12 +188,12 @@ impl DataPage {
     }
 
     /// Appends the next `len` numbers; whether all are finite.
-    pub(super) fn read(&mut self, dictionary: &Dictionary, len: usize, out: &mut Vec<f32>) -> Result<bool> {
+    pub(super) fn read<T: Number>(&mut self, dictionary: &Dictionary<T>, len: usize, out: &mut Vec<T>) -> Result<bool> {
         let end = out.len() + len;
         match &mut self.numbers {
             Numbers::Plain { bytes, stored } => {
                 stored.convert(&split(bytes, len * stored.size())?, out);
-                Ok(out[end - len..].iter().fold(true, |all, number| all & number.is_finite()))
+                Ok(out[end - len..].iter().fold(true, |all, number| all & number.is_single()))
             }
             Numbers::Indices(indices) => {
                 while out.len() < end {

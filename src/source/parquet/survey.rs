@@ -34,6 +34,8 @@ pub(super) struct Survey {
     pub files: Vec<VectorFile>,
     /// The columns beside the vectors.
     pub plain: Vec<Field>,
+    /// Whether the vectors of a file need double precision, so that those of all come in it.
+    pub double: bool,
     /// Values in a vector.
     pub dim: usize,
 }
@@ -45,6 +47,8 @@ struct Looked {
     types: Vec<Option<DataType>>,
     /// The width that the type of its vectors has.
     fixed: Option<usize>,
+    /// Whether its vectors need double precision.
+    double: bool,
     rows: u64,
 }
 
@@ -80,7 +84,8 @@ pub(super) async fn survey(files: Vec<VectorFile>, spec: &ParquetSpec, rejects: 
         return Err(problems.none_left(spec));
     }
     let dim = width(&mut usable, spec, &mut problems).await?;
-    Ok(Survey { files: usable.into_iter().map(|found| found.file).collect(), plain, dim })
+    let double = usable.iter().any(|found| found.double);
+    Ok(Survey { files: usable.into_iter().map(|found| found.file).collect(), plain, double, dim })
 }
 
 /// The files that cannot be used.
@@ -116,10 +121,10 @@ async fn look(file: VectorFile, spec: &ParquetSpec) -> (String, Result<Looked>) 
             Features::Column(column) => open.fixed_width(column)?,
             Features::Columns(names) => Some(names.len()),
         };
-        Ok((types, fixed, open.rows()))
+        Ok((types, fixed, open.needs_double(spec)?, open.rows()))
     };
     let found = fenced_async(&name, looking).await;
-    (name, found.map(|(types, fixed, rows)| Looked { file, types, fixed, rows }))
+    (name, found.map(|(types, fixed, double, rows)| Looked { file, types, fixed, double, rows }))
 }
 
 /// Those of `looked` whose columns can be of one type, the most there are, and these types.

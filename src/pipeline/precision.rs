@@ -1,0 +1,65 @@
+//! From the precision of the source to single precision, in which everything is learned; and what is lost by it.
+
+use std::sync::Arc;
+
+use datafusion::execution::memory_pool::MemoryPool;
+use serde_json::{Map, Value};
+
+use super::collect::{CACHE, Stored};
+use crate::column::listed;
+use crate::error::{Error, Result};
+use crate::kernel::Rows;
+use crate::origin::{Fallen, Look, Origin};
+use crate::replay::{RowStore, RowStoreBuilder};
+use crate::report::{FELL_TOGETHER, FellTogether};
+
+/// The rows in single precision, a look at them as they were, and what was subtracted of them if anything was.
+///
+/// # Errors
+/// What reading and writing the replay cache gives.
+pub(super) fn to_single(rows: Stored, memory: &Arc<dyn MemoryPool>) -> Result<(RowStore, Look, Option<Origin>)> {
+    let rows = match rows {
+        Stored::Single(rows) => {
+            let look = Look::at(&rows as &dyn Rows)?;
+            return Ok((rows, look, None));
+        }
+        Stored::Double(rows) => rows,
+    };
+    let look = Look::at(&rows as &dyn Rows<f64>)?;
+    let origin = Origin::learn(&look);
+    let subtracted = origin.clone().unwrap_or_else(|| Origin::zero(rows.dim()));
+    let builder = RowStoreBuilder::new(CACHE, rows.dim(), memory);
+    let single = rows.drain_into(builder, |values, out| subtracted.subtract(values, out))?;
+    Ok((single, look, origin))
+}
+
+/// The same with the features' names; one without a name goes by its place.
+pub(super) fn named(fallen: &[Fallen], names: &[String]) -> Vec<FellTogether> {
+    let name = |place: usize| names.get(place).cloned().unwrap_or_else(|| place.to_string());
+    fallen
+        .iter()
+        .map(|fallen| FellTogether { feature: name(fallen.feature), values: fallen.values, left: fallen.left })
+        .collect()
+}
+
+/// One line for people, where any feature fell together in the `rows` that were looked at.
+pub(super) fn warning(fallen: &[FellTogether], rows: usize) -> Option<String> {
+    let each: Vec<String> = fallen.iter().map(FellTogether::describe).collect();
+    let each = listed(each.iter().map(String::as_str));
+    (!fallen.is_empty()).then(|| {
+        format!("single precision does not tell all values of these features apart, in {rows} rows looked at: {each}")
+    })
+}
+
+/// The figures of the source's step that tell the same.
+///
+/// # Errors
+/// Kind `Internal` if they cannot be written as JSON.
+pub(super) fn figures(fallen: &[FellTogether]) -> Result<Map<String, Value>> {
+    if fallen.is_empty() {
+        return Ok(Map::new());
+    }
+    let value = serde_json::to_value(fallen)
+        .map_err(|e| Error::internal("cannot write the features that fell together as JSON").with_source(e))?;
+    Ok([(FELL_TOGETHER.to_owned(), value)].into_iter().collect())
+}
