@@ -6,6 +6,7 @@ use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, S
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float32Type, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::error::{Error, Result};
 use crate::stage::VectorMap;
@@ -108,17 +109,42 @@ pub fn missing(schema: &Schema, name: &str) -> Error {
     Error::input(format!("no column {name:?}; there are {}", listed(there)))
 }
 
-/// The values of a column of labels as text: null where there is none, and where a number is NaN, which is none.
+/// The values of a column of labels as text: null where there is none, and where a number is NaN, which is none. The two
+/// zeros of floats are one label; bytes that are no text are written as SQL shows them, in hexadecimal digits.
 ///
 /// # Errors
-/// Kind `Input` for a column of a type that has no text.
+/// Kind `Input` for a column of lists or structs, which have no one text.
 pub(crate) fn label_texts(column: &ArrayRef, name: &str) -> Result<StringArray> {
-    let text = cast(column, &DataType::Utf8)
-        .map_err(|e| Error::input(format!("column {name:?} cannot serve as labels")).with_source(e))?;
-    let text = text.as_string::<i32>();
-    match column.data_type().is_floating() {
-        false => Ok(text.clone()),
-        true => Ok(text.iter().map(|text| text.filter(|text| *text != "NaN")).collect()),
+    use DataType::{Binary, BinaryView, Dictionary, FixedSizeBinary, LargeBinary, RunEndEncoded};
+    let plain = match column.data_type() {
+        Dictionary(_, values) => cast(column, values)?,
+        RunEndEncoded(_, values) => cast(column, values.data_type())?,
+        _ => Arc::clone(column),
+    };
+    let refused = || {
+        let of = plain.data_type();
+        Error::input(format!(
+            "column {name:?} cannot serve as labels: it is {of}; numbers, text, booleans and times do"
+        ))
+    };
+    match plain.data_type() {
+        nested if nested.is_nested() => Err(refused()),
+        Binary | LargeBinary | BinaryView | FixedSizeBinary(_) => {
+            let options = FormatOptions::default();
+            let shown = ArrayFormatter::try_new(&plain, &options)?;
+            Ok((0..plain.len()).map(|row| plain.is_valid(row).then(|| shown.value(row).to_string())).collect())
+        }
+        of => {
+            let text = cast(&plain, &DataType::Utf8).map_err(|e| refused().with_source(e))?;
+            let text = text.as_string::<i32>();
+            Ok(match of.is_floating() {
+                false => text.clone(),
+                true => {
+                    let label = |text| if text == "-0.0" { "0.0" } else { text };
+                    text.iter().map(|text| text.filter(|text| *text != "NaN").map(label)).collect()
+                }
+            })
+        }
     }
 }
 
@@ -130,5 +156,37 @@ pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     match names.len().checked_sub(MOST) {
         None | Some(0) => names.join(", "),
         Some(more) => format!("{} and {more} more", names[..MOST].join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{
+        BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float64Array, Int32Array, NullArray,
+    };
+
+    #[test]
+    fn labels_of_any_type_are_their_text_and_nan_is_none() {
+        let texts = |column: ArrayRef| {
+            let texts = label_texts(&column, "y").unwrap();
+            texts.iter().map(|text| text.map(str::to_owned)).collect::<Vec<_>>()
+        };
+        let some = |text: &str| Some(text.to_string());
+        let floats = Float64Array::from(vec![Some(1.0), Some(f64::NAN), Some(0.0), Some(-0.0), None]);
+        assert_eq!(texts(Arc::new(floats.clone())), [some("1.0"), None, some("0.0"), some("0.0"), None]);
+        let coded = DictionaryArray::new(Int32Array::from(vec![Some(0), Some(1), None]), Arc::new(floats));
+        assert_eq!(texts(Arc::new(coded)), [some("1.0"), None, None]);
+        assert_eq!(texts(Arc::new(BooleanArray::from(vec![Some(true), None]))), [some("true"), None]);
+        assert_eq!(texts(Arc::new(Date32Array::from(vec![0]))), [some("1970-01-01")]);
+        let decimal = Decimal128Array::from(vec![150]).with_precision_and_scale(5, 2).unwrap();
+        assert_eq!(texts(Arc::new(decimal)), [some("1.50")]);
+        assert_eq!(texts(Arc::new(BinaryArray::from(vec![&b"\x00\xff"[..]]))), [some("00ff")]);
+        assert_eq!(texts(Arc::new(NullArray::new(1))), [None]);
+        let text = StringArray::from(vec!["NaN", "", "NULL"]);
+        assert_eq!(texts(Arc::new(text)), [some("NaN"), some(""), some("NULL")], "text is text");
+        let vectors = vector_array(vec![1.0, 2.0], 2).unwrap();
+        let e = label_texts(&vectors, "x").unwrap_err().to_string();
+        assert!(e.contains("\"x\" cannot serve as labels"), "{e}");
     }
 }

@@ -177,7 +177,18 @@ impl From<datafusion::error::DataFusionError> for Error {
             D::ParquetError(inner) => (*inner).into(),
             D::ObjectStore(inner) => (*inner).into(),
             D::IoError(inner) => inner.into(),
+            // Which rule it was that found the fault helps nobody who wrote the query.
+            D::Context(what, inner) if what.starts_with("Optimizer rule") => Error::from(*inner),
             D::Context(what, inner) => Error::from(*inner).while_doing(what),
+            D::Diagnostic(_, inner) => Error::from(*inner),
+            D::Collection(mut all) if !all.is_empty() => Error::from(all.swap_remove(0)),
+            D::Shared(shared) => match std::sync::Arc::try_unwrap(shared) {
+                Ok(inner) => Error::from(inner),
+                Err(shared) => from_shared(&shared),
+            },
+            D::SQL(inner, _) => Error::input(parser_message(*inner)),
+            D::Plan(message) | D::Execution(message) => Error::input(without_backtrace(&message)),
+            D::NotImplemented(message) => Error::input(format!("not supported: {}", without_backtrace(&message))),
             D::ResourcesExhausted(message) => Error::compute(message),
             D::Internal(message) => Error::internal(message),
             other => Error::input(other.strip_backtrace()),
@@ -188,6 +199,35 @@ impl From<datafusion::error::DataFusionError> for Error {
 impl From<Error> for datafusion::error::DataFusionError {
     fn from(e: Error) -> Self {
         datafusion::error::DataFusionError::External(Box::new(e))
+    }
+}
+
+/// What the parser says, without the name of its type.
+fn parser_message(e: datafusion::sql::sqlparser::parser::ParserError) -> String {
+    use datafusion::sql::sqlparser::parser::ParserError as P;
+    match e {
+        P::ParserError(message) | P::TokenizerError(message) => message,
+        P::RecursionLimitExceeded => "the statement nests too deep: too many parentheses in each other".into(),
+    }
+}
+
+fn without_backtrace(message: &str) -> &str {
+    message.split(datafusion::error::DataFusionError::BACK_TRACE_SEP).next().unwrap_or(message)
+}
+
+/// An error that several receivers share, of which each has a copy in words; of ours its kind stays.
+fn from_shared(e: &datafusion::error::DataFusionError) -> Error {
+    use datafusion::error::DataFusionError as D;
+    match e {
+        D::Shared(inner) => from_shared(inner),
+        D::Context(_, inner) | D::Diagnostic(_, inner) => from_shared(inner),
+        D::External(inner) => match inner.downcast_ref::<Error>() {
+            Some(ours) => Error { kind: ours.kind, message: ours.to_string(), source: None },
+            None => Error::input(inner.to_string()),
+        },
+        D::ResourcesExhausted(message) => Error::compute(message.clone()),
+        D::Internal(message) => Error::internal(message.clone()),
+        other => Error::input(other.strip_backtrace()),
     }
 }
 

@@ -4,23 +4,21 @@
 //! `SHOW`, `EXPLAIN` and `DESCRIBE` work.
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use datafusion::common::{Diagnostic, Span};
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
-use datafusion::sql::parser::DFParser;
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 
 use crate::error::{Error, Result};
 use crate::sql::{At, Options, Registered, Registration, register, session_config};
 
 use super::output::{Format, Output, write_results};
-use super::prompt;
+use super::sql_error::explain;
+use super::{prompt, statements};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -103,9 +101,7 @@ pub async fn run(args: SqlArgs) -> Result<()> {
         if io::stdin().is_terminal() {
             return prompt::run(&session, &mut out).await;
         }
-        let mut text = String::new();
-        io::stdin().read_to_string(&mut text).map_err(|e| Error::io("reading standard input").with_source(e))?;
-        texts.push(text);
+        texts.push(statements::read(io::stdin(), "standard input")?);
     }
     for text in texts {
         session.run(&text, &mut out).await?;
@@ -117,7 +113,9 @@ pub async fn run(args: SqlArgs) -> Result<()> {
 }
 
 fn read_file(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|e| Error::io(format!("cannot read {}", path.display())).with_source(e))
+    let file = std::fs::File::open(path);
+    let file = file.map_err(|e| Error::io(format!("cannot read {}", path.display())).with_source(e))?;
+    statements::read(file, &path.display().to_string())
 }
 
 /// A session over the registered tables.
@@ -162,12 +160,20 @@ impl Session {
         Ok(Self { ctx, tables, format: args.format, max_rows: args.max_rows })
     }
 
+    /// The names of the session's tables, as SQL has them.
+    fn names(&self) -> Vec<String> {
+        self.tables.iter().map(|table| table.name.clone()).collect()
+    }
+
     /// Runs all statements of `text`, one after the other.
     pub(crate) async fn run<W: Write>(&self, text: &str, out: &mut Output<W>) -> Result<()> {
-        let statements = DFParser::parse_sql_with_dialect(text, &PostgreSqlDialect {}).map_err(|e| explain(e, text))?;
-        for statement in statements {
-            let plan = self.ctx.state().statement_to_plan(statement).await.map_err(|e| explain(e, text))?;
-            self.run_plan(plan, out).await.map_err(|e| explain(e, text))??;
+        // Some editors begin a file with a byte-order mark.
+        let text = text.trim_start_matches('\u{feff}');
+        let tables = self.names();
+        for statement in statements::parse(text, &tables)? {
+            let plan = self.ctx.state().statement_to_plan(statement).await;
+            let plan = plan.map_err(|e| explain(e, text, &tables))?;
+            self.run_plan(plan, out).await.map_err(|e| explain(e, text, &tables))??;
             if out.closed() {
                 break;
             }
@@ -253,46 +259,6 @@ fn table_name(path: &Path) -> Option<String> {
         Some(name) => Some(name.to_owned()),
         None => path.file_name()?.to_str().map(str::to_owned),
     }
-}
-
-/// The error with the place in the SQL text where DataFusion gives one.
-fn explain(error: DataFusionError, text: &str) -> Error {
-    let found = error.diagnostic().cloned();
-    let ours = Error::from(error);
-    match found {
-        Some(Diagnostic { span: Some(span), message, helps, .. }) => {
-            let helps: String = helps.iter().map(|help| format!("\n  {}", help.message)).collect();
-            Error::input(format!("{message}{}{helps}", point_at(text, &span)))
-        }
-        _ => match parser_position(ours.message()) {
-            Some((line, column)) => {
-                let place = datafusion::common::Location { line, column };
-                let what = ours.message().split(" at Line:").next().unwrap_or_default();
-                Error::input(format!("{what}{}", point_at(text, &Span::new(place, place))))
-            }
-            None => ours,
-        },
-    }
-}
-
-/// The parser writes the place at the end of its message: "… at Line: 1, Column: 8".
-fn parser_position(message: &str) -> Option<(u64, u64)> {
-    let (_, place) = message.rsplit_once(" at Line: ")?;
-    let (line, column) = place.split_once(", Column: ")?;
-    let digits = column.find(|c: char| !c.is_ascii_digit()).unwrap_or(column.len());
-    Some((line.parse().ok()?, column[..digits].parse().ok()?))
-}
-
-/// " at line 1, column 8" with the line and a mark under the place.
-fn point_at(text: &str, span: &Span) -> String {
-    let (line, column) = (span.start.line, span.start.column);
-    let Some(source) = (line as usize).checked_sub(1).and_then(|i| text.lines().nth(i)) else { return String::new() };
-    let width = match span.end.line == line {
-        true => span.end.column.saturating_sub(column).max(1),
-        false => 1,
-    };
-    let (pad, mark) = (" ".repeat(column.saturating_sub(1) as usize), "^".repeat(width as usize));
-    format!(" at line {line}, column {column}\n  | {source}\n  | {pad}{mark}")
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ pub use problem::{Problem, Problems};
 pub use size::Size;
 
 use problem::Text;
+pub(crate) use problem::nearest;
 use tree::{Node, Origin};
 
 /// A pipeline file that was read and found good.

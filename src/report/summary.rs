@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::metrics::ALL;
+
 use super::run::{Follows, RunReport, Scores};
 
 /// The end of a run for people: rows, clusters and vectors, as far as there are any, agreement with labels beside raw
@@ -121,5 +123,9 @@ fn scores(out: &mut String, report: &RunReport) {
             Some(raw) => writeln!(out, "               {:>6.4} {:>6.4} {:>6}", raw.ari, raw.nmi, figure(raw.acc)),
             None => writeln!(out),
         };
+    }
+    let compared = report.scores.get(ALL).map_or(0, |all| all.rows);
+    if let Some(unlabelled @ 1..) = report.labelled_rows.checked_sub(compared) {
+        let _ = writeln!(out, "    {unlabelled} rows without a label are left out of the figures");
     }
 }

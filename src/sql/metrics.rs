@@ -1,8 +1,8 @@
 //! The aggregates `ari(a, b)`, `nmi(a, b)` and `clustering_accuracy(a, b)`: how far two labellings of the same rows
 //! agree.
 //!
-//! Labels may be of any type that casts to text, and two are the same if their texts are. A row in which either label
-//! is NULL does not count. Memory is one count per pair of labels that occurs. The partial state holds those counts, so
+//! Labels may be of any type that has a text, and two are the same if their texts are. A row in which either label is
+//! NULL or NaN does not count. Memory is one count per pair of labels that occurs. The partial state holds those counts, so
 //! partitions are added up exactly and the result does not depend on how the rows were split.
 
 use std::fmt;
@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, StringArray, UInt64Array};
 use arrow::buffer::OffsetBuffer;
-use arrow::compute::{CastOptions, cast, cast_with_options};
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, UInt32Type, UInt64Type};
 use datafusion::common::{Result, ScalarValue, internal_datafusion_err, not_impl_err, plan_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, Signature, Volatility};
 
+use crate::column::label_texts;
 use crate::metrics::{Contingency, Label, LabelRef};
 
 /// A figure of agreement between two labellings.
@@ -134,8 +135,8 @@ struct PairCounts {
 }
 
 /// A column of labels as text, with each distinct value once.
-fn dictionary(column: &ArrayRef) -> Result<ArrayRef> {
-    let text = cast(column, &DataType::Utf8)?;
+fn dictionary(column: &ArrayRef, metric: Metric) -> Result<ArrayRef> {
+    let text = label_texts(column, metric.name())?;
     let coded = DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::Utf8));
     Ok(cast_with_options(&text, &coded, &CastOptions::default())?)
 }
@@ -143,7 +144,7 @@ fn dictionary(column: &ArrayRef) -> Result<ArrayRef> {
 impl Accumulator for PairCounts {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         let [a, b] = values else { return Err(internal_datafusion_err!("{} takes two columns", self.metric)) };
-        let (a, b) = (dictionary(a)?, dictionary(b)?);
+        let (a, b) = (dictionary(a, self.metric)?, dictionary(b, self.metric)?);
         let (a, b) = (a.as_dictionary::<UInt32Type>(), b.as_dictionary::<UInt32Type>());
         let (names_a, names_b) = (a.values().as_string::<i32>(), b.values().as_string::<i32>());
         let (of_a, of_b) = (self.a, self.b);
