@@ -51,6 +51,8 @@
 mod actions;
 mod attempt;
 mod beside;
+mod checked;
+mod checksum;
 mod clusters;
 mod commit;
 mod damage;
@@ -63,6 +65,7 @@ mod profile;
 mod provider;
 mod replace;
 mod sample;
+mod scan;
 mod schema;
 mod sink;
 mod stats;
@@ -70,6 +73,7 @@ mod upkeep;
 mod vacuum;
 mod writer;
 
+pub use checksum::Checksums;
 pub use clusters::clusters_schema;
 pub use commit::{CommitNote, FileBeside, Mode, SourceInfo};
 pub use entry::Commit;
