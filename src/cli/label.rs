@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 
 use crate::error::Result;
@@ -21,7 +22,8 @@ Examples (MODEL is the directory that the summary of a run names):
 
 /// Label new rows with a saved model
 ///
-/// Needs the model alone, no pipeline file and no label column. Recordings are windowed and described as they were for
+/// Needs the model alone, no pipeline file, no label and no split column, which a table that has them gets as nulls.
+/// Vectors without the key columns are written without keys, in their order, and the summary says so. Recordings are windowed and described as they were for
 /// training. A model without clusters writes its vectors, in the form that --vectors says. The rows are committed together,
 /// as in a run: the table holds all of them or is as it was.
 #[derive(Debug, Args)]
@@ -43,7 +45,7 @@ pub struct LabelArgs {
     #[arg(long, value_name = "COLUMN")]
     features: Option<String>,
     /// The key columns to write, separated by commas; those that identify a row of the source if not given
-    #[arg(long, value_delimiter = ',', value_name = "COLUMNS")]
+    #[arg(long, value_delimiter = ',', value_name = "COLUMNS", value_parser = NonEmptyStringValueParser::new())]
     keys: Vec<String>,
     /// Where windows are cut; as the model's pipeline did if not given
     #[arg(long, value_enum)]
@@ -172,6 +174,9 @@ pub async fn run(args: LabelArgs) -> Result<()> {
         println!("  vectors   {}", vectors.describe());
     }
     println!("  table     {} (version {})", report.table, report.table_version);
+    for note in &report.notes {
+        println!("  note      {note}");
+    }
     if let Some(file) = &report.quarantine {
         println!("  set aside {} rows in {file}", report.quarantined_rows);
     }

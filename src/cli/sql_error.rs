@@ -71,16 +71,16 @@ fn no_column(wrong: &Column, there: &[Column]) -> (String, String) {
     let mut seen = std::collections::HashSet::new();
     names.retain(|name| seen.insert(*name));
     let hint = meant(wrong.name(), &names);
-    let more = match names.is_empty() {
-        // Where there is no table at all, a text in the wrong quotes is the likeliest.
-        true => "no column is in reach here; text stands in single quotes: 'text'".to_owned(),
+    let there = match names.is_empty() {
+        true => "no column is in reach here".to_owned(),
         false => format!("the columns are {}", typed(&names)),
     };
-    let more = match hint.is_empty() && !names.is_empty() {
-        true => format!("{more}; text stands in single quotes, names in double ones"),
-        false => more,
+    let more = match hint {
+        Some(hint) => format!("{hint}\n  {there}"),
+        // A text in the wrong quotes is the likeliest.
+        None => format!("{there}; text stands in single quotes, names in double ones"),
     };
-    (format!("there is no column {:?}{hint}", wrong.name()), more)
+    (format!("there is no column {:?}", wrong.name()), more)
 }
 
 /// What to say of a table that is not there, and below it what there is.
@@ -92,20 +92,23 @@ fn no_table(wrong: &str, tables: &[String]) -> (String, String) {
         }
         false => format!("the tables are {}", typed(&names)),
     };
-    (format!("there is no table {wrong:?}{}", meant(wrong, &names)), more)
+    let more = match meant(wrong, &names) {
+        Some(hint) => format!("{hint}\n  {more}"),
+        None => more,
+    };
+    (format!("there is no table {wrong:?}"), more)
 }
 
 /// The name that was likely meant, and how it is written.
-fn meant(wrong: &str, names: &[&str]) -> String {
+fn meant(wrong: &str, names: &[&str]) -> Option<String> {
     let lower = wrong.to_lowercase();
     let begins = || names.iter().copied().find(|name| lower.len() > 2 && name.to_lowercase().starts_with(&lower));
-    match nearest(wrong, names).or_else(begins).map(|name| (name, as_typed(name))) {
-        None => String::new(),
-        Some((name, typed)) if name == typed => format!("; did you mean {typed}?"),
-        Some((_, typed)) => format!(
-            "; did you mean {typed}? A name with capitals, blanks, signs or a digit in front stands in double quotes"
-        ),
-    }
+    let name = nearest(wrong, names).or_else(begins)?;
+    let typed = as_typed(name);
+    Some(match name == typed {
+        true => format!("did you mean {typed}?"),
+        false => format!("did you mean {typed}? A name with capitals, blanks or signs stands in double quotes"),
+    })
 }
 
 fn typed(names: &[&str]) -> String {

@@ -112,11 +112,14 @@ pub async fn run(args: TableArgs) -> Result<()> {
         }
         TableCommand::Vacuum(args) => {
             let table = place(&args.table)?;
-            let Vacuumed { files, bytes, attempts } = table::vacuum(&table, args.retain, args.dry_run).await?;
+            let Vacuumed { files, bytes, attempts, models } = table::vacuum(&table, args.retain, args.dry_run).await?;
             let done = if args.dry_run { "would be removed" } else { "removed" };
             println!("{files} files of {} {done} from {table}", ByteSize::b(bytes).display().si());
             if attempts > 0 {
                 println!("and the files of {attempts} runs that died");
+            }
+            if models > 0 {
+                println!("and {models} models that no version names, whose files are among these");
             }
             Ok(())
         }

@@ -23,7 +23,7 @@ use crate::source::parquet::Features;
 use crate::source::{self, BadRows, HaptSpec, OnBadRow, ParquetSpec, Source, SourceOptions, SourceSpec};
 use crate::stage::FEATURES;
 use crate::store::Location;
-use crate::table::{CommitInfo, Committed, Labels, Log, Mode, OnExisting, TableWriter, WriteOptions};
+use crate::table::{CommitInfo, Committed, Labels, Log, Mode, OnExisting, Snapshot, TableWriter, WriteOptions};
 use crate::vectors::VectorForm;
 
 /// What the rows to label are.
@@ -95,6 +95,8 @@ pub struct RelabelReport {
     pub table_version: u64,
     /// Wall-clock seconds.
     pub seconds: f64,
+    /// What whoever reads the table should know of how it was written.
+    pub notes: Vec<String>,
 }
 
 /// Bytes that a relabelling may hold in operators; it buffers nothing itself.
@@ -116,18 +118,40 @@ impl Relabel {
             .check("--vectors list or --vectors columns writes the vectors that there are")
             .map_err(|e| e.while_doing(format_args!("model {} ({})", model.name(), model.hash().short())))?;
         let output = Location::parse(&self.output)?;
+        if let Some(wrong) = source::overlap(&self.input, &self.output) {
+            return Err(Error::config(format!("--input {} and --output {}: {wrong}", self.input, self.output)));
+        }
         let bad = Arc::new(BadRows::new());
         let threads = device::threads(self.threads)?;
-        let source = self.open(&model.manifest().input, threads, &bad, control).await?;
+        let Opened { source, missing_keys } = self.open(&model.manifest().input, threads, &bad, control).await?;
         model.check_width(source.dim)?;
         let run_id = clock.run_id(model.hash().as_str());
         let mut keep = match self.keys.is_empty() {
             true => row_keys(&source),
             false => self.keys.clone(),
         };
-        let write = WriteOptions::new(self.mode, &run_id).keys(&keep).on_existing(self.on_existing);
-        let write = write.partition_by(self.partition_by(&output).await?);
+        // Some of the columns that identify a row do not.
+        let keys = if missing_keys.is_empty() { keep.clone() } else { Vec::new() };
+        let there = self.appends_to(&output).await?;
+        let write = WriteOptions::new(self.mode, &run_id).keys(&keys).on_existing(self.on_existing);
+        let write = write.partition_by(there.as_ref().map(|there| there.partition_by.clone()).unwrap_or_default());
         let mut writer = TableWriter::begin(&output, write).await?;
+        let mut notes = Vec::new();
+        if !missing_keys.is_empty() {
+            let names = missing_keys.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+            notes.push(format!(
+                "{} has no column {names}, by which the model's pipeline told rows apart: the rows are written without, in \
+                 the order in which they were read; --keys names other columns",
+                self.input
+            ));
+        }
+        if there.is_some_and(|there| there.rows() > 0) && writer.keys().is_empty() {
+            notes.push(
+                "nothing tells the rows of the table apart, so these were added whether it had them or not; --keys names \
+                 the columns that do"
+                    .to_owned(),
+            );
+        }
 
         let ctx = session(MEMORY_LIMIT, source.dim)?;
         keep.extend(source.label.clone().filter(|l| !keep.contains(l)));
@@ -173,16 +197,16 @@ impl Relabel {
             table: output.to_string(),
             table_version,
             seconds: clock.began.elapsed().as_secs_f64(),
+            notes,
         })
     }
 
-    /// The columns by which the table's files are divided, where rows are appended to one.
-    async fn partition_by(&self, output: &Location) -> Result<Vec<String>> {
-        if self.mode == Mode::Overwrite {
-            return Ok(Vec::new());
+    /// The table that rows are appended to.
+    async fn appends_to(&self, output: &Location) -> Result<Option<Snapshot>> {
+        match self.mode {
+            Mode::Overwrite => Ok(None),
+            Mode::Append => Log::new(output.clone()).snapshot(None).await,
         }
-        let there = Log::new(output.clone()).snapshot(None).await?;
-        Ok(there.map(|there| there.partition_by).unwrap_or_default())
     }
 
     /// What is written beside the columns `kept` of the source.
@@ -192,13 +216,20 @@ impl Relabel {
     }
 
     /// The input as a source. Where the model was learned on windows cut within labels and the input has none, windows
-    /// are cut over whole recordings.
-    async fn open(&self, input: &ModelInput, threads: usize, bad: &Arc<BadRows>, control: &Control) -> Result<Source> {
+    /// are cut over whole recordings. Vectors that lack key columns of the model's pipeline are read without these.
+    async fn open(&self, input: &ModelInput, threads: usize, bad: &Arc<BadRows>, control: &Control) -> Result<Opened> {
+        let whole = |source| Opened { source, missing_keys: Vec::new() };
         let (spec, options) = self.source(input, threads, self.within)?;
         let e = match source::open(&spec, &options, Arc::clone(bad)).await {
-            Ok(source) => return Ok(source),
+            Ok(source) => return Ok(whole(source)),
             Err(e) => e,
         };
+        if let SourceSpec::Parquet(spec) = &spec
+            && self.keys.is_empty()
+            && e.kind() == Kind::Input
+        {
+            return without_missing_keys(spec, &options, bad).await.ok_or(e);
+        }
         let within_labels = options.window.is_some_and(|w| w.within == Within::Labels);
         if self.within.is_some() || !within_labels || e.kind() != Kind::Input {
             return Err(e);
@@ -208,7 +239,7 @@ impl Relabel {
             Ok(source) => {
                 let message = format!("{e}: windows are cut over whole recordings, as by --within recordings");
                 control.emit(Event::Warning { message });
-                Ok(source)
+                Ok(whole(source))
             }
             Err(_) => Err(e),
         }
@@ -243,7 +274,17 @@ impl Relabel {
                      label Parquet files of feature vectors, or recordings like those it was trained on",
                 ));
             }
-            (InputKind::Parquet, trained_on) => SourceSpec::Parquet(self.parquet(path, trained_on)),
+            (InputKind::Parquet, trained_on) => {
+                let spec = self.parquet(path, trained_on);
+                if let Features::Column(column) = &spec.features
+                    && self.keys.contains(column)
+                {
+                    return Err(Error::config(format!(
+                        "--keys {column}: that is the column of feature vectors, which tells no rows apart"
+                    )));
+                }
+                SourceSpec::Parquet(spec)
+            }
         };
         let of_recordings = !matches!(spec, SourceSpec::Parquet(_));
         let options = SourceOptions {
@@ -276,6 +317,30 @@ impl Relabel {
         let keys = if self.keys.is_empty() { keys } else { self.keys.clone() };
         ParquetSpec { path, features, label: None, keys, split: None }
     }
+}
+
+/// The input, and the key columns of the model's pipeline that it lacks.
+struct Opened {
+    source: Source,
+    missing_keys: Vec<String>,
+}
+
+/// The vectors of `spec` without the key columns that they lack; `None` if that is not what is wrong.
+async fn without_missing_keys(spec: &ParquetSpec, options: &SourceOptions, bad: &Arc<BadRows>) -> Option<Opened> {
+    let open = |keys: Vec<String>| {
+        let spec = SourceSpec::Parquet(ParquetSpec { keys, ..spec.clone() });
+        async move { source::open(&spec, options, Arc::clone(bad)).await.ok() }
+    };
+    let (mut there, mut missing_keys) = (Vec::new(), Vec::new());
+    open(Vec::new()).await?;
+    for key in &spec.keys {
+        match open(vec![key.clone()]).await {
+            Some(_) => there.push(key.clone()),
+            None => missing_keys.push(key.clone()),
+        }
+    }
+    let source = open(there).await?;
+    (!missing_keys.is_empty()).then_some(Opened { source, missing_keys })
 }
 
 /// The columns that identify a row of a source.

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::store::Location;
 
 const BUFFER: usize = 1 << 16;
-const WILDCARDS: [char; 3] = ['*', '?', '['];
+pub(super) const WILDCARDS: [char; 3] = ['*', '?', '['];
 
 /// One file of a source.
 #[derive(Debug, Clone)]

@@ -19,6 +19,7 @@ pub mod csv;
 pub mod filter;
 pub mod hapt;
 pub mod location;
+mod overlap;
 pub mod parquet;
 pub mod recording;
 pub mod windows;
@@ -28,6 +29,7 @@ mod text;
 pub use bad::{BadRow, BadRows, OnBadRow};
 pub use csv::{CsvSpec, TimeColumn, TimeUnit};
 pub use hapt::HaptSpec;
+pub use overlap::overlap;
 pub use parquet::{Features, ParquetSpec};
 
 use bad::Rejects;

@@ -42,7 +42,12 @@ impl Log {
             Err(found) => found,
             Ok(()) => match store_failure(&e) {
                 Some(_) => failed("reading", &self.location.show(DIRECTORY), e),
-                None => Error::table(format!("the log of {} cannot be read", self.location)).with_source(e),
+                None => {
+                    // Behind the first line may be the calls that led there.
+                    let why = e.to_string();
+                    let why = why.lines().next().unwrap_or_default();
+                    Error::table(format!("the log of {} cannot be read: {why}", self.location))
+                }
             },
         }
     }
