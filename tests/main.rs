@@ -3,6 +3,7 @@
 mod allocations;
 mod cli;
 mod config;
+mod damaged;
 mod examples;
 mod features_hapt;
 mod golden;

@@ -892,6 +892,28 @@ fn the_command_finds_the_tables_of_runs_and_takes_sql_from_everywhere() {
     }
 }
 
+#[tokio::test]
+async fn fields_are_named_as_postgresql_names_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("out/rows");
+    let model = write_table(place.to_str().unwrap()).await;
+    let hash = &model.hash().as_str()[..8];
+    let zeros = vec!["0.5"; model.dim_in()].join(", ");
+    let call = format!("dac_assign('{hash}', [{zeros}])");
+    let out = dir.path().join("out");
+    let sql = |query: &str| command(&["sql", "--dir", out.to_str().unwrap(), "--format", "csv", "-c", query], "").0;
+    let whole = sql(&format!("SELECT ({call}).*"));
+    let (head, values) = whole.split_once('\n').unwrap();
+    assert_eq!(head, "cluster,distance,margin");
+    let one = |field: &str| sql(&format!("SELECT {field} AS v")).lines().nth(1).unwrap().to_owned();
+    let fields = ["cluster", "distance", "margin"].map(|field| one(&format!("({call}).{field}")));
+    assert_eq!(fields.join(","), values.trim_end());
+    assert_eq!(one(&format!("{call}.cluster")), fields[0]);
+    assert_eq!(one(&format!("({call}).\"cluster\"")), fields[0]);
+    assert_eq!(one(&format!("({call})['cluster']")), fields[0]);
+    assert_eq!(sql(&format!("SELECT count(*) AS n FROM rows WHERE ({call}).distance >= 0 LIMIT 1")).lines().count(), 2);
+}
+
 fn copy(from: &std::path::Path, to: &std::path::Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()) {

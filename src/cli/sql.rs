@@ -331,6 +331,69 @@ mod tests {
         assert!(e.contains("line 2, column 3") && e.ends_with("  |   FROM x\n  |   ^"), "{e}");
     }
 
+    #[tokio::test]
+    async fn names_that_were_meant_are_named() {
+        let wrong = |sql: &'static str| async move { ask(&[], sql).await.unwrap_err().to_string() };
+        let e = wrong("SELECT machineid FROM (VALUES (1, 2)) AS t(\"MachineID\", x)").await;
+        assert!(e.starts_with("there is no column \"machineid\" at line 1, column 8\n  | SELECT"), "{e}");
+        assert!(
+            e.contains("did you mean \"MachineID\"? A name with capitals") && e.contains("are \"MachineID\", x"),
+            "{e}"
+        );
+        let e = wrong("SELECT 1 FROM (VALUES (1)) AS t(x) WHERE x = \"F1\"").await;
+        assert!(e.contains("text stands in single quotes"), "{e}");
+        let e = wrong("SELECT * FROM nosuch").await;
+        assert!(e.contains("there is no table \"nosuch\"") && e.contains("--table NAME=PATH"), "{e}");
+        let e = wrong("SELECT 1;\nSELEC 2").await;
+        assert!(e.starts_with("Expected: an SQL statement, found: SELEC at line 2, column 1"), "{e}");
+        for sql in ["SELECT (1", "SELECT 'a", "SELECT CAST('a' AS INT)", "SELECT 1 AS n, 2 AS n", "SELECT ~"] {
+            let e = ask(&[], sql).await.unwrap_err().to_string();
+            assert!(
+                !e.contains("ParserError") && !e.contains("SQL error") && !e.contains("Error during"),
+                "{sql}: {e}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn text_comes_as_editors_write_it() {
+        let csv = ["--format", "csv"];
+        assert_eq!(ask(&csv, "\u{feff}SELECT 1 AS x;\r\n-- end\r\n").await.unwrap(), "x\n1\n");
+        assert_eq!(ask(&csv, ";; SELECT 1 AS x ;;").await.unwrap(), "x\n1\n");
+        assert_eq!(ask(&csv, "-- nothing\n/* at all */").await.unwrap(), "");
+        let read = |bytes: &[u8]| statements::read(bytes, "x.sql");
+        let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+        assert_eq!(read(&utf16("\u{feff}SELECT 'é'")).unwrap(), "SELECT 'é'");
+        let e = read(b"SELECT 1;\n-- caf\xe9").unwrap_err();
+        assert_eq!(e.kind(), crate::Kind::Input);
+        assert!(e.to_string().contains("x.sql: the byte 0xE9 at line 2, column 7 is not UTF-8"), "{e}");
+    }
+
+    #[tokio::test]
+    async fn json_has_each_key_once() {
+        let json = ["--format", "ndjson"];
+        let two = "SELECT a.x, b.x, a.y FROM (VALUES (1, 2)) AS a(x, y), (VALUES (3)) AS b(x)";
+        assert_eq!(ask(&json, two).await.unwrap(), "{\"x\":1,\"x_2\":3,\"y\":2}\n");
+        let taken = "SELECT a.x, b.x, a.x_2 FROM (VALUES (1, 2)) AS a(x, x_2), (VALUES (3)) AS b(x)";
+        assert_eq!(ask(&json, taken).await.unwrap(), "{\"x\":1,\"x_3\":3,\"x_2\":2}\n");
+        let nested = "SELECT [named_struct('a', 1, 'a', named_struct('b', 2, 'b', 3))] AS s";
+        assert_eq!(ask(&json, nested).await.unwrap(), "{\"s\":[{\"a\":1,\"a_2\":{\"b\":2,\"b_2\":3}}]}\n");
+        assert_eq!(ask(&json, "SELECT 'NaN'::float AS a, 0.10 AS b").await.unwrap(), "{\"a\":null,\"b\":0.1}\n");
+    }
+
+    #[test]
+    fn depth_is_that_of_the_deepest_expression() {
+        let fits = |sql: String| statements::check_expression(&sql).is_ok();
+        let chain = |item: &str, link: &str, times: usize| vec![item; times].join(link);
+        assert!(fits(chain("1", "+", 2001)) && !fits(chain("1", "+", 2002)));
+        // Items of a list are no chain; parentheses add to what is around them.
+        let long = chain("1", "+", 1500);
+        assert!(fits(format!("({long}), ({long}), ({long})")));
+        assert!(!fits(format!("{long} + ({long})")));
+        assert!(fits(chain("-1", ",", 30_000)));
+        assert!(!fits(chain("a = 1", " AND ", 2100)) && fits(chain("a = 1 + 2", " AND ", 1900)));
+    }
+
     #[test]
     fn table_arguments() {
         assert_eq!(parse_table("a=b=c").unwrap(), ("a".to_string(), "b=c".to_string()));
