@@ -54,7 +54,7 @@ fn a_turned_bit_anywhere_in_a_data_file_is_told_by_the_name_of_the_file() {
     }
     let whole = turn(&data[1], 0.4);
     for args in [
-        &["evaluate", "out/t"][..],
+        &["evaluate", "out/t", "--labels", "kind"][..],
         &["table", "optimize", "out/t"],
         &["run", "t.toml", "--quiet", "--set", "sink.on_existing=\"replace\""],
     ] {
@@ -105,7 +105,7 @@ fn files_that_no_checksum_knows_are_named_all_the_same() {
     let e = case.fails(6, &["sql", "-c", "SELECT sum(id), sum(distance), min(kind) FROM t"]);
     assert!(e.contains("is damaged") && e.contains(&name(&data)), "{e}");
     std::fs::remove_file(&data).unwrap();
-    let e = case.fails(6, &["evaluate", "out/t"]);
+    let e = case.fails(6, &["evaluate", "out/t", "--labels", "kind"]);
     assert!(e.contains("is missing") && e.contains(&name(&data)), "{e}");
 }
 
@@ -127,6 +127,13 @@ fn a_damaged_file_beside_the_rows_spoils_nothing_else() {
         }
         case.sql(query);
     }
+    // The report leaves out what it cannot read, and says so.
+    let sample = files(&case.path("out/t/_dacpipe"), "sample.parquet").remove(0);
+    turn(&sample, 0.5);
+    turn(&files(&case.path("out/t/_dacpipe"), "profile.parquet").remove(0), 0.5);
+    case.dacpipe(&["report", "t"]);
+    let page = std::fs::read_to_string(case.path("out/t/report/index.html")).unwrap();
+    assert!(page.contains("sample.parquet is damaged") && page.contains("profile.parquet is damaged"), "no notes");
 }
 
 #[test]

@@ -864,7 +864,7 @@ fn the_command_finds_the_tables_of_runs_and_takes_sql_from_everywhere() {
     command(&["run", "pipelines/hapt.toml", "--quiet"].into_iter().chain(sets).collect::<Vec<_>>(), "");
 
     let sql = |more: &[&str], input: &str| {
-        let found = ["sql", "--dir", out.to_str().unwrap(), "--format", "csv"];
+        let found = ["sql", "--dir", "none", "--format", "csv"];
         command(&[&found[..], more].concat(), input)
     };
     // The pipeline's name is the table's, whatever its directory is called.
@@ -895,12 +895,10 @@ fn the_command_finds_the_tables_of_runs_and_takes_sql_from_everywhere() {
 #[tokio::test]
 async fn fields_are_named_as_postgresql_names_them() {
     let dir = tempfile::tempdir().unwrap();
-    let place = dir.path().join("out/rows");
-    let model = write_table(place.to_str().unwrap()).await;
-    let hash = &model.hash().as_str()[..8];
+    let model = learned();
+    let place = model.save(&Location::parse(dir.path().to_str().unwrap()).unwrap()).await.unwrap();
     let zeros = vec!["0.5"; model.dim_in()].join(", ");
-    let call = format!("dac_assign('{hash}', [{zeros}])");
-    let out = dir.path().join("out");
+    let call = format!("dac_assign('{place}', [{zeros}])");
     let sql = |query: &str| command(&["sql", "--dir", out.to_str().unwrap(), "--format", "csv", "-c", query], "").0;
     let whole = sql(&format!("SELECT ({call}).*"));
     let (head, values) = whole.split_once('\n').unwrap();
@@ -911,7 +909,8 @@ async fn fields_are_named_as_postgresql_names_them() {
     assert_eq!(one(&format!("{call}.cluster")), fields[0]);
     assert_eq!(one(&format!("({call}).\"cluster\"")), fields[0]);
     assert_eq!(one(&format!("({call})['cluster']")), fields[0]);
-    assert_eq!(sql(&format!("SELECT count(*) AS n FROM rows WHERE ({call}).distance >= 0 LIMIT 1")).lines().count(), 2);
+    let query = format!("SELECT x FROM (VALUES (7)) AS t(x) WHERE ({call}).distance >= 0");
+    assert_eq!(sql(&query), "x\n7\n");
 }
 
 fn copy(from: &std::path::Path, to: &std::path::Path) {

@@ -193,19 +193,19 @@ fn rows_that_have_features_alone_are_labelled() {
     write_features(&case.path("features.parquet"));
     let model = case.model();
     let label = ["label", "--model", &model, "--input", "features.parquet", "--quiet", "--output"];
-    let said = case.dacpipe(&[&label[..], &["out/new"]].concat());
+    let said = case.dacpipe(&[&label[..], &["out/fresh"]].concat());
     assert!(said.contains("40 rows labelled") && said.contains("has no column \"id\""), "{said}");
-    assert_eq!(case.sql("SELECT count(*), count(cluster) FROM new"), ["40,40"]);
+    assert_eq!(case.sql("SELECT count(*), count(cluster) FROM fresh"), ["40,40"]);
     // Nothing tells its rows apart, and an append says so.
-    let said = case.dacpipe(&[&label[..], &["out/new", "--append"]].concat());
+    let said = case.dacpipe(&[&label[..], &["out/fresh", "--append"]].concat());
     assert!(said.contains("nothing tells the rows of the table apart"), "{said}");
-    assert_eq!(case.sql("SELECT count(*) FROM new"), ["80"]);
+    assert_eq!(case.sql("SELECT count(*) FROM fresh"), ["80"]);
     // A table with keys takes no rows without.
-    let e = case.fails(3, &[&label[..], &["out/t", "--append"]].concat());
-    assert!(e.contains("keys: no column \"id\""), "{e}");
-    let e = case.fails(4, &[&label[..], &["out/new", "--keys", "id"]].concat());
+    let e = case.fails(4, &[&label[..], &["out/t", "--append"]].concat());
+    assert!(e.contains("cannot append to out/t: it tells rows apart by id"), "{e}");
+    let e = case.fails(4, &[&label[..], &["out/fresh", "--keys", "id"]].concat());
     assert!(e.contains("no column \"id\""), "{e}");
-    assert!(case.fails(2, &[&label[..], &["out/new", "--keys", ""]].concat()).contains("--keys"));
+    assert!(case.fails(2, &[&label[..], &["out/fresh", "--keys", ""]].concat()).contains("--keys"));
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn models_that_no_version_names_go_with_the_vacuum() {
     };
     let left_over = other.file_name().unwrap().to_str().unwrap();
     copy(left_over);
-    // Not proven to be ours: another name than its hash, and a file that was changed.
+    // Not proven to be ours: their names are not the hash of what they hold.
     copy("0123456789abcdef");
     copy("my-model");
     let vacuum = |more: &[&str]| case.dacpipe(&[&["table", "vacuum", "out/t"], more].concat());
@@ -302,7 +302,8 @@ fn parts_and_labels_are_told_apart_as_they_are() {
             |part: &serde_json::Value| (part["part"].as_str().unwrap().to_owned(), part["rows"].as_u64().unwrap());
         (text["unlabelled"].as_u64().unwrap(), text["parts"].as_array().unwrap().iter().map(rows).collect::<Vec<_>>())
     };
-    let (unlabelled, found) = scores(&case.dacpipe(&["evaluate", "out/t", "--by", "part", "--format", "json"]));
+    let (unlabelled, found) =
+        scores(&case.dacpipe(&["evaluate", "out/t", "--labels", "kind", "--by", "part", "--format", "json"]));
     let expected = [("all", 90), ("\"\"", 20), ("\"NULL\"", 20), ("\"all\"", 10), ("NULL", 20), ("train", 20)];
     assert_eq!(unlabelled, 10);
     assert_eq!(found, expected.map(|(part, rows)| (part.to_owned(), rows)));

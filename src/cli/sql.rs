@@ -376,8 +376,8 @@ mod tests {
         assert_eq!(ask(&json, two).await.unwrap(), "{\"x\":1,\"x_2\":3,\"y\":2}\n");
         let taken = "SELECT a.x, b.x, a.x_2 FROM (VALUES (1, 2)) AS a(x, x_2), (VALUES (3)) AS b(x)";
         assert_eq!(ask(&json, taken).await.unwrap(), "{\"x\":1,\"x_3\":3,\"x_2\":2}\n");
-        let nested = "SELECT [named_struct('a', 1, 'a', named_struct('b', 2, 'b', 3))] AS s";
-        assert_eq!(ask(&json, nested).await.unwrap(), "{\"s\":[{\"a\":1,\"a_2\":{\"b\":2,\"b_2\":3}}]}\n");
+        let nested = "SELECT named_struct('a', 1, 'a', named_struct('b', 2, 'b', 3)) AS s";
+        assert_eq!(ask(&json, nested).await.unwrap(), "{\"s\":{\"a\":1,\"a_2\":{\"b\":2,\"b_2\":3}}}\n");
         assert_eq!(ask(&json, "SELECT 'NaN'::float AS a, 0.10 AS b").await.unwrap(), "{\"a\":null,\"b\":0.1}\n");
     }
 

@@ -62,7 +62,8 @@ struct OptimizeArgs {
 
 /// Remove the files that commits took out of the table longer ago than its retention
 ///
-/// Versions that need them can be read no more. No other file is touched: what no commit named stays, whatever it is.
+/// Versions that need them can be read no more. A model that no version names goes as well, once it is as old, if what it
+/// holds has the hash that it is called by. No other file is touched: what no commit named stays, whatever it is.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  dacpipe table vacuum hapt --dry-run\n  dacpipe table vacuum out/hapt --retain 30days"

@@ -136,6 +136,15 @@ impl Relabel {
         let write = WriteOptions::new(self.mode, &run_id).keys(&keys).on_existing(self.on_existing);
         let write = write.partition_by(there.as_ref().map(|there| there.partition_by.clone()).unwrap_or_default());
         let mut writer = TableWriter::begin(&output, write).await?;
+        if writer.keys().iter().any(|key| !keep.contains(key)) {
+            return Err(Error::input(format!(
+                "cannot append to {output}: it tells rows apart by {}, and the columns that are written of {} are {}; \
+                 --keys names those that are",
+                writer.keys().join(", "),
+                self.input,
+                if keep.is_empty() { "none".to_owned() } else { keep.join(", ") }
+            )));
+        }
         let mut notes = Vec::new();
         if !missing_keys.is_empty() {
             let names = missing_keys.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");

@@ -14,7 +14,7 @@ use super::findings::{Agreement, Apart, Drawn, Findings, Part, Portrait, Rebuilt
 use super::plane::{Plane, principal};
 use super::run::RunReport;
 use crate::column;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::Model;
 use crate::stage::{EMBEDDING, LABEL_COLUMNS};
 use crate::store::Location;
@@ -43,18 +43,21 @@ pub async fn gather(location: &Location, labels: Option<&str>) -> Result<Finding
     let newest = snapshot.model().unwrap_or_default().to_owned();
     let run = run(location, snapshot.run_id().unwrap_or_default()).await?;
     let model = model(location, &newest).await;
-    let sample = table.sample().await?.map(|sample| sampled_rows(&sample, &newest));
+    let mut notes = Vec::new();
+    let sample = unless_damaged(table.sample().await, &mut notes)?.flatten();
+    let sample = sample.map(|sample| sampled_rows(&sample, &newest));
     let label = label_column(&table, labels, run.as_ref().ok(), sample.as_deref())?;
     // The rows in their order, which decides what is drawn.
     let in_order = SessionConfig::new().with_target_partitions(1);
     let look =
         Look { table: Arc::clone(&table), model: newest.clone(), ctx: SessionContext::new_with_config(in_order) };
     let (mut sizes, agreement) = look.count(label.as_deref()).await?;
-    for cluster in look.clusters().await? {
+    for cluster in unless_damaged(look.clusters().await, &mut notes)?.unwrap_or_default() {
         sizes.entry(cluster).or_default();
     }
     let rows = sizes.values().sum();
-    let profile = table.profile().await?.map(|profile| compare(&profile));
+    let profile = unless_damaged(table.profile().await, &mut notes)?.flatten();
+    let profile = profile.map(|profile| compare(&profile));
     let profile: Vec<FeatureProfile> =
         profile.into_iter().flatten().filter(|feature| feature.model == newest).collect();
     let width = profile.iter().map(|feature| feature.position as usize + 1).max().unwrap_or(0);
@@ -67,7 +70,6 @@ pub async fn gather(location: &Location, labels: Option<&str>) -> Result<Finding
         None => look.draw(label.as_deref()).await?,
     };
     let shown = sample.unwrap_or_default();
-    let mut notes = Vec::new();
     if rows < snapshot.rows() {
         notes.push(format!(
             "{} rows of the table were labelled by other models; they are left out here.",
@@ -97,6 +99,18 @@ pub async fn gather(location: &Location, labels: Option<&str>) -> Result<Finding
         features,
         width,
     })
+}
+
+/// What was found beside the rows. That a file there is damaged is a note and a warning: the rest can be shown without.
+fn unless_damaged<T>(found: Result<T>, notes: &mut Vec<String>) -> Result<Option<T>> {
+    match found {
+        Err(e) if e.kind() == Kind::Table => {
+            tracing::warn!("{e}; what it holds is left out of the report");
+            notes.push(format!("A file beside the table is left out: {e}."));
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
 }
 
 /// The last name of the table's path.
