@@ -899,7 +899,7 @@ async fn fields_are_named_as_postgresql_names_them() {
     let place = model.save(&Location::parse(dir.path().to_str().unwrap()).unwrap()).await.unwrap();
     let zeros = vec!["0.5"; model.dim_in()].join(", ");
     let call = format!("dac_assign('{place}', [{zeros}])");
-    let sql = |query: &str| command(&["sql", "--dir", out.to_str().unwrap(), "--format", "csv", "-c", query], "").0;
+    let sql = |query: &str| command(&["sql", "--dir", "none", "--format", "csv", "-c", query], "").0;
     let whole = sql(&format!("SELECT ({call}).*"));
     let (head, values) = whole.split_once('\n').unwrap();
     assert_eq!(head, "cluster,distance,margin");
