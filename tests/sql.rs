@@ -830,6 +830,23 @@ async fn plain_files_are_tables_too() {
     let ctx = SessionContext::new();
     register(&ctx, Options::new().table("x", path.to_str().unwrap())).await.unwrap();
     assert_eq!(rows(&ctx, "SELECT sum(a) FROM x").await.column(0).as_primitive::<Int64Type>().value(0), 3);
+    for (name, text) in [("UPPER.CSV", "a,b\n1,x\n2,y\n"), ("t.tsv", "a\tb\n1\tx\n2\ty\n")] {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let ctx = SessionContext::new();
+        register(&ctx, Options::new().table("x", path.to_str().unwrap())).await.unwrap();
+        assert_eq!(
+            rows(&ctx, "SELECT sum(a) FROM x").await.column(0).as_primitive::<Int64Type>().value(0),
+            3,
+            "{name}"
+        );
+    }
+    for (name, said) in [("gone.csv", "no such file"), ("notes.txt", "is a file of another kind")] {
+        std::fs::write(dir.path().join("notes.txt"), "x").unwrap();
+        let path = dir.path().join(name);
+        let e = register(&SessionContext::new(), Options::new().table("x", path.to_str().unwrap())).await.unwrap_err();
+        assert!(e.kind() == Kind::Input && e.to_string().contains(said), "{e}");
+    }
 }
 
 /// `dacpipe sql` with these arguments and this standard input: what it wrote and what it said.

@@ -319,3 +319,26 @@ fn parts_and_labels_are_told_apart_as_they_are() {
     let said = case.dacpipe(&[&run[..], &["split.fit=\"\\\"all\\\"\"", "--set", "sink.path=out/u"]].concat());
     assert!(said.contains("20 learned from, 100 labelled"), "{said}");
 }
+
+#[test]
+fn clusters_are_counted_anew_where_another_program_has_removed_rows() {
+    let case = Case::new();
+    case.dacpipe(&["run", "t.toml", "--quiet"]);
+    let model = case.model();
+    case.dacpipe(&["label", "--model", &model, "--input", "more.parquet", "--output", "out/t", "--append", "--quiet"]);
+    assert_eq!(case.sql("SELECT sum(size) FROM t_clusters"), ["130"]);
+    let log = std::fs::read_to_string(case.path("out/t/_delta_log/00000000000000000001.json")).unwrap();
+    let actions = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let added = actions.into_iter().find_map(|action| action.get("add").cloned()).unwrap();
+    let remove = serde_json::json!({ "remove": {
+        "path": added["path"], "size": added["size"], "partitionValues": {}, "dataChange": true,
+        "deletionTimestamp": added["modificationTime"], "extendedFileMetadata": true,
+    } });
+    let info = serde_json::json!({ "commitInfo": { "operation": "DELETE", "engineInfo": "another" } });
+    std::fs::write(case.path("out/t/_delta_log/00000000000000000002.json"), format!("{info}\n{remove}\n")).unwrap();
+    assert_eq!(case.sql("SELECT count(*) FROM t"), ["100"]);
+    let equal = "SELECT count(*), sum(size) FROM t_clusters AS c \
+                 JOIN (SELECT cluster, count(*) AS n, avg(distance) AS d FROM t GROUP BY cluster) AS r USING (cluster) \
+                 WHERE c.size = r.n AND abs(c.mean_distance - r.d) < 1e-9";
+    assert_eq!(case.sql(equal), ["2,100"]);
+}

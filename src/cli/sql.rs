@@ -138,7 +138,10 @@ impl Session {
             (_, Some(time)) => At::Time(time),
             _ => At::Now,
         });
-        for (name, path) in &args.table {
+        for (at, (name, path)) in args.table.iter().enumerate() {
+            if let Some((_, other)) = args.table[..at].iter().find(|(before, _)| before == name) {
+                return Err(Error::config(format!("--table {name}={path}: {name} is the table in {other} already")));
+            }
             options = options.table(name, path);
         }
         let mut names = Names::default();

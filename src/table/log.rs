@@ -97,6 +97,11 @@ impl Snapshot {
         self.note.as_ref().map(|note| note.model.as_str())
     }
 
+    /// Whether another program has changed the table since dacpipe said what its clusters are.
+    pub fn changed_by_others(&self) -> bool {
+        self.noted_at.is_some_and(|noted_at| noted_at < self.version)
+    }
+
     /// The newest version, since the last overwrite, whose run set rows aside.
     pub(super) fn last_quarantine(&self) -> Option<u64> {
         let note = self.note.as_ref()?;
