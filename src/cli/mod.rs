@@ -65,8 +65,8 @@ impl Cli {
             Command::Run(args) => run::run(args),
             Command::Check(args) => check::run(&args),
             Command::Label(args) => runtime(args.threads())?.block_on(label::run(args)),
-            Command::Sql(args) => on_deep_stack(|| runtime(None)?.block_on(sql::run(args))),
-            Command::Evaluate(args) => on_deep_stack(|| runtime(None)?.block_on(evaluate::run(args))),
+            Command::Sql(args) => on_deep_stacks(sql::run(args)),
+            Command::Evaluate(args) => on_deep_stacks(evaluate::run(args)),
             Command::Report(args) => runtime(None)?.block_on(report::run(args)),
             Command::Table(args) => runtime(None)?.block_on(table::run(args)),
             Command::Simulate(args) => simulate::run(args),
@@ -74,16 +74,17 @@ impl Cli {
     }
 }
 
-/// Bytes of stack of the threads that plan and run SQL. A statement as deep as [`statements`] lets through needs about
-/// half of it; no more memory is taken than is used.
+/// Bytes of stack of the threads that plan and run SQL, which a statement as deep as [`statements`] lets through fits
+/// into, in a build without optimization as well. No more memory is taken than is used.
 const STACK: usize = 128 << 20;
 
-/// Does `work` on a thread whose stack the deepest statement fits into.
-fn on_deep_stack(work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+/// Does `work`, which reads SQL, on threads of such stacks.
+fn on_deep_stacks(work: impl Future<Output = Result<()>> + Send) -> Result<()> {
+    let runtime = started(workers(None)?.thread_stack_size(STACK))?;
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("sql".into()).stack_size(STACK).spawn_scoped(scope, work);
-        let thread = thread.map_err(|e| Error::io("cannot start a thread").with_source(e))?;
-        match thread.join() {
+        let thread = std::thread::Builder::new().name("sql".into()).stack_size(STACK);
+        let thread = thread.spawn_scoped(scope, || runtime.block_on(work));
+        match thread.map_err(|e| Error::io("cannot start a thread").with_source(e))?.join() {
             Ok(done) => done,
             Err(panic) => std::panic::resume_unwind(panic),
         }
@@ -93,12 +94,17 @@ fn on_deep_stack(work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
 /// The runtime of I/O and SQL, of as many workers as there are compute threads, which are `asked` for or the default.
 /// Arithmetic runs on the pool's threads and on blocking ones; while it does, workers wait for it.
 fn runtime(asked: Option<usize>) -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(device::threads(asked)?)
-        .thread_stack_size(STACK)
-        .enable_all()
-        .build()
-        .map_err(|e| Error::io("cannot start the I/O runtime").with_source(e))
+    started(&mut workers(asked)?)
+}
+
+fn workers(asked: Option<usize>) -> Result<tokio::runtime::Builder> {
+    let mut workers = tokio::runtime::Builder::new_multi_thread();
+    workers.worker_threads(device::threads(asked)?).enable_all();
+    Ok(workers)
+}
+
+fn started(workers: &mut tokio::runtime::Builder) -> Result<tokio::runtime::Runtime> {
+    workers.build().map_err(|e| Error::io("cannot start the I/O runtime").with_source(e))
 }
 
 /// Cancels the run at the first interrupt, for as long as what it returns lives. A second one ends the process.
