@@ -453,7 +453,7 @@ mod tests {
         assert_eq!((evaluation.rows, evaluation.unlabelled), (13, 3));
         assert_eq!(evaluation.clusters, BTreeMap::from([(0, 6), (10, 6)]));
         let parts: Vec<(&str, u64)> = evaluation.parts.iter().map(|part| (part.part.as_str(), part.rows)).collect();
-        assert_eq!(parts, [("all", 10), ("test", 5), ("train", 5)]);
+        assert_eq!(parts, [("all", 10), ("NULL", 0), ("test", 5), ("train", 5)]);
         assert_eq!(evaluation.parts[0].acc, Some(0.9));
         assert_eq!(evaluation.contingency[&0]["walk"], 1);
     }
@@ -465,6 +465,7 @@ mod tests {
 
         part   rows     ARI     NMI     ACC
         all      10  0.5970  0.6190  0.9000
+        NULL      0       -       -       -
         test      5  1.0000  1.0000  1.0000
         train     5  0.0000  0.0000  0.8000
 

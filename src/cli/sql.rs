@@ -27,7 +27,8 @@ Examples:
   dacpipe sql -c \"SELECT * FROM cluster_profile('hapt') WHERE rank <= 3\"
   dacpipe sql --table old=backup/hapt --table rows=rows.parquet
   dacpipe sql --version 0 -c 'SELECT count(*) FROM hapt'
-Column names that are also words of SQL need double quotes: SELECT \"user\" FROM hapt";
+  dacpipe sql --table new=rows.parquet -c \"SELECT (dac_assign('3f1c', x)).cluster FROM new\"
+Column names that are also words of SQL, or have capitals, need double quotes: SELECT \"user\" FROM hapt";
 
 /// Query the tables of runs with SQL
 ///
