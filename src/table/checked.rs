@@ -75,6 +75,9 @@ impl CheckedFile {
 
     async fn read(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
         let failed = |e| failed("reading", &self.shown(), e);
+        if ranges.iter().any(|range| range.start > range.end || range.end > self.bytes) {
+            return Err(damaged(&self.location, &self.shown(), "says that a part of it lies beyond its end"));
+        }
         let Some(sums) = &self.sums else {
             return self.store.get_ranges(&self.path, ranges).await.map_err(failed);
         };
@@ -96,10 +99,7 @@ impl CheckedFile {
             let start = (range.start - merged[at].start) as usize;
             Some(read[at].slice(start..start + (range.end - range.start) as usize))
         };
-        let cut = |range| {
-            cut(range)
-                .ok_or_else(|| damaged(&self.location, &self.shown(), "says that a part of it lies beyond its end"))
-        };
+        let cut = |range| cut(range).ok_or_else(|| Error::internal("a range that was not read"));
         ranges.iter().map(cut).collect()
     }
 }
