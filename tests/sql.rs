@@ -881,7 +881,7 @@ fn the_command_finds_the_tables_of_runs_and_takes_sql_from_everywhere() {
     command(&["run", "pipelines/hapt.toml", "--quiet"].into_iter().chain(sets).collect::<Vec<_>>(), "");
 
     let sql = |more: &[&str], input: &str| {
-        let found = ["sql", "--dir", "none", "--format", "csv"];
+        let found = ["sql", "--dir", out.to_str().unwrap(), "--format", "csv"];
         command(&[&found[..], more].concat(), input)
     };
     // The pipeline's name is the table's, whatever its directory is called.

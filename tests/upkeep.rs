@@ -217,6 +217,7 @@ fn rows_without_a_label_come_into_a_partitioned_table() {
     let said = case.dacpipe(&label);
     assert!(said.contains("30 rows labelled") && !said.contains("note"), "{said}");
     assert_eq!(case.sql("SELECT count(*), count(kind) FROM t"), ["130,100"]);
+    assert_eq!(case.sql("SELECT min(kind), max(kind) FROM t"), ["even,odd"]);
     assert_eq!(case.sql("SELECT count(*) FROM t WHERE kind IS NULL AND id >= 100"), ["30"]);
 }
 

@@ -206,6 +206,7 @@ impl Log {
 
     async fn open(&self, version: Option<u64>, listed: &Listed) -> Result<Option<DeltaSnapshot>> {
         let Some(newest) = listed.newest() else { return Ok(None) };
+        self.check_depth(listed, version.unwrap_or(newest)).await?;
         match DeltaSnapshot::try_new(self.store.as_ref(), version).await {
             Ok(found) => Ok(Some(found)),
             Err(DeltaTableError::NotATable(_)) => Ok(None),

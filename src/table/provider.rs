@@ -302,14 +302,16 @@ impl Files {
         if meta.size != file.bytes {
             return Err(damaged(&format!("has {} bytes, the log says {}", meta.size, file.bytes)));
         }
-        let known = statistics(&file, &of_files(&self.schema, &self.partition_by), Taken::AsValues);
+        // DataFusion would take a partition value that is null for one that no row lacks.
+        let known = statistics(&file, self.scanned()?.table_schema(), Taken::AsValues);
         let value = |name: &String| -> Result<ScalarValue> {
             let data_type = self.schema.field_with_name(name)?.data_type();
             Ok(scalar(file.partition.get(name).and_then(Option::as_deref), data_type))
         };
         let values = self.partition_by.iter().map(value).collect::<Result<_>>()?;
-        let found = PartitionedFile::new_from_meta(meta).with_partition_values(values);
-        Ok(found.with_statistics(Arc::new(known)))
+        let mut found = PartitionedFile::new_from_meta(meta).with_partition_values(values);
+        found.statistics = Some(Arc::new(known));
+        Ok(found)
     }
 }
 
