@@ -6,9 +6,10 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, FixedSizeListArray, Float32Array, Float64Array, StringArray,
 };
-use arrow::compute::{CastOptions, cast_with_options};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::error::{Error, Result};
 use crate::stage::VectorMap;
@@ -214,33 +215,42 @@ pub fn missing(schema: &Schema, name: &str) -> Error {
     Error::input(format!("no column {name:?}; there are {}", listed(there)))
 }
 
-/// The values of a column of labels as text, whatever their type: null where there is none, and where a number is NaN,
-/// which is none. The two zeros of floating-point numbers are one class.
+/// The values of a column of labels as text: null where there is none, and where a number is NaN, which is none. The two
+/// zeros of floats are one label; bytes that are no text are written as SQL shows them, in hexadecimal digits.
 ///
 /// # Errors
-/// Kind `Input` for a column of a type that has no text, or a value that has none, as bytes that are not UTF-8.
+/// Kind `Input` for a column of lists or structs, which have no one text.
 pub(crate) fn label_texts(column: &ArrayRef, name: &str) -> Result<StringArray> {
-    let kind = match column.data_type() {
-        DataType::Dictionary(_, values) => values.as_ref(),
-        kind => kind,
+    use DataType::{Binary, BinaryView, Dictionary, FixedSizeBinary, LargeBinary, RunEndEncoded};
+    let plain = match column.data_type() {
+        Dictionary(_, values) => cast(column, values)?,
+        RunEndEncoded(_, values) => cast(column, values.data_type())?,
+        _ => Arc::clone(column),
     };
-    let bad =
-        || format!("column {name:?} is {kind}, which cannot serve as labels: numbers, text, dates or booleans can");
-    if kind.is_nested() {
-        return Err(Error::input(bad()));
-    }
-    // A value without a text is no row without a label.
-    let strict = CastOptions { safe: false, ..CastOptions::default() };
-    let text = cast_with_options(column, &DataType::Utf8, &strict).map_err(|e| Error::input(bad()).with_source(e))?;
-    let text = text.as_string::<i32>();
-    let number = |text| match text {
-        "NaN" => None,
-        "-0.0" => Some("0.0"),
-        number => Some(number),
+    let refused = || {
+        let of = plain.data_type();
+        Error::input(format!(
+            "column {name:?} cannot serve as labels: it is {of}; numbers, text, booleans and times do"
+        ))
     };
-    match kind.is_floating() {
-        false => Ok(text.clone()),
-        true => Ok(text.iter().map(|text| text.and_then(number)).collect()),
+    match plain.data_type() {
+        nested if nested.is_nested() => Err(refused()),
+        Binary | LargeBinary | BinaryView | FixedSizeBinary(_) => {
+            let options = FormatOptions::default();
+            let shown = ArrayFormatter::try_new(&plain, &options)?;
+            Ok((0..plain.len()).map(|row| plain.is_valid(row).then(|| shown.value(row).to_string())).collect())
+        }
+        of => {
+            let text = cast(&plain, &DataType::Utf8).map_err(|e| refused().with_source(e))?;
+            let text = text.as_string::<i32>();
+            Ok(match of.is_floating() {
+                false => text.clone(),
+                true => {
+                    let label = |text| if text == "-0.0" { "0.0" } else { text };
+                    text.iter().map(|text| text.filter(|text| *text != "NaN").map(label)).collect()
+                }
+            })
+        }
     }
 }
 
@@ -257,49 +267,33 @@ pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{
-        BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, StructArray, UInt64Array,
-    };
-    use arrow::datatypes::Int8Type;
-
     use super::*;
+    use arrow::array::{
+        BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float64Array, Int32Array, NullArray,
+    };
 
     #[test]
-    fn labels_of_every_type_are_classes_by_their_text() {
-        let doubles = Float64Array::from(vec![Some(1.0), Some(f64::NAN), None, Some(-0.0), Some(0.0)]);
-        let keys = arrow::array::Int8Array::from(vec![0, 1, 2, 3, 4]);
-        let coded = DictionaryArray::<Int8Type>::new(keys, Arc::new(doubles.clone()));
-        let decimals = Decimal128Array::from(vec![150, -5]).with_precision_and_scale(10, 2).unwrap();
-        let cases: Vec<(ArrayRef, Vec<Option<&str>>)> = vec![
-            (
-                Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)])),
-                vec![Some("true"), None, Some("false")],
-            ),
-            (Arc::new(Date32Array::from(vec![0, 19_723])), vec![Some("1970-01-01"), Some("2024-01-01")]),
-            (Arc::new(decimals), vec![Some("1.50"), Some("-0.05")]),
-            (Arc::new(UInt64Array::from(vec![u64::MAX])), vec![Some("18446744073709551615")]),
-            (Arc::new(doubles), vec![Some("1.0"), None, None, Some("0.0"), Some("0.0")]),
-            (Arc::new(coded), vec![Some("1.0"), None, None, Some("0.0"), Some("0.0")]),
-            (Arc::new(BinaryArray::from(vec![&b"walk"[..]])), vec![Some("walk")]),
-        ];
-        for (column, expected) in cases {
+    fn labels_of_any_type_are_their_text_and_nan_is_none() {
+        let texts = |column: ArrayRef| {
             let texts = label_texts(&column, "y").unwrap();
-            assert_eq!(texts.iter().collect::<Vec<_>>(), expected, "{}", column.data_type());
-        }
-    }
-
-    #[test]
-    fn labels_without_a_text_are_refused_and_not_taken_for_none() {
-        let bytes: ArrayRef = Arc::new(BinaryArray::from(vec![&b"walk"[..], &[0xff, 0xfe]]));
-        let fields: ArrayRef = Arc::new(StructArray::from(vec![(
-            Arc::new(Field::new("a", DataType::UInt64, false)),
-            Arc::new(UInt64Array::from(vec![1])) as ArrayRef,
-        )]));
-        for column in [bytes, fields, vector_array(vec![1.0], 1).unwrap()] {
-            let e = label_texts(&column, "y").unwrap_err();
-            assert_eq!(e.kind(), crate::Kind::Input);
-            assert!(e.to_string().starts_with("column \"y\" is "), "{e}");
-        }
+            texts.iter().map(|text| text.map(str::to_owned)).collect::<Vec<_>>()
+        };
+        let some = |text: &str| Some(text.to_string());
+        let floats = Float64Array::from(vec![Some(1.0), Some(f64::NAN), Some(0.0), Some(-0.0), None]);
+        assert_eq!(texts(Arc::new(floats.clone())), [some("1.0"), None, some("0.0"), some("0.0"), None]);
+        let coded = DictionaryArray::new(Int32Array::from(vec![Some(0), Some(1), None]), Arc::new(floats));
+        assert_eq!(texts(Arc::new(coded)), [some("1.0"), None, None]);
+        assert_eq!(texts(Arc::new(BooleanArray::from(vec![Some(true), None]))), [some("true"), None]);
+        assert_eq!(texts(Arc::new(Date32Array::from(vec![0]))), [some("1970-01-01")]);
+        let decimal = Decimal128Array::from(vec![150]).with_precision_and_scale(5, 2).unwrap();
+        assert_eq!(texts(Arc::new(decimal)), [some("1.50")]);
+        assert_eq!(texts(Arc::new(BinaryArray::from(vec![&b"\x00\xff"[..]]))), [some("00ff")]);
+        assert_eq!(texts(Arc::new(NullArray::new(1))), [None]);
+        let text = StringArray::from(vec!["NaN", "", "NULL"]);
+        assert_eq!(texts(Arc::new(text)), [some("NaN"), some(""), some("NULL")], "text is text");
+        let vectors = vector_array(vec![1.0, 2.0], 2).unwrap();
+        let e = label_texts(&vectors, "x").unwrap_err().to_string();
+        assert!(e.contains("\"x\" cannot serve as labels"), "{e}");
     }
 
     #[test]

@@ -17,6 +17,7 @@
 //! # Ok::<(), dacpipe::Error>(())
 //! ```
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
@@ -27,6 +28,28 @@ use crate::error::{Error, Result};
 
 /// Most labels on the longer side of a table whose optimal matching is looked for (it takes `O(n^3)`).
 const MATCHING_LABELS: usize = 10_000;
+
+/// The name of the part that all rows are.
+pub const ALL: &str = "all";
+
+/// How a part of the rows is called, of which a column has `value`: by the value, which stands in double quotes where it
+/// would pass for [`ALL`], for NULL or for nothing.
+///
+/// ```
+/// use dacpipe::metrics::part_name;
+/// let names = [Some("train"), Some("all"), Some("NULL"), Some(""), None].map(part_name);
+/// assert_eq!(names, ["train", "\"all\"", "\"NULL\"", "\"\"", "NULL"]);
+/// ```
+pub fn part_name(value: Option<&str>) -> Cow<'_, str> {
+    match value {
+        None => NULL.into(),
+        Some(text) if matches!(text, "" | ALL | NULL) || text.starts_with('"') => format!("\"{text}\"").into(),
+        Some(text) => text.into(),
+    }
+}
+
+/// How rows without a value are called.
+const NULL: &str = "NULL";
 
 /// A cluster or class label.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

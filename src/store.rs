@@ -179,6 +179,15 @@ impl Location {
         self.local.as_deref()
     }
 
+    /// Whether `other` is this place or lies in it, however the two are spelled.
+    pub fn holds(&self, other: &Self) -> bool {
+        match (&self.local, &other.local) {
+            (Some(this), Some(other)) => other.starts_with(this),
+            (None, None) => self.url == other.url && other.prefix.prefix_matches(&self.prefix),
+            _ => false,
+        }
+    }
+
     /// Makes the store known to a session, unless the session already has one of that name.
     pub fn register(&self, runtime: &RuntimeEnv) {
         if runtime.object_store(&self.url).is_err() {

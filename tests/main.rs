@@ -4,6 +4,7 @@ mod allocations;
 mod carried;
 mod cli;
 mod config;
+mod damaged;
 mod dialects;
 mod examples;
 mod features_hapt;

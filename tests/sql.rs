@@ -830,6 +830,23 @@ async fn plain_files_are_tables_too() {
     let ctx = SessionContext::new();
     register(&ctx, Options::new().table("x", path.to_str().unwrap())).await.unwrap();
     assert_eq!(rows(&ctx, "SELECT sum(a) FROM x").await.column(0).as_primitive::<Int64Type>().value(0), 3);
+    for (name, text) in [("UPPER.CSV", "a,b\n1,x\n2,y\n"), ("t.tsv", "a\tb\n1\tx\n2\ty\n")] {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let ctx = SessionContext::new();
+        register(&ctx, Options::new().table("x", path.to_str().unwrap())).await.unwrap();
+        assert_eq!(
+            rows(&ctx, "SELECT sum(a) FROM x").await.column(0).as_primitive::<Int64Type>().value(0),
+            3,
+            "{name}"
+        );
+    }
+    for (name, said) in [("gone.csv", "no such file"), ("notes.txt", "is a file of another kind")] {
+        std::fs::write(dir.path().join("notes.txt"), "x").unwrap();
+        let path = dir.path().join(name);
+        let e = register(&SessionContext::new(), Options::new().table("x", path.to_str().unwrap())).await.unwrap_err();
+        assert!(e.kind() == Kind::Input && e.to_string().contains(said), "{e}");
+    }
 }
 
 /// `dacpipe sql` with these arguments and this standard input: what it wrote and what it said.
@@ -890,6 +907,27 @@ fn the_command_finds_the_tables_of_runs_and_takes_sql_from_everywhere() {
     for name in ["hapt", "hapt_clusters", "second", "second_clusters"] {
         assert!(tables.contains(&format!(",{name},")), "{tables}");
     }
+}
+
+#[tokio::test]
+async fn fields_are_named_as_postgresql_names_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = learned();
+    let place = model.save(&Location::parse(dir.path().to_str().unwrap()).unwrap()).await.unwrap();
+    let zeros = vec!["0.5"; model.dim_in()].join(", ");
+    let call = format!("dac_assign('{place}', [{zeros}])");
+    let sql = |query: &str| command(&["sql", "--dir", "none", "--format", "csv", "-c", query], "").0;
+    let whole = sql(&format!("SELECT ({call}).*"));
+    let (head, values) = whole.split_once('\n').unwrap();
+    assert_eq!(head, "cluster,distance,margin");
+    let one = |field: &str| sql(&format!("SELECT {field} AS v")).lines().nth(1).unwrap().to_owned();
+    let fields = ["cluster", "distance", "margin"].map(|field| one(&format!("({call}).{field}")));
+    assert_eq!(fields.join(","), values.trim_end());
+    assert_eq!(one(&format!("{call}.cluster")), fields[0]);
+    assert_eq!(one(&format!("({call}).\"cluster\"")), fields[0]);
+    assert_eq!(one(&format!("({call})['cluster']")), fields[0]);
+    let query = format!("SELECT x FROM (VALUES (7)) AS t(x) WHERE ({call}).distance >= 0");
+    assert_eq!(sql(&query), "x\n7\n");
 }
 
 fn copy(from: &std::path::Path, to: &std::path::Path) {

@@ -10,7 +10,7 @@ use parquet::arrow::ArrowWriter;
 use crate::small_run::finish;
 
 /// Rows `from..to` in two blobs far apart, with the column `kind` that says which.
-fn write_rows(path: &Path, from: i64, to: i64) {
+pub fn write_rows(path: &Path, from: i64, to: i64) {
     let value = |at: f32| {
         let row = move |i: i64| (i % 2) as f32 * 10.0 + ((i * 37) % 11) as f32 / 20.0 + at;
         Arc::new(Float32Array::from_iter_values((from..to).map(row))) as ArrayRef
@@ -29,10 +29,10 @@ fn write_rows(path: &Path, from: i64, to: i64) {
 }
 
 /// A directory with `rows.parquet` (ids 0 to 99), `more.parquet` (90 to 129) and a pipeline of k-means over them.
-struct Case(tempfile::TempDir);
+pub struct Case(tempfile::TempDir);
 
 impl Case {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         write_rows(&dir.path().join("rows.parquet"), 0, 100);
         write_rows(&dir.path().join("more.parquet"), 90, 130);
@@ -43,22 +43,27 @@ impl Case {
         Self(dir)
     }
 
-    fn fails(&self, code: i32, args: &[&str]) -> String {
+    pub fn fails(&self, code: i32, args: &[&str]) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dacpipe"));
         finish(command.args(args).current_dir(self.0.path()).env_remove("DACPIPE_LOG"), code).1
     }
 
-    fn dacpipe(&self, args: &[&str]) -> String {
+    pub fn dacpipe(&self, args: &[&str]) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dacpipe"));
         finish(command.args(args).current_dir(self.0.path()).env_remove("DACPIPE_LOG"), 0).0
     }
 
-    fn sql(&self, query: &str) -> Vec<String> {
+    pub fn sql(&self, query: &str) -> Vec<String> {
         self.dacpipe(&["sql", "--format", "csv", "-c", query]).lines().skip(1).map(str::to_owned).collect()
     }
 
+    /// A file or a directory of the case.
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
+        self.0.path().join(name)
+    }
+
     /// The directory of the model of the first run.
-    fn model(&self) -> String {
+    pub fn model(&self) -> String {
         let run = std::fs::read_to_string(self.0.path().join("out/t/run.json")).unwrap();
         let run: serde_json::Value = serde_json::from_str(&run).unwrap();
         run["model_path"].as_str().unwrap().to_owned()
@@ -149,11 +154,15 @@ fn versions_are_listed_read_restored_and_tidied() {
 #[test]
 fn a_place_that_holds_other_things_is_no_table() {
     let case = Case::new();
-    std::fs::write(case.0.path().join("photo.jpg"), "x").unwrap();
+    std::fs::create_dir(case.path("photos")).unwrap();
+    std::fs::write(case.path("photos/photo.jpg"), "x").unwrap();
     let here = case.0.path().to_str().unwrap().to_owned();
-    for place in [&here[..], "/", "."] {
+    let photos = format!("{here}/photos");
+    for place in [&here[..], "/", ".", "photos", &photos] {
         let e = case.fails(3, &["run", "t.toml", "--quiet", "--set", &format!("sink.path={place:?}")]);
-        assert!(e.contains("cannot be a table"), "{place}: {e}");
+        // Where the source lies in it, that is said first.
+        let said = if place.ends_with("photos") { "cannot be a table" } else { "the source lies in the directory" };
+        assert!(e.contains(said), "{place}: {e}");
     }
     assert!(!case.0.path().join("_delta_log").exists());
 }
@@ -168,4 +177,171 @@ fn check_says_what_a_source_without_keys_means() {
     assert!(e.contains("rows that are there are replaced by an overwrite"), "{e}");
     let e = case.fails(3, &["check", "t.toml", "--set", "sink.on_existing=replace", "--set", "source.keys=[]"]);
     assert!(e.contains("nothing tells which rows are there"), "{e}");
+}
+
+/// The rows of `more.parquet` without the columns `id` and `kind`.
+fn write_features(path: &Path) {
+    let values = |from: f32| Arc::new(Float32Array::from_iter_values((0..40).map(|i| from + i as f32))) as ArrayRef;
+    let batch = RecordBatch::try_from_iter([("x", values(0.0)), ("y", values(3.0))]).unwrap();
+    let mut writer = ArrowWriter::try_new(std::fs::File::create(path).unwrap(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+#[test]
+fn rows_that_have_features_alone_are_labelled() {
+    let case = Case::new();
+    case.dacpipe(&["run", "t.toml", "--quiet"]);
+    write_features(&case.path("features.parquet"));
+    let model = case.model();
+    let label = ["label", "--model", &model, "--input", "features.parquet", "--quiet", "--output"];
+    let said = case.dacpipe(&[&label[..], &["out/fresh"]].concat());
+    assert!(said.contains("40 rows labelled") && said.contains("has no column \"id\""), "{said}");
+    assert_eq!(case.sql("SELECT count(*), count(cluster) FROM fresh"), ["40,40"]);
+    // Nothing tells its rows apart, and an append says so.
+    let said = case.dacpipe(&[&label[..], &["out/fresh", "--append"]].concat());
+    assert!(said.contains("nothing tells the rows of the table apart"), "{said}");
+    assert_eq!(case.sql("SELECT count(*) FROM fresh"), ["80"]);
+    // A table with keys takes no rows without.
+    let e = case.fails(4, &[&label[..], &["out/t", "--append"]].concat());
+    assert!(e.contains("cannot append to out/t: it tells rows apart by id"), "{e}");
+    let e = case.fails(4, &[&label[..], &["out/fresh", "--keys", "id"]].concat());
+    assert!(e.contains("no column \"id\""), "{e}");
+    assert!(case.fails(2, &[&label[..], &["out/fresh", "--keys", ""]].concat()).contains("--keys"));
+}
+
+#[test]
+fn rows_without_a_label_come_into_a_partitioned_table() {
+    let case = Case::new();
+    case.dacpipe(&["run", "t.toml", "--quiet", "--set", "sink.partition_by=[\"kind\"]"]);
+    let model = case.model();
+    let label = ["label", "--model", &model, "--input", "more.parquet", "--output", "out/t", "--append", "--quiet"];
+    let said = case.dacpipe(&label);
+    assert!(said.contains("30 rows labelled") && !said.contains("note"), "{said}");
+    assert_eq!(case.sql("SELECT count(*), count(kind) FROM t"), ["130,100"]);
+    assert_eq!(case.sql("SELECT min(kind), max(kind) FROM t"), ["even,odd"]);
+    assert_eq!(case.sql("SELECT count(*) FROM t WHERE kind IS NULL AND id >= 100"), ["30"]);
+}
+
+#[test]
+fn a_table_is_not_written_into_its_input_however_it_is_spelled() {
+    let case = Case::new();
+    case.dacpipe(&["run", "t.toml", "--quiet"]);
+    let model = case.model();
+    std::fs::create_dir_all(case.path("in/deep")).unwrap();
+    std::fs::rename(case.path("more.parquet"), case.path("in/more.parquet")).unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(case.path("in"), case.path("link")).unwrap();
+    let url = format!("file://{}", case.path("in/t").display());
+    let mut spelled = vec!["in", "in/", "in/t", "./in//t", "in/deep/../t", "out/../in/t", &url];
+    if cfg!(unix) {
+        spelled.push("link/t");
+    }
+    for output in spelled {
+        let e = case.fails(3, &["label", "--model", &model, "--input", "in", "--output", output, "--quiet"]);
+        assert!(e.contains("the table would be written into the source"), "{output}: {e}");
+        let sink = format!("sink.path={output:?}");
+        let e = case.fails(3, &["run", "t.toml", "--quiet", "--set", "source.path=in", "--set", &sink]);
+        assert!(e.contains("the table would be written into the source"), "{output}: {e}");
+    }
+    assert_eq!(std::fs::read_dir(case.path("in")).unwrap().count(), 2);
+}
+
+#[test]
+fn models_that_no_version_names_go_with_the_vacuum() {
+    let case = Case::new();
+    case.dacpipe(&["run", "t.toml", "--quiet"]);
+    let named = case.path(&case.model());
+    case.dacpipe(&["run", "t.toml", "--quiet", "--set", "sink.path=out/other", "--set", "stage.kmeans.k=3"]);
+    let models = case.path("out/t/models");
+    let other = std::fs::read_dir(case.path("out/other/models")).unwrap().next().unwrap().unwrap().path();
+    let copy = |to: &str| {
+        std::fs::create_dir_all(models.join(to)).unwrap();
+        for file in std::fs::read_dir(&other).unwrap().map(|entry| entry.unwrap().path()) {
+            std::fs::copy(&file, models.join(to).join(file.file_name().unwrap())).unwrap();
+        }
+    };
+    let left_over = other.file_name().unwrap().to_str().unwrap();
+    copy(left_over);
+    // Not proven to be ours: their names are not the hash of what they hold.
+    copy("0123456789abcdef");
+    copy("my-model");
+    let vacuum = |more: &[&str]| case.dacpipe(&[&["table", "vacuum", "out/t"], more].concat());
+    assert!(!vacuum(&[]).contains("models"), "it is younger than the retention");
+    assert!(vacuum(&["--retain", "0s", "--dry-run"]).contains("1 models that no version names"));
+    assert!(models.join(left_over).exists());
+    assert!(vacuum(&["--retain", "0s"]).contains("1 models that no version names"));
+    assert!(!models.join(left_over).exists());
+    assert!(named.join("manifest.json").exists());
+    assert!(models.join("0123456789abcdef/manifest.json").exists() && models.join("my-model/manifest.json").exists());
+}
+
+#[test]
+fn parts_and_labels_are_told_apart_as_they_are() {
+    let case = Case::new();
+    let parts = [Some("all"), None, Some("NULL"), Some(""), Some("train")];
+    let part = StringArray::from_iter((0..100).map(|i| parts[i % 5]));
+    let value =
+        |at: f32| Float32Array::from_iter_values((0..100).map(move |i| (i % 2) as f32 * 10.0 + i as f32 / 100.0 + at));
+    let label = |i: i32| if i % 10 == 0 { f32::NAN } else { (i % 2) as f32 };
+    let batch = RecordBatch::try_from_iter([
+        ("id", Arc::new(Int64Array::from_iter_values(0..100)) as ArrayRef),
+        ("x", Arc::new(value(0.0)) as _),
+        ("y", Arc::new(value(3.0)) as _),
+        ("kind", Arc::new(Float32Array::from_iter_values((0..100).map(label))) as _),
+        ("part", Arc::new(part) as _),
+    ])
+    .unwrap();
+    let file = std::fs::File::create(case.path("rows.parquet")).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let run = ["run", "t.toml", "--quiet", "--set", "source.split=\"part\"", "--set"];
+    let said = case.dacpipe(&[&run[..], &["sink.partition_by=[\"part\"]"]].concat());
+    assert!(said.contains("10 rows without a label are left out"), "{said}");
+    let scores = |text: &str| {
+        let text: serde_json::Value = serde_json::from_str(text).unwrap();
+        let rows =
+            |part: &serde_json::Value| (part["part"].as_str().unwrap().to_owned(), part["rows"].as_u64().unwrap());
+        (text["unlabelled"].as_u64().unwrap(), text["parts"].as_array().unwrap().iter().map(rows).collect::<Vec<_>>())
+    };
+    let (unlabelled, found) =
+        scores(&case.dacpipe(&["evaluate", "out/t", "--labels", "kind", "--by", "part", "--format", "json"]));
+    let expected = [("all", 90), ("\"\"", 20), ("\"NULL\"", 20), ("\"all\"", 10), ("NULL", 20), ("train", 20)];
+    assert_eq!(unlabelled, 10);
+    assert_eq!(found, expected.map(|(part, rows)| (part.to_owned(), rows)));
+    let figures = std::fs::read_to_string(case.path("out/t/run.json")).unwrap();
+    let figures: serde_json::Value = serde_json::from_str(&figures).unwrap();
+    assert_eq!(figures["scores"]["all"]["rows"], 90);
+    assert_eq!(figures["scores"]["\"all\""]["rows"], 10);
+    assert_eq!(case.sql("SELECT ari(cluster, kind) FROM t"), ["1.0"]);
+    for (condition, rows) in [("IS NULL", "20"), ("= 'NULL'", "20"), ("= ''", "20"), ("= 'all'", "20")] {
+        assert_eq!(case.sql(&format!("SELECT count(*) FROM t WHERE part {condition}")), [rows], "{condition}");
+    }
+    // The value that is called all is learned from alone.
+    let said = case.dacpipe(&[&run[..], &["split.fit=\"\\\"all\\\"\"", "--set", "sink.path=out/u"]].concat());
+    assert!(said.contains("20 learned from, 100 labelled"), "{said}");
+}
+
+#[test]
+fn clusters_are_counted_anew_where_another_program_has_removed_rows() {
+    let case = Case::new();
+    case.dacpipe(&["run", "t.toml", "--quiet"]);
+    let model = case.model();
+    case.dacpipe(&["label", "--model", &model, "--input", "more.parquet", "--output", "out/t", "--append", "--quiet"]);
+    assert_eq!(case.sql("SELECT sum(size) FROM t_clusters"), ["130"]);
+    let log = std::fs::read_to_string(case.path("out/t/_delta_log/00000000000000000001.json")).unwrap();
+    let actions = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let added = actions.into_iter().find_map(|action| action.get("add").cloned()).unwrap();
+    let remove = serde_json::json!({ "remove": {
+        "path": added["path"], "size": added["size"], "partitionValues": {}, "dataChange": true,
+        "deletionTimestamp": added["modificationTime"], "extendedFileMetadata": true,
+    } });
+    let info = serde_json::json!({ "commitInfo": { "operation": "DELETE", "engineInfo": "another" } });
+    std::fs::write(case.path("out/t/_delta_log/00000000000000000002.json"), format!("{info}\n{remove}\n")).unwrap();
+    assert_eq!(case.sql("SELECT count(*) FROM t"), ["100"]);
+    let equal = "SELECT count(*), sum(size) FROM t_clusters AS c \
+                 JOIN (SELECT cluster, count(*) AS n, avg(distance) AS d FROM t GROUP BY cluster) AS r USING (cluster) \
+                 WHERE c.size = r.n AND abs(c.mean_distance - r.d) < 1e-9";
+    assert_eq!(case.sql(equal), ["2,100"]);
 }

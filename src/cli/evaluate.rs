@@ -7,6 +7,7 @@ use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::record_batch::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::Column;
 use datafusion::functions_aggregate::expr_fn::{count, max};
 use datafusion::logical_expr::{Expr, lit};
@@ -15,7 +16,7 @@ use serde::Serialize;
 
 use crate::column::{label_texts, listed};
 use crate::error::{Error, Result};
-use crate::metrics::Contingency;
+use crate::metrics::{ALL, Contingency, part_name};
 use crate::report::USUAL_LABELS;
 use crate::sql::{Options, register, session_config};
 use crate::stage::LABEL_COLUMNS;
@@ -23,9 +24,8 @@ use crate::table::{LABELLED_AT, MODEL};
 use crate::terminal::{self, one_line, shown_name};
 
 use super::sql::{OUT, found_tables};
-
-/// The name of the part that holds all rows.
-const ALL: &str = "all";
+use super::sql_error::explain;
+use super::statements::check_expression;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -78,7 +78,7 @@ pub struct EvaluateArgs {
 /// How far clusters and labels agree in one part of a table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figures {
-    /// `all`, or the value of the column that divides the rows.
+    /// `all`, or the value of the column that divides the rows, as [`part_name`] has it.
     pub part: String,
     /// Rows with a cluster and a label.
     pub rows: u64,
@@ -145,9 +145,9 @@ pub async fn evaluate(args: &EvaluateArgs) -> Result<Evaluation> {
     }
     let labels = label_column(&rows, args.labels.as_deref())?;
     for condition in &args.conditions {
-        let condition = rows
-            .parse_sql_expr(condition)
-            .map_err(|e| Error::from(e).while_doing(format_args!("--where {condition:?}")))?;
+        let wrong = |e: Error| e.while_doing(format_args!("--where {condition:?}"));
+        check_expression(condition).map_err(wrong)?;
+        let condition = rows.parse_sql_expr(condition).map_err(|e| wrong(explain(e, condition, &[])))?;
         rows = rows.filter(condition)?;
     }
     let (model, rows_of_other_models) = model_of(&rows, args.model.as_deref()).await?;
@@ -261,7 +261,8 @@ impl Tally {
         let clusters = cast(batch.column(0), &DataType::Int64)?;
         let labels = label_texts(batch.column(1), batch.schema().field(1).name())?;
         let counts = batch.column(batch.num_columns() - 1).as_primitive::<Int64Type>();
-        let parts = self.by.then(|| cast(batch.column(2), &DataType::Utf8)).transpose()?;
+        let options = FormatOptions::default();
+        let parts = self.by.then(|| ArrayFormatter::try_new(batch.column(2), &options)).transpose()?;
         let (clusters, labels) = (clusters.as_primitive::<Int64Type>(), &labels);
         for row in 0..batch.num_rows() {
             let count = counts.value(row).unsigned_abs();
@@ -269,14 +270,20 @@ impl Tally {
             if clusters.is_valid(row) {
                 *self.clusters.entry(clusters.value(row)).or_default() += count;
             }
+            let part = match &parts {
+                None => ALL.to_owned(),
+                Some(text) => {
+                    let text = batch.column(2).is_valid(row).then(|| text.value(row).to_string());
+                    part_name(text.as_deref()).into_owned()
+                }
+            };
+            // A part whose rows all lack a label is named all the same.
+            let pairs = self.pairs.entry(part).or_default();
             if clusters.is_null(row) || labels.is_null(row) {
                 self.unlabelled += count;
                 continue;
             }
-            let part = parts.as_ref().map(|parts| parts.as_string::<i32>());
-            let part = part.map_or(ALL, |part| if part.is_null(row) { "NULL" } else { part.value(row) });
-            let pair = (clusters.value(row), labels.value(row).to_owned());
-            *self.pairs.entry(part.to_owned()).or_default().entry(pair).or_default() += count;
+            *pairs.entry((clusters.value(row), labels.value(row).to_owned())).or_default() += count;
         }
         Ok(())
     }
@@ -359,10 +366,9 @@ impl Evaluation {
         let mut labels: Vec<&String> = self.contingency.values().flat_map(BTreeMap::keys).collect();
         labels.sort();
         labels.dedup();
-        let head = ["cluster", "size"]
-            .map(str::to_owned)
-            .into_iter()
-            .chain(labels.iter().map(|label| one_line(label).into_owned()));
+        // A label without a character would be no head of a column.
+        let head = |label: &str| if label.is_empty() { "\"\"".to_owned() } else { one_line(label).into_owned() };
+        let head = ["cluster", "size"].map(str::to_owned).into_iter().chain(labels.iter().map(|label| head(label)));
         let lines = self.clusters.iter().map(|(cluster, size)| {
             let counts = self.contingency.get(cluster);
             let count =
@@ -465,7 +471,7 @@ mod tests {
         assert_eq!((evaluation.rows, evaluation.unlabelled), (13, 3));
         assert_eq!(evaluation.clusters, BTreeMap::from([(0, 6), (10, 6)]));
         let parts: Vec<(&str, u64)> = evaluation.parts.iter().map(|part| (part.part.as_str(), part.rows)).collect();
-        assert_eq!(parts, [("all", 10), ("test", 5), ("train", 5)]);
+        assert_eq!(parts, [("all", 10), ("NULL", 0), ("test", 5), ("train", 5)]);
         assert_eq!(evaluation.parts[0].acc, Some(0.9));
         assert_eq!(evaluation.contingency[&0]["walk"], 1);
     }
@@ -477,6 +483,7 @@ mod tests {
 
         part   rows     ARI     NMI     ACC
         all      10  0.5970  0.6190  0.9000
+        NULL      0       -       -       -
         test      5  1.0000  1.0000  1.0000
         train     5  0.0000  0.0000  0.8000
 

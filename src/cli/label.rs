@@ -1,5 +1,6 @@
 //! `dacpipe label`: new rows through a saved model.
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 
 use crate::error::{Error, Result};
@@ -18,7 +19,8 @@ Examples (MODEL is the directory that the summary of a run names):
 
 /// Label new rows with a saved model
 ///
-/// Needs the model alone, no pipeline file and no label column. Recordings are windowed and described as they were for
+/// Needs the model alone, no pipeline file, no label and no split column, which a table that has them gets as nulls.
+/// Vectors without the key columns are written without keys, in their order, and the summary says so. Recordings are windowed and described as they were for
 /// training. A model without clusters writes its vectors, in the form that --vectors says. The rows are committed together,
 /// as in a run: the table holds all of them or is as it was.
 #[derive(Debug, Args)]
@@ -40,7 +42,7 @@ pub struct LabelArgs {
     #[arg(long, value_name = "COLUMN")]
     features: Option<String>,
     /// The key columns to write, separated by commas; those that identify a row of the source if not given
-    #[arg(long, value_delimiter = ',', value_name = "COLUMNS")]
+    #[arg(long, value_delimiter = ',', value_name = "COLUMNS", value_parser = NonEmptyStringValueParser::new())]
     keys: Vec<String>,
     /// Where windows are cut; as the model's pipeline did if not given
     #[arg(long, value_enum)]
@@ -186,6 +188,7 @@ fn summary(report: &RelabelReport) -> String {
         lines.push(format!("  vectors   {}", vectors.describe()));
     }
     lines.push(format!("  table     {} (version {})", report.table, report.table_version));
+    lines.extend(report.notes.iter().map(|note| format!("  note      {note}")));
     if let Some(file) = &report.quarantine {
         lines.push(format!("  set aside {} rows in {file}", report.quarantined_rows));
     }

@@ -21,6 +21,8 @@ pub mod report;
 pub mod run;
 pub mod simulate;
 pub mod sql;
+mod sql_error;
+mod statements;
 pub mod table;
 
 /// What `--help` shows below the commands.
@@ -71,8 +73,8 @@ impl Cli {
             Command::Run(args) => run::run(args),
             Command::Check(args) => check::run(&args),
             Command::Label(args) => computing_runtime(args.threads())?.block_on(label::run(args)),
-            Command::Sql(args) => runtime(None)?.block_on(sql::run(args)),
-            Command::Evaluate(args) => runtime(None)?.block_on(evaluate::run(args)),
+            Command::Sql(args) => on_deep_stacks(sql::run(args)),
+            Command::Evaluate(args) => on_deep_stacks(evaluate::run(args)),
             Command::Report(args) => runtime(None)?.block_on(report::run(args)),
             Command::Table(args) => runtime(None)?.block_on(table::run(args)),
             Command::Simulate(args) => simulate::run(args),
@@ -115,15 +117,43 @@ fn threads_there(wanted: usize) -> usize {
     there
 }
 
+/// Bytes of stack of the threads that plan and run SQL, which a statement as deep as [`statements`] lets through fits
+/// into, in a build without optimization as well. No more memory is taken than is used.
+const STACK: usize = 128 << 20;
+
+/// Does `work`, which reads SQL, on threads of such stacks.
+fn on_deep_stacks(work: impl Future<Output = Result<()>> + Send) -> Result<()> {
+    let workers = device::threads(None)?;
+    let mut builder = workers_of(workers);
+    builder.thread_stack_size(STACK);
+    let runtime = started(workers, builder)?;
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("sql".into()).stack_size(STACK);
+        let thread = thread.spawn_scoped(scope, || runtime.block_on(work));
+        match thread.map_err(|e| Error::io("cannot start a thread").with_source(e))?.join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
 /// The runtime of I/O and SQL, of as many workers as there are compute threads, which are `asked` for or the default.
 /// Arithmetic runs on the pool's threads and on blocking ones; while it does, workers wait for it.
 fn runtime(asked: Option<usize>) -> Result<tokio::runtime::Runtime> {
     let workers = device::threads(asked)?;
+    started(workers, workers_of(workers))
+}
+
+fn workers_of(workers: usize) -> tokio::runtime::Builder {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(workers).enable_all();
+    builder
+}
+
+fn started(workers: usize, mut builder: tokio::runtime::Builder) -> Result<tokio::runtime::Runtime> {
     let no_threads = |why: String| Error::io(format!("cannot start {workers} threads for I/O and SQL: {why}"));
     // The runtime panics where the system gives it no thread.
-    caught(|| tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build())
-        .map_err(&no_threads)?
-        .map_err(|e| no_threads(e.to_string()))
+    caught(move || builder.build()).map_err(&no_threads)?.map_err(|e| no_threads(e.to_string()))
 }
 
 /// Shows what clap has to say: help and versions on standard output, wrong usage on standard error. Returns the exit code.

@@ -1,11 +1,12 @@
 //! Query results as text: an aligned table, CSV, a JSON array, or one JSON object a line.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, StringArray};
+use arrow::array::{Array, ArrayData, ArrayRef, StringArray, make_array};
 use arrow::csv;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use arrow::json::writer::{JsonArray, LineDelimited, WriterBuilder};
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -49,23 +50,90 @@ pub(crate) async fn write_results<W: Write>(
             }
         }
         Format::Json => {
+            let keyed = unique_keys(&stream.schema());
             let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(&mut *out);
             while let (false, Some(batch)) = (writer.get_ref().closed(), stream.next().await) {
-                writer.write(&batch?)?;
+                writer.write(&keyed_batch(&batch?, &keyed)?)?;
             }
             writer.finish()?;
             writeln!(out)?;
         }
         Format::Ndjson => {
+            let keyed = unique_keys(&stream.schema());
             let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut *out);
             while let (false, Some(batch)) = (writer.get_ref().closed(), stream.next().await) {
-                writer.write(&batch?)?;
+                writer.write(&keyed_batch(&batch?, &keyed)?)?;
             }
             writer.finish()?;
         }
     }
     out.flush()?;
     Ok(false)
+}
+
+/// The schema with names that differ in each object, as JSON keeps one value of a key: a second `cluster` is `cluster_2`.
+fn unique_keys(schema: &SchemaRef) -> SchemaRef {
+    Arc::new(Schema::new(unique_names(schema.fields())))
+}
+
+fn unique_names(fields: &Fields) -> Fields {
+    let names: Vec<String> = fields.iter().map(|field| field.name().clone()).collect();
+    // Names that differ in capitals alone are two keys; those are left as they are.
+    let mut taken: HashSet<String> = names.iter().cloned().collect();
+    let mut seen = HashSet::new();
+    let mut free = |name: &String| {
+        if seen.insert(name.clone()) {
+            return name.clone();
+        }
+        let numbered = (2..).map(|number| format!("{name}_{number}"));
+        numbered.into_iter().find(|name| taken.insert(name.clone())).unwrap_or_else(|| name.clone())
+    };
+    let renamed = names.iter().map(&mut free).zip(fields).map(|(name, field)| {
+        let nested = unique_type(field.data_type());
+        Arc::new(field.as_ref().clone().with_name(name).with_data_type(nested))
+    });
+    renamed.collect()
+}
+
+/// The type with unique names in its structs.
+fn unique_type(data_type: &DataType) -> DataType {
+    let inside = |item: &FieldRef| Arc::new(item.as_ref().clone().with_data_type(unique_type(item.data_type())));
+    match data_type {
+        DataType::Struct(fields) => DataType::Struct(unique_names(fields)),
+        DataType::List(item) => DataType::List(inside(item)),
+        DataType::LargeList(item) => DataType::LargeList(inside(item)),
+        DataType::FixedSizeList(item, length) => DataType::FixedSizeList(inside(item), *length),
+        DataType::Map(entries, sorted) => DataType::Map(inside(entries), *sorted),
+        other => other.clone(),
+    }
+}
+
+/// The batch under the names of `keyed`.
+fn keyed_batch(batch: &RecordBatch, keyed: &SchemaRef) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().zip(keyed.fields()).map(|(column, field)| {
+        match column.data_type() == field.data_type() {
+            true => Ok(Arc::clone(column)),
+            false => Ok(make_array(retyped(column.to_data(), field.data_type())?)),
+        }
+    });
+    Ok(RecordBatch::try_new(Arc::clone(keyed), columns.collect::<Result<Vec<_>>>()?)?)
+}
+
+/// The same values under a type that differs in the names of fields alone.
+fn retyped(data: ArrayData, to: &DataType) -> Result<ArrayData> {
+    let inside: Vec<DataType> = match to {
+        DataType::Struct(fields) => fields.iter().map(|field| field.data_type().clone()).collect(),
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::Map(item, _) => {
+            vec![item.data_type().clone()]
+        }
+        _ => return Ok(data),
+    };
+    let children = data.child_data().iter().zip(&inside).map(|(child, to)| retyped(child.clone(), to));
+    let children = children.collect::<Result<Vec<_>>>()?;
+    Ok(data.into_builder().data_type(to.clone()).child_data(children).build()?)
 }
 
 async fn write_table<W: Write>(

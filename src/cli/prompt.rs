@@ -123,7 +123,7 @@ fn tables(session: &Session) -> String {
 }
 
 /// A name as it is typed in SQL: in quotes unless it is small letters, digits and underscores.
-fn as_typed(name: &str) -> String {
+pub(super) fn as_typed(name: &str) -> String {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     match name.chars().all(plain) && !name.starts_with(|c: char| c.is_ascii_digit()) {
         true => name.to_owned(),

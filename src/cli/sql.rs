@@ -4,29 +4,25 @@
 //! `SHOW`, `EXPLAIN` and `DESCRIBE` work.
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use datafusion::common::{Diagnostic, Span};
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
-use datafusion::sql::parser::DFParser;
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 
 use crate::error::{Error, Result};
 use crate::sql::{At, Options, Registered, Registration, register, session_config};
 use crate::store::looked_at;
-use crate::store::read_small;
-use crate::terminal::{self, Output};
+use crate::store::open_regular;
+use crate::terminal::{self, Output, shown_name};
 
 use super::output::{Format, write_results};
-use super::prompt;
+use super::sql_error::explain;
+use super::{prompt, statements};
 
-/// The most bytes of a file of SQL.
-const LARGEST_FILE: u64 = 16 << 20;
 /// Where runs put their tables, as the examples have it.
 pub(super) const OUT: &str = "out";
 
@@ -37,7 +33,8 @@ Examples:
   dacpipe sql -c \"SELECT * FROM cluster_profile('hapt') WHERE rank <= 3\"
   dacpipe sql --table old=backup/hapt --table rows=rows.parquet
   dacpipe sql --version 0 -c 'SELECT count(*) FROM hapt'
-Column names that are also words of SQL need double quotes: SELECT \"user\" FROM hapt";
+  dacpipe sql --table new=rows.parquet -c \"SELECT (dac_assign('3f1c', x)).cluster FROM new\"
+Column names that are also words of SQL, or have capitals, need double quotes: SELECT \"user\" FROM hapt";
 
 /// Query the tables of runs with SQL
 ///
@@ -111,15 +108,7 @@ pub async fn run(args: SqlArgs) -> Result<()> {
         if io::stdin().is_terminal() {
             return prompt::run(&session, &mut out).await;
         }
-        let mut text = String::new();
-        let read = io::stdin().take(LARGEST_FILE + 1).read_to_string(&mut text);
-        read.map_err(|e| Error::io("reading standard input").with_source(e))?;
-        if text.len() as u64 > LARGEST_FILE {
-            return Err(Error::input(format!(
-                "standard input: larger than {LARGEST_FILE} bytes, the most that is accepted"
-            )));
-        }
-        texts.push(text);
+        texts.push(statements::read(io::stdin(), "standard input")?);
     }
     for text in texts {
         session.run(&text, &mut out).await?;
@@ -131,8 +120,9 @@ pub async fn run(args: SqlArgs) -> Result<()> {
 }
 
 fn read_file(path: &Path) -> Result<String> {
-    let read = read_small(path, LARGEST_FILE).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
-    read.map_err(|e| Error::io(format!("cannot read {}", path.display())).with_source(e))
+    let file = open_regular(path);
+    let file = file.map_err(|e| Error::io(format!("cannot read {}", looked_at(path))).with_source(e))?;
+    statements::read(file, &shown_name(path))
 }
 
 /// A session over the registered tables.
@@ -155,7 +145,10 @@ impl Session {
             (_, Some(time)) => At::Time(time),
             _ => At::Now,
         });
-        for (name, path) in &args.table {
+        for (at, (name, path)) in args.table.iter().enumerate() {
+            if let Some((_, other)) = args.table[..at].iter().find(|(before, _)| before == name) {
+                return Err(Error::config(format!("--table {name}={path}: {name} is the table in {other} already")));
+            }
             options = options.table(name, path);
         }
         let mut names = Names::default();
@@ -180,12 +173,20 @@ impl Session {
         Ok(Self { ctx, tables, format: args.format, max_rows: args.max_rows })
     }
 
+    /// The names of the session's tables, as SQL has them.
+    fn names(&self) -> Vec<String> {
+        self.tables.iter().map(|table| table.name.clone()).collect()
+    }
+
     /// Runs all statements of `text`, one after the other.
     pub(crate) async fn run<W: Write>(&self, text: &str, out: &mut Output<W>) -> Result<()> {
-        let statements = DFParser::parse_sql_with_dialect(text, &PostgreSqlDialect {}).map_err(|e| explain(e, text))?;
-        for statement in statements {
-            let plan = self.ctx.state().statement_to_plan(statement).await.map_err(|e| explain(e, text))?;
-            self.run_plan(plan, out).await.map_err(|e| explain(e, text))??;
+        // Some editors begin a file with a byte-order mark.
+        let text = text.trim_start_matches('\u{feff}');
+        let tables = self.names();
+        for statement in statements::parse(text, &tables)? {
+            let plan = self.ctx.state().statement_to_plan(statement).await;
+            let plan = plan.map_err(|e| explain(e, text, &tables))?;
+            self.run_plan(plan, out).await.map_err(|e| explain(e, text, &tables))??;
             if out.closed() {
                 break;
             }
@@ -273,46 +274,6 @@ fn table_name(path: &Path) -> Option<String> {
     }
 }
 
-/// The error with the place in the SQL text where DataFusion gives one.
-fn explain(error: DataFusionError, text: &str) -> Error {
-    let found = error.diagnostic().cloned();
-    let ours = Error::from(error);
-    match found {
-        Some(Diagnostic { span: Some(span), message, helps, .. }) => {
-            let helps: String = helps.iter().map(|help| format!("\n  {}", help.message)).collect();
-            Error::input(format!("{message}{}{helps}", point_at(text, &span)))
-        }
-        _ => match parser_position(ours.message()) {
-            Some((line, column)) => {
-                let place = datafusion::common::Location { line, column };
-                let what = ours.message().split(" at Line:").next().unwrap_or_default();
-                Error::input(format!("{what}{}", point_at(text, &Span::new(place, place))))
-            }
-            None => ours,
-        },
-    }
-}
-
-/// The parser writes the place at the end of its message: "… at Line: 1, Column: 8".
-fn parser_position(message: &str) -> Option<(u64, u64)> {
-    let (_, place) = message.rsplit_once(" at Line: ")?;
-    let (line, column) = place.split_once(", Column: ")?;
-    let digits = column.find(|c: char| !c.is_ascii_digit()).unwrap_or(column.len());
-    Some((line.parse().ok()?, column[..digits].parse().ok()?))
-}
-
-/// " at line 1, column 8" with the line and a mark under the place.
-fn point_at(text: &str, span: &Span) -> String {
-    let (line, column) = (span.start.line, span.start.column);
-    let Some(source) = (line as usize).checked_sub(1).and_then(|i| text.lines().nth(i)) else { return String::new() };
-    let width = match span.end.line == line {
-        true => span.end.column.saturating_sub(column).max(1),
-        false => 1,
-    };
-    let (pad, mark) = (" ".repeat(column.saturating_sub(1) as usize), "^".repeat(width as usize));
-    format!(" at line {line}, column {column}\n  | {source}\n  | {pad}{mark}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -381,6 +342,69 @@ mod tests {
         assert!(e.contains("\n  |        ^^^^^^"), "{e}");
         let e = ask(&[], "SELECT (1\n  FROM x").await.unwrap_err().to_string();
         assert!(e.contains("line 2, column 3") && e.ends_with("  |   FROM x\n  |   ^"), "{e}");
+    }
+
+    #[tokio::test]
+    async fn names_that_were_meant_are_named() {
+        let wrong = |sql: &'static str| async move { ask(&[], sql).await.unwrap_err().to_string() };
+        let e = wrong("SELECT machineid FROM (VALUES (1, 2)) AS t(\"MachineID\", x)").await;
+        assert!(e.starts_with("there is no column \"machineid\" at line 1, column 8\n  | SELECT"), "{e}");
+        assert!(
+            e.contains("did you mean \"MachineID\"? A name with capitals") && e.contains("are \"MachineID\", x"),
+            "{e}"
+        );
+        let e = wrong("SELECT 1 FROM (VALUES (1)) AS t(x) WHERE x = \"F1\"").await;
+        assert!(e.contains("text stands in single quotes"), "{e}");
+        let e = wrong("SELECT * FROM nosuch").await;
+        assert!(e.contains("there is no table \"nosuch\"") && e.contains("--table NAME=PATH"), "{e}");
+        let e = wrong("SELECT 1;\nSELEC 2").await;
+        assert!(e.starts_with("Expected: an SQL statement, found: SELEC at line 2, column 1"), "{e}");
+        for sql in ["SELECT (1", "SELECT 'a", "SELECT CAST('a' AS INT)", "SELECT 1 AS n, 2 AS n", "SELECT ~"] {
+            let e = ask(&[], sql).await.unwrap_err().to_string();
+            assert!(
+                !e.contains("ParserError") && !e.contains("SQL error") && !e.contains("Error during"),
+                "{sql}: {e}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn text_comes_as_editors_write_it() {
+        let csv = ["--format", "csv"];
+        assert_eq!(ask(&csv, "\u{feff}SELECT 1 AS x;\r\n-- end\r\n").await.unwrap(), "x\n1\n");
+        assert_eq!(ask(&csv, ";; SELECT 1 AS x ;;").await.unwrap(), "x\n1\n");
+        assert_eq!(ask(&csv, "-- nothing\n/* at all */").await.unwrap(), "");
+        let read = |bytes: &[u8]| statements::read(bytes, "x.sql");
+        let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+        assert_eq!(read(&utf16("\u{feff}SELECT 'é'")).unwrap(), "SELECT 'é'");
+        let e = read(b"SELECT 1;\n-- caf\xe9").unwrap_err();
+        assert_eq!(e.kind(), crate::Kind::Input);
+        assert!(e.to_string().contains("x.sql: the byte 0xE9 at line 2, column 7 is not UTF-8"), "{e}");
+    }
+
+    #[tokio::test]
+    async fn json_has_each_key_once() {
+        let json = ["--format", "ndjson"];
+        let two = "SELECT a.x, b.x, a.y FROM (VALUES (1, 2)) AS a(x, y), (VALUES (3)) AS b(x)";
+        assert_eq!(ask(&json, two).await.unwrap(), "{\"x\":1,\"x_2\":3,\"y\":2}\n");
+        let taken = "SELECT a.x, b.x, a.x_2 FROM (VALUES (1, 2)) AS a(x, x_2), (VALUES (3)) AS b(x)";
+        assert_eq!(ask(&json, taken).await.unwrap(), "{\"x\":1,\"x_3\":3,\"x_2\":2}\n");
+        let nested = "SELECT named_struct('a', 1, 'a', named_struct('b', 2, 'b', 3)) AS s";
+        assert_eq!(ask(&json, nested).await.unwrap(), "{\"s\":{\"a\":1,\"a_2\":{\"b\":2,\"b_2\":3}}}\n");
+        assert_eq!(ask(&json, "SELECT 'NaN'::float AS a, 0.10 AS b").await.unwrap(), "{\"a\":null,\"b\":0.1}\n");
+    }
+
+    #[test]
+    fn depth_is_that_of_the_deepest_expression() {
+        let fits = |sql: String| statements::check_expression(&sql).is_ok();
+        let chain = |item: &str, link: &str, times: usize| vec![item; times].join(link);
+        assert!(fits(chain("1", "+", 2001)) && !fits(chain("1", "+", 2002)));
+        // Items of a list are no chain; parentheses add to what is around them.
+        let long = chain("1", "+", 1500);
+        assert!(fits(format!("({long}), ({long}), ({long})")));
+        assert!(!fits(format!("{long} + ({long})")));
+        assert!(fits(chain("-1", ",", 30_000)));
+        assert!(!fits(chain("a = 1", " AND ", 2100)) && fits(chain("a = 1 + 2", " AND ", 1900)));
     }
 
     #[test]

@@ -63,7 +63,8 @@ struct OptimizeArgs {
 
 /// Remove the files that commits took out of the table longer ago than its retention
 ///
-/// Versions that need them can be read no more. No other file is touched: what no commit named stays, whatever it is.
+/// Versions that need them can be read no more. A model that no version names goes as well, once it is as old, if what it
+/// holds has the hash that it is called by. No other file is touched: what no commit named stays, whatever it is.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  dacpipe table vacuum hapt --dry-run\n  dacpipe table vacuum out/hapt --retain 30days"
@@ -112,11 +113,14 @@ pub async fn run(args: TableArgs) -> Result<()> {
         }
         TableCommand::Vacuum(args) => {
             let table = place(&args.table)?;
-            let Vacuumed { files, bytes, attempts } = table::vacuum(&table, args.retain, args.dry_run).await?;
+            let Vacuumed { files, bytes, attempts, models } = table::vacuum(&table, args.retain, args.dry_run).await?;
             let done = if args.dry_run { "would be removed" } else { "removed" };
             let mut text = format!("{files} files of {} {done} from {table}", ByteSize::b(bytes).display().si());
             if attempts > 0 {
                 text += &format!("\nand the files of {attempts} runs that died");
+            }
+            if models > 0 {
+                text += &format!("\nand {models} models that no version names, whose files are among these");
             }
             terminal::say(&text)
         }

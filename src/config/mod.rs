@@ -37,6 +37,7 @@ use crate::store::looked_at;
 use crate::store::read_small;
 use crate::terminal::shown_name;
 use problem::Text;
+pub(crate) use problem::nearest;
 use tree::{Node, Origin};
 
 /// The most bytes of a pipeline file.

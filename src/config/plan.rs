@@ -450,7 +450,11 @@ fn keep(table: &KeepTable) -> Keep {
 }
 
 fn split(table: &SplitTable, source: &SourceTable) -> SplitSpec {
-    let value = |value: &String| Some(value.clone()).filter(|value| value != ALL);
+    let value = |value: &String| match value.as_str() {
+        ALL => None,
+        THE_VALUE_ALL => Some(ALL.to_owned()),
+        other => Some(other.to_owned()),
+    };
     let column = table.column.as_ref().or(split_column(source)).cloned();
     SplitSpec { fit: value(&table.fit), label: value(&table.label), column }
 }

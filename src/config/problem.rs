@@ -78,7 +78,7 @@ impl Problem {
 }
 
 /// The one of `names` that `wrong` was most likely meant to be.
-pub(super) fn nearest<'a, S: AsRef<str>>(wrong: &str, names: &'a [S]) -> Option<&'a str> {
+pub(crate) fn nearest<'a, S: AsRef<str>>(wrong: &str, names: &'a [S]) -> Option<&'a str> {
     let wrong = wrong.to_lowercase();
     let mut best = None;
     for name in names.iter().map(AsRef::as_ref) {

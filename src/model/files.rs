@@ -18,6 +18,10 @@ use crate::store::Location;
 const TENSORS: &str = "model.safetensors";
 
 impl Model {
+    /// The names of the files in a model's directory, in the order in which they are removed: without its manifest a
+    /// directory is no model.
+    pub(crate) const FILES: [&str; 2] = [MANIFEST, TENSORS];
+
     /// Writes the model into the directory `models/<first 16 digits of its hash>` and returns where that is. A model
     /// that is there already is left as it is, and written anew if a file of it is missing or damaged.
     ///

@@ -24,7 +24,7 @@ use crate::source::samples::Samples;
 use crate::source::{self, BadRows, HaptSpec, OnBadRow, ParquetSpec, Source, SourceOptions, SourceSpec};
 use crate::stage::FEATURES;
 use crate::store::Location;
-use crate::table::{CommitInfo, Committed, Labels, Log, Mode, OnExisting, TableWriter, WriteOptions};
+use crate::table::{CommitInfo, Committed, Labels, Log, Mode, OnExisting, Snapshot, TableWriter, WriteOptions};
 use crate::vectors::VectorForm;
 
 /// What the rows to label are.
@@ -98,6 +98,8 @@ pub struct RelabelReport {
     pub table_version: u64,
     /// Wall-clock seconds.
     pub seconds: f64,
+    /// What whoever reads the table should know of how it was written.
+    pub notes: Vec<String>,
 }
 
 /// Bytes that a relabelling may hold in operators; it buffers nothing itself.
@@ -119,11 +121,15 @@ impl Relabel {
             .check("--vectors list or --vectors columns writes the vectors that there are")
             .map_err(|e| e.while_doing(format_args!("model {} ({})", model.name(), model.hash().short())))?;
         let output = Location::parse(&self.output)?;
+        if let Some(wrong) = source::overlap(&self.input, &self.output) {
+            return Err(Error::config(format!("--input {} and --output {}: {wrong}", self.input, self.output)));
+        }
         let threads = device::threads(self.threads)?;
         let run_id = clock.run_id(model.hash().as_str());
         let mut bad = Arc::new(BadRows::new());
-        let source = match self.open(&model.manifest().input, threads, &mut bad, control).await {
-            Ok(source) => source,
+        let Opened { source, missing_keys } = match self.open(&model.manifest().input, threads, &mut bad, control).await
+        {
+            Ok(opened) => opened,
             Err(e) => return Err(with_quarantine(e, &self.output, &run_id, &bad).await),
         };
         model.check_width(source.dim)?;
@@ -131,9 +137,37 @@ impl Relabel {
             true => row_keys(&source),
             false => self.keys.clone(),
         };
-        let write = WriteOptions::new(self.mode, &run_id).keys(&keep).on_existing(self.on_existing);
-        let write = write.partition_by(self.partition_by(&output).await?);
+        // Some of the columns that identify a row do not.
+        let keys = if missing_keys.is_empty() { keep.clone() } else { Vec::new() };
+        let there = self.appends_to(&output).await?;
+        let write = WriteOptions::new(self.mode, &run_id).keys(&keys).on_existing(self.on_existing);
+        let write = write.partition_by(there.as_ref().map(|there| there.partition_by.clone()).unwrap_or_default());
         let mut writer = TableWriter::begin(&output, write).await?;
+        if writer.keys().iter().any(|key| !keep.contains(key)) {
+            return Err(Error::input(format!(
+                "cannot append to {output}: it tells rows apart by {}, and the columns that are written of {} are {}; \
+                 --keys names those that are",
+                writer.keys().join(", "),
+                self.input,
+                if keep.is_empty() { "none".to_owned() } else { keep.join(", ") }
+            )));
+        }
+        let mut notes = Vec::new();
+        if !missing_keys.is_empty() {
+            let names = missing_keys.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+            notes.push(format!(
+                "{} has no column {names}, by which the model's pipeline told rows apart: the rows are written without, in \
+                 the order in which they were read; --keys names other columns",
+                self.input
+            ));
+        }
+        if there.is_some_and(|there| there.rows() > 0) && writer.keys().is_empty() {
+            notes.push(
+                "nothing tells the rows of the table apart, so these were added whether it had them or not; --keys names \
+                 the columns that do"
+                    .to_owned(),
+            );
+        }
 
         let ctx = session(MEMORY_LIMIT, source.dim)?;
         for column in source.label.iter().chain(&source.carried) {
@@ -185,16 +219,16 @@ impl Relabel {
             table: output.to_string(),
             table_version,
             seconds: clock.began.elapsed().as_secs_f64(),
+            notes,
         })
     }
 
-    /// The columns by which the table's files are divided, where rows are appended to one.
-    async fn partition_by(&self, output: &Location) -> Result<Vec<String>> {
-        if self.mode == Mode::Overwrite {
-            return Ok(Vec::new());
+    /// The table that rows are appended to.
+    async fn appends_to(&self, output: &Location) -> Result<Option<Snapshot>> {
+        match self.mode {
+            Mode::Overwrite => Ok(None),
+            Mode::Append => Log::new(output.clone()).snapshot(None).await,
         }
-        let there = Log::new(output.clone()).snapshot(None).await?;
-        Ok(there.map(|there| there.partition_by).unwrap_or_default())
     }
 
     /// What is written beside the columns `kept` of the source.
@@ -205,14 +239,14 @@ impl Relabel {
 
     /// The input as a source, and in `bad` its bad rows so far. Where the model was learned on windows cut within labels and the
     /// input has none, windows are cut over whole recordings; where it lacks columns that the model's pipeline carried
-    /// along, none are.
+    /// along, none are. Vectors that lack key columns of the model's pipeline are read without these.
     async fn open(
         &self,
         input: &ModelInput,
         threads: usize,
         bad: &mut Arc<BadRows>,
         control: &Control,
-    ) -> Result<Source> {
+    ) -> Result<Opened> {
         let (first, options) = self.source(input, threads, self.within)?;
         let within_labels = options.window.is_some_and(|w| w.within == Within::Labels);
         let withins = match within_labels && self.within.is_none() {
@@ -235,7 +269,7 @@ impl Relabel {
                     *bad = rows;
                 }
                 let (source, e) = match (opened, why.take()) {
-                    (Ok(source), None) => return Ok(source),
+                    (Ok(source), None) => return Ok(Opened::whole(source)),
                     (Ok(source), Some(e)) => (source, e),
                     (Err(e), None) if e.kind() != Kind::Input => return Err(e),
                     (Err(e), first) => {
@@ -251,10 +285,20 @@ impl Relabel {
                     done.push("no columns are carried along");
                 }
                 control.emit(Event::Warning { message: format!("{e}: {}", done.join(", and ")) });
-                return Ok(source);
+                return Ok(Opened::whole(source));
             }
         }
-        Err(why.unwrap_or_else(|| Error::internal("no way to open the input was tried")))
+        let why = why.unwrap_or_else(|| Error::internal("no way to open the input was tried"));
+        if let (SourceSpec::Parquet(spec), true, Kind::Input) = (&first, self.keys.is_empty(), why.kind()) {
+            for keep in [spec.keep.clone(), Vec::new()] {
+                let spec = ParquetSpec { keep, ..spec.clone() };
+                if let Some((opened, rows)) = without_missing_keys(&spec, &options).await {
+                    *bad = rows;
+                    return Ok(opened);
+                }
+            }
+        }
+        Err(why)
     }
 
     /// The model's own source with another path, or Parquet files of feature vectors.
@@ -286,7 +330,17 @@ impl Relabel {
                      label Parquet files of feature vectors, or recordings like those it was trained on",
                 ));
             }
-            (InputKind::Parquet, trained_on) => SourceSpec::Parquet(self.parquet(path, trained_on, input.dim)),
+            (InputKind::Parquet, trained_on) => {
+                let spec = self.parquet(path, trained_on, input.dim);
+                if let Features::Column(column) = &spec.features
+                    && self.keys.contains(column)
+                {
+                    return Err(Error::config(format!(
+                        "--keys {column}: that is the column of feature vectors, which tells no rows apart"
+                    )));
+                }
+                SourceSpec::Parquet(spec)
+            }
         };
         let of_recordings = !matches!(spec, SourceSpec::Parquet(_));
         let options = SourceOptions {
@@ -340,6 +394,40 @@ fn keep_nothing(spec: &mut SourceSpec) {
         SourceSpec::Csv(spec) => spec.keep.clear(),
         SourceSpec::Parquet(spec) => spec.keep.clear(),
     }
+}
+
+/// The input, and the key columns of the model's pipeline that it lacks.
+struct Opened {
+    source: Source,
+    missing_keys: Vec<String>,
+}
+
+impl Opened {
+    fn whole(source: Source) -> Self {
+        Self { source, missing_keys: Vec::new() }
+    }
+}
+
+/// The vectors of `spec` without the key columns that they lack, and the bad rows so far; `None` if that is not what is
+/// wrong.
+async fn without_missing_keys(spec: &ParquetSpec, options: &SourceOptions) -> Option<(Opened, Arc<BadRows>)> {
+    let open = |keys: Vec<String>| {
+        let spec = SourceSpec::Parquet(ParquetSpec { keys, ..spec.clone() });
+        async move {
+            let bad = Arc::new(BadRows::new());
+            Some((source::open(&spec, options, Arc::clone(&bad)).await.ok()?, bad))
+        }
+    };
+    let (mut there, mut missing_keys) = (Vec::new(), Vec::new());
+    open(Vec::new()).await?;
+    for key in &spec.keys {
+        match open(vec![key.clone()]).await {
+            Some(_) => there.push(key.clone()),
+            None => missing_keys.push(key.clone()),
+        }
+    }
+    let (source, bad) = open(there).await?;
+    (!missing_keys.is_empty()).then_some((Opened { source, missing_keys }, bad))
 }
 
 /// The columns that identify a row of a source.

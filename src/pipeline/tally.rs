@@ -11,11 +11,8 @@ use arrow::datatypes::{DataType, Field, Float32Type, Int32Type};
 
 use crate::column;
 use crate::error::Result;
-use crate::metrics::Contingency;
+use crate::metrics::{ALL, Contingency, part_name};
 use crate::report::Scores;
-
-/// The part under which all rows are counted.
-const ALL: &str = "all";
 
 /// Counts over the labelled rows.
 #[derive(Debug, Default)]
@@ -111,8 +108,9 @@ fn count(
         if labels.is_null(i) {
             continue;
         }
-        if let Some(parts) = parts.filter(|p| !p.is_null(i)) {
-            table(tables, parts.value(i)).add(*cluster, labels.value(i));
+        if let Some(parts) = parts {
+            let part = parts.is_valid(i).then(|| parts.value(i));
+            table(tables, &part_name(part)).add(*cluster, labels.value(i));
         }
         table(tables, ALL).add(*cluster, labels.value(i));
     }
@@ -136,4 +134,26 @@ fn typed<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
 
 fn text(batch: &RecordBatch, name: &str) -> Result<Arc<StringArray>> {
     Ok(Arc::new(column::label_texts(typed(batch, name)?, name)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::Float32Array;
+
+    #[test]
+    fn a_part_that_is_called_all_is_no_second_count_of_all_rows() {
+        let mut tally = Tally::new(2);
+        let batch = RecordBatch::try_from_iter([
+            ("cluster", Arc::new(Int32Array::from(vec![0, 0, 1, 1, 1])) as ArrayRef),
+            ("distance", Arc::new(Float32Array::from(vec![0.5; 5])) as _),
+            ("y", Arc::new(StringArray::from(vec![Some("a"), Some("a"), Some("b"), Some("b"), None])) as _),
+            ("part", Arc::new(StringArray::from(vec![Some("all"), Some("train"), None, Some("NULL"), None])) as _),
+        ]);
+        let columns = Columns { label: Some("y".into()), split: Some("part".into()), raw: None };
+        tally.add(&batch.unwrap(), &columns).unwrap();
+        let rows: Vec<(String, u64)> = tally.scores().0.into_iter().map(|(part, of)| (part, of.rows)).collect();
+        let expected = [("\"NULL\"", 1), ("\"all\"", 1), ("NULL", 1), ("all", 4), ("train", 1)];
+        assert_eq!(rows, expected.map(|(part, rows)| (part.to_string(), rows)));
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::metrics::ALL;
+
 use super::run::{FellTogether, Follows, RunReport, Scores};
 use crate::column::listed;
 use crate::terminal::one_line;
@@ -132,5 +134,9 @@ fn scores(out: &mut String, report: &RunReport) {
             Some(raw) => writeln!(out, "               {:>6.4} {:>6.4} {:>6}", raw.ari, raw.nmi, figure(raw.acc)),
             None => writeln!(out),
         };
+    }
+    let compared = report.scores.get(ALL).map_or(0, |all| all.rows);
+    if let Some(unlabelled @ 1..) = report.labelled_rows.checked_sub(compared) {
+        let _ = writeln!(out, "    {unlabelled} rows without a label are left out of the figures");
     }
 }

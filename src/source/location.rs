@@ -23,7 +23,7 @@ pub(super) use compression::plain_name;
 use listing::Directory;
 use remote::{Remote, remote_error};
 
-const WILDCARDS: [char; 3] = ['*', '?', '['];
+pub(super) const WILDCARDS: [char; 3] = ['*', '?', '['];
 
 /// One file of a source.
 #[derive(Debug, Clone)]

@@ -24,6 +24,7 @@ pub mod hapt;
 pub mod hive;
 pub mod keep;
 pub mod location;
+mod overlap;
 pub mod parquet;
 pub mod recording;
 pub mod samples;
@@ -38,6 +39,7 @@ pub(crate) use clock::check_format;
 pub use csv::{AcrossFiles, CsvSpec, Delimiter, Dialect, Encoding, Fill, Repeated, SameTime, SampleRules, TimeColumn};
 pub use hapt::HaptSpec;
 pub use keep::{Aggregate, Keep};
+pub use overlap::overlap;
 pub use parquet::{Features, ParquetSpec};
 
 use bad::Rejects;

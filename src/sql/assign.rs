@@ -15,7 +15,8 @@ use crate::stage::LABEL_COLUMNS;
 use super::features;
 use super::models::Models;
 
-const NAME: &str = "dac_assign";
+/// Its name.
+pub(crate) const NAME: &str = "dac_assign";
 
 /// The SQL function `dac_assign(model, features)`.
 ///

@@ -1,8 +1,8 @@
 //! The aggregates `ari(a, b)`, `nmi(a, b)` and `clustering_accuracy(a, b)`: how far two labellings of the same rows
 //! agree.
 //!
-//! Labels may be of any type that casts to text, and two are the same if their texts are. A row in which either label
-//! is NULL does not count, nor one in which either is NaN. Memory is one count per pair of labels that occurs. The partial state holds those counts, so
+//! Labels may be of any type that has a text, and two are the same if their texts are. A row in which either label is
+//! NULL or NaN does not count. Memory is one count per pair of labels that occurs. The partial state holds those counts, so
 //! partitions are added up exactly and the result does not depend on how the rows were split.
 
 use std::fmt;
@@ -135,8 +135,8 @@ struct PairCounts {
 }
 
 /// A column of labels as text, with each distinct value once.
-fn dictionary(column: &ArrayRef) -> Result<ArrayRef> {
-    let text: ArrayRef = Arc::new(label_texts(column, "labels")?);
+fn dictionary(column: &ArrayRef, metric: Metric) -> Result<ArrayRef> {
+    let text: ArrayRef = Arc::new(label_texts(column, metric.name())?);
     let coded = DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::Utf8));
     Ok(cast_with_options(&text, &coded, &CastOptions::default())?)
 }
@@ -144,7 +144,7 @@ fn dictionary(column: &ArrayRef) -> Result<ArrayRef> {
 impl Accumulator for PairCounts {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         let [a, b] = values else { return Err(internal_datafusion_err!("{} takes two columns", self.metric)) };
-        let (a, b) = (dictionary(a)?, dictionary(b)?);
+        let (a, b) = (dictionary(a, self.metric)?, dictionary(b, self.metric)?);
         let (a, b) = (a.as_dictionary::<UInt32Type>(), b.as_dictionary::<UInt32Type>());
         let (names_a, names_b) = (a.values().as_string::<i32>(), b.values().as_string::<i32>());
         let (of_a, of_b) = (self.a, self.b);

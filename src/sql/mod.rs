@@ -46,6 +46,7 @@ mod stage_exec;
 mod versions;
 
 pub use assign::DacAssign;
+pub(crate) use assign::NAME as ASSIGN;
 pub use embed::DacEmbed;
 pub use metrics::{ClusteringMetric, Metric};
 pub use models::Models;

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use datafusion::catalog::TableProvider;
-use datafusion::common::{Column, TableReference};
+use datafusion::common::{Column, JoinType, TableReference};
 use datafusion::config::Dialect;
+use datafusion::functions::expr_fn::coalesce;
+use datafusion::functions_aggregate::expr_fn::{avg, count};
 use datafusion::logical_expr::{AggregateUDF, Expr, LogicalPlan, ScalarUDF, Union};
 use datafusion::prelude::{CsvReadOptions, DataFrame, ParquetReadOptions, SessionConfig, SessionContext, col, lit};
 use futures::{StreamExt, stream};
@@ -15,8 +17,9 @@ use url::Url;
 use crate::error::{Error, Result};
 use crate::model::Restore;
 use crate::source::BadRows;
+use crate::stage::LABEL_COLUMNS;
 use crate::store::Location;
-use crate::table::{LABELLED_AT, LabelTable, MODEL, version_as_of};
+use crate::table::{LABELLED_AT, LabelTable, MODEL, clusters_schema, version_as_of};
 
 use super::assign::DacAssign;
 use super::embed::DacEmbed;
@@ -213,7 +216,16 @@ async fn register_table(ctx: &SessionContext, beside: &Beside<'_>, at: At, named
     let Named { name, path, .. } = named;
     let location = Location::in_session(path, &ctx.runtime_env())?;
     if let Some(read) = FileKind::of(path) {
+        if location.local_path().is_some_and(|file| !file.exists()) {
+            return Err(Error::input(format!("{path}: no such file")));
+        }
         return register_file(ctx, read, name, path, &location).await;
+    }
+    if location.local_path().is_some_and(std::path::Path::is_file) {
+        return Err(Error::input(format!(
+            "{path} is a file of another kind; expected the directory of a table, or a file whose name ends with .parquet, \
+             .pq, .csv or .tsv"
+        )));
     }
     let table = Arc::new(open_at(&location, at).await?);
     beside.models.add_directory(&format!("table {name}"), location.join(MODELS)?);
@@ -224,7 +236,11 @@ async fn register_table(ctx: &SessionContext, beside: &Beside<'_>, at: At, named
     let found = |name: &str, location: String| Registered { name: name.to_owned(), location };
     let mut tables = vec![found(name, location.to_string())];
     if let Some(file) = table.snapshot().clusters() {
-        ctx.register_table(TableReference::bare(clusters.as_str()), table.clusters())?;
+        let rows = match table.snapshot().changed_by_others() {
+            true => counted_anew(ctx, &table)?,
+            false => table.clusters(),
+        };
+        ctx.register_table(TableReference::bare(clusters.as_str()), rows)?;
         tables.push(found(&clusters, location.show(&file.path)));
     }
     if let Some(rows) = latest(ctx, &table)? {
@@ -238,6 +254,25 @@ async fn register_table(ctx: &SessionContext, beside: &Beside<'_>, at: At, named
         tables.push(found(&quarantine, location.show(QUARANTINE)));
     }
     Ok(tables)
+}
+
+/// The clusters of a table whose rows another program has changed since they were counted: with the sizes and the mean
+/// distances of the rows that are there.
+fn counted_anew(ctx: &SessionContext, table: &Arc<LabelTable>) -> Result<Arc<dyn TableProvider>> {
+    let [cluster, distance, _] = LABEL_COLUMNS;
+    let column = |name: &str| Expr::Column(Column::from_name(name));
+    let keys = vec![column(cluster).alias("of_cluster"), column(MODEL).alias("of_model")];
+    let figures = vec![count(lit(1_i64)).alias("rows"), avg(column(distance)).alias("mean")];
+    let rows = ctx.read_table(Arc::clone(table) as _)?.aggregate(keys, figures)?;
+    let clusters = ctx.read_table(table.clusters())?;
+    let joined = clusters.join(rows, JoinType::Left, &[cluster, MODEL], &["of_cluster", "of_model"], None)?;
+    let all = clusters_schema();
+    let columns = all.fields().iter().map(|field| match field.name().as_str() {
+        "size" => coalesce(vec![column("rows"), lit(0_i64)]).alias("size"),
+        "mean_distance" => column("mean").alias("mean_distance"),
+        name => column(name),
+    });
+    Ok(joined.select(columns.collect::<Vec<_>>())?.into_view())
 }
 
 /// Each row of a table once, as the model that labelled it last did; nothing for a table without keys.
@@ -306,15 +341,16 @@ fn url_of(ctx: &SessionContext, location: &Location) -> Result<String> {
 #[derive(Clone, Copy)]
 enum FileKind {
     Parquet,
-    Csv,
+    /// With what stands between two values.
+    Csv(u8),
 }
 
 impl FileKind {
     fn of(path: &str) -> Option<Self> {
-        let path = path.to_ascii_lowercase();
-        match path.rsplit_once('.')?.1 {
-            "parquet" => Some(FileKind::Parquet),
-            "csv" => Some(FileKind::Csv),
+        match path.rsplit_once('.')?.1.to_ascii_lowercase().as_str() {
+            "parquet" | "pq" => Some(FileKind::Parquet),
+            "csv" => Some(FileKind::Csv(b',')),
+            "tsv" => Some(FileKind::Csv(b'\t')),
             _ => None,
         }
     }
@@ -336,9 +372,17 @@ async fn register_file(
     }
     let url = url_of(ctx, location)?;
     let table = TableReference::bare(name);
+    // DataFusion reads files of one ending, in the capitals that they have.
+    let ending = path.rsplit_once('.').map_or(path, |(_, ending)| ending);
     match kind {
-        FileKind::Parquet => ctx.register_parquet(table, &url, ParquetReadOptions::default()).await?,
-        FileKind::Csv => ctx.register_csv(table, &url, CsvReadOptions::default()).await?,
+        FileKind::Parquet => {
+            let options = ParquetReadOptions { file_extension: ending, ..ParquetReadOptions::default() };
+            ctx.register_parquet(table, &url, options).await?;
+        }
+        FileKind::Csv(delimiter) => {
+            let options = CsvReadOptions::new().delimiter(delimiter).file_extension(ending);
+            ctx.register_csv(table, &url, options).await?;
+        }
     }
     Ok(vec![Registered { name: name.to_owned(), location: path.to_owned() }])
 }

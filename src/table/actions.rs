@@ -3,6 +3,7 @@
 use deltalake_core::kernel::{Action, Add};
 use serde_json::{Value, json};
 
+use super::checksum::TAG;
 use super::log::DataFile;
 use super::stats::ColumnRange;
 use crate::error::{Error, Result};
@@ -21,6 +22,7 @@ pub(super) fn add_of(file: &DataFile, now: i64, changes: bool) -> Result<Value> 
         modification_time: now,
         data_change: changes,
         stats: Some(ColumnRange::to_delta(file.rows, &file.columns)),
+        tags: file.checksums.as_ref().map(|sums| [(TAG.to_owned(), Some(sums.to_text()))].into()),
         ..Add::default()
     }))
 }

@@ -293,6 +293,23 @@ fn dead(root: &Path) -> std::io::Result<Vec<(String, Mark, Lock)>> {
     Ok(found)
 }
 
+/// Whether a writer of the local table at `root` holds its mark. What cannot be looked at may be one.
+pub(super) fn any_lives(root: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(root.join(BESIDE)) else { return false };
+    entries.flatten().map(|entry| entry.path().join(MARK)).filter(|mark| is_file(mark)).any(
+        |mark| match File::options().read(true).write(true).open(&mark) {
+            Ok(file) => match file.try_lock() {
+                Ok(()) => {
+                    drop(Lock(file));
+                    false
+                }
+                Err(_) => true,
+            },
+            Err(_) => true,
+        },
+    )
+}
+
 /// Whether a commit is by attempt `id`; `None` if the log no longer has all that came after version `since`, which was
 /// the newest when it began. What the log has from before is looked at as well, whatever a mark says.
 pub(super) async fn has_commit(log: &Log, id: &str, since: Option<u64>) -> Result<Option<bool>> {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
+use super::checksum::Checksums;
 use super::commit::FileBeside;
 use super::files::properties;
 use crate::error::{Error, Result};
@@ -19,15 +20,23 @@ pub(super) async fn write(location: &Location, path: String, rows: &RecordBatch)
     writer.write(rows)?;
     writer.close()?;
     let size = bytes.len() as u64;
+    let crc32 = Some(Checksums::of(&bytes).to_text());
     location.put(&path, Bytes::from(bytes)).await?;
     let rows = rows.num_rows() as u64;
-    Ok(FileBeside { path, rows, bytes: size })
+    Ok(FileBeside { path, rows, bytes: size, crc32 })
 }
 
 /// Reads a file that a commit names, whose rows are of `schema`.
 pub(super) async fn read(location: &Location, file: &FileBeside, schema: &SchemaRef) -> Result<RecordBatch> {
     let damaged = |why: &str| Error::table(format!("{} {why}", location.show(&file.path)));
     let bytes = location.get(&file.path).await?.ok_or_else(|| damaged("is missing, and the log names it"))?;
+    if let Some(sums) = &file.crc32
+        && *sums != Checksums::of(&bytes).to_text()
+    {
+        return Err(damaged(
+            "is damaged: it has other bytes than were written (its checksum differs); restore the file",
+        ));
+    }
     let batches = ParquetRecordBatchReaderBuilder::try_new(bytes)
         .and_then(|reader| reader.build())
         .map_err(|e| damaged("is damaged").with_source(e))?

@@ -37,6 +37,9 @@ pub struct FileBeside {
     pub bytes: u64,
     /// Its rows.
     pub rows: u64,
+    /// The [sums](super::Checksums) of its bytes, as text; none of files of versions before there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crc32: Option<String>,
 }
 
 /// What a commit of dacpipe says of the table as it leaves it. A version has the note of the newest commit up to it that

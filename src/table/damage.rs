@@ -13,6 +13,11 @@ use crate::store::failed;
 /// The longest log entry that is looked at to find what is wrong with a log.
 const LONGEST_ENTRY: u64 = 256 << 20;
 
+/// The most levels of a log's entry in each other. Delta's own have fewer than ten.
+const DEEPEST: usize = 100;
+/// Bytes of an entry that cannot nest deep enough to do harm.
+const SHALLOW: u64 = 1 << 12;
+
 impl Log {
     /// What the store lists of the log.
     pub(super) async fn listed(&self) -> Result<Listed> {
@@ -32,6 +37,22 @@ impl Log {
         Ok(listed)
     }
 
+    /// That no entry which `version` is made of nests so deep that to read it would end the stack.
+    pub(super) async fn check_depth(&self, listed: &Listed, version: u64) -> Result<()> {
+        let from = listed.checkpoints.range(..=version).next_back().map_or(0, |v| v + 1);
+        let entries = listed.commits.range(from..).take_while(|(entry, _)| **entry <= version);
+        for (&entry, _) in entries.filter(|(_, bytes)| **bytes >= SHALLOW) {
+            let name = file_name(entry);
+            if self.location.get(&name).await?.is_some_and(|content| nests_deeper(&content, DEEPEST)) {
+                return Err(Error::table(format!(
+                    "the log entry {} is damaged: it nests deeper than {DEEPEST} levels; restore the file",
+                    self.location.show(&name)
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// What is wrong with a log that delta-rs could not read, with the file and the line where that can be found.
     pub(super) async fn diagnose(&self, e: DeltaTableError) -> Error {
         let found = match self.listed().await {
@@ -42,7 +63,12 @@ impl Log {
             Err(found) => found,
             Ok(()) => match store_failure(&e) {
                 Some(_) => failed("reading", &self.location.show(DIRECTORY), e),
-                None => Error::table(format!("the log of {} cannot be read", self.location)).with_source(e),
+                None => {
+                    // Behind the first line may be the calls that led there.
+                    let why = e.to_string();
+                    let why = why.lines().next().unwrap_or_default();
+                    Error::table(format!("the log of {} cannot be read: {why}", self.location))
+                }
             },
         }
     }
@@ -130,6 +156,28 @@ impl Listed {
     }
 }
 
+/// Whether arrays and objects of a JSON text lie in each other more than `most` times.
+fn nests_deeper(text: &[u8], most: usize) -> bool {
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    for &byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            // Each line is a text of its own.
+            b'\n' => depth = 0,
+            _ => {}
+        }
+        if depth > most {
+            return true;
+        }
+    }
+    false
+}
+
 /// The failure of the store that an error comes from, unless it is that something is not there.
 fn store_failure<'a>(e: &'a (dyn std::error::Error + 'static)) -> Option<&'a object_store::Error> {
     let mut next = Some(e);
@@ -145,6 +193,13 @@ fn store_failure<'a>(e: &'a (dyn std::error::Error + 'static)) -> Option<&'a obj
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn depth_is_counted_outside_of_text() {
+        assert!(nests_deeper(b"[[[1]]]", 2) && !nests_deeper(b"[[1], [[2]]]", 3));
+        assert!(!nests_deeper(br#"{"a": "[[[[\"[[[["}"#, 1));
+        assert!(!nests_deeper(b"{\"a\": {\n{\"a\": {", 2));
+    }
 
     #[test]
     fn a_version_needs_every_entry_after_a_checkpoint() {

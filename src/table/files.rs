@@ -4,19 +4,23 @@
 //! cut into batches: the same rows in the same order give the same bytes.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, ArrayRef, AsArray, StringArray, TimestampMicrosecondArray, UInt32Array};
 use arrow::compute::{BatchCoalescer, cast};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use object_store::buffered::BufWriter;
 use parquet::arrow::AsyncArrowWriter;
+use parquet::arrow::async_writer::AsyncFileWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 use sha2::{Digest, Sha256};
 
+use super::checksum::Summing;
 use super::log::DataFile;
 use super::{schema, stats};
 use crate::error::{Error, Result};
@@ -75,8 +79,26 @@ struct Part {
 
 struct OpenFile {
     path: String,
-    writer: AsyncArrowWriter<BufWriter>,
+    writer: AsyncArrowWriter<Summed>,
+    sums: Arc<Mutex<Summing>>,
     rows: u64,
+}
+
+/// A file on its way to the store, summed up as it goes.
+struct Summed {
+    to: BufWriter,
+    sums: Arc<Mutex<Summing>>,
+}
+
+impl AsyncFileWriter for Summed {
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, parquet::errors::Result<()>> {
+        self.sums.lock().unwrap_or_else(PoisonError::into_inner).update(&bytes);
+        AsyncFileWriter::write(&mut self.to, bytes)
+    }
+
+    fn complete(&mut self) -> BoxFuture<'_, parquet::errors::Result<()>> {
+        AsyncFileWriter::complete(&mut self.to)
+    }
 }
 
 impl FileSet {
@@ -184,8 +206,10 @@ impl FileSet {
             let path = format!("{}/part-{:05}.parquet", part.dir, part.files.len());
             let store = Arc::clone(self.location.store());
             let to = BufWriter::with_capacity(store, self.location.path(&path)?, UPLOAD_BYTES).with_max_concurrency(2);
+            let sums = Arc::new(Mutex::new(Summing::default()));
+            let to = Summed { to, sums: Arc::clone(&sums) };
             let writer = AsyncArrowWriter::try_new(to, Arc::clone(&self.stored), Some(self.properties.clone()))?;
-            part.open = Some(OpenFile { path, writer, rows: 0 });
+            part.open = Some(OpenFile { path, writer, sums, rows: 0 });
         }
         let Some(open) = &mut part.open else { return Ok(()) };
         open.writer.write(&block).await.map_err(|e| write_failed(&self.location, &open.path, e))?;
@@ -224,6 +248,7 @@ impl FileSet {
         let Some(mut open) = part.open.take() else { return Ok(()) };
         let metadata = open.writer.finish().await.map_err(|e| write_failed(&self.location, &open.path, e))?;
         self.location.sync(&[&open.path]).await?;
+        let sums = std::mem::take(&mut *open.sums.lock().unwrap_or_else(PoisonError::into_inner));
         part.files.push(DataFile {
             bytes: open.writer.bytes_written() as u64,
             rows: Some(open.rows),
@@ -232,6 +257,7 @@ impl FileSet {
             path: open.path,
             logged: String::new(),
             added_at: 0,
+            checksums: Some(sums.finish()),
         });
         Ok(())
     }
@@ -260,7 +286,7 @@ impl FileSet {
     /// Ends the writing and lets go of uploads that have begun.
     pub(super) async fn abort(&mut self) {
         for open in std::mem::take(&mut self.parts).into_values().filter_map(|part| part.open) {
-            if let Err(e) = open.writer.into_inner().abort().await {
+            if let Err(e) = open.writer.into_inner().to.abort().await {
                 tracing::debug!("an upload that had not begun: {e}");
             }
         }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch, StructArray};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use bytes::Bytes;
 use deltalake_core::DeltaTableError;
@@ -23,6 +23,7 @@ use url::Url;
 
 use super::actions::line;
 use super::attempt::staging_dir;
+use super::checksum::{Checksums, TAG};
 use super::commit::{CommitNote, FileBeside, NOTE};
 use super::damage::Listed;
 use super::entry::{Commit, is_inside, metrics, parse};
@@ -55,6 +56,8 @@ pub struct DataFile {
     pub columns: BTreeMap<String, ColumnRange>,
     /// When it came into the table, in milliseconds since 1970.
     pub added_at: i64,
+    /// The sums of its bytes, if whoever wrote it gave them.
+    pub checksums: Option<Checksums>,
 }
 
 /// A table as it was at one version.
@@ -92,6 +95,11 @@ impl Snapshot {
     /// The hash of the model that labelled the rows that came last.
     pub fn model(&self) -> Option<&str> {
         self.note.as_ref().map(|note| note.model.as_str())
+    }
+
+    /// Whether another program has changed the table since dacpipe said what its clusters are.
+    pub fn changed_by_others(&self) -> bool {
+        self.noted_at.is_some_and(|noted_at| noted_at < self.version)
     }
 
     /// The newest version, since the last overwrite, whose run set rows aside.
@@ -198,6 +206,7 @@ impl Log {
 
     async fn open(&self, version: Option<u64>, listed: &Listed) -> Result<Option<DeltaSnapshot>> {
         let Some(newest) = listed.newest() else { return Ok(None) };
+        self.check_depth(listed, version.unwrap_or(newest)).await?;
         match DeltaSnapshot::try_new(self.store.as_ref(), version).await {
             Ok(found) => Ok(Some(found)),
             Err(DeltaTableError::NotATable(_)) => Ok(None),
@@ -223,6 +232,7 @@ impl Log {
         let constant = column("fileConstantValues")?.as_struct_opt().ok_or_else(|| unknown("constants"))?;
         let partitions = constant.column_by_name("partitionValues").and_then(|p| p.as_map_opt());
         let partitions = partitions.ok_or_else(|| unknown("partition values"))?;
+        let tags = constant.column_by_name("tags").and_then(|tags| tags.as_map_opt());
         for row in 0..batch.num_rows() {
             let logged = paths.value(row).to_owned();
             let path = decoded(&logged);
@@ -244,7 +254,17 @@ impl Log {
             let (Some(names), Some(values)) = (names, values) else { return Err(unknown("partition values as text")) };
             let value = |i: usize| values.is_valid(i).then(|| values.value(i).to_owned());
             let partition = (0..entries.len()).map(|i| (names.value(i).to_owned(), value(i))).collect();
-            files.push(DataFile { path, logged, rows, bytes, partition, columns, added_at: times.value(row) });
+            let checksums = match tags.filter(|tags| tags.is_valid(row)).and_then(|tags| tag(&tags.value(row))) {
+                None => None,
+                Some(text) => {
+                    let sums = Checksums::parse(&text, bytes);
+                    Some(
+                        sums.ok_or_else(|| damaged(format!("has the checksums {text:?}, which are none of its size")))?,
+                    )
+                }
+            };
+            let added_at = times.value(row);
+            files.push(DataFile { path, logged, rows, bytes, partition, columns, added_at, checksums });
         }
         Ok(())
     }
@@ -426,6 +446,13 @@ impl Log {
 
 pub(super) fn file_name(version: u64) -> String {
     format!("{DIRECTORY}/{version:020}.json")
+}
+
+/// The text of the tag of [checksums](Checksums) among the tags of a file.
+fn tag(tags: &StructArray) -> Option<String> {
+    let (names, values) = (tags.column(0).as_string_opt::<i32>()?, tags.column(1).as_string_opt::<i32>()?);
+    let at = (0..tags.len()).find(|&at| names.value(at) == TAG && values.is_valid(at))?;
+    Some(values.value(at).to_owned())
 }
 
 /// A path as files have it, of one with encoded bytes; what is no encoding stays.

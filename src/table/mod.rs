@@ -19,6 +19,9 @@
 //! name (Spark's `VACUUM`, `vacuum(full=True)` of delta-rs) would take `models/`, `quarantine/` and `report/` for such
 //! files: [`vacuum()`] removes what is old and nothing else.
 //!
+//! The log has checksums of the data files and of those beside them, which every read checks: bytes that changed on the
+//! disk are an error that names the file, and never other values.
+//!
 //! The same rows in the same order give the same data files, whatever the batches they came in, except for the run id
 //! (in paths) and the column `labelled_at`.
 //!
@@ -51,6 +54,8 @@
 mod actions;
 mod attempt;
 mod beside;
+mod checked;
+mod checksum;
 mod clusters;
 mod commit;
 mod damage;
@@ -63,6 +68,7 @@ mod profile;
 mod provider;
 mod replace;
 mod sample;
+mod scan;
 mod schema;
 mod sink;
 mod stats;
@@ -70,6 +76,7 @@ mod upkeep;
 mod vacuum;
 mod writer;
 
+pub use checksum::Checksums;
 pub use clusters::clusters_schema;
 pub use commit::{CommitNote, FileBeside, Mode, SourceInfo};
 pub use entry::Commit;

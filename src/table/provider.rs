@@ -15,10 +15,9 @@ use datafusion::common::DFSchema;
 use datafusion::common::pruning::PrunableStatistics;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{ScalarValue, Statistics};
-use datafusion::datasource::file_format::FileFormat;
-use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, Volatility};
@@ -29,11 +28,14 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectMeta, ObjectStoreExt};
 
 use super::beside;
+use super::checked::{CheckedReads, damaged};
+use super::checksum::Checksums;
 use super::clusters::clusters_schema;
 use super::commit::FileBeside;
 use super::log::{DataFile, Log, Snapshot};
 use super::profile::profile_schema;
 use super::sample::sample_schema;
+use super::scan::Scan;
 use super::schema::of_files;
 use super::stats::{Taken, scalar, statistics};
 use crate::error::{Error, Result};
@@ -170,6 +172,7 @@ fn as_data_file(file: &FileBeside) -> DataFile {
         partition: Default::default(),
         columns: Default::default(),
         added_at: 0,
+        checksums: file.crc32.as_deref().and_then(|text| Checksums::parse(text, file.bytes)),
     }
 }
 
@@ -201,6 +204,10 @@ impl Files {
                 | Expr::IsNotNull(_)
                 | Expr::IsTrue(_)
                 | Expr::IsFalse(_)
+                | Expr::IsUnknown(_)
+                | Expr::IsNotTrue(_)
+                | Expr::IsNotFalse(_)
+                | Expr::IsNotUnknown(_)
                 | Expr::BinaryExpr(_)
                 | Expr::Between(_)
                 | Expr::InList(_)
@@ -270,15 +277,16 @@ impl Files {
         projection.unwrap_or(&all).iter().map(number).collect()
     }
 
+    /// What reads these files and checks their bytes.
+    fn checked(&self, files: &[&DataFile]) -> Result<CheckedReads> {
+        let sums = files.iter().filter_map(|file| Some((&file.path, file.checksums.as_ref()?)));
+        let sums = sums.map(|(path, sums)| Ok((self.location.path(path)?, sums.clone())));
+        Ok(CheckedReads::new(self.location.clone(), sums.collect::<Result<_>>()?))
+    }
+
     /// The file as DataFusion wants it, from the store and from the log.
     async fn look_up(&self, file: DataFile) -> Result<PartitionedFile> {
-        let damaged = |what: String| {
-            Error::table(format!(
-                "the table {} is damaged: {} {what}; restore the file, or write the table anew",
-                self.location,
-                self.location.show(&file.path)
-            ))
-        };
+        let damaged = |what: &str| damaged(&self.location, &self.location.show(&file.path), what);
         let meta: ObjectMeta = match self.location.store().head(&self.location.path(&file.path)?).await {
             Ok(meta) => meta,
             Err(object_store::Error::NotFound { .. }) if self.old => {
@@ -289,20 +297,22 @@ impl Files {
                     self.location.show(&file.path)
                 )));
             }
-            Err(object_store::Error::NotFound { .. }) => return Err(damaged("is missing".to_owned())),
+            Err(object_store::Error::NotFound { .. }) => return Err(damaged("is missing")),
             Err(e) => return Err(failed("reading", &self.location.show(&file.path), e)),
         };
         if meta.size != file.bytes {
-            return Err(damaged(format!("has {} bytes, the log says {}", meta.size, file.bytes)));
+            return Err(damaged(&format!("has {} bytes, the log says {}", meta.size, file.bytes)));
         }
-        let known = statistics(&file, &of_files(&self.schema, &self.partition_by), Taken::AsValues);
+        // DataFusion would take a partition value that is null for one that no row lacks.
+        let known = statistics(&file, self.scanned()?.table_schema(), Taken::AsValues);
         let value = |name: &String| -> Result<ScalarValue> {
             let data_type = self.schema.field_with_name(name)?.data_type();
             Ok(scalar(file.partition.get(name).and_then(Option::as_deref), data_type))
         };
         let values = self.partition_by.iter().map(value).collect::<Result<_>>()?;
-        let found = PartitionedFile::new_from_meta(meta).with_partition_values(values);
-        Ok(found.with_statistics(Arc::new(known)))
+        let mut found = PartitionedFile::new_from_meta(meta).with_partition_values(values);
+        found.statistics = Some(Arc::new(known));
+        Ok(found)
     }
 }
 
@@ -353,7 +363,7 @@ impl TableProvider for Files {
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
         self.location.register(state.runtime_env());
-        let found: Vec<PartitionedFile> = futures::stream::iter(files.into_iter().cloned())
+        let found: Vec<PartitionedFile> = futures::stream::iter(files.clone().into_iter().cloned())
             .map(|f| self.look_up(f))
             .buffered(LOOKUPS)
             .try_collect()
@@ -362,14 +372,21 @@ impl TableProvider for Files {
         let each = found.iter().filter_map(|f| f.statistics.as_deref());
         let known = Statistics::try_merge_iter(each, columns.table_schema())?;
         let projection = self.in_scan(&columns, projection)?;
-        let source = Arc::new(ParquetSource::new(columns));
-        let config = FileScanConfigBuilder::new(self.location.store_url().clone(), source)
+        let options = state.default_table_options().parquet;
+        let hint = options.global.metadata_size_hint;
+        let mut source = ParquetSource::new(columns)
+            .with_table_parquet_options(options)
+            .with_parquet_file_reader_factory(Arc::new(self.checked(&files)?));
+        if let Some(hint) = hint {
+            source = source.with_metadata_size_hint(hint);
+        }
+        let config = FileScanConfigBuilder::new(self.location.store_url().clone(), Arc::new(source))
             .with_file_group(FileGroup::new(found))
             .with_statistics(known)
             .with_projection_indices(Some(projection))?
             .with_limit(limit)
             .build();
-        let format = ParquetFormat::default().with_options(state.default_table_options().parquet);
-        format.create_physical_plan(state, config).await
+        let paths = files.iter().map(|file| file.path.clone()).collect();
+        Ok(DataSourceExec::from_data_source(Scan::new(Arc::new(config), self.location.clone(), paths)))
     }
 }

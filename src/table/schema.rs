@@ -136,7 +136,8 @@ pub(super) fn check_append(table: &Schema, new: &Schema, location: &str) -> Resu
         let Ok(there) = table.field_with_name(name) else {
             let names = listed(table.fields().iter().map(|f| f.name().as_str()));
             return Err(Error::table(format!(
-                "cannot append to {location}: it has no column {name:?}, only {names}; {advice}"
+                "cannot append to {location}: it has no column {name:?}, only {names}; the rows have {}; {advice}",
+                listed(new.fields().iter().map(|f| f.name().as_str()))
             )));
         };
         if there.data_type() != field.data_type() && !widens(field.data_type(), there.data_type()) {

@@ -8,15 +8,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use super::attempt::{BESIDE, has_commit, is_data_file, is_file_beside, remove};
+use super::attempt::{BESIDE, any_lives, has_commit, is_data_file, is_file_beside, remove};
 use super::entry::Commit;
 use super::log::{Log, Snapshot};
 use super::writer::now_millis;
 use crate::error::{Error, Result};
+use crate::model::Model;
 use crate::store::Location;
 
 /// How long what was taken out of a table stays, unless the table's `delta.deletedFileRetentionDuration` says otherwise.
 pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The directory of models below a table.
+const MODELS: &str = "models";
+/// Digits of a model's hash that name its directory.
+const SHORT_HASH: usize = 16;
 /// Commits that an overwrite looks back for files to remove.
 const LOOKS_BACK: u64 = 1000;
 
@@ -29,11 +34,13 @@ pub struct Vacuumed {
     pub bytes: u64,
     /// Attempts that died, whose files were removed.
     pub attempts: usize,
+    /// Models that no version names, which were removed.
+    pub models: usize,
 }
 
 /// Removes the files that commits took out of the table at `location` longer than `retention` ago (the table's own
 /// retention if `None`), what lies beside versions that cannot be read any more, and the files of attempts that died
-/// longer ago than that. With `dry_run` nothing is removed, and what would be is counted.
+/// longer ago than that, and models that no version names. With `dry_run` nothing is removed, and what would be is counted.
 ///
 /// # Errors
 /// Kind `Table` if there is no table or it is damaged, `Io` if files cannot be removed.
@@ -56,6 +63,10 @@ pub async fn vacuum(location: &Location, retention: Option<Duration>, dry_run: b
     }
     removal.remove_beside(&commits, &unreadable(&commits, &gone)).await?;
     removal.remove_dead(&log, retention).await?;
+    // A log that was cut short may have named any model.
+    if commits.last().is_some_and(|oldest| oldest.version == 0) {
+        removal.remove_models(&commits, retention).await?;
+    }
     Ok(removal.done)
 }
 
@@ -162,6 +173,41 @@ impl<'a> Removal<'a> {
                 if !self.dry_run {
                     remove(self.location, id.as_ref()).await?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the models of runs that died before their commit: those that no commit names, are older than `retention`,
+    /// and are proven to be models of this program by content that has the hash of their directory's name. While a writer
+    /// of a local table lives, whose model may be among them, none goes.
+    async fn remove_models(&mut self, commits: &[Commit], retention: Duration) -> Result<()> {
+        if self.location.local_path().is_some_and(any_lives) {
+            return Ok(());
+        }
+        let named: BTreeSet<&str> =
+            commits.iter().filter_map(|commit| commit.note.as_ref()?.model.get(..SHORT_HASH)).collect();
+        let models = self.location.path(MODELS)?;
+        let mut found: BTreeMap<String, i64> = BTreeMap::new();
+        for file in self.location.list(MODELS).await? {
+            let below: Vec<_> = file.location.prefix_match(&models).into_iter().flatten().collect();
+            let [directory, _] = below.as_slice() else { continue };
+            let newest = found.entry(directory.as_ref().to_owned()).or_default();
+            *newest = (*newest).max(file.last_modified.timestamp_millis());
+        }
+        for (name, written) in found {
+            let old = u128::try_from(now_millis() - written).is_ok_and(|age| age >= retention.as_millis());
+            if named.contains(name.as_str()) || !old {
+                continue;
+            }
+            let place = self.location.join(&format!("{MODELS}/{name}"))?;
+            match Model::load(&place).await {
+                Ok(model) if model.hash().short() == name => {}
+                _ => continue,
+            }
+            self.done.models += 1;
+            for file in Model::FILES {
+                self.remove(&format!("{MODELS}/{name}/{file}")).await?;
             }
         }
         Ok(())

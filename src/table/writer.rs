@@ -152,9 +152,16 @@ impl TableWriter {
     pub fn check(&self, input: &Schema) -> Result<SchemaRef> {
         let new = schema::dividable(schema::table_schema(input)?.as_ref(), &self.options.partition_by);
         for name in &self.options.partition_by {
-            let field = input.field_with_name(name).map_err(|_| {
-                Error::config(format!("partition_by: {}", crate::column::missing(input, name).message()))
-            })?;
+            let there = self.appends_to().and_then(|base| base.schema.field_with_name(name).ok());
+            let field = match input.field_with_name(name) {
+                Ok(field) => field,
+                // As any column of the table that the rows lack, it is null for them.
+                Err(_) if there.is_some_and(|there| there.is_nullable()) => continue,
+                Err(_) => {
+                    let missing = crate::column::missing(input, name);
+                    return Err(Error::config(format!("partition_by: {}", missing.message())));
+                }
+            };
             let data_type = new.field_with_name(name)?.data_type();
             if !(data_type.is_integer() || matches!(data_type, DataType::Utf8 | DataType::Boolean | DataType::Date32)) {
                 return Err(Error::config(format!(

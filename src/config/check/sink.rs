@@ -3,6 +3,7 @@
 use super::super::columns::{key_columns, source_columns, written_columns};
 use super::super::file::*;
 use super::{Check, source_path};
+use crate::source::overlap;
 
 impl Check<'_> {
     /// What the table holds, how it is divided, and where it lies.
@@ -11,12 +12,8 @@ impl Check<'_> {
         let Some(sink) = &draft.sink else { return };
         self.not_empty("sink.path", &sink.path);
         let Some(source) = &draft.source else { return };
-        let trimmed = |path: &str| path.trim_end_matches('/').to_string();
-        let (table, read) = (trimmed(&sink.path), trimmed(source_path(source)));
-        // A run would read its own table the next time.
-        let within = !read.is_empty() && table.starts_with(&format!("{read}/"));
-        if (table == read || within) && !table.is_empty() {
-            self.at("sink.path", "the table would be written into the source", "another directory");
+        if let Some(wrong) = overlap(source_path(source), &sink.path) {
+            self.at("sink.path", wrong, "another directory");
         }
         self.network_output(sink);
         self.existing_rows(sink, source);

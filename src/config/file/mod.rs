@@ -23,8 +23,8 @@ pub use manifold::*;
 pub use schema::pipeline_schema;
 pub use sink::*;
 pub use source::*;
-pub(super) use split::ALL;
 pub use split::SplitTable;
+pub(super) use split::{ALL, THE_VALUE_ALL};
 pub use stage::*;
 
 use super::size::Size;

@@ -6,14 +6,18 @@ use serde::{Deserialize, Serialize};
 /// The value of `split.fit` and `split.label` that means every row.
 pub(in crate::config) const ALL: &str = "all";
 
+/// How the value of the split column that is called so is written.
+pub(in crate::config) const THE_VALUE_ALL: &str = "\"all\"";
+
 /// Which rows are learned from, and which are labelled.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SplitTable {
-    /// The value of the split column whose rows are learned from, or "all". Default "all".
+    /// The value of the split column whose rows are learned from, or "all" for every row; a value that is called all
+    /// itself is written '"all"'. Default "all".
     #[serde(default = "default_split")]
     pub fit: String,
-    /// The value of the split column whose rows are labelled and evaluated, or "all". Default "all".
+    /// The value of the split column whose rows are labelled and evaluated, or "all", as for `fit`. Default "all".
     #[serde(default = "default_split")]
     pub label: String,
     /// The split column. Default: the source's.

@@ -1,0 +1,310 @@
+//! The text of SQL statements: how it is read, how deep it may nest, and what PostgreSQL writes and DataFusion does not
+//! know.
+//!
+//! The parser, the planner and the optimizer call themselves for each level of an expression, and a stack has an end. So
+//! the levels are counted before anything is parsed: [`DEEPEST`] operators in a row, or [`MOST_QUERIES`] queries and
+//! joins in a statement, are far beyond what people write, and within the stack that `sql` runs on.
+
+use std::collections::VecDeque;
+use std::io::Read;
+use std::ops::ControlFlow;
+
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::ast::{
+    AccessExpr, Expr, Function, Ident, Query, SelectItem, SetExpr, Value, VisitMut, VisitorMut,
+};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::ParserError;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Word};
+
+use crate::error::{Error, Result};
+use crate::stage::LABEL_COLUMNS;
+
+use super::sql_error::explain;
+
+/// The most bytes of a text of statements.
+const LONGEST: u64 = 16 << 20;
+/// The most operators that depend on each other in an expression, and lists in the FROM clause of a query.
+const DEEPEST: usize = 2000;
+/// The most queries, joins and set operations of a statement.
+const MOST_QUERIES: usize = 1000;
+/// The most parentheses in each other.
+const MOST_PARENTHESES: usize = 50;
+
+/// Reads a text of statements from `reader`, which messages call `what`: UTF-8, or UTF-16 that begins with its
+/// byte-order mark.
+///
+/// # Errors
+/// Kind `Io` if reading fails, `Input` for a text that is too long or in another encoding.
+pub(super) fn read(reader: impl Read, what: &str) -> Result<String> {
+    let mut bytes = Vec::new();
+    let read = reader.take(LONGEST + 1).read_to_end(&mut bytes);
+    read.map_err(|e| Error::io(format!("cannot read {what}")).with_source(e))?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(Error::input(format!(
+            "{what} has more than {LONGEST} bytes, the most that a text of SQL may have"
+        )));
+    }
+    let utf16 = match bytes.as_slice() {
+        [0xff, 0xfe, ..] => Some(encoding_rs::UTF_16LE),
+        [0xfe, 0xff, ..] => Some(encoding_rs::UTF_16BE),
+        _ => None,
+    };
+    if let Some(encoding) = utf16 {
+        let (text, malformed) = encoding.decode_with_bom_removal(&bytes);
+        return match malformed {
+            false => Ok(text.into_owned()),
+            true => Err(Error::input(format!("{what} begins as UTF-16 and is not all of it; save it as UTF-8"))),
+        };
+    }
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        let (before, byte) = (&e.as_bytes()[..at], e.as_bytes()[at]);
+        let line = before.iter().filter(|&&b| b == b'\n').count() + 1;
+        let start = before.iter().rposition(|&b| b == b'\n').map_or(0, |newline| newline + 1);
+        let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
+        Error::input(format!(
+            "{what}: the byte 0x{byte:02X} at line {line}, column {column} is not UTF-8; save the file as UTF-8"
+        ))
+    })
+}
+
+/// The statements of `text`, whose missing tables are looked for among `tables`.
+///
+/// # Errors
+/// Kind `Input`, with line and column, for what is no SQL or nests too deep.
+pub(super) fn parse(text: &str, tables: &[String]) -> Result<VecDeque<Statement>> {
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize_with_location();
+    let mut tokens = tokens.map_err(|e| explain(ParserError::from(e).into(), text, tables))?;
+    check_depth(&tokens)?;
+    star_as_name(&mut tokens);
+    let parsed = DFParserBuilder::new(tokens)
+        .with_dialect(&PostgreSqlDialect {})
+        .with_recursion_limit(MOST_PARENTHESES)
+        .build()
+        .and_then(|mut parser| parser.parse_statements());
+    let mut statements = parsed.map_err(|e| explain(e, text, tables))?;
+    for statement in &mut statements {
+        name_fields(statement)?;
+    }
+    Ok(statements)
+}
+
+/// That the expression `text` may be parsed, as [`parse`] checks it.
+pub(super) fn check_expression(text: &str) -> Result<()> {
+    match Tokenizer::new(&PostgreSqlDialect {}, text).tokenize_with_location() {
+        Ok(tokens) => check_depth(&tokens),
+        // The parser says what is wrong.
+        Err(_) => Ok(()),
+    }
+}
+
+/// What stands in one pair of parentheses, as far as it was read.
+#[derive(Default)]
+struct Level {
+    /// Operators that bind the parts of an expression into a chain: AND, OR, WHEN.
+    links: usize,
+    /// Operators since the last of them.
+    operators: usize,
+    /// The most operators between two of them.
+    most: usize,
+    /// The depth of the deepest parentheses in this item.
+    nested: usize,
+    /// The depth of the deepest item of the list that ended.
+    deepest: usize,
+    /// Whether this is a list of tables, which become a chain of joins.
+    tables: bool,
+}
+
+impl Level {
+    fn link(&mut self) {
+        self.links += 1;
+        self.most = self.most.max(self.operators);
+        self.operators = 0;
+    }
+
+    /// The depth of what was read.
+    fn depth(&self) -> usize {
+        self.deepest.max(self.links + self.most.max(self.operators) + self.nested)
+    }
+
+    /// Begins the next item of a list.
+    fn next_item(&mut self) {
+        *self = Self { deepest: self.depth(), tables: self.tables, ..Self::default() };
+    }
+}
+
+/// That no statement is deeper than the stack can bear.
+fn check_depth(tokens: &[TokenWithSpan]) -> Result<()> {
+    // The parentheses that are open, from the outermost, and what stands in the innermost.
+    let mut outer: Vec<Level> = Vec::new();
+    let mut level = Level::default();
+    let mut queries = 0;
+    for TokenWithSpan { token, span } in tokens {
+        let at = || format!(" at line {}, column {}", span.start.line, span.start.column);
+        match token {
+            Token::Whitespace(_) | Token::Period | Token::EOF => {}
+            Token::SemiColon => {
+                outer.clear();
+                level = Level::default();
+                queries = 0;
+            }
+            Token::LParen | Token::LBracket => {
+                // A chain of subscripts is one level each.
+                level.operators += usize::from(*token == Token::LBracket);
+                outer.push(std::mem::take(&mut level));
+            }
+            Token::RParen | Token::RBracket => {
+                // One too many is the parser's to tell.
+                if let Some(around) = outer.pop() {
+                    let depth = level.depth() + 1;
+                    level = Level { nested: around.nested.max(depth), ..around };
+                }
+            }
+            Token::Comma if !level.tables => level.next_item(),
+            Token::Comma => level.link(),
+            Token::Word(Word { keyword, quote_style: None, .. }) => match keyword {
+                Keyword::SELECT | Keyword::VALUES => {
+                    queries += 1;
+                    level.tables = false;
+                }
+                Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT | Keyword::JOIN => queries += 1,
+                Keyword::FROM => {
+                    level.next_item();
+                    level.tables = true;
+                }
+                Keyword::WHERE | Keyword::GROUP | Keyword::HAVING | Keyword::ORDER | Keyword::LIMIT => {
+                    level.next_item();
+                    level.tables = false;
+                }
+                Keyword::AND | Keyword::OR | Keyword::WHEN => level.link(),
+                Keyword::NOT | Keyword::IS | Keyword::LIKE | Keyword::ILIKE | Keyword::AT | Keyword::COLLATE => {
+                    level.operators += 1;
+                }
+                Keyword::IN | Keyword::BETWEEN | Keyword::SIMILAR | Keyword::OPERATOR => level.operators += 1,
+                _ => {}
+            },
+            Token::Word(_) | Token::Number(..) | Token::SingleQuotedString(_) | Token::DollarQuotedString(_) => {}
+            _ => level.operators += 1,
+        }
+        if level.depth() > DEEPEST {
+            return Err(Error::input(format!(
+                "the expression{} has more than {DEEPEST} operators in a row; write IN (...) for a long list of values, \
+                 or join a table of them",
+                at()
+            )));
+        }
+        if queries > MOST_QUERIES {
+            return Err(Error::input(format!(
+                "the statement has more than {MOST_QUERIES} queries and joins{}; split it, or put the rows into a file \
+                 and read that",
+                at()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the star of `(...).*` a name, which the parser takes as that of a field; [`name_fields`] finds it.
+fn star_as_name(tokens: &mut [TokenWithSpan]) {
+    let told: Vec<usize> = (0..tokens.len()).filter(|&at| !matches!(tokens[at].token, Token::Whitespace(_))).collect();
+    for three in told.windows(3) {
+        let [a, b, c] = [three[0], three[1], three[2]];
+        if tokens[a].token == Token::RParen && tokens[b].token == Token::Period && tokens[c].token == Token::Mul {
+            tokens[c].token = Token::make_word("*", Some('"'));
+        }
+    }
+}
+
+/// Makes `(value).field`, which is PostgreSQL's, what DataFusion reads: `(value).'field'`; and `(dac_assign(...)).*` the
+/// list of its fields.
+fn name_fields(statement: &mut Statement) -> Result<()> {
+    let found = match statement {
+        Statement::Statement(statement) => VisitMut::visit(statement.as_mut(), &mut FieldNames),
+        Statement::Explain(explain) => return name_fields(&mut explain.statement),
+        _ => return Ok(()),
+    };
+    match found {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(e) => Err(e),
+    }
+}
+
+struct FieldNames;
+
+impl VisitorMut for FieldNames {
+    type Break = Error;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        let mut bodies = vec![query.body.as_mut()];
+        while let Some(body) = bodies.pop() {
+            match body {
+                SetExpr::Select(select) => {
+                    let items = std::mem::take(&mut select.projection);
+                    select.projection = items.into_iter().flat_map(all_fields).collect();
+                }
+                SetExpr::SetOperation { left, right, .. } => bodies.extend([left.as_mut(), right.as_mut()]),
+                _ => {}
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        if let Expr::CompoundFieldAccess { access_chain, .. } = expr {
+            for access in access_chain {
+                let AccessExpr::Dot(Expr::Identifier(name)) = access else { continue };
+                if is_star(name) {
+                    return ControlFlow::Break(Error::input(
+                        "(...).* lists the fields of dac_assign alone; name the fields: (...).field",
+                    ));
+                }
+                let field = Value::SingleQuotedString(normalized(name)).with_span(name.span);
+                *access = AccessExpr::Dot(Expr::Value(field));
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn is_star(name: &Ident) -> bool {
+    name.value == "*" && name.quote_style == Some('"')
+}
+
+/// A name as the planner takes it: in small letters, unless it is in quotes.
+fn normalized(name: &Ident) -> String {
+    match name.quote_style {
+        None => name.value.to_lowercase(),
+        Some(_) => name.value.clone(),
+    }
+}
+
+/// The columns of `(dac_assign(...)).*`; any other item is left as it is.
+fn all_fields(item: SelectItem) -> Vec<SelectItem> {
+    let starred = |chain: &[AccessExpr]| matches!(chain, [AccessExpr::Dot(Expr::Identifier(name))] if is_star(name));
+    match &item {
+        SelectItem::UnnamedExpr(Expr::CompoundFieldAccess { root, access_chain })
+            if starred(access_chain) && is_assignment(root) =>
+        {
+            let field = |name: &str| SelectItem::ExprWithAlias {
+                expr: Expr::CompoundFieldAccess {
+                    root: root.clone(),
+                    access_chain: vec![AccessExpr::Dot(Expr::Identifier(Ident::new(name)))],
+                },
+                alias: Ident::new(name),
+            };
+            LABEL_COLUMNS.iter().map(|name| field(name)).collect()
+        }
+        _ => vec![item],
+    }
+}
+
+/// Whether an expression is a call of `dac_assign`.
+fn is_assignment(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(inner) => is_assignment(inner),
+        Expr::Function(Function { name, .. }) => name.to_string().eq_ignore_ascii_case(crate::sql::ASSIGN),
+        _ => false,
+    }
+}
