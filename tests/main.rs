@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod examples;
 mod features_hapt;
+mod fuzz;
 mod golden;
 mod kmeans;
 mod layering;
