@@ -12,6 +12,7 @@ mod layering;
 mod metrics;
 mod oracle;
 mod pipeline;
+mod promises;
 mod readme;
 mod reconstruct;
 mod report;
