@@ -80,10 +80,10 @@ impl Cli {
 /// # Errors
 /// Kind `Io` if the system has not enough threads for it: some of what runs would wait for others that never begin.
 fn computing_runtime(asked: Option<usize>) -> Result<tokio::runtime::Runtime> {
-    // Readers, writers and the thread that learns, beside the runtime's workers and the pool.
-    const BESIDE: usize = 6;
+    // Writers and the thread that learns, beside the runtime's workers, the pool and as many readers.
+    const BESIDE: usize = 5;
     let threads = device::threads(asked)?;
-    let needed = 2 * threads + BESIDE;
+    let needed = 3 * threads + BESIDE;
     let there = threads_there(needed);
     if there < needed {
         return Err(Error::io(format!(
@@ -113,12 +113,19 @@ fn threads_there(wanted: usize) -> usize {
 /// The runtime of I/O and SQL, of as many workers as there are compute threads, which are `asked` for or the default.
 /// Arithmetic runs on the pool's threads and on blocking ones; while it does, workers wait for it.
 fn runtime(asked: Option<usize>) -> Result<tokio::runtime::Runtime> {
+    /// Blocking threads for all else, which is what the runtime has by default.
+    const BLOCKING: usize = 512;
     let workers = device::threads(asked)?;
     let no_threads = |why: String| Error::io(format!("cannot start {workers} threads for I/O and SQL: {why}"));
     // The runtime panics where the system gives it no thread.
-    caught(|| tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build())
-        .map_err(&no_threads)?
-        .map_err(|e| no_threads(e.to_string()))
+    caught(|| {
+        // A scan has as many blocking readers as there are compute threads, of which none may wait for another to end.
+        let blocking = BLOCKING + workers;
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        runtime.worker_threads(workers).max_blocking_threads(blocking).enable_all().build()
+    })
+    .map_err(&no_threads)?
+    .map_err(|e| no_threads(e.to_string()))
 }
 
 /// Cancels the run at the first interrupt, for as long as what it returns lives. A second one ends the process.
