@@ -87,10 +87,10 @@ impl Cli {
 /// # Errors
 /// Kind `Io` if the system has not enough threads for it: some of what runs would wait for others that never begin.
 fn computing_runtime(asked: Option<usize>) -> Result<tokio::runtime::Runtime> {
-    // Readers, writers and the thread that learns, beside the runtime's workers and the pool.
-    const BESIDE: usize = 6;
+    // Writers and the thread that learns, beside the runtime's workers, the pool and as many readers.
+    const BESIDE: usize = 5;
     let threads = device::threads(asked)?;
-    let needed = 2 * threads + BESIDE;
+    let needed = 3 * threads + BESIDE;
     let there = threads_there(needed);
     if there < needed {
         return Err(Error::io(format!(
@@ -140,13 +140,16 @@ fn on_deep_stacks(work: impl Future<Output = Result<()>> + Send) -> Result<()> {
 /// The runtime of I/O and SQL, of as many workers as there are compute threads, which are `asked` for or the default.
 /// Arithmetic runs on the pool's threads and on blocking ones; while it does, workers wait for it.
 fn runtime(asked: Option<usize>) -> Result<tokio::runtime::Runtime> {
+    /// Blocking threads for all else, which is what the runtime has by default.
+    const BLOCKING: usize = 512;
     let workers = device::threads(asked)?;
     started(workers, workers_of(workers))
 }
 
 fn workers_of(workers: usize) -> tokio::runtime::Builder {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(workers).enable_all();
+    // A scan has as many blocking readers as there are compute threads, of which none may wait for another to end.
+    builder.worker_threads(workers).max_blocking_threads(BLOCKING + workers).enable_all();
     builder
 }
 
