@@ -147,6 +147,8 @@ fn runtime(asked: Option<usize>) -> Result<tokio::runtime::Runtime> {
 }
 
 fn workers_of(workers: usize) -> tokio::runtime::Builder {
+    /// Blocking threads for all else, which is what a runtime has by default.
+    const BLOCKING: usize = 512;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     // A scan has as many blocking readers as there are compute threads, of which none may wait for another to end.
     builder.worker_threads(workers).max_blocking_threads(BLOCKING + workers).enable_all();
