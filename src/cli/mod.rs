@@ -140,8 +140,6 @@ fn on_deep_stacks(work: impl Future<Output = Result<()>> + Send) -> Result<()> {
 /// The runtime of I/O and SQL, of as many workers as there are compute threads, which are `asked` for or the default.
 /// Arithmetic runs on the pool's threads and on blocking ones; while it does, workers wait for it.
 fn runtime(asked: Option<usize>) -> Result<tokio::runtime::Runtime> {
-    /// Blocking threads for all else, which is what the runtime has by default.
-    const BLOCKING: usize = 512;
     let workers = device::threads(asked)?;
     started(workers, workers_of(workers))
 }
