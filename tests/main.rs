@@ -1,5 +1,6 @@
 //! All integration tests in one program: each file here would otherwise link DataFusion again.
 
+mod accounting;
 mod allocations;
 mod carried;
 mod cli;
