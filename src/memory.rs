@@ -14,7 +14,7 @@ pub fn beyond(what: &str, needed: u128, limit: u64) -> Option<String> {
     (needed > u128::from(limit)).then(|| {
         let times = needed.div_ceil(u128::from(limit.max(1)));
         let (needed, limit) = (size(needed), size(limit.into()));
-        format!("{what} needs {needed} of memory, {limit} is left for it: raise memory_limit {times} times")
+        format!("{what} needs {needed} of memory, more than the {limit} that are left for it: raise memory_limit {times} times")
     })
 }
 
@@ -125,7 +125,7 @@ mod tests {
         assert!(room("x", 0, 0).is_ok());
         assert_eq!(
             beyond("the network", 2_500_000_000, 1_000_000_000).unwrap(),
-            "the network needs 2.5 GB of memory, 1.0 GB is left for it: raise memory_limit 3 times"
+            "the network needs 2.5 GB of memory, more than the 1.0 GB that are left for it: raise memory_limit 3 times"
         );
         if available().is_some() {
             let e = room("x", u128::from(u64::MAX), u64::MAX).unwrap_err().to_string();

@@ -247,6 +247,8 @@ fn statements_too_deep_for_a_stack_are_refused_in_words() {
         std::fs::write(&file, sql).unwrap();
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dacpipe"));
         let e = finish(command.args(["sql", "--dir", "none", "-f"]).arg(&file), 4).1;
+        // Behind a warning that there are no tables.
+        let e = e.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
         assert!(e.starts_with("error: the ") || e.starts_with("error: there is no"), "{what}: {e}");
         assert!(e.len() < 1000, "{what}: {} bytes", e.len());
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
-use dacpipe::column::vectors;
+use dacpipe::column::values;
 use dacpipe::signal::window::{WindowSpec, Within};
 use dacpipe::source::{BadRows, CsvSpec, Delimiter, Dialect, Encoding, OnBadRow, SourceOptions, SourceSpec, open};
 use dacpipe::{Kind, Result};
@@ -57,7 +57,7 @@ async fn refused(bytes: impl AsRef<[u8]>, spec: &CsvSpec) -> String {
 impl Read {
     /// The values of the channels, row after row.
     fn values(&self) -> Vec<f32> {
-        vectors(&self.rows, "features").unwrap().0.to_vec()
+        values(&self.rows, "features").unwrap().0.narrow().into_owned()
     }
 
     fn texts(&self, column: &str) -> Vec<&str> {
@@ -204,7 +204,7 @@ async fn what_is_wrong_with_a_header_is_said() {
         ("x,y,x\n1,2,3\n", "2 columns are named \"x\", expected one; name it by its place: column_1 or column_3"),
         ("<!DOCTYPE html>\n<p>x,y\n", "web page"),
         ("PAR1\u{15}\u{4}\0", "Parquet file"),
-        ("PK\u{3}\u{4}xl/workbook", "Excel"),
+        ("PK\u{3}\u{4}xl/workbook", "zip archive"),
         ("\0\0\0\0", "NUL bytes alone"),
         ("a\u{1b}[2J\u{7},b\n1,2\n", "\"a\\u{1b}[2J\\u{7}\""),
     ] {

@@ -15,7 +15,6 @@ use super::size::Size;
 use super::tree::{Node, Origin, Value};
 use crate::signal::hapt561;
 use crate::source::csv::{Conflict, Delimiter};
-use crate::source::parquet::survey::MOST_VALUES;
 use crate::source::{check_format, hapt};
 use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS, RECONSTRUCTION_ERROR};
 
@@ -143,12 +142,8 @@ impl Check<'_> {
             let help = "name the columns that tell recordings apart as `keys`";
             self.at("source.interleaved", "recordings take turns, but no keys tell them apart", help);
         }
-        if let SourceTable::Parquet(ParquetTable { features, dim: Some(dim), .. }) = source {
-            if matches!(features, Columns::Many(_)) {
-                self.at("source.dim", "the columns of features say how many values there are", "leave it out");
-            } else if !(1..=MOST_VALUES).contains(dim) {
-                self.at("source.dim", format!("vectors of {dim} values"), &format!("1 to {MOST_VALUES}"));
-            }
+        if let SourceTable::Parquet(ParquetTable { features: Columns::Many(_), dim: Some(_), .. }) = source {
+            self.at("source.dim", "the columns of features say how many values there are", "leave it out");
         }
         self.columns(&named_columns(source));
         self.carried(source);

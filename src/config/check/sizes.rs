@@ -1,7 +1,7 @@
 //! Sizes, as far as the file tells them: what could not be held is said before any data is read.
 
 use super::super::file::*;
-use super::Check;
+use super::{Check, LEAST_MEMORY};
 use crate::memory;
 use crate::network::Architecture;
 use crate::signal::features::MOST_FEATURES;
@@ -11,7 +11,12 @@ use crate::source::hapt;
 impl Check<'_> {
     /// What the stages need, of what the limit leaves them.
     pub(super) fn sizes(&mut self) {
-        let limit = memory::of_limit(self.draft.memory_limit.unwrap_or_else(default_memory_limit).bytes());
+        let limit = self.draft.memory_limit.unwrap_or_else(default_memory_limit);
+        if limit < LEAST_MEMORY {
+            // That is said already, and what would fit into a right one is not known.
+            return;
+        }
+        let limit = memory::of_limit(limit.bytes());
         self.window_sizes(limit);
         let features = self.features_known().unwrap_or(1);
         let draft = self.draft;
