@@ -49,7 +49,20 @@ impl TimeUnit {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// The unit smaller than a second that the name of a column ends with or holds as a word, such as `t_ms`.
+    pub(super) fn in_name(name: &str) -> Option<Self> {
+        let unit = |word: &str| match word {
+            "ms" | "msec" | "msecs" | "millis" | "millisec" | "milliseconds" => Some(TimeUnit::Ms),
+            "us" | "µs" | "μs" | "usec" | "usecs" | "micros" | "microsec" | "microseconds" => Some(TimeUnit::Us),
+            "ns" | "nsec" | "nsecs" | "nanos" | "nanosec" | "nanoseconds" => Some(TimeUnit::Ns),
+            _ => None,
+        };
+        let name = name.to_lowercase();
+        let mut words = name.split(|c: char| !c.is_alphabetic());
+        words.find_map(unit)
+    }
+
+    pub(super) fn name(self) -> &'static str {
         match self {
             TimeUnit::Auto => "auto",
             TimeUnit::S => "s",

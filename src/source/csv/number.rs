@@ -55,6 +55,12 @@ impl Numbers {
         Some(plain.into())
     }
 
+    /// Which keys would read `text`, which is no time, as a number: those of its signs.
+    pub(super) fn other_signs(self, text: &[u8]) -> &'static str {
+        let hint = self.hint(text);
+        if hint.contains("decimal") { hint } else { "" }
+    }
+
     /// What `text`, which is no number here, may have been meant for.
     fn hint(self, text: &[u8]) -> &'static str {
         let begins = text.strip_prefix(b"-").or(text.strip_prefix(b"+")).unwrap_or(text);

@@ -267,8 +267,8 @@ impl Scan {
                 }
                 Step::On => {}
                 Step::Gap if piece.thins_out() => {}
-                Step::Gap => self.part(Edge::Gap, line.number)?,
-                Step::Back => self.part(Edge::Back, line.number)?,
+                Step::Gap => self.part(Edge::Gap)?,
+                Step::Back => self.part(Edge::Back)?,
             }
         }
         let Some(piece) = self.piece.as_mut() else { return Ok(()) };
@@ -289,23 +289,23 @@ impl Scan {
                 return self.take_bad(line.number, reason);
             }
         }
-        piece.push(line);
-        self.cut(line.number)
+        piece.push(line, &self.name);
+        self.cut()
     }
 
     fn take_bad(&mut self, number: u64, reason: String) -> Result<()> {
         let Some(piece) = self.piece.as_mut() else { return Ok(()) };
-        piece.push_bad(self.layout.spec.time.is_some());
+        piece.push_bad(self.layout.spec.time.is_some(), &self.name, number);
         if piece.wanted {
             self.rejects.reject(&self.name, number, reason)?;
         }
-        self.cut(number)
+        self.cut()
     }
 
-    /// Ends the piece that is read, and begins the next of its recording with the line `number`.
-    fn part(&mut self, edge: Edge, number: u64) -> Result<()> {
+    /// Ends the piece that is read, and begins the next of its recording.
+    fn part(&mut self, edge: Edge) -> Result<()> {
         let Some(piece) = self.piece.as_mut() else { return Ok(()) };
-        let mut next = piece.next(self.name.clone(), number);
+        let mut next = piece.next();
         piece.part_from(&mut next, edge);
         self.held.fill(f64::NAN);
         self.finish(edge)?;
@@ -314,10 +314,10 @@ impl Scan {
     }
 
     /// Passes samples on before their recording is over, where that changes nothing.
-    fn cut(&mut self, number: u64) -> Result<()> {
+    fn cut(&mut self) -> Result<()> {
         let full = |piece: &&Piece| !self.layout.whole && piece.len() >= CHUNK;
         let Some(piece) = self.piece.as_ref().filter(full) else { return Ok(()) };
-        let next = piece.next(self.name.clone(), number + 1);
+        let next = piece.next();
         self.finish(Edge::End)?;
         self.piece = Some(next);
         Ok(())
@@ -365,7 +365,7 @@ impl Scan {
         let spec = &self.layout.spec;
         // The samples of a part of the data that is not wanted are counted: lines, unless the rules make others of them.
         let counted = spec.split.is_some() && spec.rules != Default::default();
-        let mut piece = Piece::new(id, constants, spec.channels.len(), file.shared_name(), file.line());
+        let mut piece = Piece::new(id, constants, spec.channels.len());
         (piece.wanted, piece.lost) = (wanted, lost);
         piece.read = (wanted || counted) && !lost;
         piece.split = file.split().to_vec();
@@ -448,7 +448,8 @@ impl Scan {
             duration(period),
             rate(period)
         );
-        self.rejects.reject(piece.file(), piece.line(), reason)
+        let (file, line) = piece.place();
+        self.rejects.reject(file, line, reason)
     }
 
     /// Passes on a piece that ends at `position`.
