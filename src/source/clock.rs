@@ -386,6 +386,21 @@ pub(super) fn duration(ns: f64) -> Cow<'static, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_may_say_the_unit() {
+        for (name, unit) in [
+            ("t_ms", Some(TimeUnit::Ms)),
+            ("Time [ms]", Some(TimeUnit::Ms)),
+            ("elapsed (µs)", Some(TimeUnit::Us)),
+            ("NS", Some(TimeUnit::Ns)),
+            ("timestamp", None),
+            ("items", None),
+            ("t (s)", None),
+        ] {
+            assert_eq!(TimeUnit::in_name(name), unit, "{name}");
+        }
+    }
     use proptest::prelude::*;
 
     fn auto(text: &str) -> Result<Stamp, String> {

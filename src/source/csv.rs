@@ -228,7 +228,9 @@ pub enum AcrossFiles {
     #[default]
     Refuse,
     /// The same recording, which goes on: files are read in the order of their first times, `start` goes on counting,
-    /// and windows reach across two files where one recording ends the first and begins the second, without a gap.
+    /// and windows reach across two files where one recording ends the first and begins the second, without a gap. Lines
+    /// that are out of order between two files are put in order as those of one. Of two files that overlap in time since
+    /// 1970, the later one's lines are bad up to the end of the earlier one.
     Continue,
 }
 
@@ -328,7 +330,7 @@ impl Csv {
             let given = spec.dialect.given();
             if let Some(file) = files.first().filter(|_| !given.is_empty() && files.iter().all(table::is_table)) {
                 return Err(Error::config(format!(
-                    "{} is a Parquet file, of which {} says nothing: leave out what is about text",
+                    "{} is a Parquet file, expected none of the keys about text: leave out {}",
                     file.name(),
                     given.join(", ")
                 )));

@@ -242,13 +242,19 @@ fn check_names(schema: &arrow::datatypes::Schema) -> Result<()> {
 /// The error for column `name`, which `file` does not have; suggests the nearest of `there`.
 fn no_column<'a>(file: &str, name: &str, there: impl Iterator<Item = &'a str>) -> Error {
     let there: Vec<&str> = there.collect();
+    let plain = |c: &str| !c.chars().any(char::is_control) && c.len() <= 60;
     let likeness = |c: &&&str| (strsim::jaro_winkler(c, name) * 1e6) as u64;
     let near = there.iter().filter(|c| likeness(c) > 800_000).max_by_key(likeness);
-    let hint = near.map(|c| format!("; did you mean {}?", bad::shown(c.as_bytes()))).unwrap_or_default();
+    let hint = near
+        .map(|c| match plain(c) {
+            true => format!("; did you mean \"{c}\"?"),
+            false => format!("; did you mean {}?", bad::shown(c.as_bytes())),
+        })
+        .unwrap_or_default();
     // A damaged header may have names without end.
     const MOST: usize = 32;
     let listed = |c: &&str| {
-        if c.chars().any(char::is_control) || c.len() > 60 { bad::shown(c.as_bytes()) } else { c.to_string() }
+        if plain(c) { c.to_string() } else { bad::shown(c.as_bytes()) }
     };
     let mut columns: Vec<String> = there.iter().take(MOST).map(listed).collect();
     columns.extend(there.len().checked_sub(MOST + 1).map(|more| format!("and {} more", more + 1)));

@@ -177,7 +177,8 @@ impl Columns {
         let (found, most) = (record.len(), self.most.unwrap_or(self.least));
         // A delimiter at the end of a line makes an empty field.
         if found < self.least || !record.fields().skip(most).all(<[u8]>::is_empty) {
-            return Some(format!("{found} fields, expected {most}: {}", shown(record.text())));
+            let fields = if found == 1 { "field" } else { "fields" };
+            return Some(format!("{found} {fields}, expected {most}: {}", shown(record.text())));
         }
         self.is_header(record).then(|| format!("the header of line {} once more, expected values", self.line))
     }

@@ -63,6 +63,9 @@ impl Numbers {
 
     /// What `text`, which is no number here, may have been meant for.
     fn hint(self, text: &[u8]) -> &'static str {
+        if text.is_empty() || text.eq_ignore_ascii_case(b"nan") {
+            return " (fill = \"hold\" takes the channel's last value there)";
+        }
         let begins = text.strip_prefix(b"-").or(text.strip_prefix(b"+")).unwrap_or(text);
         let digits = begins.iter().take_while(|b| b.is_ascii_digit()).count();
         let Some((&sign, rest)) = begins[digits..].split_first().filter(|_| digits > 0) else { return "" };

@@ -9,6 +9,7 @@ use crate::source::clock::Stamp;
 use crate::source::keep::{Cell, Values};
 use crate::source::places::Places;
 use crate::source::recording::{Edge, Interval, Recording, hold};
+use crate::source::times::Times;
 
 /// How far the mean step of a recording may be from the sample period, as a part of it.
 const RATE_TOLERANCE: f64 = 0.1;
@@ -125,6 +126,14 @@ impl Piece {
         }
     }
 
+    /// The file whose samples a sample of `file` at `time` would repeat: time goes back from one file to the next, and is
+    /// no time that may begin anew in each.
+    pub(super) fn overlaps(&self, time: i64, file: &Arc<str>) -> Option<&str> {
+        let (last_time, [_, last]) = (self.last_time()?, self.good?);
+        let (earlier, _) = self.recording.places.of(last);
+        (time < last_time && Times::beginning_with(time) == Times::Epoch && earlier != &**file).then_some(earlier)
+    }
+
     /// Takes a sample behind a gap as one more of its kind: all of its samples are. False if they are not.
     pub(super) fn thins_out(&mut self) -> bool {
         self.sparse |= self.good.is_some_and(|[first, last]| first == last);
@@ -156,10 +165,10 @@ impl Piece {
         (even as f64 >= SPARSE_EVEN * steps.len() as f64).then_some(median)
     }
 
-    /// Appends a sample of `file`; an empty label is none.
-    pub(super) fn push(&mut self, line: &Line, file: &Arc<str>) {
+    /// Appends a sample; an empty label is none.
+    pub(super) fn push(&mut self, line: &Line) {
         let at = self.len();
-        self.recording.places.set(at, file, line.number);
+        self.recording.places.set(at, &line.file, line.number);
         for (channel, &value) in self.recording.channels.iter_mut().zip(&line.values) {
             channel.push(value);
         }
@@ -181,9 +190,9 @@ impl Piece {
         self.bad_run = 0;
     }
 
-    /// Appends a sample that stands for the bad line `number` of `file`, of a source with `times` or without.
-    pub(super) fn push_bad(&mut self, times: bool, file: &Arc<str>, number: u64) {
-        self.recording.places.set(self.len(), file, number);
+    /// Appends a sample that stands for the bad `line` of a source with `times` or without.
+    pub(super) fn push_bad(&mut self, times: bool, line: &Line) {
+        self.recording.places.set(self.len(), &line.file, line.number);
         self.recording.bad.push(self.len());
         self.recording.channels.iter_mut().for_each(|channel| channel.push(f64::NAN));
         let last = self.recording.times.last().copied().unwrap_or(0);

@@ -88,7 +88,8 @@ fn doubt(spec: &CsvSpec, rate: f64, whole: bool) -> Option<String> {
     doubted.then(|| {
         let unit = said.unwrap_or(TimeUnit::Ms).name();
         format!(
-            "column {column:?} is taken for seconds, which makes {rate} samples a second; if it counts another unit, say so:              time_unit = {unit:?} (time_unit = \"s\" says that they are seconds)"
+            "column {column:?} is taken for seconds, which makes {rate} samples a second; if it counts another unit, say so: \
+             time_unit = {unit:?} (time_unit = \"s\" says that they are seconds)"
         )
     })
 }
@@ -216,6 +217,23 @@ pub(super) fn in_order_of_time(files: &mut Vec<DataFile>, spec: &CsvSpec) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::csv::TimeColumn;
+
+    #[test]
+    fn whole_numbers_that_would_be_slow_seconds_are_doubted() {
+        let spec = |column: &str, unit| CsvSpec {
+            time: Some(TimeColumn { column: column.into(), unit }),
+            ..CsvSpec::new("", &["x"])
+        };
+        let doubted = |column: &str, unit, rate: f64, whole| doubt(&spec(column, unit), rate, whole).is_some();
+        assert!(doubted("t", TimeUnit::Auto, 0.05, true));
+        assert!(!doubted("t", TimeUnit::Auto, 0.05, false) && !doubted("t", TimeUnit::Auto, 1.0, true));
+        assert!(!doubted("t", TimeUnit::S, 0.05, true) && !doubted("t_ms", TimeUnit::Ms, 0.05, true));
+        let said = doubt(&spec("t_us", TimeUnit::Auto), 0.5, false).unwrap();
+        assert!(said.contains("\"t_us\" is taken for seconds") && said.contains("time_unit = \"us\""), "{said}");
+        let format = CsvSpec { time_format: Some("%s".into()), ..spec("t_ms", TimeUnit::Auto) };
+        assert_eq!(doubt(&format, 0.01, true), None);
+    }
 
     fn evenly(count: i64, step_ms: i64) -> Vec<i64> {
         (0..count).map(|i| i * step_ms * 1_000_000).collect()
