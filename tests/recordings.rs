@@ -5,8 +5,10 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::Int64Type;
+use arrow::array::{
+    ArrayRef, AsArray, BinaryArray, DictionaryArray, Float64Array, Int64Array, RecordBatch, StringArray,
+};
+use arrow::datatypes::{Int32Type, Int64Type};
 use dacpipe::column::vectors;
 use dacpipe::config::PipelineFile;
 use dacpipe::pipeline::{Pipeline, RunOptions};
@@ -21,6 +23,7 @@ use dacpipe::source::{
 use dacpipe::{Kind, Result};
 use datafusion::prelude::SessionContext;
 use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
 use tempfile::TempDir;
 
 /// What a source gave: each row as its texts, `start` and first value; the bad rows; what became of the samples.
@@ -258,7 +261,8 @@ async fn a_row_that_contradicts_its_path_is_bad() {
 
 fn write_parquet(path: &Path, batch: &RecordBatch) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), None).unwrap();
+    let properties = WriterProperties::builder().set_dictionary_page_size_limit(64 << 20).build();
+    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
     writer.write(batch).unwrap();
     writer.close().unwrap();
 }
@@ -295,6 +299,31 @@ async fn parquet_is_told_by_name_or_content() {
     assert!(e.kind() == Kind::Input && e.to_string().contains("not a readable Parquet file"), "{e}");
 }
 
+/// Text that many rows share is in memory once, and one that is too long is a bad row; bytes that are no text are one, too.
+#[tokio::test]
+async fn text_in_parquet_has_a_bound() {
+    const MIB: usize = 1 << 20;
+    let dir = TempDir::new().unwrap();
+    let rows = 300i64;
+    let long = "k".repeat(2 * MIB);
+    let key = |i: i64| if (2..rows - 2).contains(&i) { long.as_str() } else { "short" };
+    let batch = RecordBatch::try_from_iter([
+        ("k", Arc::new((0..rows).map(|i| Some(key(i))).collect::<DictionaryArray<Int32Type>>()) as ArrayRef),
+        (
+            "b",
+            Arc::new(BinaryArray::from_iter_values((0..rows).map(|i| if i == 1 { &b"\xff"[..] } else { b"b" })))
+                as ArrayRef,
+        ),
+        ("x", Arc::new(Float64Array::from_iter_values((0..rows).map(|i| i as f64))) as ArrayRef),
+    ]);
+    write_parquet(&dir.path().join("a.parquet"), &batch.unwrap());
+    let spec = CsvSpec { keys: vec!["k".into(), "b".into()], time: None, interleaved: Some(false), ..spec(dir.path()) };
+    let found = read(&spec, &quarantine(SourceOptions::default())).await.unwrap();
+    assert_eq!(found.bad[0].reason, "column \"b\": \"\\xff\", expected UTF-8");
+    assert_eq!(found.bad[1].reason, "column \"k\" holds 2097152 bytes, expected at most 1048576");
+    assert_eq!((found.bad.len(), found.rows.len()), (rows as usize - 3, 3));
+}
+
 /// What says how text is written is refused for Parquet files, by the check of a pipeline file and by its run.
 #[tokio::test]
 async fn how_text_is_written_is_not_said_of_parquet() {
@@ -303,7 +332,12 @@ async fn how_text_is_written_is_not_said_of_parquet() {
     let dialect = Dialect { delimiter: Some(Delimiter::One(';')), decimal: ',', ..Default::default() };
     let e = read(&CsvSpec { dialect, ..spec(&dir.path().join("in")) }, &cut(8, 4)).await.err().unwrap();
     assert_eq!(e.kind(), Kind::Config);
-    assert!(e.to_string().contains("a.parquet is a Parquet file, expected none of the keys about text: leave out delimiter, decimal"), "{e}");
+    assert!(
+        e.to_string().contains(
+            "a.parquet is a Parquet file, expected none of the keys about text: leave out delimiter, decimal"
+        ),
+        "{e}"
+    );
     let text = |path: &str| {
         format!(
             "name = \"t\"\n[source]\nkind = \"csv\"\npath = {path:?}\nchannels = [\"x\"]\nskip_lines = 2\nencoding = \"latin-1\"\n\

@@ -38,7 +38,8 @@
 //! it is a preamble, unless it could be a sample, which is an error. A column that the header names twice is refused; a
 //! name `column_5` that is in no header stands for the fifth column.
 //!
-//! A line is no longer than 1 MiB (as UTF-8), and a row with line breaks in quotes no longer than that and 64 lines.
+//! A line is no longer than 1 MiB (as UTF-8), and a row with line breaks in quotes no longer than that and 64 lines; nor is
+//! a value in Parquet.
 //!
 //! # Bad rows
 //! A line with too few or too many fields, an empty key, a key, a label or a split that is not of the encoding, a channel

@@ -74,8 +74,8 @@ pub(super) struct Columns {
     pub(super) split: Option<Attribute>,
     /// Those that are carried along.
     pub(super) keep: Vec<Column>,
-    /// How the values are written.
-    encoding: Encoding,
+    /// How the values are written; none in Parquet.
+    encoding: Option<Encoding>,
     /// How many fields a row has at least: empty names at the end of a header stand for no column.
     least: usize,
     /// And at most, but for empty ones; none until a row has been read.
@@ -98,7 +98,7 @@ impl Columns {
         encoding: Encoding,
         spec: &CsvSpec,
     ) -> Result<(Self, Option<Record>)> {
-        let search = Search::new(file, encoding, spec);
+        let search = Search::new(file, Some(encoding), spec);
         if !records.skip_lines(spec.dialect.skip_lines).map_err(|e| search.unreadable(e))? {
             return Err(
                 search.wrong(&format!("no more than {} lines, which skip_lines skips", spec.dialect.skip_lines))
@@ -115,7 +115,7 @@ impl Columns {
     /// # Errors
     /// Kind `Input` if one that `spec` names is not there.
     pub(super) fn of_table(file: &DataFile, names: &[String], spec: &CsvSpec) -> Result<Self> {
-        let search = Search::new(file, Encoding::Utf8, spec);
+        let search = Search::new(file, None, spec);
         let mut columns = search.columns(
             0,
             |name| names.contains(name),
@@ -195,7 +195,7 @@ impl Columns {
 /// What is looked for, and where.
 struct Search<'a> {
     file: &'a DataFile,
-    encoding: Encoding,
+    encoding: Option<Encoding>,
     spec: &'a CsvSpec,
     /// What the file's path says of columns.
     path: BTreeMap<String, Option<String>>,
@@ -218,7 +218,7 @@ fn place(name: &str) -> Option<usize> {
 }
 
 impl<'a> Search<'a> {
-    fn new(file: &'a DataFile, encoding: Encoding, spec: &'a CsvSpec) -> Self {
+    fn new(file: &'a DataFile, encoding: Option<Encoding>, spec: &'a CsvSpec) -> Self {
         Self { file, encoding, spec, path: hive::columns(file.name()) }
     }
 

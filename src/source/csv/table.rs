@@ -3,16 +3,19 @@
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, StringArray};
+use arrow::array::{Array, AsArray, BinaryViewArray, StringArray};
 use arrow::compute::{can_cast_types, cast};
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, Fields, Schema};
 use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
 use parquet::arrow::async_reader::ParquetRecordBatchStream;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use tokio::runtime::Handle;
 
+use super::lines::LONGEST;
 use super::record::Record;
 use super::{CsvSpec, FILE};
 use crate::error::{Error, Kind, Result};
@@ -34,7 +37,7 @@ pub(super) struct TableRows {
     batches: Batches,
     columns: Vec<Column>,
     /// The values of the batch that is read, by column.
-    texts: Vec<StringArray>,
+    texts: Vec<Texts>,
     /// The next row of the batch, and the number of those before it in the file.
     at: usize,
     row: u64,
@@ -45,6 +48,32 @@ pub(super) struct TableRows {
 enum Batches {
     Local(ParquetRecordBatchReader),
     Remote(Box<ParquetRecordBatchStream<ObjectReader>>, Handle),
+}
+
+/// The values of a column in a batch.
+enum Texts {
+    /// Of anything but text.
+    Written(StringArray),
+    /// Text as it is stored: a value that many rows share is in memory once.
+    Stored(BinaryViewArray),
+}
+
+impl Texts {
+    fn len(&self) -> usize {
+        match self {
+            Self::Written(texts) => texts.len(),
+            Self::Stored(texts) => texts.len(),
+        }
+    }
+
+    /// The value in row `at`; nothing for a null.
+    fn value(&self, at: usize) -> &[u8] {
+        match self {
+            Self::Written(texts) if texts.is_valid(at) => texts.value(at).as_bytes(),
+            Self::Stored(texts) if texts.is_valid(at) => texts.value(at),
+            _ => &[],
+        }
+    }
 }
 
 /// A column that is read.
@@ -92,7 +121,8 @@ impl TableRows {
         let unreadable = |e: parquet::errors::ParquetError| unreadable(file.name(), e);
         let handle = Handle::current();
         let (reader, metadata) = handle.block_on(footer(file))?;
-        let fields: Vec<&Arc<Field>> = metadata.schema().fields().iter().filter(|field| field.name() != ROW).collect();
+        let metadata = text_as_stored(&metadata).map_err(unreadable)?;
+        let fields: Vec<&Arc<Field>> = metadata.schema().fields().iter().collect();
         let there = || fields.iter().map(|field| field.name().as_str());
         // What the path says, and the file's name as a key, need no column.
         let path = hive::columns(file.name());
@@ -160,15 +190,22 @@ impl TableRows {
         }
         self.row += 1;
         let at = self.at;
-        record.set(self.row, self.texts.iter().map(|texts| value(texts, at)));
+        record.set(self.row, self.texts.iter().map(|texts| texts.value(at)));
+        let long = self.texts.iter().zip(&self.columns).find(|(texts, _)| texts.value(at).len() > LONGEST);
+        if let Some((texts, Column { name, .. })) = long {
+            let found = texts.value(at).len();
+            record.fail(format!("column {name:?} holds {found} bytes, expected at most {LONGEST}"));
+        }
         self.at += 1;
         Ok(true)
     }
 
-    fn texts_of(&self, batch: &RecordBatch) -> io::Result<Vec<StringArray>> {
+    fn texts_of(&self, batch: &RecordBatch) -> io::Result<Vec<Texts>> {
         let text = |column: &Column| {
             let values = batch.column_by_name(&column.name).ok_or_else(|| damaged("a column is missing"))?;
             let values = match values.data_type() {
+                DataType::Utf8View => return Ok(Texts::Stored(values.as_string_view().clone().to_binary_view())),
+                DataType::BinaryView => return Ok(Texts::Stored(values.as_binary_view().clone())),
                 DataType::Timestamp(unit, Some(_)) => {
                     cast(values, &DataType::Timestamp(*unit, Some("+00:00".into()))).map_err(damaged)?
                 }
@@ -178,15 +215,32 @@ impl TableRows {
                 DataType::Boolean if column.is_channel => cast(values, &DataType::UInt8).map_err(damaged)?,
                 _ => Arc::clone(values),
             };
-            Ok(cast(&values, &DataType::Utf8).map_err(damaged)?.as_string::<i32>().clone())
+            Ok(Texts::Written(cast(&values, &DataType::Utf8).map_err(damaged)?.as_string::<i32>().clone()))
         };
         self.columns.iter().map(text).collect()
     }
 }
 
-/// The value in row `at`; nothing for a null.
-fn value(texts: &StringArray, at: usize) -> &[u8] {
-    if texts.is_valid(at) { texts.value(at).as_bytes() } else { &[] }
+/// What Arrow needs to know of a file to give text as views of what is stored: a long value of a dictionary is not copied
+/// for each of its rows.
+fn text_as_stored(metadata: &ArrowReaderMetadata) -> parquet::errors::Result<ArrowReaderMetadata> {
+    let as_stored = |field: &Arc<Field>| {
+        let values = match field.data_type() {
+            DataType::Dictionary(_, values) => values,
+            values => values,
+        };
+        match values {
+            DataType::Utf8 | DataType::LargeUtf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
+            DataType::Binary | DataType::LargeBinary => {
+                Arc::new(field.as_ref().clone().with_data_type(DataType::BinaryView))
+            }
+            _ => Arc::clone(field),
+        }
+    };
+    let fields = metadata.schema().fields().iter().filter(|field| field.name() != ROW).map(as_stored);
+    let schema = Schema::new(fields.collect::<Fields>());
+    let options = ArrowReaderOptions::new().with_schema(Arc::new(schema));
+    ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options)
 }
 
 /// The error for `e`, met while reading: of kind `InvalidData` where the data is what is wrong.
@@ -202,6 +256,9 @@ fn damaged(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error 
 /// That the column holds one value a row.
 fn check(file: &DataFile, field: &Field) -> Result<()> {
     let found = field.data_type();
+    if matches!(found, DataType::BinaryView) {
+        return Ok(());
+    }
     let nested = found.is_nested() || matches!(found, DataType::Duration(_) | DataType::Interval(_));
     if !nested && can_cast_types(found, &DataType::Utf8) {
         return Ok(());
