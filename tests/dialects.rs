@@ -247,7 +247,7 @@ async fn rows_that_cannot_be_values_name_why() {
     let says = [
         (3, "the header of line 1 once more"),
         (5, "the header of line 1 once more"),
-        (6, "1 fields, expected 2: \"5\""),
+        (6, "1 field, expected 2: \"5\""),
         (7, "3 fields, expected 2: \"6,7,8\""),
         (8, "2 NUL bytes behind \"9,\""),
         (9, "row_end = \";\""),

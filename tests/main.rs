@@ -23,6 +23,7 @@ mod precision;
 mod promises;
 mod readme;
 mod reconstruct;
+mod recordings;
 mod report;
 mod samples;
 mod schemas;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use dacpipe::config::PipelineFile;
 use dacpipe::pipeline::{Pipeline, RunOptions};
+use dacpipe::source::samples::Unused;
 use dacpipe::sql::{self, Options};
 use datafusion::arrow::datatypes::Schema;
 use datafusion::prelude::SessionContext;
@@ -101,4 +102,14 @@ async fn the_page_of_outputs_says_what_a_run_writes() {
         };
         assert!(fits, "{}: {value} is not {}", row[0], row[1]);
     }
+
+    let samples: Vec<String> = cells("samples in run.json")[1..].iter().map(|row| row[0].clone()).collect();
+    let written: Vec<&String> = run["samples"].as_object().unwrap().keys().collect();
+    assert_eq!(written.into_iter().cloned().collect::<BTreeSet<_>>(), samples.into_iter().collect());
+    let reasons: Vec<String> = cells("unused in run.json")[1..].iter().map(|row| row[0].clone()).collect();
+    for reason in &reasons {
+        assert!(serde_json::from_value::<Unused>(reason.as_str().into()).is_ok(), "{reason} is no reason");
+    }
+    let unused = run["samples"]["unused"].as_object().unwrap();
+    assert!(!unused.is_empty() && unused.keys().all(|reason| reasons.contains(reason)), "{unused:?}");
 }

@@ -208,7 +208,11 @@ async fn quarantine_names_every_bad_row_and_keeps_every_good_one() {
             &csv,
             10,
             [
-                ("a.csv", 5, "column \"y\": \"\" is not a number, expected a finite number"),
+                (
+                    "a.csv",
+                    5,
+                    "column \"y\": \"\" is not a number, expected a finite number (fill = \"hold\" takes the channel's last value there)",
+                ),
                 ("a.csv", 8, "column \"x\": \"one\" is not a number, expected a finite number"),
                 ("b.csv", 3, "3 fields, expected 2: \"1,2,3\""),
             ],

@@ -14,7 +14,7 @@ use super::problem::Problem;
 use super::size::Size;
 use super::tree::{Node, Origin, Value};
 use crate::signal::hapt561;
-use crate::source::csv::{Conflict, Delimiter};
+use crate::source::csv::{Conflict, Delimiter, is_parquet};
 use crate::source::{check_format, hapt};
 use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS, RECONSTRUCTION_ERROR};
 
@@ -133,6 +133,12 @@ impl Check<'_> {
             }
             for Conflict { key, message, help } in dialect(table).conflicts() {
                 self.at(&format!("source.{key}"), message, help);
+            }
+            if is_parquet(&table.path) {
+                for key in dialect(table).given() {
+                    let message = format!("`{key}` is about text, and the files are Parquet");
+                    self.at(&format!("source.{key}"), message, "leave it out");
+                }
             }
             self.samples(table);
         }

@@ -69,6 +69,13 @@ impl BadRows {
         self.lock().iter().map(bad).collect()
     }
 
+    /// The first of them, by file and line.
+    pub fn first(&self) -> Option<BadRow> {
+        let rows = self.lock();
+        let ((file, line), reason) = rows.first_key_value()?;
+        Some(BadRow { file: file.clone(), line: *line, reason: reason.clone() })
+    }
+
     /// The schema of [`to_batch`](Self::to_batch): `file`, `line`, `reason`.
     pub fn schema() -> SchemaRef {
         Arc::new(Schema::new(vec![
@@ -114,6 +121,12 @@ impl Rejects {
         self.policy == OnBadRow::Quarantine
     }
 
+    /// The first row that was left out, for messages: its place and what is wrong with it.
+    pub fn first(&self) -> Option<String> {
+        let BadRow { file, line, reason } = self.bad.first()?;
+        Some(format!("{}: {reason}", place(&file, line)))
+    }
+
     /// Takes note that line `line` of `file` (0: all of it) cannot be used.
     ///
     /// # Errors
@@ -121,7 +134,7 @@ impl Rejects {
     pub fn reject(&self, file: &str, line: u64, reason: impl Into<String>) -> Result<()> {
         // The name of a file may be a URL, and hold a secret; an error redacts itself.
         let (reason, file) = (redacted(&reason.into()).into_owned(), &*redacted(file));
-        let (reason, place) = (reason, if line == 0 { file.to_string() } else { format!("{file}:{line}") });
+        let place = place(file, line);
         if self.policy == OnBadRow::Fail {
             return Err(Error::input(format!("{place}: {reason}")));
         }
@@ -151,6 +164,10 @@ impl Rejects {
         let reason = e.to_string();
         self.reject(file, 0, reason.strip_prefix(file).map_or(reason.as_str(), |r| r.trim_start_matches(": ")))
     }
+}
+
+fn place(file: &str, line: u64) -> String {
+    if line == 0 { file.to_string() } else { format!("{file}:{line}") }
 }
 
 /// A value of the data as it can be shown in a message: one line, not too long.

@@ -49,7 +49,20 @@ impl TimeUnit {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// The unit smaller than a second that the name of a column ends with or holds as a word, such as `t_ms`.
+    pub(super) fn in_name(name: &str) -> Option<Self> {
+        let unit = |word: &str| match word {
+            "ms" | "msec" | "msecs" | "millis" | "millisec" | "milliseconds" => Some(TimeUnit::Ms),
+            "us" | "µs" | "μs" | "usec" | "usecs" | "micros" | "microsec" | "microseconds" => Some(TimeUnit::Us),
+            "ns" | "nsec" | "nsecs" | "nanos" | "nanosec" | "nanoseconds" => Some(TimeUnit::Ns),
+            _ => None,
+        };
+        let name = name.to_lowercase();
+        let mut words = name.split(|c: char| !c.is_alphabetic());
+        words.find_map(unit)
+    }
+
+    pub(super) fn name(self) -> &'static str {
         match self {
             TimeUnit::Auto => "auto",
             TimeUnit::S => "s",
@@ -147,7 +160,9 @@ impl Clock {
         }
         let parts = text.split(|b| b"/.-".contains(b)).take(3).filter(|p| p.first().is_some_and(u8::is_ascii_digit));
         let hint = match parts.count() {
+            3 if of_half_days(text) => "; it needs time_format, for example \"%m/%d/%Y %I:%M:%S%.f %p\"",
             3 => "; a date in another order needs time_format, for example \"%d/%m/%Y %H:%M:%S%.f\"",
+            _ if of_half_days(text) => "; a clock of twelve hours needs time_format, for example \"%I:%M:%S%.f %p\"",
             _ => "",
         };
         format!(
@@ -205,6 +220,12 @@ fn decimal(text: &[u8], zeros: u32) -> Option<i64> {
         value = value.checked_add(1)?;
     }
     Some(if negative { -value } else { value })
+}
+
+/// Whether `text` ends with AM or PM.
+fn of_half_days(text: &[u8]) -> bool {
+    let end = text.get(text.len().saturating_sub(2)..).unwrap_or_default();
+    [b"am", b"pm"].iter().any(|half| end.eq_ignore_ascii_case(*half))
 }
 
 /// A whole number of exactly these digits.
@@ -275,9 +296,16 @@ fn offset(zone: &[u8]) -> Option<i64> {
 }
 
 /// The nanoseconds since midnight of `12:15:30`, with a fraction behind a point, a comma, or as milliseconds behind a
-/// colon.
+/// colon; since midnight in UTC where a zone is behind it.
 fn time_of_day(text: &[u8]) -> Option<i64> {
-    clock_time(text, true)
+    let text = text.strip_prefix(b"T").unwrap_or(text);
+    let end = text.iter().position(|b| !b"0123456789:.,".contains(b)).unwrap_or(text.len());
+    let (clock, zone) = text.split_at(end);
+    let time = clock_time(clock, true)?;
+    match zone {
+        [] => Some(time),
+        zone => (time < DAY + SECOND).then_some((time - offset(zone)?).rem_euclid(DAY)),
+    }
 }
 
 /// The same, `12:15` too where seconds are not `needed`. More than 23 hours are what a stopwatch shows, and only taken
@@ -373,6 +401,44 @@ pub(super) fn duration(ns: f64) -> Cow<'static, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_of_day_may_have_a_zone() {
+        let hour = |text: &str| {
+            let stamp = Clock::new(TimeUnit::Auto, None).unwrap().read(text.as_bytes()).unwrap();
+            (stamp.of_day, stamp.ns as f64 / HOUR as f64)
+        };
+        for (text, hours) in [
+            ("12:15:00", 12.25),
+            ("T12:15:00", 12.25),
+            ("12:15:00Z", 12.25),
+            ("12:15:00.000 +02:00", 10.25),
+            ("01:15:00+0200", 23.25),
+            ("23:15:00,0-01", 0.25),
+            ("100:00:00", 100.0),
+        ] {
+            assert_eq!(hour(text), (true, hours), "{text}");
+        }
+        let wrong = |text: &str| Clock::new(TimeUnit::Auto, None).unwrap().read(text.as_bytes()).unwrap_err();
+        assert!(wrong("10:00:00.5 PM").contains("%I:%M:%S%.f %p"));
+        assert!(wrong("1/31/2024 10:00:00 am").contains("%m/%d/%Y %I:%M:%S%.f %p"));
+        assert!(wrong("100:00:00Z").contains("is not a time") && wrong("10:00:00 CET").contains("is not a time"));
+    }
+
+    #[test]
+    fn a_name_may_say_the_unit() {
+        for (name, unit) in [
+            ("t_ms", Some(TimeUnit::Ms)),
+            ("Time [ms]", Some(TimeUnit::Ms)),
+            ("elapsed (µs)", Some(TimeUnit::Us)),
+            ("NS", Some(TimeUnit::Ns)),
+            ("timestamp", None),
+            ("items", None),
+            ("t (s)", None),
+        ] {
+            assert_eq!(TimeUnit::in_name(name), unit, "{name}");
+        }
+    }
     use proptest::prelude::*;
 
     fn auto(text: &str) -> Result<Stamp, String> {

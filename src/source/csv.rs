@@ -1,9 +1,10 @@
 //! Sensor recordings in CSV files: a line a sample, a column a channel; or in Parquet files, a row a sample.
 //!
 //! # Parquet
-//! A file whose name ends with `.parquet` or `.pq` is read as one; of a directory, where it holds no text files. All that is
-//! said of lines here holds for its rows: a null is an empty field, a column of times is read as ISO 8601, and numbers as
-//! they are. What says how text is written does not matter there.
+//! A file whose name ends with `.parquet` or `.pq` is read as one, and so is a local one that begins and ends with `PAR1`; of
+//! a directory, where it holds no text files. All that is said of lines here holds for its rows: a null is an empty field, a
+//! column of times is read as ISO 8601, and numbers as they are. A [`Dialect`] says how text is written, and is refused
+//! where all files are Parquet.
 //!
 //! # What a recording is
 //! The lines of one file with the same values of the key columns, in the order in which they are written. Where recordings
@@ -37,7 +38,8 @@
 //! it is a preamble, unless it could be a sample, which is an error. A column that the header names twice is refused; a
 //! name `column_5` that is in no header stands for the fifth column.
 //!
-//! A line is no longer than 1 MiB (as UTF-8), and a row with line breaks in quotes no longer than that and 64 lines.
+//! A line is no longer than 1 MiB (as UTF-8), and a row with line breaks in quotes no longer than that and 64 lines; nor is
+//! a value in Parquet.
 //!
 //! # Bad rows
 //! A line with too few or too many fields, an empty key, a key, a label or a split that is not of the encoding, a channel
@@ -53,8 +55,12 @@
 //!
 //! Where lines are not sorted, keys that come back after lines with others are bad too, as are those that come back in
 //! another file: their windows would be pieces, and (keys, `start`) would not be unique. Under quarantine each such run of
-//! lines is one entry, by its first line, and is left out. The key `file` is the file's name, where it has no column of
-//! that name; recordings may also [continue](AcrossFiles::Continue) over files.
+//! lines is one entry, by its first line, and is left out. Recordings may also [continue](AcrossFiles::Continue) over files.
+//!
+//! # Keys, labels and splits outside of files
+//! The key `file` is the file's name, where it has no column of that name. Directories may name keys, the label and the
+//! split (`split=train/day=2024-01-01/a.csv`; see [`hive`](super::hive)); a row of a file that has such a column, too, is bad
+//! if it says another value.
 //!
 //! # Memory
 //! Files are read as a stream. A recording is in memory while its windows are described; samples that are rows by
@@ -96,6 +102,7 @@ mod turns;
 
 pub use dialect::{Conflict, Delimiter, Dialect};
 pub use encoding::Encoding;
+pub use table::is_parquet;
 
 use file::OpenFile;
 use scan::Scan;
@@ -222,7 +229,9 @@ pub enum AcrossFiles {
     #[default]
     Refuse,
     /// The same recording, which goes on: files are read in the order of their first times, `start` goes on counting,
-    /// and windows reach across two files where one recording ends the first and begins the second, without a gap.
+    /// and windows reach across two files where one recording ends the first and begins the second, without a gap. Lines
+    /// that are out of order between two files are put in order as those of one. Of two files that overlap in time since
+    /// 1970, the later one's lines are bad up to the end of the earlier one.
     Continue,
 }
 
@@ -243,6 +252,17 @@ impl CsvSpec {
             keep: vec![],
             rules: SampleRules::default(),
         }
+    }
+
+    /// The columns that every file has: of numbers, of times, and those that are carried along.
+    fn columns(&self) -> impl Iterator<Item = &String> {
+        let time = self.time.iter().map(|time| &time.column);
+        self.channels.iter().chain(time).chain(self.keep.iter().map(|keep| &keep.column))
+    }
+
+    /// Keys, label and split, which may stand in a file's path.
+    fn attributes(&self) -> impl Iterator<Item = &String> {
+        self.keys.iter().chain(&self.label).chain(&self.split)
     }
 
     /// What reads its times.
@@ -308,6 +328,14 @@ impl Csv {
         };
         let spec = spec.clone();
         blocking(move || {
+            let given = spec.dialect.given();
+            if let Some(file) = files.first().filter(|_| !given.is_empty() && files.iter().all(table::is_table)) {
+                return Err(Error::config(format!(
+                    "{} is a Parquet file, expected none of the keys about text: leave out {}",
+                    file.name(),
+                    given.join(", ")
+                )));
+            }
             let mut layout = Layout { spec, files, whole, period: None };
             let mut rate_hz = layout.spec.rate_hz.unwrap_or(1.0);
             let header_line = layout.check_usable(&rejects)?;

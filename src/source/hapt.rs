@@ -30,6 +30,7 @@ use datafusion::common::ScalarValue;
 use super::SPLIT;
 use super::bad::Rejects;
 use super::location::{DataFile, blocking, list, plain_name};
+use super::places::Places;
 use super::recording::{Edge, Interval, Load, Recording, Recordings, Wanted, hold};
 use super::samples::Counts;
 use crate::error::{Error, Result};
@@ -224,8 +225,7 @@ impl Entry {
             edges: [Edge::End; 2],
             offset: 0,
             kept: vec![],
-            file,
-            line: 1,
+            places: Places::starting(file, 1),
         }])
     }
 

@@ -26,6 +26,7 @@ pub mod keep;
 pub mod location;
 mod overlap;
 pub mod parquet;
+pub mod places;
 pub mod recording;
 pub mod samples;
 pub mod times;
@@ -111,6 +112,7 @@ pub struct Source {
     pub description: String,
     /// Its table once more, where it cuts windows.
     windows: Option<WindowTable>,
+    rejects: Rejects,
 }
 
 impl Source {
@@ -119,7 +121,8 @@ impl Source {
     pub fn why_no_rows(&self) -> Option<String> {
         let short = self.windows.as_ref().and_then(WindowTable::too_short);
         let samples = self.samples().filter(|samples| samples.read > 0).map(|samples| format!("samples: {samples}"));
-        let why: Vec<String> = short.into_iter().chain(samples).collect();
+        let bad = self.rejects.first().map(|first| format!("the first row set aside is {first}"));
+        let why: Vec<String> = short.into_iter().chain(samples).chain(bad).collect();
         (!why.is_empty()).then(|| why.join("; "))
     }
 
@@ -215,12 +218,12 @@ fn of_recordings(
     let keys = names.into_iter().filter(|n| Some(n) != split.as_ref()).collect();
     let label = recordings.label().map(str::to_string);
     let (feature_names, dim) = (extractor.names().to_vec(), extractor.dim());
-    let table = WindowTable::new(recordings, window, options.window_label, extractor, options.threads, rejects);
+    let table = WindowTable::new(recordings, window, options.window_label, extractor, options.threads, rejects.clone());
     check_names(&table.schema())?;
     let carried = table.carried();
     let provider = Arc::new(table.clone());
     let description = shown_name(&description);
-    Ok(Source { provider, keys, label, split, carried, feature_names, dim, description, windows: Some(table) })
+    Ok(Source { provider, keys, label, split, carried, feature_names, dim, description, windows: Some(table), rejects })
 }
 
 /// Every column of a source has a name of its own.
@@ -239,13 +242,19 @@ fn check_names(schema: &arrow::datatypes::Schema) -> Result<()> {
 /// The error for column `name`, which `file` does not have; suggests the nearest of `there`.
 fn no_column<'a>(file: &str, name: &str, there: impl Iterator<Item = &'a str>) -> Error {
     let there: Vec<&str> = there.collect();
+    let plain = |c: &str| !c.chars().any(char::is_control) && c.len() <= 60;
     let likeness = |c: &&&str| (strsim::jaro_winkler(c, name) * 1e6) as u64;
     let near = there.iter().filter(|c| likeness(c) > 800_000).max_by_key(likeness);
-    let hint = near.map(|c| format!("; did you mean {}?", bad::shown(c.as_bytes()))).unwrap_or_default();
+    let hint = near
+        .map(|c| match plain(c) {
+            true => format!("; did you mean \"{c}\"?"),
+            false => format!("; did you mean {}?", bad::shown(c.as_bytes())),
+        })
+        .unwrap_or_default();
     // A damaged header may have names without end.
     const MOST: usize = 32;
     let listed = |c: &&str| {
-        if c.chars().any(char::is_control) || c.len() > 60 { bad::shown(c.as_bytes()) } else { c.to_string() }
+        if plain(c) { c.to_string() } else { bad::shown(c.as_bytes()) }
     };
     let mut columns: Vec<String> = there.iter().take(MOST).map(listed).collect();
     columns.extend(there.len().checked_sub(MOST + 1).map(|more| format!("and {} more", more + 1)));

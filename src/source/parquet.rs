@@ -61,13 +61,14 @@ pub mod survey;
 mod thrift;
 mod types;
 
-use file::{Batches, ParquetFile, Reasons, Stored, unreadable};
+use file::{Batches, ParquetFile, Reasons, Stored};
 use files::VectorFile;
 use lists::{Lists, finite};
 use number::Number;
 use survey::{Survey, survey};
 
-pub(super) use reader::ObjectReader;
+pub(super) use file::{ROW, footer, unreadable};
+pub(super) use reader::{LocalFile, ObjectReader};
 
 /// Which files to read, and which columns of them.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -136,7 +137,8 @@ pub(super) async fn open(spec: &ParquetSpec, rejects: Rejects) -> Result<Source>
         files.len(),
         crate::terminal::shown_name(&spec.path)
     );
-    let table = VectorTable { spec: Arc::new(spec.clone()), files: files.into(), schema, dim, rejects };
+    let table =
+        VectorTable { spec: Arc::new(spec.clone()), files: files.into(), schema, dim, rejects: rejects.clone() };
     Ok(Source {
         provider: Arc::new(table),
         keys: spec.keys.clone(),
@@ -147,6 +149,7 @@ pub(super) async fn open(spec: &ParquetSpec, rejects: Rejects) -> Result<Source>
         dim,
         description,
         windows: None,
+        rejects,
     })
 }
 

@@ -10,6 +10,7 @@ use datafusion::common::ScalarValue;
 use super::bad::Rejects;
 use super::filter::Condition;
 use super::keep::{Keep, Mode, Values};
+use super::places::Places;
 use super::samples::Counts;
 use super::times::Times;
 use crate::error::Result;
@@ -34,10 +35,8 @@ pub struct Recording {
     pub offset: usize,
     /// What the samples have in each column of [`Recordings::kept`].
     pub kept: Vec<Values>,
-    /// The file of the samples.
-    pub file: Arc<str>,
-    /// The line of the first sample.
-    pub line: u64,
+    /// The file and the line of each sample.
+    pub places: Places,
 }
 
 impl Recording {
@@ -269,8 +268,7 @@ mod tests {
             edges: [Edge::End; 2],
             offset: 0,
             kept: vec![],
-            file: "a".into(),
-            line: 1,
+            places: Places::default(),
         }
     }
 

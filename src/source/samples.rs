@@ -266,8 +266,7 @@ mod tests {
             edges,
             offset: 0,
             kept: vec![],
-            file: "a".into(),
-            line: 1,
+            places: Default::default(),
         }
     }
 

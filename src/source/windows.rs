@@ -342,8 +342,8 @@ impl Job {
                     rows.features.resize(at + dim, 0.0);
                     let row = &mut rows.features[at..];
                     table.extractor.extract(&mut room.scratch, &room.prepared, window.start, row)?;
-                    let line = recording.line + window.start as u64;
-                    if !check_finite(row, names, &recording.file, line, &table.rejects)? {
+                    let (file, line) = recording.places.of(window.start);
+                    if !check_finite(row, names, file, line, &table.rejects)? {
                         rows.features.truncate(at);
                         dropped.push(window.start);
                         continue;

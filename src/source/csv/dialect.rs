@@ -124,6 +124,24 @@ pub struct Conflict {
 }
 
 impl Dialect {
+    /// The keys of its settings that are not the usual ones.
+    pub fn given(&self) -> Vec<&'static str> {
+        let usual = Self::default();
+        let settings = [
+            ("encoding", self.encoding != usual.encoding),
+            ("delimiter", self.delimiter != usual.delimiter),
+            ("quote", self.quote != usual.quote),
+            ("decimal", self.decimal != usual.decimal),
+            ("thousands", self.thousands != usual.thousands),
+            ("comment", self.comment != usual.comment),
+            ("row_end", self.row_end != usual.row_end),
+            ("skip_lines", self.skip_lines != usual.skip_lines),
+            ("header", self.has_header != usual.has_header),
+            ("skip_after_header", self.skip_after_header != usual.skip_after_header),
+        ];
+        settings.into_iter().filter(|(_, given)| *given).map(|(key, _)| key).collect()
+    }
+
     /// The delimiter where no file says another one.
     pub(super) fn usual_delimiter(&self) -> Delimiter {
         self.delimiter.unwrap_or(Delimiter::One(if self.decimal == ',' { ';' } else { ',' }))

@@ -140,16 +140,20 @@ impl<R: BufRead> Read for Decoded<R> {
     }
 }
 
-/// The text of `bytes`, which are of a file in `encoding`, or what is wrong with them and what would read them.
-pub(super) fn text(bytes: &[u8], encoding: Encoding) -> Result<&str, String> {
+/// The text of `bytes`, which are of a file in `encoding` (none: that is no text as a whole), or what is wrong with them and
+/// what would read them.
+pub(super) fn text(bytes: &[u8], encoding: Option<Encoding>) -> Result<&str, String> {
     std::str::from_utf8(bytes).map_err(|_| not_text(bytes, encoding))
 }
 
-fn not_text(bytes: &[u8], encoding: Encoding) -> String {
+fn not_text(bytes: &[u8], encoding: Option<Encoding>) -> String {
     const LONGEST: usize = 40;
     let part = &bytes[..bytes.len().min(LONGEST)];
     let cut = if part.len() < bytes.len() { " (cut)" } else { "" };
-    if encoding != Encoding::Utf8 {
+    if encoding.is_none() {
+        return format!("\"{}\"{cut}, expected UTF-8", part.escape_ascii());
+    }
+    if encoding != Some(Encoding::Utf8) {
         return format!("\"{}\"{cut} holds half a character (shown as \\xff), expected UTF-16", part.escape_ascii());
     }
     // The characters that Latin-1 lacks are in the place of control characters, which no text has.
@@ -191,15 +195,15 @@ mod tests {
         let bytes = [0x41, 0, 0x00, 0xdc, 0x42, 0, 0x43];
         let out = decoded(UTF_16LE, &bytes, 2);
         assert_eq!(out, b"A\xffB\xff");
-        assert!(text(&out, Encoding::Utf16Le).unwrap_err().contains("half a character"));
+        assert!(text(&out, Some(Encoding::Utf16Le)).unwrap_err().contains("half a character"));
     }
 
     #[test]
     fn what_is_no_utf_8_is_shown_with_what_reads_it() {
-        let said = text(b"Br\xfchl", Encoding::Utf8).unwrap_err();
+        let said = text(b"Br\xfchl", Some(Encoding::Utf8)).unwrap_err();
         assert_eq!(said, r#""Br\xfchl", expected UTF-8; encoding = "latin-1" reads it as "Brühl""#);
-        let said = text(b"10 \x80", Encoding::Utf8).unwrap_err();
+        let said = text(b"10 \x80", Some(Encoding::Utf8)).unwrap_err();
         assert!(said.contains("\"windows-1252\" reads it as \"10 €\""), "{said}");
-        assert!(text(&[b'\xe4'; 1000], Encoding::Utf8).unwrap_err().len() < 400);
+        assert!(text(&[b'\xe4'; 1000], Some(Encoding::Utf8)).unwrap_err().len() < 400);
     }
 }

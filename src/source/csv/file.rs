@@ -8,7 +8,7 @@ use datafusion::common::ScalarValue;
 
 use super::dialect::{Delimiter, Dialect};
 use super::encoding::open_text;
-use super::header::{Columns, Key};
+use super::header::{Attribute, Columns};
 use super::number::Numbers;
 use super::piece::Sample;
 use super::record::Record;
@@ -117,7 +117,7 @@ impl OpenFile {
 
     /// Reads the next row. False at the end.
     pub(super) fn advance(&mut self) -> io::Result<bool> {
-        let Self { rows, columns, below, first, .. } = self;
+        let Self { rows, columns, first, .. } = self;
         let mut read = |record: &mut Record| match first.take() {
             Some(first) => {
                 *record = first;
@@ -130,7 +130,7 @@ impl OpenFile {
             none => {
                 let mut id = |record: &Record| {
                     columns.see(record);
-                    columns.id(record, below).ok()
+                    columns.id(record).ok()
                 };
                 none.insert(Turns::of(&mut read, &mut id, self.takes_turns).map_err(io::Error::other)?)
             }
@@ -162,7 +162,7 @@ impl OpenFile {
 
     /// The label of the row; empty is none.
     pub(super) fn label(&self) -> &[u8] {
-        self.columns.label.as_ref().map_or(&[], |c| self.record.field(c.at))
+        self.columns.label.as_ref().map_or(&[], |label| label.value(&self.record))
     }
 
     /// The time of the row as it is written, but a number with a point before its fraction; none without a column of
@@ -172,19 +172,24 @@ impl OpenFile {
         Some(self.numbers.plain(time).filter(|plain| number(plain).is_ok()).unwrap_or(Cow::Borrowed(time)))
     }
 
+    /// Whether the time of the row is a whole number.
+    pub(super) fn counts_whole(&self) -> bool {
+        self.time_text().is_some_and(|text| text.iter().all(|b| b.is_ascii_digit() || *b == b'-'))
+    }
+
     /// The bytes of the keys, or what is wrong with the row.
     pub(super) fn id(&self) -> Result<Vec<u8>, String> {
-        self.columns.id(&self.record, &self.below)
+        self.columns.id(&self.record)
     }
 
     /// The part of the data that the row belongs to; empty is none.
     pub(super) fn split(&self) -> &[u8] {
-        self.columns.split.as_ref().map_or(&[], |c| self.record.field(c.at))
+        self.columns.split.as_ref().map_or(&[], |split| split.value(&self.record))
     }
 
     /// The keys and their values, for messages.
     fn recording(&self) -> String {
-        let value = |key: &Key| format!("{}={}", key.name(), shown(key.value(&self.record, &self.below)));
+        let value = |key: &Attribute| format!("{}={}", key.name(), shown(key.value(&self.record)));
         let keys: Vec<_> = self.columns.keys.iter().map(value).collect();
         keys.join(", ")
     }
@@ -193,8 +198,8 @@ impl OpenFile {
     pub(super) fn comes_back(&self) -> String {
         let Columns { keys, time, .. } = &self.columns;
         let keys = keys.iter().filter_map(|key| match key {
-            Key::Column(column) => Some(column),
-            Key::File => None,
+            Attribute::Column { column, .. } => Some(column),
+            Attribute::Outside { .. } => None,
         });
         let by: Vec<_> = keys.chain(time).map(|c| c.name.as_str()).collect();
         format!(
@@ -217,12 +222,11 @@ impl OpenFile {
     /// The values of the columns that are constant in a recording: its keys and its part of the data, of a row of which
     /// [`id`](Self::id) said that they are text.
     pub(super) fn constants(&self) -> Vec<ScalarValue> {
-        let key = |key: &Key| String::from_utf8(key.value(&self.record, &self.below).to_vec()).ok();
-        let mut values: Vec<_> = self.columns.keys.iter().map(key).collect();
+        let text = |of: &Attribute| String::from_utf8(of.value(&self.record).to_vec()).ok();
+        let mut values: Vec<_> = self.columns.keys.iter().map(text).collect();
         if values.is_empty() {
             values.push(Some(self.below.clone()));
         }
-        let text = |at| self.columns.text(&self.record, at).ok().map(str::to_string);
         values.extend(self.columns.split.as_ref().map(|s| text(s).filter(|s| !s.is_empty())));
         values.into_iter().map(ScalarValue::Utf8).collect()
     }
@@ -276,7 +280,7 @@ impl OpenFile {
     pub(super) fn time(&self) -> Result<Option<Stamp>, String> {
         let (Some(column), Some(text)) = (&self.columns.time, self.time_text()) else { return Ok(None) };
         let wrong = |e| match self.columns.text(&self.record, column) {
-            Ok(_) => format!("column {:?}: {e}", column.name),
+            Ok(_) => format!("column {:?}: {e}{}", column.name, self.numbers.other_signs(self.record.field(column.at))),
             Err(not_text) => not_text,
         };
         self.clock.read(&text).map(Some).map_err(wrong)

@@ -1,5 +1,6 @@
 //! The line that names the columns, and where the columns of a pipeline are.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use super::dialect::Delimiter;
@@ -11,6 +12,7 @@ use super::records::Records;
 use super::{CsvSpec, FILE};
 use crate::error::{Error, Result};
 use crate::source::bad::shown;
+use crate::source::hive;
 use crate::source::location::DataFile;
 use crate::source::no_column;
 use crate::source::text::number;
@@ -27,29 +29,38 @@ pub(super) struct Column {
     pub(super) name: String,
 }
 
-/// Where the value of a key is.
+/// A key, the label or the split: where its value is.
 #[derive(Debug)]
-pub(super) enum Key {
-    Column(Column),
-    /// The file's name, as it has no column of the name `file`.
-    File,
+pub(super) enum Attribute {
+    /// In a column. What the file's path says of it, too, is to be the same; empty is null there.
+    Column { column: Column, said: Option<String> },
+    /// Outside of the rows, one for all: what the path says, or the file's name as the key `file`.
+    Outside { name: String, value: String },
 }
 
-impl Key {
+impl Attribute {
     /// Its name.
     pub(super) fn name(&self) -> &str {
         match self {
-            Self::Column(column) => &column.name,
-            Self::File => FILE,
+            Self::Column { column, .. } => &column.name,
+            Self::Outside { name, .. } => name,
         }
     }
 
-    /// Its value in `record`, of the file `below`.
-    pub(super) fn value<'a>(&self, record: &'a Record, below: &'a str) -> &'a [u8] {
+    /// Its value in `record`; empty is none.
+    pub(super) fn value<'a>(&'a self, record: &'a Record) -> &'a [u8] {
         match self {
-            Self::Column(column) => record.field(column.at),
-            Self::File => below.as_bytes(),
+            Self::Column { column, .. } => record.field(column.at),
+            Self::Outside { value, .. } => value.as_bytes(),
         }
+    }
+
+    /// What is wrong with its value in `record`, if the path says another one.
+    fn contradicted(&self, record: &Record) -> Option<String> {
+        let Self::Column { column, said: Some(said) } = self else { return None };
+        let (found, name) = (record.field(column.at), &column.name);
+        (found != said.as_bytes())
+            .then(|| format!("column {name:?} is {}, expected {said:?}, as the path says", shown(found)))
     }
 }
 
@@ -57,14 +68,14 @@ impl Key {
 #[derive(Debug)]
 pub(super) struct Columns {
     pub(super) channels: Vec<Column>,
-    pub(super) keys: Vec<Key>,
+    pub(super) keys: Vec<Attribute>,
     pub(super) time: Option<Column>,
-    pub(super) label: Option<Column>,
-    pub(super) split: Option<Column>,
+    pub(super) label: Option<Attribute>,
+    pub(super) split: Option<Attribute>,
     /// Those that are carried along.
     pub(super) keep: Vec<Column>,
-    /// How the values are written.
-    encoding: Encoding,
+    /// How the values are written; none in Parquet.
+    encoding: Option<Encoding>,
     /// How many fields a row has at least: empty names at the end of a header stand for no column.
     least: usize,
     /// And at most, but for empty ones; none until a row has been read.
@@ -87,7 +98,7 @@ impl Columns {
         encoding: Encoding,
         spec: &CsvSpec,
     ) -> Result<(Self, Option<Record>)> {
-        let search = Search { file, encoding, spec };
+        let search = Search::new(file, Some(encoding), spec);
         if !records.skip_lines(spec.dialect.skip_lines).map_err(|e| search.unreadable(e))? {
             return Err(
                 search.wrong(&format!("no more than {} lines, which skip_lines skips", spec.dialect.skip_lines))
@@ -104,11 +115,15 @@ impl Columns {
     /// # Errors
     /// Kind `Input` if one that `spec` names is not there.
     pub(super) fn of_table(file: &DataFile, names: &[String], spec: &CsvSpec) -> Result<Self> {
-        let search = Search { file, encoding: Encoding::Utf8, spec };
-        let mut columns = search.columns(0, names.iter().any(|name| name == FILE), |name| {
-            let at = names.iter().position(|n| n == name);
-            at.ok_or_else(|| no_column(file.name(), name, names.iter().map(String::as_str)))
-        })?;
+        let search = Search::new(file, None, spec);
+        let mut columns = search.columns(
+            0,
+            |name| names.contains(name),
+            |name| {
+                let at = names.iter().position(|n| n == name);
+                at.ok_or_else(|| no_column(file.name(), name, names.iter().map(String::as_str)))
+            },
+        )?;
         (columns.least, columns.most) = (names.len(), Some(names.len()));
         Ok(columns)
     }
@@ -118,27 +133,33 @@ impl Columns {
         text(record.field(column.at), self.encoding).map_err(|e| format!("column {:?}: {e}", column.name))
     }
 
-    /// The bytes of the keys of `record`, of the file `below`, or what is wrong with it.
-    pub(super) fn id(&self, record: &Record, below: &str) -> Result<Vec<u8>, String> {
+    /// The bytes of the keys of `record`, or what is wrong with it.
+    pub(super) fn id(&self, record: &Record) -> Result<Vec<u8>, String> {
         if let Some(wrong) = self.wrong(record) {
             return Err(wrong);
         }
         let mut id = Vec::new();
         for key in &self.keys {
-            if let Key::Column(column) = key {
-                self.text(record, column)?;
-            }
-            let value = key.value(record, below);
+            self.check(record, key)?;
+            let value = key.value(record);
             if value.is_empty() {
                 return Err(format!("key column {:?} is empty, expected a value", key.name()));
             }
             id.extend_from_slice(value);
             id.push(0);
         }
-        for column in self.label.iter().chain(&self.split) {
-            self.text(record, column)?;
+        for attribute in self.label.iter().chain(&self.split) {
+            self.check(record, attribute)?;
         }
         Ok(id)
+    }
+
+    /// That the value of `attribute` in `record` is text, and what the path says.
+    fn check(&self, record: &Record, attribute: &Attribute) -> Result<(), String> {
+        if let Attribute::Column { column, .. } = attribute {
+            self.text(record, column)?;
+        }
+        attribute.contradicted(record).map_or(Ok(()), Err)
     }
 
     /// Takes note of `record`: in a file without a header, its first row says how many fields a row has.
@@ -156,7 +177,8 @@ impl Columns {
         let (found, most) = (record.len(), self.most.unwrap_or(self.least));
         // A delimiter at the end of a line makes an empty field.
         if found < self.least || !record.fields().skip(most).all(<[u8]>::is_empty) {
-            return Some(format!("{found} fields, expected {most}: {}", shown(record.text())));
+            let fields = if found == 1 { "field" } else { "fields" };
+            return Some(format!("{found} {fields}, expected {most}: {}", shown(record.text())));
         }
         self.is_header(record).then(|| format!("the header of line {} once more, expected values", self.line))
     }
@@ -173,8 +195,10 @@ impl Columns {
 /// What is looked for, and where.
 struct Search<'a> {
     file: &'a DataFile,
-    encoding: Encoding,
+    encoding: Option<Encoding>,
     spec: &'a CsvSpec,
+    /// What the file's path says of columns.
+    path: BTreeMap<String, Option<String>>,
 }
 
 /// A row that may name the columns.
@@ -193,7 +217,11 @@ fn place(name: &str) -> Option<usize> {
     name.strip_prefix("column_")?.parse::<usize>().ok()?.checked_sub(1)
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    fn new(file: &'a DataFile, encoding: Option<Encoding>, spec: &'a CsvSpec) -> Self {
+        Self { file, encoding, spec, path: hive::columns(file.name()) }
+    }
+
     fn wrong(&self, what: &str) -> Error {
         Error::input(format!("{}: {what}", self.file.name()))
     }
@@ -202,30 +230,42 @@ impl Search<'_> {
         self.file.unreadable_after(e, " before its first row")
     }
 
-    /// The names of all columns that the pipeline reads.
+    /// The names of all columns that a file has to have.
     fn wanted(&self) -> impl Iterator<Item = &String> {
-        let CsvSpec { channels, keys, time, label, split, keep, .. } = self.spec;
-        // The name of the file stands in for a column of that name.
-        let keys = keys.iter().filter(|key| *key != FILE);
-        let time = time.iter().map(|t| &t.column);
-        channels.iter().chain(keys).chain(time).chain(label).chain(split).chain(keep.iter().map(|k| &k.column))
+        let outside = |name: &&String| self.outside(name).is_some();
+        self.spec.columns().chain(self.spec.attributes().filter(move |name| !outside(name)))
     }
 
-    /// The columns at the places that `find` gives their names. `has_file`: whether one is named as the key that otherwise
-    /// is the file's name.
-    fn columns(&self, line: u64, has_file: bool, find: impl Fn(&String) -> Result<usize>) -> Result<Columns> {
+    /// What is said outside of the rows of the key, label or split `name`.
+    fn outside(&self, name: &str) -> Option<String> {
+        match self.path.get(name) {
+            // The name of the file stands in for a column of that name.
+            _ if name == FILE => Some(self.file.below().to_string()),
+            Some(value) => Some(value.clone().unwrap_or_default()),
+            None => None,
+        }
+    }
+
+    /// The columns at the places that `find` gives their names; `has`: whether there is one of a name.
+    fn columns(
+        &self,
+        line: u64,
+        has: impl Fn(&String) -> bool,
+        find: impl Fn(&String) -> Result<usize>,
+    ) -> Result<Columns> {
         let find = |name: &String| Ok(Column { at: find(name)?, name: name.clone() });
-        let key = |name: &String| match has_file || name != FILE {
-            true => find(name).map(Key::Column),
-            false => Ok(Key::File),
+        let key = |name: &String| match self.outside(name) {
+            Some(value) if !has(name) => Ok(Attribute::Outside { name: name.clone(), value }),
+            // A file's name is no value of a column of that name.
+            said => Ok(Attribute::Column { column: find(name)?, said: said.filter(|_| name != FILE) }),
         };
         let CsvSpec { channels, keys, time, label, split, keep, .. } = self.spec;
         Ok(Columns {
             channels: channels.iter().map(find).collect::<Result<_>>()?,
             keys: keys.iter().map(key).collect::<Result<_>>()?,
             time: time.as_ref().map(|t| find(&t.column)).transpose()?,
-            label: label.as_ref().map(find).transpose()?,
-            split: split.as_ref().map(find).transpose()?,
+            label: label.as_ref().map(key).transpose()?,
+            split: split.as_ref().map(key).transpose()?,
             keep: keep.iter().map(|keep| find(&keep.column)).collect::<Result<_>>()?,
             encoding: self.encoding,
             least: 0,
@@ -242,19 +282,23 @@ impl Search<'_> {
             return Err(self.wrong("no lines but empty ones, expected a line a sample"));
         }
         let usable = record.problem().is_none();
-        let mut columns = self.columns(0, false, |name| match place(name) {
-            Some(at) if at < record.len() || !usable => Ok(at),
-            found => {
-                let there: Vec<String> = (1..=record.len()).map(|at| format!("column_{at}")).collect();
-                let e = no_column(self.file.name(), name, there.iter().map(String::as_str));
-                Err(Error::input(match found {
-                    Some(_) => {
-                        format!("{e}; these are of line {}: skip_lines skips lines at the start", record.line())
-                    }
-                    None => format!("{e}; without a header columns have these names"),
-                }))
-            }
-        })?;
+        let mut columns = self.columns(
+            0,
+            |name| place(name).is_some(),
+            |name| match place(name) {
+                Some(at) if at < record.len() || !usable => Ok(at),
+                found => {
+                    let there: Vec<String> = (1..=record.len()).map(|at| format!("column_{at}")).collect();
+                    let e = no_column(self.file.name(), name, there.iter().map(String::as_str));
+                    Err(Error::input(match found {
+                        Some(_) => {
+                            format!("{e}; these are of line {}: skip_lines skips lines at the start", record.line())
+                        }
+                        None => format!("{e}; without a header columns have these names"),
+                    }))
+                }
+            },
+        )?;
         columns.least = self.wanted().filter_map(|name| place(name)).max().map_or(0, |at| at + 1);
         if usable {
             // Delimiters at the end of the line are of no column.
@@ -326,21 +370,26 @@ impl Search<'_> {
 
     /// The columns that `row` names.
     fn at(&self, row: &Candidate) -> Result<Columns> {
-        let mut columns = self.columns(row.line, row.place(FILE).is_some(), |name| {
-            let places: Vec<usize> = (0..row.names.len()).filter(|&at| row.names[at] == *name).collect();
-            match places[..] {
-                [] => Ok(row.place(name).unwrap_or_default()),
-                [at] => Ok(at),
-                _ => {
-                    let listed: Vec<String> = places.iter().take(8).map(|at| format!("column_{}", at + 1)).collect();
-                    Err(self.wrong(&format!(
-                        "{} columns are named {name:?}, expected one; name it by its place: {}",
-                        places.len(),
-                        listed.join(" or ")
-                    )))
+        let mut columns = self.columns(
+            row.line,
+            |name| row.place(name).is_some(),
+            |name| {
+                let places: Vec<usize> = (0..row.names.len()).filter(|&at| row.names[at] == *name).collect();
+                match places[..] {
+                    [] => Ok(row.place(name).unwrap_or_default()),
+                    [at] => Ok(at),
+                    _ => {
+                        let listed: Vec<String> =
+                            places.iter().take(8).map(|at| format!("column_{}", at + 1)).collect();
+                        Err(self.wrong(&format!(
+                            "{} columns are named {name:?}, expected one; name it by its place: {}",
+                            places.len(),
+                            listed.join(" or ")
+                        )))
+                    }
                 }
-            }
-        })?;
+            },
+        )?;
         let places = self.wanted().filter_map(|name| row.place(name));
         let filled = row.names.iter().rposition(|name| !name.is_empty());
         columns.least = places.chain(filled).max().map_or(0, |at| at + 1);

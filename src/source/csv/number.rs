@@ -55,8 +55,20 @@ impl Numbers {
         Some(plain.into())
     }
 
+    /// Which keys would read `text`, which is no time, as a number: those of its signs.
+    pub(super) fn other_signs(self, text: &[u8]) -> &'static str {
+        let hint = self.hint(text);
+        if hint.contains("decimal") { hint } else { "" }
+    }
+
     /// What `text`, which is no number here, may have been meant for.
     fn hint(self, text: &[u8]) -> &'static str {
+        if text.is_empty() || text.eq_ignore_ascii_case(b"nan") {
+            return " (fill = \"hold\" takes the channel's last value there)";
+        }
+        if text.starts_with("\u{2212}".as_bytes()) {
+            return " (its minus sign is the character U+2212, expected -)";
+        }
         let begins = text.strip_prefix(b"-").or(text.strip_prefix(b"+")).unwrap_or(text);
         let digits = begins.iter().take_while(|b| b.is_ascii_digit()).count();
         let Some((&sign, rest)) = begins[digits..].split_first().filter(|_| digits > 0) else { return "" };
@@ -172,6 +184,9 @@ mod tests {
             ('.', "10:00:00.5", "a date or a time"),
             ('.', "12.3 mV", "unit"),
             ('.', "0.5;", "row_end"),
+            ('.', "\u{2212}0.5", "U+2212"),
+            ('.', "", "fill = \"hold\""),
+            ('.', "NaN", "fill = \"hold\""),
         ] {
             let error = parse(decimal, None, text).unwrap_err();
             assert!(error.contains(said), "{error}");

@@ -2,6 +2,7 @@
 //! what shares a time is spread, as far as the rules of the source allow it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Repeated, SameTime, SampleRules};
 use crate::source::keep::Cell;
@@ -19,7 +20,8 @@ pub(super) struct Line {
     pub(super) label: Vec<u8>,
     /// What it has in each column that is carried along.
     pub(super) kept: Vec<Cell>,
-    /// Where it is in its file.
+    /// Its file, and where it is there.
+    pub(super) file: Arc<str>,
     pub(super) number: u64,
     /// What is wrong with it.
     pub(super) bad: Option<String>,
@@ -146,7 +148,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn line(number: u64, time: i64, value: f64) -> Line {
-        Line { values: vec![value], time: Some(time), label: vec![], kept: vec![], number, bad: None }
+        Line { values: vec![value], time: Some(time), label: vec![], kept: vec![], file: "a".into(), number, bad: None }
     }
 
     fn ordered(rules: SampleRules, period: f64, lines: Vec<Line>) -> (Vec<Line>, u64) {

@@ -7,7 +7,9 @@ use datafusion::common::ScalarValue;
 use super::order::Line;
 use crate::source::clock::Stamp;
 use crate::source::keep::{Cell, Values};
+use crate::source::places::Places;
 use crate::source::recording::{Edge, Interval, Recording, hold};
+use crate::source::times::Times;
 
 /// How far the mean step of a recording may be from the sample period, as a part of it.
 const RATE_TOLERANCE: f64 = 0.1;
@@ -64,7 +66,7 @@ pub(super) struct Piece {
 }
 
 impl Piece {
-    pub(super) fn new(id: Vec<u8>, constants: Vec<ScalarValue>, channels: usize, file: Arc<str>, line: u64) -> Self {
+    pub(super) fn new(id: Vec<u8>, constants: Vec<ScalarValue>, channels: usize) -> Self {
         let recording = Recording {
             constants,
             channels: vec![vec![]; channels],
@@ -74,8 +76,7 @@ impl Piece {
             edges: [Edge::End; 2],
             offset: 0,
             kept: vec![],
-            file,
-            line,
+            places: Places::default(),
         };
         Self {
             id,
@@ -101,12 +102,9 @@ impl Piece {
         self.len() + self.skipped
     }
 
-    pub(super) fn file(&self) -> &str {
-        &self.recording.file
-    }
-
-    pub(super) fn line(&self) -> u64 {
-        self.recording.line
+    /// The file and the line of its first sample.
+    pub(super) fn place(&self) -> (&str, u64) {
+        self.recording.places.of(0)
     }
 
     pub(super) fn last_time(&self) -> Option<i64> {
@@ -126,6 +124,14 @@ impl Piece {
             Some(last) if time.saturating_sub(last) as f64 > longest => Step::Gap,
             _ => Step::On,
         }
+    }
+
+    /// The file whose samples a sample of `file` at `time` would repeat: time goes back from one file to the next, and is
+    /// no time that may begin anew in each.
+    pub(super) fn overlaps(&self, time: i64, file: &Arc<str>) -> Option<&str> {
+        let (last_time, [_, last]) = (self.last_time()?, self.good?);
+        let (earlier, _) = self.recording.places.of(last);
+        (time < last_time && Times::beginning_with(time) == Times::Epoch && earlier != &**file).then_some(earlier)
     }
 
     /// Takes a sample behind a gap as one more of its kind: all of its samples are. False if they are not.
@@ -162,6 +168,7 @@ impl Piece {
     /// Appends a sample; an empty label is none.
     pub(super) fn push(&mut self, line: &Line) {
         let at = self.len();
+        self.recording.places.set(at, &line.file, line.number);
         for (channel, &value) in self.recording.channels.iter_mut().zip(&line.values) {
             channel.push(value);
         }
@@ -183,8 +190,9 @@ impl Piece {
         self.bad_run = 0;
     }
 
-    /// Appends a sample that stands for a bad line, of a source with `times` or without.
-    pub(super) fn push_bad(&mut self, times: bool) {
+    /// Appends a sample that stands for the bad `line` of a source with `times` or without.
+    pub(super) fn push_bad(&mut self, times: bool, line: &Line) {
+        self.recording.places.set(self.len(), &line.file, line.number);
         self.recording.bad.push(self.len());
         self.recording.channels.iter_mut().for_each(|channel| channel.push(f64::NAN));
         let last = self.recording.times.last().copied().unwrap_or(0);
@@ -202,10 +210,10 @@ impl Piece {
         self.good.is_some_and(|[first, last]| first < last)
     }
 
-    /// An empty piece of the same recording, at line `line` of `file`.
-    pub(super) fn next(&self, file: Arc<str>, line: u64) -> Self {
+    /// An empty piece of the same recording.
+    pub(super) fn next(&self) -> Self {
         let Recording { constants, channels, .. } = &self.recording;
-        let next = Self::new(self.id.clone(), constants.clone(), channels.len(), file, line);
+        let next = Self::new(self.id.clone(), constants.clone(), channels.len());
         Self { split: self.split.clone(), wanted: self.wanted, read: self.read, lost: self.lost, ..next }
     }
 
@@ -218,8 +226,9 @@ impl Piece {
     /// Its last good sample, and what comes after it, as a piece of their own behind a gap.
     pub(super) fn split_last(&mut self) -> Piece {
         let at = self.good.map_or(0, |[_, last]| last);
-        let mut last = self.next(self.recording.file.clone(), self.line() + at as u64);
-        let Recording { channels, times, intervals, bad, edges, kept, .. } = &mut self.recording;
+        let mut last = self.next();
+        let Recording { channels, times, intervals, bad, edges, kept, places, .. } = &mut self.recording;
+        last.recording.places = places.split_off(at);
         last.recording.kept = kept.iter_mut().map(|values| values.split_off(at)).collect();
         last.recording.channels = channels.iter_mut().map(|channel| channel.split_off(at)).collect();
         last.recording.times = times.split_off(at.min(times.len()));

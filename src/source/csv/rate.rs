@@ -6,8 +6,9 @@ use super::file::OpenFile;
 use super::{CsvSpec, GAP, NO_LINES, SameTime, SampleRules};
 use crate::error::{Error, Result};
 use crate::source::bad::Rejects;
-use crate::source::clock::{Midnight, SECOND, duration};
+use crate::source::clock::{Midnight, SECOND, TimeUnit, duration};
 use crate::source::location::DataFile;
+use crate::terminal::shown_name;
 
 /// How many files are looked at, and how many lines of each.
 const FILES: usize = 64;
@@ -20,6 +21,8 @@ const ROUNDED_TOLERANCE: f64 = 0.25;
 const IRREGULAR: f64 = 0.1;
 /// How far rates may be from each other that are one rate, as a part of it.
 const ALIKE: f64 = 0.05;
+/// Samples a second from whole numbers that are so few that the numbers may count something smaller than seconds.
+const SLOW: f64 = 0.2;
 /// More steps of a recording than this make its rate no surer.
 const STEPS: usize = 16;
 
@@ -38,15 +41,22 @@ struct Shown {
 /// each file's reason is listed.
 pub(super) fn settle(files: &[DataFile], spec: &CsvSpec, rejects: &Rejects) -> Result<f64> {
     let (mut shown, mut problems) = (Vec::new(), Vec::new());
+    let mut whole = true;
     for file in files.iter().take(FILES) {
         // A file that cannot be opened is for the scan to say.
         let Ok(mut file) = OpenFile::as_written(file, spec) else { continue };
         match look(&mut file, &spec.rules) {
-            Ok(rates) => shown.extend(rates),
+            Ok(Looked { rates, whole_seconds }) => {
+                shown.extend(rates);
+                whole &= whole_seconds;
+            }
             Err((line, reason)) => problems.push((file.shared_name(), line, reason)),
         }
     }
     if let Some(rate) = most_shown(&shown) {
+        if let Some(doubt) = doubt(spec, rate, whole) {
+            tracing::warn!("{}: {doubt}", shown_name(&spec.path));
+        }
         return Ok(rate);
     }
     let mut first = String::new();
@@ -60,11 +70,35 @@ pub(super) fn settle(files: &[DataFile], spec: &CsvSpec, rejects: &Rejects) -> R
     Err(Error::input(format!("{}: no recording shows a sampling rate, the first because: {first}", spec.path)))
 }
 
-/// The rates of the recordings at the beginning of `file`; or why there is none, and the line that says so (0: all).
-fn look(file: &mut OpenFile, rules: &SampleRules) -> Result<Vec<Shown>, (u64, String)> {
+/// What the beginning of a file shows.
+struct Looked {
+    /// The rates of its recordings.
+    rates: Vec<Shown>,
+    /// Whether all times were whole numbers that were taken for seconds.
+    whole_seconds: bool,
+}
+
+/// What is to be doubted of a `rate` from numbers that were taken for seconds, as nobody said their unit; `whole`: all of
+/// them were whole.
+fn doubt(spec: &CsvSpec, rate: f64, whole: bool) -> Option<String> {
+    let time = spec.time.as_ref().filter(|time| time.unit == TimeUnit::Auto && spec.time_format.is_none())?;
+    let column = &time.column;
+    let said = TimeUnit::in_name(column);
+    let doubted = rate < 1.0 && said.is_some() || rate <= SLOW && whole;
+    doubted.then(|| {
+        let unit = said.unwrap_or(TimeUnit::Ms).name();
+        format!(
+            "column {column:?} is taken for seconds, which makes {rate} samples a second; if it counts another unit, say so: \
+             time_unit = {unit:?} (time_unit = \"s\" says that they are seconds)"
+        )
+    })
+}
+
+/// What the beginning of `file` shows; or why it shows no rate, and the line that says so (0: all).
+fn look(file: &mut OpenFile, rules: &SampleRules) -> Result<Looked, (u64, String)> {
     let mut places: HashMap<Vec<u8>, usize> = HashMap::new();
     let mut recordings: Vec<(Midnight, Vec<i64>)> = Vec::new();
-    let mut bad = None;
+    let (mut bad, mut whole_seconds) = (None, true);
     for _ in 0..LINES {
         if !matches!(file.advance(), Ok(true)) {
             break;
@@ -78,6 +112,7 @@ fn look(file: &mut OpenFile, rules: &SampleRules) -> Result<Vec<Shown>, (u64, St
                 }
                 let (midnight, times) = &mut recordings[place];
                 times.push(midnight.pass(stamp));
+                whole_seconds &= file.counts_whole() && stamp.ns.abs() < 100_000_000 * SECOND;
             }
             Ok((_, None)) => {}
             Err(reason) => drop(bad.get_or_insert((file.line(), reason))),
@@ -86,7 +121,7 @@ fn look(file: &mut OpenFile, rules: &SampleRules) -> Result<Vec<Shown>, (u64, St
     let rates: Vec<_> = recordings.into_iter().map(|(_, times)| rate_of(times, rules)).collect();
     let shown: Vec<Shown> = rates.iter().filter_map(|rate| rate.as_ref().ok().copied()).collect();
     if !shown.is_empty() {
-        return Ok(shown);
+        return Ok(Looked { rates: shown, whole_seconds });
     }
     let irregular = rates.into_iter().find_map(|rate| rate.err().flatten()).map(|reason| (0, reason));
     let few = match file.rows() {
@@ -182,6 +217,23 @@ pub(super) fn in_order_of_time(files: &mut Vec<DataFile>, spec: &CsvSpec) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::csv::TimeColumn;
+
+    #[test]
+    fn whole_numbers_that_would_be_slow_seconds_are_doubted() {
+        let spec = |column: &str, unit| CsvSpec {
+            time: Some(TimeColumn { column: column.into(), unit }),
+            ..CsvSpec::new("", &["x"])
+        };
+        let doubted = |column: &str, unit, rate: f64, whole| doubt(&spec(column, unit), rate, whole).is_some();
+        assert!(doubted("t", TimeUnit::Auto, 0.05, true));
+        assert!(!doubted("t", TimeUnit::Auto, 0.05, false) && !doubted("t", TimeUnit::Auto, 1.0, true));
+        assert!(!doubted("t", TimeUnit::S, 0.05, true) && !doubted("t_ms", TimeUnit::Ms, 0.05, true));
+        let said = doubt(&spec("t_us", TimeUnit::Auto), 0.5, false).unwrap();
+        assert!(said.contains("\"t_us\" is taken for seconds") && said.contains("time_unit = \"us\""), "{said}");
+        let format = CsvSpec { time_format: Some("%s".into()), ..spec("t_ms", TimeUnit::Auto) };
+        assert_eq!(doubt(&format, 0.01, true), None);
+    }
 
     fn evenly(count: i64, step_ms: i64) -> Vec<i64> {
         (0..count).map(|i| i * step_ms * 1_000_000).collect()

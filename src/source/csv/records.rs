@@ -149,11 +149,10 @@ fn unusable(text: &[u8]) -> Option<String> {
     let long = text.len() > LONGEST;
     if text.contains(&0) {
         let count = text.iter().filter(|&&b| b == 0).count();
-        let before = shown(text.split(|&b| b == 0).next().unwrap_or_default());
+        let before = text.split(|&b| b == 0).next().unwrap_or_default();
+        let behind = if before.is_empty() { String::new() } else { format!(" behind {}", shown(before)) };
         let least = if long { "at least " } else { "" };
-        return Some(format!(
-            "{least}{count} NUL bytes behind {before}, expected text; what was written there is lost"
-        ));
+        return Some(format!("{least}{count} NUL bytes{behind}, expected text; what was written there is lost"));
     }
     long.then(|| format!("longer than {LONGEST} bytes: {}, expected a shorter line", shown(text)))
 }

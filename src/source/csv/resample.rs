@@ -1,6 +1,7 @@
 //! A recording at another rate, interpolated to that of the pipeline.
 
 use crate::source::keep::Values;
+use crate::source::places::Places;
 use crate::source::recording::{Edge, Interval, Recording};
 
 /// `recording`, whose samples are about `step` nanoseconds apart, with a sample each `period`: linear between the two
@@ -44,8 +45,7 @@ fn stretch(recording: &Recording, of: &[usize], period: f64) -> Recording {
         edges: recording.edges,
         offset: 0,
         kept: vec![Values::default(); kept.len()],
-        file: recording.file.clone(),
-        line: recording.line + of[0] as u64,
+        places: Places::default(),
     };
     let mut at = 0;
     for sample in 0..count {
@@ -67,6 +67,8 @@ fn stretch(recording: &Recording, of: &[usize], period: f64) -> Recording {
         for (new, old) in new.kept.iter_mut().zip(kept) {
             new.set_from(sample, old, nearest);
         }
+        let (_, line) = recording.places.of(nearest);
+        new.places.set(sample, &recording.places.file(nearest), line);
         let label = intervals.get(intervals.partition_point(|i| i.end <= nearest));
         if let Some(interval) = label.filter(|i| i.first <= nearest) {
             match new.intervals.last_mut() {
@@ -94,8 +96,7 @@ mod tests {
             edges: [Edge::End, Edge::Back],
             offset: 0,
             kept: vec![],
-            file: "a".into(),
-            line: 1,
+            places: Default::default(),
         }
     }
 

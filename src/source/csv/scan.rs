@@ -106,6 +106,7 @@ impl Scan {
         while self.ready_samples < CHUNK {
             let Some(mut file) = self.file.take() else {
                 let Some(next) = self.layout.files.get(self.next_file) else {
+                    self.sort_out()?;
                     self.finish(Edge::End)?;
                     return Ok(false);
                 };
@@ -141,10 +142,10 @@ impl Scan {
         Ok(true)
     }
 
-    /// Without keys the file is the recording; with them it may go on in the next.
+    /// Without keys the file is the recording; with them it may go on in the next, and lines be out of order between the two.
     fn end_of_file(&mut self) -> Result<()> {
-        self.sort_out()?;
         if !self.continues() {
+            self.sort_out()?;
             self.end_recording()?;
         }
         if self.layout.spec.keys.is_empty() {
@@ -189,7 +190,7 @@ impl Scan {
         line.time = self.sample.time.map(|stamp| self.midnight.pass(stamp));
         line.label.clear();
         line.label.extend_from_slice(file.label());
-        (line.number, line.bad) = (file.line(), None);
+        (line.file, line.number, line.bad) = (self.name.clone(), file.line(), None);
         self.give(line)
     }
 
@@ -199,7 +200,7 @@ impl Scan {
             // What a recording that is not wanted looks like is for the scan to say that wants it.
             Some(piece) if !piece.wanted && !piece.read => piece.skip(),
             Some(piece) if piece.read => {
-                let line = Line { number: file.line(), bad: Some(reason), ..Line::default() };
+                let line = Line { file: self.name.clone(), number: file.line(), bad: Some(reason), ..Line::default() };
                 return self.give(line);
             }
             // Its first line was rejected for all of them.
@@ -250,13 +251,20 @@ impl Scan {
     fn take(&mut self, line: &mut Line) -> Result<()> {
         let Some(piece) = self.piece.as_mut() else { return Ok(()) };
         if let Some(reason) = line.bad.take() {
-            return self.take_bad(line.number, reason);
+            return self.take_bad(line, reason);
         }
         if let (Some(period), Some(time)) = (self.layout.period, line.time) {
             if piece.last_time() == Some(time) {
                 let reason = "its time is that of the line before, expected a later one; repeated = \"drop\" leaves out \
                               lines that are the same, same_time = \"spread\" takes them for samples up to the next time";
-                return self.take_bad(line.number, reason.into());
+                return self.take_bad(line, reason.into());
+            }
+            if let Some(earlier) = piece.overlaps(time, &line.file) {
+                let reason = format!(
+                    "its time is before the end of the recording in {earlier}, so the two files overlap; disorder = N puts \
+                     lines in order over files, repeated = \"drop\" leaves out those that are in both"
+                );
+                return self.take_bad(line, reason);
             }
             match piece.step(time, period, self.layout.spec.rules.gap()) {
                 Step::On if piece.is_sparse() => {
@@ -267,8 +275,8 @@ impl Scan {
                 }
                 Step::On => {}
                 Step::Gap if piece.thins_out() => {}
-                Step::Gap => self.part(Edge::Gap, line.number)?,
-                Step::Back => self.part(Edge::Back, line.number)?,
+                Step::Gap => self.part(Edge::Gap)?,
+                Step::Back => self.part(Edge::Back)?,
             }
         }
         let Some(piece) = self.piece.as_mut() else { return Ok(()) };
@@ -286,26 +294,26 @@ impl Scan {
                 let reason = format!(
                     "column {name:?} is empty, and the recording has no earlier value, or none since a gap, to hold"
                 );
-                return self.take_bad(line.number, reason);
+                return self.take_bad(line, reason);
             }
         }
         piece.push(line);
-        self.cut(line.number)
+        self.cut()
     }
 
-    fn take_bad(&mut self, number: u64, reason: String) -> Result<()> {
+    fn take_bad(&mut self, line: &Line, reason: String) -> Result<()> {
         let Some(piece) = self.piece.as_mut() else { return Ok(()) };
-        piece.push_bad(self.layout.spec.time.is_some());
+        piece.push_bad(self.layout.spec.time.is_some(), line);
         if piece.wanted {
-            self.rejects.reject(&self.name, number, reason)?;
+            self.rejects.reject(&line.file, line.number, reason)?;
         }
-        self.cut(number)
+        self.cut()
     }
 
-    /// Ends the piece that is read, and begins the next of its recording with the line `number`.
-    fn part(&mut self, edge: Edge, number: u64) -> Result<()> {
+    /// Ends the piece that is read, and begins the next of its recording.
+    fn part(&mut self, edge: Edge) -> Result<()> {
         let Some(piece) = self.piece.as_mut() else { return Ok(()) };
-        let mut next = piece.next(self.name.clone(), number);
+        let mut next = piece.next();
         piece.part_from(&mut next, edge);
         self.held.fill(f64::NAN);
         self.finish(edge)?;
@@ -314,10 +322,10 @@ impl Scan {
     }
 
     /// Passes samples on before their recording is over, where that changes nothing.
-    fn cut(&mut self, number: u64) -> Result<()> {
+    fn cut(&mut self) -> Result<()> {
         let full = |piece: &&Piece| !self.layout.whole && piece.len() >= CHUNK;
         let Some(piece) = self.piece.as_ref().filter(full) else { return Ok(()) };
-        let next = piece.next(self.name.clone(), number + 1);
+        let next = piece.next();
         self.finish(Edge::End)?;
         self.piece = Some(next);
         Ok(())
@@ -365,7 +373,7 @@ impl Scan {
         let spec = &self.layout.spec;
         // The samples of a part of the data that is not wanted are counted: lines, unless the rules make others of them.
         let counted = spec.split.is_some() && spec.rules != Default::default();
-        let mut piece = Piece::new(id, constants, spec.channels.len(), file.shared_name(), file.line());
+        let mut piece = Piece::new(id, constants, spec.channels.len());
         (piece.wanted, piece.lost) = (wanted, lost);
         piece.read = (wanted || counted) && !lost;
         piece.split = file.split().to_vec();
@@ -448,7 +456,8 @@ impl Scan {
             duration(period),
             rate(period)
         );
-        self.rejects.reject(piece.file(), piece.line(), reason)
+        let (file, line) = piece.place();
+        self.rejects.reject(file, line, reason)
     }
 
     /// Passes on a piece that ends at `position`.

@@ -1,24 +1,29 @@
 //! The rows of a Parquet file of samples, as the lines of a text file would have them.
 
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, StringArray};
+use arrow::array::{Array, AsArray, BinaryViewArray, StringArray};
 use arrow::compute::{can_cast_types, cast};
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, Fields, Schema};
 use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
 use parquet::arrow::async_reader::ParquetRecordBatchStream;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use tokio::runtime::Handle;
 
+use super::lines::LONGEST;
 use super::record::Record;
 use super::{CsvSpec, FILE};
-use crate::error::{Error, Result};
-use crate::source::location::DataFile;
+use crate::error::{Error, Kind, Result};
+use crate::source::fence::{caught, fenced};
+use crate::source::hive;
+use crate::source::location::{DataFile, plain_name};
 use crate::source::no_column;
-use crate::source::parquet::ObjectReader;
+use crate::source::parquet::{LocalFile, ObjectReader, ROW, footer, unreadable};
 
 /// What the names of Parquet files end with.
 pub(super) const ENDINGS: [&str; 2] = [".parquet", ".pq"];
@@ -32,15 +37,43 @@ pub(super) struct TableRows {
     batches: Batches,
     columns: Vec<Column>,
     /// The values of the batch that is read, by column.
-    texts: Vec<StringArray>,
+    texts: Vec<Texts>,
     /// The next row of the batch, and the number of those before it in the file.
     at: usize,
     row: u64,
+    /// Rows of the file that are in no batch yet.
+    left: u64,
 }
 
 enum Batches {
     Local(ParquetRecordBatchReader),
     Remote(Box<ParquetRecordBatchStream<ObjectReader>>, Handle),
+}
+
+/// The values of a column in a batch.
+enum Texts {
+    /// Of anything but text.
+    Written(StringArray),
+    /// Text as it is stored: a value that many rows share is in memory once.
+    Stored(BinaryViewArray),
+}
+
+impl Texts {
+    fn len(&self) -> usize {
+        match self {
+            Self::Written(texts) => texts.len(),
+            Self::Stored(texts) => texts.len(),
+        }
+    }
+
+    /// The value in row `at`; nothing for a null.
+    fn value(&self, at: usize) -> &[u8] {
+        match self {
+            Self::Written(texts) if texts.is_valid(at) => texts.value(at).as_bytes(),
+            Self::Stored(texts) if texts.is_valid(at) => texts.value(at),
+            _ => &[],
+        }
+    }
 }
 
 /// A column that is read.
@@ -49,54 +82,82 @@ struct Column {
     is_channel: bool,
 }
 
-/// Whether `file` is a Parquet file, by its name.
+/// What Parquet files begin and end with.
+const MAGIC: [u8; 4] = *b"PAR1";
+
+/// Whether `file` is a Parquet file, by its name, as directories are listed, or by what a local one begins and ends with.
 pub(super) fn is_table(file: &DataFile) -> bool {
-    ENDINGS.iter().any(|ending| file.name().ends_with(ending))
+    is_parquet(file.name()) || file.local().ok().flatten().is_some_and(has_magic)
+}
+
+/// Whether files of this name are read as Parquet, whatever is in them.
+pub fn is_parquet(name: &str) -> bool {
+    let name = plain_name(name).to_ascii_lowercase();
+    ENDINGS.iter().any(|ending| name.ends_with(ending))
+}
+
+fn has_magic(mut file: std::fs::File) -> bool {
+    let mut is_there = |place| -> io::Result<bool> {
+        let mut found = [0; MAGIC.len()];
+        file.seek(place)?;
+        file.read_exact(&mut found)?;
+        Ok(found == MAGIC)
+    };
+    let end = SeekFrom::End(-(MAGIC.len() as i64));
+    is_there(SeekFrom::Start(0)).unwrap_or(false) && is_there(end).unwrap_or(false)
 }
 
 impl TableRows {
     /// Opens `file` for the columns that `spec` names, in the order of the file. Blocks.
     ///
     /// # Errors
-    /// Kind `Input` if it is no Parquet file, or a column holds no values that could be text; `Io` if it cannot be read.
+    /// Kind `Input` if it is no Parquet file, is damaged, or a column is named twice or holds no values that could be
+    /// text; `Io` if it cannot be read.
     pub(super) fn open(file: &DataFile, spec: &CsvSpec) -> Result<Self> {
-        let unreadable = |e: parquet::errors::ParquetError| {
-            Error::input(format!("{}: not a readable Parquet file", file.name())).with_source(e)
-        };
-        let mut columns = Vec::new();
-        let mut mask = |fields: &arrow::datatypes::Fields, schema: &_| -> Result<ProjectionMask> {
-            let there = || fields.iter().map(|field| field.name().as_str());
-            // The file's name serves as a key where it has no column of that name.
-            let missing = named(spec).find(|name| *name != FILE && !there().any(|column| column == *name));
-            if let Some(name) = missing {
-                return Err(no_column(file.name(), name, there()));
+        fenced(file.name(), || Self::of(file, spec))
+    }
+
+    fn of(file: &DataFile, spec: &CsvSpec) -> Result<Self> {
+        let unreadable = |e: parquet::errors::ParquetError| unreadable(file.name(), e);
+        let handle = Handle::current();
+        let (reader, metadata) = handle.block_on(footer(file))?;
+        let metadata = text_as_stored(&metadata).map_err(unreadable)?;
+        let fields: Vec<&Arc<Field>> = metadata.schema().fields().iter().collect();
+        let there = || fields.iter().map(|field| field.name().as_str());
+        // What the path says, and the file's name as a key, need no column.
+        let path = hive::columns(file.name());
+        let outside = |name: &String| name == FILE || path.contains_key(name);
+        let mut needed = spec.columns().chain(spec.attributes().filter(|name| !outside(name)));
+        if let Some(name) = needed.find(|name| !there().any(|column| column == *name)) {
+            return Err(no_column(file.name(), name, there()));
+        }
+        let is_named = |at: &usize| spec.columns().chain(spec.attributes()).any(|name| name == fields[*at].name());
+        let wanted: Vec<usize> = (0..fields.len()).filter(is_named).collect();
+        let mut columns: Vec<Column> = Vec::with_capacity(wanted.len());
+        for &at in &wanted {
+            check(file, fields[at])?;
+            let name = fields[at].name().clone();
+            if columns.iter().any(|column| column.name == name) {
+                return Err(Error::input(format!("{}: two columns are named {name:?}", file.name())));
             }
-            let is_named = |at: &usize| named(spec).any(|name| name == fields[*at].name());
-            let wanted: Vec<usize> = (0..fields.len()).filter(is_named).collect();
-            for &at in &wanted {
-                check(file, &fields[at])?;
-                let name = fields[at].name().clone();
-                columns.push(Column { is_channel: spec.channels.contains(&name), name });
-            }
-            Ok(ProjectionMask::roots(schema, wanted))
-        };
+            columns.push(Column { is_channel: spec.channels.contains(&name), name });
+        }
+        let left = metadata.metadata().file_metadata().num_rows().max(0) as u64;
+        let mask = ProjectionMask::roots(metadata.parquet_schema(), wanted);
         let batches = match file.local()? {
             Some(local) => {
-                let builder = ParquetRecordBatchReaderBuilder::try_new(local).map_err(unreadable)?;
-                let mask = mask(builder.schema().fields(), builder.parquet_schema())?;
+                let local = LocalFile::new(local, reader.size());
+                let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(local, metadata.clone());
                 let builder = builder.with_projection(mask).with_batch_size(ROWS);
                 Batches::Local(builder.build().map_err(unreadable)?)
             }
             None => {
-                let handle = Handle::current();
-                let reader = ObjectReader::new(file)?;
-                let builder = handle.block_on(ParquetRecordBatchStreamBuilder::new(reader)).map_err(unreadable)?;
-                let mask = mask(builder.schema().fields(), builder.parquet_schema())?;
+                let builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata.clone());
                 let builder = builder.with_projection(mask).with_batch_size(ROWS);
                 Batches::Remote(Box::new(builder.build().map_err(unreadable)?), handle)
             }
         };
-        Ok(Self { batches, columns, texts: vec![], at: 0, row: 0 })
+        Ok(Self { batches, columns, texts: vec![], at: 0, row: 0, left })
     }
 
     /// The names of the columns, in the order of the fields of its rows.
@@ -110,28 +171,41 @@ impl TableRows {
     /// What reading the file gives; of kind `InvalidData` where it is damaged.
     pub(super) fn read(&mut self, record: &mut Record) -> io::Result<bool> {
         while self.texts.first().is_none_or(|texts| self.at == texts.len()) {
-            let next = match &mut self.batches {
-                Batches::Local(reader) => reader.next().transpose().map_err(damaged)?,
-                Batches::Remote(stream, handle) => handle.block_on(stream.try_next()).map_err(io::Error::other)?,
+            let batches = &mut self.batches;
+            let next = caught(|| match batches {
+                Batches::Local(reader) => reader.next().transpose().map_err(failed),
+                Batches::Remote(stream, handle) => handle.block_on(stream.try_next()).map_err(failed),
+            });
+            let Some(batch) = next.unwrap_or_else(|panic| Err(damaged(format!("its decoder gave up ({panic})"))))?
+            else {
+                // Columns that end early are no error of the reader.
+                return match std::mem::take(&mut self.left) {
+                    0 => Ok(false),
+                    left => Err(damaged(format!("it ends {left} rows early"))),
+                };
             };
-            let Some(batch) = next else { return Ok(false) };
+            self.left = self.left.saturating_sub(batch.num_rows() as u64);
             self.texts = self.texts_of(&batch)?;
             self.at = 0;
-            if self.texts.is_empty() {
-                return Ok(false);
-            }
         }
         self.row += 1;
         let at = self.at;
-        record.set(self.row, self.texts.iter().map(|texts| value(texts, at)));
+        record.set(self.row, self.texts.iter().map(|texts| texts.value(at)));
+        let long = self.texts.iter().zip(&self.columns).find(|(texts, _)| texts.value(at).len() > LONGEST);
+        if let Some((texts, Column { name, .. })) = long {
+            let found = texts.value(at).len();
+            record.fail(format!("column {name:?} holds {found} bytes, expected at most {LONGEST}"));
+        }
         self.at += 1;
         Ok(true)
     }
 
-    fn texts_of(&self, batch: &RecordBatch) -> io::Result<Vec<StringArray>> {
+    fn texts_of(&self, batch: &RecordBatch) -> io::Result<Vec<Texts>> {
         let text = |column: &Column| {
             let values = batch.column_by_name(&column.name).ok_or_else(|| damaged("a column is missing"))?;
             let values = match values.data_type() {
+                DataType::Utf8View => return Ok(Texts::Stored(values.as_string_view().clone().to_binary_view())),
+                DataType::BinaryView => return Ok(Texts::Stored(values.as_binary_view().clone())),
                 DataType::Timestamp(unit, Some(_)) => {
                     cast(values, &DataType::Timestamp(*unit, Some("+00:00".into()))).map_err(damaged)?
                 }
@@ -141,31 +215,50 @@ impl TableRows {
                 DataType::Boolean if column.is_channel => cast(values, &DataType::UInt8).map_err(damaged)?,
                 _ => Arc::clone(values),
             };
-            Ok(cast(&values, &DataType::Utf8).map_err(damaged)?.as_string::<i32>().clone())
+            Ok(Texts::Written(cast(&values, &DataType::Utf8).map_err(damaged)?.as_string::<i32>().clone()))
         };
         self.columns.iter().map(text).collect()
     }
 }
 
-/// The value in row `at`; nothing for a null.
-fn value(texts: &StringArray, at: usize) -> &[u8] {
-    if texts.is_valid(at) { texts.value(at).as_bytes() } else { &[] }
+/// What Arrow needs to know of a file to give text as views of what is stored: a long value of a dictionary is not copied
+/// for each of its rows.
+fn text_as_stored(metadata: &ArrowReaderMetadata) -> parquet::errors::Result<ArrowReaderMetadata> {
+    let as_stored = |field: &Arc<Field>| {
+        let values = match field.data_type() {
+            DataType::Dictionary(_, values) => values,
+            values => values,
+        };
+        match values {
+            DataType::Utf8 | DataType::LargeUtf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
+            DataType::Binary | DataType::LargeBinary => {
+                Arc::new(field.as_ref().clone().with_data_type(DataType::BinaryView))
+            }
+            _ => Arc::clone(field),
+        }
+    };
+    let fields = metadata.schema().fields().iter().filter(|field| field.name() != ROW).map(as_stored);
+    let schema = Schema::new(fields.collect::<Fields>());
+    let options = ArrowReaderOptions::new().with_schema(Arc::new(schema));
+    ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options)
+}
+
+/// The error for `e`, met while reading: of kind `InvalidData` where the data is what is wrong.
+fn failed(e: impl Into<Error>) -> io::Error {
+    let e = e.into();
+    if e.kind() == Kind::Input { damaged(e) } else { io::Error::other(e) }
 }
 
 fn damaged(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, e)
 }
 
-/// The columns that `spec` names.
-fn named(spec: &CsvSpec) -> impl Iterator<Item = &String> {
-    let time = spec.time.iter().map(|time| &time.column);
-    let plain = spec.channels.iter().chain(&spec.keys).chain(&spec.label).chain(&spec.split);
-    plain.chain(time).chain(spec.keep.iter().map(|keep| &keep.column))
-}
-
 /// That the column holds one value a row.
 fn check(file: &DataFile, field: &Field) -> Result<()> {
     let found = field.data_type();
+    if matches!(found, DataType::BinaryView) {
+        return Ok(());
+    }
     let nested = found.is_nested() || matches!(found, DataType::Duration(_) | DataType::Interval(_));
     if !nested && can_cast_types(found, &DataType::Utf8) {
         return Ok(());

@@ -23,9 +23,10 @@ use super::reader::{LocalFile, ObjectReader};
 use super::types::{is_number, item_type};
 use super::{Features, ParquetSpec, plain_names};
 use crate::error::{Error, Kind, Result};
+use crate::source::location::DataFile;
 
 /// The name of the virtual column of row numbers; no column of a file should be named like that.
-pub(super) const ROW: &str = "\0row";
+pub(in crate::source) const ROW: &str = "\0row";
 
 /// Rows for each byte of a file that its footer may claim: columns of one value take next to nothing, and a turned bit
 /// makes a number of any size.
@@ -58,11 +59,7 @@ impl ParquetFile {
     /// Kind `Input` if the file is damaged, lacks a column or has another type than one of numbers for the features; `Io`
     /// if it cannot be read.
     pub(super) async fn open(file: &VectorFile, spec: &ParquetSpec) -> Result<Self> {
-        let name = file.name();
-        let mut reader = ObjectReader::new(file.file())?;
-        let parsed = reader.get_metadata(None).await.map_err(|e| unreadable(name, e))?;
-        check_sizes(&parsed, reader.size()).map_err(|e| unreadable(name, e))?;
-        let metadata = arrow_metadata(parsed).map_err(|e| unreadable(name, e))?;
+        let (reader, metadata) = footer(file.file()).await?;
         let fields = metadata.schema().fields();
         let mut seen = HashSet::new();
         let twice: HashSet<&str> =
@@ -298,6 +295,19 @@ impl ParquetFile {
     }
 }
 
+/// The footer of `file`, held against the file's size, and what reads the file. Rows have their number as column [`ROW`].
+///
+/// # Errors
+/// Kind `Input` if it is no Parquet file or damaged; `Io` if it cannot be read.
+pub(in crate::source) async fn footer(file: &DataFile) -> Result<(ObjectReader, ArrowReaderMetadata)> {
+    let name = file.name();
+    let mut reader = ObjectReader::new(file)?;
+    let parsed = reader.get_metadata(None).await.map_err(|e| unreadable(name, e))?;
+    check_sizes(&parsed, reader.size()).map_err(|e| unreadable(name, e))?;
+    let metadata = arrow_metadata(parsed).map_err(|e| unreadable(name, e))?;
+    Ok((reader, metadata))
+}
+
 /// What Arrow needs to know of a file, with a virtual column of row numbers. Times of 96 bits become microseconds: in the
 /// nanoseconds that Arrow makes of them the years before 1677 and after 2262 do not exist.
 fn arrow_metadata(metadata: Arc<ParquetMetaData>) -> Result<ArrowReaderMetadata> {
@@ -427,7 +437,7 @@ impl<T> Batches<T> {
     }
 }
 
-pub(super) fn unreadable(name: &str, e: impl Into<Error>) -> Error {
+pub(in crate::source) fn unreadable(name: &str, e: impl Into<Error>) -> Error {
     let e = e.into();
     match e.kind() {
         Kind::Input => Error::input(format!("{name}: not a readable Parquet file")).with_source(e),

@@ -53,7 +53,7 @@ impl ObjectReader {
     }
 
     /// Bytes of the file.
-    pub(super) fn size(&self) -> u64 {
+    pub(in crate::source) fn size(&self) -> u64 {
         self.size
     }
 
@@ -117,13 +117,14 @@ impl AsyncFileReader for ObjectReader {
 
 /// An open local file, whose pages are refused if they would become too large.
 #[derive(Debug)]
-pub(super) struct LocalFile {
+pub(in crate::source) struct LocalFile {
     file: File,
     size: u64,
 }
 
 impl LocalFile {
-    pub(super) fn new(file: File, size: u64) -> Self {
+    /// That `file` of `size` bytes.
+    pub(in crate::source) fn new(file: File, size: u64) -> Self {
         Self { file, size }
     }
 
