@@ -165,12 +165,18 @@ impl From<arrow::error::ArrowError> for Error {
             | ArrowError::InvalidArgumentError(message)
             | ArrowError::JsonError(message)
             | ArrowError::NotYetImplemented(message)
-            | ArrowError::ParquetError(message)
             | ArrowError::ParseError(message)
             | ArrowError::SchemaError(message) => Error::input(message),
+            ArrowError::ParquetError(message) => Error::input(parquet_message(&message)),
             other => Error::input(other.to_string()),
         }
     }
+}
+
+/// What a Parquet error says, without the name of its variant.
+fn parquet_message(message: &str) -> &str {
+    const VARIANTS: [&str; 5] = ["External: ", "Parquet error: ", "Arrow: ", "EOF: ", "NYI: "];
+    VARIANTS.iter().find_map(|variant| message.strip_prefix(variant)).unwrap_or(message)
 }
 
 impl From<parquet::errors::ParquetError> for Error {
@@ -179,7 +185,7 @@ impl From<parquet::errors::ParquetError> for Error {
         match e {
             ParquetError::External(inner) => from_boxed(inner),
             ParquetError::General(message) | ParquetError::ArrowError(message) => Error::input(message),
-            other => Error::input(other.to_string()),
+            other => Error::input(parquet_message(&other.to_string())),
         }
     }
 }
@@ -270,6 +276,15 @@ fn from_boxed(e: Source) -> Error {
 mod tests {
     use super::*;
     use datafusion::error::DataFusionError;
+
+    #[test]
+    fn a_parquet_error_does_not_name_its_variant() {
+        use parquet::errors::ParquetError;
+        let snappy = || ParquetError::External("snappy: corrupt input".into());
+        assert_eq!(Error::from(snappy()).to_string(), "snappy: corrupt input");
+        assert_eq!(Error::from(arrow::error::ArrowError::from(snappy())).to_string(), "snappy: corrupt input");
+        assert_eq!(Error::from(ParquetError::EOF("too short".into())).to_string(), "too short");
+    }
 
     #[test]
     fn our_error_survives_the_way_through_datafusion() {

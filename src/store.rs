@@ -117,7 +117,8 @@ impl Location {
     fn local(path: &FsPath, text: &str) -> Result<Self> {
         let bad = |e: String| Error::config(format!("{text:?} is no usable path: {e}"));
         let path = resolve(path).map_err(|e| bad(e.to_string()))?;
-        let prefix = Path::from_absolute_path(&path).map_err(|e| bad(e.to_string()))?;
+        let prefix = Path::from_absolute_path(&path)
+            .map_err(|_| bad("expected UTF-8 without line breaks and other control characters".into()))?;
         let store = Arc::new(LocalFileSystem::new());
         let display = shown_name(text.trim_end_matches('/'));
         Ok(Self { store, prefix, url: ObjectStoreUrl::local_filesystem(), display, local: Some(path) })
@@ -232,9 +233,29 @@ impl Location {
         }
     }
 
+    /// What stands on this machine at this place, or above it, where a directory should be, if anything does.
+    pub fn obstacle(&self) -> Option<String> {
+        let path = self.local.as_deref()?;
+        let (found, what) = obstacle(path)?;
+        let shown = if found == path { self.display.clone() } else { shown_name(found) };
+        Some(format!("{shown} is {what}"))
+    }
+
+    /// The error for `e`, met while `doing` something to the file `name`; what is in the way of it is named.
+    fn failed(&self, doing: &str, name: &str, e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        let in_way = self.local.as_ref().and_then(|root| Some(root.join(name).parent()?.to_path_buf()));
+        match in_way.as_deref().and_then(obstacle) {
+            Some((path, what)) => {
+                let (file, path) = (self.show(name), shown_name(path));
+                Error::io(format!("{doing} {file} failed: {path} is {what}; expected a directory"))
+            }
+            None => failed(doing, &self.show(name), e),
+        }
+    }
+
     /// The content of `name`, or `None` if there is no such file.
     pub async fn get(&self, name: &str) -> Result<Option<Bytes>> {
-        let failed = |e| failed("reading", &self.show(name), e);
+        let failed = |e| self.failed("reading", name, e);
         if let Some(path) = self.local.as_ref().map(|root| root.join(name))
             && let Err(e) = check_regular(&path)
             && e.kind() == std::io::ErrorKind::Unsupported
@@ -255,7 +276,7 @@ impl Location {
     /// What the files below `name` are, in no order.
     pub async fn list(&self, name: &str) -> Result<Vec<ObjectMeta>> {
         let path = self.path(name)?;
-        self.store.list(Some(&path)).try_collect().await.map_err(|e| failed("listing", &self.show(name), e))
+        self.store.list(Some(&path)).try_collect().await.map_err(|e| self.failed("listing", name, e))
     }
 
     /// Writes `name` unless it exists: whole, durably and atomically. False if it exists. What a local file is before it
@@ -268,7 +289,7 @@ impl Location {
             let (path, staging) = (root.join(name), root.join(staging));
             let written = SpawnedTask::spawn_blocking(move || create_new(&path, &content, &staging)).await;
             let written = written.map_err(|e| Error::internal("a writing thread died").with_source(e))?;
-            return written.map_err(|e| failed("writing", &self.show(name), e));
+            return written.map_err(|e| self.failed("writing", name, e));
         }
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         match self.store.put_opts(&self.path(name)?, content.into(), options).await {
@@ -279,14 +300,14 @@ impl Location {
                 self.display
             ))
             .with_source(e)),
-            Err(e) => Err(failed("writing", &self.show(name), e)),
+            Err(e) => Err(self.failed("writing", name, e)),
         }
     }
 
     /// Writes `name` whole, durably, over what may be there.
     pub async fn put(&self, name: &str, content: Bytes) -> Result<()> {
         let written = self.store.put(&self.path(name)?, content.into()).await;
-        written.map_err(|e| failed("writing", &self.show(name), e))?;
+        written.map_err(|e| self.failed("writing", name, e))?;
         self.sync(&[name]).await
     }
 
@@ -352,6 +373,19 @@ pub(crate) fn looked_at(path: &FsPath) -> String {
         Ok(whole) if path.is_relative() => format!("{typed} ({})", shown_name(whole)),
         _ => typed,
     }
+}
+
+/// The first on the way from the root to `path`, itself included, that is there and is no directory, and what it is.
+fn obstacle(path: &FsPath) -> Option<(&FsPath, String)> {
+    let way: Vec<_> = path.ancestors().collect();
+    way.into_iter().rev().find_map(|dir| match std::fs::metadata(dir) {
+        Ok(found) if found.is_dir() => None,
+        Ok(found) => Some((dir, regular::kind_of(found.file_type()).to_owned())),
+        Err(_) => {
+            let target = std::fs::read_link(dir).ok()?;
+            Some((dir, format!("a link to {}, which is not there", shown_name(target))))
+        }
+    })
 }
 
 fn store_url(url: &str) -> Result<ObjectStoreUrl> {
@@ -462,6 +496,43 @@ mod tests {
         let whole = std::env::current_dir().unwrap().join("nope");
         assert_eq!(here.looked_at(), format!("nope ({})", whole.display()));
         assert_eq!(Location::parse("/nope").unwrap().looked_at(), "/nope");
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_is_in_the_way_of_a_directory_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("file"), "x").unwrap();
+        std::os::unix::fs::symlink("nowhere", at("dangling")).unwrap();
+        std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+        for (name, what) in [
+            ("file", "is a file"),
+            ("pipe", "is a pipe"),
+            ("link", "is a file"),
+            ("dangling", "is a link to nowhere, which is not there"),
+        ] {
+            for below in ["", "/t"] {
+                let place = Location::parse(&format!("{}{below}", at(name).display())).unwrap();
+                let found = place.obstacle().unwrap();
+                assert!(found.ends_with(what), "{name}{below}: {found}");
+                let e = place.put_if_absent("log/0", Bytes::from("x"), "log").await.unwrap_err();
+                assert!(e.kind() == Kind::Io && e.to_string().contains(what), "{name}{below}: {e}");
+                assert!(e.to_string().ends_with("expected a directory"), "{e}");
+            }
+        }
+        let e = Location::parse(&at("file").display().to_string()).unwrap().list("log").await.unwrap_err();
+        assert!(e.to_string().contains("file is a file; expected a directory"), "{e}");
+        assert_eq!(Location::parse(&at("not/yet").display().to_string()).unwrap().obstacle(), None);
+    }
+
+    #[test]
+    fn a_path_of_control_characters_is_refused_on_one_line() {
+        for bad in ["a\nb", "a\u{1b}[2Jb", "a\tb"] {
+            let e = Location::parse(bad).unwrap_err();
+            assert!(e.kind() == Kind::Config && !e.to_string().contains(char::is_control), "{e}");
+        }
     }
 
     #[cfg(feature = "cloud")]

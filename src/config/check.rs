@@ -13,6 +13,7 @@ use super::plan::dialect;
 use super::problem::Problem;
 use super::size::Size;
 use super::tree::{Node, Origin, Value};
+use crate::secret;
 use crate::signal::hapt561;
 use crate::source::csv::{Conflict, Delimiter, is_parquet};
 use crate::source::{check_format, hapt};
@@ -109,6 +110,9 @@ impl Check<'_> {
                 self.at("name", format!("{name:?} cannot name a table in SQL"), help);
             } else if RESERVED.contains(&name.as_str()) {
                 self.at("name", format!("{name:?} cannot name a table in SQL: it is a word of SQL"), "");
+            } else if secret::redacted(name) != name.as_str() {
+                let help = "tables and models carry the name, for all to read";
+                self.at("name", "the name has the value of a secret variable in it", help);
             }
         }
         if let Some(limit) = self.draft.memory_limit

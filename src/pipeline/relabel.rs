@@ -298,7 +298,21 @@ impl Relabel {
                 }
             }
         }
-        Err(why)
+        Err(self.with_other_kind(input, &first, why))
+    }
+
+    /// The error `why`, met with the input read as `spec`; where its name alone said so, and the model was learned on
+    /// recordings, with the flag by which it is read as these.
+    fn with_other_kind(&self, input: &ModelInput, spec: &SourceSpec, why: Error) -> Error {
+        let trained_on: Result<Option<SourceSpec>> = from_json(&input.source, "source");
+        let by_name = self.kind.is_none() && self.features.is_none() && matches!(spec, SourceSpec::Parquet(_));
+        match (trained_on, why.kind()) {
+            (Ok(Some(SourceSpec::Csv(_))), Kind::Input) if by_name => Error::input(format!(
+                "{why}; it was read as feature vectors, as its name says: --kind csv reads recordings, like those that \
+                 the model was learned on, from Parquet files as well"
+            )),
+            _ => why,
+        }
     }
 
     /// The model's own source with another path, or Parquet files of feature vectors.

@@ -21,6 +21,7 @@ use crate::terminal::shown_name;
 use compression::decompressed;
 pub(super) use compression::plain_name;
 use listing::Directory;
+pub(super) use listing::enters;
 use remote::{Remote, remote_error};
 
 pub(super) const WILDCARDS: [char; 3] = ['*', '?', '['];
@@ -180,7 +181,7 @@ pub async fn list(path: &str, extensions: &'static [&'static str]) -> Result<Vec
 
 /// The last directory of a glob that has no wildcard, with its `/`, and what is matched below it. `None` for the name
 /// of something that is there whatever characters are in it, and for web addresses, in which `?` means something else.
-fn split_glob(path: &str) -> Option<(&str, &str)> {
+pub(super) fn split_glob(path: &str) -> Option<(&str, &str)> {
     let wildcard = path.find(WILDCARDS)?;
     if path.starts_with("http") || (!path.contains("://") && Path::new(path).exists()) {
         return None;

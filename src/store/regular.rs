@@ -54,6 +54,11 @@ pub fn read_small(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
+/// What a file of that type is called in messages.
+pub(super) fn kind_of(kind: std::fs::FileType) -> &'static str {
+    special(kind).unwrap_or("a file")
+}
+
 #[cfg(unix)]
 fn special(kind: std::fs::FileType) -> Option<&'static str> {
     use std::os::unix::fs::FileTypeExt;

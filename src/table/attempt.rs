@@ -22,7 +22,7 @@ use crate::unlinked::{is_dir, is_file, make_dir};
 /// Where attempts keep what lies beside the rows. Other engines take a directory with such a name for none of theirs.
 pub(super) const BESIDE: &str = "_dacpipe";
 /// Where attempts keep the rows.
-pub(super) const DATA: &str = "data";
+pub(crate) const DATA: &str = "data";
 /// The beginning of the names of directories for rows that stay where others are replaced.
 const KEPT: &str = "kept-";
 const MARK: &str = "attempt.json";

@@ -21,8 +21,8 @@ const SHALLOW: u64 = 1 << 12;
 impl Log {
     /// What the store lists of the log.
     pub(super) async fn listed(&self) -> Result<Listed> {
-        if self.location.local_path().is_some_and(std::path::Path::is_file) {
-            return Err(Error::table(format!("{} is a file; a table is a directory", self.location)));
+        if let Some(found) = self.location.obstacle() {
+            return Err(Error::table(format!("{found}; a table is a directory")));
         }
         let files = self.location.list(DIRECTORY).await?;
         let mut listed = Listed::default();

@@ -76,6 +76,7 @@ mod upkeep;
 mod vacuum;
 mod writer;
 
+pub(crate) use attempt::DATA;
 pub use checksum::Checksums;
 pub use clusters::clusters_schema;
 pub use commit::{CommitNote, FileBeside, Mode, SourceInfo};

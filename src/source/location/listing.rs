@@ -81,6 +81,11 @@ impl Choice {
     }
 }
 
+/// Whether the glob `pattern` may take files that lie in the directory at `below`; not if it is none.
+pub(in crate::source) fn enters(pattern: &str, below: &str) -> bool {
+    Choice::glob(pattern).is_ok_and(|choice| choice.enters(below))
+}
+
 fn accepted(name: &str, extensions: &[&str]) -> bool {
     let plain = plain_name(name).to_ascii_lowercase();
     extensions.iter().any(|e| plain.ends_with(e))

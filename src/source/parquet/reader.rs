@@ -95,7 +95,14 @@ fn begins(bytes: &[u8]) -> String {
 }
 
 fn io(e: object_store::Error) -> ParquetError {
-    ParquetError::External(Box::new(Error::from(e)))
+    let e = match e {
+        object_store::Error::NotSupported { .. } => Error::io(
+            "its server does not give parts of a file (range requests), which reading Parquet needs; download the file, \
+             and give its path",
+        ),
+        e => Error::from(e),
+    };
+    ParquetError::External(Box::new(e))
 }
 
 impl AsyncFileReader for ObjectReader {
@@ -207,6 +214,13 @@ mod tests {
         for (start, length) in [(0, 1 << 40), (4, 1), (u64::MAX, 1)] {
             assert!(page_of(1).get_bytes(start, length).is_err(), "{length} bytes at {start}");
         }
+    }
+
+    #[test]
+    fn a_server_without_ranges_is_named_as_that() {
+        let e = crate::Error::from(io(object_store::Error::NotSupported { source: "Range request".into() }));
+        assert_eq!(e.kind(), crate::Kind::Io);
+        assert!(e.to_string().contains("range requests") && e.to_string().contains("download the file"), "{e}");
     }
 
     #[test]
