@@ -394,6 +394,14 @@ mod tests {
         assert_eq!(ask(&json, "SELECT 'NaN'::float AS a, 0.10 AS b").await.unwrap(), "{\"a\":null,\"b\":0.1}\n");
     }
 
+    #[tokio::test]
+    async fn elements_and_fields_are_reached_from_tables_and_values() {
+        let csv = ["--format", "csv"];
+        let of = "FROM (VALUES ([7, 8], named_struct('a', 1, 'B', 2))) AS c(x, s)";
+        let query = format!("SELECT c.x[1] AS v, c.s['a'] AS a, (c.s).a AS n, (s).\"B\" AS b, x[2] AS w {of}");
+        assert_eq!(ask(&csv, &query).await.unwrap(), "v,a,n,b,w\n7,1,1,2,8\n");
+    }
+
     #[test]
     fn depth_is_that_of_the_deepest_expression() {
         let fits = |sql: String| statements::check_expression(&sql).is_ok();

@@ -252,7 +252,10 @@ impl VisitorMut for FieldNames {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
-        if let Expr::CompoundFieldAccess { access_chain, .. } = expr {
+        // Where it begins with a name, that may be a table's: `c.centroid[1]`, which the planner reads as it is.
+        if let Expr::CompoundFieldAccess { root, access_chain } = expr
+            && !matches!(root.as_ref(), Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+        {
             for access in access_chain {
                 let AccessExpr::Dot(Expr::Identifier(name)) = access else { continue };
                 if is_star(name) {
