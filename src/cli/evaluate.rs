@@ -147,8 +147,8 @@ pub async fn evaluate(args: &EvaluateArgs) -> Result<Evaluation> {
     for condition in &args.conditions {
         let wrong = |e: Error| e.while_doing(format_args!("--where {condition:?}"));
         check_expression(condition).map_err(wrong)?;
-        let condition = rows.parse_sql_expr(condition).map_err(|e| wrong(explain(e, condition, &[])))?;
-        rows = rows.filter(condition)?;
+        let expr = rows.parse_sql_expr(condition).map_err(|e| wrong(explain(e, condition, &[])))?;
+        rows = rows.filter(expr).map_err(|e| wrong(explain(e, condition, &[])))?;
     }
     let (model, rows_of_other_models) = model_of(&rows, args.model.as_deref()).await?;
     if let Some(model) = &model {

@@ -153,8 +153,15 @@ impl Session {
         }
         let mut names = Names::default();
         args.table.iter().for_each(|(name, path)| names.take(name, path));
-        if args.dir != Path::new(OUT) && !args.dir.is_dir() {
-            terminal::tell(&format!("warning: there is no directory {}, and so no table of it", looked_at(&args.dir)));
+        if let Err(e) = std::fs::read_dir(&args.dir) {
+            let dir = looked_at(&args.dir);
+            match e.kind() {
+                io::ErrorKind::NotFound if args.dir == Path::new(OUT) => {}
+                io::ErrorKind::NotFound => {
+                    terminal::tell(&format!("warning: there is no directory {dir}, and so no table of it"));
+                }
+                _ => terminal::tell(&format!("warning: cannot read the directory {dir}, and so no table of it: {e}")),
+            }
         }
         for (name, path) in found_tables(&args.dir) {
             // A name that was given means what it was given to.
@@ -226,9 +233,13 @@ pub(crate) fn found_tables(dir: &Path) -> Vec<(String, PathBuf)> {
     found
 }
 
-/// Whether there is a version in the log: a run that failed, or has not committed yet, leaves a log without one.
+/// Whether there is a version in the log: a run that failed, or has not committed yet, leaves a log without one. A log
+/// that may not be read is taken to have one, so that it is named where it is opened.
 fn has_commit(table: &Path) -> bool {
-    let Ok(log) = std::fs::read_dir(table.join("_delta_log")) else { return false };
+    let log = match std::fs::read_dir(table.join("_delta_log")) {
+        Ok(log) => log,
+        Err(e) => return e.kind() == io::ErrorKind::PermissionDenied,
+    };
     log.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "json"))
 }
 

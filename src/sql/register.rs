@@ -1,6 +1,8 @@
 //! One call that puts tables, functions and aggregates into a session.
 
 use std::collections::BTreeSet;
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -215,17 +217,25 @@ pub(super) async fn open_at(location: &Location, at: At) -> Result<LabelTable> {
 async fn register_table(ctx: &SessionContext, beside: &Beside<'_>, at: At, named: &Named) -> Result<Vec<Registered>> {
     let Named { name, path, .. } = named;
     let location = Location::in_session(path, &ctx.runtime_env())?;
-    if let Some(read) = FileKind::of(path) {
+    let file = location.local_path().is_some_and(Path::is_file);
+    // A table's directory may have any name.
+    if let Some(kind) = FileKind::of(path)
+        && (file || !has_log(&location).await)
+    {
         if location.local_path().is_some_and(|file| !file.exists()) {
-            return Err(Error::input(format!("{path}: no such file")));
+            return Err(Error::input(format!("{}: no such file", location.looked_at())));
         }
-        return register_file(ctx, read, name, path, &location).await;
+        let ending = path.rsplit_once('.').map_or(path.as_str(), |(_, ending)| ending);
+        return register_file(ctx, kind, name, ending, &location).await;
     }
-    if location.local_path().is_some_and(std::path::Path::is_file) {
-        return Err(Error::input(format!(
-            "{path} is a file of another kind; expected the directory of a table, or a file whose name ends with .parquet, \
-             .pq, .csv or .tsv"
-        )));
+    if file {
+        return match location.local_path().is_some_and(begins_as_parquet) {
+            true => register_file(ctx, FileKind::Parquet, name, "", &location).await,
+            false => Err(Error::input(format!(
+                "{location} is a file of another kind: it does not begin as Parquet, and its name does not end with .csv or \
+                 .tsv; expected one of these, or the directory of a table"
+            ))),
+        };
     }
     let table = Arc::new(open_at(&location, at).await?);
     beside.models.add_directory(&format!("table {name}"), location.join(MODELS)?);
@@ -337,6 +347,22 @@ fn url_of(ctx: &SessionContext, location: &Location) -> Result<String> {
     Ok(url.into())
 }
 
+/// Whether a table's log is at the place.
+async fn has_log(location: &Location) -> bool {
+    let Ok(log) = location.join("_delta_log") else { return false };
+    match log.local_path() {
+        Some(directory) => directory.is_dir(),
+        // A store that cannot list has no tables.
+        None => matches!(log.store().list(Some(log.prefix())).next().await, Some(Ok(_))),
+    }
+}
+
+/// Whether the file of this machine has the mark with which Parquet files begin.
+fn begins_as_parquet(file: &Path) -> bool {
+    let mut mark = [0; 4];
+    crate::store::open_regular(file).and_then(|mut file| file.read_exact(&mut mark)).is_ok() && mark == *b"PAR1"
+}
+
 /// The files that are tables by themselves.
 #[derive(Clone, Copy)]
 enum FileKind {
@@ -356,11 +382,12 @@ impl FileKind {
     }
 }
 
+/// Registers a file, or the files of a directory, whose names have this `ending`.
 async fn register_file(
     ctx: &SessionContext,
     kind: FileKind,
     name: &str,
-    path: &str,
+    ending: &str,
     location: &Location,
 ) -> Result<Vec<Registered>> {
     // A pipe would be waited for.
@@ -368,12 +395,11 @@ async fn register_file(
         && let Err(e) = crate::store::check_regular(file)
         && e.kind() == std::io::ErrorKind::Unsupported
     {
-        return Err(Error::input(format!("{path}: {e}")));
+        return Err(Error::input(format!("{location}: {e}")));
     }
     let url = url_of(ctx, location)?;
     let table = TableReference::bare(name);
     // DataFusion reads files of one ending, in the capitals that they have.
-    let ending = path.rsplit_once('.').map_or(path, |(_, ending)| ending);
     match kind {
         FileKind::Parquet => {
             let options = ParquetReadOptions { file_extension: ending, ..ParquetReadOptions::default() };
@@ -384,5 +410,5 @@ async fn register_file(
             ctx.register_csv(table, &url, options).await?;
         }
     }
-    Ok(vec![Registered { name: name.to_owned(), location: path.to_owned() }])
+    Ok(vec![Registered { name: name.to_owned(), location: location.to_string() }])
 }

@@ -1,6 +1,7 @@
 //! What lies in a log's directory, and what is wrong with a log that cannot be read.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use deltalake_core::DeltaTableError;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -9,6 +10,7 @@ use serde_json::Value;
 use super::log::{DIRECTORY, Log, file_name};
 use crate::error::{Error, Result};
 use crate::store::failed;
+use crate::terminal::shown_name;
 
 /// The longest log entry that is looked at to find what is wrong with a log.
 const LONGEST_ENTRY: u64 = 256 << 20;
@@ -21,8 +23,8 @@ const SHALLOW: u64 = 1 << 12;
 impl Log {
     /// What the store lists of the log.
     pub(super) async fn listed(&self) -> Result<Listed> {
-        if self.location.local_path().is_some_and(std::path::Path::is_file) {
-            return Err(Error::table(format!("{} is a file; a table is a directory", self.location)));
+        if let Some(why) = self.location.local_path().and_then(in_the_way) {
+            return Err(Error::table(why));
         }
         let files = self.location.list(DIRECTORY).await?;
         let mut listed = Listed::default();
@@ -156,6 +158,18 @@ impl Listed {
     }
 }
 
+/// What on the way to a directory is none, and so cannot hold a table.
+fn in_the_way(directory: &Path) -> Option<String> {
+    let found = directory.ancestors().find_map(|path| Some((path, path.symlink_metadata().ok()?)));
+    let (path, found) = found.filter(|(_, found)| !found.is_dir())?;
+    // Links that lead somewhere were followed when the place was named.
+    Some(match std::fs::read_link(path) {
+        Ok(to) => format!("{} is a link to {}, which is not there", shown_name(path), shown_name(to)),
+        Err(_) if found.is_file() => format!("{} is a file; a table is a directory", shown_name(path)),
+        Err(_) => format!("{} is no directory; a table is one", shown_name(path)),
+    })
+}
+
 /// Whether arrays and objects of a JSON text lie in each other more than `most` times.
 fn nests_deeper(text: &[u8], most: usize) -> bool {
     let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
@@ -193,6 +207,22 @@ fn store_failure<'a>(e: &'a (dyn std::error::Error + 'static)) -> Option<&'a obj
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_in_the_way_of_a_directory_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("file"), "x").unwrap();
+        std::os::unix::fs::symlink("nowhere", at("link")).unwrap();
+        assert_eq!(in_the_way(&at("new/t")), None);
+        assert_eq!(in_the_way(dir.path()), None);
+        let file = format!("{} is a file; a table is a directory", at("file").display());
+        assert_eq!(in_the_way(&at("file")).as_ref(), Some(&file));
+        assert_eq!(in_the_way(&at("file/a/t")).as_ref(), Some(&file));
+        let link = format!("{} is a link to nowhere, which is not there", at("link").display());
+        assert_eq!(in_the_way(&at("link/t")), Some(link));
+    }
 
     #[test]
     fn depth_is_counted_outside_of_text() {
