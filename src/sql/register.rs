@@ -1,6 +1,5 @@
 //! One call that puts tables, functions and aggregates into a session.
 
-use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,14 +10,13 @@ use datafusion::common::{Column, JoinType, TableReference};
 use datafusion::config::Dialect;
 use datafusion::functions::expr_fn::coalesce;
 use datafusion::functions_aggregate::expr_fn::{avg, count};
-use datafusion::logical_expr::{AggregateUDF, Expr, LogicalPlan, ScalarUDF, Union};
-use datafusion::prelude::{CsvReadOptions, DataFrame, ParquetReadOptions, SessionConfig, SessionContext, col, lit};
+use datafusion::logical_expr::{AggregateUDF, Expr, ScalarUDF};
+use datafusion::prelude::{CsvReadOptions, ParquetReadOptions, SessionConfig, SessionContext, lit};
 use futures::{StreamExt, stream};
 use url::Url;
 
 use crate::error::{Error, Result};
 use crate::model::Restore;
-use crate::source::BadRows;
 use crate::stage::LABEL_COLUMNS;
 use crate::store::Location;
 use crate::table::{LABELLED_AT, LabelTable, MODEL, clusters_schema, version_as_of};
@@ -28,6 +26,7 @@ use super::embed::DacEmbed;
 use super::metrics::{ClusteringMetric, Metric};
 use super::models::Models;
 use super::profile::{self, ClusterProfile};
+use super::quarantine;
 use super::reconstruct::{DacReconstruct, DacReconstructionError};
 use super::versions::{self, TableAt};
 
@@ -240,7 +239,7 @@ async fn register_table(ctx: &SessionContext, beside: &Beside<'_>, at: At, named
     let table = Arc::new(open_at(&location, at).await?);
     beside.models.add_directory(&format!("table {name}"), location.join(MODELS)?);
     let (clusters, quarantine) = (format!("{name}_clusters"), format!("{name}_quarantine"));
-    let set_aside = set_aside(ctx, &location, &table.quarantine_files().await?).await?;
+    let set_aside = quarantine::rows(ctx, &location, &table).await?;
     beside.profiles.add(name, Arc::clone(&table));
     beside.versions.add(name, location.clone());
     let found = |name: &str, location: String| Registered { name: name.to_owned(), location };
@@ -300,38 +299,6 @@ fn latest(ctx: &SessionContext, table: &Arc<LabelTable>) -> Result<Option<Arc<dy
     let order = by_key.chain(newest).collect();
     let rows = ctx.read_table(Arc::clone(table) as _)?.distinct_on(keys, all, Some(order))?;
     Ok(Some(rows.into_view()))
-}
-
-/// The rows in these files of rows that runs set aside, or nothing if there are none. A file that is gone is one of rows
-/// that somebody has seen to.
-async fn set_aside(
-    ctx: &SessionContext,
-    location: &Location,
-    files: &[String],
-) -> Result<Option<Arc<dyn TableProvider>>> {
-    if files.is_empty() {
-        return Ok(None);
-    }
-    let listed = location.list(QUARANTINE).await?;
-    let there: BTreeSet<&str> = listed.iter().map(|file| file.location.as_ref()).collect();
-    let schema = BadRows::schema();
-    let mut plans = Vec::new();
-    for file in files.iter().rev() {
-        if there.contains(location.path(file)?.as_ref()) {
-            let run = file.rsplit('/').next().and_then(|name| name.strip_suffix(".parquet")).unwrap_or(file);
-            let url = url_of(ctx, &location.join(file)?)?;
-            let rows = ctx.read_parquet(url, ParquetReadOptions::default().schema(&schema)).await?;
-            let columns = schema.fields().iter().map(|field| col(field.name()));
-            let rows = rows.select(columns.chain([lit(run).alias("run")]))?;
-            plans.push(Arc::new(rows.into_unoptimized_plan()));
-        }
-    }
-    let plan = match plans.len() {
-        0 => return Ok(None),
-        1 => plans.swap_remove(0).as_ref().clone(),
-        _ => LogicalPlan::Union(Union::try_new(plans)?),
-    };
-    Ok(Some(DataFrame::new(ctx.state(), plan).into_view()))
 }
 
 /// The URL by which the session finds the place.

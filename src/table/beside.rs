@@ -11,6 +11,7 @@ use super::checksum::Checksums;
 use super::commit::FileBeside;
 use super::files::properties;
 use crate::error::{Error, Result};
+use crate::source::fence::caught;
 use crate::store::Location;
 
 /// Writes `rows` as the file `path`.
@@ -38,11 +39,12 @@ pub(super) async fn read(location: &Location, file: &FileBeside, schema: &Schema
             "is damaged: it has other bytes than were written (its checksum differs); restore the file",
         ));
     }
-    let batches = ParquetRecordBatchReaderBuilder::try_new(bytes)
-        .and_then(|reader| reader.build())
-        .map_err(|e| damaged("is damaged").with_source(e))?
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(|e| damaged("is damaged").with_source(e))?;
+    let batches = caught(|| -> Result<Vec<RecordBatch>> {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?;
+        Ok(reader.collect::<std::result::Result<_, _>>()?)
+    });
+    let batches = batches.unwrap_or_else(|panic| Err(Error::input(format!("its decoder gave up ({panic})"))));
+    let batches = batches.map_err(|e| damaged("is damaged; restore the file").with_source(e))?;
     let fitting = batches.iter().map(|batch| {
         let fitting = in_types_of(schema, batch)?;
         fitting.ok_or_else(|| {
@@ -85,7 +87,8 @@ mod tests {
     fn of_before(name: &str) -> RecordBatch {
         let item = Arc::new(Field::new("item", DataType::Float32, false));
         let values = Arc::new(arrow::array::Float32Array::from(vec![0.5, 16_777_216.0]));
-        let fields = clusters_schema().fields().iter().map(|field| match field.name().as_str() {
+        let schema = clusters_schema();
+        let fields = schema.fields().iter().map(|field| match field.name().as_str() {
             "centroid" => Field::new(name, DataType::List(Arc::clone(&item)), false),
             _ => field.as_ref().clone(),
         });
