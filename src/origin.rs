@@ -53,6 +53,11 @@ impl Origin {
         Self { values: self.values.iter().map(|value| -value).collect() }
     }
 
+    /// Rows in single precision less the origin, row-major, in double precision.
+    pub fn widened(&self, rows: &[f32]) -> Vec<f64> {
+        rows.iter().zip(self.values.iter().cycle()).map(|(x, origin)| f64::from(*x) - origin).collect()
+    }
+
     /// Rows less the origin, row-major.
     ///
     /// # Panics

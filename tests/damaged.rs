@@ -2,6 +2,10 @@
 //! file, ends with the exit code of its kind, and spoils nothing else.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float32Array, Int64Array, RecordBatch};
+use parquet::arrow::ArrowWriter;
 
 use crate::small_run::finish;
 use crate::upkeep::{Case, write_rows};
@@ -164,6 +168,45 @@ fn a_damaged_log_is_told_by_the_entry() {
     }
     std::fs::write(&entry, schema(3)).unwrap();
     assert_eq!(case.sql("SELECT count(DISTINCT id) FROM t"), ["100"]);
+    // JSON that is whole around a schema that is none; and the table is found in ./out rather than named.
+    std::fs::write(&entry, log.replacen("\\\"nullable\\\"", "\\\"nullible\\\"", 1)).unwrap();
+    let e = case.fails(6, &["sql", "-c", "SELECT count(*) FROM t"]);
+    assert!(
+        e.contains("error: table t cannot be opened: ") && e.contains("00000000000000000000.json is damaged"),
+        "{e}"
+    );
+    case.dacpipe(&["sql", "-c", "SELECT 1"]);
+}
+
+#[test]
+fn a_damaged_file_of_rows_that_were_set_aside_is_named() {
+    let case = Case::new();
+    case.dacpipe(&["run", "t.toml", "--quiet"]);
+    let x = Float32Array::from(vec![0.0, f32::NAN, 10.0]);
+    let columns: [(&str, ArrayRef); 3] = [
+        ("id", Arc::new(Int64Array::from(vec![1, 2, 3]))),
+        ("x", Arc::new(x)),
+        ("y", Arc::new(Float32Array::from(vec![3.0, 3.0, 13.0]))),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let file = std::fs::File::create(case.path("bad.parquet")).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let label = ["label", "--model", &case.model(), "--input", "bad.parquet", "--output", "out/new", "--quarantine"];
+    assert!(case.dacpipe(&label).starts_with("2 rows labelled"));
+    let query = "SELECT count(*), min(reason) FROM new_quarantine";
+    assert!(case.sql(query)[0].starts_with("1,"));
+    let file = files(&case.path("out/new/quarantine"), ".parquet").remove(0);
+    let whole = std::fs::read(&file).unwrap();
+    for damaged in [&whole[..0], &whole[..whole.len() / 2], &vec![0; whole.len()]] {
+        std::fs::write(&file, damaged).unwrap();
+        let e = case.fails(6, &["sql", "-c", query]);
+        assert!(e.contains("is damaged") && e.contains(&name(&file)), "{e}");
+        assert_eq!(case.sql("SELECT count(*) > 0 FROM new"), ["true"]);
+    }
+    std::fs::remove_file(&file).unwrap();
+    assert!(case.fails(4, &["sql", "-c", query]).contains("there is no table \"new_quarantine\""));
 }
 
 #[test]

@@ -135,11 +135,15 @@ async fn values_far_from_zero_keep_their_clusters() {
             assert_eq!(ari(&report), 1.0, "{what}: {stages}");
             assert_eq!(report.fell_together(), [], "{what}");
             if stages == KMEANS {
-                // The centroids are in the source's units, as far as they go in single precision.
+                // The centroids are in the source's units, and as far from each other as the means.
                 let clusters = ask(dir.path(), "out", "SELECT unnest(centroid) AS x FROM rows_clusters").await;
-                let clusters = cast(clusters.column(0), &DataType::Float64).unwrap();
                 let near = |x: &f64| (x - zero).abs() <= zero.abs() * 1e-6 + 1.0;
-                assert!(clusters.as_primitive::<Float64Type>().values().iter().all(near), "{what}: {clusters:?}");
+                let values = clusters.column(0).as_primitive::<Float64Type>();
+                assert!(values.values().iter().all(near), "{what}: {clusters:?}");
+                let off = "SELECT max(abs(c.centroid[1] - p.mean)) / (max(p.mean) - min(p.mean)) AS off FROM \
+                           rows_clusters AS c JOIN cluster_profile('rows') AS p ON c.cluster = p.cluster WHERE position = 0";
+                let off = ask(dir.path(), "out", off).await.column(0).as_primitive::<Float64Type>().value(0);
+                assert!(off < 1e-5, "{what}: {off}");
             }
             // The profile has the means in double precision.
             let means = "SELECT max(mean) - min(mean) AS apart FROM cluster_profile('rows') WHERE position = 0";

@@ -849,6 +849,37 @@ async fn plain_files_are_tables_too() {
     }
 }
 
+#[tokio::test]
+async fn a_place_is_what_lies_there_whatever_it_is_called() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    for name in ["labels.parquet", "labels.csv", "v1.tsv"] {
+        write_table(&place(name)).await;
+        let ctx = SessionContext::new();
+        register(&ctx, Options::new().table("x", &place(name))).await.unwrap();
+        assert_eq!(rows(&ctx, "SELECT * FROM x").await.num_rows(), 70, "{name}");
+        assert_eq!(rows(&ctx, "SELECT * FROM x_clusters").await.num_rows(), 2, "{name}");
+    }
+    write_table("memory:///named/labels.parquet").await;
+    let ctx = SessionContext::new();
+    register(&ctx, Options::new().table("x", "memory:///named/labels.parquet")).await.unwrap();
+    assert_eq!(rows(&ctx, "SELECT * FROM x").await.num_rows(), 70);
+    // A file of Parquet by any name, and a directory of such files that is no table.
+    std::fs::create_dir(place("some.parquet")).unwrap();
+    for name in ["noext", "old.bak", "some.parquet/1.parquet"] {
+        let batch = batch(0, 5).project(&[0]).unwrap();
+        let file = std::fs::File::create(place(name)).unwrap();
+        let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    }
+    for name in ["noext", "old.bak", "some.parquet"] {
+        let ctx = SessionContext::new();
+        register(&ctx, Options::new().table("x", &place(name))).await.unwrap();
+        assert_eq!(rows(&ctx, "SELECT * FROM x").await.num_rows(), 5, "{name}");
+    }
+}
+
 /// `dacpipe sql` with these arguments and this standard input: what it wrote and what it said.
 fn command(arguments: &[&str], input: &str) -> (String, String) {
     use std::io::Write;

@@ -147,8 +147,8 @@ pub async fn evaluate(args: &EvaluateArgs) -> Result<Evaluation> {
     for condition in &args.conditions {
         let wrong = |e: Error| e.while_doing(format_args!("--where {condition:?}"));
         check_expression(condition).map_err(wrong)?;
-        let condition = rows.parse_sql_expr(condition).map_err(|e| wrong(explain(e, condition, &[])))?;
-        rows = rows.filter(condition)?;
+        let expr = rows.parse_sql_expr(condition).map_err(|e| wrong(explain(e, condition, &[])))?;
+        rows = rows.filter(expr).map_err(|e| wrong(explain(e, condition, &[])))?;
     }
     let (model, rows_of_other_models) = model_of(&rows, args.model.as_deref()).await?;
     if let Some(model) = &model {
@@ -336,10 +336,10 @@ impl Evaluation {
     pub fn to_text(&self) -> String {
         let mut text = format!("{} rows of {}, labels from {}", self.rows, self.table, one_line(&self.labels));
         if self.rows_of_other_models > 0 {
-            let short = self.model.as_deref().unwrap_or_default();
-            let short = short.get(..16).unwrap_or(short);
+            let model = self.model.as_deref().unwrap_or_default();
+            let model = model.get(..16).unwrap_or(model);
             let others = self.rows_of_other_models;
-            text += &format!("; of model {short} alone: {others} rows of other models are left out (--model HASH)");
+            text += &format!("; of model {model} alone: {others} rows of other models are left out (--model HASH)");
         }
         if self.unlabelled > 0 {
             text += &format!("; {} without a label are left out of the figures", self.unlabelled);
@@ -347,13 +347,7 @@ impl Evaluation {
         text += "\n\n";
         let figure = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
         let figures = self.parts.iter().map(|part| {
-            vec![
-                one_line(&part.part).into_owned(),
-                part.rows.to_string(),
-                figure(part.ari),
-                figure(part.nmi),
-                figure(part.acc),
-            ]
+            vec![short(&part.part), part.rows.to_string(), figure(part.ari), figure(part.nmi), figure(part.acc)]
         });
         text += &aligned(["part", "rows", "ARI", "NMI", "ACC"].map(str::to_owned).to_vec(), figures);
         text.push('\n');
@@ -367,7 +361,7 @@ impl Evaluation {
         labels.sort();
         labels.dedup();
         // A label without a character would be no head of a column.
-        let head = |label: &str| if label.is_empty() { "\"\"".to_owned() } else { one_line(label).into_owned() };
+        let head = |label: &str| if label.is_empty() { "\"\"".to_owned() } else { short(label) };
         let head = ["cluster", "size"].map(str::to_owned).into_iter().chain(labels.iter().map(|label| head(label)));
         let lines = self.clusters.iter().map(|(cluster, size)| {
             let counts = self.contingency.get(cluster);
@@ -376,6 +370,15 @@ impl Evaluation {
             [cluster.to_string(), size.to_string()].into_iter().chain(labels.iter().map(count)).collect()
         });
         aligned(head.collect(), lines)
+    }
+}
+
+/// A value of the data as a cell: on one line, and its beginning where it is long.
+fn short(value: &str) -> String {
+    const LONGEST: usize = 40;
+    match value.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", one_line(&value[..end])),
+        None => one_line(value).into_owned(),
     }
 }
 
@@ -425,6 +428,12 @@ mod tests {
             by: None,
             format: EvaluateFormat::default(),
         }
+    }
+
+    #[test]
+    fn long_values_are_cut_where_they_are_shown() {
+        assert_eq!(short(&"é".repeat(40)), "é".repeat(40));
+        assert_eq!(short(&format!("a\n{}", "é".repeat(39))), format!("a\\n{}…", "é".repeat(38)));
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::sql::{At, Options, Registered, Registration, register, session_config};
 use crate::store::looked_at;
 use crate::store::open_regular;
@@ -130,6 +130,8 @@ pub(crate) struct Session {
     ctx: SessionContext,
     /// What was registered.
     pub(crate) tables: Vec<Registered>,
+    /// The tables that were found and cannot be opened, and why.
+    left_out: Vec<(String, Error)>,
     format: Format,
     max_rows: usize,
 }
@@ -153,8 +155,15 @@ impl Session {
         }
         let mut names = Names::default();
         args.table.iter().for_each(|(name, path)| names.take(name, path));
-        if args.dir != Path::new(OUT) && !args.dir.is_dir() {
-            terminal::tell(&format!("warning: there is no directory {}, and so no table of it", looked_at(&args.dir)));
+        if let Err(e) = std::fs::read_dir(&args.dir) {
+            let dir = looked_at(&args.dir);
+            match e.kind() {
+                io::ErrorKind::NotFound if args.dir == Path::new(OUT) => {}
+                io::ErrorKind::NotFound => {
+                    terminal::tell(&format!("warning: there is no directory {dir}, and so no table of it"));
+                }
+                _ => terminal::tell(&format!("warning: cannot read the directory {dir}, and so no table of it: {e}")),
+            }
         }
         for (name, path) in found_tables(&args.dir) {
             // A name that was given means what it was given to.
@@ -167,10 +176,10 @@ impl Session {
             }
         }
         let Registration { tables, left_out } = register(&ctx, options).await?;
-        for (name, e) in left_out {
+        for (name, e) in &left_out {
             terminal::tell(&format!("warning: table {name} is left out: {e}"));
         }
-        Ok(Self { ctx, tables, format: args.format, max_rows: args.max_rows })
+        Ok(Self { ctx, tables, left_out, format: args.format, max_rows: args.max_rows })
     }
 
     /// The names of the session's tables, as SQL has them.
@@ -185,13 +194,30 @@ impl Session {
         let tables = self.names();
         for statement in statements::parse(text, &tables)? {
             let plan = self.ctx.state().statement_to_plan(statement).await;
-            let plan = plan.map_err(|e| explain(e, text, &tables))?;
-            self.run_plan(plan, out).await.map_err(|e| explain(e, text, &tables))??;
+            let explained = |e| self.of_left_out(explain(e, text, &tables));
+            let plan = plan.map_err(explained)?;
+            self.run_plan(plan, out).await.map_err(explained)??;
             if out.closed() {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// The error, or why the table that it misses was left out.
+    fn of_left_out(&self, e: Error) -> Error {
+        let misses = |name: &str| {
+            let tables = Names::SUFFIXES.iter().map(|suffix| format!("no table {:?}", format!("{name}{suffix}")));
+            let mut said = tables.chain([format!("no labelled table {name:?}")]);
+            said.any(|said| e.message().contains(&said))
+        };
+        match self.left_out.iter().find(|(name, _)| e.kind() == Kind::Input && misses(name)) {
+            Some((name, why)) => {
+                let message = format!("table {name} cannot be opened: {why}");
+                if why.kind() == Kind::Io { Error::io(message) } else { Error::table(message) }
+            }
+            None => e,
+        }
     }
 
     /// The outer result is DataFusion's, whose error may know a place in the text; the inner one is of writing.
@@ -226,9 +252,13 @@ pub(crate) fn found_tables(dir: &Path) -> Vec<(String, PathBuf)> {
     found
 }
 
-/// Whether there is a version in the log: a run that failed, or has not committed yet, leaves a log without one.
+/// Whether there is a version in the log: a run that failed, or has not committed yet, leaves a log without one. A log
+/// that may not be read is taken to have one, so that it is named where it is opened.
 fn has_commit(table: &Path) -> bool {
-    let Ok(log) = std::fs::read_dir(table.join("_delta_log")) else { return false };
+    let log = match std::fs::read_dir(table.join("_delta_log")) {
+        Ok(log) => log,
+        Err(e) => return e.kind() == io::ErrorKind::PermissionDenied,
+    };
     log.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "json"))
 }
 
@@ -413,6 +443,27 @@ mod tests {
         assert!(!fits(format!("{long} + ({long})")));
         assert!(fits(chain("-1", ",", 30_000)));
         assert!(!fits(chain("a = 1", " AND ", 2100)) && fits(chain("a = 1 + 2", " AND ", 1900)));
+    }
+
+    #[tokio::test]
+    async fn a_query_of_a_table_that_was_left_out_fails_for_that_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("t/_delta_log");
+        std::fs::create_dir_all(&log).unwrap();
+        std::fs::write(log.join("00000000000000000000.json"), "{").unwrap();
+        let dir = dir.path().to_str().unwrap();
+        let all = Command::try_parse_from(["sql", "--dir", dir]).unwrap().args;
+        let session = Session::open(&all).await.unwrap();
+        let queries = ["SELECT * FROM t", "SELECT * FROM t_clusters", "SELECT * FROM cluster_profile('t')"];
+        for sql in queries {
+            let e = session.run(sql, &mut Output::new(Vec::new())).await.unwrap_err();
+            let said = e.to_string();
+            assert_eq!(e.kind(), Kind::Table, "{said}");
+            assert!(said.contains("table t cannot be opened") && said.contains("00000000000000000000.json"), "{said}");
+        }
+        let e = session.run("SELECT * FROM other", &mut Output::new(Vec::new())).await.unwrap_err();
+        assert_eq!(e.kind(), Kind::Input);
+        session.run("SELECT 1", &mut Output::new(Vec::new())).await.unwrap();
     }
 
     #[test]

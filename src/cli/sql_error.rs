@@ -39,7 +39,11 @@ pub(super) fn explain(error: DataFusionError, text: &str, tables: &[String]) -> 
             (Some((what, more)), _) => Error::input(format!("{what}\n  {more}")),
             (None, Some((line, column))) => {
                 let place = Location { line, column };
-                let what = said.rsplit_once(" at Line:").map_or(said.as_str(), |(what, _)| what);
+                // It may stand there twice.
+                let mut what = said.as_str();
+                while let (Some((before, _)), Some(_)) = (what.rsplit_once(" at Line: "), parser_position(what)) {
+                    what = before;
+                }
                 Error::input(format!("{what}{}", point_at(text, &Span::new(place, place))))
             }
             (None, None) => ours,

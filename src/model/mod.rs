@@ -197,15 +197,16 @@ impl Model {
     }
 
     /// Vectors that are clustered, row-major, as the features that they are where nothing but an origin was subtracted of
-    /// those, and otherwise as they are.
-    pub fn in_source_units(&self, vectors: Vec<f32>) -> Result<Vec<f32>> {
-        let Some(back) = &self.back else { return Ok(vectors) };
-        let mut moved = vec![0.0; vectors.len()];
-        back.map(&vectors, &mut moved)?;
-        Ok(moved)
+    /// those, and otherwise as they are. In double precision, which tells apart what lies far from zero.
+    pub fn in_source_units(&self, vectors: &[f32]) -> Vec<f64> {
+        match &self.back {
+            Some(back) => back.widened(vectors),
+            None => vectors.iter().copied().map(f64::from).collect(),
+        }
     }
 
-    /// The stage that does to a column of vectors what [`in_source_units`](Self::in_source_units) does to bare ones.
+    /// The stage that does to a column of vectors what [`in_source_units`](Self::in_source_units) does to bare ones,
+    /// in single precision.
     pub(crate) fn back_to_source_units(&self) -> Option<Arc<dyn Transform>> {
         self.back.clone().map(|back| Arc::new(back) as Arc<dyn Transform>)
     }
@@ -218,7 +219,10 @@ impl Model {
     pub fn embed<'a>(&self, rows: impl Into<Values<'a>>) -> Result<Vec<f32>> {
         let output = self.apply_stages(self.batch(rows)?, &self.stages[..self.before_label])?;
         let (values, _) = vectors(&output, vector_column(output.schema_ref(), &self.manifest.input.column))?;
-        self.in_source_units(values.to_vec())
+        let Some(back) = &self.back else { return Ok(values.to_vec()) };
+        let mut moved = vec![0.0; values.len()];
+        back.map(values, &mut moved)?;
+        Ok(moved)
     }
 
     /// The clusters of `rows` (row-major, [`dim_in`](Self::dim_in) values each).

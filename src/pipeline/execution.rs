@@ -227,7 +227,7 @@ impl Execution<'_> {
 /// The `clusters` table of what was counted, with centroids in the units of the rows where those were clustered as they
 /// are.
 pub(super) fn clusters(tally: &Tally, model: &Model, label: &Label) -> Result<RecordBatch> {
-    tally.clusters(&model.in_source_units(label.centroids())?)
+    tally.clusters(model.in_source_units(&label.centroids()))
 }
 
 /// The stage that labels, of a model that has one, on `device`.

@@ -82,12 +82,12 @@ impl Tally {
     }
 
     /// The `clusters` table: cluster, size, centroid, mean distance (null for a cluster without rows).
-    pub fn clusters(&self, centroids: &[f32]) -> Result<RecordBatch> {
+    pub fn clusters(&self, centroids: Vec<f64>) -> Result<RecordBatch> {
         let k = self.sizes.len();
         let dim = centroids.len() / k.max(1);
         let means = self.sizes.iter().zip(&self.distances).map(|(&n, &sum)| (n > 0).then(|| sum / n as f64));
-        let item = Arc::new(Field::new("item", DataType::Float32, false));
-        let values = Arc::new(arrow::array::Float32Array::from(centroids.to_vec()));
+        let item = Arc::new(Field::new("item", DataType::Float64, false));
+        let values = Arc::new(Float64Array::from(centroids));
         let centroid = ListArray::try_new(item, OffsetBuffer::from_lengths(vec![dim; k]), values, None)?;
         Ok(RecordBatch::try_from_iter([
             ("cluster", Arc::new(Int32Array::from_iter_values(0..k as i32)) as ArrayRef),

@@ -40,6 +40,7 @@ mod lists;
 mod metrics;
 mod models;
 mod profile;
+mod quarantine;
 mod reconstruct;
 mod register;
 mod stage_exec;

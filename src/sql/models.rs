@@ -193,6 +193,10 @@ impl Finder {
             true => "no registered table has one; give the path or URI of a model's directory".to_owned(),
             false => format!("there are {}; or give the path or URI of a model's directory", list.join(", ")),
         };
+        let list = match name.len() < SHORTEST_PREFIX {
+            true => format!("a hash is given by its first {SHORTEST_PREFIX} digits or more; {list}"),
+            false => list,
+        };
         Error::model(format!("no model {name:?}; {list}"))
     }
 }

@@ -63,7 +63,7 @@ impl TableFunctionImpl for ClusterProfile {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
         match tables.get(&name) {
             Some(table) => Ok(Arc::new(Profiled { name, table: Arc::clone(table) })),
-            None if tables.is_empty() => plan_err!("{NAME}: no labelled table is registered"),
+            None if tables.is_empty() => plan_err!("{NAME}: no labelled table {name:?}; none is registered"),
             None => {
                 let there: Vec<&str> = tables.keys().map(String::as_str).collect();
                 plan_err!("{NAME}: no labelled table {name:?}; there are {}", there.join(", "))

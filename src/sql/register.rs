@@ -1,6 +1,7 @@
 //! One call that puts tables, functions and aggregates into a session.
 
-use std::collections::BTreeSet;
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -9,14 +10,13 @@ use datafusion::common::{Column, JoinType, TableReference};
 use datafusion::config::Dialect;
 use datafusion::functions::expr_fn::coalesce;
 use datafusion::functions_aggregate::expr_fn::{avg, count};
-use datafusion::logical_expr::{AggregateUDF, Expr, LogicalPlan, ScalarUDF, Union};
-use datafusion::prelude::{CsvReadOptions, DataFrame, ParquetReadOptions, SessionConfig, SessionContext, col, lit};
+use datafusion::logical_expr::{AggregateUDF, Expr, ScalarUDF};
+use datafusion::prelude::{CsvReadOptions, ParquetReadOptions, SessionConfig, SessionContext, lit};
 use futures::{StreamExt, stream};
 use url::Url;
 
 use crate::error::{Error, Result};
 use crate::model::Restore;
-use crate::source::BadRows;
 use crate::stage::LABEL_COLUMNS;
 use crate::store::Location;
 use crate::table::{LABELLED_AT, LabelTable, MODEL, clusters_schema, version_as_of};
@@ -26,6 +26,7 @@ use super::embed::DacEmbed;
 use super::metrics::{ClusteringMetric, Metric};
 use super::models::Models;
 use super::profile::{self, ClusterProfile};
+use super::quarantine;
 use super::reconstruct::{DacReconstruct, DacReconstructionError};
 use super::versions::{self, TableAt};
 
@@ -215,22 +216,30 @@ pub(super) async fn open_at(location: &Location, at: At) -> Result<LabelTable> {
 async fn register_table(ctx: &SessionContext, beside: &Beside<'_>, at: At, named: &Named) -> Result<Vec<Registered>> {
     let Named { name, path, .. } = named;
     let location = Location::in_session(path, &ctx.runtime_env())?;
-    if let Some(read) = FileKind::of(path) {
+    let file = location.local_path().is_some_and(Path::is_file);
+    // A table's directory may have any name.
+    if let Some(kind) = FileKind::of(path)
+        && (file || !has_log(&location).await)
+    {
         if location.local_path().is_some_and(|file| !file.exists()) {
-            return Err(Error::input(format!("{path}: no such file")));
+            return Err(Error::input(format!("{}: no such file", location.looked_at())));
         }
-        return register_file(ctx, read, name, path, &location).await;
+        let ending = path.rsplit_once('.').map_or(path.as_str(), |(_, ending)| ending);
+        return register_file(ctx, kind, name, ending, &location).await;
     }
-    if location.local_path().is_some_and(std::path::Path::is_file) {
-        return Err(Error::input(format!(
-            "{path} is a file of another kind; expected the directory of a table, or a file whose name ends with .parquet, \
-             .pq, .csv or .tsv"
-        )));
+    if file {
+        return match location.local_path().is_some_and(begins_as_parquet) {
+            true => register_file(ctx, FileKind::Parquet, name, "", &location).await,
+            false => Err(Error::input(format!(
+                "{location} is a file of another kind: it does not begin as Parquet, and its name does not end with .csv or \
+                 .tsv; expected one of these, or the directory of a table"
+            ))),
+        };
     }
     let table = Arc::new(open_at(&location, at).await?);
     beside.models.add_directory(&format!("table {name}"), location.join(MODELS)?);
     let (clusters, quarantine) = (format!("{name}_clusters"), format!("{name}_quarantine"));
-    let set_aside = set_aside(ctx, &location, &table.quarantine_files().await?).await?;
+    let set_aside = quarantine::rows(ctx, &location, &table).await?;
     beside.profiles.add(name, Arc::clone(&table));
     beside.versions.add(name, location.clone());
     let found = |name: &str, location: String| Registered { name: name.to_owned(), location };
@@ -292,38 +301,6 @@ fn latest(ctx: &SessionContext, table: &Arc<LabelTable>) -> Result<Option<Arc<dy
     Ok(Some(rows.into_view()))
 }
 
-/// The rows in these files of rows that runs set aside, or nothing if there are none. A file that is gone is one of rows
-/// that somebody has seen to.
-async fn set_aside(
-    ctx: &SessionContext,
-    location: &Location,
-    files: &[String],
-) -> Result<Option<Arc<dyn TableProvider>>> {
-    if files.is_empty() {
-        return Ok(None);
-    }
-    let listed = location.list(QUARANTINE).await?;
-    let there: BTreeSet<&str> = listed.iter().map(|file| file.location.as_ref()).collect();
-    let schema = BadRows::schema();
-    let mut plans = Vec::new();
-    for file in files.iter().rev() {
-        if there.contains(location.path(file)?.as_ref()) {
-            let run = file.rsplit('/').next().and_then(|name| name.strip_suffix(".parquet")).unwrap_or(file);
-            let url = url_of(ctx, &location.join(file)?)?;
-            let rows = ctx.read_parquet(url, ParquetReadOptions::default().schema(&schema)).await?;
-            let columns = schema.fields().iter().map(|field| col(field.name()));
-            let rows = rows.select(columns.chain([lit(run).alias("run")]))?;
-            plans.push(Arc::new(rows.into_unoptimized_plan()));
-        }
-    }
-    let plan = match plans.len() {
-        0 => return Ok(None),
-        1 => plans.swap_remove(0).as_ref().clone(),
-        _ => LogicalPlan::Union(Union::try_new(plans)?),
-    };
-    Ok(Some(DataFrame::new(ctx.state(), plan).into_view()))
-}
-
 /// The URL by which the session finds the place.
 fn url_of(ctx: &SessionContext, location: &Location) -> Result<String> {
     location.register(&ctx.runtime_env());
@@ -335,6 +312,22 @@ fn url_of(ctx: &SessionContext, location: &Location) -> Result<String> {
         .clear()
         .extend(names.map(|name| name.as_ref().to_owned()));
     Ok(url.into())
+}
+
+/// Whether a table's log is at the place.
+async fn has_log(location: &Location) -> bool {
+    let Ok(log) = location.join("_delta_log") else { return false };
+    match log.local_path() {
+        Some(directory) => directory.is_dir(),
+        // A store that cannot list has no tables.
+        None => matches!(log.store().list(Some(log.prefix())).next().await, Some(Ok(_))),
+    }
+}
+
+/// Whether the file of this machine has the mark with which Parquet files begin.
+fn begins_as_parquet(file: &Path) -> bool {
+    let mut mark = [0; 4];
+    crate::store::open_regular(file).and_then(|mut file| file.read_exact(&mut mark)).is_ok() && mark == *b"PAR1"
 }
 
 /// The files that are tables by themselves.
@@ -356,11 +349,12 @@ impl FileKind {
     }
 }
 
+/// Registers a file, or the files of a directory, whose names have this `ending`.
 async fn register_file(
     ctx: &SessionContext,
     kind: FileKind,
     name: &str,
-    path: &str,
+    ending: &str,
     location: &Location,
 ) -> Result<Vec<Registered>> {
     // A pipe would be waited for.
@@ -368,12 +362,11 @@ async fn register_file(
         && let Err(e) = crate::store::check_regular(file)
         && e.kind() == std::io::ErrorKind::Unsupported
     {
-        return Err(Error::input(format!("{path}: {e}")));
+        return Err(Error::input(format!("{location}: {e}")));
     }
     let url = url_of(ctx, location)?;
     let table = TableReference::bare(name);
     // DataFusion reads files of one ending, in the capitals that they have.
-    let ending = path.rsplit_once('.').map_or(path, |(_, ending)| ending);
     match kind {
         FileKind::Parquet => {
             let options = ParquetReadOptions { file_extension: ending, ..ParquetReadOptions::default() };
@@ -384,5 +377,5 @@ async fn register_file(
             ctx.register_csv(table, &url, options).await?;
         }
     }
-    Ok(vec![Registered { name: name.to_owned(), location: path.to_owned() }])
+    Ok(vec![Registered { name: name.to_owned(), location: location.to_string() }])
 }

@@ -1,7 +1,7 @@
 //! The small Parquet files beside a table's rows: written whole before the commit that names them, read whole.
 
-use arrow::compute::concat_batches;
-use arrow::datatypes::SchemaRef;
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
@@ -11,6 +11,7 @@ use super::checksum::Checksums;
 use super::commit::FileBeside;
 use super::files::properties;
 use crate::error::{Error, Result};
+use crate::source::fence::caught;
 use crate::store::Location;
 
 /// Writes `rows` as the file `path`.
@@ -26,7 +27,8 @@ pub(super) async fn write(location: &Location, path: String, rows: &RecordBatch)
     Ok(FileBeside { path, rows, bytes: size, crc32 })
 }
 
-/// Reads a file that a commit names, whose rows are of `schema`.
+/// Reads a file that a commit names, whose rows are of `schema`. Numbers of a column may be in another precision, as
+/// tables of before have them.
 pub(super) async fn read(location: &Location, file: &FileBeside, schema: &SchemaRef) -> Result<RecordBatch> {
     let damaged = |why: &str| Error::table(format!("{} {why}", location.show(&file.path)));
     let bytes = location.get(&file.path).await?.ok_or_else(|| damaged("is missing, and the log names it"))?;
@@ -37,14 +39,79 @@ pub(super) async fn read(location: &Location, file: &FileBeside, schema: &Schema
             "is damaged: it has other bytes than were written (its checksum differs); restore the file",
         ));
     }
-    let batches = ParquetRecordBatchReaderBuilder::try_new(bytes)
-        .and_then(|reader| reader.build())
-        .map_err(|e| damaged("is damaged").with_source(e))?
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(|e| damaged("is damaged").with_source(e))?;
-    if let Some(other) = batches.iter().find(|batch| batch.schema_ref().fields() != schema.fields()) {
-        let names: Vec<&str> = other.schema_ref().fields().iter().map(|field| field.name().as_str()).collect();
-        return Err(damaged(&format!("has other columns than it must have: {}", names.join(", "))));
-    }
+    let batches = caught(|| -> Result<Vec<RecordBatch>> {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?;
+        Ok(reader.collect::<std::result::Result<_, _>>()?)
+    });
+    let batches = batches.unwrap_or_else(|panic| Err(Error::input(format!("its decoder gave up ({panic})"))));
+    let batches = batches.map_err(|e| damaged("is damaged; restore the file").with_source(e))?;
+    let fitting = batches.iter().map(|batch| {
+        let fitting = in_types_of(schema, batch)?;
+        fitting.ok_or_else(|| {
+            let names: Vec<&str> = batch.schema_ref().fields().iter().map(|field| field.name().as_str()).collect();
+            damaged(&format!("has other columns than it must have: {}", names.join(", ")))
+        })
+    });
+    let batches = fitting.collect::<Result<Vec<_>>>()?;
     concat_batches(schema, &batches).map_err(|e| damaged("has other columns than it must have").with_source(e))
+}
+
+/// The rows of `batch` in the types of `schema`; nothing if they differ in more than the precision of lists.
+fn in_types_of(schema: &SchemaRef, batch: &RecordBatch) -> Result<Option<RecordBatch>> {
+    if batch.schema_ref().fields() == schema.fields() {
+        return Ok(Some(batch.clone()));
+    }
+    let floats = |data_type: &DataType| matches!(data_type, DataType::List(item) if item.data_type().is_floating());
+    let fits = |(is, wanted): (&FieldRef, &FieldRef)| {
+        let (from, to) = (is.data_type(), wanted.data_type());
+        is.name() == wanted.name() && (from == to || floats(from) && floats(to))
+    };
+    let there = batch.schema_ref().fields();
+    if there.len() != schema.fields().len() || !there.iter().zip(schema.fields()).all(fits) {
+        return Ok(None);
+    }
+    let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| cast(column, field.data_type()));
+    Ok(Some(RecordBatch::try_new(schema.clone(), columns.collect::<std::result::Result<_, _>>()?)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::clusters_schema;
+    use arrow::array::{ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, ListArray, StringArray};
+    use arrow::buffer::OffsetBuffer;
+    use arrow::datatypes::{Field, Float64Type, Schema};
+    use std::sync::Arc;
+
+    /// One cluster of a table of before, with its centroid in single precision.
+    fn of_before(name: &str) -> RecordBatch {
+        let item = Arc::new(Field::new("item", DataType::Float32, false));
+        let values = Arc::new(arrow::array::Float32Array::from(vec![0.5, 16_777_216.0]));
+        let schema = clusters_schema();
+        let fields = schema.fields().iter().map(|field| match field.name().as_str() {
+            "centroid" => Field::new(name, DataType::List(Arc::clone(&item)), false),
+            _ => field.as_ref().clone(),
+        });
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int32Array::from(vec![0])),
+            Arc::new(Int64Array::from(vec![7])),
+            Arc::new(ListArray::new(Arc::clone(&item), OffsetBuffer::from_lengths([2]), values, None)),
+            Arc::new(Float64Array::from(vec![0.25])),
+            Arc::new(StringArray::from(vec!["m"])),
+        ];
+        RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns).unwrap()
+    }
+
+    #[tokio::test]
+    async fn centroids_of_before_are_read_in_double_precision() {
+        let location = Location::parse("memory:///beside").unwrap();
+        let file = write(&location, "clusters.parquet".into(), &of_before("centroid")).await.unwrap();
+        let read_back = read(&location, &file, &clusters_schema()).await.unwrap();
+        assert_eq!(read_back.schema(), clusters_schema());
+        let centroid = read_back.column(2).as_list::<i32>().value(0);
+        assert_eq!(centroid.as_primitive::<Float64Type>().values(), &[0.5, 16_777_216.0]);
+        let file = write(&location, "other.parquet".into(), &of_before("middle")).await.unwrap();
+        let e = read(&location, &file, &clusters_schema()).await.unwrap_err();
+        assert!(e.kind() == crate::Kind::Table && e.to_string().contains("other columns"), "{e}");
+    }
 }

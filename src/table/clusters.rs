@@ -13,7 +13,7 @@ use crate::column::missing;
 use crate::error::{Error, Result};
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-    let item = Arc::new(Field::new("item", DataType::Float32, false));
+    let item = Arc::new(Field::new("item", DataType::Float64, false));
     Arc::new(Schema::new(vec![
         Field::new("cluster", DataType::Int32, false),
         Field::new("size", DataType::Int64, false),
@@ -23,8 +23,9 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
-/// The columns of a table's clusters: `cluster`, `size`, `centroid` (in the space that was clustered),
-/// `mean_distance` (of the cluster's rows to the centroid; null where it has none) and `model`.
+/// The columns of a table's clusters: `cluster`, `size`, `centroid` (in the space that was clustered; where features are
+/// clustered as they are, in theirs), `mean_distance` (of the cluster's rows to the centroid; null where it has none) and
+/// `model`.
 pub fn clusters_schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
 }

@@ -1,7 +1,7 @@
 //! One entry of a log: what a commit did, and what it says of that.
 
 use bytes::Bytes;
-use deltalake_core::kernel::{Add, Remove};
+use deltalake_core::kernel::{Add, Remove, StructType};
 use object_store::path::Path;
 use serde_json::Value;
 
@@ -84,6 +84,9 @@ pub(super) fn parse(version: u64, bytes: &Bytes) -> Result<Commit> {
     for (number, line) in bytes.split(|&b| b == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty()) {
         let bad = |e: serde_json::Error| Error::table(format!("line {} is no action", number + 1)).with_source(e);
         let mut action: serde_json::Map<String, Value> = serde_json::from_slice(line).map_err(bad)?;
+        if let Some(schema) = action.get("metaData").and_then(|table| table["schemaString"].as_str()) {
+            serde_json::from_str::<StructType>(schema).map_err(bad)?;
+        }
         if let Some(add) = action.remove("add") {
             commit.added.push(serde_json::from_value(add).map_err(bad)?);
         } else if let Some(remove) = action.remove("remove") {
