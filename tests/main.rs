@@ -10,6 +10,7 @@ mod examples;
 mod features_hapt;
 mod fuzz;
 mod golden;
+mod inspect;
 mod kmeans;
 mod layering;
 mod limits;

@@ -49,7 +49,7 @@ impl TimeUnit {
         }
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             TimeUnit::Auto => "auto",
             TimeUnit::S => "s",

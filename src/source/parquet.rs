@@ -68,6 +68,7 @@ use number::Number;
 use survey::{Survey, survey};
 
 pub(super) use reader::ObjectReader;
+pub(super) use types::{is_number, item_type};
 
 /// Which files to read, and which columns of them.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]

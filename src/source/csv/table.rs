@@ -50,7 +50,7 @@ struct Column {
 }
 
 /// Whether `file` is a Parquet file, by its name.
-pub(super) fn is_table(file: &DataFile) -> bool {
+pub(in crate::source) fn is_table(file: &DataFile) -> bool {
     ENDINGS.iter().any(|ending| file.name().ends_with(ending))
 }
 
