@@ -7,7 +7,6 @@
 
 use std::path::Path;
 
-use super::bad::shown;
 use super::csv::{files_at, is_table};
 use super::location::{DataFile, blocking, list};
 use crate::error::{Error, Kind, Result};
@@ -80,12 +79,12 @@ pub async fn inspect(path: &str, rows: usize) -> Result<Inspection> {
     let Some(first) = files.first().cloned() else {
         return Err(Error::input(format!("{}: no files there", shown_name(path))));
     };
-    let magic = {
+    let start = {
         let first = first.clone();
-        // What cannot be decompressed is said where it is read.
-        blocking(move || start_of(&first, 4)).await?
+        // What cannot be read is said by those who read it.
+        blocking(move || Ok(start_of(&first, 4).unwrap_or_default())).await?
     };
-    let mut found = match magic == b"PAR1" {
+    let mut found = match start == b"PAR1" || is_table(&first) {
         true => parquet::inspect(path, &files, rows).await?,
         false => text::inspect(path, &files, rows).await?,
     };
@@ -151,7 +150,7 @@ fn judge(trial: Result<Trial>, what: &str, facts: &mut Vec<Fact>, notes: &mut Ve
         Ok(Trial { good, bad: 0, .. }) => facts.push(fact("tried", format!("all {good} {what} are good"))),
         Ok(Trial { good, bad, first }) => {
             let share = 100.0 * bad as f64 / (good + bad).max(1) as f64;
-            facts.push(fact("tried", format!("{good} {what} are good, {bad} are bad ({share:.1} %)")));
+            facts.push(fact("tried", format!("{good} {what} are good, {bad} bad ({share:.1} %)")));
             if let Some(row) = first {
                 let place = if row.line == 0 { row.file } else { format!("{}:{}", row.file, row.line) };
                 notes.push(format!("the first bad row is {place}: {}", row.reason));
@@ -166,10 +165,12 @@ fn judge(trial: Result<Trial>, what: &str, facts: &mut Vec<Fact>, notes: &mut Ve
     Ok(())
 }
 
-/// A value as the table of first rows shows it.
+/// A value as it stands among the first rows: the beginning of a long one.
 fn in_a_cell(value: &[u8]) -> String {
     const LONGEST: usize = 24;
     let text = String::from_utf8_lossy(&value[..value.len().min(8 * LONGEST)]);
-    let plain = !text.chars().any(char::is_control) && text.chars().count() <= LONGEST;
-    if plain { text.into_owned() } else { shown(value) }
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.into_owned(),
+    }
 }

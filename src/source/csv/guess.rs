@@ -17,6 +17,8 @@ use crate::source::clock::{Clock, TimeUnit};
 
 /// Lines that are enough to tell a layout from.
 const LINES: usize = 1000;
+/// So few lines are all looked at.
+const FEW: usize = 40;
 /// Rows that are looked at.
 const MOST_ROWS: usize = 100_000;
 /// How much of a file is enough to tell text from other data.
@@ -48,7 +50,7 @@ impl Start {
         }
         let encoding = encoding_of(&bytes);
         let one_byte = !matches!(encoding, Encoding::Utf16 | Encoding::Utf16Le | Encoding::Utf16Be);
-        let binary = beginning.iter().filter(|&&b| b < 8 || (14..27).contains(&b)).count();
+        let binary = beginning.iter().filter(|&&b| (1..8).contains(&b) || (14..27).contains(&b)).count();
         if one_byte && binary * 64 > beginning.len() {
             return Err("binary data, expected lines of values".into());
         }
@@ -133,9 +135,12 @@ pub(in crate::source) fn guess(start: &Start) -> Option<Guess> {
     let mut lines: Vec<&str> = text.split(ends).map(|line| line.trim_end_matches('\r')).collect();
     lines.drain(..usize::from(said.is_some()));
     lines.retain(|line| !line.trim().is_empty());
-    lines.truncate(LINES);
     let comment = ["#", "%", "//"].into_iter().find(|mark| lines.iter().any(|line| line.starts_with(mark)));
     lines.retain(|line| !comment.is_some_and(|mark| line.starts_with(mark)));
+    // What is before the rows of data may be long: lines towards the end are more like them.
+    if lines.len() > FEW {
+        lines.drain(..(lines.len() / 2).max(lines.len().saturating_sub(LINES)));
+    }
     let delimiters: Vec<Delimiter> = match said {
         Some(delimiter) => vec![delimiter],
         None => [',', ';', '\t', '|'].map(Delimiter::One).into_iter().chain([Delimiter::Blanks]).collect(),

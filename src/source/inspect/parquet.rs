@@ -14,7 +14,7 @@ use super::columns::{Column, ColumnKind};
 use super::recordings::{Table, understand};
 use super::roles::{Rows, roles};
 use super::section::Section;
-use super::{Inspection, LOOKED_AT, fact, in_a_cell, judge, trial};
+use super::{FILES, Inspection, LOOKED_AT, fact, in_a_cell, judge, trial};
 use crate::error::{Error, Result};
 use crate::source::csv::guess::number;
 use crate::source::csv::{Record, is_table};
@@ -22,6 +22,7 @@ use crate::source::fence::fenced_async;
 use crate::source::location::DataFile;
 use crate::source::parquet::{ObjectReader, is_number, item_type};
 use crate::source::{Dialect, Features, ParquetSpec};
+use crate::terminal::shown_name;
 
 /// Rows that are looked at.
 const ROWS: usize = 10_000;
@@ -37,8 +38,21 @@ struct Start {
 
 /// What the Parquet `files` of the source at `path` look like.
 pub(super) async fn inspect(path: &str, files: &[DataFile], rows: usize) -> Result<Inspection> {
-    let file = files.first().ok_or_else(|| Error::input(format!("{path}: no files there")))?;
-    let start = fenced_async(file.name(), start_of(file)).await?;
+    let mut unusable = Vec::new();
+    let mut usable = None;
+    for file in files.iter().take(FILES) {
+        match fenced_async(file.name(), start_of(file)).await {
+            Ok(start) => {
+                usable = Some((file, start));
+                break;
+            }
+            Err(e) => unusable.push(e),
+        }
+    }
+    let Some((file, start)) = usable else {
+        let none = || Error::input(format!("{}: no Parquet files there", shown_name(path)));
+        return Err(unusable.into_iter().next().unwrap_or_else(none));
+    };
     let batch = &start.batch;
     let schema = batch.schema();
     let columns = batch.columns().iter().zip(schema.fields());
@@ -59,6 +73,9 @@ pub(super) async fn inspect(path: &str, files: &[DataFile], rows: usize) -> Resu
         notes: Vec::new(),
         source: None,
     };
+    if let Some(e) = unusable.first() {
+        found.notes.push(format!("{} files cannot be read, the first: {e}", unusable.len()));
+    }
     let mut names = HashSet::new();
     let twice = found.columns.iter().find(|column| !names.insert(column.name.as_str()));
     if let Some(column) = twice {

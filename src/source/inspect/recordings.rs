@@ -54,9 +54,11 @@ pub(super) fn understand(path: &str, first: &Table, others: &[Table], dialect: &
     let names = called(&first.names);
     let values = |at: usize| first.rows.iter().filter(|row| row.problem().is_none()).map(move |row| row.field(at));
     let mut columns: Vec<Column> =
-        names.iter().enumerate().map(|(at, name)| Column::of(name, values(at), |v| number(dialect, v))).collect();
+        first.names.iter().enumerate().map(|(at, name)| Column::of(name, values(at), |v| number(dialect, v))).collect();
     let named = dialect.has_header && first.names.iter().any(|name| !name.is_empty());
     let guessed = roles(&mut columns, first.rows.len(), Rows::Samples { named });
+    // What they are called says what they are, also where a pipeline names them by their places.
+    columns.iter_mut().zip(&names).for_each(|(column, name)| column.name.clone_from(name));
     let mut twice: Vec<&String> = Vec::new();
     for name in first.names.iter().filter(|name| !name.is_empty()) {
         if first.names.iter().filter(|other| *other == name).count() > 1 && !twice.contains(&name) {
@@ -249,6 +251,9 @@ impl Parts<'_> {
                 rules.disorder = lines;
                 comments.insert("disorder", "rows are so far from where their times belong".into());
             }
+            None if times.period.is_none() || times.back * 2 > self.first.rows.len() => {
+                notes.push("time goes back from row to row: sort the rows by their times".into());
+            }
             None => notes.push(format!(
                 "time goes back {} times, by more than rows that changed places: windows start anew there",
                 times.back
@@ -267,7 +272,7 @@ impl Parts<'_> {
                 }
             }
         }
-        if times.period.is_none() {
+        if times.period.is_none() && times.back == 0 {
             spec.rate_hz = Some(1.0);
             comments.insert("rate_hz", "a guess: no two samples follow each other in time".into());
         }

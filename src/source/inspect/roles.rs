@@ -158,10 +158,12 @@ fn time(columns: &[Column], count: usize, named: bool) -> Option<usize> {
     let by_values = (0..columns.len()).filter(|&at| columns[at].kind == ColumnKind::Time);
     // A date beside a time of day says less; of several the first.
     let by_values = by_values.rev().max_by_key(|&at| columns[at].distinct);
-    let rises = |c: &Column| c.is_numeric() && c.rising > 0.9 && c.distinct > 1;
+    let rises = |c: &Column, part: f64| c.is_numeric() && c.rising > part && c.distinct > 1;
+    let falls = |c: &Column| c.is_numeric() && c.rising < 0.1 && c.distinct > 1;
     by_values.or_else(|| match named {
-        true => columns.iter().position(|c| rises(c) && says(c, TIMES)),
-        false => columns.iter().position(|c| rises(c) && c.distinct >= (count / 2).min(1000) && columns.len() > 1),
+        // Rows may have changed places, or begin with the newest.
+        true => columns.iter().position(|c| (rises(c, 0.7) || falls(c)) && says(c, TIMES)),
+        false => columns.iter().position(|c| rises(c, 0.9) && c.distinct >= (count / 2).min(1000) && columns.len() > 1),
     })
 }
 

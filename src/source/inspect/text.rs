@@ -5,8 +5,9 @@ use super::section::{Section, encoding_name};
 use super::{BEGINNING, FILES, Inspection, LOOKED_AT, fact, in_a_cell, judge, start_of, trial};
 use crate::error::{Error, Result};
 use crate::source::csv::guess::{Guess, Start, delimiter_name, guess};
-use crate::source::csv::{Encoding, is_table};
+use crate::source::csv::{Encoding, Record, is_table};
 use crate::source::location::{DataFile, blocking};
+use crate::terminal::shown_name;
 
 /// A file, how it is written, and what stands for it.
 struct Seen {
@@ -28,12 +29,13 @@ impl Seen {
         Ok(Self { file, start, guess })
     }
 
+    /// Its rows that have a field for each column.
     fn table(&mut self) -> Table {
-        Table {
-            file: self.file.name().to_string(),
-            names: self.guess.names.clone(),
-            rows: std::mem::take(&mut self.guess.rows),
-        }
+        let mut rows = std::mem::take(&mut self.guess.rows);
+        let width = self.guess.names.len();
+        let empty = |row: &Record| (width..row.len()).all(|at| row.field(at).is_empty());
+        rows.retain(|row| row.problem().is_none() && row.len() >= width && empty(row));
+        Table { file: self.file.name().to_string(), names: self.guess.names.clone(), rows }
     }
 }
 
@@ -44,17 +46,18 @@ pub(super) async fn inspect(path: &str, files: &[DataFile], rows: usize) -> Resu
     let (mut found, spec, held) = blocking(move || {
         let mut notes = Vec::new();
         let mut seen = Vec::new();
-        let (mut unlike, mut unusable) = (None, None);
-        for (at, file) in files.into_iter().enumerate() {
-            let name = file.name().to_string();
-            match Seen::of(file, if at == 0 { LOOKED_AT } else { BEGINNING }) {
+        let (mut unlike, mut unusable) = (None, Vec::new());
+        for file in files {
+            match Seen::of(file, if seen.is_empty() { LOOKED_AT } else { BEGINNING }) {
                 Ok(found) => seen.push(found),
-                // What the first file is decides; another one may be damaged.
-                Err(e) if at == 0 => return Err(e),
-                Err(e) => drop(unusable.get_or_insert((name, e))),
+                // One of several may be empty or damaged.
+                Err(e) => unusable.push(e),
             }
         }
-        let Some(first) = seen.first() else { return Err(Error::input(format!("{place}: no text files there"))) };
+        let Some(first) = seen.first() else {
+            let none = || Error::input(format!("{}: no text files there", shown_name(&place)));
+            return Err(unusable.into_iter().next().unwrap_or_else(none));
+        };
         let mut dialect = first.guess.dialect.clone();
         for other in &seen[1..] {
             let (a, b) = (&first.guess.dialect, &other.guess.dialect);
@@ -74,10 +77,10 @@ pub(super) async fn inspect(path: &str, files: &[DataFile], rows: usize) -> Resu
         if let Some(name) = unlike {
             notes.push(format!("{name} is written otherwise than the first file: look at it by itself"));
         }
-        if let Some((name, e)) = unusable {
-            let reason = e.to_string();
-            notes.push(format!("{name} cannot be read: {}", reason.trim_start_matches(&format!("{name}: "))));
+        if let Some(e) = unusable.first() {
+            notes.push(format!("{} files cannot be read, the first: {e}", unusable.len()));
         }
+        let all = seen[0].guess.rows.len();
         let mut tables: Vec<Table> = seen.iter_mut().map(Seen::table).collect();
         let table = tables.remove(0);
         let mut understood = understand(&place, &table, &tables, &dialect);
@@ -93,7 +96,7 @@ pub(super) async fn inspect(path: &str, files: &[DataFile], rows: usize) -> Resu
                 spec.dialect.skip_lines = usize::try_from(guess.first_line - 1).unwrap_or_default();
             }
         }
-        let mut facts = written(&seen[0], table.rows.len());
+        let mut facts = written(&seen[0], all);
         facts.append(&mut understood.facts);
         notes.append(&mut understood.notes);
         let shown = table.rows.iter().take(rows);

@@ -213,8 +213,11 @@ pub(super) fn unit(name: &str, numbers: &[f64]) -> TimeUnit {
     }
     let mut steps: Vec<f64> = numbers.windows(2).map(|pair| pair[1] - pair[0]).filter(|&step| step > 0.0).collect();
     steps.sort_by(f64::total_cmp);
-    let whole = numbers.iter().all(|value| value.fract() == 0.0);
-    let Some(&step) = steps.get(steps.len() / 2).filter(|&&step| whole && step > 1.0) else { return TimeUnit::S };
+    // Several samples may stand under one time.
+    let share = steps.len() as f64 / numbers.len() as f64;
+    let Some(step) = steps.get(steps.len() / 2).map(|step| step * share).filter(|&step| step > 1.0) else {
+        return TimeUnit::S;
+    };
     let units = [(TimeUnit::Ms, 1e3), (TimeUnit::Us, 1e6), (TimeUnit::Ns, 1e9)];
     let distance = |&(_, second): &(TimeUnit, f64)| (second / step / PLAUSIBLE).log10().abs();
     units.into_iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).map_or(TimeUnit::Ms, |(unit, _)| unit)
@@ -261,6 +264,9 @@ mod tests {
         assert_eq!(unit("t", &ascending(0.0, 20.0)), TimeUnit::Ms);
         assert_eq!(unit("t", &ascending(0.0, 20_000.0)), TimeUnit::Us);
         assert_eq!(unit("t", &ascending(4.9e13, 5e7)), TimeUnit::Ns);
+        assert_eq!(unit("t", &ascending(0.0, 20.4)), TimeUnit::Ms);
+        let packed: Vec<f64> = ascending(0.0, 1000.0).iter().flat_map(|&time| [time; 50]).collect();
+        assert_eq!(unit("t", &packed), TimeUnit::Ms);
         assert_eq!(unit("time_us", &ascending(0.0, 20.0)), TimeUnit::Us);
         assert_eq!(unit("t", &ascending(1.7e12, 20.0)), TimeUnit::Auto);
         assert_eq!(unit("t", &[]), TimeUnit::Auto);
