@@ -11,6 +11,7 @@ mod examples;
 mod features_hapt;
 mod fuzz;
 mod golden;
+mod inspect;
 mod kmeans;
 mod layering;
 mod limits;

@@ -14,6 +14,7 @@ use crate::terminal;
 
 pub mod check;
 pub mod evaluate;
+pub mod inspect;
 pub mod label;
 pub mod output;
 mod prompt;
@@ -58,6 +59,7 @@ pub struct Cli {
 enum Command {
     Run(run::RunArgs),
     Check(check::CheckArgs),
+    Inspect(inspect::InspectArgs),
     Label(label::LabelArgs),
     Sql(sql::SqlArgs),
     Evaluate(evaluate::EvaluateArgs),
@@ -72,6 +74,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(args),
             Command::Check(args) => check::run(&args),
+            Command::Inspect(args) => runtime(None)?.block_on(inspect::run(args)),
             Command::Label(args) => computing_runtime(args.threads())?.block_on(label::run(args)),
             Command::Sql(args) => on_deep_stacks(sql::run(args)),
             Command::Evaluate(args) => on_deep_stacks(evaluate::run(args)),

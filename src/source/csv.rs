@@ -87,6 +87,7 @@ mod dialect;
 mod encoding;
 mod file;
 mod grouped;
+pub(super) mod guess;
 mod header;
 mod lines;
 mod number;
@@ -102,7 +103,9 @@ mod turns;
 
 pub use dialect::{Conflict, Delimiter, Dialect};
 pub use encoding::Encoding;
+pub(super) use record::Record;
 pub use table::is_parquet;
+pub(super) use table::is_table;
 
 use file::OpenFile;
 use scan::Scan;
@@ -321,11 +324,15 @@ impl Csv {
     /// Kind `Config` if `spec` is not one of a CSV source, `Input` if no file is there, a column is missing, or no
     /// recording's times tell a rate.
     pub async fn open(spec: &CsvSpec, whole: bool, rejects: Rejects) -> Result<Self> {
+        Self::of_files(spec, files_at(&spec.path).await?, whole, rejects).await
+    }
+
+    /// As [`open`](Self::open), of the `files` and not of those at the path.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) async fn of_files(spec: &CsvSpec, files: Vec<DataFile>, whole: bool, rejects: Rejects) -> Result<Self> {
         check(spec)?;
-        let files = match list(&spec.path, &[".csv", ".tsv", ".txt"]).await {
-            Err(e) if e.kind() == Kind::Input => list(&spec.path, &table::ENDINGS).await.map_err(|_| e)?,
-            files => files?,
-        };
         let spec = spec.clone();
         blocking(move || {
             let given = spec.dialect.given();
@@ -367,6 +374,17 @@ impl Csv {
         let header =
             if self.header_line > 1 { format!(", header on line {}", self.header_line) } else { String::new() };
         format!("{channels} channels{rate} in {files} {kind} files at {}{header}", shown_name(&self.layout.spec.path))
+    }
+}
+
+/// The files of samples at `path`: text, or Parquet where there is none.
+///
+/// # Errors
+/// As [`list`].
+pub(super) async fn files_at(path: &str) -> Result<Vec<DataFile>> {
+    match list(path, &[".csv", ".tsv", ".txt"]).await {
+        Err(e) if e.kind() == Kind::Input => list(path, &table::ENDINGS).await.map_err(|_| e),
+        files => files,
     }
 }
 

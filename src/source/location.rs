@@ -12,6 +12,7 @@ use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt};
 
@@ -37,6 +38,8 @@ pub struct DataFile {
     place: Option<Location>,
     /// Its size as the store listed it; a local file is asked when it is read.
     listed_size: u64,
+    /// What stands for its content, decompressed, where a part of it was taken.
+    held: Option<Bytes>,
 }
 
 impl DataFile {
@@ -47,7 +50,12 @@ impl DataFile {
     pub(super) fn in_table(table: &Location, path: &str, bytes: u64) -> Result<Self> {
         let (name, place) = (table.show(path), table.join(path)?);
         let local = place.local_path().map(Path::to_path_buf);
-        Ok(Self { name, below: path.to_owned(), local, place: Some(place), listed_size: bytes })
+        Ok(Self { name, below: path.to_owned(), local, place: Some(place), listed_size: bytes, held: None })
+    }
+
+    /// The same file, as if `content` were all that is in it.
+    pub(super) fn holding(&self, content: Vec<u8>) -> Self {
+        Self { held: Some(content.into()), ..self.clone() }
     }
 
     /// Where it is, if it is a local one.
@@ -71,6 +79,9 @@ impl DataFile {
     /// # Errors
     /// Kind `Input` if it is not there, or is a pipe, a device or compressed in another way; `Io` if it cannot be read.
     pub fn open(&self) -> Result<Box<dyn BufRead + Send>> {
+        if let Some(held) = &self.held {
+            return Ok(Box::new(io::Cursor::new(held.clone())));
+        }
         let raw: Box<dyn Read + Send> = match (&self.local, &self.place) {
             (Some(path), _) => Box::new(open_regular(path).map_err(|e| self.unreadable(e))?),
             (None, Some(place)) => Box::new(Remote::open(place, &self.name)?),
@@ -196,7 +207,7 @@ async fn list_whole(path: &str, extensions: &'static [&'static str]) -> Result<V
     let name = shown_name(path);
     let below = place.prefix().filename().unwrap_or_default().to_owned();
     let local = place.local_path().map(Path::to_path_buf);
-    let mut file = DataFile { name, below, local, place: Some(place.clone()), listed_size: 0 };
+    let mut file = DataFile { name, below, local, place: Some(place.clone()), listed_size: 0, held: None };
     if let Some(local) = &file.local {
         let found = std::fs::metadata(local).map_err(|e| file.unreadable(e))?;
         if !found.is_dir() {
@@ -229,8 +240,6 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     const CSV: &[&str] = &[".csv"];

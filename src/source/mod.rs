@@ -22,6 +22,7 @@ pub mod fence;
 pub mod filter;
 pub mod hapt;
 pub mod hive;
+pub mod inspect;
 pub mod keep;
 pub mod location;
 mod overlap;

@@ -69,6 +69,7 @@ use survey::{Survey, survey};
 
 pub(super) use file::{ROW, footer, unreadable};
 pub(super) use reader::{LocalFile, ObjectReader};
+pub(super) use types::{is_number, item_type};
 
 /// Which files to read, and which columns of them.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]

@@ -1,7 +1,6 @@
 //! What lies in a log's directory, and what is wrong with a log that cannot be read.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use deltalake_core::DeltaTableError;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -10,7 +9,6 @@ use serde_json::Value;
 use super::log::{DIRECTORY, Log, file_name};
 use crate::error::{Error, Result};
 use crate::store::failed;
-use crate::terminal::shown_name;
 
 /// The longest log entry that is looked at to find what is wrong with a log.
 const LONGEST_ENTRY: u64 = 256 << 20;

@@ -1,7 +1,9 @@
 //! Files that hold no values, by their first bytes.
 
+use super::encoding::Encoding;
+
 /// The first bytes of files that are no text, and what such a file is.
-const MAGIC: [(&[u8], &str); 12] = [
+const MAGIC: [(&[u8], &str); 14] = [
     (b"PAR1", "a Parquet file (kind = \"parquet\" reads one)"),
     (b"PK\x03\x04", "a zip archive or an Excel workbook; unpack it, or save it as CSV"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Excel workbook; save it as CSV"),
@@ -11,6 +13,8 @@ const MAGIC: [(&[u8], &str); 12] = [
     (b"%PDF-", "a PDF document"),
     (b"\x7fELF", "a program"),
     (b"\x89PNG", "an image"),
+    (b"\xff\xd8\xff", "an image"),
+    (b"GIF8", "an image"),
     (b"MATLAB 5.0 MAT-file", "a MATLAB file"),
     (b"\x93NUMPY", "a NumPy array"),
     (b"ORC", "an ORC file"),
@@ -34,19 +38,24 @@ pub(super) fn no_values(start: &[u8]) -> Option<String> {
     None
 }
 
-/// What the NUL bytes at `start` of a file say that is read as UTF-8, if there are any.
-pub(super) fn of_nul_bytes(start: &[u8]) -> Option<String> {
+/// UTF-16, if the NUL bytes at `start` of a file without a mark say that it is.
+pub(super) fn utf16(start: &[u8]) -> Option<Encoding> {
     let zeros = |from: usize| start.iter().skip(from).step_by(2).filter(|&&b| b == 0).count();
     let pairs = start.len() / 2;
+    // Letters, digits and signs have a zero for their other byte.
+    match (zeros(0), zeros(1)) {
+        (low, high) if high > pairs / 2 && low * 4 < high => Some(Encoding::Utf16Le),
+        (high, low) if high > pairs / 2 && low * 4 < high => Some(Encoding::Utf16Be),
+        _ => None,
+    }
+}
+
+/// What the NUL bytes at `start` of a file say that is read as UTF-8, if there are any.
+pub(super) fn of_nul_bytes(start: &[u8]) -> Option<String> {
     if start.iter().all(|&b| b == 0) {
         return Some("begins with NUL bytes alone, expected text; what was written there is lost".into());
     }
-    // Letters, digits and signs have a zero for their other byte.
-    let order = match (zeros(0), zeros(1)) {
-        (low, high) if high > pairs / 2 && low * 4 < high => "le",
-        (high, low) if high > pairs / 2 && low * 4 < high => "be",
-        _ => return None,
-    };
+    let order = if utf16(start)? == Encoding::Utf16Le { "le" } else { "be" };
     Some(format!("text in UTF-16 without a mark, expected UTF-8; encoding = \"utf-16{order}\" reads it"))
 }
 

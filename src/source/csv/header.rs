@@ -18,7 +18,7 @@ use crate::source::no_column;
 use crate::source::text::number;
 
 /// How many rows are looked at for one that names the columns.
-const ROWS: usize = 64;
+pub(super) const ROWS: usize = 64;
 
 /// A column that is read.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use super::lines::Lines;
 
 /// A row: its text, and where its fields are in it.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Record {
+pub(in crate::source) struct Record {
     /// The row as it was read, then the fields of it that are written otherwise (with doubled quotes).
     bytes: Vec<u8>,
     /// How much of `bytes` was read.
@@ -31,7 +31,7 @@ pub(super) enum Split {
 
 impl Record {
     /// Makes it row `line`, of these fields.
-    pub(super) fn set<'a>(&mut self, line: u64, fields: impl Iterator<Item = &'a [u8]>) {
+    pub(in crate::source) fn set<'a>(&mut self, line: u64, fields: impl Iterator<Item = &'a [u8]>) {
         self.bytes.clear();
         self.fields.clear();
         (self.line, self.problem) = (line, None);
@@ -126,27 +126,27 @@ impl Record {
     }
 
     /// Why it is no row; it has neither text nor fields then.
-    pub(super) fn problem(&self) -> Option<&str> {
+    pub(in crate::source) fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
     }
 
     /// The line on which it begins, counted from 1.
-    pub(super) fn line(&self) -> u64 {
+    pub(in crate::source) fn line(&self) -> u64 {
         self.line
     }
 
     /// The text as it was read.
-    pub(super) fn text(&self) -> &[u8] {
+    pub(in crate::source) fn text(&self) -> &[u8] {
         &self.bytes[..self.read]
     }
 
     /// Number of fields.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::source) fn len(&self) -> usize {
         self.fields.len()
     }
 
     /// A field without the white space around it; empty if there is none at `index`.
-    pub(super) fn field(&self, index: usize) -> &[u8] {
+    pub(in crate::source) fn field(&self, index: usize) -> &[u8] {
         self.fields.get(index).map_or(&[], |field| self.bytes[field.clone()].trim_ascii())
     }
 

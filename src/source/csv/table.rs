@@ -86,7 +86,7 @@ struct Column {
 const MAGIC: [u8; 4] = *b"PAR1";
 
 /// Whether `file` is a Parquet file, by its name, as directories are listed, or by what a local one begins and ends with.
-pub(super) fn is_table(file: &DataFile) -> bool {
+pub(in crate::source) fn is_table(file: &DataFile) -> bool {
     is_parquet(file.name()) || file.local().ok().flatten().is_some_and(has_magic)
 }
 

@@ -155,7 +155,7 @@ impl Directory {
             Some(path) => self.place.at(path.clone(), &name).ok(),
             None => Some(self.place.join(&below)?),
         };
-        Ok(DataFile { name, below, local: path, place, listed_size: size })
+        Ok(DataFile { name, below, local: path, place, listed_size: size, held: None })
     }
 
     /// All objects below it.

@@ -19,7 +19,7 @@ pub(super) fn plain_type(stored: &DataType, is_split: bool) -> DataType {
 
 /// Whether values of that type are numbers that can be learned from: integers, floats, decimals, booleans as 0 and 1; a
 /// column without any value has no other type than `Null`.
-pub(super) fn is_number(t: &DataType) -> bool {
+pub(in crate::source) fn is_number(t: &DataType) -> bool {
     match t {
         DataType::Dictionary(_, values) => is_number(values),
         DataType::Boolean | DataType::Null => true,
@@ -28,7 +28,7 @@ pub(super) fn is_number(t: &DataType) -> bool {
 }
 
 /// The item type of a column of lists, of any kind of list.
-pub(super) fn item_type(t: &DataType) -> Option<&DataType> {
+pub(in crate::source) fn item_type(t: &DataType) -> Option<&DataType> {
     use DataType::*;
     match t {
         FixedSizeList(item, _) | List(item) | LargeList(item) | ListView(item) | LargeListView(item) => {

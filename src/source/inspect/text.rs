@@ -1,0 +1,141 @@
+//! Text files of sensor recordings.
+
+use super::recordings::{Table, Understood, understand};
+use super::section::{Section, encoding_name};
+use super::{BEGINNING, FILES, Inspection, LOOKED_AT, fact, in_a_cell, judge, start_of, trial};
+use crate::error::{Error, Result};
+use crate::source::csv::guess::{Guess, Start, delimiter_name, guess};
+use crate::source::csv::{Encoding, Record, is_table};
+use crate::source::location::{DataFile, blocking};
+use crate::terminal::shown_name;
+
+/// A file, how it is written, and what stands for it.
+struct Seen {
+    file: DataFile,
+    start: Start,
+    guess: Guess,
+}
+
+impl Seen {
+    /// Looks at the first `size` bytes of `file`. Blocks.
+    fn of(file: DataFile, size: u64) -> Result<Self> {
+        let bytes = start_of(&file, size)?;
+        let whole = (bytes.len() as u64) < size;
+        let wrong = |what: &str| Error::input(format!("{}: {what}", file.name()));
+        let start = Start::of(bytes, whole).map_err(|what| wrong(&what))?;
+        let Some(guess) = guess(&start) else {
+            return Err(wrong("no line has a number in it, expected lines of values with something between them"));
+        };
+        Ok(Self { file, start, guess })
+    }
+
+    /// Its rows that have a field for each column.
+    fn table(&mut self) -> Table {
+        let mut rows = std::mem::take(&mut self.guess.rows);
+        let width = self.guess.names.len();
+        let empty = |row: &Record| (width..row.len()).all(|at| row.field(at).is_empty());
+        rows.retain(|row| row.problem().is_none() && row.len() >= width && empty(row));
+        Table { file: self.file.name().to_string(), names: self.guess.names.clone(), rows }
+    }
+}
+
+/// What the text `files` of the source at `path` look like.
+pub(super) async fn inspect(path: &str, files: &[DataFile], rows: usize) -> Result<Inspection> {
+    let files: Vec<DataFile> = files.iter().filter(|file| !is_table(file)).take(FILES).cloned().collect();
+    let place = path.to_string();
+    let (mut found, spec, held) = blocking(move || {
+        let mut notes = Vec::new();
+        let mut seen = Vec::new();
+        let (mut unlike, mut unusable) = (None, Vec::new());
+        for file in files {
+            match Seen::of(file, if seen.is_empty() { LOOKED_AT } else { BEGINNING }) {
+                Ok(found) => seen.push(found),
+                // One of several may be empty or damaged.
+                Err(e) => unusable.push(e),
+            }
+        }
+        let Some(first) = seen.first() else {
+            let none = || Error::input(format!("{}: no text files there", shown_name(&place)));
+            return Err(unusable.into_iter().next().unwrap_or_else(none));
+        };
+        let mut dialect = first.guess.dialect.clone();
+        for other in &seen[1..] {
+            let (a, b) = (&first.guess.dialect, &other.guess.dialect);
+            let ascii = other.start.bytes.is_ascii() || first.start.bytes.is_ascii();
+            if (a.delimiter, a.decimal, a.has_header, a.row_end) != (b.delimiter, b.decimal, b.has_header, b.row_end)
+                || a.encoding != b.encoding && !ascii
+            {
+                unlike.get_or_insert(other.file.name().to_string());
+            }
+        }
+        // An encoding that the first file does not show, as its start is ASCII.
+        if first.start.bytes.is_ascii()
+            && let Some(other) = seen.iter().find(|other| other.guess.dialect.encoding != dialect.encoding)
+        {
+            dialect.encoding = other.guess.dialect.encoding;
+        }
+        if let Some(name) = unlike {
+            notes.push(format!("{name} is written otherwise than the first file: look at it by itself"));
+        }
+        if let Some(e) = unusable.first() {
+            notes.push(format!("{} files cannot be read, the first: {e}", unusable.len()));
+        }
+        let all = seen[0].guess.rows.len();
+        let mut tables: Vec<Table> = seen.iter_mut().map(Seen::table).collect();
+        let table = tables.remove(0);
+        let mut understood = understand(&place, &table, &tables, &dialect);
+        let guess = &seen[0].guess;
+        if let Some(spec) = &mut understood.spec
+            && guess.header.is_some()
+            && guess.before > 0
+            && spec.dialect.skip_lines == 0
+        {
+            let named = understood.columns.iter().zip(&table.names);
+            if named.into_iter().any(|(column, name)| !column.role.is_empty() && column.name != *name) {
+                // Where a place is named, a line before the header could be taken for it.
+                spec.dialect.skip_lines = usize::try_from(guess.first_line - 1).unwrap_or_default();
+            }
+        }
+        let mut facts = written(&seen[0], all);
+        facts.append(&mut understood.facts);
+        notes.append(&mut understood.notes);
+        let shown = table.rows.iter().take(rows);
+        let first_rows = shown.map(|row| (0..table.names.len()).map(|at| in_a_cell(row.field(at))).collect()).collect();
+        let Understood { spec, comments, columns, .. } = understood;
+        let source = spec.as_ref().map(|spec| Section::samples(spec, comments));
+        let file = seen[0].file.name().to_string();
+        let held: Vec<DataFile> = seen.into_iter().map(|seen| seen.file.holding(seen.start.bytes)).collect();
+        let found = Inspection { path: place, file, files: held.len(), facts, columns, first_rows, notes, source };
+        Ok((found, spec, held))
+    })
+    .await?;
+    if let Some(spec) = spec {
+        let tried = trial::samples(&spec, held).await;
+        judge(tried, "rows that were looked at", &mut found.facts, &mut found.notes)?;
+    }
+    Ok(found)
+}
+
+/// How the file is written, in words.
+fn written(seen: &Seen, rows: usize) -> Vec<super::Fact> {
+    let Seen { start, guess, .. } = seen;
+    let dialect = &guess.dialect;
+    let decimal = if dialect.decimal == ',' { ", decimal commas" } else { "" };
+    let row_end = dialect.row_end.map(|end| format!(", rows end with {:?}", end.to_string())).unwrap_or_default();
+    let comment = dialect.comment.as_ref().map(|mark| format!(", comments begin with {mark:?}")).unwrap_or_default();
+    let between = delimiter_name(guess.delimiter);
+    let mark = if start.encoding == Encoding::Utf16 { ", as the mark at its start says" } else { "" };
+    let header = match (guess.header, dialect.skip_after_header) {
+        (None, _) => format!("none: the first row is on line {}", guess.first_line),
+        (Some(at), 0) => format!("on line {at}"),
+        (Some(at), 1) => format!("on line {at}, and a row of units behind it"),
+        (Some(at), behind) => format!("on line {at}, and {behind} rows of units and the like behind it"),
+    };
+    let much = if start.whole { "" } else { " in its first 4 MiB, at most 100000 of which were looked at" };
+    vec![
+        fact("format", format!("text, {between} between fields{decimal}{row_end}{comment}")),
+        fact("encoding", format!("{}{mark}", encoding_name(start.encoding))),
+        fact("header", header),
+        fact("rows", format!("{rows}{much}")),
+    ]
+}

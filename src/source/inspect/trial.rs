@@ -1,0 +1,61 @@
+//! The suggested section, tried: what a source that is opened by it makes of what was looked at.
+
+use std::sync::Arc;
+
+use datafusion::prelude::SessionContext;
+use futures::TryStreamExt;
+
+use crate::error::{Error, Result};
+use crate::signal::window::{WindowSpec, Within};
+use crate::source::bad::Rejects;
+use crate::source::csv::Csv;
+use crate::source::location::DataFile;
+use crate::source::{BadRow, BadRows, CsvSpec, OnBadRow, ParquetSpec, Source, SourceOptions, of_recordings, parquet};
+
+/// What came of it.
+pub(super) struct Trial {
+    /// Rows, or samples, that were read and good.
+    pub good: u64,
+    /// Those that were set aside.
+    pub bad: u64,
+    /// The first bad rows, by file and line.
+    pub first: Option<BadRow>,
+}
+
+/// Reads the samples of `files`, each as a row.
+pub(super) async fn samples(spec: &CsvSpec, files: Vec<DataFile>) -> Result<Trial> {
+    let bad = Arc::new(BadRows::new());
+    let rejects = Rejects::new(OnBadRow::Quarantine, Arc::clone(&bad));
+    // Windows of one sample: rates and gaps are judged as for longer ones.
+    let window = Some(WindowSpec { length: 1, stride: 1, within: Within::Recordings });
+    let options = SourceOptions { window, on_bad_row: OnBadRow::Quarantine, ..SourceOptions::default() };
+    let csv = Csv::of_files(spec, files, true, rejects.clone()).await?;
+    let description = csv.describe();
+    let source = of_recordings(Arc::new(csv), description, &options, rejects)?;
+    let good = count(&source).await?;
+    let aside = source.samples().map_or(0, |samples| samples.set_aside);
+    Ok(told(good, aside, &bad))
+}
+
+/// Reads feature vectors.
+pub(super) async fn vectors(spec: &ParquetSpec) -> Result<Trial> {
+    let bad = Arc::new(BadRows::new());
+    let source = parquet::open(spec, Rejects::new(OnBadRow::Quarantine, Arc::clone(&bad))).await?;
+    let good = count(&source).await?;
+    Ok(told(good, 0, &bad))
+}
+
+fn told(good: u64, aside: u64, bad: &BadRows) -> Trial {
+    let first = bad.rows().into_iter().next();
+    Trial { good, bad: aside.max(bad.len() as u64), first }
+}
+
+async fn count(source: &Source) -> Result<u64> {
+    let frame = SessionContext::new().read_table(Arc::clone(&source.provider)).map_err(Error::from)?;
+    let mut stream = frame.execute_stream().await.map_err(Error::from)?;
+    let mut rows = 0;
+    while let Some(batch) = stream.try_next().await.map_err(Error::from)? {
+        rows += batch.num_rows() as u64;
+    }
+    Ok(rows)
+}
