@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dacpipe::config::PipelineFile;
 use dacpipe::event::Control;
-use dacpipe::pipeline::{Pipeline, Relabel, RunOptions};
+use dacpipe::pipeline::{InputKind, Pipeline, Relabel, RunOptions};
 use dacpipe::report::RunReport;
 use dacpipe::source::OnBadRow;
 use dacpipe::sql::{self, Options};
@@ -351,6 +351,14 @@ async fn recordings_in_parquet_are_as_in_csv() {
         let report = Pipeline::new(plan).unwrap().run(&RunOptions::default()).await.unwrap_or_else(|e| panic!("{e}"));
         assert!(report.source.contains("1 Parquet files"), "{}", report.source);
         assert_eq!(rows(&dir.path().join("out"), query).await, expected, "{file}");
+        // What is called .parquet is taken for vectors, if no flag says otherwise.
+        if file == "in.parquet" {
+            let by_name = relabel(&report, &dir.path().join(file), &dir.path().join("labelled"));
+            let e = by_name.run(&Control::default()).await.unwrap_err();
+            assert!(e.to_string().contains("--kind csv"), "{e}");
+            let by_kind = Relabel { kind: Some(InputKind::Csv), ..by_name };
+            assert_eq!(by_kind.run(&Control::default()).await.unwrap_or_else(|e| panic!("{e}")).rows, 3);
+        }
     }
 }
 

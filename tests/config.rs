@@ -107,6 +107,9 @@ fn values_are_held_against_each_other() {
     assert_eq!(messages(parse(GOOD, &[])), [""; 0]);
     assert_eq!(with("name = \"good\"", "name = \"Good\""), ["\"Good\" cannot name a table in SQL"]);
     assert_eq!(with("name = \"good\"", "name = \"select\"").len(), 1);
+    dacpipe::secret::keep("hushed_0815_name");
+    let named = with("name = \"good\"", "name = \"a_hushed_0815_name\"");
+    assert_eq!(named, ["the name has the value of a secret variable in it"]);
     assert_eq!(with("\"1 GiB\"", "\"10 MB\""), ["a memory limit of 10 MB is too small"]);
     assert_eq!(with("length = 128", "length = 100"), ["hapt561 needs windows of 128 samples, not 100"]);
     assert_eq!(with("labels = \"activity\"", "labels = \"activty\""), ["the source yields no column \"activty\""]);

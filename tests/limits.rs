@@ -341,6 +341,7 @@ fn a_pipeline_file_larger_than_its_bound_is_refused() {
     fs::File::create(&path).unwrap().set_len(10 << 30).unwrap();
     let problems = PipelineFile::load(&path, &[]).unwrap_err().to_string();
     assert!(problems.contains("larger than 16777216 bytes"), "{problems}");
+    assert!(!problems.contains("there is"), "the file itself is no other file that was meant: {problems}");
 }
 
 // ---- what is asked for ----

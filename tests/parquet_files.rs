@@ -341,30 +341,37 @@ async fn whatever_is_a_number_is_a_feature() {
     assert_says(&refused(&spec(&path)).await, &["flatten lists of lists"]);
 }
 
+/// Writes times of 96 bits as `id`, each the days since 4713 BC and the nanoseconds within the day, and `x`, which counts them.
+fn write_times(path: &Path, times: &[(u32, u64)]) {
+    let schema = "message m { required int96 id; required double x; }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let file = fs::File::create(path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::new(WriterProperties::new())).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let of_96_bits = |&(day, nanos): &(u32, u64)| {
+        let mut time = Int96::new();
+        time.set_data(nanos as u32, (nanos >> 32) as u32, day);
+        time
+    };
+    let mut column = group.next_column().unwrap().unwrap();
+    let written = times.iter().map(of_96_bits).collect::<Vec<_>>();
+    column.typed::<Int96Type>().write_batch(&written, None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let count = (1..=times.len()).map(|i| i as f64).collect::<Vec<_>>();
+    column.typed::<DoubleType>().write_batch(&count, None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+}
+
 #[tokio::test]
 async fn times_of_96_bits_do_not_wrap() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("a.parquet");
-    let schema = "message m { required int96 id; required double x; }";
-    let schema = Arc::new(parse_message_type(schema).unwrap());
-    let file = fs::File::create(&path).unwrap();
-    let mut writer = SerializedFileWriter::new(file, schema, Arc::new(WriterProperties::new())).unwrap();
-    let mut group = writer.next_row_group().unwrap();
-    // Days since 4713 BC, and nanoseconds within the day: 1970, 9999-12-31 02:00, 1200-01-01, 2021-06-09 03:02:37.123456.
-    let times = [(2_440_588, 0), (5_373_484, 7_200_000_000_000), (2_159_351, 0), (2_459_375, 10_957_123_456_000u64)];
-    let times = times.map(|(day, nanos)| {
-        let mut time = Int96::new();
-        time.set_data(nanos as u32, (nanos >> 32) as u32, day);
-        time
-    });
-    let mut column = group.next_column().unwrap().unwrap();
-    column.typed::<Int96Type>().write_batch(&times, None, None).unwrap();
-    column.close().unwrap();
-    let mut column = group.next_column().unwrap().unwrap();
-    column.typed::<DoubleType>().write_batch(&[1.0, 2.0, 3.0, 4.0], None, None).unwrap();
-    column.close().unwrap();
-    group.close().unwrap();
-    writer.close().unwrap();
+    // 1970, 9999-12-31 02:00, 1200-01-01, 2021-06-09 03:02:37.123456.
+    let far = [(2_440_588, 0), (5_373_484, 7_200_000_000_000), (2_159_351, 0), (2_459_375, 10_957_123_456_000u64)];
+    write_times(&path, &far);
     let found = ParquetSpec { features: Features::Columns(vec!["x".into()]), ..parquet_spec(&path) };
     let found = read(&SourceSpec::Parquet(found)).await;
     assert_eq!(found["id"].data_type(), &DataType::Timestamp(TimeUnit::Microsecond, None));
@@ -372,6 +379,37 @@ async fn times_of_96_bits_do_not_wrap() {
     let found = (0..4).map(|i| found.value_as_datetime(i).unwrap().to_string()).collect::<Vec<_>>();
     let expected = ["1970-01-01 00:00:00", "9999-12-31 02:00:00", "1200-01-01 00:00:00", "2021-06-09 03:02:37.123456"];
     assert_eq!(found, expected);
+}
+
+/// Digits below a microsecond are not cut without a word, whether the time is a key or is carried along, and whether it is
+/// asked for or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn digits_of_96_bits_below_a_microsecond_are_told() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.parquet");
+    write_times(
+        &path,
+        &[(2_459_375, 10_957_123_456_000), (2_459_375, 10_957_123_456_007), (5_373_484, 999), (9_999_999, 0)],
+    );
+    let store = Location::parse("memory:///digits_of_96_bits").unwrap();
+    store.put("a.parquet", fs::read(&path).unwrap().into()).await.unwrap();
+    let features = Features::Columns(vec!["x".into()]);
+    let key = ParquetSpec { features: features.clone(), ..parquet_spec(&path) };
+    let kept = ParquetSpec { keys: vec![], keep: vec!["id".into()], ..key.clone() };
+    let remote = ParquetSpec { path: "memory:///digits_of_96_bits/a.parquet".into(), ..key.clone() };
+    for spec in [key, kept, remote].map(SourceSpec::Parquet) {
+        let e = refused(&spec).await;
+        assert_says(
+            &e,
+            &["a.parquet:2: row 2, column \"id\" is 2021-06-09T03:02:37.123456 and 7 ns more", "microseconds"],
+        );
+        for query in ["SELECT * FROM t", "SELECT features FROM t"] {
+            let opened = set_aside(&spec).await;
+            let found = opened.sql(query).await.unwrap();
+            assert_eq!(values(&found), [1.0, 4.0]);
+            assert_eq!(opened.bad_rows().iter().map(|row| row.1).collect::<Vec<_>>(), [2, 3], "{query}");
+        }
+    }
 }
 
 // ---- tables ----
@@ -477,6 +515,34 @@ async fn a_turned_byte_is_one_bad_file() {
         }
     }
     assert!(as_files > 100 && as_rows > 100, "{as_files} files, {as_rows} with all rows");
+}
+
+/// Uncompressed pages with checksums, of 20 vectors of two numbers: i and its square, and `id`, which is i.
+const CHECKSUMS: &[u8] = include_bytes!("data/checksums.parquet");
+
+/// A bit turned in a number leaves a number: only the checksum of its page tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_contradicts_its_checksum_is_damage() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.parquet");
+    fs::write(&path, CHECKSUMS).unwrap();
+    let spec = SourceSpec::Parquet(ParquetSpec { dim: Some(2), ..parquet_spec(&path) });
+    let whole = read(&spec).await;
+    assert_eq!(values(&whole), (0..20).flat_map(|i| [i as f32, (i * i) as f32]).collect::<Vec<_>>());
+    let places = [19f32.to_le_bytes(), 361f32.to_le_bytes(), 18i32.to_le_bytes()];
+    for place in places {
+        let at = CHECKSUMS.windows(4).position(|bytes| bytes == place).unwrap();
+        let mut damaged = CHECKSUMS.to_vec();
+        damaged[at] ^= 1;
+        fs::write(&path, damaged).unwrap();
+        assert_says(&refused(&spec).await, &["a.parquet: not a readable Parquet file: ", "checksum"]);
+        let opened = set_aside(&spec).await;
+        assert_eq!(opened.sql("SELECT id, features FROM t").await.unwrap().num_rows(), 0);
+        assert_eq!(
+            opened.bad_rows().into_iter().map(|row| (row.0, row.1)).collect::<Vec<_>>(),
+            [("a.parquet".into(), 0)]
+        );
+    }
 }
 
 #[tokio::test]

@@ -130,14 +130,16 @@ fn unreadable(path: &Path, why: &str) -> Problems {
     let mut problem = Problem::new(Origin::Nowhere, format!("cannot read {}: {why}", looked_at(path)));
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let beside = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let written = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let mut others: Vec<String> = beside
         .filter(|other| other.extension().is_some_and(|extension| extension == "toml"))
         .filter_map(|other| Some(other.file_name()?.to_string_lossy().into_owned()))
+        // One that is there and cannot be read is not what was meant.
+        .filter(|other| *other != written)
         .collect();
     others.sort();
-    let written = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     if let Some(near) = problem::nearest(&written, &others) {
-        problem = problem.help(format!("there is {}", folder.join(near).display()));
+        problem = problem.help(format!("there is {}", shown_name(folder.join(near))));
     }
     Problems::new(Arc::new(Text { name, text: String::new(), sets: Vec::new() }), vec![problem])
 }

@@ -18,7 +18,7 @@
 //!
 //! # Bad rows
 //! A null vector, value or key, a vector of another length, a value that is not finite in single precision, a value that
-//! contradicts the path. A file that cannot be read, whose numbers contradict each other, or that lacks a column, is bad
+//! contradicts the path, a time of 96 bits with digits below a microsecond. A file that cannot be read, whose numbers contradict each other, or that lacks a column, is bad
 //! as a whole.
 
 use std::sync::Arc;
@@ -289,9 +289,10 @@ impl Scan {
         let open = ParquetFile::open(file, spec).await?;
         let judged = self.table.rejects.leaves_out();
         let filtered = |c: &str| self.filter.as_ref().is_some_and(|filter| filter.columns().index_of(c).is_ok());
+        let fields = self.table.plain();
         let mut needed = Vec::new();
         for c in plain_names(spec) {
-            let judged = judged && (spec.keys.contains(c) || open.column(c)?.is_said_twice());
+            let judged = judged && (spec.keys.contains(c) || open.judges(c, fields.field_with_name(c)?.data_type())?);
             if self.schema.index_of(c).is_ok() || filtered(c) || judged {
                 needed.push(c.as_str());
             }
@@ -315,7 +316,7 @@ impl Scan {
     /// The good rows of `stored`, a batch of the file `open`, that pass the filter, with the columns of the scan.
     fn convert<T: Number>(&self, open: &ParquetFile, stored: Stored<T>) -> Result<RecordBatch> {
         let spec = &self.table.spec;
-        let Stored { batch: stored, vectors } = stored;
+        let Stored { batch: stored, exact, vectors } = stored;
         let (mut vectors, mut reasons) = match vectors {
             Some((vectors, reasons)) => {
                 let column = &spec.features.columns()[0];
@@ -325,13 +326,19 @@ impl Scan {
             None if self.needs_vectors() => self.vectors(open, &stored)?,
             None => (None, vec![None; stored.num_rows()]),
         };
+        if let Some(exact) = exact {
+            for name in plain_names(spec) {
+                open.column(name)?.check_times(&stored, &exact, &mut reasons)?;
+            }
+        }
         let judged = self.table.rejects.leaves_out();
         let mut plain = Vec::with_capacity(self.table.schema.fields().len());
         let fields = self.table.plain();
         for field in fields.fields() {
             let column = open.column(field.name())?;
             let is_key = spec.keys.contains(field.name());
-            if self.schema.index_of(field.name()).is_err() && !(judged && (is_key || column.is_said_twice())) {
+            let judged = judged && (is_key || open.judges(field.name(), field.data_type())?);
+            if self.schema.index_of(field.name()).is_err() && !judged {
                 continue;
             }
             let values = column.of_table(&stored, field, &mut reasons)?;

@@ -7,7 +7,7 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, make_array, new_null_
 use arrow::buffer::NullBuffer;
 use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::{CastOptions, cast, cast_with_options, is_null};
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef, TimestampMicrosecondType, TimestampNanosecondType};
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::array_value_to_string;
 
@@ -110,6 +110,35 @@ impl Column {
             };
         }
         Ok(found)
+    }
+
+    /// Adds to `reasons` which rows have times of 96 bits with digits below the microseconds in which `batch` has them;
+    /// `exact` has them in nanoseconds.
+    pub(super) fn check_times(&self, batch: &RecordBatch, exact: &RecordBatch, reasons: &mut Reasons) -> Result<()> {
+        let has_it =
+            |batch: &RecordBatch| self.stored.as_ref().is_some_and(|s| batch.column_by_name(&s.path[0]).is_some());
+        if !has_it(batch) || !has_it(exact) {
+            return Ok(());
+        }
+        // Of a struct, `exact` has those times alone.
+        let Ok(exact) = self.of_stored(exact) else { return Ok(()) };
+        let times = self.of_stored(batch)?;
+        let in_microseconds = times.as_primitive_opt::<TimestampMicrosecondType>();
+        let Some((micros, nanos)) = in_microseconds.zip(exact.as_primitive_opt::<TimestampNanosecondType>()) else {
+            return Ok(());
+        };
+        for (i, reason) in reasons.iter_mut().enumerate().filter(|(i, _)| micros.is_valid(*i)) {
+            // Right even where nanoseconds wrap.
+            let more = nanos.value(i).wrapping_sub(micros.value(i).wrapping_mul(1000));
+            if more != 0 && reason.is_none() {
+                let (name, time) = (&self.name, array_value_to_string(&times, i)?);
+                *reason = Some(format!(
+                    "column {name:?} is {time} and {more} ns more, expected a time of whole microseconds, which is what \
+                     tables hold"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Its values in the rows of `batch` as `field` of the table. Adds to `reasons` which rows have values that the type

@@ -48,6 +48,8 @@ pub(super) struct ParquetFile {
     file: VectorFile,
     reader: ObjectReader,
     metadata: ArrowReaderMetadata,
+    /// The same with times of 96 bits in nanoseconds, if there are any.
+    nanoseconds: Option<ArrowReaderMetadata>,
     /// Keys, split, label, and the features.
     columns: BTreeMap<String, Column>,
 }
@@ -59,7 +61,7 @@ impl ParquetFile {
     /// Kind `Input` if the file is damaged, lacks a column or has another type than one of numbers for the features; `Io`
     /// if it cannot be read.
     pub(super) async fn open(file: &VectorFile, spec: &ParquetSpec) -> Result<Self> {
-        let (reader, metadata) = footer(file.file()).await?;
+        let (reader, metadata, nanoseconds) = whole_footer(file.file()).await?;
         let fields = metadata.schema().fields();
         let mut seen = HashSet::new();
         let twice: HashSet<&str> =
@@ -67,7 +69,7 @@ impl ParquetFile {
         let names = plain_names(spec).chain(spec.features.columns());
         let columns = names.map(|name| Ok((name.clone(), Column::find(file, fields, &twice, name)?)));
         let columns = columns.collect::<Result<BTreeMap<_, _>>>()?;
-        let open = Self { file: file.clone(), reader, metadata, columns };
+        let open = Self { file: file.clone(), reader, metadata, nanoseconds, columns };
         for column in spec.features.columns() {
             open.check_features(column, matches!(spec.features, Features::Column(_)))?;
         }
@@ -82,6 +84,15 @@ impl ParquetFile {
     /// Column `name`, which is one of those that the specification names.
     pub(super) fn column(&self, name: &str) -> Result<&Column> {
         self.columns.get(name).ok_or_else(|| Error::internal(format!("column {name:?} was not looked for")))
+    }
+
+    /// Whether column `name`, which is `expected` in the table, may have values that make rows bad.
+    pub(super) fn judges(&self, name: &str, expected: &DataType) -> Result<bool> {
+        let column = self.column(name)?;
+        let stored = column.plain_type(*expected == DataType::Utf8);
+        let converted = stored.as_ref().is_some_and(|stored| !stored.equals_datatype(expected));
+        let cut = self.nanoseconds.is_some() && matches!(stored, Some(DataType::Timestamp(..)));
+        Ok(column.is_said_twice() || converted || cut)
     }
 
     /// The field of a column of features.
@@ -138,6 +149,24 @@ impl ParquetFile {
 
     /// The leaves of a scan, by the names of its columns.
     fn mask<'a>(&self, columns: impl Iterator<Item = &'a str>) -> Result<ProjectionMask> {
+        Ok(ProjectionMask::leaves(self.metadata.parquet_schema(), self.leaves(columns)?))
+    }
+
+    /// How the times of 96 bits among `columns` are read in nanoseconds, beside their reading in microseconds, which cuts
+    /// digits; none if there are none.
+    fn exact<'a>(
+        &self,
+        columns: impl Iterator<Item = &'a str>,
+    ) -> Result<Option<(ArrowReaderMetadata, ProjectionMask)>> {
+        let Some(metadata) = &self.nanoseconds else { return Ok(None) };
+        let schema = self.metadata.parquet_schema();
+        let mut leaves = self.leaves(columns)?;
+        leaves.retain(|&leaf| schema.column(leaf).physical_type() == PhysicalType::INT96);
+        Ok((!leaves.is_empty()).then(|| (metadata.clone(), ProjectionMask::leaves(schema, leaves))))
+    }
+
+    /// Which leaves the columns are.
+    fn leaves<'a>(&self, columns: impl Iterator<Item = &'a str>) -> Result<Vec<usize>> {
         let schema = self.metadata.parquet_schema();
         let mut paths: HashSet<&[String]> = HashSet::new();
         for name in columns {
@@ -147,8 +176,7 @@ impl ParquetFile {
             let parts = schema.column(*leaf).path().parts().to_vec();
             (1..=parts.len()).any(|len| paths.contains(&parts[..len]))
         };
-        let leaves = (0..schema.num_columns()).filter(asked).collect::<Vec<_>>();
-        Ok(ProjectionMask::leaves(schema, leaves))
+        Ok((0..schema.num_columns()).filter(asked).collect())
     }
 
     /// The columns `needed`, up to `rows` rows at a time. The lists of column `vectors`, of that many numbers, come as
@@ -164,10 +192,14 @@ impl ParquetFile {
             if let Some((name, dim)) = vectors {
                 self.check_lists(name, dim)?;
             }
-            let builder =
-                ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader.clone(), self.metadata.clone());
-            let builder = builder.with_projection(self.mask(needed.iter().copied())?).with_batch_size(rows);
-            return Ok(Batches::Remote(Box::new(builder.build()?)));
+            let stream = |metadata: ArrowReaderMetadata, columns| -> Result<_> {
+                let builder = ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader.clone(), metadata);
+                Ok(builder.with_projection(columns).with_batch_size(rows).build()?)
+            };
+            let plain = stream(self.metadata.clone(), self.mask(needed.iter().copied())?)?;
+            let exact = self.exact(needed.iter().copied())?;
+            let exact = exact.map(|(metadata, columns)| stream(metadata, columns)).transpose()?;
+            return Ok(Batches::Remote(Box::new((plain, exact))));
         };
         let direct = match vectors {
             Some((name, dim)) => {
@@ -184,14 +216,17 @@ impl ParquetFile {
             None => self.mask(needed.iter().copied())?,
         };
         let direct = direct.map(|(_, column, dim)| (column, dim));
+        let exact = self.exact(needed.iter().copied())?;
         let open = self.clone();
         let group_batches = move |group| -> Result<GroupBatches<T>> {
-            let plain = open.group(&file, group, columns.clone(), rows)?;
+            let plain = open.group(&open.metadata, &file, group, columns.clone(), rows)?;
+            let exact = exact.as_ref().map(|(metadata, times)| open.group(metadata, &file, group, times.clone(), rows));
+            let exact = exact.transpose()?;
             let open_group = |(column, dim): &(DirectColumn, usize)| -> Result<_> {
                 Ok((column.open(file.again()?, open.metadata.metadata(), group)?, *dim))
             };
             let left = open.group_rows(group);
-            Ok(GroupBatches { plain, vectors: direct.as_ref().map(open_group).transpose()?, group, left })
+            Ok(GroupBatches { plain, exact, vectors: direct.as_ref().map(open_group).transpose()?, group, left })
         };
         let groups = 0..self.metadata.metadata().num_row_groups();
         let batches = groups.flat_map(move |group| -> LocalBatches<T> {
@@ -224,12 +259,13 @@ impl ParquetFile {
     /// The rows of one row group by Arrow's reader.
     fn group(
         &self,
+        metadata: &ArrowReaderMetadata,
         file: &LocalFile,
         group: usize,
         columns: ProjectionMask,
         rows: usize,
     ) -> Result<ParquetRecordBatchReader> {
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file.again()?, self.metadata.clone());
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file.again()?, metadata.clone());
         Ok(builder.with_row_groups(vec![group]).with_projection(columns).with_batch_size(rows).build()?)
     }
 
@@ -278,7 +314,8 @@ impl ParquetFile {
                     }
                 }
                 None => {
-                    let mut batches = self.group(&file, group, self.mask(std::iter::once(name))?, rows)?;
+                    let mut batches =
+                        self.group(&self.metadata, &file, group, self.mask(std::iter::once(name))?, rows)?;
                     if let Some(batch) = batches.next() {
                         self.lengths(name, &batch?, rows)?.into_iter().for_each(&mut add);
                     }
@@ -300,17 +337,24 @@ impl ParquetFile {
 /// # Errors
 /// Kind `Input` if it is no Parquet file or damaged; `Io` if it cannot be read.
 pub(in crate::source) async fn footer(file: &DataFile) -> Result<(ObjectReader, ArrowReaderMetadata)> {
+    let (reader, metadata, _) = whole_footer(file).await?;
+    Ok((reader, metadata))
+}
+
+/// As [`footer`], and where there are times of 96 bits, what reads them in nanoseconds.
+async fn whole_footer(file: &DataFile) -> Result<(ObjectReader, ArrowReaderMetadata, Option<ArrowReaderMetadata>)> {
     let name = file.name();
     let mut reader = ObjectReader::new(file)?;
     let parsed = reader.get_metadata(None).await.map_err(|e| unreadable(name, e))?;
     check_sizes(&parsed, reader.size()).map_err(|e| unreadable(name, e))?;
-    let metadata = arrow_metadata(parsed).map_err(|e| unreadable(name, e))?;
-    Ok((reader, metadata))
+    let (metadata, nanoseconds) = arrow_metadata(parsed).map_err(|e| unreadable(name, e))?;
+    Ok((reader, metadata, nanoseconds))
 }
 
 /// What Arrow needs to know of a file, with a virtual column of row numbers. Times of 96 bits become microseconds: in the
-/// nanoseconds that Arrow makes of them the years before 1677 and after 2262 do not exist.
-fn arrow_metadata(metadata: Arc<ParquetMetaData>) -> Result<ArrowReaderMetadata> {
+/// nanoseconds that Arrow makes of them the years before 1677 and after 2262 do not exist. Where there are such times, also
+/// what it needs to read them in nanoseconds.
+fn arrow_metadata(metadata: Arc<ParquetMetaData>) -> Result<(ArrowReaderMetadata, Option<ArrowReaderMetadata>)> {
     let options = || {
         let row = Field::new(ROW, DataType::Int64, false).with_extension_type(RowNumber);
         ArrowReaderOptions::new().with_virtual_columns(vec![Arc::new(row)])
@@ -321,12 +365,13 @@ fn arrow_metadata(metadata: Arc<ParquetMetaData>) -> Result<ArrowReaderMetadata>
         (0..schema.num_columns()).filter(|&leaf| schema.column(leaf).physical_type() == PhysicalType::INT96);
     let roots: Vec<usize> = of_96_bits.map(|leaf| schema.get_column_root_idx(leaf)).collect();
     if roots.is_empty() {
-        return Ok(arrow);
+        return Ok((arrow, None));
     }
     let fields = arrow.schema().fields().iter().filter(|field| field.name() != ROW).enumerate();
     let fields = fields.map(|(i, field)| if roots.contains(&i) { in_microseconds(field) } else { Arc::clone(field) });
     let schema = Schema::new_with_metadata(fields.collect::<Fields>(), arrow.schema().metadata().clone());
-    Ok(ArrowReaderMetadata::try_new(metadata, options()?.with_schema(Arc::new(schema)))?)
+    let in_microseconds = ArrowReaderMetadata::try_new(metadata, options()?.with_schema(Arc::new(schema)))?;
+    Ok((in_microseconds, Some(arrow)))
 }
 
 fn in_microseconds(field: &FieldRef) -> FieldRef {
@@ -376,8 +421,10 @@ fn check_sizes(metadata: &ParquetMetaData, size: u64) -> Result<()> {
 /// groups, which many writers let grow to a million rows; of a remote one, each row group is fetched at once.
 pub(super) enum Batches<T> {
     Local(LocalBatches<T>),
-    Remote(Box<ParquetRecordBatchStream<ObjectReader>>),
+    Remote(Box<(RemoteBatches, Option<RemoteBatches>)>),
 }
+
+type RemoteBatches = ParquetRecordBatchStream<ObjectReader>;
 
 type LocalBatches<T> = Box<dyn Iterator<Item = Result<Stored<T>>> + Send>;
 
@@ -388,6 +435,8 @@ pub(super) type Reasons = Vec<Option<String>>;
 pub(super) struct Stored<T> {
     /// All columns, or all but the vectors.
     pub batch: RecordBatch,
+    /// The times of 96 bits once more, in nanoseconds, which wrap outside of the years 1677 to 2262.
+    pub exact: Option<RecordBatch>,
     /// The vectors, `rows x dim`, if they were read from their pages, and what is wrong with each row.
     pub vectors: Option<(Vec<T>, Reasons)>,
 }
@@ -395,6 +444,8 @@ pub(super) struct Stored<T> {
 /// The batches of one row group: plain columns by Arrow's reader, and beside them the vectors.
 struct GroupBatches<T> {
     plain: ParquetRecordBatchReader,
+    /// The times of 96 bits in nanoseconds.
+    exact: Option<ParquetRecordBatchReader>,
     vectors: Option<(Vectors<T>, usize)>,
     group: usize,
     /// Rows that are still to come.
@@ -419,12 +470,16 @@ impl<T: Number> Iterator for GroupBatches<T> {
             }
         };
         self.left = self.left.saturating_sub(batch.num_rows() as u64);
+        let exact = match self.exact.as_mut().map(|exact| exact.next().transpose()).transpose() {
+            Ok(exact) => exact.flatten(),
+            Err(e) => return Some(Err(e.into())),
+        };
         let vectors = self.vectors.as_mut().map(|(column, dim)| {
             let rows = batch.num_rows();
             let (mut out, mut reasons) = (Vec::with_capacity(rows * *dim), Vec::with_capacity(rows));
             column.read(rows, *dim, &mut out, &mut reasons).map(|()| (out, reasons))
         });
-        Some(vectors.transpose().map(|vectors| Stored { batch, vectors }))
+        Some(vectors.transpose().map(|vectors| Stored { batch, exact, vectors }))
     }
 }
 
@@ -432,7 +487,15 @@ impl<T> Batches<T> {
     pub(super) async fn next(&mut self) -> Result<Option<Stored<T>>> {
         match self {
             Self::Local(batches) => batches.next().transpose(),
-            Self::Remote(batches) => Ok(batches.try_next().await?.map(|batch| Stored { batch, vectors: None })),
+            Self::Remote(batches) => {
+                let (plain, exact) = batches.as_mut();
+                let Some(batch) = plain.try_next().await? else { return Ok(None) };
+                let exact = match exact {
+                    Some(exact) => exact.try_next().await?,
+                    None => None,
+                };
+                Ok(Some(Stored { batch, exact, vectors: None }))
+            }
         }
     }
 }
