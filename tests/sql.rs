@@ -880,6 +880,32 @@ async fn a_place_is_what_lies_there_whatever_it_is_called() {
     }
 }
 
+#[tokio::test]
+async fn a_turned_bit_in_a_footer_is_an_error_that_names_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rows.parquet");
+    let rows = batch(0, 5);
+    let mut writer =
+        parquet::arrow::ArrowWriter::try_new(std::fs::File::create(&path).unwrap(), rows.schema(), None).unwrap();
+    writer.write(&rows).unwrap();
+    writer.close().unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    let end = whole.len() - 8;
+    let footer = u32::from_le_bytes(whole[end..end + 4].try_into().unwrap()) as usize;
+    let mut refused = 0;
+    for bit in (0..footer * 8).step_by(7) {
+        let mut turned = whole.clone();
+        turned[end - footer + bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(&path, turned).unwrap();
+        let options = Options::new().table("x", path.to_str().unwrap());
+        if let Err(e) = register(&SessionContext::new(), options).await {
+            refused += 1;
+            assert!(e.kind() == Kind::Input && e.to_string().contains("rows.parquet: "), "bit {bit}: {e}");
+        }
+    }
+    assert!(refused > 50, "{refused}");
+}
+
 /// `dacpipe sql` with these arguments and this standard input: what it wrote and what it said.
 fn command(arguments: &[&str], input: &str) -> (String, String) {
     use std::io::Write;

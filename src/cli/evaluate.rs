@@ -215,12 +215,13 @@ pub(super) fn path_of(table: &str) -> Result<String> {
     let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
     let mut names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
     names.dedup();
-    let there = match names.is_empty() {
-        true => "no table at all".to_owned(),
-        false => format!("the tables {}", listed(names)),
+    let there = match (names.is_empty(), std::fs::read_dir(out)) {
+        (false, _) => format!("holds the tables {}", listed(names)),
+        (true, Err(e)) if e.kind() != std::io::ErrorKind::NotFound => format!("cannot be read: {e}"),
+        (true, _) => "holds no table at all".to_owned(),
     };
     let (table, here, out) = (shown_name(table), whole(Path::new(table)), whole(out));
-    Err(Error::table(format!("no table {table}: there is no {here}, and {out} holds {there}")))
+    Err(Error::table(format!("no table {table}: there is no {here}, and {out} {there}")))
 }
 
 fn label_column(rows: &DataFrame, named: Option<&str>) -> Result<String> {

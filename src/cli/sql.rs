@@ -387,6 +387,11 @@ mod tests {
         assert!(e.contains("text stands in single quotes"), "{e}");
         let e = wrong("SELECT * FROM nosuch").await;
         assert!(e.contains("there is no table \"nosuch\"") && e.contains("--table NAME=PATH"), "{e}");
+        let e = wrong("SELECT 1 2").await;
+        assert!(e.starts_with("Expected: end of statement, found: 2 at line 1, column 10\n"), "{e}");
+        let cube: Vec<String> = (0..13).map(|i| format!("x + {i}")).collect();
+        let cube = format!("SELECT count(*) FROM (VALUES (1)) AS t(x) GROUP BY CUBE ({})", cube.join(", "));
+        assert!(ask(&[], &cube).await.unwrap_err().to_string().contains("CUBE of 13 columns"));
         let e = wrong("SELECT 1;\nSELEC 2").await;
         assert!(e.starts_with("Expected: an SQL statement, found: SELEC at line 2, column 1"), "{e}");
         for sql in ["SELECT (1", "SELECT 'a", "SELECT CAST('a' AS INT)", "SELECT 1 AS n, 2 AS n", "SELECT ~"] {
@@ -407,6 +412,8 @@ mod tests {
         let read = |bytes: &[u8]| statements::read(bytes, "x.sql");
         let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
         assert_eq!(read(&utf16("\u{feff}SELECT 'é'")).unwrap(), "SELECT 'é'");
+        let utf32: Vec<u8> = "\u{feff}SELECT".chars().flat_map(|c| u32::from(c).to_le_bytes()).collect();
+        assert!(read(&utf32).unwrap_err().to_string().contains("x.sql is UTF-32; save it as UTF-8"));
         let e = read(b"SELECT 1;\n-- caf\xe9").unwrap_err();
         assert_eq!(e.kind(), crate::Kind::Input);
         assert!(e.to_string().contains("x.sql: the byte 0xE9 at line 2, column 7 is not UTF-8"), "{e}");
@@ -430,6 +437,15 @@ mod tests {
         let of = "FROM (VALUES ([7, 8], named_struct('a', 1, 'B', 2))) AS c(x, s)";
         let query = format!("SELECT c.x[1] AS v, c.s['a'] AS a, (c.s).a AS n, (s).\"B\" AS b, x[2] AS w {of}");
         assert_eq!(ask(&csv, &query).await.unwrap(), "v,a,n,b,w\n7,1,1,2,8\n");
+        // As in PostgreSQL, a field has its own name, unless two columns would have it.
+        let query = format!("SELECT (c.s).a, (s).\"B\" {of}");
+        assert_eq!(ask(&csv, &query).await.unwrap(), "a,B\n1,2\n");
+        let query = format!("SELECT q.a FROM (SELECT ((s)).A {of}) AS q");
+        assert_eq!(ask(&csv, &query).await.unwrap(), "a\n1\n");
+        let query = format!("SELECT (s).a, (named_struct('a', 3)).a, 5 AS \"B\", (s).\"B\" {of}");
+        assert!(ask(&csv, &query).await.unwrap().ends_with("\n1,3,5,2\n"));
+        let query = format!("SELECT *, (s).a {of}");
+        assert!(ask(&csv, &query).await.unwrap().ends_with(",1\n"));
     }
 
     #[test]
@@ -443,6 +459,10 @@ mod tests {
         assert!(!fits(format!("{long} + ({long})")));
         assert!(fits(chain("-1", ",", 30_000)));
         assert!(!fits(chain("a = 1", " AND ", 2100)) && fits(chain("a = 1 + 2", " AND ", 1900)));
+        assert!(fits(chain("a IS NOT NULL", " OR ", 1900)));
+        for word in ["INTERVAL ", "EXPLAIN ", "NOT ", "DISTINCT ", "PREPARE x AS "] {
+            assert!(!fits(word.repeat(30_000)), "{word}");
+        }
     }
 
     #[tokio::test]

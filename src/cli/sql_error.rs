@@ -26,6 +26,7 @@ pub(super) fn explain(error: DataFusionError, text: &str, tables: &[String]) -> 
         Some(Diagnostic { span, message, helps, .. }) => {
             let no_table = missing_table(&message).map(|name| no_table(name, tables));
             let helps: String = helps.iter().map(|help| format!("\n  {}", help.message)).collect();
+            let (said, message) = (without_position(&said), without_position(&message).to_owned());
             let (what, more) = match no_column.or(no_table) {
                 Some((what, more)) => (what, format!("\n  {more}")),
                 // DataFusion's own message may say more than its diagnostic: which function was meant.
@@ -39,11 +40,7 @@ pub(super) fn explain(error: DataFusionError, text: &str, tables: &[String]) -> 
             (Some((what, more)), _) => Error::input(format!("{what}\n  {more}")),
             (None, Some((line, column))) => {
                 let place = Location { line, column };
-                // It may stand there twice.
-                let mut what = said.as_str();
-                while let (Some((before, _)), Some(_)) = (what.rsplit_once(" at Line: "), parser_position(what)) {
-                    what = before;
-                }
+                let what = without_position(&said);
                 Error::input(format!("{what}{}", point_at(text, &Span::new(place, place))))
             }
             (None, None) => ours,
@@ -126,6 +123,14 @@ fn parser_position(message: &str) -> Option<(u64, u64)> {
     let (line, column) = place.split_once(", Column: ")?;
     let digits = column.find(|c: char| !c.is_ascii_digit()).unwrap_or(column.len());
     Some((line.parse().ok()?, column[..digits].parse().ok()?))
+}
+
+/// What the parser says, without the place at its end, which may stand there twice.
+fn without_position(message: &str) -> &str {
+    match message.rsplit_once(" at Line: ") {
+        Some((before, _)) if parser_position(message).is_some() => without_position(before),
+        _ => message,
+    }
 }
 
 /// " at line 1, column 8" with the line, or what is near the place in a long one, and a mark under the place.

@@ -29,6 +29,8 @@ const LONGEST: u64 = 16 << 20;
 const DEEPEST: usize = 2000;
 /// The most queries, joins and set operations of a statement.
 const MOST_QUERIES: usize = 1000;
+/// The most columns of a CUBE, which groups by every choice of them.
+const WIDEST_CUBE: usize = 12;
 /// The most parentheses in each other.
 const MOST_PARENTHESES: usize = 50;
 
@@ -45,6 +47,9 @@ pub(super) fn read(reader: impl Read, what: &str) -> Result<String> {
         return Err(Error::input(format!(
             "{what} has more than {LONGEST} bytes, the most that a text of SQL may have"
         )));
+    }
+    if bytes.starts_with(&[0xff, 0xfe, 0, 0]) || bytes.starts_with(&[0, 0, 0xfe, 0xff]) {
+        return Err(Error::input(format!("{what} is UTF-32; save it as UTF-8")));
     }
     let utf16 = match bytes.as_slice() {
         [0xff, 0xfe, ..] => Some(encoding_rs::UTF_16LE),
@@ -141,10 +146,19 @@ fn check_depth(tokens: &[TokenWithSpan]) -> Result<()> {
     let mut outer: Vec<Level> = Vec::new();
     let mut level = Level::default();
     let mut queries = 0;
+    // Whether the token before is a word of SQL: in a row of them each may be a level, as in INTERVAL INTERVAL.
+    let mut after_keyword = false;
     for TokenWithSpan { token, span } in tokens {
+        if let Token::Whitespace(_) = token {
+            continue;
+        }
+        let is_keyword =
+            matches!(token, Token::Word(Word { keyword, quote_style: None, .. }) if *keyword != Keyword::NoKeyword);
+        level.operators += usize::from(is_keyword && after_keyword);
+        after_keyword = is_keyword;
         let at = || format!(" at line {}, column {}", span.start.line, span.start.column);
         match token {
-            Token::Whitespace(_) | Token::Period | Token::EOF => {}
+            Token::Period | Token::EOF => {}
             Token::SemiColon => {
                 outer.clear();
                 level = Level::default();
@@ -169,7 +183,9 @@ fn check_depth(tokens: &[TokenWithSpan]) -> Result<()> {
                     queries += 1;
                     level.tables = false;
                 }
-                Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT | Keyword::JOIN => queries += 1,
+                Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT | Keyword::JOIN | Keyword::EXPLAIN => {
+                    queries += 1
+                }
                 Keyword::FROM => {
                     level.next_item();
                     level.tables = true;
@@ -243,6 +259,7 @@ impl VisitorMut for FieldNames {
                 SetExpr::Select(select) => {
                     let items = std::mem::take(&mut select.projection);
                     select.projection = items.into_iter().flat_map(all_fields).collect();
+                    name_items(&mut select.projection);
                 }
                 SetExpr::SetOperation { left, right, .. } => bodies.extend([left.as_mut(), right.as_mut()]),
                 _ => {}
@@ -252,9 +269,18 @@ impl VisitorMut for FieldNames {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        if let Expr::Cube(columns) = expr
+            && columns.len() > WIDEST_CUBE
+        {
+            return ControlFlow::Break(Error::input(format!(
+                "CUBE of {} columns would group the rows in 2^{} ways; at most {WIDEST_CUBE} columns",
+                columns.len(),
+                columns.len()
+            )));
+        }
         // Where it begins with a name, that may be a table's: `c.centroid[1]`, which the planner reads as it is.
         if let Expr::CompoundFieldAccess { root, access_chain } = expr
-            && !matches!(root.as_ref(), Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+            && !is_name(root)
         {
             for access in access_chain {
                 let AccessExpr::Dot(Expr::Identifier(name)) = access else { continue };
@@ -301,6 +327,42 @@ fn all_fields(item: SelectItem) -> Vec<SelectItem> {
         }
         _ => vec![item],
     }
+}
+
+/// Gives `(value).field` the name that it has in PostgreSQL, `field`, where no other item of the list may have it.
+fn name_items(items: &mut [SelectItem]) {
+    let own = |item: &SelectItem| match item {
+        SelectItem::UnnamedExpr(Expr::CompoundFieldAccess { root, access_chain }) => match access_chain.last() {
+            Some(AccessExpr::Dot(Expr::Identifier(name))) if !is_name(root) && !is_star(name) => Some(name.clone()),
+            _ => None,
+        },
+        _ => None,
+    };
+    let name_of = |item: &SelectItem| match item {
+        SelectItem::UnnamedExpr(Expr::Identifier(name)) | SelectItem::ExprWithAlias { alias: name, .. } => {
+            Some(normalized(name))
+        }
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(names)) => names.last().map(normalized),
+        item => own(item).as_ref().map(normalized),
+    };
+    if items.iter().any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))) {
+        return;
+    }
+    let names: Vec<Option<String>> = items.iter().map(name_of).collect();
+    for item in items {
+        let Some(alias) = own(item) else { continue };
+        let name = Some(normalized(&alias));
+        if names.iter().filter(|other| **other == name).count() == 1
+            && let SelectItem::UnnamedExpr(expr) = item
+        {
+            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+        }
+    }
+}
+
+/// Whether an expression is the name of a column, with or without that of its table.
+fn is_name(expr: &Expr) -> bool {
+    matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
 }
 
 /// Whether an expression is a call of `dac_assign`.

@@ -17,6 +17,7 @@ use url::Url;
 
 use crate::error::{Error, Result};
 use crate::model::Restore;
+use crate::source::fence::fenced_async;
 use crate::stage::LABEL_COLUMNS;
 use crate::store::Location;
 use crate::table::{LABELLED_AT, LabelTable, MODEL, clusters_schema, version_as_of};
@@ -366,16 +367,21 @@ async fn register_file(
     }
     let url = url_of(ctx, location)?;
     let table = TableReference::bare(name);
-    // DataFusion reads files of one ending, in the capitals that they have.
-    match kind {
-        FileKind::Parquet => {
-            let options = ParquetReadOptions { file_extension: ending, ..ParquetReadOptions::default() };
-            ctx.register_parquet(table, &url, options).await?;
-        }
-        FileKind::Csv(delimiter) => {
-            let options = CsvReadOptions::new().delimiter(delimiter).file_extension(ending);
-            ctx.register_csv(table, &url, options).await?;
-        }
-    }
+    // DataFusion reads files of one ending, in the capitals that they have. Of a damaged footer its decoders may panic.
+    let place = location.to_string();
+    let read = async {
+        let read = match kind {
+            FileKind::Parquet => {
+                let options = ParquetReadOptions { file_extension: ending, ..ParquetReadOptions::default() };
+                ctx.register_parquet(table, &url, options).await
+            }
+            FileKind::Csv(delimiter) => {
+                let options = CsvReadOptions::new().delimiter(delimiter).file_extension(ending);
+                ctx.register_csv(table, &url, options).await
+            }
+        };
+        read.map_err(|e| Error::from(e).while_doing(&place))
+    };
+    fenced_async(&place, read).await?;
     Ok(vec![Registered { name: name.to_owned(), location: location.to_string() }])
 }
