@@ -354,6 +354,21 @@ async fn a_file_that_cannot_be_read_is_said_and_the_others_are_looked_at() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_cut_off_is_looked_at_up_to_there() {
+    let text = lines("t,x\n", 20_000, |i| format!("{},{}", i * 20, wave(i)));
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(text.as_bytes()).unwrap();
+    let mut packed = packed.finish().unwrap();
+    packed.truncate(packed.len() / 2);
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.csv.gz");
+    fs::write(&path, packed).unwrap();
+    let found = inspect(&path.display().to_string(), 5).await.unwrap();
+    assert!(found.source.is_some() && found.notes[0].contains("ends early: "), "{found:?}");
+    assert!(found.facts.iter().any(|fact| fact.found.ends_with("before it is damaged")), "{found:?}");
+}
+
+#[tokio::test]
 async fn a_block_that_was_lost_is_some_bad_rows() {
     let text = lines("t,x\n", 60, |i| match i {
         20 => "\0".repeat(512),

@@ -5,6 +5,7 @@
 //! written. What is suggested is a guess: names and values decide which column is a time, a key or a class. It is tried on
 //! what was looked at, so that what would be a bad row is said.
 
+use std::io::Read;
 use std::path::Path;
 
 use super::csv::{files_at, is_table};
@@ -82,7 +83,7 @@ pub async fn inspect(path: &str, rows: usize) -> Result<Inspection> {
     let start = {
         let first = first.clone();
         // What cannot be read is said by those who read it.
-        blocking(move || Ok(start_of(&first, 4).unwrap_or_default())).await?
+        blocking(move || Ok(start_of(&first, 4).map(|(start, _)| start).unwrap_or_default())).await?
     };
     let mut found = match start == b"PAR1" || is_table(&first) {
         true => parquet::inspect(path, &files, rows).await?,
@@ -101,12 +102,18 @@ pub async fn inspect(path: &str, rows: usize) -> Result<Inspection> {
     Ok(found)
 }
 
-/// The first `size` bytes of `file`, decompressed; fewer if it ends before.
-fn start_of(file: &DataFile, size: u64) -> Result<Vec<u8>> {
+/// The first `size` bytes of `file`, decompressed, fewer if it ends before; and what is wrong behind them, if it is
+/// damaged there.
+///
+/// # Errors
+/// Those of a file of which nothing can be read.
+fn start_of(file: &DataFile, size: u64) -> Result<(Vec<u8>, Option<Error>)> {
     let mut start = Vec::new();
-    let mut input = std::io::Read::take(file.open()?, size);
-    std::io::Read::read_to_end(&mut input, &mut start).map_err(|e| file.unreadable(e))?;
-    Ok(start)
+    let read = file.open()?.take(size).read_to_end(&mut start).map_err(|e| file.unreadable(e));
+    match read {
+        Err(e) if start.is_empty() => Err(e),
+        read => Ok((start, read.err())),
+    }
 }
 
 /// What a local directory in the HAPT layout holds; none if it is another one.

@@ -14,19 +14,21 @@ struct Seen {
     file: DataFile,
     start: Start,
     guess: Guess,
+    /// What is wrong behind the start, where that ends early.
+    damage: Option<Error>,
 }
 
 impl Seen {
     /// Looks at the first `size` bytes of `file`. Blocks.
     fn of(file: DataFile, size: u64) -> Result<Self> {
-        let bytes = start_of(&file, size)?;
-        let whole = (bytes.len() as u64) < size;
+        let (bytes, damage) = start_of(&file, size)?;
+        let whole = (bytes.len() as u64) < size && damage.is_none();
         let wrong = |what: &str| Error::input(format!("{}: {what}", file.name()));
         let start = Start::of(bytes, whole).map_err(|what| wrong(&what))?;
         let Some(guess) = guess(&start) else {
             return Err(wrong("no line has a number in it, expected lines of values with something between them"));
         };
-        Ok(Self { file, start, guess })
+        Ok(Self { file, start, guess, damage })
     }
 
     /// Its rows that have a field for each column.
@@ -80,6 +82,9 @@ pub(super) async fn inspect(path: &str, files: &[DataFile], rows: usize) -> Resu
         if let Some(e) = unusable.first() {
             notes.push(format!("{} files cannot be read, the first: {e}", unusable.len()));
         }
+        notes.extend(
+            seen.iter().find_map(|seen| seen.damage.as_ref()).map(|e| format!("what was looked at ends early: {e}")),
+        );
         let all = seen[0].guess.rows.len();
         let mut tables: Vec<Table> = seen.iter_mut().map(Seen::table).collect();
         let table = tables.remove(0);
@@ -131,7 +136,11 @@ fn written(seen: &Seen, rows: usize) -> Vec<super::Fact> {
         (Some(at), 1) => format!("on line {at}, and a row of units behind it"),
         (Some(at), behind) => format!("on line {at}, and {behind} rows of units and the like behind it"),
     };
-    let much = if start.whole { "" } else { " in its first 4 MiB, at most 100000 of which were looked at" };
+    let much = match (start.whole, &seen.damage) {
+        (true, _) => "",
+        (false, Some(_)) => " before it is damaged",
+        (false, None) => " in its first 4 MiB, at most 100000 of which were looked at",
+    };
     vec![
         fact("format", format!("text, {between} between fields{decimal}{row_end}{comment}")),
         fact("encoding", format!("{}{mark}", encoding_name(start.encoding))),
