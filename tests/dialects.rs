@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
-use dacpipe::column::values;
+use dacpipe::column;
 use dacpipe::signal::window::{WindowSpec, Within};
 use dacpipe::source::{BadRows, CsvSpec, Delimiter, Dialect, Encoding, OnBadRow, SourceOptions, SourceSpec, open};
 use dacpipe::{Kind, Result};
@@ -57,7 +57,7 @@ async fn refused(bytes: impl AsRef<[u8]>, spec: &CsvSpec) -> String {
 impl Read {
     /// The values of the channels, row after row.
     fn values(&self) -> Vec<f32> {
-        values(&self.rows, "features").unwrap().0.narrow().into_owned()
+        column::values(&self.rows, "features").unwrap().0.narrow().into_owned()
     }
 
     fn texts(&self, column: &str) -> Vec<&str> {

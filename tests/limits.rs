@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Float32Array, RecordBatch};
-use dacpipe::column::values;
+use dacpipe::column;
 use dacpipe::config::PipelineFile;
 use dacpipe::device::Cpu;
 use dacpipe::event::Control;
@@ -37,9 +37,8 @@ async fn rows(spec: &SourceSpec, window: Option<WindowSpec>, on_bad_row: OnBadRo
     context.register_table("t", source.provider)?;
     let mut first = Vec::new();
     for batch in context.sql("SELECT features FROM t").await?.collect().await.map_err(Error::from)? {
-        let (values, dim) = values(&batch, "features")?;
-        let values = values.narrow();
-        first.extend(values.iter().step_by(dim));
+        let (values, dim) = column::values(&batch, "features")?;
+        first.extend(values.narrow().iter().step_by(dim));
     }
     Ok((first, bad.rows()))
 }

@@ -9,7 +9,7 @@ use arrow::array::{
     ArrayRef, AsArray, BinaryArray, DictionaryArray, Float64Array, Int64Array, RecordBatch, StringArray,
 };
 use arrow::datatypes::{Int32Type, Int64Type};
-use dacpipe::column::vectors;
+use dacpipe::column;
 use dacpipe::config::PipelineFile;
 use dacpipe::pipeline::{Pipeline, RunOptions};
 use dacpipe::signal::features::FeatureSet;
@@ -42,22 +42,14 @@ async fn read(spec: &CsvSpec, options: &SourceOptions) -> Result<Read> {
     let mut rows = Vec::new();
     for batch in context.sql("SELECT * FROM t").await?.collect().await? {
         let starts = batch["start"].as_primitive::<Int64Type>();
-        let (values, dim) = match batch["features"].as_fixed_size_list_opt() {
-            Some(list) if list.values().as_primitive_opt::<arrow::datatypes::Float64Type>().is_some() => {
-                let values = list.values().as_primitive::<arrow::datatypes::Float64Type>();
-                (values.values().to_vec(), list.value_length() as usize)
-            }
-            _ => {
-                let (values, dim) = vectors(&batch, "features")?;
-                (values.iter().map(|&v| f64::from(v)).collect(), dim)
-            }
-        };
+        let (values, dim) = column::values(&batch, "features")?;
+        let values = values.narrow();
         for row in 0..batch.num_rows() {
             let text = |name: &&String| {
                 let column = batch[name.as_str()].as_string::<i32>();
                 column.iter().nth(row).flatten().unwrap_or("NULL").to_string()
             };
-            rows.push((texts.iter().map(text).collect(), starts.value(row), values[row * dim]));
+            rows.push((texts.iter().map(text).collect(), starts.value(row), f64::from(values[row * dim])));
         }
     }
     let samples = source.samples().expect("the scan ran to its end");
@@ -113,7 +105,7 @@ async fn a_window_is_named_by_the_line_of_its_first_sample() {
     let rules = SampleRules { disorder: 4, repeated: Repeated::Drop, ..Default::default() };
     let dialect = Dialect { comment: Some("#".into()), ..Default::default() };
     let spec = CsvSpec { rules, dialect, ..spec(dir.path()) };
-    let features = Some(FeatureSet::Summary(SummarySpec::default()));
+    let features = Some(FeatureSet::Summary(SummarySpec { bands: 2, ..Default::default() }));
     let found = read(&spec, &quarantine(SourceOptions { features, ..cut(10, 10) })).await.unwrap();
     let bad: Vec<u64> = found.bad.iter().map(|bad| bad.line).collect();
     let expected: Vec<u64> = [10, 30, 50, 70, 90].map(line_of).to_vec();
@@ -136,7 +128,7 @@ async fn a_window_is_named_by_the_file_in_which_it_begins() {
     write(dir.path(), "a.csv", lines(45, 60));
     let rules = SampleRules { across_files: AcrossFiles::Continue, ..Default::default() };
     let spec = CsvSpec { keys: vec!["k".into()], rules, ..spec(dir.path()) };
-    let features = Some(FeatureSet::Summary(SummarySpec::default()));
+    let features = Some(FeatureSet::Summary(SummarySpec { bands: 2, ..Default::default() }));
     let found = read(&spec, &quarantine(SourceOptions { features, ..cut(10, 10) })).await.unwrap();
     let bad: Vec<(&str, u64)> =
         found.bad.iter().map(|bad| (bad.file.rsplit('/').next().unwrap_or_default(), bad.line)).collect();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
-use dacpipe::column::values;
+use dacpipe::column;
 use dacpipe::config::PipelineFile;
 use dacpipe::pipeline::{Pipeline, RunOptions};
 use dacpipe::signal::window::{WindowSpec, Within};
@@ -57,7 +57,7 @@ async fn read_part(spec: &CsvSpec, options: &SourceOptions, batch_size: usize, q
     let (mut windows, mut test) =
         (BTreeMap::<String, Vec<(i64, f32)>>::new(), BTreeMap::<String, Vec<(i64, f32)>>::new());
     for batch in &batches {
-        let (values, dim) = values(batch, "features")?;
+        let (values, dim) = column::values(batch, "features")?;
         let values = values.narrow();
         let starts = batch["start"].as_primitive::<Int64Type>();
         for row in 0..batch.num_rows() {

@@ -8,10 +8,9 @@ use std::sync::Arc;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use dacpipe::Kind;
-use dacpipe::column::values;
 use dacpipe::signal::window::{WindowSpec, Within};
 use dacpipe::source::{BadRows, CsvSpec, HaptSpec, OnBadRow, SourceOptions, SourceSpec, TimeColumn, TimeUnit, open};
+use dacpipe::{Kind, column};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use proptest::test_runner::TestCaseError;
 use tempfile::TempDir;
@@ -103,7 +102,7 @@ fn hold(spec: &SourceSpec) -> Verdict {
             Err(e) if e.kind() == Kind::Input => continue,
             Err(e) => return Err(TestCaseError::fail(format!("{:?}: {e}", e.kind()))),
         };
-        let (features, _) = values(&rows, "features").map_err(|e| TestCaseError::fail(e.to_string()))?;
+        let (features, _) = column::values(&rows, "features").map_err(|e| TestCaseError::fail(e.to_string()))?;
         let all_finite = features.narrow().iter().all(|value| value.is_finite());
         proptest::prop_assert!(all_finite, "a feature that is not finite");
         let keys: Vec<usize> = (0..rows.num_columns()).filter(|&c| is_key(rows.schema().field(c).name())).collect();
