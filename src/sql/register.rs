@@ -221,9 +221,11 @@ async fn register_table(ctx: &SessionContext, beside: &Beside<'_>, at: At, named
         }
         return register_file(ctx, read, name, path, &location).await;
     }
-    if location.local_path().is_some_and(std::path::Path::is_file) {
+    if let Some(there) = location.local_path().filter(|there| there.exists() && !there.is_dir()) {
+        let other = location.obstacle().filter(|_| !there.is_file());
+        let found = other.unwrap_or_else(|| format!("{path} is a file of another kind"));
         return Err(Error::input(format!(
-            "{path} is a file of another kind; expected the directory of a table, or a file whose name ends with .parquet, \
+            "{found}; expected the directory of a table, or a file whose name ends with .parquet, \
              .pq, .csv or .tsv"
         )));
     }
