@@ -9,6 +9,8 @@ mod regular;
 use std::fmt;
 use std::io::Write;
 use std::path::{Component, Path as FsPath, PathBuf};
+#[cfg(feature = "cloud")]
+use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
@@ -140,6 +142,13 @@ impl Location {
             ))
             .with_source(e)
         })?;
+        if url.scheme().starts_with("http") && (url.query().is_some() || !url.username().is_empty()) {
+            static TOLD: Once = Once::new();
+            TOLD.call_once(|| {
+                let shown = shown_name(text);
+                tracing::warn!("{shown}: a user, a password and what stands after ? are not sent to the server");
+            });
+        }
         // Some https URLs carry the bucket as the first segment of their path: two of them are two stores.
         let path = url.path().trim_matches('/');
         let bucket = path.strip_suffix(prefix.as_ref()).unwrap_or_default().trim_matches('/');

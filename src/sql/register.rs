@@ -228,14 +228,15 @@ async fn register_table(ctx: &SessionContext, beside: &Beside<'_>, at: At, named
         let ending = path.rsplit_once('.').map_or(path.as_str(), |(_, ending)| ending);
         return register_file(ctx, kind, name, ending, &location).await;
     }
-    if file {
-        return match location.local_path().is_some_and(begins_as_parquet) {
-            true => register_file(ctx, FileKind::Parquet, name, "", &location).await,
-            false => Err(Error::input(format!(
-                "{location} is a file of another kind: it does not begin as Parquet, and its name does not end with .csv or \
-                 .tsv; expected one of these, or the directory of a table"
-            ))),
-        };
+    if let Some(there) = location.local_path().filter(|there| there.exists() && !there.is_dir()) {
+        if there.is_file() && begins_as_parquet(there) {
+            return register_file(ctx, FileKind::Parquet, name, "", &location).await;
+        }
+        let other = location.obstacle().filter(|_| !there.is_file());
+        let found = other.unwrap_or_else(|| format!("{location} is a file of another kind"));
+        return Err(Error::input(format!(
+            "{found}; expected the directory of a table, a Parquet file, or one whose name ends with .csv or .tsv"
+        )));
     }
     let table = Arc::new(open_at(&location, at).await?);
     beside.models.add_directory(&format!("table {name}"), location.join(MODELS)?);
