@@ -188,7 +188,8 @@ mod tests {
         assert!(Model::decode(&[0xff], &tensors, &Cpu::default(), &[]).unwrap_err().to_string().contains("UTF-8"));
         let e = Model::decode(manifest.as_bytes(), &tensors, &Cpu::default(), &[]).unwrap_err().to_string();
         assert!(
-            e.contains("stage 0 (shift)") && e.contains("there are scale, feature_weights, manifold, embed, label"),
+            e.contains("stage 0 (shift)")
+                && e.contains("there are origin, scale, feature_weights, manifold, embed, label"),
             "{e}"
         );
     }
