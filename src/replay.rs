@@ -446,7 +446,7 @@ mod tests {
     fn memory_returns_to_the_pool() {
         let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(64 << 20));
         let mut builder = RowStoreBuilder::new("test", 4, &pool);
-        builder.push(&[1.0; 40]).unwrap();
+        builder.push(&[1.0_f32; 40]).unwrap();
         let store = builder.finish().unwrap();
         assert_eq!(pool.reserved(), 160);
         drop(store);
