@@ -92,7 +92,7 @@ async fn run(dir: &Path, sink: &str) -> dacpipe::Result<RunReport> {
 /// The ids of the table, as they are in it.
 async fn ids(dir: &Path) -> Vec<i64> {
     let context = SessionContext::new_with_config(session_config());
-    register(&context, Options::new().table("t", dir.join("out").display().to_string())).await.unwrap();
+    register(&context, Options::new().table("t", &dir.join("out").display().to_string())).await.unwrap();
     let batches = context.sql("SELECT id FROM t").await.unwrap().collect().await.unwrap();
     batches.iter().flat_map(|batch| batch["id"].as_primitive::<Int64Type>().values().to_vec()).collect()
 }

@@ -13,7 +13,7 @@ use arrow::array::{
 use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Fields, Int64Type, TimeUnit, TimestampMicrosecondType};
-use dacpipe::column::values;
+use dacpipe::column;
 use dacpipe::source::{Features, ParquetSpec, SourceOptions, SourceSpec};
 use dacpipe::store::Location;
 use dacpipe::table::{CommitInfo, Labels, Mode, TableWriter, WriteOptions};
@@ -46,7 +46,7 @@ async fn refused(spec: &SourceSpec) -> Error {
 }
 
 fn values(batch: &RecordBatch) -> Vec<f32> {
-    values(batch, "features").unwrap().0.narrow().into_owned()
+    column::values(batch, "features").unwrap().0.narrow().into_owned()
 }
 
 /// Rows `from..to` of the vectors that [`plain_vectors`] makes, and their ids.

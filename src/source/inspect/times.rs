@@ -177,7 +177,8 @@ fn disorder(times: &[i64]) -> Option<usize> {
         let from = at.saturating_sub(FARTHEST);
         let later = times[from..at].iter().rev().take_while(|&&time| time > times[at]).count();
         // A clock that starts anew is no disorder.
-        if later == at - from && later > 2 || backs > FARTHEST {
+        let anew = later > 2 && times[from..at].iter().all(|&time| time >= times[at]);
+        if anew || backs > FARTHEST {
             return None;
         }
         most = most.max(later);
