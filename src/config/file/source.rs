@@ -29,8 +29,8 @@ pub struct HaptTable {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CsvTable {
-    /// A file, a directory (its .csv, .tsv and .txt files, plain or .gz, .bz2, .zst) or a glob; local, or the URL of an object store
-    /// A file, a directory (its .csv, .tsv and .txt files, plain or .gz; else its .parquet and .pq) or a glob; local, or the URL of an object store
+    /// A file, a directory (its .csv, .tsv and .txt files, plain or .gz, .bz2, .zst; else its .parquet and .pq) or a glob;
+    /// local, or the URL of an object store
     /// (s3://, gs://, az://, https://).
     pub path: String,
     /// The columns of numbers, one for each channel of the sensor.
