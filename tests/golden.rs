@@ -19,10 +19,11 @@ pub fn golden(name: &str, output: &str) {
     assert_eq!(output, expected, "{} differs; UPDATE_GOLDEN=1 rewrites it", path.display());
 }
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "",
     "run",
     "check",
+    "inspect",
     "label",
     "sql",
     "evaluate",
@@ -86,6 +87,7 @@ fn a_run_ends_with_this_summary() {
         insta::assert_snapshot!(run.summary, @r#"
         hapt: 40 recordings of 6 channels at 50 Hz in examples/data/hapt (SIMULATED recordings, not real ones)
           rows      2584 learned from, 3689 labelled
+          samples   373323 read: 286656 in windows, 0 set aside, 86667 unused (60669 without a label, 24865 behind the last window, 1133 in labelled stretches shorter than a window)
           clusters  12 of sizes [sizes]
           layout    trustworthiness [score]; of 129 rows held out [score], their coordinates off by [score]
           against activity (labels of the fit split weighted the loss):

@@ -20,7 +20,7 @@ const MOST_CELLS: usize = 12;
 /// Characters of a note in a line.
 const LONGEST: usize = 400;
 
-/// Show what was understood of a file, and a [source] section that reads it
+/// Show what was understood of a file, and the section of a pipeline file that reads it
 ///
 /// Delimiter, encoding, columns and their types, sampling rate, gaps, recordings, and guesses of which column is a time, a
 /// key or a class. The section is tried on what was looked at: 4 MiB of the first file and the beginnings of 63 more, or

@@ -12,7 +12,7 @@
 //! partitions come from the log, and a column that a file is older than is null.
 //!
 //! # Files that differ
-//! All footers are read first ([`survey`]). The type of a column is one that holds the values of all files. Where there is
+//! All footers are read first ([`mod@survey`]). The type of a column is one that holds the values of all files. Where there is
 //! none, as for text and numbers, the files that are most agree, and the others are bad. A vector has as many values as
 //! `dim` says, the type of the column, or most of about [`survey::WIDTH_ROWS`] rows over the files.
 //!

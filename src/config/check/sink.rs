@@ -12,7 +12,9 @@ impl Check<'_> {
         let Some(sink) = &draft.sink else { return };
         self.not_empty("sink.path", &sink.path);
         let Some(source) = &draft.source else { return };
-        if let Some(wrong) = overlap(source_path(source), &sink.path) {
+        let read = source_path(source);
+        // A path that is empty is a problem of its own.
+        if let Some(wrong) = overlap(read, &sink.path).filter(|_| !read.is_empty()) {
             self.at("sink.path", wrong, "another directory");
         }
         self.network_output(sink);

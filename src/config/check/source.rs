@@ -1,0 +1,133 @@
+//! What is said of the source: where it is, how it is written, and which columns it has.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use super::super::columns::{carried_columns, class_columns, named_columns};
+use super::super::file::*;
+use super::super::plan::dialect;
+use super::{Check, MADE, source_path};
+use crate::source::check_format;
+use crate::source::csv::{Conflict, Delimiter, is_parquet};
+
+impl Check<'_> {
+    pub(super) fn source(&mut self) {
+        let draft = self.draft;
+        let Some(source) = &draft.source else { return };
+        self.not_empty("source.path", source_path(source));
+        if let SourceTable::Csv(table) = source {
+            if let Some(delimiter) = table.delimiter.as_ref().filter(|text| Delimiter::parse(text).is_none()) {
+                let help = "one character, \"tab\" or \"whitespace\"";
+                self.at("source.delimiter", format!("{delimiter:?} cannot separate fields"), help);
+            }
+            for Conflict { key, message, help } in dialect(table).conflicts() {
+                self.at(&format!("source.{key}"), message, help);
+            }
+            if is_parquet(&table.path) {
+                for key in dialect(table).given() {
+                    let message = format!("`{key}` is about text, and the files are Parquet");
+                    self.at(&format!("source.{key}"), message, "leave it out");
+                }
+            }
+            self.samples(table);
+        }
+        if let SourceTable::Csv(CsvTable { interleaved: Some(true), keys, .. }) = source
+            && keys.is_empty()
+        {
+            let help = "name the columns that tell recordings apart as `keys`";
+            self.at("source.interleaved", "recordings take turns, but no keys tell them apart", help);
+        }
+        if let SourceTable::Parquet(ParquetTable { features: Columns::Many(_), dim: Some(_), .. }) = source {
+            self.at("source.dim", "the columns of features say how many values there are", "leave it out");
+        }
+        self.columns(&named_columns(source));
+        self.carried(source);
+    }
+
+    /// Each column that is carried along has a name in the table that no other has. For Delta, names that differ in case
+    /// alone are one.
+    fn carried(&mut self, source: &SourceTable) {
+        let draft = self.draft;
+        let mut taken: Vec<(String, String)> =
+            MADE.map(|name| ("it is made here".to_string(), name.to_string())).to_vec();
+        taken.extend(class_columns(source).into_iter().map(|name| ("it is written already".to_string(), name)));
+        for (path, name) in carried_columns(source, draft) {
+            if let Some((why, _)) = taken.iter().find(|(_, other)| other.to_lowercase() == name.to_lowercase()) {
+                let help = match source {
+                    SourceTable::Parquet(_) => "each column once",
+                    _ => "another name, such as { column = \"load\", as = \"mean\", name = \"mean_load\" }",
+                };
+                self.at(&path, format!("a column named {name:?} would be there twice: {why}"), help);
+            }
+            taken.push((format!("it comes of `{path}`"), name));
+        }
+        let window = self.draft.stages.iter().find_map(|(_, stage)| match stage {
+            Some(StageTable::Window(window)) if window.label == WindowLabelName::Mode => Some(window),
+            _ => None,
+        });
+        if let Some(window) = window {
+            let labelled = !matches!(source, SourceTable::Csv(CsvTable { label: None, .. }));
+            let path = "stage.window.label";
+            if window.within == WithinName::Labels {
+                let help = "within = \"recordings\", or leave the key out";
+                self.at(path, "windows within labels have one label each", help);
+            } else if !labelled {
+                self.at(path, "the most frequent label, but the source has no label column", "name it with `label`");
+            }
+        }
+    }
+
+    /// What is said of times and recordings has times and recordings to be said of.
+    fn samples(&mut self, table: &CsvTable) {
+        let of_times = [
+            ("time_format", table.time_format.is_some()),
+            ("jitter", table.jitter.is_some()),
+            ("disorder", table.disorder > 0),
+            ("same_time", table.same_time != SameTimeName::Refuse),
+            ("repeated", table.repeated != RepeatedName::Refuse),
+            ("resample", table.resample),
+        ];
+        for (key, _) in of_times.iter().filter(|(_, said)| *said && table.time.is_none()) {
+            self.at(
+                &format!("source.{key}"),
+                format!("`{key}` is about times, and `time` names no column of them"),
+                "",
+            );
+        }
+        if let Some(format) = &table.time_format {
+            if let Err(wrong) = check_format(format) {
+                self.at("source.time_format", wrong, "");
+            }
+            if table.time_unit != TimeUnitName::Auto {
+                self.at(
+                    "source.time_unit",
+                    "both `time_unit` and `time_format` say how times are written",
+                    "leave one out",
+                );
+            }
+        }
+        let keyless = table.keys.is_empty() || table.keys.iter().any(|key| key == "file");
+        if table.across_files == AcrossFilesName::Continue && keyless {
+            let help = "name the columns that tell recordings apart in `keys`, and not \"file\"";
+            self.at("source.across_files", "recordings go on from file to file, but each file is one of its own", help);
+        }
+    }
+
+    /// Each column of the source has one name and one use, and leaves those that are made here alone.
+    fn columns(&mut self, named: &[(String, &String)]) {
+        let described = |path: &str| !path.starts_with("source.channels") && !path.starts_with("source.features");
+        let mut used: HashMap<&String, &String> = HashMap::new();
+        for (path, name) in named {
+            if described(path) && path != "source.time" && MADE.contains(&name.as_str()) {
+                let help = format!("rename it; these columns are made here: {}", MADE.join(", "));
+                self.at(path, format!("a column named {name:?} would be there twice"), &help);
+            }
+            match used.entry(name) {
+                Entry::Occupied(other) => {
+                    self.at(path, format!("column {name:?} is named twice, here and in `{}`", other.get()), "");
+                }
+                Entry::Vacant(entry) => drop(entry.insert(path)),
+            }
+        }
+    }
+}
