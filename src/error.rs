@@ -192,7 +192,13 @@ impl From<parquet::errors::ParquetError> for Error {
 
 impl From<object_store::Error> for Error {
     fn from(e: object_store::Error) -> Self {
-        Error::io(e.to_string())
+        match &e {
+            // A file that names bytes behind its own end is damaged; the disk is not.
+            object_store::Error::Generic { source, .. } if source.to_string().starts_with("Out of range") => {
+                Error::input(format!("damaged or cut off: {source}"))
+            }
+            _ => Error::io(e.to_string()),
+        }
     }
 }
 

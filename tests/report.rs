@@ -374,7 +374,7 @@ async fn errors_name_what_is_wrong_and_what_there_is() {
     let failing = SessionContext::new_with_config(session_config());
     register(&failing, Options::new()).await.unwrap();
     let e = failing.sql("SELECT * FROM cluster_profile('t')").await.unwrap_err();
-    assert!(e.to_string().contains("no labelled table is registered"), "{e}");
+    assert!(e.to_string().contains("no labelled table \"t\"; none is registered"), "{e}");
 }
 
 #[test]

@@ -196,10 +196,12 @@ fn the_way_back_has_the_width_that_came_in_and_the_same_bits_in_any_batch() {
             assert_eq!(alone, back, "row {row}");
         }
         let worst = input.iter().zip(&back).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
-        assert!(worst < if dim_in == dim_out { 1e-6 } else { 1.0 }, "{worst}");
+        // An origin of 1e9 leaves nothing of the digits behind the point, which is why rows are taken from it in double.
+        let exact = dim_in == dim_out && case.name != "origin";
+        assert!(worst < if exact { 1e-6 } else { 1.0 }, "{}: {worst}", case.name);
     });
     let with_a_way_back = cases().iter().filter(|case| case.stage.as_inverse().is_some()).count();
-    assert_eq!(with_a_way_back, 3, "two ways of scaling, and the autoencoder with its decoder");
+    assert_eq!(with_a_way_back, 4, "the origin, two ways of scaling, and the autoencoder with its decoder");
 }
 
 #[test]
