@@ -222,7 +222,7 @@ fn check_depth(tokens: &[TokenWithSpan]) -> Result<()> {
     Ok(())
 }
 
-/// Makes the star of `(...).*` a name, which the parser takes as that of a field; [`name_fields`] finds it.
+/// Replaces the star of `(...).*` by a name, so that the parser reads it as a field; [`name_fields`] finds that name again.
 fn star_as_name(tokens: &mut [TokenWithSpan]) {
     let told: Vec<usize> = (0..tokens.len()).filter(|&at| !matches!(tokens[at].token, Token::Whitespace(_))).collect();
     for three in told.windows(3) {
@@ -360,7 +360,7 @@ fn name_items(items: &mut [SelectItem]) {
     }
 }
 
-/// Whether an expression is the name of a column, with or without that of its table.
+/// Whether an expression is a column name, alone or qualified by a table name.
 fn is_name(expr: &Expr) -> bool {
     matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
 }

@@ -162,7 +162,7 @@ pub struct SampleRules {
     pub disorder: usize,
     /// What several samples under one time are.
     pub same_time: SameTime,
-    /// What a line is that repeats the one before it: the same time, values and label.
+    /// What to do with a line whose time, values and label equal those of the line before it.
     pub repeated: Repeated,
     /// What an empty channel is, or one that is NaN.
     pub fill: Fill,
@@ -202,7 +202,7 @@ pub enum SameTime {
     Spread,
 }
 
-/// A line that repeats the one before it.
+/// What to do with a line that equals the line before it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Repeated {

@@ -117,7 +117,7 @@ pub struct CsvTable {
     /// What several samples under one time are. Default "refuse".
     #[serde(default)]
     pub same_time: SameTimeName,
-    /// What a line is that repeats the time, the values and the label of the one before it. Default "refuse".
+    /// What to do with a line whose time, values and label equal those of the line before it. Default "refuse".
     #[serde(default)]
     pub repeated: RepeatedName,
     /// What a channel is that is empty or NaN. Default "refuse".
@@ -151,7 +151,7 @@ pub enum SameTimeName {
     Spread,
 }
 
-/// A line that repeats the one before it.
+/// What to do with a line that equals the line before it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RepeatedName {
