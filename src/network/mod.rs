@@ -14,6 +14,8 @@ mod layer;
 mod mlp;
 mod packed;
 mod parameter;
+mod shape;
+mod spec;
 
 pub use architecture::{Activation, Architecture, DenseSpec, TensorPlace};
 pub use decoder::Decoder;
@@ -23,6 +25,11 @@ pub use initialisation::initialise;
 pub use layer::{Builder, Clock, Layer};
 pub use mlp::{Mlp, MlpPass};
 pub use parameter::{Buffer, Parameter};
+pub use shape::RowShape;
+pub use spec::{
+    ActivationLayer, BatchNormLayer, ConvLayer, ConvTransposeLayer, DenseLayer, DropoutLayer, LayerSpec, NoiseLayer,
+    PoolLayer, ReshapeLayer, WIDEST, mirror, shapes,
+};
 
 use crate::kernel::{Matrix, Pool};
 
