@@ -7,6 +7,8 @@ mod state;
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::device::{StepLoss, Trainer};
@@ -26,23 +28,27 @@ pub(crate) use state::State;
 const WIDEST: usize = 65_536;
 
 /// How the learning rate falls from epoch to epoch.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Decay {
     /// It stays.
     None,
     /// It is multiplied by `rate` after each epoch.
     Exponential {
         /// The factor, above 0 and at most 1.
+        #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
         rate: f64,
     },
     /// It follows half a cosine from the start to zero over all epochs.
+    #[default]
     Cosine,
     /// It is multiplied by `factor` after every `every` epochs.
     Step {
         /// Epochs between two falls.
+        #[schemars(range(min = 1))]
         every: usize,
         /// The factor, above 0 and at most 1.
+        #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
         factor: f64,
     },
 }
@@ -66,13 +72,16 @@ impl Decay {
     }
 }
 
-/// When to stop before the last epoch.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+/// When to stop before the last epoch. The parameters of the best epoch are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EarlyStop {
     /// Epochs in a row without a better training loss.
+    #[schemars(range(min = 1))]
     pub patience: usize,
-    /// By which part of the best loss a loss must be lower to count as better.
+    /// By which part of the best loss a loss must be lower to count as better: at least 0 and below 1. Default 0.
+    #[serde(default)]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub min_delta: f64,
 }
 
@@ -93,7 +102,7 @@ impl EarlyStop {
 }
 
 /// An autoencoder and how it is trained. The defaults are those of Lu and Li 2021, where the paper gives them.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AutoencoderSpec {
     /// Widths of the encoder's layers after the input; the last is the embedding's.
