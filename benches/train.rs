@@ -9,7 +9,7 @@ use dacpipe::Seed;
 use dacpipe::device::{Cpu, Device, StepSettings};
 use dacpipe::kernel::{Dense, Pool};
 use dacpipe::loss::{L2Penalty, PenaltyForm, WeightedMse};
-use dacpipe::network::{Architecture, Encoder, Layer, initialise};
+use dacpipe::network::{Architecture, DenseSpec, Encoder, initialise};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 
@@ -24,7 +24,7 @@ fn architecture((dim, encoder): (usize, &[usize])) -> Architecture {
     Architecture::dac(dim, encoder, Some(&mirror))
 }
 
-fn weights(layers: &[Layer]) -> usize {
+fn weights(layers: &[DenseSpec]) -> usize {
     layers.iter().map(|l| l.inputs * l.outputs).sum()
 }
 

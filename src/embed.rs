@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::column::{replace_in_batch, replace_in_schema, vector_dim};
 use crate::device::{Decode, Device, Encode};
 use crate::error::{Error, Result};
-use crate::network::{Architecture, Layer};
+use crate::network::{Architecture, DenseSpec};
 use crate::stage::{Artifact, EMBEDDING, FEATURES, InverseMap, Tensor, Transform, VectorMap};
 
 /// A trained autoencoder as a stage: its encoder, and its decoder unless that was left out.
@@ -64,7 +64,7 @@ impl Embed {
     /// Kind `Model` if a setting or a tensor is missing, has another shape than the layers say, or is not finite;
     /// `Compute` where the device has no room.
     pub fn from_artifact(artifact: &Artifact, device: &dyn Device) -> Result<Self> {
-        let layers = |name: &str| -> Result<Option<Vec<Layer>>> {
+        let layers = |name: &str| -> Result<Option<Vec<DenseSpec>>> {
             let Some(layers) = artifact.settings.get(name) else { return Ok(None) };
             serde_json::from_value(layers.clone())
                 .map(Some)
@@ -273,7 +273,7 @@ mod tests {
         // Layers of any size that a hostile manifest names are held against what was saved, before anything is made of them.
         for (inputs, outputs) in [(usize::MAX, usize::MAX), (1 << 40, 1 << 40), (6, 1 << 62)] {
             let huge = message(&|a| {
-                let layer = Layer { inputs, outputs, activation: Activation::Tanh };
+                let layer = DenseSpec { inputs, outputs, activation: Activation::Tanh };
                 a.settings.insert("encoder".into(), json!([layer]));
                 a.settings.remove("decoder");
             });

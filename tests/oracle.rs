@@ -7,7 +7,7 @@ use dacpipe::device::{Cpu, Device as _, StepLoss, StepSettings, TrainerState};
 use dacpipe::kernel::adam::Adam;
 use dacpipe::kernel::{Dense, Matrix, Pool};
 use dacpipe::loss::{EmbeddingLoss, L2Penalty, PenaltyForm, WeightedMse};
-use dacpipe::network::{Activation, Architecture, Layer, Mlp, Network, PASS_ROWS, Pass, initialise};
+use dacpipe::network::{Activation, Architecture, DenseSpec, Mlp, Network, PASS_ROWS, Pass, initialise};
 
 /// The oracle: one variable a tensor, in the order of `Architecture::tensors`.
 struct Oracle {
@@ -86,7 +86,7 @@ fn flat(tensor: &Tensor) -> Vec<f32> {
 }
 
 fn architectures() -> Vec<Architecture> {
-    let dense = |inputs, outputs, activation| Layer { inputs, outputs, activation };
+    let dense = |inputs, outputs, activation| DenseSpec { inputs, outputs, activation };
     vec![
         Architecture::dac(23, &[17, 9, 5], None),
         Architecture::dac(50, &[48, 33, 16, 12, 10], None),
@@ -201,7 +201,7 @@ fn gradients_at_the_embedding_equal_candle_s() -> Result<()> {
 /// Smooth activations only: a difference across the kink of a ReLU is no slope.
 #[test]
 fn gradients_equal_finite_differences() {
-    let dense = |inputs, outputs, activation| Layer { inputs, outputs, activation };
+    let dense = |inputs, outputs, activation| DenseSpec { inputs, outputs, activation };
     let architecture = Architecture {
         encoder: vec![dense(9, 6, Activation::Tanh), dense(6, 3, Activation::Identity)],
         decoder: vec![dense(3, 6, Activation::Tanh), dense(6, 9, Activation::Sigmoid)],

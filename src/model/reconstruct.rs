@@ -28,12 +28,12 @@ impl Model {
     /// use dacpipe::device::{Cpu, Device};
     /// use dacpipe::embed::Embed;
     /// use dacpipe::kernel::Dense;
-    /// use dacpipe::network::{Activation, Architecture, Layer};
+    /// use dacpipe::network::{Activation, Architecture, DenseSpec};
     /// use dacpipe::scale::{Scale, ScaleMethod};
     /// use std::sync::Arc;
     ///
     /// // Keeps the first of two features and forgets the second, which it takes for a half.
-    /// let layer = |inputs, outputs| Layer { inputs, outputs, activation: Activation::Identity };
+    /// let layer = |inputs, outputs| DenseSpec { inputs, outputs, activation: Activation::Identity };
     /// let layers = Architecture { encoder: vec![layer(2, 1)], decoder: vec![layer(1, 2)] };
     /// let mut parameters = vec![0.0; layers.flat_len()];
     /// for (tensor, values) in layers.tensors().into_iter().zip([&[1.0, 0.0][..], &[0.0], &[1.0, 0.0], &[0.0, 0.5]]) {

@@ -7,10 +7,13 @@ use crate::kernel::activation::{
 };
 
 /// An activation function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// None.
+    #[default]
     Identity,
     /// `max(0, x)`.
     Relu,
@@ -32,7 +35,7 @@ impl Activation {
     }
 
     /// Multiplies `gradient` by its derivative where the outputs are `outputs`.
-    pub fn step_back(self, outputs: &[f32], gradient: &mut [f32]) {
+    pub fn backward(self, outputs: &[f32], gradient: &mut [f32]) {
         match self {
             Activation::Identity => {}
             Activation::Relu => relu_gradient(outputs, gradient),
@@ -44,7 +47,7 @@ impl Activation {
 
 /// A dense layer: `activation(W x + b)` with W of shape `[outputs, inputs]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-pub struct Layer {
+pub struct DenseSpec {
     /// Values that go in.
     pub inputs: usize,
     /// Values that come out.
@@ -57,9 +60,9 @@ pub struct Layer {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Architecture {
     /// From the input to the embedding.
-    pub encoder: Vec<Layer>,
+    pub encoder: Vec<DenseSpec>,
     /// From the embedding to the reconstruction.
-    pub decoder: Vec<Layer>,
+    pub decoder: Vec<DenseSpec>,
 }
 
 /// A tensor of parameters and its place in the flat array.
@@ -79,7 +82,7 @@ const ALIGNMENT: usize = 16;
 /// Where one layer's parameters lie in the flat array.
 #[derive(Debug, Clone)]
 pub(super) struct LayerPlace {
-    pub layer: Layer,
+    pub layer: DenseSpec,
     pub weight: Range<usize>,
     pub bias: Range<usize>,
 }
@@ -128,7 +131,7 @@ impl Architecture {
     }
 
     /// All layers in order.
-    pub fn layers(&self) -> impl Iterator<Item = &Layer> {
+    pub fn layers(&self) -> impl Iterator<Item = &DenseSpec> {
         self.encoder.iter().chain(&self.decoder)
     }
 
@@ -170,7 +173,7 @@ impl Architecture {
     /// The same, where the decoder may be missing: an encoder alone.
     pub(crate) fn chain_problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        let layers: Vec<&Layer> = self.layers().collect();
+        let layers: Vec<&DenseSpec> = self.layers().collect();
         for (i, layer) in layers.iter().enumerate() {
             if layer.inputs == 0 || layer.outputs == 0 {
                 problems.push(format!("layer {i} is {} wide, widths start at 1", layer.inputs.min(layer.outputs)));
@@ -201,7 +204,7 @@ impl Architecture {
         let encoder = self.encoder.len();
         let name =
             move |i: usize| if i < encoder { format!("encoder.{i}") } else { format!("decoder.{}", i - encoder) };
-        self.layers().enumerate().flat_map(move |(i, &Layer { inputs, outputs, .. })| {
+        self.layers().enumerate().flat_map(move |(i, &DenseSpec { inputs, outputs, .. })| {
             [(format!("{}.weight", name(i)), vec![outputs, inputs]), (format!("{}.bias", name(i)), vec![outputs])]
         })
     }
@@ -218,12 +221,12 @@ impl Architecture {
     }
 }
 
-fn chain(first: usize, widths: &[usize], activation: impl Fn(usize) -> Activation) -> Vec<Layer> {
+fn chain(first: usize, widths: &[usize], activation: impl Fn(usize) -> Activation) -> Vec<DenseSpec> {
     let inputs = std::iter::once(first).chain(widths.iter().copied());
     inputs
         .zip(widths)
         .enumerate()
-        .map(|(i, (inputs, &outputs))| Layer { inputs, outputs, activation: activation(i) })
+        .map(|(i, (inputs, &outputs))| DenseSpec { inputs, outputs, activation: activation(i) })
         .collect()
 }
 
@@ -235,7 +238,7 @@ mod tests {
     fn the_paper_s_activations() {
         use Activation::*;
         let dac = Architecture::dac(561, &[256, 128, 64, 32, 16, 12, 10], None);
-        let of = |layers: &[Layer]| layers.iter().map(|l| l.activation).collect::<Vec<_>>();
+        let of = |layers: &[DenseSpec]| layers.iter().map(|l| l.activation).collect::<Vec<_>>();
         assert_eq!(of(&dac.encoder), [Relu, Tanh, Relu, Tanh, Relu, Tanh, Identity]);
         assert_eq!(of(&dac.decoder), [Tanh, Tanh, Tanh, Tanh, Tanh, Tanh, Tanh, Sigmoid]);
         assert_eq!((dac.encoder.len() + 1, dac.decoder.len() + 1), (8, 9));
@@ -266,7 +269,7 @@ mod tests {
         let bytes = dac.training_bytes(256);
         assert!((10 << 20..40 << 20).contains(&bytes), "{bytes}");
         assert!(Architecture::dac(2, &[65_536, 65_536], None).training_bytes(1) > 40 << 30);
-        let layer = Layer { inputs: usize::MAX, outputs: usize::MAX, activation: Activation::Tanh };
+        let layer = DenseSpec { inputs: usize::MAX, outputs: usize::MAX, activation: Activation::Tanh };
         let hostile = Architecture { encoder: vec![layer], decoder: vec![] };
         assert!(hostile.training_bytes(1) > u128::from(u64::MAX));
     }

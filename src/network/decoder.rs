@@ -6,8 +6,8 @@ use super::packed::Packed;
 /// The layers from the embedding to the reconstruction with their weights packed. Immutable, and shared by threads.
 ///
 /// ```
-/// use dacpipe::network::{Activation, Architecture, Decoder, Layer};
-/// let layer = |inputs, outputs| Layer { inputs, outputs, activation: Activation::Identity };
+/// use dacpipe::network::{Activation, Architecture, Decoder, DenseSpec};
+/// let layer = |inputs, outputs| DenseSpec { inputs, outputs, activation: Activation::Identity };
 /// let architecture = Architecture { encoder: vec![layer(2, 1)], decoder: vec![layer(1, 2)] };
 /// let mut parameters = vec![0.0; architecture.flat_len()];
 /// let [weight, bias] = [2, 3].map(|i| architecture.tensors()[i].range.clone());

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::architecture::{Architecture, Layer, LayerPlace};
+use super::architecture::{Architecture, DenseSpec, LayerPlace};
 use super::{Network, PASS_ROWS, Pass, UpdateRule};
 use crate::kernel::aligned::Aligned;
 use crate::kernel::dense::add_rows;
@@ -54,7 +54,7 @@ impl Plan {
         let mut plan = Self { architecture, places, panels: Vec::new(), blocks: Vec::new(), bounds: vec![[0; 4]] };
         let mut panels = 0;
         for (layer, place) in plan.places.iter().enumerate() {
-            let Layer { inputs, outputs, .. } = place.layer;
+            let DenseSpec { inputs, outputs, .. } = place.layer;
             plan.panels.push(panels);
             for first in (0..outputs).step_by(BLOCK_OUTPUTS) {
                 let rows = BLOCK_OUTPUTS.min(outputs - first);
@@ -124,7 +124,7 @@ impl Plan {
     }
 
     fn right<'a>(&self, layer: usize, panels: &'a [f32]) -> Right<'a> {
-        let Layer { inputs, outputs, .. } = self.places[layer].layer;
+        let DenseSpec { inputs, outputs, .. } = self.places[layer].layer;
         let start = self.panels[layer];
         right_of_panels(&panels[start..start + Panels::len(inputs, outputs)], inputs, outputs)
     }
@@ -186,7 +186,7 @@ impl Network for Mlp {
         for (i, place) in self.plan.places.iter().enumerate().rev() {
             let (before, after) = pass.gradients.split_at_mut(i);
             let d = &mut after[0];
-            place.layer.activation.step_back(pass.outputs[i + 1].values(), d.values_mut());
+            place.layer.activation.backward(pass.outputs[i + 1].values(), d.values_mut());
             pass.column_sums[i].fill(0.0);
             add_rows(d.values(), d.stride(), &mut pass.column_sums[i]);
             // The gradient at the input is nobody's.
@@ -200,7 +200,7 @@ impl Network for Mlp {
                 }
                 _ => Start::Zero,
             };
-            let Layer { inputs, outputs, .. } = place.layer;
+            let DenseSpec { inputs, outputs, .. } = place.layer;
             let weight = Right::rows(&self.parameters[place.weight.clone()], inputs, outputs, inputs);
             let stride = below.stride();
             gemm(rows, Left::rows(d.values(), d.stride()), weight, start, below.values_mut(), stride);

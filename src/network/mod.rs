@@ -7,16 +7,29 @@
 
 mod architecture;
 mod decoder;
+mod dense;
 mod encoder;
 mod initialisation;
+mod layer;
 mod mlp;
 mod packed;
+mod parameter;
+mod shape;
+mod spec;
 
-pub use architecture::{Activation, Architecture, Layer, TensorPlace};
+pub use architecture::{Activation, Architecture, DenseSpec, TensorPlace};
 pub use decoder::Decoder;
+pub use dense::Dense;
 pub use encoder::Encoder;
 pub use initialisation::initialise;
+pub use layer::{Builder, Clock, Layer};
 pub use mlp::{Mlp, MlpPass};
+pub use parameter::{Buffer, Parameter};
+pub use shape::RowShape;
+pub use spec::{
+    ActivationLayer, BatchNormLayer, ConvLayer, ConvTransposeLayer, DenseLayer, DropoutLayer, LayerSpec, NoiseLayer,
+    PoolLayer, ReshapeLayer, WIDEST, mirror, shapes,
+};
 
 use crate::kernel::{Matrix, Pool};
 

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::architecture::{Activation, Layer, LayerPlace};
+use super::architecture::{Activation, DenseSpec, LayerPlace};
 use crate::kernel::Matrix;
 use crate::kernel::gemm::{Left, Panels, Start, gemm};
 
@@ -33,7 +33,7 @@ impl Packed {
     /// The layers at these places of `parameters`.
     pub fn new(places: impl IntoIterator<Item = LayerPlace>, parameters: &[f32]) -> Self {
         let pack = |LayerPlace { layer, weight, bias }| {
-            let Layer { inputs, outputs, activation } = layer;
+            let DenseSpec { inputs, outputs, activation } = layer;
             PackedLayer {
                 outputs,
                 inputs,

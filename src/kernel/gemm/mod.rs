@@ -9,6 +9,7 @@
 
 mod tile;
 
+use super::Pool;
 use super::aligned::Aligned;
 use super::isa::{Isa, LANES};
 
@@ -98,6 +99,24 @@ impl Panels {
     pub fn from_transposed(values: &[f32], steps: usize, columns: usize) -> Self {
         let mut panels = Self::new(steps, columns);
         pack_transposed(values, steps, columns, &mut panels.values);
+        panels
+    }
+
+    /// As [`from_transposed`](Self::from_transposed), on the pool's threads.
+    ///
+    /// Panics if `values` is not `steps * columns` long.
+    pub fn from_transposed_on(values: &[f32], steps: usize, columns: usize, pool: &Pool) -> Self {
+        assert_eq!(values.len(), steps * columns, "a matrix of {columns} x {steps}");
+        let mut panels = Self::new(steps, columns);
+        if steps > 0 {
+            // Whole panels, of some 64 KiB.
+            let columns_at_once = (16_384 / steps).max(1).next_multiple_of(LANES);
+            pool.for_each_chunk_mut(&mut panels.values, columns_at_once * steps, |i, panels| {
+                let first = i * columns_at_once;
+                let last = columns.min(first + columns_at_once);
+                pack_transposed(&values[first * steps..last * steps], steps, last - first, panels);
+            });
+        }
         panels
     }
 

@@ -1,0 +1,109 @@
+//! What all layers have in common: they are candle modules that know the names of their parameters.
+//!
+//! A layer's forward is a candle operation whose arithmetic on the CPU is [`kernel`](crate::kernel)'s. It stands on
+//! candle's tape, so any formula over its output can be differentiated. Its backward leaves the gradients of the layer's
+//! own parameters in the parameters ([`Parameter::accumulate`]) and gives the tape the gradient of the input alone, and
+//! that only where something before the layer needs it.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use candle_core::{CpuStorage, Device, Layout, ModuleT, Result, Storage, Tensor, bail};
+use rand_chacha::ChaCha8Rng;
+
+use super::parameter::{Buffer, Parameter};
+use crate::kernel::Pool;
+use crate::seed::Seed;
+
+/// A layer. [`forward_t`](ModuleT::forward_t) takes rows in and gives rows out; with `train` it draws what is random and
+/// uses the statistics of the batch, without it the same row gives the same bits, whatever rows come with it.
+pub trait Layer: ModuleT + Debug + Send + Sync {
+    /// Its parameters, each with the last part of its name (`"weight"`).
+    fn parameters(&self) -> Vec<(&'static str, &Arc<Parameter>)> {
+        Vec::new()
+    }
+
+    /// What it keeps beside its parameters, with names: what training changes without a gradient.
+    fn buffers(&self) -> Vec<(&'static str, &Arc<Buffer>)> {
+        Vec::new()
+    }
+}
+
+/// What layers are made with.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    /// Where their parameters lie and their arithmetic runs.
+    pub device: Device,
+    /// The compute threads on the host.
+    pub pool: Arc<Pool>,
+    /// The source of every random choice.
+    pub seed: Seed,
+    /// The step that training is in. Layers that draw random numbers draw those of this step.
+    pub clock: Clock,
+}
+
+impl Builder {
+    /// Layers on the CPU that compute with `pool`, their random choices drawn from `seed`.
+    pub fn on_cpu(pool: Arc<Pool>, seed: Seed) -> Self {
+        Self { device: Device::Cpu, pool, seed, clock: Clock::default() }
+    }
+}
+
+/// The number of the training step, shared by the trainer, which sets it, and the layers that draw random numbers: so
+/// that an interrupted training goes on with the numbers that it would have drawn.
+#[derive(Debug, Clone, Default)]
+pub struct Clock(Arc<AtomicU64>);
+
+impl Clock {
+    /// Sets the number of the step.
+    pub fn set(&self, step: u64) {
+        self.0.store(step, Ordering::Relaxed);
+    }
+
+    /// The number of the step.
+    pub fn step(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// The generator of the layer `name` in this step.
+    ///
+    /// ```
+    /// use dacpipe::{Seed, network::Clock};
+    /// use rand::Rng;
+    /// let clock = Clock::default();
+    /// let draw = || clock.random(Seed(1), "encoder.0").random::<u32>();
+    /// let first = draw();
+    /// assert_eq!(draw(), first);
+    /// clock.set(1);
+    /// assert_ne!(draw(), first);
+    /// ```
+    pub fn random(&self, seed: Seed, name: &str) -> ChaCha8Rng {
+        seed.stream(name, self.step())
+    }
+}
+
+/// The values of a tensor that lies in one piece on the CPU, as a custom operation is given it.
+///
+/// # Errors
+/// For values of another type than `f32`, or such as do not lie in one piece.
+pub(crate) fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    let values = storage.as_slice::<f32>()?;
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&values[start..end]),
+        None => bail!("a layer needs values in one piece, these have strides {:?}", layout.stride()),
+    }
+}
+
+/// Calls `task` with the values of a tensor that lies in one piece on the CPU: what a backward, which candle hands
+/// tensors, works on.
+///
+/// # Errors
+/// As [`values`], for a tensor on another device, and those of the task.
+pub(crate) fn with_values<R>(tensor: &Tensor, task: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => task(values(storage, layout)?),
+        Storage::Cuda(_) | Storage::Metal(_) => bail!("values are not on the CPU"),
+    }
+}
