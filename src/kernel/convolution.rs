@@ -46,6 +46,11 @@ pub enum Accumulate {
 }
 
 impl Accumulate {
+    /// The first gradient of a step replaces that of the step before; others are added to it.
+    pub fn of_step(first: bool) -> Self {
+        if first { Self::Replace } else { Self::Add }
+    }
+
     fn write(self, to: &mut f32, value: f32) {
         *to = if self == Self::Add { *to + value } else { value };
     }
