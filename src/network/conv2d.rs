@@ -60,9 +60,9 @@ impl Conv2d {
     /// biases zero.
     ///
     /// # Errors
-    /// If an extent is zero, or the device has no room.
+    /// If an extent is zero, there are too many weights, or the device has no room for them.
     pub fn initialised(channels_in: usize, spec: &ConvLayer, index: u64, builder: &Builder) -> Result<Self> {
-        let weight = draw_kernels(channels_in, spec.channels, spec.kernel, builder.seed, index);
+        let weight = draw_kernels(channels_in, spec.channels, spec.kernel, builder.seed, index)?;
         Self::new(weight, vec![0.0; spec.channels], spec, builder)
     }
 }
@@ -76,7 +76,8 @@ impl Layer for Conv2d {
 impl ModuleT for Conv2d {
     fn forward_t(&self, x: &Tensor, _: bool) -> Result<Tensor> {
         let (_, channels, height, width) = x.dims4()?;
-        let (channels_in, ConvLayer { kernel, stride, padding, .. }) = (self.weight.value().dim(1)?, self.spec);
+        let ConvLayer { kernel, stride, padding, .. } = self.spec;
+        let channels_in = self.weight.value().dim(1)?;
         if channels != channels_in {
             bail!("a convolution of {channels_in} channels is given images of {channels}");
         }

@@ -62,9 +62,9 @@ impl ConvTranspose2d {
     /// biases zero.
     ///
     /// # Errors
-    /// If an extent is zero, or the device has no room.
+    /// If an extent is zero, there are too many weights, or the device has no room for them.
     pub fn initialised(channels_in: usize, spec: &ConvTransposeLayer, index: u64, builder: &Builder) -> Result<Self> {
-        let weight = draw_kernels(channels_in, spec.channels, spec.kernel, builder.seed, index);
+        let weight = draw_kernels(channels_in, spec.channels, spec.kernel, builder.seed, index)?;
         Self::new(weight, vec![0.0; spec.channels], spec, builder)
     }
 

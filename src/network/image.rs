@@ -41,11 +41,23 @@ pub(super) fn kernel_count(weight: &[f32], channels: usize, kernel: usize) -> Re
 }
 
 /// Weights uniform between plus and minus `sqrt(6 / ((channels in + channels out) kernel²))` (Glorot and Bengio 2010).
-pub(super) fn draw_kernels(channels_in: usize, channels_out: usize, kernel: usize, seed: Seed, index: u64) -> Vec<f32> {
-    let taps = kernel * kernel;
-    let bound = (6.0 / ((channels_in + channels_out) * taps).max(1) as f32).sqrt();
+///
+/// # Errors
+/// If they are more than four thousand million.
+pub(super) fn draw_kernels(
+    channels_in: usize,
+    channels_out: usize,
+    kernel: usize,
+    seed: Seed,
+    index: u64,
+) -> Result<Vec<f32>> {
+    let count = [channels_in, channels_out, kernel, kernel].into_iter().try_fold(1_usize, usize::checked_mul);
+    let Some(count) = count.filter(|&count| u32::try_from(count).is_ok()) else {
+        bail!("kernels of {kernel} x {kernel} for {channels_in} x {channels_out} channels are too many weights");
+    };
+    let bound = (6.0 / ((channels_in + channels_out) * kernel * kernel).max(1) as f32).sqrt();
     let mut random = seed.stream("initialisation", index);
-    (0..channels_in * channels_out * taps).map(|_| random.random_range(-bound..=bound)).collect()
+    Ok((0..count).map(|_| random.random_range(-bound..=bound)).collect())
 }
 
 /// The gradient before an activation, from that after it, where the results were `results`.
@@ -138,11 +150,13 @@ pub(super) mod testing {
 
     #[test]
     fn kernels_are_drawn_between_their_bounds() {
-        let drawn = draw_kernels(20, 30, 5, Seed(1), 0);
+        let draw = |index| draw_kernels(20, 30, 5, Seed(1), index).expect("not too many");
+        let drawn = draw(0);
         let bound = (6.0_f32 / 1250.0).sqrt();
         assert!(drawn.len() == 15_000 && drawn.iter().all(|w| w.abs() <= bound));
         let variance = drawn.iter().map(|w| w * w).sum::<f32>() / 15_000.0;
         assert!((variance / (bound * bound / 3.0) - 1.0).abs() < 0.05);
-        assert!(drawn != draw_kernels(20, 30, 5, Seed(1), 1) && drawn == draw_kernels(20, 30, 5, Seed(1), 0));
+        assert!(drawn != draw(1) && drawn == draw(0));
+        assert!(draw_kernels(1 << 16, 1 << 16, 1 << 16, Seed(1), 0).is_err());
     }
 }
