@@ -234,22 +234,22 @@ pub(super) fn copy_runs(run: usize, count: usize, from: &[f32], from_stride: usi
 
 /// Calls `$function::<N>` where `$run` is at most sixteen, which makes a few moves of a run, and `$function::<0>` else.
 macro_rules! with_run {
-    ($run:expr, $function:ident($($arg:expr),*), $($n:literal)*) => {
+    ($run:expr, $function:ident $args:tt, $($n:literal)*) => {
         match $run {
-            $($n => $function::<$n>($run, $($arg),*),)*
-            _ => $function::<0>($run, $($arg),*),
+            $($n => $function::<$n> $args,)*
+            _ => $function::<0> $args,
         }
     };
 }
 
 #[inline(always)]
 fn copy_each(run: usize, count: usize, from: &[f32], from_stride: usize, to: &mut [f32], to_stride: usize) {
-    with_run!(run, copy_of(count, from, from_stride, to, to_stride), 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
+    with_run!(run, copy_of(run, count, from, from_stride, to, to_stride), 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
 }
 
 #[inline(always)]
 fn add_each(run: usize, count: usize, from: &[f32], from_stride: usize, to: &mut [f32], to_stride: usize) {
-    with_run!(run, add_of(count, from, from_stride, to, to_stride), 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
+    with_run!(run, add_of(run, count, from, from_stride, to, to_stride), 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
 }
 
 /// [`copy_each`] of runs of `N` values, or of `run` where `N` is zero.
