@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod adam;
 pub mod aligned;
+pub mod convolution;
 pub mod dense;
 pub mod distance;
 pub mod fold;
@@ -13,6 +14,7 @@ pub mod matrix;
 pub mod moments;
 pub mod nearest;
 pub mod pool;
+pub mod pooling;
 pub mod rows;
 pub mod sums;
 pub mod symmetric;
