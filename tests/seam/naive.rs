@@ -98,6 +98,9 @@ impl Layers {
                 Activation::Relu => y.max(0.0),
                 Activation::Tanh => y.tanh(),
                 Activation::Sigmoid => 1.0 / (1.0 + (-y).exp()),
+                Activation::LeakyRelu => y.max(0.01 * y),
+                Activation::Elu => y.max(0.0) + y.min(0.0).exp_m1(),
+                Activation::Softplus => y.max(0.0) + (-y.abs()).exp().ln_1p(),
             });
             outputs.push(y.collect());
         }
@@ -118,6 +121,15 @@ impl Layers {
                     Activation::Relu => f64::from(u8::from(*y > 0.0)),
                     Activation::Tanh => 1.0 - y * y,
                     Activation::Sigmoid => y * (1.0 - y),
+                    Activation::LeakyRelu => {
+                        if *y > 0.0 {
+                            1.0
+                        } else {
+                            0.01
+                        }
+                    }
+                    Activation::Elu => y.min(0.0) + 1.0,
+                    Activation::Softplus => 1.0 - (-y).exp(),
                 };
             }
             let mut below = vec![0.0; layer.inputs];
