@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod adam;
 pub mod aligned;
+pub mod batch_norm;
 pub mod dense;
 pub mod distance;
 pub mod fold;
@@ -12,8 +13,10 @@ pub mod isa;
 pub mod matrix;
 pub mod moments;
 pub mod nearest;
+pub mod normal;
 pub mod pool;
 pub mod rows;
+pub mod sgd;
 pub mod sums;
 pub mod symmetric;
 mod transpose;

@@ -121,13 +121,7 @@ impl Layers {
                     Activation::Relu => f64::from(u8::from(*y > 0.0)),
                     Activation::Tanh => 1.0 - y * y,
                     Activation::Sigmoid => y * (1.0 - y),
-                    Activation::LeakyRelu => {
-                        if *y > 0.0 {
-                            1.0
-                        } else {
-                            0.01
-                        }
-                    }
+                    Activation::LeakyRelu => [0.01, 1.0][usize::from(*y > 0.0)],
                     Activation::Elu => y.min(0.0) + 1.0,
                     Activation::Softplus => 1.0 - (-y).exp(),
                 };
