@@ -5,23 +5,33 @@
 //! gradient over all passes, in order, and is moved at once. No gradients are merged, so the result does not depend on
 //! the number of threads.
 
+mod activate;
 mod architecture;
+mod batch_norm;
 mod decoder;
 mod dense;
+mod dropout;
 mod encoder;
 mod initialisation;
 mod layer;
 mod mlp;
+mod noise;
+mod optimizer;
 mod packed;
 mod parameter;
 
+pub use activate::Activate;
 pub use architecture::{Activation, Architecture, DenseSpec, TensorPlace};
+pub use batch_norm::BatchNorm;
 pub use decoder::Decoder;
 pub use dense::Dense;
+pub use dropout::Dropout;
 pub use encoder::Encoder;
 pub use initialisation::initialise;
 pub use layer::{Builder, Clock, Layer};
 pub use mlp::{Mlp, MlpPass};
+pub use noise::{Corruption, Noise};
+pub use optimizer::{Optimizer, OptimizerSpec};
 pub use parameter::{Buffer, Parameter};
 
 use crate::kernel::{Matrix, Pool};
