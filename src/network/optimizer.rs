@@ -300,10 +300,10 @@ impl Optimizer {
         }
         let steps = match self.spec.counts().then(|| of("steps")).transpose()?.map(Vec::as_slice) {
             None => 0,
-            Some(&[steps]) if steps >= 1.0 && steps.fract() == 0.0 && steps <= MOST_STEPS as f32 => steps as u64,
+            Some(&[steps]) if steps >= 0.0 && steps.fract() == 0.0 && steps <= MOST_STEPS as f32 => steps as u64,
             Some(steps) => {
                 return Err(Error::model(format!(
-                    "\"{name}.steps\" of the optimizer's state is {steps:?} and not one whole number from 1 on"
+                    "\"{name}.steps\" of the optimizer's state is {steps:?} and not one whole number"
                 )));
             }
         };
@@ -352,13 +352,17 @@ impl InplaceOp2 for Move<'_> {
         match (self.rule, &mut **self.arrays.borrow_mut()) {
             (Rule::Adam(step), [first, second]) => {
                 let bounds: Vec<_> = starts.map(|at| [at; 3]).collect();
-                self.pool.for_each_part_mut([parameter, first, second], &bounds, |i, [parameter, first, second]| {
-                    step.apply(parameter, part(i, parameter.len()), first, second);
-                });
+                self.pool.for_each_part_mut(
+                    [parameter, &mut first[..], &mut second[..]],
+                    &bounds,
+                    |i, [parameter, first, second]| {
+                        step.apply(parameter, part(i, parameter.len()), first, second);
+                    },
+                );
             }
             (Rule::Sgd(step), [velocity]) => {
                 let bounds: Vec<_> = starts.map(|at| [at; 2]).collect();
-                self.pool.for_each_part_mut([parameter, velocity], &bounds, |i, [parameter, velocity]| {
+                self.pool.for_each_part_mut([parameter, &mut velocity[..]], &bounds, |i, [parameter, velocity]| {
                     step.apply(parameter, part(i, parameter.len()), velocity);
                 });
             }
@@ -519,7 +523,8 @@ mod tests {
         let mut adam = optimizer(OptimizerSpec::default(), 1);
         run(&mut adam, &variables(), 0..2);
         let (steps, state) = adam.state();
-        let mut said = |change: &dyn Fn(&mut BTreeMap<String, Vec<f32>>)| {
+        type State = BTreeMap<String, Vec<f32>>;
+        let mut said = |change: &dyn Fn(&mut State)| {
             let mut changed = state.clone();
             change(&mut changed);
             let said = adam.restore(7, &changed).unwrap_err();
