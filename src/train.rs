@@ -1,9 +1,14 @@
 //! Training an autoencoder: epochs of shuffled mini-batches, a learning rate that falls, an early stop, checkpoints.
 
 mod epochs;
+mod experts;
 mod follow;
 mod fused;
+mod layerwise;
+mod objective;
 mod state;
+mod tape;
+mod terms;
 
 use std::sync::Arc;
 
@@ -20,9 +25,15 @@ use crate::network::{Architecture, initialise};
 use crate::stage::{Artifact, Coordinates, Fit, FitContext, Fitted, Training};
 pub use epochs::Schedule;
 pub(crate) use epochs::{Course, Learner};
+pub(crate) use experts::Experts;
+pub use experts::{Competition, RowError};
 use follow::HeldOut;
 use fused::Fused;
+pub(crate) use layerwise::{Layerwise, groups};
+pub(crate) use objective::{Objective, failed};
 pub(crate) use state::State;
+pub(crate) use tape::{Tape, array, flat};
+pub(crate) use terms::{Clustering, Terms, embed};
 
 /// The widest layer that is accepted; wider ones are typing errors more often than wishes.
 const WIDEST: usize = 65_536;

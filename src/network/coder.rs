@@ -190,7 +190,9 @@ impl Coder {
                 arrays.get(name).ok_or_else(|| Error::model(format!("the network has no tensor {name:?}")))?;
             if shape != like.dims() || values.len() != like.elem_count() {
                 let expected = like.dims();
-                return Err(Error::model(format!("tensor {name:?} has shape {shape:?}, the network needs {expected:?}")));
+                return Err(Error::model(format!(
+                    "tensor {name:?} has shape {shape:?}, the network needs {expected:?}"
+                )));
             }
             if let Some(i) = values.iter().position(|v| !v.is_finite()) {
                 let value = values[i];

@@ -3,21 +3,19 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use candle_core::{Module, ModuleT, Result, Tensor};
+use candle_core::{ModuleT, Result, Tensor};
 use rand::Rng;
 
 use super::batch_norm::BatchNorm;
 use super::layer::{Builder, Layer};
 use super::parameter::{Buffer, Parameter};
 use super::shape::RowShape;
-use super::spec::{ConvLayer, ConvTransposeLayer, LayerSpec, shapes};
-use super::{Activate, Conv2d, ConvTranspose2d, Dense, Dropout, MaxPool2d, Noise, Upsample2d};
+use super::spec::{ConvLayer, ConvTransposeLayer, LayerSpec, MaskLayer, NoiseLayer, shapes};
+use super::{Activate, Conv2d, ConvTranspose2d, Corruption, Dense, Dropout, MaxPool2d, Noise, Upsample2d};
 use crate::error::Error;
 
 /// What weights start from; biases start from 0 and batch norm from 1 and 0.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Initialisation {
     /// Uniform between plus and minus `sqrt(6 / (inputs + outputs))` (Glorot and Bengio 2010, equation 16).
@@ -124,7 +122,8 @@ impl Sequence {
         of: impl Fn(&'a dyn Layer) -> Vec<(&'static str, &'a Arc<T>)>,
     ) -> Vec<(String, Arc<T>)> {
         let of_layer = |(i, layer): (usize, &'a Box<dyn Layer>)| {
-            let named = |(part, value): (&'static str, &'a Arc<T>)| (format!("{}.{i}.{part}", self.name), Arc::clone(value));
+            let named =
+                |(part, value): (&'static str, &'a Arc<T>)| (format!("{}.{i}.{part}", self.name), Arc::clone(value));
             of(&**layer).into_iter().map(named).collect::<Vec<_>>()
         };
         self.layers.iter().enumerate().flat_map(of_layer).collect()
@@ -180,11 +179,9 @@ fn make(
     builder: &Builder,
 ) -> crate::Result<Box<dyn Layer>> {
     let mut random = builder.seed.stream(name, 0);
-    let image = |shape: &RowShape| shape.as_image().unwrap_or([shape.len(), 1, 1]);
-    let mut weights = |count: usize, inputs: usize, outputs: usize| {
-        initialisation.weights(count, inputs, outputs, &mut random)
-    };
-    let made = || -> Result<Box<dyn Layer>> {
+    let mut weights =
+        |count: usize, inputs: usize, outputs: usize| initialisation.weights(count, inputs, outputs, &mut random);
+    let mut made = || -> Result<Box<dyn Layer>> {
         Ok(match spec {
             LayerSpec::Dense(layer) => {
                 let (inputs, outputs) = (input.len(), output.len());
@@ -192,29 +189,30 @@ fn make(
                 Box::new(Dense::new(weight, vec![0.0; outputs], layer.activation, builder)?)
             }
             LayerSpec::Conv2d(layer) => {
-                let &ConvLayer { channels, kernel, stride, padding, activation } = layer;
-                let ([from, ..], area) = (image(input), kernel * kernel);
+                let &ConvLayer { channels, kernel, .. } = layer;
+                let (from, area) = (input.channels(), kernel * kernel);
                 let weight = weights(channels * from * area, from * area, channels * area);
-                let bias = vec![0.0; channels];
-                Box::new(Conv2d::new(weight, bias, [kernel; 2], [stride; 2], [padding; 2], activation, builder)?)
+                Box::new(Conv2d::new(weight, vec![0.0; channels], layer, builder)?)
             }
             LayerSpec::ConvTranspose2d(layer) => {
-                let &ConvTransposeLayer { channels, kernel, stride, padding, output_padding, activation } = layer;
-                let ([from, ..], area) = (image(input), kernel * kernel);
+                let &ConvTransposeLayer { channels, kernel, .. } = layer;
+                let (from, area) = (input.channels(), kernel * kernel);
                 let weight = weights(from * channels * area, from * area, channels * area);
-                let (bias, padding) = (vec![0.0; channels], [padding; 2]);
-                let extents = ([kernel; 2], [stride; 2], padding, [output_padding; 2]);
-                Box::new(ConvTranspose2d::new(weight, bias, extents.0, extents.1, extents.2, extents.3, activation, builder)?)
+                Box::new(ConvTranspose2d::new(weight, vec![0.0; channels], layer, builder)?)
             }
             LayerSpec::BatchNorm(_) => Box::new(BatchNorm::new(input.channels(), builder)?),
             LayerSpec::Activation(layer) => Box::new(Activate::new(layer.activation, builder)),
-            LayerSpec::Dropout(layer) => Box::new(Dropout::new(name, layer.rate, builder)?),
-            LayerSpec::Noise(layer) => Box::new(Noise::new(name, layer.deviation, builder)?),
-            LayerSpec::MaxPool2d(layer) => Box::new(MaxPool2d::new(layer.size, builder)),
-            LayerSpec::Upsample2d(layer) => Box::new(Upsample2d::new(layer.size, builder)),
+            LayerSpec::Dropout(layer) => Box::new(Dropout::new(layer.rate, name, builder)?),
+            LayerSpec::Noise(NoiseLayer { deviation }) => {
+                Box::new(Noise::new(Corruption::Gaussian { deviation: *deviation }, name, builder)?)
+            }
+            LayerSpec::Mask(MaskLayer { fraction }) => {
+                Box::new(Noise::new(Corruption::Masking { fraction: *fraction }, name, builder)?)
+            }
+            LayerSpec::MaxPool2d(layer) => Box::new(MaxPool2d::new(layer, builder)),
+            LayerSpec::Upsample2d(layer) => Box::new(Upsample2d::new(layer, builder)),
             LayerSpec::Reshape(_) => Box::new(Reshape),
         })
     };
-    let mut made = made;
     made().map_err(|e| Error::compute(format!("making the layer {name}")).with_source(e))
 }

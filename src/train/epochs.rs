@@ -50,6 +50,11 @@ pub(crate) trait Learner {
     /// What is minimised, but for a penalty.
     fn total(&self, loss: &StepLoss) -> f64;
 
+    /// The fewest rows that a mini-batch may have: batch norm has no variance of one.
+    fn fewest_rows(&self) -> usize {
+        1
+    }
+
     /// Steps taken.
     fn steps(&self) -> u64;
 
@@ -139,26 +144,26 @@ impl Course<'_> {
     fn epoch(&self, learner: &mut dyn Learner, epoch: usize, order: &[u32], cx: &FitContext<'_>) -> Result<Epoch> {
         let Schedule { epochs, batch_size: size, learning_rate, decay, .. } = *self.schedule;
         let learning_rate = learning_rate * decay.factor(epoch, epochs);
-        let batches = order.len().div_ceil(size);
+        let batches = batches(order, size, learner.fewest_rows());
         let (mut sum, mut rows_done) = (StepLoss::default(), 0);
-        learner.load(&order[..size.min(order.len())])?;
+        learner.load(batches.first().copied().unwrap_or(&[]))?;
         let mut ended = false;
-        for batch in 0..batches {
+        for (batch, rows) in batches.iter().enumerate() {
             cx.control.check()?;
             if learner.refresh(learner.steps())? {
                 ended = true;
                 break;
             }
-            let next = order.get((batch + 1) * size..).unwrap_or(&[]);
-            let rows = size.min(order.len() - batch * size);
-            let loss = learner.step(&next[..size.min(next.len())], learning_rate)?;
+            let rows = rows.len();
+            let loss = learner.step(batches.get(batch + 1).copied().unwrap_or(&[]), learning_rate)?;
             if !loss.is_finite() {
                 let total = learner.total(&loss);
                 return Err(Error::compute(format!(
-                    "the loss became {total} in epoch {}, batch {} of {batches}, at learning rate {learning_rate}; \
+                    "the loss became {total} in epoch {}, batch {} of {}, at learning rate {learning_rate}; \
                      a lower learning rate or features scaled to [0, 1] may help",
                     epoch + 1,
                     batch + 1,
+                    batches.len(),
                 )));
             }
             sum.reconstruction += loss.reconstruction * rows as f64;
@@ -171,10 +176,40 @@ impl Course<'_> {
     }
 }
 
+/// The mini-batches of an epoch, of `size` rows each. A last one of fewer than `fewest` rows is part of the one before it.
+fn batches(order: &[u32], size: usize, fewest: usize) -> Vec<&[u32]> {
+    let mut batches: Vec<&[u32]> = order.chunks(size).collect();
+    if let [.., before, last] = batches[..]
+        && last.len() < fewest
+    {
+        batches.truncate(batches.len() - 2);
+        batches.push(&order[order.len() - last.len() - before.len()..]);
+    }
+    batches
+}
+
 /// What an epoch gave.
 struct Epoch {
     /// Its loss, if it took a step.
     loss: Option<StepLoss>,
     /// Whether there is nothing left to learn.
     ended: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_of_too_few_rows_joins_the_one_before_it() {
+        let order: Vec<u32> = (0..9).collect();
+        let lengths = |size, fewest| batches(&order, size, fewest).iter().map(|b| b.len()).collect::<Vec<_>>();
+        assert_eq!(lengths(4, 1), [4, 4, 1]);
+        assert_eq!(lengths(4, 2), [4, 5]);
+        assert_eq!(lengths(3, 2), [3, 3, 3]);
+        assert_eq!(lengths(20, 2), [9]);
+        assert_eq!(batches(&order, 4, 2).concat(), order);
+        assert_eq!(batches(&order[..1], 4, 2).len(), 1);
+        assert!(batches(&[], 4, 2).is_empty());
+    }
 }

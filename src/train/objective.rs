@@ -21,7 +21,7 @@ pub(crate) struct BatchLoss {
 
 /// What is minimised: it owns or borrows networks, has parameters of its own, and says how a batch is lost.
 pub(crate) trait Objective {
-    /// The parameters of its networks that it trains, with names.
+    /// The parameters of its networks, with names; those that get no gradient stay as they are.
     fn parameters(&self) -> Vec<(String, Arc<Parameter>)>;
 
     /// The buffers of its networks, with names.

@@ -59,7 +59,7 @@ impl<'a, O: Objective> Tape<'a, O> {
         }
     }
 
-    /// What each parameter is multiplied by to give the penalty's gradient.
+    /// What each parameter is multiplied by to give the penalty's gradient, which is that of the network's parameters.
     fn pull(&self, parameters: &[(String, Arc<Parameter>)]) -> Result<f64> {
         if self.penalty.beta == 0.0 {
             return Ok(0.0);
@@ -68,7 +68,7 @@ impl<'a, O: Objective> Tape<'a, O> {
             PenaltyForm::Squared => Ok(2.0 * self.penalty.beta),
             PenaltyForm::Norm => {
                 let mut squares = 0.0;
-                for (_, parameter) in parameters {
+                for (_, parameter) in parameters.iter().filter(|(_, p)| p.gradient().is_some()) {
                     let values = flat(parameter.value())?;
                     squares += sum_of_squares_on(&self.pool, &values);
                 }
@@ -135,6 +135,10 @@ impl<O: Objective> Learner for Tape<'_, O> {
         self.objective.total(loss)
     }
 
+    fn fewest_rows(&self) -> usize {
+        if self.objective.buffers().is_empty() { 1 } else { 2 }
+    }
+
     fn steps(&self) -> u64 {
         self.steps
     }
@@ -190,8 +194,8 @@ impl<O: Objective> Learner for Tape<'_, O> {
             buffer.set(find(format!("buffer.{name}"), &buffer.get())?);
         }
         let with = |prefix: &str| -> Vec<(String, &Tensor)> {
-            let named = |(name, tensor)| Some((str::strip_prefix(name, prefix)?.to_owned(), tensor));
-            state.tensors.iter().filter_map(named).collect()
+            let tensors = state.tensors.iter();
+            tensors.filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor))).collect()
         };
         let known: Result<BTreeMap<String, Array>> =
             with("objective.").into_iter().map(|(name, tensor)| Ok((name, array(tensor, &self.device)?))).collect();

@@ -38,10 +38,8 @@ pub(crate) struct Terms<'a> {
 
 impl Objective for Terms<'_> {
     fn parameters(&self) -> Vec<(String, Arc<Parameter>)> {
-        match self.reconstruction {
-            Some(_) => self.coder.parameters(),
-            None => self.coder.encoder().parameters(),
-        }
+        // Those of a decoder that no longer learns too: they belong to what a checkpoint keeps.
+        self.coder.parameters()
     }
 
     fn buffers(&self) -> Vec<(String, Arc<Buffer>)> {
