@@ -24,8 +24,7 @@ use source::source;
 
 use crate::table::{Mode, OnExisting};
 
-use crate::loss::PenaltyForm;
-use crate::train::{AutoencoderSpec, Decay, EarlyStop};
+use crate::train::AutoencoderSpec;
 
 use crate::vectors::VectorForm;
 use crate::weights::{WeightLabels, WeightMethod, WeightsSpec};
@@ -299,18 +298,10 @@ fn autoencoder(table: &AutoencoderTable) -> AutoencoderSpec {
         epochs: table.epochs,
         batch_size: table.batch_size,
         learning_rate: table.learning_rate,
-        decay: match table.decay {
-            DecayTable::None => Decay::None,
-            DecayTable::Exponential { rate } => Decay::Exponential { rate },
-            DecayTable::Cosine => Decay::Cosine,
-            DecayTable::Step { every, factor } => Decay::Step { every, factor },
-        },
+        decay: table.decay,
         l2: table.l2,
-        l2_form: match table.l2_form {
-            PenaltyFormName::Norm => PenaltyForm::Norm,
-            PenaltyFormName::Squared => PenaltyForm::Squared,
-        },
-        early_stop: table.early_stop.map(|EarlyStopTable { patience, min_delta }| EarlyStop { patience, min_delta }),
+        l2_form: table.l2_form,
+        early_stop: table.early_stop,
         keep_decoder: table.keep_decoder,
         reconstruction: table.reconstruction,
         coordinates: table.coordinates.unwrap_or(default.coordinates),

@@ -8,10 +8,13 @@ use crate::kernel::activation::{
 };
 
 /// An activation function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// None.
+    #[default]
     Identity,
     /// `max(0, x)`.
     Relu,
