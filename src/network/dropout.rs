@@ -25,7 +25,7 @@ pub(super) const CHUNK: usize = 1 << 14;
 /// use dacpipe::{Seed, kernel::Pool, network::{Builder, Dropout}};
 ///
 /// let builder = Builder::on_cpu(Arc::new(Pool::new(1)), Seed(1));
-/// let layer = Dropout::new(0.75, "encoder.1", &builder)?;
+/// let layer = Dropout::new("encoder.1", 0.75, &builder)?;
 /// let x = Tensor::ones((10, 100), DType::F32, &Device::Cpu)?;
 /// let y = layer.forward_t(&x, true)?.flatten_all()?.to_vec1::<f32>()?;
 /// assert!(y.iter().all(|&y| y == 0.0 || y == 4.0));
@@ -43,12 +43,12 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// The layer that drops values at this rate, which is at least 0 and below 1. No other layer that draws random
+    /// The layer `name` that drops values at this rate, which is at least 0 and below 1. No other layer that draws random
     /// numbers may have its name.
     ///
     /// # Errors
     /// For any other rate.
-    pub fn new(rate: f64, name: &str, builder: &Builder) -> Result<Self> {
+    pub fn new(name: &str, rate: f64, builder: &Builder) -> Result<Self> {
         if !(0.0..1.0).contains(&rate) {
             bail!("a dropout rate is at least 0 and below 1, this is {rate}");
         }
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn values_and_gradient_are_dropped_alike_and_the_others_scaled() {
         for rate in [0.1, 0.5, 0.9] {
-            let layer = Dropout::new(rate, "a", &builder(2)).unwrap();
+            let layer = Dropout::new("a", rate, &builder(2)).unwrap();
             let x = some((70, 1001));
             let variable = Var::from_tensor(&x).unwrap();
             let y = layer.forward_t(&variable, true).unwrap();
@@ -174,7 +174,7 @@ mod tests {
     fn draws_depend_on_seed_name_and_step_and_not_on_threads() {
         let x = some((3, CHUNK));
         let of = |builder: &Builder, name| {
-            let layer = Dropout::new(0.5, name, builder).unwrap();
+            let layer = Dropout::new(name, 0.5, builder).unwrap();
             flat(&layer.forward_t(&x, true).unwrap())
         };
         let here = builder(1);
@@ -203,10 +203,10 @@ mod tests {
     #[test]
     fn nothing_is_dropped_in_evaluation_or_at_rate_zero() {
         let x = some((5, 6));
-        assert_eq!(flat(&Dropout::new(0.0, "a", &builder(1)).unwrap().forward_t(&x, true).unwrap()), flat(&x));
-        assert_eq!(flat(&Dropout::new(0.9, "a", &builder(1)).unwrap().forward_t(&x, false).unwrap()), flat(&x));
+        assert_eq!(flat(&Dropout::new("a", 0.0, &builder(1)).unwrap().forward_t(&x, true).unwrap()), flat(&x));
+        assert_eq!(flat(&Dropout::new("a", 0.9, &builder(1)).unwrap().forward_t(&x, false).unwrap()), flat(&x));
         for rate in [1.0, -0.1, f64::NAN] {
-            let said = Dropout::new(rate, "a", &builder(1)).unwrap_err().to_string();
+            let said = Dropout::new("a", rate, &builder(1)).unwrap_err().to_string();
             assert!(said.contains("at least 0 and below 1"), "{said}");
         }
     }

@@ -43,7 +43,7 @@ pub use initialisation::initialise;
 pub use layer::{Builder, Clock, Layer};
 pub use max_pool2d::MaxPool2d;
 pub use mlp::{Mlp, MlpPass};
-pub use noise::{Corruption, Noise};
+pub use noise::Noise;
 pub use optimizer::{Optimizer, OptimizerSpec};
 pub use parameter::{Buffer, Parameter};
 pub use sequence::{Initialisation, Sequence};

@@ -12,19 +12,12 @@ use crate::kernel::normal::standard_normal;
 use crate::seed::Seed;
 
 /// How rows are corrupted.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Corruption {
-    /// A normal random number is added to every value.
-    Gaussian {
-        /// Its standard deviation.
-        deviation: f64,
-    },
-    /// Values are replaced by zeros; the others stay as they are.
-    Masking {
-        /// The probability with which a value is.
-        fraction: f64,
-    },
+#[derive(Debug, Clone, Copy)]
+enum Corruption {
+    /// A normal random number of this deviation is added to every value.
+    Normal { deviation: f64 },
+    /// Values are replaced by zeros, each with this probability; the others stay as they are.
+    Masking { fraction: f64 },
 }
 
 /// A layer that corrupts its input in training and leaves it alone in evaluation. What it draws depends on the seed, its
@@ -33,15 +26,15 @@ pub enum Corruption {
 /// ```
 /// use std::sync::Arc;
 /// use candle_core::{DType, Device, ModuleT, Tensor};
-/// use dacpipe::{Seed, kernel::Pool, network::{Builder, Corruption, Noise}};
+/// use dacpipe::{Seed, kernel::Pool, network::{Builder, Noise}};
 ///
 /// let builder = Builder::on_cpu(Arc::new(Pool::new(1)), Seed(1));
 /// let x = Tensor::ones((10, 100), DType::F32, &Device::Cpu)?;
-/// let layer = Noise::new(Corruption::Masking { fraction: 0.2 }, "noise", &builder)?;
+/// let layer = Noise::masking("noise", 0.2, &builder)?;
 /// let y = layer.forward_t(&x, true)?.flatten_all()?.to_vec1::<f32>()?;
 /// assert!(y.iter().all(|&y| y == 0.0 || y == 1.0));
 /// assert!((150..250).contains(&y.iter().filter(|&&y| y == 0.0).count()));
-/// let layer = Noise::new(Corruption::Gaussian { deviation: 0.5 }, "noise", &builder)?;
+/// let layer = Noise::new("noise", 0.5, &builder)?;
 /// let spread = (layer.forward_t(&x, true)? - &x)?.sqr()?.mean_all()?.to_scalar::<f32>()?;
 /// assert!((spread - 0.25).abs() < 0.05);
 /// assert_eq!(layer.forward_t(&x, false)?.to_vec2::<f32>()?, x.to_vec2::<f32>()?);
@@ -57,22 +50,33 @@ pub struct Noise {
 }
 
 impl Noise {
-    /// The layer that corrupts its input so. No other layer that draws random numbers may have its name.
+    /// The layer `name` that adds a normal random number of this standard deviation to every value. No other layer that
+    /// draws random numbers may have its name.
     ///
     /// # Errors
-    /// For a deviation that is negative or not finite, or a fraction that is not between 0 and 1.
-    pub fn new(corruption: Corruption, name: &str, builder: &Builder) -> Result<Self> {
-        match corruption {
-            Corruption::Gaussian { deviation } if !(0.0..f64::INFINITY).contains(&deviation) => {
-                bail!("the deviation of noise is a number from 0 on, this is {deviation}")
-            }
-            Corruption::Masking { fraction } if !(0.0..=1.0).contains(&fraction) => {
-                bail!("the fraction that noise masks is between 0 and 1, this is {fraction}")
-            }
-            _ => {}
+    /// For a deviation that is negative or not finite.
+    pub fn new(name: &str, deviation: f64, builder: &Builder) -> Result<Self> {
+        if !(0.0..f64::INFINITY).contains(&deviation) {
+            bail!("the deviation of noise is a number from 0 on, this is {deviation}");
         }
+        Ok(Self::of(name, Corruption::Normal { deviation }, builder))
+    }
+
+    /// The layer `name` that replaces values by zeros, each with this probability. Unlike dropout it leaves the others as
+    /// they are. No other layer that draws random numbers may have its name.
+    ///
+    /// # Errors
+    /// For a probability that is not between 0 and 1.
+    pub fn masking(name: &str, fraction: f64, builder: &Builder) -> Result<Self> {
+        if !(0.0..=1.0).contains(&fraction) {
+            bail!("the fraction that noise masks is between 0 and 1, this is {fraction}");
+        }
+        Ok(Self::of(name, Corruption::Masking { fraction }, builder))
+    }
+
+    fn of(name: &str, corruption: Corruption, builder: &Builder) -> Self {
         let Builder { pool, seed, clock, .. } = builder.clone();
-        Ok(Self { corruption, name: name.to_string(), pool, seed, clock })
+        Self { corruption, name: name.to_string(), pool, seed, clock }
     }
 }
 
@@ -85,7 +89,7 @@ impl ModuleT for Noise {
         }
         let random = self.clock.random(self.seed, &self.name);
         match self.corruption {
-            Corruption::Gaussian { deviation } => {
+            Corruption::Normal { deviation } => {
                 let deviation = deviation as f32;
                 let noise = draw(x.elem_count(), &random, &self.pool, |word| deviation * standard_normal(word));
                 x + Tensor::from_vec(noise, x.shape(), x.device())?
@@ -101,13 +105,14 @@ mod tests {
 
     use super::*;
 
-    const GAUSSIAN: Corruption = Corruption::Gaussian { deviation: 0.3 };
-    const MASKING: Corruption = Corruption::Masking { fraction: 0.25 };
+    type Make = fn(&Builder) -> Result<Noise>;
+    const NORMAL: Make = |builder| Noise::new("noise", 0.3, builder);
+    const MASKING: Make = |builder| Noise::masking("noise", 0.25, builder);
 
-    fn noise(corruption: Corruption, threads: usize, step: u64) -> Noise {
+    fn noise(make: Make, threads: usize, step: u64) -> Noise {
         let builder = Builder::on_cpu(Arc::new(Pool::new(threads)), Seed(3));
         builder.clock.set(step);
-        Noise::new(corruption, "noise", &builder).unwrap()
+        make(&builder).unwrap()
     }
 
     fn flat(tensor: &Tensor) -> Vec<f32> {
@@ -122,7 +127,7 @@ mod tests {
     #[test]
     fn the_noise_has_the_moments_asked_for() {
         let x = some();
-        let y = noise(GAUSSIAN, 2, 0).forward_t(&x, true).unwrap();
+        let y = noise(NORMAL, 2, 0).forward_t(&x, true).unwrap();
         let noise_of = |k: i32| {
             let sum: f64 = flat(&y).iter().zip(flat(&x)).map(|(y, x)| f64::from(y - x).powi(k)).sum();
             sum / 70_000.0
@@ -139,8 +144,8 @@ mod tests {
     #[test]
     fn draws_depend_on_the_step_and_not_on_threads_and_evaluation_draws_none() {
         let x = some();
-        for corruption in [GAUSSIAN, MASKING] {
-            let of = |threads, step, train| flat(&noise(corruption, threads, step).forward_t(&x, train).unwrap());
+        for make in [NORMAL, MASKING] {
+            let of = |threads, step, train| flat(&noise(make, threads, step).forward_t(&x, train).unwrap());
             assert_eq!(of(1, 5, true), of(3, 5, true));
             assert_ne!(of(1, 5, true), of(1, 6, true));
             assert_eq!(of(1, 5, false), flat(&x));
@@ -149,9 +154,9 @@ mod tests {
 
     #[test]
     fn gradients_pass_what_was_not_masked() {
-        for corruption in [GAUSSIAN, MASKING] {
+        for make in [NORMAL, MASKING] {
             let x = Var::from_tensor(&some()).unwrap();
-            let y = noise(corruption, 2, 0).forward_t(&x, true).unwrap();
+            let y = noise(make, 2, 0).forward_t(&x, true).unwrap();
             let gradients = (y.sum_all().unwrap() * 3.0).unwrap().backward().unwrap();
             let expected: Vec<f32> = flat(&y).iter().map(|&y| if y == 0.0 { 0.0 } else { 3.0 }).collect();
             assert_eq!(flat(gradients.get(&x).unwrap()), expected);
@@ -161,10 +166,11 @@ mod tests {
     #[test]
     fn what_cannot_be_is_an_error() {
         let builder = Builder::on_cpu(Arc::new(Pool::new(1)), Seed(3));
-        let said = |corruption| Noise::new(corruption, "noise", &builder).unwrap_err().to_string();
         for deviation in [-1.0, f64::NAN, f64::INFINITY] {
-            assert!(said(Corruption::Gaussian { deviation }).contains("from 0 on"));
+            assert!(Noise::new("a", deviation, &builder).unwrap_err().to_string().contains("from 0 on"));
         }
-        assert!(said(Corruption::Masking { fraction: 1.5 }).contains("between 0 and 1"));
+        for fraction in [-0.1, 1.5, f64::NAN] {
+            assert!(Noise::masking("a", fraction, &builder).unwrap_err().to_string().contains("between 0 and 1"));
+        }
     }
 }
