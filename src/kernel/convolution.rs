@@ -29,7 +29,7 @@ const MOST_PLANES: usize = 64 * 1024;
 /// A job has at least so many tasks if there are so many images.
 const TASKS: usize = 16;
 /// Parts of the images that have sums of their own in the gradient of the weights.
-const PARTS: usize = 16;
+const PARTS: usize = 8;
 /// Values in all these sums, unless one part alone has more.
 const MOST_SUMS: usize = 16 << 20;
 
@@ -326,8 +326,8 @@ impl Convolution {
 
     /// The gradient of the weights, summed over the images.
     ///
-    /// Panics and costs as [`forward`](Self::forward), with room for sixteen gradients besides (or fewer, if they are
-    /// large), each the sum over a sixteenth of the images.
+    /// Panics and costs as [`forward`](Self::forward), with room for eight gradients besides (or fewer, if they are
+    /// large), each the sum over an eighth of the images.
     pub fn backward_weight(
         &self,
         pool: &Pool,

@@ -103,12 +103,13 @@ pub(super) mod testing {
         }
     }
 
-    /// Fails unless both are of one shape and differ by less than a hundred-thousandth of the largest value.
+    /// Fails unless both are of one shape and differ by less than 5e-5 of the largest value: candle adds thousands of
+    /// values up in single precision.
     pub fn near(ours: &Tensor, theirs: &Tensor) -> Result<()> {
         assert_eq!(ours.shape(), theirs.shape());
         let scale = theirs.abs()?.max_all()?.to_scalar::<f32>()?.max(1.0);
         let error = (ours - theirs)?.abs()?.max_all()?.to_scalar::<f32>()?;
-        assert!(error <= 1e-5 * scale, "{error} of {scale}");
+        assert!(error <= 5e-5 * scale, "{error} of {scale}");
         Ok(())
     }
 
