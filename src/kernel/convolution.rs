@@ -22,9 +22,10 @@ use grid::{Axis, Block, Grid, add_patches, copy_runs, gather_patches, join, spli
 
 /// Output positions that are multiplied together, unless one row of outputs has more.
 const MOST_COLUMNS: usize = 256;
-/// Values in the patches that are multiplied together: with the weights they meet, they fit in a second-level cache.
+/// Values in the patches that are multiplied together, unless those of one channel are more: with the weights that they
+/// meet, they fit in a second-level cache.
 const MOST_PATCHES: usize = 32 * 1024;
-/// Values in the planes of images that are taken together.
+/// Values in the planes of images that are taken together, unless one image has more.
 const MOST_PLANES: usize = 64 * 1024;
 /// A job has at least so many tasks if there are so many images.
 const TASKS: usize = 16;
@@ -194,7 +195,7 @@ impl Convolution {
 
     /// Images that one task takes together.
     fn group(&self, n: usize) -> usize {
-        self.images.min(n.div_ceil(TASKS)).max(1)
+        self.images.min(n / TASKS).max(1)
     }
 
     /// The blocks of a group of images.
@@ -215,7 +216,7 @@ impl Convolution {
     /// whole outputs at a time.
     ///
     /// Panics if slices do not have the lengths that the extents say. `O(n x channels_out x out_height x out_width x
-    /// channels_in x kh x kw)` time, a few hundred kilobytes for each thread.
+    /// channels_in x kh x kw)` time; a few hundred kilobytes for each thread, or as much as one padded image, if it is larger.
     pub fn forward(
         &self,
         pool: &Pool,
