@@ -89,7 +89,8 @@ fn stride_of(columns: usize) -> usize {
     (columns.div_ceil(LANES) | 1) * LANES
 }
 
-/// The extents of a convolution: images of `[channels_in, height, width]` become `[channels_out, out_height, out_width]`.
+/// The extents of a convolution, which makes `[channels_out, out_height, out_width]` of images of `[channels_in, height,
+/// width]`.
 ///
 /// The same object is the transposed convolution, which takes the outputs' extents to the images'.
 ///
@@ -214,8 +215,8 @@ impl Convolution {
         (0..all).step_by(most).map(move |first| first..all.min(first + most))
     }
 
-    /// The outputs of all images: their convolution plus the bias of each output channel, then `finish`, which sees some
-    /// whole outputs at a time.
+    /// The outputs of all images: their convolution plus the bias of each output channel, then `finish`, which sees
+    /// some whole outputs at a time.
     ///
     /// Panics if slices do not have the lengths that the extents say. `O(n x channels_out x out_height x out_width x
     /// channels_in x kh x kw)` time; a few hundred kilobytes for each thread, or as much as one padded image, if it is

@@ -17,7 +17,10 @@ pub fn sum_channels(
     sums: &mut [f32],
 ) {
     let image = channels * positions;
-    assert!(sums.len() == channels && values.len().is_multiple_of(image), "images of {channels} x {positions}");
+    assert!(
+        image > 0 && sums.len() == channels && values.len().is_multiple_of(image),
+        "images of {channels} x {positions}"
+    );
     let in_part = (values.len() / image).div_ceil(PARTS).max(1) * image;
     let parts = pool.map(values.len().div_ceil(in_part), |part| {
         let mut sums = vec![0.0; channels];

@@ -133,7 +133,9 @@ vectorised! {
         planes.fill(0.0);
         let (width, stride) = (grid.x.size, grid.x.stride);
         for (channel, planes) in image.chunks_exact(grid.y.size * width).zip(planes.chunks_exact_mut(grid.len())) {
-            grid.for_each_row(|y, x, places| take_every(stride, &channel[y * width + x..(y + 1) * width], &mut planes[places]));
+            grid.for_each_row(|y, x, places| {
+                take_every(stride, &channel[y * width + x..(y + 1) * width], &mut planes[places]);
+            });
         }
     }
 }
@@ -230,7 +232,8 @@ fn gather_runs<const N: usize>(
 }
 
 vectorised! {
-    /// The transpose of [`gather_patches`]: adds every value of `patches` to the place in the planes that it was read from.
+    /// The transpose of [`gather_patches`]: adds every value of `patches` to the place in the planes that it was read
+    /// from.
     pub(super) fn add_patches(
         grid: &Grid,
         patches: &[f32],
