@@ -9,6 +9,7 @@
 //! neither on the number of threads nor, except for the gradients of the weights and the biases, which are sums over
 //! images, on what other images there are.
 
+mod channels;
 mod grid;
 
 use std::cell::RefCell;
@@ -17,19 +18,21 @@ use std::ops::Range;
 use super::Pool;
 use super::aligned::Aligned;
 use super::gemm::{Left, Panels, Right, Start, gemm, pack_transposed, right_of_panels};
-use super::isa::{LANES, vectorised};
+use super::isa::LANES;
+pub use channels::sum_channels;
 use grid::{Axis, Block, Grid, add_patches, copy_runs, gather_patches, join, split};
 
 /// Output positions that are multiplied together, unless one row of outputs has more.
 const MOST_COLUMNS: usize = 256;
-/// Values in the patches that are multiplied together: with the weights they meet, they fit in a second-level cache.
+/// Values in the patches that are multiplied together, unless those of one channel are more: with the weights that they
+/// meet, they fit in a second-level cache.
 const MOST_PATCHES: usize = 32 * 1024;
-/// Values in the planes of images that are taken together.
+/// Values in the planes of images that are taken together, unless one image has more.
 const MOST_PLANES: usize = 64 * 1024;
 /// A job has at least so many tasks if there are so many images.
 const TASKS: usize = 16;
 /// Parts of the images that have sums of their own in the gradient of the weights.
-const PARTS: usize = 16;
+const PARTS: usize = 8;
 /// Values in all these sums, unless one part alone has more.
 const MOST_SUMS: usize = 16 << 20;
 
@@ -86,7 +89,8 @@ fn stride_of(columns: usize) -> usize {
     (columns.div_ceil(LANES) | 1) * LANES
 }
 
-/// The extents of a convolution: images of `[channels_in, height, width]` become `[channels_out, out_height, out_width]`.
+/// The extents of a convolution, which makes `[channels_out, out_height, out_width]` of images of `[channels_in, height,
+/// width]`.
 ///
 /// The same object is the transposed convolution, which takes the outputs' extents to the images'.
 ///
@@ -194,7 +198,7 @@ impl Convolution {
 
     /// Images that one task takes together.
     fn group(&self, n: usize) -> usize {
-        self.images.min(n.div_ceil(TASKS)).max(1)
+        self.images.min(n / TASKS).max(1)
     }
 
     /// The blocks of a group of images.
@@ -211,11 +215,12 @@ impl Convolution {
         (0..all).step_by(most).map(move |first| first..all.min(first + most))
     }
 
-    /// The outputs of all images: their convolution plus the bias of each output channel, then `finish`, which sees some
-    /// whole outputs at a time.
+    /// The outputs of all images: their convolution plus the bias of each output channel, then `finish`, which sees
+    /// some whole outputs at a time.
     ///
     /// Panics if slices do not have the lengths that the extents say. `O(n x channels_out x out_height x out_width x
-    /// channels_in x kh x kw)` time, a few hundred kilobytes for each thread.
+    /// channels_in x kh x kw)` time; a few hundred kilobytes for each thread, or as much as one padded image, if it is
+    /// larger.
     pub fn forward(
         &self,
         pool: &Pool,
@@ -326,8 +331,8 @@ impl Convolution {
 
     /// The gradient of the weights, summed over the images.
     ///
-    /// Panics and costs as [`forward`](Self::forward), with room for sixteen gradients besides (or fewer, if they are
-    /// large), each the sum over a sixteenth of the images.
+    /// Panics and costs as [`forward`](Self::forward), with room for eight gradients besides (or fewer, if they are
+    /// large), each the sum over an eighth of the images.
     pub fn backward_weight(
         &self,
         pool: &Pool,
@@ -450,49 +455,6 @@ fn block_extents(grid: &Grid, channels: usize) -> (usize, usize) {
         let most = (MOST_COLUMNS / width).clamp(1, height);
         let of_all = |rows: &usize| height / rows * cost(rows * width) + cost(height % rows * width);
         (1, (1..=most).rev().min_by_key(of_all).unwrap_or(1))
-    }
-}
-
-/// Sums of `values` (images of `channels` channels of `positions` values) over images and positions, channel by
-/// channel, in double precision: the gradient of biases that were added to them.
-///
-/// Panics if a slice does not have the length that the extents say.
-pub fn sum_channels(
-    pool: &Pool,
-    values: &[f32],
-    channels: usize,
-    positions: usize,
-    accumulate: Accumulate,
-    sums: &mut [f32],
-) {
-    let image = channels * positions;
-    assert!(sums.len() == channels && values.len().is_multiple_of(image), "images of {channels} x {positions}");
-    let in_part = (values.len() / image).div_ceil(PARTS).max(1) * image;
-    let parts = pool.map(values.len().div_ceil(in_part), |part| {
-        let mut sums = vec![0.0; channels];
-        add_channels(&values[part * in_part..values.len().min((part + 1) * in_part)], positions, &mut sums);
-        sums
-    });
-    for (c, sum) in sums.iter_mut().enumerate() {
-        accumulate.write(sum, parts.iter().map(|part| part[c]).sum::<f64>() as f32);
-    }
-}
-
-vectorised! {
-    /// Adds the runs of `positions` values to the sums of the channels, image after image.
-    fn add_channels(values: &[f32], positions: usize, sums: &mut [f64]) {
-        for image in values.chunks_exact(positions * sums.len()) {
-            for (sum, run) in sums.iter_mut().zip(image.chunks_exact(positions)) {
-                let (eights, rest) = run.as_chunks::<8>();
-                let mut lanes = [0.0_f64; 8];
-                for eight in eights {
-                    lanes.iter_mut().zip(eight).for_each(|(lane, &v)| *lane += f64::from(v));
-                }
-                let pairs: [f64; 4] = std::array::from_fn(|l| lanes[l] + lanes[l + 4]);
-                let total = (pairs[0] + pairs[2]) + (pairs[1] + pairs[3]);
-                *sum += rest.iter().fold(total, |total, &v| total + f64::from(v));
-            }
-        }
     }
 }
 

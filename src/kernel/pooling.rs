@@ -55,8 +55,8 @@ impl MaxPooling {
         self.output
     }
 
-    /// The largest value of each window and its index in its plane; of equal ones the first, in the order of rows. A NaN
-    /// is larger than every number.
+    /// The largest value of each window and its index in its plane; of equal ones the first, in the order of rows. A
+    /// NaN is larger than every number.
     ///
     /// Panics if the slices do not hold as many planes.
     pub fn forward(&self, pool: &Pool, planes: &[f32], out: &mut [f32], places: &mut [u32]) {
@@ -144,7 +144,7 @@ fn take_larger<const STRIDE: usize>(
     }
 }
 
-/// Planes of `height x width` values of which each becomes a block of `factor` equal ones: nearest-neighbour upsampling.
+/// Nearest-neighbour upsampling: planes of `height x width` values of which each becomes a block of equal ones.
 ///
 /// ```
 /// use dacpipe::kernel::Pool;
@@ -321,7 +321,9 @@ mod tests {
             let upsampling = Upsampling::new(size, factor).expect("no extent is zero");
             let [height, width] = upsampling.output();
             let x = values(planes * size[0] * size[1], 1);
-            let source = |plane: usize, i: usize| (plane * size[0] + i / width / factor[0]) * size[1] + i % width / factor[1];
+            let source = |plane: usize, i: usize| {
+                (plane * size[0] + i / width / factor[0]) * size[1] + i % width / factor[1]
+            };
             let places: Vec<usize> = (0..planes).flat_map(|p| (0..height * width).map(move |i| source(p, i))).collect();
             let d = values(places.len(), 2);
             let mut sums = vec![0.0; x.len()];

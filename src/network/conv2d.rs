@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp3, Layout, ModuleT, Result, Shape, Tensor, bail};
 
-use super::image::{before_activation, draw_kernels, fitting, kernel_count};
+use super::image::{before_activation, fitting, kernel_count};
 use super::layer::{Builder, Layer, values, with_values};
 use super::parameter::Parameter;
 use super::spec::ConvLayer;
@@ -53,17 +53,6 @@ impl Conv2d {
             spec: spec.clone(),
             pool: Arc::clone(&builder.pool),
         })
-    }
-
-    /// A new layer for images of `channels_in` channels: weights uniform between plus and minus
-    /// `sqrt(6 / ((channels in + channels out) kernel²))` (Glorot and Bengio 2010) from the substream of this `index`,
-    /// biases zero.
-    ///
-    /// # Errors
-    /// If an extent is zero, there are too many weights, or the device has no room for them.
-    pub fn initialised(channels_in: usize, spec: &ConvLayer, index: u64, builder: &Builder) -> Result<Self> {
-        let weight = draw_kernels(channels_in, spec.channels, spec.kernel, builder.seed, index)?;
-        Self::new(weight, vec![0.0; spec.channels], spec, builder)
     }
 }
 
@@ -164,7 +153,7 @@ impl CustomOp3 for Op {
 #[cfg(test)]
 mod tests {
     use super::super::architecture::Activation;
-    use super::super::image::testing::{Checked, draw, near, on};
+    use super::super::image::testing::{Checked, draw, drawn, near, on};
     use super::*;
     use candle_core::{Device, Var};
 
@@ -181,10 +170,8 @@ mod tests {
             for activation in [Activation::Identity, Activation::Relu, Activation::Tanh] {
                 let spec = ConvLayer { channels, kernel, stride, padding, activation };
                 let builder = Builder::on_cpu(Arc::new(Pool::new(2)), crate::Seed(3));
-                let bias = draw(channels, 4).to_vec1::<f32>()?;
-                let drawn = Conv2d::initialised(channels_in, &spec, 7, &builder)?;
-                let weight = drawn.weight.value().flatten_all()?.to_vec1::<f32>()?;
-                let layer = Conv2d::new(weight, bias, &spec, &builder)?;
+                let weight = drawn(channels * channels_in * kernel * kernel, 3);
+                let layer = Conv2d::new(weight, drawn(channels, 4), &spec, &builder)?;
                 Checked::new(&draw((9, channels_in, height, width), 1))?.check(&layer, |x, [weight, bias]| {
                     let y = x.conv2d(weight, padding, stride, 1, 1)?;
                     on(activation, &y.broadcast_add(&bias.reshape((1, channels, 1, 1))?)?)
@@ -238,7 +225,7 @@ mod tests {
     fn rows_of_the_data_get_no_gradient_and_gradients_add_up() -> Result<()> {
         let builder = Builder::on_cpu(Arc::new(Pool::new(2)), crate::Seed(3));
         let spec = ConvLayer { channels: 3, kernel: 3, stride: 1, padding: 1, activation: Activation::Tanh };
-        let layer = Conv2d::initialised(2, &spec, 0, &builder)?;
+        let layer = Conv2d::new(drawn(54, 2), vec![0.0; 3], &spec, &builder)?;
         let x = draw((4, 2, 5, 5), 1);
         assert!(layer.forward_t(&x, true)?.sum_all()?.backward()?.get(&x).is_none());
         let once = layer.weight.gradient().expect("a gradient").copy()?;
@@ -253,7 +240,7 @@ mod tests {
         let told = |result: Result<Conv2d>, words: &str| result.is_err_and(|e| e.to_string().contains(words));
         assert!(told(Conv2d::new(vec![0.0; 17], vec![0.0; 2], &spec, &builder), "17 weights"));
         assert!(told(Conv2d::new(vec![0.0; 18], vec![0.0; 3], &spec, &builder), "3 biases"));
-        let layer = Conv2d::initialised(2, &spec, 0, &builder)?;
+        let layer = Conv2d::new(drawn(36, 2), vec![0.0; 2], &spec, &builder)?;
         let error = |x: Tensor| layer.forward_t(&x, false).map(|_| ()).unwrap_err().to_string();
         assert!(error(draw((4, 3, 5, 5), 1)).contains("is given images of 3"));
         assert!(error(draw((4, 2, 5, 2), 1)).contains("does not fit in 2"));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp3, Layout, ModuleT, Result, Shape, Tensor, bail};
 
-use super::image::{before_activation, draw_kernels, fitting, kernel_count};
+use super::image::{before_activation, fitting, kernel_count};
 use super::layer::{Builder, Layer, values, with_values};
 use super::parameter::Parameter;
 use super::spec::ConvTransposeLayer;
@@ -55,17 +55,6 @@ impl ConvTranspose2d {
             spec: spec.clone(),
             pool: Arc::clone(&builder.pool),
         })
-    }
-
-    /// A new layer for images of `channels_in` channels: weights uniform between plus and minus
-    /// `sqrt(6 / ((channels in + channels out) kernel²))` (Glorot and Bengio 2010) from the substream of this `index`,
-    /// biases zero.
-    ///
-    /// # Errors
-    /// If an extent is zero, there are too many weights, or the device has no room for them.
-    pub fn initialised(channels_in: usize, spec: &ConvTransposeLayer, index: u64, builder: &Builder) -> Result<Self> {
-        let weight = draw_kernels(channels_in, spec.channels, spec.kernel, builder.seed, index)?;
-        Self::new(weight, vec![0.0; spec.channels], spec, builder)
     }
 
     /// The convolution that this is the transpose of, for images of `size`.
@@ -185,7 +174,7 @@ impl CustomOp3 for Op {
 #[cfg(test)]
 mod tests {
     use super::super::architecture::Activation;
-    use super::super::image::testing::{Checked, draw, on};
+    use super::super::image::testing::{Checked, draw, drawn, on};
     use super::*;
     use candle_core::{Device, Var};
 
@@ -202,10 +191,8 @@ mod tests {
             for activation in [Activation::Identity, Activation::Relu, Activation::Tanh] {
                 let spec = ConvTransposeLayer { channels, kernel, stride, padding, output_padding, activation };
                 let builder = Builder::on_cpu(Arc::new(Pool::new(2)), crate::Seed(3));
-                let bias = draw(channels, 4).to_vec1::<f32>()?;
-                let drawn = ConvTranspose2d::initialised(channels_in, &spec, 7, &builder)?;
-                let weight = drawn.weight.value().flatten_all()?.to_vec1::<f32>()?;
-                let layer = ConvTranspose2d::new(weight, bias, &spec, &builder)?;
+                let weight = drawn(channels_in * channels * kernel * kernel, 3);
+                let layer = ConvTranspose2d::new(weight, drawn(channels, 4), &spec, &builder)?;
                 Checked::new(&draw((9, channels_in, height, width), 1))?.check(&layer, |x, [weight, bias]| {
                     let y = x.conv_transpose2d(weight, padding, output_padding, stride, 1)?;
                     on(activation, &y.broadcast_add(&bias.reshape((1, channels, 1, 1))?)?)
@@ -262,7 +249,7 @@ mod tests {
         let error = |[stride, padding, output_padding]: [usize; 3], x: Tensor| {
             let activation = Activation::Relu;
             let spec = ConvTransposeLayer { channels: 2, kernel: 3, stride, padding, output_padding, activation };
-            let layer = ConvTranspose2d::initialised(2, &spec, 0, &builder)?;
+            let layer = ConvTranspose2d::new(drawn(36, 2), vec![0.0; 2], &spec, &builder)?;
             Ok::<_, candle_core::Error>(layer.forward_t(&x, false).map(|_| ()).unwrap_err().to_string())
         };
         assert!(error([1, 0, 0], draw((4, 3, 5, 5), 1))?.contains("is given images of 3"));

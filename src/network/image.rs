@@ -3,12 +3,10 @@
 use std::borrow::Cow;
 
 use candle_core::{Error, Result, bail};
-use rand::Rng;
 
 use super::architecture::Activation;
 use crate::kernel::Pool;
 use crate::kernel::convolution::Convolution;
-use crate::seed::Seed;
 
 /// Values that one task takes back through an activation.
 const BLOCK_VALUES: usize = 1 << 13;
@@ -40,26 +38,6 @@ pub(super) fn kernel_count(weight: &[f32], channels: usize, kernel: usize) -> Re
     }
 }
 
-/// Weights uniform between plus and minus `sqrt(6 / ((channels in + channels out) kernel²))` (Glorot and Bengio 2010).
-///
-/// # Errors
-/// If they are more than four thousand million.
-pub(super) fn draw_kernels(
-    channels_in: usize,
-    channels_out: usize,
-    kernel: usize,
-    seed: Seed,
-    index: u64,
-) -> Result<Vec<f32>> {
-    let count = [channels_in, channels_out, kernel, kernel].into_iter().try_fold(1_usize, usize::checked_mul);
-    let Some(count) = count.filter(|&count| u32::try_from(count).is_ok()) else {
-        bail!("kernels of {kernel} x {kernel} for {channels_in} x {channels_out} channels are too many weights");
-    };
-    let bound = (6.0 / ((channels_in + channels_out) * kernel * kernel).max(1) as f32).sqrt();
-    let mut random = seed.stream("initialisation", index);
-    Ok((0..count).map(|_| random.random_range(-bound..=bound)).collect())
-}
-
 /// The gradient before an activation, from that after it, where the results were `results`.
 pub(super) fn before_activation<'a>(
     activation: Activation,
@@ -84,13 +62,20 @@ pub(super) fn before_activation<'a>(
 pub(super) mod testing {
     use super::super::layer::Layer;
     use super::*;
+    use crate::seed::Seed;
     use candle_core::{Device, Shape, Tensor, Var};
+    use rand::Rng;
 
-    /// Values between -1 and 1 from substream `index`, no two of them equal.
+    /// `len` values between -1 and 1 from substream `index`.
+    pub fn drawn(len: usize, index: u64) -> Vec<f32> {
+        let mut random = Seed(5).stream("draw", index);
+        (0..len).map(|_| random.random_range(-1.0..=1.0)).collect()
+    }
+
+    /// A tensor of them.
     pub fn draw(shape: impl Into<Shape>, index: u64) -> Tensor {
-        let (shape, mut random) = (shape.into(), Seed(5).stream("draw", index));
-        let values: Vec<f32> = (0..shape.elem_count()).map(|_| random.random_range(-1.0..=1.0)).collect();
-        Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values")
+        let shape = shape.into();
+        Tensor::from_vec(drawn(shape.elem_count(), index), shape, &Device::Cpu).expect("as many values")
     }
 
     /// Candle's activation functions.
@@ -103,12 +88,13 @@ pub(super) mod testing {
         }
     }
 
-    /// Fails unless both are of one shape and differ by less than a hundred-thousandth of the largest value.
+    /// Fails unless both are of one shape and differ by less than 5e-5 of the largest value: candle adds thousands of
+    /// values up in single precision.
     pub fn near(ours: &Tensor, theirs: &Tensor) -> Result<()> {
         assert_eq!(ours.shape(), theirs.shape());
         let scale = theirs.abs()?.max_all()?.to_scalar::<f32>()?.max(1.0);
         let error = (ours - theirs)?.abs()?.max_all()?.to_scalar::<f32>()?;
-        assert!(error <= 1e-5 * scale, "{error} of {scale}");
+        assert!(error <= 5e-5 * scale, "{error} of {scale}");
         Ok(())
     }
 
@@ -146,17 +132,5 @@ pub(super) mod testing {
             }
             Ok(())
         }
-    }
-
-    #[test]
-    fn kernels_are_drawn_between_their_bounds() {
-        let draw = |index| draw_kernels(20, 30, 5, Seed(1), index).expect("not too many");
-        let drawn = draw(0);
-        let bound = (6.0_f32 / 1250.0).sqrt();
-        assert!(drawn.len() == 15_000 && drawn.iter().all(|w| w.abs() <= bound));
-        let variance = drawn.iter().map(|w| w * w).sum::<f32>() / 15_000.0;
-        assert!((variance / (bound * bound / 3.0) - 1.0).abs() < 0.05);
-        assert!(drawn != draw(1) && drawn == draw(0));
-        assert!(draw_kernels(1 << 16, 1 << 16, 1 << 16, Seed(1), 0).is_err());
     }
 }

@@ -96,8 +96,8 @@ mod tests {
     #[test]
     fn forward_and_gradient_equal_candle_s() -> Result<()> {
         for (size, height, width) in [(1, 3, 4), (2, 8, 6), (3, 9, 12), (4, 4, 4)] {
-            // Candle 0.11.1 divides the gradient of its max_pool2d by the size of a square, so the formula is made of
-            // maxima along axes, whose gradient is right where no two values are equal.
+            // Candle 0.11.1 divides the gradient of its max_pool2d by the number of values in a square, so the formula
+            // is made of maxima along axes, whose gradient is right where no two values are equal.
             Checked::new(&draw((5, 3, height, width), 1))?.check(&layer(size), |x, []| {
                 let squares = x.reshape((5, 3, height / size, size, width / size, size))?;
                 squares.max(D::Minus1)?.max(3)

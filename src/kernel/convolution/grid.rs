@@ -9,6 +9,20 @@ use std::ops::Range;
 
 use crate::kernel::isa::vectorised;
 
+/// Calls a function for runs of a length that is known when it is compiled, which makes a few moves of each, where they
+/// have at most sixteen values; otherwise with a length of zero, which stands for any.
+macro_rules! with_run {
+    ($run:expr, $function:ident $args:tt) => {
+        with_run!($run, $function $args, 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)
+    };
+    ($run:expr, $function:ident $args:tt, $($n:literal)*) => {
+        match $run {
+            $($n => $function::<$n> $args,)*
+            _ => $function::<0> $args,
+        }
+    };
+}
+
 /// One axis of a convolution: rows or columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Axis {
@@ -119,7 +133,9 @@ vectorised! {
         planes.fill(0.0);
         let (width, stride) = (grid.x.size, grid.x.stride);
         for (channel, planes) in image.chunks_exact(grid.y.size * width).zip(planes.chunks_exact_mut(grid.len())) {
-            grid.for_each_row(|y, x, places| take_every(stride, &channel[y * width + x..(y + 1) * width], &mut planes[places]));
+            grid.for_each_row(|y, x, places| {
+                take_every(stride, &channel[y * width + x..(y + 1) * width], &mut planes[places]);
+            });
         }
     }
 }
@@ -188,22 +204,36 @@ vectorised! {
         patches: &mut [f32],
         stride: usize,
     ) {
-        let (width, run) = (grid.x.plane(), grid.x.out);
-        let mut rows = patches.chunks_mut(stride);
-        for channel in channels {
-            for (&tap, row) in grid.taps.iter().zip(&mut rows) {
-                let start = channel * grid.len() + tap + block.first_row * width;
-                for image in 0..block.images {
-                    let from = &planes[image * image_len + start..];
-                    copy_each(run, block.rows, from, width, &mut row[image * block.rows * run..], run);
-                }
+        with_run!(grid.x.out, gather_runs(grid, planes, image_len, channels, block, patches, stride));
+    }
+}
+
+#[inline(always)]
+fn gather_runs<const N: usize>(
+    grid: &Grid,
+    planes: &[f32],
+    image_len: usize,
+    channels: Range<usize>,
+    block: Block,
+    patches: &mut [f32],
+    stride: usize,
+) {
+    let (width, run) = (grid.x.plane(), grid.x.out);
+    let mut rows = patches.chunks_mut(stride);
+    for channel in channels {
+        for (&tap, row) in grid.taps.iter().zip(&mut rows) {
+            let start = channel * grid.len() + tap + block.first_row * width;
+            for image in 0..block.images {
+                let from = &planes[image * image_len + start..];
+                copy_each::<N>(run, block.rows, from, width, &mut row[image * block.rows * run..], run);
             }
         }
     }
 }
 
 vectorised! {
-    /// The transpose of [`gather_patches`]: adds every value of `patches` to the place in the planes that it was read from.
+    /// The transpose of [`gather_patches`]: adds every value of `patches` to the place in the planes that it was read
+    /// from.
     pub(super) fn add_patches(
         grid: &Grid,
         patches: &[f32],
@@ -213,15 +243,28 @@ vectorised! {
         planes: &mut [f32],
         image_len: usize,
     ) {
-        let (width, run) = (grid.x.plane(), grid.x.out);
-        let mut rows = patches.chunks(stride);
-        for channel in channels {
-            for (&tap, row) in grid.taps.iter().zip(&mut rows) {
-                let start = channel * grid.len() + tap + block.first_row * width;
-                for image in 0..block.images {
-                    let to = &mut planes[image * image_len + start..];
-                    add_each(run, block.rows, &row[image * block.rows * run..], run, to, width);
-                }
+        with_run!(grid.x.out, add_runs(grid, patches, stride, channels, block, planes, image_len));
+    }
+}
+
+#[inline(always)]
+fn add_runs<const N: usize>(
+    grid: &Grid,
+    patches: &[f32],
+    stride: usize,
+    channels: Range<usize>,
+    block: Block,
+    planes: &mut [f32],
+    image_len: usize,
+) {
+    let (width, run) = (grid.x.plane(), grid.x.out);
+    let mut rows = patches.chunks(stride);
+    for channel in channels {
+        for (&tap, row) in grid.taps.iter().zip(&mut rows) {
+            let start = channel * grid.len() + tap + block.first_row * width;
+            for image in 0..block.images {
+                let to = &mut planes[image * image_len + start..];
+                add_each::<N>(run, block.rows, &row[image * block.rows * run..], run, to, width);
             }
         }
     }
@@ -229,32 +272,12 @@ vectorised! {
 
 /// Copies `count` runs of `run` values; they begin `from_stride` and `to_stride` values apart.
 pub(super) fn copy_runs(run: usize, count: usize, from: &[f32], from_stride: usize, to: &mut [f32], to_stride: usize) {
-    copy_each(run, count, from, from_stride, to, to_stride);
+    with_run!(run, copy_each(run, count, from, from_stride, to, to_stride));
 }
 
-/// Calls `$function::<N>` where `$run` is at most sixteen, which makes a few moves of a run, and `$function::<0>` else.
-macro_rules! with_run {
-    ($run:expr, $function:ident $args:tt, $($n:literal)*) => {
-        match $run {
-            $($n => $function::<$n> $args,)*
-            _ => $function::<0> $args,
-        }
-    };
-}
-
+/// Runs of `N` values, or of `run` where `N` is zero.
 #[inline(always)]
-fn copy_each(run: usize, count: usize, from: &[f32], from_stride: usize, to: &mut [f32], to_stride: usize) {
-    with_run!(run, copy_of(run, count, from, from_stride, to, to_stride), 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
-}
-
-#[inline(always)]
-fn add_each(run: usize, count: usize, from: &[f32], from_stride: usize, to: &mut [f32], to_stride: usize) {
-    with_run!(run, add_of(run, count, from, from_stride, to, to_stride), 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
-}
-
-/// [`copy_each`] of runs of `N` values, or of `run` where `N` is zero.
-#[inline(always)]
-fn copy_of<const N: usize>(
+fn copy_each<const N: usize>(
     run: usize,
     count: usize,
     from: &[f32],
@@ -268,9 +291,9 @@ fn copy_of<const N: usize>(
     }
 }
 
-/// As [`copy_of`], adding.
+/// As [`copy_each`], adding.
 #[inline(always)]
-fn add_of<const N: usize>(
+fn add_each<const N: usize>(
     run: usize,
     count: usize,
     from: &[f32],
