@@ -103,11 +103,6 @@ impl<'a> Courses<'a> {
         &self.made
     }
 
-    /// Forgets tensors that no later course needs.
-    pub fn forget(&mut self, name: &str) {
-        self.made.remove(name);
-    }
-
     /// The reconstruction's loss of the pre-training, with the feature weights if a stage before this one learned them.
     pub fn reconstruction(&self, pretraining: &PretrainingSpec) -> Result<ReconstructionLoss> {
         let weights = self.data.feature_weights.map(|weights| Array::new(weights, &self.builder.device));

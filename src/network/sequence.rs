@@ -11,7 +11,7 @@ use super::layer::{Builder, Layer};
 use super::parameter::{Buffer, Parameter};
 use super::shape::RowShape;
 use super::spec::{ConvLayer, ConvTransposeLayer, LayerSpec, MaskLayer, NoiseLayer, shapes};
-use super::{Activate, Conv2d, ConvTranspose2d, Corruption, Dense, Dropout, MaxPool2d, Noise, Upsample2d};
+use super::{Activate, Conv2d, ConvTranspose2d, Dense, Dropout, MaxPool2d, Noise, Upsample2d};
 use crate::error::Error;
 
 /// What weights start from; biases start from 0 and batch norm from 1 and 0.
@@ -121,12 +121,12 @@ impl Sequence {
         &'a self,
         of: impl Fn(&'a dyn Layer) -> Vec<(&'static str, &'a Arc<T>)>,
     ) -> Vec<(String, Arc<T>)> {
-        let of_layer = |(i, layer): (usize, &'a Box<dyn Layer>)| {
+        let of_layer = |(i, layer): (usize, &'a dyn Layer)| {
             let named =
                 |(part, value): (&'static str, &'a Arc<T>)| (format!("{}.{i}.{part}", self.name), Arc::clone(value));
-            of(&**layer).into_iter().map(named).collect::<Vec<_>>()
+            of(layer).into_iter().map(named).collect::<Vec<_>>()
         };
-        self.layers.iter().enumerate().flat_map(of_layer).collect()
+        self.layers.iter().map(|layer| &**layer).enumerate().flat_map(of_layer).collect()
     }
 
     /// What the layers from number `from` on and before number `to` make of `x`.
@@ -202,13 +202,9 @@ fn make(
             }
             LayerSpec::BatchNorm(_) => Box::new(BatchNorm::new(input.channels(), builder)?),
             LayerSpec::Activation(layer) => Box::new(Activate::new(layer.activation, builder)),
-            LayerSpec::Dropout(layer) => Box::new(Dropout::new(layer.rate, name, builder)?),
-            LayerSpec::Noise(NoiseLayer { deviation }) => {
-                Box::new(Noise::new(Corruption::Gaussian { deviation: *deviation }, name, builder)?)
-            }
-            LayerSpec::Mask(MaskLayer { fraction }) => {
-                Box::new(Noise::new(Corruption::Masking { fraction: *fraction }, name, builder)?)
-            }
+            LayerSpec::Dropout(layer) => Box::new(Dropout::new(name, layer.rate, builder)?),
+            LayerSpec::Noise(NoiseLayer { deviation }) => Box::new(Noise::new(name, *deviation, builder)?),
+            LayerSpec::Mask(MaskLayer { fraction }) => Box::new(Noise::masking(name, *fraction, builder)?),
             LayerSpec::MaxPool2d(layer) => Box::new(MaxPool2d::new(layer, builder)),
             LayerSpec::Upsample2d(layer) => Box::new(Upsample2d::new(layer, builder)),
             LayerSpec::Reshape(_) => Box::new(Reshape),

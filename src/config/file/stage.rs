@@ -24,7 +24,7 @@ pub enum StageTable {
     /// Learns a representation of few values that the features can be rebuilt from.
     Autoencoder(AutoencoderTable),
     /// Learns a network and clusters by a paper's method, and labels every row.
-    DeepClustering(DeepClusteringTable),
+    DeepClustering(Box<DeepClusteringTable>),
     /// Finds clusters, and labels every row with its cluster, its distance to the centroid and its margin.
     Kmeans(KmeansTable),
 }
