@@ -1,7 +1,7 @@
 //! The passes of batch normalisation (Ioffe and Szegedy 2015): mean and variance of every channel, values normalised by
 //! them, and the way back.
 //!
-//! Sums are in double precision. Each channel is summed by one task in the order of the values, so the result does not
+//! Sums are in double precision. Each channel is summed by one task in a fixed order, so the result does not
 //! depend on the number of threads.
 
 use super::Pool;

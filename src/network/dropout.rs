@@ -11,7 +11,7 @@ use crate::kernel::Pool;
 use crate::seed::Seed;
 
 /// Values that one task takes.
-pub(super) const CHUNK: usize = 1 << 14;
+const CHUNK: usize = 1 << 14;
 
 /// Inverted dropout: in training every value is zero with probability `rate` and otherwise divided by `1 - rate`; in
 /// evaluation nothing happens.
