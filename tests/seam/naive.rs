@@ -12,11 +12,11 @@ use dacpipe::loss::{PenaltyForm, WeightedMse};
 use dacpipe::network::{Activation, Architecture};
 
 #[derive(Debug)]
-pub struct Naive(Pool);
+pub struct Naive(Arc<Pool>);
 
 impl Naive {
     pub fn new() -> Self {
-        Self(Pool::new(1))
+        Self(Arc::new(Pool::new(1)))
     }
 }
 
