@@ -15,6 +15,7 @@ mod inspect;
 mod kmeans;
 mod layering;
 mod limits;
+mod methods;
 mod metrics;
 mod oracle;
 mod outputs;
