@@ -1,0 +1,96 @@
+//! Squared distances from rows to centroids, the nearest centroid, and sums of rows by centroid, over tensors.
+
+use candle_core::{D, DType, Result, Tensor};
+
+/// The squared distance of each of `rows` (`n x dim`) to each of `centroids` (`k x dim`): `n x k`. Differences are taken
+/// before they are squared, so nothing cancels, and a row's distance to itself is 0. Needs `n x k x dim` values.
+pub(super) fn squared(rows: &Tensor, centroids: &Tensor) -> Result<Tensor> {
+    let ((n, dim), k) = (rows.dims2()?, centroids.dim(0)?);
+    let differences = rows.reshape((n, 1, dim))?.broadcast_sub(&centroids.reshape((1, k, dim))?)?;
+    differences.sqr()?.sum(D::Minus1)
+}
+
+/// The squared distance of each row to the centroid that its label names.
+pub(super) fn own(rows: &Tensor, centroids: &Tensor, labels: &Tensor) -> Result<Tensor> {
+    (rows - centroids.index_select(labels, 0)?)?.sqr()?.sum(D::Minus1)
+}
+
+/// The number of the least of each row of `distances` (`n x k`), in a tie the lowest, and the least itself.
+///
+/// `argmin` would not do: which of several equals it names is left open on a GPU.
+pub(super) fn nearest(distances: &Tensor) -> Result<(Tensor, Tensor)> {
+    let k = distances.dim(1)? as u32;
+    let least = distances.min_keepdim(1)?;
+    let numbers = Tensor::arange(0, k, distances.device())?.reshape((1, ()))?.broadcast_as(distances.shape())?;
+    let none = Tensor::full(k - 1, distances.shape(), distances.device())?;
+    let labels = distances.broadcast_eq(&least)?.where_cond(&numbers, &none)?.min(1)?;
+    Ok((labels, least.squeeze(1)?))
+}
+
+/// The least of each row of `distances` without the one that `labels` names; infinite where there is no other.
+pub(super) fn second(distances: &Tensor, labels: &Tensor) -> Result<Tensor> {
+    let infinite = Tensor::full(f32::INFINITY, distances.shape(), distances.device())?;
+    of_cluster(labels, distances.dim(1)?)?.where_cond(&infinite, distances)?.min(1)
+}
+
+/// `n x k`: 1 where the row has the label, else 0.
+fn of_cluster(labels: &Tensor, k: usize) -> Result<Tensor> {
+    let numbers = Tensor::arange(0, k as u32, labels.device())?.reshape((1, k))?;
+    labels.reshape(((), 1))?.broadcast_eq(&numbers)
+}
+
+/// The sums of the rows of each label (`k x dim`) and how many they are (`k`), in `f64`. A product of matrices, so that
+/// the order in which rows are added is the same every time.
+pub(super) fn sums(rows: &Tensor, labels: &Tensor, k: usize) -> Result<(Tensor, Tensor)> {
+    let of_cluster = of_cluster(labels, k)?.to_dtype(DType::F64)?;
+    let sums = of_cluster.t()?.matmul(&rows.to_dtype(DType::F64)?.contiguous()?)?;
+    Ok((sums, of_cluster.sum(0)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    fn tensor(values: &[f32], dim: usize) -> Tensor {
+        Tensor::from_slice(values, (values.len() / dim, dim), &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn ties_go_to_the_lower_number_and_a_single_centroid_has_no_second() {
+        let rows = tensor(&[0.0, 5.0, 7.0], 1);
+        let distances = squared(&rows, &tensor(&[10.0, 0.0, 10.0, 0.0], 1)).unwrap();
+        let (labels, least) = nearest(&distances).unwrap();
+        assert_eq!(labels.to_vec1::<u32>().unwrap(), [1, 0, 0]);
+        assert_eq!(least.to_vec1::<f32>().unwrap(), [0.0, 25.0, 9.0]);
+        assert_eq!(second(&distances, &labels).unwrap().to_vec1::<f32>().unwrap(), [0.0, 25.0, 9.0]);
+        let distances = squared(&rows, &tensor(&[1.0], 1)).unwrap();
+        let (labels, _) = nearest(&distances).unwrap();
+        assert_eq!(labels.to_vec1::<u32>().unwrap(), [0; 3]);
+        assert_eq!(second(&distances, &labels).unwrap().to_vec1::<f32>().unwrap(), [f32::INFINITY; 3]);
+    }
+
+    #[test]
+    fn close_rows_far_from_zero_do_not_cancel() {
+        let distances = squared(&tensor(&[4096.5, -4096.25], 2), &tensor(&[4096.25, -4096.25, 4096.0, -4096.0], 2));
+        assert_eq!(distances.unwrap().to_vec2::<f32>().unwrap(), [[0.0625, 0.3125]]);
+    }
+
+    #[test]
+    fn distances_too_large_for_32_bits_are_infinite_and_still_have_a_nearest() {
+        let distances = squared(&tensor(&[1e30], 1), &tensor(&[0.0, 1.0], 1)).unwrap();
+        let (labels, least) = nearest(&distances).unwrap();
+        assert_eq!((labels.to_vec1::<u32>().unwrap(), least.to_vec1::<f32>().unwrap()), (vec![0], vec![f32::INFINITY]));
+    }
+
+    #[test]
+    fn sums_are_by_label_and_in_double_precision() {
+        let rows = tensor(&[1.0, 2.0, 1e9, 4.0, 0.5, 6.0], 2);
+        let labels = Tensor::new(&[2u32, 0, 0], &Device::Cpu).unwrap();
+        let (sums, counts) = sums(&rows, &labels, 3).unwrap();
+        assert_eq!(sums.to_vec2::<f64>().unwrap(), [[1_000_000_000.5, 10.0], [0.0, 0.0], [1.0, 2.0]]);
+        assert_eq!(counts.to_vec1::<f64>().unwrap(), [2.0, 0.0, 1.0]);
+        let own = own(&rows, &tensor(&[0.0, 0.0, 9.0, 9.0, 1.0, 1.0], 2), &labels).unwrap();
+        assert_eq!(own.to_vec1::<f32>().unwrap()[0], 1.0);
+    }
+}
