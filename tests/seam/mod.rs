@@ -1,6 +1,8 @@
 //! The seam for devices: other implementations of `Device` run training, k-means and the label pass through the same
-//! loops. One counts what it is asked and lets the processor do it; one does everything in plain loops of `f64`.
+//! loops. One counts what it is asked and lets the CPU do it; one does everything in plain loops of `f64`; one computes over
+//! candle tensors.
 
+mod candle;
 mod counting;
 mod naive;
 
