@@ -133,6 +133,33 @@ fn all_work_goes_through_the_device_and_has_the_bits_of_the_processor() {
     }
 }
 
+/// Models from a directory, in the library and in SQL.
+#[tokio::test]
+async fn models_are_applied_on_the_device_that_is_asked_for() {
+    use dacpipe::sql::{Options, register, session_config};
+    use dacpipe::store::Location;
+    use datafusion::prelude::SessionContext;
+    let model = model(&learn(&Cpu::new(2), &KMeansSpec { starts: 1, ..KMeansSpec::new(4) }));
+    let dir = tempfile::tempdir().unwrap();
+    let place = model.save(&Location::parse(&dir.path().to_string_lossy()).unwrap()).await.unwrap();
+    let counting = Arc::new(Counting::new());
+    let loaded = Model::load_on(&place, &*counting).await.unwrap();
+    assert_eq!(loaded.apply(&batch()).unwrap(), model.apply(&batch()).unwrap());
+    let calls = |name: &str| counting.calls(name);
+    assert_eq!((calls("encoder"), calls("centroids")), (1, 1));
+    assert_eq!((calls("encode"), calls("nearest_two")), (1, 1));
+
+    let ctx = SessionContext::new_with_config(session_config());
+    register(&ctx, Options::new().device(Arc::clone(&counting) as Arc<dyn Device>)).await.unwrap();
+    ctx.register_batch("rows", batch()).unwrap();
+    let sql = format!("SELECT (dac_assign('{place}', features)).cluster AS cluster FROM rows");
+    let found = ctx.sql(&sql).await.unwrap().collect().await.unwrap();
+    let rows: usize = found.iter().map(RecordBatch::num_rows).sum();
+    assert_eq!(rows, ROWS);
+    assert_eq!((calls("encoder"), calls("centroids")), (2, 2));
+    assert!(calls("encode") > 1 && calls("nearest_two") > 1);
+}
+
 #[test]
 fn a_device_that_resumes_restores_the_trainer() {
     use dacpipe::stage::{Artifact, Checkpoint};
