@@ -1,32 +1,23 @@
-//! Centroids on a candle device, to assign rows to.
+//! Rows to the centroids of a model.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 
+use super::centers::Centers;
+use super::failed;
 use super::rows::blocks;
-use super::{distance, failed};
 use crate::device::Assign;
 
-/// Centroids, `k x dim`.
-#[derive(Debug)]
-pub(super) struct Centroids(Tensor);
-
-impl Centroids {
-    pub fn new(values: &[f32], dim: usize, device: &Device) -> Result<Self> {
-        Ok(Self(Tensor::from_slice(values, (values.len() / dim, dim), device)?))
-    }
-
-    /// Label and both distances of each row of a block.
-    fn block(&self, rows: &[f32]) -> Result<(Vec<u32>, Vec<f32>, Vec<f32>)> {
-        let dim = self.0.dim(1)?;
-        let rows = Tensor::from_slice(rows, (rows.len() / dim, dim), self.0.device())?;
-        let distances = distance::squared(&rows, &self.0)?;
-        let (labels, least) = distance::nearest(&distances)?;
-        let second = distance::second(&distances, &labels)?;
-        Ok((labels.to_vec1()?, least.to_vec1()?, second.to_vec1()?))
-    }
+/// Label and both distances of each row of a block.
+fn block(centers: &Centers, rows: &[f32]) -> Result<(Vec<u32>, Vec<f32>, Vec<f32>)> {
+    let values = centers.values();
+    let dim = values.dim(1)?;
+    let rows = Tensor::from_slice(rows, (rows.len() / dim, dim), values.device())?;
+    let found = centers.nearest(&rows, true)?;
+    let second = found.second.map(|second| second.to_vec1()).transpose()?;
+    Ok((found.labels.to_vec1()?, found.squared.to_vec1()?, second.unwrap_or_default()))
 }
 
-impl Assign for Centroids {
+impl Assign for Centers {
     fn nearest_two(
         &self,
         rows: &[f32],
@@ -34,9 +25,9 @@ impl Assign for Centroids {
         squared: &mut [f32],
         second: &mut [f32],
     ) -> crate::Result<()> {
-        let (k, dim) = self.0.dims2().map_err(failed)?;
-        for range in blocks(labels.len(), k * dim) {
-            let found = self.block(&rows[range.start * dim..range.end * dim]).map_err(failed)?;
+        let dim = self.values().dim(1).map_err(failed)?;
+        for range in blocks(labels.len(), self.row_values()) {
+            let found = block(self, &rows[range.start * dim..range.end * dim]).map_err(failed)?;
             labels[range.clone()].copy_from_slice(&found.0);
             squared[range.clone()].copy_from_slice(&found.1);
             second[range].copy_from_slice(&found.2);

@@ -1,6 +1,6 @@
-//! Squared distances from rows to centroids, the nearest centroid, and sums of rows by centroid, over tensors.
+//! Squared distances from rows to centroids over tensors, and the least of them.
 
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{D, Result, Tensor};
 
 /// The squared distance of each of `rows` (`n x dim`) to each of `centroids` (`k x dim`): `n x k`. Differences are taken
 /// before they are squared, so nothing cancels, and a row's distance to itself is 0. Needs `n x k x dim` values.
@@ -16,15 +16,21 @@ pub(super) fn own(rows: &Tensor, centroids: &Tensor, labels: &Tensor) -> Result<
 }
 
 /// The number of the least of each row of `distances` (`n x k`), in a tie the lowest, and the least itself.
+pub(super) fn nearest(distances: &Tensor) -> Result<(Tensor, Tensor)> {
+    let k = distances.dim(1)?;
+    let numbers = Tensor::arange(0, k as u32, distances.device())?.reshape((1, k))?.broadcast_as(distances.shape())?;
+    let (least, labels) = least(distances, &numbers, k)?;
+    Ok((labels, least))
+}
+
+/// The least of each row of `distances` (`n x c`), and its number by `numbers` (as many, below `k`), in a tie the lowest.
 ///
 /// `argmin` would not do: which of several equals it names is left open on a GPU.
-pub(super) fn nearest(distances: &Tensor) -> Result<(Tensor, Tensor)> {
-    let k = distances.dim(1)? as u32;
+pub(super) fn least(distances: &Tensor, numbers: &Tensor, k: usize) -> Result<(Tensor, Tensor)> {
     let least = distances.min_keepdim(1)?;
-    let numbers = Tensor::arange(0, k, distances.device())?.reshape((1, ()))?.broadcast_as(distances.shape())?;
-    let none = Tensor::full(k - 1, distances.shape(), distances.device())?;
-    let labels = distances.broadcast_eq(&least)?.where_cond(&numbers, &none)?.min(1)?;
-    Ok((labels, least.squeeze(1)?))
+    let last = Tensor::full(k as u32 - 1, distances.shape(), distances.device())?;
+    let labels = distances.broadcast_eq(&least)?.where_cond(numbers, &last)?.min(1)?;
+    Ok((least.squeeze(1)?, labels))
 }
 
 /// The least of each row of `distances` without the one that `labels` names; infinite where there is no other.
@@ -34,17 +40,9 @@ pub(super) fn second(distances: &Tensor, labels: &Tensor) -> Result<Tensor> {
 }
 
 /// `n x k`: 1 where the row has the label, else 0.
-fn of_cluster(labels: &Tensor, k: usize) -> Result<Tensor> {
+pub(super) fn of_cluster(labels: &Tensor, k: usize) -> Result<Tensor> {
     let numbers = Tensor::arange(0, k as u32, labels.device())?.reshape((1, k))?;
     labels.reshape(((), 1))?.broadcast_eq(&numbers)
-}
-
-/// The sums of the rows of each label (`k x dim`) and how many they are (`k`), in `f64`. A product of matrices, so that
-/// the order in which rows are added is the same every time.
-pub(super) fn sums(rows: &Tensor, labels: &Tensor, k: usize) -> Result<(Tensor, Tensor)> {
-    let of_cluster = of_cluster(labels, k)?.to_dtype(DType::F64)?;
-    let sums = of_cluster.t()?.matmul(&rows.to_dtype(DType::F64)?.contiguous()?)?;
-    Ok((sums, of_cluster.sum(0)?))
 }
 
 #[cfg(test)]
@@ -84,13 +82,9 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_by_label_and_in_double_precision() {
-        let rows = tensor(&[1.0, 2.0, 1e9, 4.0, 0.5, 6.0], 2);
-        let labels = Tensor::new(&[2u32, 0, 0], &Device::Cpu).unwrap();
-        let (sums, counts) = sums(&rows, &labels, 3).unwrap();
-        assert_eq!(sums.to_vec2::<f64>().unwrap(), [[1_000_000_000.5, 10.0], [0.0, 0.0], [1.0, 2.0]]);
-        assert_eq!(counts.to_vec1::<f64>().unwrap(), [2.0, 0.0, 1.0]);
-        let own = own(&rows, &tensor(&[0.0, 0.0, 9.0, 9.0, 1.0, 1.0], 2), &labels).unwrap();
-        assert_eq!(own.to_vec1::<f32>().unwrap()[0], 1.0);
+    fn own_distances_are_those_to_the_labels() {
+        let labels = Tensor::new(&[2u32, 0], &Device::Cpu).unwrap();
+        let own = own(&tensor(&[1.0, 2.0, 3.0, 4.0], 2), &tensor(&[0.0, 0.0, 9.0, 9.0, 1.0, 1.0], 2), &labels).unwrap();
+        assert_eq!(own.to_vec1::<f32>().unwrap(), [1.0, 25.0]);
     }
 }

@@ -1,8 +1,9 @@
-//! Lloyd's iterations on a candle device: every row is measured against every centroid in every iteration; labels stay on
-//! the device, and the sums of the clusters, their sizes and the number of new labels are read once an iteration.
+//! Lloyd's iterations on a candle device: every row is compared with every centroid in every iteration; labels stay on the
+//! device, and the sums of the clusters, their sizes and the number of new labels are read once an iteration.
 
 use candle_core::{DType, Result, Tensor};
 
+use super::centers::{Centers, row_values};
 use super::rows::{DeviceRows, block_rows, blocks};
 use super::{distance, failed};
 use crate::device::Farthest;
@@ -16,7 +17,7 @@ pub(super) struct Lloyd<'a> {
     /// The labels of each block; nothing before the first iteration.
     labels: Vec<Tensor>,
     /// Those of the last iteration.
-    centroids: Option<Tensor>,
+    centers: Option<Centers>,
     sums: Vec<f64>,
     counts: Vec<i64>,
 }
@@ -24,19 +25,19 @@ pub(super) struct Lloyd<'a> {
 impl<'a> Lloyd<'a> {
     pub fn new(rows: &'a DeviceRows<'a>, k: usize) -> Self {
         let (sums, counts) = (vec![0.0; k * rows.dim()], vec![0; k]);
-        Self { rows, k, labels: Vec::new(), centroids: None, sums, counts }
+        Self { rows, k, labels: Vec::new(), centers: None, sums, counts }
     }
 
-    /// Values that a row makes when it is measured.
+    /// Values that a row makes when it gets its label.
     fn values(&self) -> usize {
-        self.k * self.rows.dim()
+        row_values(self.k, self.rows.dim())
     }
 }
 
 /// New labels of a block, and in one array in `f64`: the sums of the clusters, their sizes, and how many labels are new.
-fn label(block: &Tensor, centroids: &Tensor, before: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-    let (labels, _) = distance::nearest(&distance::squared(block, centroids)?)?;
-    let (sums, counts) = distance::sums(block, &labels, centroids.dim(0)?)?;
+fn label(block: &Tensor, centers: &Centers, before: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+    let labels = centers.nearest(block, false)?.labels;
+    let (sums, counts) = centers.sums(block, &labels)?;
     let changed = match before {
         Some(before) => labels.ne(before)?.to_dtype(DType::F64)?.sum_keepdim(0)?,
         None => Tensor::new(&[labels.dim(0)? as f64], block.device())?,
@@ -52,12 +53,12 @@ fn own(block: &Tensor, centroids: &Tensor, labels: &Tensor) -> Result<(Vec<u32>,
 impl crate::device::Lloyd for Lloyd<'_> {
     fn iterate(&mut self, centroids: &[f32]) -> crate::Result<usize> {
         let dim = self.rows.dim();
-        let centroids = Tensor::from_slice(centroids, (self.k, dim), &self.rows.device).map_err(failed)?;
+        let centers = Centers::new(centroids, dim, &self.rows.device).map_err(failed)?;
         let mut buffer = Vec::new();
         let mut total: Option<Tensor> = None;
         for (i, range) in blocks(self.rows.len(), self.values()).enumerate() {
             let block = self.rows.block(range, &mut buffer)?;
-            let (labels, more) = label(&block, &centroids, self.labels.get(i)).map_err(failed)?;
+            let (labels, more) = label(&block, &centers, self.labels.get(i)).map_err(failed)?;
             match self.labels.get_mut(i) {
                 Some(before) => *before = labels,
                 None => self.labels.push(labels),
@@ -67,7 +68,7 @@ impl crate::device::Lloyd for Lloyd<'_> {
                 None => more,
             });
         }
-        self.centroids = Some(centroids);
+        self.centers = Some(centers);
         let Some(total) = total else { return Ok(0) };
         let total = total.to_vec1::<f64>().map_err(failed)?;
         let (sums, counts) = total.split_at(self.sums.len());
@@ -81,13 +82,13 @@ impl crate::device::Lloyd for Lloyd<'_> {
     }
 
     fn farthest(&self, most: usize) -> crate::Result<Vec<Farthest>> {
-        let Some(centroids) = &self.centroids else { return Ok(Vec::new()) };
+        let Some(centers) = &self.centers else { return Ok(Vec::new()) };
         let mut buffer = Vec::new();
         let mut found = Vec::new();
         for (range, labels) in blocks(self.rows.len(), self.values()).zip(&self.labels) {
             let first = range.start;
             let block = self.rows.block(range, &mut buffer)?;
-            let (labels, squared) = own(&block, centroids, labels).map_err(failed)?;
+            let (labels, squared) = own(&block, centers.values(), labels).map_err(failed)?;
             let rows = labels.iter().zip(squared).zip(first..);
             let rows = rows.map(|((&label, squared), row)| Farthest { squared, row, cluster: label as usize });
             found.extend(rows.filter(|row| row.squared > 0.0 && self.counts[row.cluster] > 1));

@@ -10,6 +10,7 @@
 //! place, and two centroids whose distances differ by less may swap. Sums over rows are in `f64`.
 
 mod assign;
+mod centers;
 mod distance;
 mod layers;
 mod lloyd;
@@ -109,7 +110,7 @@ impl Device for Candle {
     }
 
     fn centroids(&self, values: &[f32], dim: usize) -> Result<Arc<dyn Assign>> {
-        let centroids = assign::Centroids::new(values, dim, &self.device).map_err(failed)?;
+        let centroids = centers::Centers::new(values, dim, &self.device).map_err(failed)?;
         self.arrived()?;
         Ok(Arc::new(centroids))
     }

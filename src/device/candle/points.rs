@@ -2,9 +2,10 @@
 
 use candle_core::{DType, Result, Tensor};
 
+use super::centers::Centers;
+use super::failed;
 use super::lloyd::Lloyd;
 use super::rows::{DeviceRows, blocks};
-use super::{distance, failed};
 use crate::device::{BatchSums, Found};
 use crate::kernel::Rows;
 
@@ -22,9 +23,8 @@ impl<'a> Points<'a> {
     }
 
     /// Centroids (`k x dim`) on the device.
-    fn centroids(&self, values: &[f32]) -> Result<Tensor> {
-        let dim = self.rows.dim();
-        Tensor::from_slice(values, (values.len() / dim, dim), &self.rows.device)
+    fn centers(&self, values: &[f32]) -> crate::Result<Centers> {
+        Centers::new(values, self.rows.dim(), &self.rows.device).map_err(failed)
     }
 }
 
@@ -35,19 +35,18 @@ fn moments(block: &Tensor, origin: &Tensor) -> Result<Tensor> {
 }
 
 /// The label of each row of a block and its squared distance.
-fn nearest(block: &Tensor, centroids: &Tensor) -> Result<(Vec<u32>, Vec<f32>)> {
-    let (labels, squared) = distance::nearest(&distance::squared(block, centroids)?)?;
-    Ok((labels.to_vec1()?, squared.to_vec1()?))
+fn nearest(block: &Tensor, centers: &Centers) -> Result<(Vec<u32>, Vec<f32>)> {
+    let found = centers.nearest(block, false)?;
+    Ok((found.labels.to_vec1()?, found.squared.to_vec1()?))
 }
 
 /// Adds a block of a mini-batch to `out`.
-fn add_batch(block: &Tensor, centroids: &Tensor, out: &mut BatchSums) -> Result<()> {
-    let k = centroids.dim(0)?;
-    let (labels, squared) = distance::nearest(&distance::squared(block, centroids)?)?;
-    let (sums, counts) = distance::sums(block, &labels, k)?;
+fn add_batch(block: &Tensor, centers: &Centers, out: &mut BatchSums) -> Result<()> {
+    let found = centers.nearest(block, false)?;
+    let (sums, counts) = centers.sums(block, &found.labels)?;
     out.sums.iter_mut().zip(sums.flatten_all()?.to_vec1::<f64>()?).for_each(|(sum, more)| *sum += more);
     out.counts.iter_mut().zip(counts.to_vec1::<f64>()?).for_each(|(count, more)| *count += more as i64);
-    out.squared.extend(squared.to_vec1::<f32>()?);
+    out.squared.extend(found.squared.to_vec1::<f32>()?);
     Ok(())
 }
 
@@ -78,13 +77,12 @@ impl crate::device::Points for Points<'_> {
     }
 
     fn nearest(&self, centroids: &[f32], found: &Found<'_>) -> crate::Result<()> {
-        let values = centroids.len();
-        let centroids = self.centroids(centroids).map_err(failed)?;
+        let centers = self.centers(centroids)?;
         let mut buffer = Vec::new();
-        for range in blocks(self.rows.len(), values) {
+        for range in blocks(self.rows.len(), centers.row_values()) {
             let first = range.start;
             let block = self.rows.block(range, &mut buffer)?;
-            let (labels, squared) = nearest(&block, &centroids).map_err(failed)?;
+            let (labels, squared) = nearest(&block, &centers).map_err(failed)?;
             found(first, &labels, &squared);
         }
         Ok(())
@@ -96,11 +94,10 @@ impl crate::device::Points for Points<'_> {
         out.counts.clear();
         out.counts.resize(centroids.len() / self.rows.dim(), 0);
         out.squared.clear();
-        let values = centroids.len();
-        let centroids = self.centroids(centroids).map_err(failed)?;
-        for range in blocks(rows.len(), values) {
+        let centers = self.centers(centroids)?;
+        for range in blocks(rows.len(), centers.row_values()) {
             let block = self.rows.gather(&rows[range], &mut self.buffer)?;
-            add_batch(&block, &centroids, out).map_err(failed)?;
+            add_batch(&block, &centers, out).map_err(failed)?;
         }
         Ok(())
     }
