@@ -1,9 +1,12 @@
-//! The matrix product in the shapes that training meets, on one thread.
+//! The matrix product in the shapes that training meets, on one thread, and the convolutions made of it, on two.
 //!
 //! `cargo bench --bench gemm`. The item rate is flops a second: two for each multiply-add that the shapes ask for;
 //! what is computed in the padding of panels does not count.
 
+use dacpipe::kernel::Pool;
+use dacpipe::kernel::activation::relu_in_place;
 use dacpipe::kernel::aligned::Aligned;
+use dacpipe::kernel::convolution::{Accumulate, Convolution};
 use dacpipe::kernel::gemm::{Left, Panels, Right, Start, gemm};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
@@ -54,5 +57,64 @@ fn weight_gradient(bencher: Bencher, (inputs, outputs): (usize, usize)) {
     bencher.counter(flops(inputs, outputs)).bench_local(|| {
         let right = Right::rows(&x, inputs, ROWS, inputs);
         gemm(outputs, Left::transposed(black_box(&d), outputs), right, Start::Zero, &mut gradient, inputs);
+    });
+}
+
+/// Channels and extent of the images, channels that come out, kernel, stride and padding.
+const CONVOLUTIONS: [[usize; 6]; 3] = [[1, 28, 32, 5, 2, 2], [32, 14, 64, 5, 2, 2], [64, 7, 128, 3, 2, 0]];
+
+/// One layer at a batch of images.
+struct Layer {
+    convolution: Convolution,
+    pool: Pool,
+    images: Aligned,
+    weight: Aligned,
+    outputs: Aligned,
+}
+
+impl Layer {
+    fn new([channels_in, extent, channels_out, kernel, stride, padding]: [usize; 6]) -> Self {
+        let pairs = [kernel, stride, padding].map(|value| [value; 2]);
+        let convolution =
+            Convolution::new(channels_in, [extent; 2], channels_out, pairs[0], pairs[1], pairs[2]).expect("it fits");
+        let [input, output] =
+            [convolution.input(), convolution.output()].map(|extents| extents.iter().product::<usize>());
+        let weight = filled(convolution.weight_len());
+        Self { convolution, pool: Pool::new(2), images: filled(ROWS * input), weight, outputs: filled(ROWS * output) }
+    }
+
+    fn flops(&self) -> ItemsCount {
+        let [_, height, width] = self.convolution.output();
+        ItemsCount::new(2 * ROWS * self.convolution.weight_len() * height * width)
+    }
+}
+
+/// Outputs of a convolution from its images, through a ReLU.
+#[divan::bench(args = CONVOLUTIONS)]
+fn convolution_forward(bencher: Bencher, extents: [usize; 6]) {
+    let mut layer = Layer::new(extents);
+    bencher.counter(layer.flops()).bench_local(|| {
+        let Layer { convolution, pool, images, weight, outputs } = &mut layer;
+        convolution.forward(pool, black_box(images), weight, None, &relu_in_place, outputs);
+    });
+}
+
+/// Gradient at the images, which is the transposed convolution too.
+#[divan::bench(args = CONVOLUTIONS)]
+fn convolution_backward_input(bencher: Bencher, extents: [usize; 6]) {
+    let mut layer = Layer::new(extents);
+    bencher.counter(layer.flops()).bench_local(|| {
+        let Layer { convolution, pool, images, weight, outputs } = &mut layer;
+        convolution.backward_input(pool, black_box(outputs), weight, images);
+    });
+}
+
+/// Gradient of the weights.
+#[divan::bench(args = CONVOLUTIONS)]
+fn convolution_backward_weight(bencher: Bencher, extents: [usize; 6]) {
+    let mut layer = Layer::new(extents);
+    bencher.counter(layer.flops()).bench_local(|| {
+        let Layer { convolution, pool, images, weight, outputs } = &mut layer;
+        convolution.backward_weight(pool, black_box(images), outputs, Accumulate::Replace, weight);
     });
 }

@@ -19,7 +19,9 @@ use crate::kmeans::{self, KMeans, KMeansSpec};
 use crate::manifold::Subset;
 use crate::normalize::{Normalize, Normalized, Normalizer};
 use crate::seed::Seed;
-use crate::stage::{Artifact, Coordinates, Fit, FitContext, Fitted, LABEL_COLUMNS, Tensor, Training, Transform};
+use crate::stage::{
+    Artifact, Clusters, Coordinates, Fit, FitContext, Fitted, LABEL_COLUMNS, Tensor, Training, Transform,
+};
 use turns::in_turns;
 
 /// Learns clusters of the vectors of one column.
@@ -231,22 +233,9 @@ impl Label {
         Self { normalizer, ..self }
     }
 
-    /// Number of clusters.
-    pub fn k(&self) -> usize {
-        self.sizes.len()
-    }
-
     /// Values in a row.
     pub fn dim(&self) -> usize {
         self.dim
-    }
-
-    /// The centroids, `k x dim`, row-major, in the units of the column's vectors.
-    pub fn centroids(&self) -> Vec<f32> {
-        match &self.normalizer {
-            Some(normalizer) => normalizer.invert(&self.centroids),
-            None => self.centroids.clone(),
-        }
     }
 
     /// Labels `rows` (row-major): nearest centroid, distance to it, and how much farther the second nearest is. Each row
@@ -311,7 +300,24 @@ impl Label {
     }
 }
 
+impl Clusters for Label {
+    fn k(&self) -> usize {
+        self.sizes.len()
+    }
+
+    fn centroids(&self) -> Option<Vec<f32>> {
+        Some(match &self.normalizer {
+            Some(normalizer) => normalizer.invert(&self.centroids),
+            None => self.centroids.clone(),
+        })
+    }
+}
+
 impl Transform for Label {
+    fn as_clusters(&self) -> Option<&dyn Clusters> {
+        Some(self)
+    }
+
     fn kind(&self) -> &'static str {
         "label"
     }
@@ -500,7 +506,7 @@ mod tests {
         let saved = fitted.transform.save();
         let back = Label::from_artifact(&saved, &device).unwrap();
         assert_eq!(
-            (&back.centroids()[..], &back.sizes[..], back.k(), back.dim()),
+            (&Clusters::centroids(&back).unwrap()[..], &back.sizes[..], back.k(), back.dim()),
             (&[10.5f32, 0.25][..], &[3u64, 2][..], 2, 1)
         );
         assert_eq!((back.save(), back.column.as_str()), (saved.clone(), EMBEDDING));

@@ -2,6 +2,7 @@
 
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -12,12 +13,16 @@ use crate::kernel::{Pool, Rows, fold, sums};
 use crate::stage::{Artifact, FEATURES, Fit, FitContext, Fitted, InverseMap, Tensor, Training, Transform, VectorMap};
 
 /// What a feature is scaled to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ScaleMethod {
     /// `[0, 1]` between the least and the greatest training value. Values beyond them, which later rows may have, are
     /// clamped, so that equation 5 and a Sigmoid output hold for every row.
+    #[default]
     MinMax,
+    /// The same between the least and the greatest value of all features together: for pixels, whose differences from
+    /// each other count.
+    GlobalMinMax,
     /// Mean 0, standard deviation 1 (dividing by the number of rows) over the training rows; nothing is clamped.
     Standard,
 }
@@ -81,6 +86,7 @@ impl Scale {
         }
         let (shift, spread) = match method {
             ScaleMethod::MinMax => min_max(rows, pool)?,
+            ScaleMethod::GlobalMinMax => global_min_max(rows, pool)?,
             ScaleMethod::Standard => mean_and_deviation(rows, pool)?,
         };
         if let Some(i) = spread.iter().position(|s| !s.is_finite()) {
@@ -103,8 +109,9 @@ impl Scale {
     /// Kind `Model` if a part is missing or does not fit.
     pub fn from_artifact(artifact: &Artifact) -> Result<Self> {
         let method = artifact.settings.get("method").cloned().unwrap_or_default();
-        let method = serde_json::from_value(method)
-            .map_err(|e| Error::model("stage scale: method, expected \"min_max\" or \"standard\"").with_source(e))?;
+        let method = serde_json::from_value(method).map_err(|e| {
+            Error::model("stage scale: method, expected \"min_max\", \"global_min_max\" or \"standard\"").with_source(e)
+        })?;
         let tensor = |name: &str| match artifact.tensors.get(name) {
             Some(t) if t.shape == [t.values.len()] && !t.values.is_empty() => Ok(t.values.clone()),
             Some(t) => {
@@ -136,7 +143,7 @@ impl VectorMap for Scale {
 
     fn map(&self, input: &[f32], output: &mut [f32]) -> Result<()> {
         match self.method {
-            ScaleMethod::MinMax => to_unit(input, &self.shift, &self.divisor, output),
+            ScaleMethod::MinMax | ScaleMethod::GlobalMinMax => to_unit(input, &self.shift, &self.divisor, output),
             ScaleMethod::Standard => to_standard(input, &self.shift, &self.divisor, output),
         }
         Ok(())
@@ -230,6 +237,14 @@ impl Transform for Scale {
 #[inline(always)]
 fn apart(x: f32, shift: f32) -> f32 {
     (x - shift).clamp(f32::MIN, f32::MAX)
+}
+
+/// The least value of all features and the range of all, for each feature.
+fn global_min_max(rows: &dyn Rows, pool: &Pool) -> Result<(Vec<f32>, Vec<f32>)> {
+    let (least, range) = min_max(rows, pool)?;
+    let greatest = least.iter().zip(&range).map(|(least, range)| least + range).fold(f32::NEG_INFINITY, f32::max);
+    let first = least.iter().copied().fold(f32::INFINITY, f32::min);
+    Ok((vec![first; least.len()], vec![greatest - first; least.len()]))
 }
 
 /// The least value and the range of each feature.

@@ -60,6 +60,16 @@ pub trait Transform: Debug + Send + Sync {
         None
     }
 
+    /// The clusters that were learned with it, for a later stage to label by. They are no part of [`save`](Self::save).
+    fn centroids(&self) -> Option<&Centroids> {
+        None
+    }
+
+    /// What it says of its clusters, for a stage that labels rows.
+    fn as_clusters(&self) -> Option<&dyn Clusters> {
+        None
+    }
+
     /// What an interrupted run needs to go on after this stage: all of [`save`](Self::save), and what later stages
     /// learn from.
     fn keep(&self) -> Artifact {
@@ -76,6 +86,25 @@ pub struct Coordinates {
     pub rows: Vec<u32>,
     /// Their coordinates, `rows x dim`, each with mean 0 and standard deviation 1.
     pub values: Vec<f32>,
+}
+
+/// Clusters that were learned together with a network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Centroids {
+    /// Values of a centroid.
+    pub dim: usize,
+    /// `k x dim`.
+    pub values: Vec<f32>,
+}
+
+/// The clusters of a stage that labels rows.
+pub trait Clusters {
+    /// How many there are.
+    fn k(&self) -> usize;
+
+    /// Their centroids, `k x dim`, row-major, in the units of the vectors that are labelled; none where clusters have no
+    /// centroids.
+    fn centroids(&self) -> Option<Vec<f32>>;
 }
 
 /// A function from rows of `dim_in` values to rows of `dim_out` values.
@@ -132,12 +161,14 @@ pub struct Training<'a> {
     pub feature_weights: Option<&'a [f32]>,
     /// A layout of the rows, where a stage before this one made one.
     pub coordinates: Option<&'a Coordinates>,
+    /// Clusters of the rows, where a stage before this one learned them.
+    pub centroids: Option<&'a Centroids>,
 }
 
 impl<'a> Training<'a> {
     /// Rows alone.
     pub fn new(rows: &'a dyn Rows) -> Self {
-        Self { rows, classes: None, feature_weights: None, coordinates: None }
+        Self { rows, classes: None, feature_weights: None, coordinates: None, centroids: None }
     }
 }
 

@@ -1,47 +1,65 @@
 //! Training an autoencoder: epochs of shuffled mini-batches, a learning rate that falls, an early stop, checkpoints.
 
+mod epochs;
+mod experts;
 mod follow;
+mod fused;
+mod layerwise;
+mod objective;
 mod state;
+mod tape;
+mod terms;
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use rand::seq::SliceRandom;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::device::{StepLoss, StepSettings, Trainer};
+use crate::device::{StepLoss, Trainer};
 use crate::embed::Embed;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::loss::{CoordinateLoss, EmbeddingLoss, L2Penalty, PenaltyForm, WeightedMse};
 use crate::network::{Architecture, initialise};
-use crate::stage::{Coordinates, Fit, FitContext, Fitted, Training};
+use crate::stage::{Artifact, Coordinates, Fit, FitContext, Fitted, Training};
+pub use epochs::Schedule;
+pub(crate) use epochs::{Course, Learner};
+pub(crate) use experts::Experts;
+pub use experts::{Competition, RowError};
 use follow::HeldOut;
-use state::State;
+use fused::Fused;
+pub(crate) use layerwise::{Layerwise, groups};
+pub(crate) use objective::{Objective, failed};
+pub(crate) use state::State;
+pub(crate) use tape::{Tape, array, flat};
+pub(crate) use terms::{Clustering, Terms, embed};
 
-/// Seconds between checkpoints: writing one after each epoch would cost more than a short epoch.
-const CHECKPOINT_SECONDS: f64 = 2.0;
 /// The widest layer that is accepted; wider ones are typing errors more often than wishes.
 const WIDEST: usize = 65_536;
 
 /// How the learning rate falls from epoch to epoch.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Decay {
     /// It stays.
     None,
     /// It is multiplied by `rate` after each epoch.
     Exponential {
         /// The factor, above 0 and at most 1.
+        #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
         rate: f64,
     },
     /// It follows half a cosine from the start to zero over all epochs.
+    #[default]
     Cosine,
     /// It is multiplied by `factor` after every `every` epochs.
     Step {
         /// Epochs between two falls.
+        #[schemars(range(min = 1))]
         every: usize,
         /// The factor, above 0 and at most 1.
+        #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
         factor: f64,
     },
 }
@@ -65,13 +83,16 @@ impl Decay {
     }
 }
 
-/// When to stop before the last epoch.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+/// When to stop before the last epoch. The parameters of the best epoch are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EarlyStop {
     /// Epochs in a row without a better training loss.
+    #[schemars(range(min = 1))]
     pub patience: usize,
-    /// By which part of the best loss a loss must be lower to count as better.
+    /// By which part of the best loss a loss must be lower to count as better: at least 0 and below 1. Default 0.
+    #[serde(default)]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub min_delta: f64,
 }
 
@@ -92,7 +113,7 @@ impl EarlyStop {
 }
 
 /// An autoencoder and how it is trained. The defaults are those of Lu and Li 2021, where the paper gives them.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AutoencoderSpec {
     /// Widths of the encoder's layers after the input; the last is the embedding's.
@@ -111,7 +132,7 @@ pub struct AutoencoderSpec {
     pub l2: f64,
     /// What that factor multiplies.
     pub l2_form: PenaltyForm,
-    /// When to stop early, if at all.
+    /// When to stop early, if at all. Then the parameters of the best epoch are kept.
     pub early_stop: Option<EarlyStop>,
     /// Whether the fitted stage has the decoder too, which rebuilds rows from their embeddings.
     pub keep_decoder: bool,
@@ -207,6 +228,12 @@ impl AutoencoderSpec {
         L2Penalty { beta: self.l2, form: self.l2_form }
     }
 
+    /// How long and how fast it learns.
+    fn schedule(&self) -> Schedule {
+        let &Self { epochs, batch_size, learning_rate, decay, early_stop, .. } = self;
+        Schedule { epochs, batch_size, learning_rate, decay, early_stop }
+    }
+
     /// The layers for rows of `dim` values.
     pub fn architecture(&self, dim: usize) -> Architecture {
         Architecture::dac(dim, &self.encoder, self.decoder.as_deref())
@@ -236,22 +263,43 @@ impl Fit for Autoencoder {
         let batch = self.spec.batch_size.min(data.rows.len());
         let what = format!("training a network of {} parameters", architecture.parameter_count());
         cx.room(&what, architecture.training_bytes(batch))?;
-        let mut trainer = self.trainer(data, cx, &architecture)?;
-        let mut state = State { losses: Vec::new(), trainer: trainer.state()? };
-        if let Some(saved) = cx.checkpoint.load()? {
-            state = State::from_artifact(&saved, architecture.flat_len())?;
-            trainer.restore(&state.trainer)?;
-        }
+        let taught = self.taught(data, cx);
+        let mut learner = Fused {
+            trainer: self.trainer(data, cx, &architecture)?,
+            penalty: self.spec.penalty(),
+            reconstruction: self.spec.reconstruction,
+            factor: self.spec.coordinates,
+            embedding: taught.as_ref().map(|taught| &taught.loss as &dyn EmbeddingLoss),
+            steps: 0,
+        };
+        let state = match cx.checkpoint.load()? {
+            Some(saved) => {
+                let state = State::from_artifact(&saved)?;
+                learner.restore(&state.learner)?;
+                state
+            }
+            None => State::fresh(learner.state()?),
+        };
         let stage = || self.kind().to_string();
         cx.control.emit(Event::Started { stage: stage(), unit: "epochs", total: Some(self.spec.epochs as u64) });
-        let taught = self.taught(data, cx);
-        let State { losses, trainer } = self.train(data, taught.as_ref(), cx, &mut *trainer, state)?;
+        let held_out = |row: u32| taught.as_ref().is_some_and(|taught| taught.held_out.contains(row));
+        let rows: Vec<u32> = (0..data.rows.len() as u32).filter(|&row| !held_out(row)).collect();
+        let course = Course {
+            stage: self.kind(),
+            shuffle: "shuffle",
+            schedule: &self.spec.schedule(),
+            rows: &rows,
+            epochs_before: 0,
+            context: &Artifact::default(),
+        };
+        let losses = course.run(&mut learner, state, cx)?;
+        let trainer = learner.trainer.state()?;
         let mut kept = architecture.clone();
         if !self.spec.keep_decoder {
             kept.decoder.clear();
         }
         let embed = Embed::new(&kept, &trainer.parameters, cx.device)?;
-        let total: Vec<f64> = losses.iter().map(|loss| self.total(loss)).collect();
+        let total: Vec<f64> = losses.iter().map(|loss| learner.total(loss)).collect();
         let loss = total.last().copied().unwrap_or(f64::NAN);
         let mut summary = format!("loss {loss:.6} after {} epochs", losses.len());
         let mut figures = vec![
@@ -346,98 +394,6 @@ impl Autoencoder {
         let learned = |rows: usize| rows.saturating_sub(held_out.len()).max(1) as f64;
         let loss = loss.sharing(learned(data.rows.len()) / learned(rows.len()));
         Some(Taught { loss, held_out })
-    }
-
-    /// What is minimised, but for the penalty.
-    fn total(&self, loss: &StepLoss) -> f64 {
-        self.spec.reconstruction * loss.reconstruction + self.spec.coordinates * loss.embedding
-    }
-
-    /// The epochs that are left after `state`, which is the trainer's. Returns the state at the end.
-    fn train(
-        &self,
-        data: &Training<'_>,
-        taught: Option<&Taught<'_>>,
-        cx: &FitContext<'_>,
-        trainer: &mut dyn Trainer,
-        mut state: State,
-    ) -> Result<State> {
-        let held_out = |row: u32| taught.is_some_and(|taught| taught.held_out.contains(row));
-        let learned: Vec<u32> = (0..data.rows.len() as u32).filter(|&row| !held_out(row)).collect();
-        let mut order = learned.clone();
-        let mut saved = Instant::now();
-        let stops = |losses: &[StepLoss]| {
-            let total: Vec<f64> = losses.iter().map(|loss| self.total(loss)).collect();
-            self.spec.early_stop.is_some_and(|stop| stop.reached(&total))
-        };
-        while state.losses.len() < self.spec.epochs && !stops(&state.losses) {
-            let began = Instant::now();
-            let epoch = state.losses.len();
-            order.copy_from_slice(&learned);
-            order.shuffle(&mut cx.seed.stream("shuffle", epoch as u64));
-            match self.epoch(cx, taught, trainer, epoch, &order) {
-                Ok(loss) => state.losses.push(loss),
-                Err(e) => {
-                    if e.kind() == crate::error::Kind::Cancelled && !state.losses.is_empty() {
-                        cx.checkpoint.save(&state.to_artifact())?;
-                    }
-                    return Err(e);
-                }
-            }
-            state.trainer = trainer.state()?;
-            if saved.elapsed().as_secs_f64() > CHECKPOINT_SECONDS {
-                cx.checkpoint.save(&state.to_artifact())?;
-                saved = Instant::now();
-            }
-            cx.control.emit(Event::Progress {
-                stage: self.kind().to_string(),
-                done: state.losses.len() as u64,
-                loss: state.losses.last().map(|loss| self.total(loss)),
-                rows_per_second: Some(order.len() as f64 / began.elapsed().as_secs_f64()),
-            });
-        }
-        Ok(state)
-    }
-
-    /// One epoch; returns the means over its rows of both losses, each as its mini-batch met it.
-    fn epoch(
-        &self,
-        cx: &FitContext<'_>,
-        taught: Option<&Taught<'_>>,
-        trainer: &mut dyn Trainer,
-        epoch: usize,
-        order: &[u32],
-    ) -> Result<StepLoss> {
-        let learning_rate = self.spec.learning_rate * self.spec.decay.factor(epoch, self.spec.epochs);
-        let settings = StepSettings {
-            learning_rate,
-            penalty: self.spec.penalty(),
-            reconstruction: self.spec.reconstruction,
-            embedding: taught.map(|taught| &taught.loss as &dyn EmbeddingLoss),
-        };
-        let size = self.spec.batch_size;
-        let batches = order.len().div_ceil(size);
-        let mut sum = StepLoss::default();
-        trainer.load(&order[..size.min(order.len())])?;
-        for batch in 0..batches {
-            cx.control.check()?;
-            let next = order.get((batch + 1) * size..).unwrap_or(&[]);
-            let rows = size.min(order.len() - batch * size);
-            let loss = trainer.step(&next[..size.min(next.len())], &settings)?;
-            if !loss.is_finite() {
-                let total = self.total(&loss);
-                return Err(Error::compute(format!(
-                    "the loss became {total} in epoch {}, batch {} of {batches}, at learning rate {learning_rate}; \
-                     a lower learning_rate or features scaled to [0, 1] may help",
-                    epoch + 1,
-                    batch + 1,
-                )));
-            }
-            sum.reconstruction += loss.reconstruction * rows as f64;
-            sum.embedding += loss.embedding * rows as f64;
-        }
-        let rows = order.len() as f64;
-        Ok(StepLoss { reconstruction: sum.reconstruction / rows, embedding: sum.embedding / rows })
     }
 }
 

@@ -1,7 +1,8 @@
 //! The same network in plain candle with automatic differentiation: losses, gradients and steps must agree.
 
 use candle_core::{Device, Result, Tensor, Var};
-use candle_nn::{Linear, Module, Optimizer, ops::sigmoid};
+use candle_nn::ops::{leaky_relu, sigmoid};
+use candle_nn::{Linear, Module, Optimizer};
 use dacpipe::Seed;
 use dacpipe::device::{Cpu, Device as _, StepLoss, StepSettings, TrainerState};
 use dacpipe::kernel::adam::Adam;
@@ -35,6 +36,9 @@ impl Oracle {
                 Activation::Relu => value.relu()?,
                 Activation::Tanh => value.tanh()?,
                 Activation::Sigmoid => sigmoid(&value)?,
+                Activation::LeakyRelu => leaky_relu(&value, 0.01)?,
+                Activation::Elu => value.elu(1.0)?,
+                Activation::Softplus => (value.relu()? + (value.abs()?.neg()?.exp()? + 1.0)?.log()?)?,
             };
             if i + 1 == self.architecture.encoder.len() {
                 embedding = value.clone();
@@ -95,6 +99,10 @@ fn architectures() -> Vec<Architecture> {
         Architecture {
             encoder: vec![dense(12, 20, Activation::Sigmoid), dense(20, 4, Activation::Tanh)],
             decoder: vec![dense(4, 9, Activation::Relu), dense(9, 12, Activation::Identity)],
+        },
+        Architecture {
+            encoder: vec![dense(11, 19, Activation::LeakyRelu), dense(19, 5, Activation::Softplus)],
+            decoder: vec![dense(5, 8, Activation::Elu), dense(8, 11, Activation::Softplus)],
         },
     ]
 }
@@ -204,7 +212,7 @@ fn gradients_equal_finite_differences() {
     let dense = |inputs, outputs, activation| DenseSpec { inputs, outputs, activation };
     let architecture = Architecture {
         encoder: vec![dense(9, 6, Activation::Tanh), dense(6, 3, Activation::Identity)],
-        decoder: vec![dense(3, 6, Activation::Tanh), dense(6, 9, Activation::Sigmoid)],
+        decoder: vec![dense(3, 6, Activation::Softplus), dense(6, 9, Activation::Sigmoid)],
     };
     let parameters = initialise(&architecture, Seed(2));
     let x = values(9 * 20, 3);

@@ -1,5 +1,6 @@
 //! What one value of a pipeline file says about another: order of stages, columns, splits.
 
+mod deep_clustering;
 mod sink;
 mod sizes;
 mod source;
@@ -12,14 +13,15 @@ use super::file::*;
 use super::problem::Problem;
 use super::size::Size;
 use super::tree::{Node, Origin, Value};
+use crate::scale::ScaleMethod;
 use crate::secret;
 use crate::signal::hapt561;
 use crate::source::hapt;
 use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS, RECONSTRUCTION_ERROR};
 
 /// The stages in the order in which they can follow each other.
-pub(super) const ORDER: [&str; 7] =
-    ["window", "features", "scale", "feature_weights", "manifold", "autoencoder", "kmeans"];
+pub(super) const ORDER: [&str; 8] =
+    ["window", "features", "scale", "feature_weights", "manifold", "autoencoder", "deep_clustering", "kmeans"];
 
 /// Less memory than this does not hold the buffers of one stage.
 const LEAST_MEMORY: Size = Size::mebibytes(64);
@@ -60,6 +62,7 @@ pub(super) fn check(draft: &Draft, tree: &Node, problems: &mut Vec<Problem>) {
     check.manifold();
     check.network();
     check.kmeans();
+    check.deep_clustering();
     check.sizes();
     check.page();
     check.split();
@@ -140,6 +143,11 @@ impl Check<'_> {
         self.draft.stages.iter().all(|(kind, _)| kind.as_deref().is_some_and(|kind| ORDER.contains(&kind)))
     }
 
+    /// Whether a stage finds clusters.
+    fn has_clusters(&self) -> bool {
+        self.position("kmeans").or(self.position("deep_clustering")).is_some()
+    }
+
     fn order(&mut self) {
         let ranks: Vec<Option<usize>> = self.draft.stages.iter().map(|(kind, _)| rank(kind.as_deref())).collect();
         for (at, rank) in ranks.iter().enumerate() {
@@ -158,7 +166,7 @@ impl Check<'_> {
         let writes = |sink: &SinkTable| sink.vectors.is_some() || sink.embedding || sink.reconstruction_error;
         if !ranks.is_empty()
             && self.kinds_known()
-            && self.position("kmeans").is_none()
+            && !self.has_clusters()
             && !self.draft.sink.as_ref().is_some_and(writes)
         {
             let path = format!("stage[{}]", ranks.len() - 1);
@@ -295,7 +303,7 @@ impl Check<'_> {
     fn feature_weights(&mut self) {
         let draft = self.draft;
         let Some(at) = self.position("feature_weights") else { return };
-        if self.kinds_known() && self.position("autoencoder").is_none() {
+        if self.kinds_known() && self.position("autoencoder").or(self.position("deep_clustering")).is_none() {
             let help = "the weights enter the autoencoder's loss";
             self.at(&format!("stage[{at}].kind"), "feature weights, but no autoencoder stage uses them", help);
         }
@@ -311,8 +319,7 @@ impl Check<'_> {
         } else if table.labels.is_some() && table.k.is_some() {
             let help = "`k` counts pseudo-labels, which are made where `labels` is left out";
             self.at(&path("k"), "both `labels` and `k` are given", help);
-        } else if table.labels.is_none() && table.k.is_none() && self.position("kmeans").is_none() && self.kinds_known()
-        {
+        } else if table.labels.is_none() && table.k.is_none() && !self.has_clusters() && self.kinds_known() {
             let help = "give the number of pseudo-labels as `k`, or a column of classes as `labels`";
             self.at(&path("kind"), "pseudo-labels, but there is no kmeans stage whose `k` could be theirs", help);
         }
@@ -385,7 +392,7 @@ impl Check<'_> {
             None if self.kinds_known() => {
                 self.at(&format!("stage[{at}].kind"), "no scale stage before the autoencoder", help);
             }
-            Some((scale, Some(StageTable::Scale(table)))) if table.method == ScaleMethodName::Standard => {
+            Some((scale, Some(StageTable::Scale(table)))) if table.method == ScaleMethod::Standard => {
                 self.at(&format!("stage[{scale}].method"), "standard scaling before an autoencoder", help);
             }
             _ => {}
@@ -393,7 +400,7 @@ impl Check<'_> {
     }
 
     fn page(&mut self) {
-        if self.draft.report && self.position("kmeans").is_none() {
+        if self.draft.report && !self.has_clusters() {
             self.at("report", "a report is of clusters, and no kmeans stage makes any", "false, or a kmeans stage");
         }
     }

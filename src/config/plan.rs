@@ -11,8 +11,9 @@ use super::file::*;
 use crate::device::DeviceChoice;
 use crate::kmeans::{KMeansSpec, Method};
 use crate::manifold::{ManifoldSpec, Metric};
+use crate::method::{Afterwards, ClusteringLossName, MethodSpec};
 use crate::normalize::Normalize;
-use crate::scale::{ScaleMethod, ScaleSpec};
+use crate::scale::ScaleSpec;
 use crate::secret::redacted;
 use crate::signal::features::FeatureSet;
 use crate::signal::summary::{LowPassSpec, SummarySpec};
@@ -24,8 +25,7 @@ use source::source;
 
 use crate::table::{Mode, OnExisting};
 
-use crate::loss::PenaltyForm;
-use crate::train::{AutoencoderSpec, Decay, EarlyStop};
+use crate::train::AutoencoderSpec;
 
 use crate::vectors::VectorForm;
 use crate::weights::{WeightLabels, WeightMethod, WeightsSpec};
@@ -81,6 +81,10 @@ pub enum StageSpec {
     FeatureWeights(WeightsSpec),
     /// Learns a representation.
     Autoencoder(AutoencoderSpec),
+    /// Learns a network and clusters by a paper's method.
+    DeepClustering(Box<MethodSpec>),
+    /// Labels rows by the clusters that the network before it learned.
+    KeptClusters,
     /// Lays rows out for the representation to learn.
     Manifold(ManifoldSpec),
     /// Finds clusters and labels rows.
@@ -177,6 +181,7 @@ impl Plan {
         });
         let clusters = stages().find_map(|stage| match stage {
             StageTable::Kmeans(table) => Some(table.k),
+            StageTable::DeepClustering(table) => Some(table.k),
             _ => None,
         });
         let width = stages().find_map(|stage| match stage {
@@ -197,12 +202,42 @@ impl Plan {
             window,
             window_label: window_label.unwrap_or_default(),
             features,
-            stages: stages().filter_map(|stage| learner(stage, clusters, width)).collect(),
+            stages: stages().flat_map(|stage| learners(stage, clusters, width)).collect(),
             split: split(&file.split, &file.source),
             sink: sink(&file.sink, &file.source),
             report: file.report,
             fingerprint: fingerprint(file),
         }
+    }
+
+    /// How many clusters there will be, if any.
+    pub fn clusters(&self) -> Option<usize> {
+        self.stages.iter().find_map(|stage| match stage {
+            StageSpec::KMeans(ClusterSpec { kmeans, .. }) => Some(kmeans.k),
+            StageSpec::DeepClustering(spec) => Some(spec.k),
+            _ => None,
+        })
+    }
+
+    /// The width of the embedding, if there is one: of rows of `dim` values, which a method may shape.
+    ///
+    /// # Errors
+    /// Kind `Config` for a method's layers that do not fit rows of `dim` values.
+    pub fn embedding_width(&self, dim: usize) -> Result<Option<usize>> {
+        for stage in &self.stages {
+            match stage {
+                StageSpec::Autoencoder(spec) => return Ok(spec.encoder.last().copied()),
+                StageSpec::DeepClustering(spec) if spec.clustering.loss != ClusteringLossName::Experts => {
+                    return spec.coder(dim).map(|coder| Some(coder.dim_embedding()));
+                }
+                StageSpec::DeepClustering(spec) => {
+                    spec.coder(dim)?;
+                    spec.expert(dim)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(None)
     }
 
     /// The source of every random choice.
@@ -241,6 +276,34 @@ fn summary(table: FeaturesTable) -> SummarySpec {
     }
 }
 
+/// The specs of what learns in a stage. A method learns a network first and then its clusters, unless those are networks.
+fn learners(stage: &StageTable, clusters: Option<usize>, width: Option<usize>) -> Vec<StageSpec> {
+    let StageTable::DeepClustering(table) = stage else {
+        return learner(stage, clusters, width).into_iter().collect();
+    };
+    // The check of the file has found it good.
+    let Ok(spec) = method(table) else { return Vec::new() };
+    let afterwards = match (spec.clustering.loss, spec.afterwards) {
+        (ClusteringLossName::Experts, _) => None,
+        (_, Afterwards::Keep) => Some(StageSpec::KeptClusters),
+        (_, Afterwards::KMeans) => Some(StageSpec::KMeans(ClusterSpec {
+            kmeans: KMeansSpec { starts: spec.starts, ..KMeansSpec::new(spec.k) },
+            normalize: Normalize::None,
+            from_layout: false,
+        })),
+    };
+    std::iter::once(StageSpec::DeepClustering(Box::new(spec))).chain(afterwards).collect()
+}
+
+/// The method of a table: its row, with what the table says.
+///
+/// # Errors
+/// Kind `Config` for what does not make a method.
+pub(super) fn method(table: &DeepClusteringTable) -> Result<MethodSpec> {
+    let given = serde_json::to_value(table).map_err(|e| Error::internal("a stage as JSON").with_source(e))?;
+    MethodSpec::of(table.method, &given)
+}
+
 /// The spec of a stage that learns; windows and features belong to the source. `clusters` is the k of k-means,
 /// `width` the embedding's.
 fn learner(stage: &StageTable, clusters: Option<usize>, width: Option<usize>) -> Option<StageSpec> {
@@ -251,15 +314,12 @@ fn learner(stage: &StageTable, clusters: Option<usize>, width: Option<usize>) ->
         StageTable::Autoencoder(table) => Some(StageSpec::Autoencoder(autoencoder(table))),
         StageTable::Manifold(table) => Some(StageSpec::Manifold(manifold(table, width))),
         StageTable::Kmeans(table) => Some(StageSpec::KMeans(clusters_of(table))),
+        StageTable::DeepClustering(_) => None,
     }
 }
 
 fn scale(table: &ScaleTable) -> ScaleSpec {
-    let method = match table.method {
-        ScaleMethodName::MinMax => ScaleMethod::MinMax,
-        ScaleMethodName::Standard => ScaleMethod::Standard,
-    };
-    ScaleSpec { method }
+    ScaleSpec { method: table.method }
 }
 
 fn feature_weights(table: &FeatureWeightsTable, clusters: Option<usize>) -> WeightsSpec {
@@ -295,18 +355,10 @@ fn autoencoder(table: &AutoencoderTable) -> AutoencoderSpec {
         epochs: table.epochs,
         batch_size: table.batch_size,
         learning_rate: table.learning_rate,
-        decay: match table.decay {
-            DecayTable::None => Decay::None,
-            DecayTable::Exponential { rate } => Decay::Exponential { rate },
-            DecayTable::Cosine => Decay::Cosine,
-            DecayTable::Step { every, factor } => Decay::Step { every, factor },
-        },
+        decay: table.decay,
         l2: table.l2,
-        l2_form: match table.l2_form {
-            PenaltyFormName::Norm => PenaltyForm::Norm,
-            PenaltyFormName::Squared => PenaltyForm::Squared,
-        },
-        early_stop: table.early_stop.map(|EarlyStopTable { patience, min_delta }| EarlyStop { patience, min_delta }),
+        l2_form: table.l2_form,
+        early_stop: table.early_stop,
         keep_decoder: table.keep_decoder,
         reconstruction: table.reconstruction,
         coordinates: table.coordinates.unwrap_or(default.coordinates),

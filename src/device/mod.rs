@@ -45,7 +45,7 @@ use crate::network::Architecture;
 /// do not. Its own failures (memory that is used up, a device that is gone) are errors of kind `Compute`.
 pub trait Device: Debug + Send + Sync {
     /// The host's compute threads, for what is not worth a device: reading, scaling, statistics.
-    fn pool(&self) -> &Pool;
+    fn pool(&self) -> &Arc<Pool>;
 
     /// Training of an autoencoder on `rows` (`rows x dim`): layers, first parameters in the layout of
     /// [`Architecture::tensors`], the reconstruction's loss, and the most rows in a mini-batch, at least 1.

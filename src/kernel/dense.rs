@@ -6,7 +6,7 @@ use super::isa::{LANES, vectorised};
 
 /// Adds lanes up in a fixed tree.
 #[inline(always)]
-fn total(mut lanes: [f64; LANES]) -> f64 {
+pub(super) fn total(mut lanes: [f64; LANES]) -> f64 {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {

@@ -178,6 +178,19 @@ pub fn fit_from(
     finish(&*points, outcome)
 }
 
+/// The clusters of `rows` around centroids (`k x dim`) that were found otherwise, which stay where they are: sizes,
+/// distances, and the numbering of [`fit`]. `O(rows x k x dim)`.
+///
+/// # Errors
+/// Kind `Input` if `centroids` are no rows of finite values; what reading or the device gives.
+pub fn around(rows: &dyn Rows, centroids: Vec<f32>, device: &dyn Device) -> Result<KMeans> {
+    let dim = rows.dim();
+    if centroids.is_empty() || !centroids.len().is_multiple_of(dim) || !centroids.iter().all(|x| x.is_finite()) {
+        return Err(Error::input(format!("{} values are no centroids of {dim} finite values", centroids.len())));
+    }
+    finish(&*device.points(rows)?, Outcome { centroids, iterations: 0, converged: true })
+}
+
 /// The rows on the device, if `spec` makes sense and there are rows enough.
 fn points<'a>(rows: &'a dyn Rows, spec: &KMeansSpec, device: &'a dyn Device) -> Result<Box<dyn Points + 'a>> {
     spec.check()?;

@@ -1,11 +1,17 @@
-//! Losses: one file each, with value and gradient.
+//! Losses, one file each: formulas over candle's tensors, and those of the fused road with value and gradient.
 
+mod clustering;
 mod coordinates;
 mod embedding;
+mod hardening;
 mod penalty;
+mod reconstruction;
 mod weighted_mse;
 
+pub use clustering::ClusteringLoss;
 pub use coordinates::CoordinateLoss;
 pub use embedding::EmbeddingLoss;
+pub use hardening::Hardening;
 pub use penalty::{L2Penalty, PenaltyForm};
+pub use reconstruction::{ErrorMeasure, ReconstructionLoss, Reduction};
 pub use weighted_mse::WeightedMse;

@@ -3,15 +3,15 @@
 use crate::kernel::Pool;
 use crate::kernel::dense::{sum_of_squares, sum_of_squares_on};
 
-/// What the penalty grows with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+/// What the factor of the penalty multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PenaltyForm {
-    /// The Euclidean norm of all parameters, as equation 6 of Lu and Li 2021 reads: its pull on a parameter is `beta`
-    /// times the parameter's share of the norm.
+    /// The L2 norm of all weights and biases, as equation 6 of Lu and Li 2021 reads: its gradient at a parameter is the
+    /// factor times the parameter's share of the norm.
     #[default]
     Norm,
-    /// The square of the norm: its pull is `2 beta` times the parameter, which is PyTorch's `weight_decay` of `2 beta`.
+    /// Its square: its gradient is twice the factor times the parameter, which is PyTorch's `weight_decay` of as much.
     Squared,
 }
 

@@ -47,7 +47,7 @@ pub use restore::{Restore, restore};
 use crate::column::{Values, double_array, double_field, values, vector_array, vector_dim, vector_field, vectors};
 use crate::error::{Error, Result};
 use crate::origin::{Origin, narrowing};
-use crate::stage::{Artifact, EMBEDDING, LABEL_COLUMNS, Transform, VectorMap};
+use crate::stage::{Artifact, Clusters, EMBEDDING, LABEL_COLUMNS, Transform, VectorMap};
 use files::encode_tensors;
 use manifest::content_of;
 
@@ -165,6 +165,11 @@ impl Model {
     /// True if it has a stage that labels rows.
     pub fn assigns(&self) -> bool {
         self.before_label < self.stages.len()
+    }
+
+    /// The clusters of the stage that labels rows, if it has one.
+    pub fn clusters(&self) -> Option<&dyn Clusters> {
+        self.stages.iter().find_map(|stage| stage.as_clusters())
     }
 
     /// The schema of what [`apply`](Self::apply) returns for batches of schema `input`.

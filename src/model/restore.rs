@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::device::Device;
 use crate::embed::Embed;
+use crate::embed_network::EmbedNetwork;
 use crate::error::{Error, Result};
+use crate::experts::Experts;
 use crate::label::Label;
 use crate::manifold::Manifold;
 use crate::origin::Origin;
@@ -31,12 +33,23 @@ pub fn restore(
         "scale" => Arc::new(Scale::from_artifact(artifact)?),
         Manifold::KIND => Arc::new(Manifold::from_artifact(artifact)?),
         "feature_weights" => Arc::new(FeatureWeights::from_artifact(artifact)?),
+        EmbedNetwork::KIND => Arc::new(EmbedNetwork::from_artifact(artifact)?),
+        Experts::KIND => Arc::new(Experts::from_artifact(artifact)?),
         "embed" => Arc::new(Embed::from_artifact(artifact, device)?),
         "label" => Arc::new(Label::from_artifact(artifact, device)?),
         _ => match extra.iter().find(|(name, _)| *name == kind) {
             Some((_, restore)) => restore(artifact)?,
             None => {
-                let mut known = vec![Origin::KIND, "scale", "feature_weights", Manifold::KIND, "embed", "label"];
+                let mut known = vec![
+                    Origin::KIND,
+                    "scale",
+                    "feature_weights",
+                    Manifold::KIND,
+                    "embed",
+                    EmbedNetwork::KIND,
+                    "label",
+                    Experts::KIND,
+                ];
                 known.extend(extra.iter().map(|(name, _)| name));
                 return Err(Error::model(format!("no stage of kind {kind:?}; there are {}", known.join(", "))));
             }

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use crate::kernel::activation::{
-    relu_gradient, relu_in_place, sigmoid_gradient, sigmoid_in_place, tanh_gradient, tanh_in_place,
+    elu_gradient, elu_in_place, leaky_relu_gradient, leaky_relu_in_place, relu_gradient, relu_in_place,
+    sigmoid_gradient, sigmoid_in_place, softplus_gradient, softplus_in_place, tanh_gradient, tanh_in_place,
 };
 
 /// An activation function.
@@ -21,6 +22,12 @@ pub enum Activation {
     Tanh,
     /// The logistic function `1 / (1 + e^{-x})`.
     Sigmoid,
+    /// `x` above zero, `0.01 x` below.
+    LeakyRelu,
+    /// The exponential linear unit: `x` above zero, `e^x - 1` below.
+    Elu,
+    /// `ln(1 + e^x)`.
+    Softplus,
 }
 
 impl Activation {
@@ -31,6 +38,9 @@ impl Activation {
             Activation::Relu => relu_in_place(values),
             Activation::Tanh => tanh_in_place(values),
             Activation::Sigmoid => sigmoid_in_place(values),
+            Activation::LeakyRelu => leaky_relu_in_place(values),
+            Activation::Elu => elu_in_place(values),
+            Activation::Softplus => softplus_in_place(values),
         }
     }
 
@@ -41,6 +51,9 @@ impl Activation {
             Activation::Relu => relu_gradient(outputs, gradient),
             Activation::Tanh => tanh_gradient(outputs, gradient),
             Activation::Sigmoid => sigmoid_gradient(outputs, gradient),
+            Activation::LeakyRelu => leaky_relu_gradient(outputs, gradient),
+            Activation::Elu => elu_gradient(outputs, gradient),
+            Activation::Softplus => softplus_gradient(outputs, gradient),
         }
     }
 }

@@ -5,31 +5,54 @@
 //! gradient over all passes, in order, and is moved at once. No gradients are merged, so the result does not depend on
 //! the number of threads.
 
+mod activate;
 mod architecture;
+mod batch_norm;
+mod coder;
+mod conv2d;
+mod conv_transpose2d;
 mod decoder;
 mod dense;
+mod dropout;
 mod encoder;
+mod image;
 mod initialisation;
 mod layer;
+mod max_pool2d;
 mod mlp;
+mod noise;
+mod optimizer;
 mod packed;
 mod parameter;
+mod sequence;
 mod shape;
 mod spec;
+mod upsample2d;
 
+pub use activate::Activate;
 pub use architecture::{Activation, Architecture, DenseSpec, TensorPlace};
+pub use batch_norm::BatchNorm;
+pub use coder::{Arrays, Coder, CoderSpec};
+pub use conv_transpose2d::ConvTranspose2d;
+pub use conv2d::Conv2d;
 pub use decoder::Decoder;
 pub use dense::Dense;
+pub use dropout::Dropout;
 pub use encoder::Encoder;
 pub use initialisation::initialise;
 pub use layer::{Builder, Clock, Layer};
+pub use max_pool2d::MaxPool2d;
 pub use mlp::{Mlp, MlpPass};
+pub use noise::Noise;
+pub use optimizer::{Optimizer, OptimizerSpec};
 pub use parameter::{Buffer, Parameter};
+pub use sequence::{Initialisation, Sequence};
 pub use shape::RowShape;
 pub use spec::{
-    ActivationLayer, BatchNormLayer, ConvLayer, ConvTransposeLayer, DenseLayer, DropoutLayer, LayerSpec, NoiseLayer,
-    PoolLayer, ReshapeLayer, WIDEST, mirror, shapes,
+    ActivationLayer, BatchNormLayer, ConvLayer, ConvTransposeLayer, DenseLayer, DropoutLayer, LayerSpec, MaskLayer,
+    NoiseLayer, PoolLayer, ReshapeLayer, WIDEST, mirror, shapes,
 };
+pub use upsample2d::Upsample2d;
 
 use crate::kernel::{Matrix, Pool};
 

@@ -29,6 +29,9 @@ pub enum LayerSpec {
     Dropout(DropoutLayer),
     /// Adds normal noise in training.
     Noise(NoiseLayer),
+    /// Sets a part of the values to 0 in training and leaves the others as they are: a corruption that an autoencoder
+    /// learns to undo.
+    Mask(MaskLayer),
     /// The greatest value of each square of an image.
     #[serde(rename = "max_pool2d")]
     MaxPool2d(PoolLayer),
@@ -132,6 +135,15 @@ pub struct NoiseLayer {
     pub deviation: f64,
 }
 
+/// Sets a part of the values to 0 in training and leaves the others as they are.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MaskLayer {
+    /// The part of the values that become 0, from 0 to 1.
+    #[schemars(range(min = 0, max = 1))]
+    pub fraction: f64,
+}
+
 /// Squares of an image.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -170,6 +182,7 @@ impl LayerSpec {
             Self::Activation(_) => "activation",
             Self::Dropout(_) => "dropout",
             Self::Noise(_) => "noise",
+            Self::Mask(_) => "mask",
             Self::MaxPool2d(_) => "max_pool2d",
             Self::Upsample2d(_) => "upsample2d",
             Self::Reshape(_) => "reshape",
@@ -253,7 +266,9 @@ impl LayerSpec {
                     )),
                 }
             }
-            Self::BatchNorm(_) | Self::Activation(_) | Self::Dropout(_) | Self::Noise(_) => Ok(input.clone()),
+            Self::BatchNorm(_) | Self::Activation(_) | Self::Dropout(_) | Self::Noise(_) | Self::Mask(_) => {
+                Ok(input.clone())
+            }
         }
     }
 
@@ -330,7 +345,11 @@ pub fn mirror(input: &RowShape, encoder: &[LayerSpec], last: Activation) -> Resu
             LayerSpec::ConvTranspose2d(_) | LayerSpec::Upsample2d(_) => {
                 return Err((i, format!("{} has no mirror; name the decoder's layers", layer.kind())));
             }
-            LayerSpec::BatchNorm(_) | LayerSpec::Activation(_) | LayerSpec::Dropout(_) | LayerSpec::Noise(_) => {}
+            LayerSpec::BatchNorm(_)
+            | LayerSpec::Activation(_)
+            | LayerSpec::Dropout(_)
+            | LayerSpec::Noise(_)
+            | LayerSpec::Mask(_) => {}
         }
     }
     Ok(decoder)

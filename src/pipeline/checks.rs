@@ -7,7 +7,6 @@ use super::execution::Execution;
 use super::scan::{distinct, select};
 use super::written::{LastVectors, Written};
 use crate::column;
-use crate::config::{ClusterSpec, StageSpec};
 use crate::error::{Error, Result};
 use crate::kmeans;
 use crate::source::Source;
@@ -22,13 +21,10 @@ impl Execution<'_> {
         for name in self.kept() {
             fields.push(there.field_with_name(&name).map_err(|_| column::missing(&there, &name))?.clone());
         }
-        let width = plan.stages.iter().find_map(|stage| match stage {
-            StageSpec::Autoencoder(spec) => spec.encoder.last().copied(),
-            _ => None,
-        });
+        let width = plan.embedding_width(self.source.dim).map_err(|e| e.while_doing("stage deep_clustering"))?;
         let (column, dim) = width.map_or((FEATURES, self.source.dim), |width| (EMBEDDING, width));
         let last = LastVectors { column, dim, names: &self.source.feature_names };
-        let clusters = plan.stages.iter().any(|stage| matches!(stage, StageSpec::KMeans(_)));
+        let clusters = plan.clusters().is_some();
         let written = Written::new(self.choice(), self.kept(), clusters, &last);
         written.check("[sink] vectors = \"list\" or \"columns\" writes the vectors that there are")?;
         fields.extend(written.made());
@@ -55,10 +51,8 @@ impl Execution<'_> {
         if rows.len() == 0 {
             return Err(self.no_rows("split.fit", "learn from", plan.split.fit.as_deref()).await);
         }
-        for stage in &plan.stages {
-            if let StageSpec::KMeans(ClusterSpec { kmeans: spec, .. }) = stage {
-                kmeans::check_rows(spec.k, rows.len()).map_err(|e| e.while_doing("stage kmeans"))?;
-            }
+        if let Some(k) = plan.clusters() {
+            kmeans::check_rows(k, rows.len()).map_err(|e| e.while_doing("stage kmeans"))?;
         }
         Ok(())
     }

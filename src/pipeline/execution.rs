@@ -24,12 +24,11 @@ use crate::config::{ClusterSpec, StageSpec};
 use crate::device::{self, Device};
 use crate::error::{Error, Result};
 use crate::kmeans::KMeansSpec;
-use crate::label::Label;
 use crate::memory;
 use crate::model::Model;
 use crate::report::{RunReport, StageReport};
 use crate::source::{self, BadRows, Source, SourceOptions};
-use crate::stage::FEATURES;
+use crate::stage::{Clusters, FEATURES};
 use crate::store::Location;
 use crate::table::{CommitInfo, Committed, ExistingKeys, Labels, TableWriter, WriteOptions};
 use crate::weights::WeightLabels;
@@ -144,6 +143,7 @@ impl Execution<'_> {
         self.source.label.as_ref()?;
         self.pipeline.plan.stages.iter().find_map(|stage| match stage {
             StageSpec::KMeans(ClusterSpec { kmeans, .. }) => Some(kmeans.clone()),
+            StageSpec::DeepClustering(spec) => Some(KMeansSpec { starts: spec.starts, ..KMeansSpec::new(spec.k) }),
             _ => None,
         })
     }
@@ -162,15 +162,14 @@ impl Execution<'_> {
     /// The label pass, the commit, and the report.
     pub async fn label(mut self, mut learned: Learned, model: Model) -> Result<RunReport> {
         let began = Instant::now();
-        let label = label_of(&model, &*self.device)?;
         let existing = self.writer.existing(model.hash().as_str()).await?;
-        let pass = self.label_pass(&learned, &model, label.as_ref().map_or(0, Label::k), existing.as_ref())?;
+        let pass = self.label_pass(&learned, &model, model.clusters().map_or(0, Clusters::k), existing.as_ref())?;
         let labels = Labels { model: model.hash().as_str().into(), labelled_at: self.clock.labelled_at };
         let (tally, kept) = pass.run(&self.ctx, &mut self.writer, labels).await?;
 
         let model_path = model.save(&self.sink.join("models")?).await?;
         let quarantine = quarantine(&self.sink, &self.run_id, &self.bad).await?;
-        let clusters = label.map(|label| clusters(&tally, &model, &label)).transpose()?;
+        let clusters = model.clusters().map(|found| clusters(&tally, &model, found)).transpose()?;
         let Kept { profile, sample } = kept;
         let skipped_rows = existing.map_or(0, |existing| existing.skipped());
         let source = source_info(&self.source, &tally);
@@ -226,12 +225,6 @@ impl Execution<'_> {
 
 /// The `clusters` table of what was counted, with centroids in the units of the rows where those were clustered as they
 /// are.
-pub(super) fn clusters(tally: &Tally, model: &Model, label: &Label) -> Result<RecordBatch> {
-    tally.clusters(model.in_source_units(&label.centroids()))
-}
-
-/// The stage that labels, of a model that has one, on `device`.
-pub(super) fn label_of(model: &Model, device: &dyn Device) -> Result<Option<Label>> {
-    let label = model.stages().iter().find(|stage| stage.kind() == "label");
-    label.map(|label| Label::from_artifact(&label.save(), device)).transpose()
+pub(super) fn clusters(tally: &Tally, model: &Model, found: &dyn Clusters) -> Result<RecordBatch> {
+    tally.clusters(found.centroids().map(|centroids| model.in_source_units(&centroids)).unwrap_or_default())
 }

@@ -165,7 +165,8 @@ impl Learn {
         let began = Instant::now();
         let feature_weights = before.iter().rev().find_map(|t| t.feature_weights());
         let coordinates = before.iter().rev().find_map(|t| t.coordinates());
-        let data = Training { rows, classes, feature_weights, coordinates };
+        let centroids = before.iter().rev().find_map(|t| t.centroids());
+        let data = Training { rows, classes, feature_weights, coordinates, centroids };
         let checkpoint = self.state.checkpoint(index);
         let cx = FitContext {
             seed: self.seed,

@@ -30,6 +30,7 @@ mod written;
 pub use relabel::{InputKind, Relabel, RelabelReport};
 
 use crate::config::{ClusterSpec, Plan, StageSpec};
+use crate::deep_clustering::{DeepClustering, KeptClusters};
 use crate::error::Result;
 use crate::event::Control;
 use crate::label::KMeansStage;
@@ -79,6 +80,11 @@ impl Pipeline {
                     vectors = EMBEDDING;
                     Arc::new(Autoencoder { spec: spec.clone() })
                 }
+                StageSpec::DeepClustering(spec) => {
+                    vectors = EMBEDDING;
+                    Arc::new(DeepClustering { spec: (**spec).clone() })
+                }
+                StageSpec::KeptClusters => Arc::new(KeptClusters),
                 StageSpec::Manifold(spec) => Arc::new(ManifoldStage { spec: spec.clone() }),
                 StageSpec::KMeans(ClusterSpec { kmeans, normalize, from_layout }) => {
                     let stage = KMeansStage::new(kmeans.clone(), vectors);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::checks::no_rows;
 use super::clock::Clock;
-use super::execution::{clusters, label_of};
+use super::execution::clusters;
 use super::label_pass::LabelPass;
 use super::output::{quarantine, source_info, with_quarantine};
 use super::portrait::Kept;
@@ -14,7 +14,6 @@ use super::written::{Choice, Written};
 use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Control, Event};
-use crate::label::Label;
 use crate::model::{Model, ModelInput};
 use crate::report::VectorsReport;
 use crate::signal::features::FeatureSet;
@@ -22,7 +21,7 @@ use crate::signal::window::{WindowLabel, WindowSpec, Within};
 use crate::source::parquet::Features;
 use crate::source::samples::Samples;
 use crate::source::{self, BadRows, HaptSpec, OnBadRow, ParquetSpec, Source, SourceOptions, SourceSpec};
-use crate::stage::FEATURES;
+use crate::stage::{Clusters, FEATURES};
 use crate::store::Location;
 use crate::table::{CommitInfo, Committed, Labels, Log, Mode, OnExisting, Snapshot, TableWriter, WriteOptions};
 use crate::vectors::VectorForm;
@@ -117,7 +116,6 @@ impl Relabel {
         let threads = device::threads(self.threads)?;
         let device = self.device.open(1)?;
         let model = Arc::new(Model::load_on(&Location::parse(&self.model)?, &*device).await?);
-        let label = label_of(&model, &*device)?;
         if self.reconstruction_error {
             model.decodes().map_err(|e| e.while_doing("--reconstruction-error"))?;
         }
@@ -191,7 +189,7 @@ impl Relabel {
             transforms: written.stages(&model)?,
             keep: written.columns(),
             columns: Columns::default(),
-            k: label.as_ref().map_or(0, Label::k),
+            k: model.clusters().map_or(0, Clusters::k),
             shown_label: source.label.clone(),
             feature_names: source.feature_names.clone(),
             threads,
@@ -204,7 +202,7 @@ impl Relabel {
         }
         model.save(&output.join("models")?).await?;
         let quarantine = quarantine(&output, &run_id, &bad).await?;
-        let clusters = label.map(|label| clusters(&tally, &model, &label)).transpose()?;
+        let clusters = model.clusters().map(|found| clusters(&tally, &model, found)).transpose()?;
         let samples = source.samples();
         let source = source_info(&source, &tally);
         let info = CommitInfo { source, clusters, profile, sample, quarantine: quarantine.clone(), skipped_rows };

@@ -2,64 +2,71 @@
 
 use serde_json::json;
 
-use crate::device::{StepLoss, TrainerState};
+use crate::device::StepLoss;
 use crate::error::{Error, Result};
-use crate::stage::{Artifact, Tensor};
+use crate::stage::Artifact;
+
+/// What stands before the names of the tensors of the best state.
+const BEST: &str = "best.";
+/// What stands before the names of the tensors of the last state.
+const LAST: &str = "last.";
 
 /// The state at the end of an epoch.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct State {
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct State {
     /// The losses of each epoch so far.
     pub losses: Vec<StepLoss>,
-    /// The trainer's.
-    pub trainer: TrainerState,
+    /// The learner's.
+    pub learner: Artifact,
+    /// The learner's after the epoch of the least loss, where it is to be kept.
+    pub best: Option<Artifact>,
 }
 
 impl State {
-    pub fn to_artifact(&self) -> Artifact {
-        let TrainerState { steps, parameters, first, second } = &self.trainer;
-        let tensor = |values: &Vec<f32>| Tensor { shape: vec![values.len()], values: values.clone() };
+    /// A state before the first epoch.
+    pub fn fresh(learner: Artifact) -> Self {
+        Self { learner, ..Self::default() }
+    }
+
+    /// As a checkpoint, with the settings of `context` added.
+    pub fn to_artifact(&self, context: &Artifact) -> Artifact {
+        let mut artifact = context.clone();
         // As bits: a decimal number might come back as its neighbour.
         let bits = |loss: &StepLoss| [loss.reconstruction.to_bits(), loss.embedding.to_bits()];
         let losses: Vec<[u64; 2]> = self.losses.iter().map(bits).collect();
-        let settings = [("steps", json!(steps)), ("loss_bits", json!(losses))];
-        let tensors = [("parameters", parameters), ("first", first), ("second", second)];
-        Artifact {
-            settings: settings.into_iter().map(|(name, value)| (name.to_string(), value)).collect(),
-            tensors: tensors.into_iter().map(|(name, values)| (name.to_string(), tensor(values))).collect(),
+        artifact.settings.insert("loss_bits".into(), json!(losses));
+        for (prefix, state) in [(LAST, Some(&self.learner)), (BEST, self.best.as_ref())] {
+            let Some(Artifact { settings, tensors }) = state else { continue };
+            let key = prefix.trim_end_matches('.').to_owned();
+            artifact.settings.insert(key, settings.clone().into());
+            artifact.tensors.extend(tensors.iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone())));
         }
+        artifact
     }
 
-    /// The state that `artifact` holds, for a network of `len` parameters.
+    /// The state that a checkpoint holds.
     ///
     /// # Errors
     /// Kind `Model` if something is missing or does not fit.
-    pub fn from_artifact(artifact: &Artifact, len: usize) -> Result<Self> {
-        let damaged = |what: &str| Error::model(format!("the checkpoint of the autoencoder has no usable {what}"));
-        let tensor = |name: &str| {
-            let tensor = artifact.tensors.get(name).ok_or_else(|| damaged(name))?;
-            match tensor.values.len() == len {
-                true => Ok(tensor.values.clone()),
-                false => Err(Error::model(format!(
-                    "the checkpoint of the autoencoder has {} values of {name}, this network has {len}",
-                    tensor.values.len()
-                ))),
-            }
-        };
+    pub fn from_artifact(artifact: &Artifact) -> Result<Self> {
+        let damaged = |what: &str| Error::model(format!("the checkpoint of the training has no usable {what}"));
         let bits = artifact.settings.get("loss_bits").ok_or_else(|| damaged("loss_bits"))?;
         let bits: Vec<[u64; 2]> = serde_json::from_value(bits.clone()).map_err(|_| damaged("loss_bits"))?;
         let loss = |[reconstruction, embedding]: [u64; 2]| StepLoss {
             reconstruction: f64::from_bits(reconstruction),
             embedding: f64::from_bits(embedding),
         };
+        let part = |prefix: &str| {
+            let settings = artifact.settings.get(prefix.trim_end_matches('.'))?.as_object()?.clone();
+            let tensors = artifact.tensors.iter();
+            let named =
+                |(name, tensor): (&String, _)| Some((name.strip_prefix(prefix)?.to_owned(), Clone::clone(tensor)));
+            Some(Artifact { settings, tensors: tensors.filter_map(named).collect() })
+        };
         Ok(Self {
             losses: bits.into_iter().map(loss).collect(),
-            trainer: TrainerState {
-                steps: artifact.settings.get("steps").and_then(|v| v.as_u64()).ok_or_else(|| damaged("steps"))?,
-                parameters: tensor("parameters")?,
-                first: tensor("first")?,
-                second: tensor("second")?,
-            },
+            learner: part(LAST).ok_or_else(|| damaged("state"))?,
+            best: part(BEST),
         })
     }
 }

@@ -130,13 +130,15 @@ fn a_checkpoint_of_another_network_is_refused() {
     let device = Cpu::new(1);
     let trainer = device.trainer(&rows, &architecture, &parameters, WeightedMse::default(), 10).expect("has room");
     let loss = StepLoss { reconstruction: 0.1, embedding: 0.3 };
-    let state = State { losses: vec![loss], trainer: trainer.state().expect("is there") };
-    memory.save(&state.to_artifact()).expect("saves");
+    let learner =
+        Fused { trainer, penalty: spec().penalty(), reconstruction: 1.0, factor: 1.0, embedding: None, steps: 0 };
+    let state = State { losses: vec![loss], learner: learner.state().expect("is there"), best: None };
+    memory.save(&state.to_artifact(&Artifact::default())).expect("saves");
     let other = AutoencoderSpec { encoder: vec![4], ..spec() };
     let e = fit_with(other, &training(&rows), 1, &memory).expect_err("does not fit");
     assert_eq!(e.kind(), Kind::Model);
     assert!(e.to_string().contains("this network has"), "{e}");
-    memory.0.lock().expect("not poisoned").as_mut().expect("saved").tensors.remove("second");
+    memory.0.lock().expect("not poisoned").as_mut().expect("saved").tensors.remove("last.second");
     let e = fit_with(spec(), &training(&rows), 1, &memory).expect_err("is damaged");
     assert!(e.to_string().contains("no usable second"), "{e}");
 }

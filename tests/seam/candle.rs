@@ -44,8 +44,14 @@ fn unit(len: usize, salt: u32) -> Vec<f32> {
 
 /// A network of all activations, for rows of 12 values.
 fn architecture() -> Architecture {
-    let mut architecture = Architecture::dac(DIM, &[16, 8, 3], None);
-    architecture.decoder[1].activation = dacpipe::network::Activation::Relu;
+    use dacpipe::network::Activation::*;
+    let mut architecture = Architecture::dac(DIM, &[16, 12, 8, 3], None);
+    for (layer, activation) in architecture.encoder.iter_mut().zip([Relu, Tanh, LeakyRelu, Identity]) {
+        layer.activation = activation;
+    }
+    for (layer, activation) in architecture.decoder.iter_mut().zip([Softplus, Elu, Tanh, Relu, Sigmoid]) {
+        layer.activation = activation;
+    }
     architecture
 }
 

@@ -53,7 +53,7 @@ struct Counted<T> {
 }
 
 impl Device for Counting {
-    fn pool(&self) -> &Pool {
+    fn pool(&self) -> &Arc<Pool> {
         self.cpu.pool()
     }
 

@@ -12,11 +12,11 @@ use dacpipe::loss::{PenaltyForm, WeightedMse};
 use dacpipe::network::{Activation, Architecture};
 
 #[derive(Debug)]
-pub struct Naive(Pool);
+pub struct Naive(Arc<Pool>);
 
 impl Naive {
     pub fn new() -> Self {
-        Self(Pool::new(1))
+        Self(Arc::new(Pool::new(1)))
     }
 }
 
@@ -35,7 +35,7 @@ fn row_of(rows: &dyn Rows, row: usize) -> Result<Vec<f32>> {
 }
 
 impl Device for Naive {
-    fn pool(&self) -> &Pool {
+    fn pool(&self) -> &Arc<Pool> {
         &self.0
     }
 
@@ -98,6 +98,9 @@ impl Layers {
                 Activation::Relu => y.max(0.0),
                 Activation::Tanh => y.tanh(),
                 Activation::Sigmoid => 1.0 / (1.0 + (-y).exp()),
+                Activation::LeakyRelu => y.max(0.01 * y),
+                Activation::Elu => y.max(0.0) + y.min(0.0).exp_m1(),
+                Activation::Softplus => y.max(0.0) + (-y.abs()).exp().ln_1p(),
             });
             outputs.push(y.collect());
         }
@@ -118,6 +121,9 @@ impl Layers {
                     Activation::Relu => f64::from(u8::from(*y > 0.0)),
                     Activation::Tanh => 1.0 - y * y,
                     Activation::Sigmoid => y * (1.0 - y),
+                    Activation::LeakyRelu => [0.01, 1.0][usize::from(*y > 0.0)],
+                    Activation::Elu => y.min(0.0) + 1.0,
+                    Activation::Softplus => 1.0 - (-y).exp(),
                 };
             }
             let mut below = vec![0.0; layer.inputs];

@@ -52,6 +52,9 @@ impl Check<'_> {
 
     /// What is to be written of the autoencoder, which must be there for it.
     fn network_output(&mut self, sink: &SinkTable) {
+        if self.position("deep_clustering").is_some() {
+            return self.method_output(sink);
+        }
         let Some(at) = self.position("autoencoder") else {
             if sink.embedding {
                 let help = "vectors = \"list\" or \"columns\" writes the features that there are; an embedding needs a stage \

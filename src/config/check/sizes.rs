@@ -69,7 +69,7 @@ impl Check<'_> {
     }
 
     /// The values of a row, where the file tells them.
-    fn features_known(&self) -> Option<usize> {
+    pub(super) fn features_known(&self) -> Option<usize> {
         let stages = || self.draft.stages.iter().filter_map(|(_, stage)| stage.as_ref());
         let is_hapt561 =
             |stage: &StageTable| matches!(stage, StageTable::Features(table) if table.set == FeatureSetName::Hapt561);

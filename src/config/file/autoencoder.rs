@@ -3,6 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::loss::PenaltyForm;
+use crate::train::{Decay, EarlyStop};
+
 /// Learns a representation of few values that the features can be rebuilt from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -29,17 +32,17 @@ pub struct AutoencoderTable {
     pub learning_rate: f64,
     /// How the step size falls from epoch to epoch. Default { kind = "cosine" }.
     #[serde(default)]
-    pub decay: DecayTable,
+    pub decay: Decay,
     /// The factor of the L2 penalty on the network's weights. Default 1e-5.
     #[serde(default = "default_l2")]
     #[schemars(range(min = 0))]
     pub l2: f64,
     /// What `l2` multiplies: the "norm" of the weights, or the norm "squared" (weight decay). Default "norm".
     #[serde(default)]
-    pub l2_form: PenaltyFormName,
+    pub l2_form: PenaltyForm,
     /// When to stop before the last epoch. Default: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub early_stop: Option<EarlyStopTable>,
+    pub early_stop: Option<EarlyStop>,
     /// Whether the model has the decoder too, which rebuilds rows from their representations: without it there is no
     /// reconstruction and no reconstruction error. Default true.
     #[serde(default = "default_keep_decoder")]
@@ -81,54 +84,4 @@ fn default_l2() -> f64 {
 
 fn default_keep_decoder() -> bool {
     true
-}
-
-/// How the step size falls from epoch to epoch.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum DecayTable {
-    /// It stays.
-    None,
-    /// It is multiplied by `rate` after each epoch.
-    Exponential {
-        /// The factor, above 0 and at most 1.
-        #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
-        rate: f64,
-    },
-    /// It follows half a cosine from the start to zero over all epochs.
-    #[default]
-    Cosine,
-    /// It is multiplied by `factor` after every `every` epochs.
-    Step {
-        /// Epochs between two falls.
-        #[schemars(range(min = 1))]
-        every: usize,
-        /// The factor, above 0 and at most 1.
-        #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
-        factor: f64,
-    },
-}
-
-/// What the factor of the L2 penalty multiplies.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PenaltyFormName {
-    /// The L2 norm of all weights.
-    #[default]
-    Norm,
-    /// Its square, which is weight decay of twice the factor.
-    Squared,
-}
-
-/// When to stop before the last epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct EarlyStopTable {
-    /// Epochs in a row without a better training loss.
-    #[schemars(range(min = 1))]
-    pub patience: usize,
-    /// By which part of the best loss a loss must be lower to count as better: at least 0 and below 1. Default 0.
-    #[serde(default)]
-    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
-    pub min_delta: f64,
 }

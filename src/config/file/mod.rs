@@ -4,6 +4,7 @@
 //! file is held against: keys, types, bounds and accepted values are stated here and nowhere else.
 
 mod autoencoder;
+mod deep_clustering;
 mod features;
 mod kmeans;
 mod manifold;
@@ -17,6 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use autoencoder::*;
+pub use deep_clustering::*;
 pub use features::*;
 pub use kmeans::*;
 pub use manifold::*;

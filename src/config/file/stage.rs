@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AutoencoderTable, FeaturesTable, KmeansTable, ManifoldTable, WindowTable};
+use crate::scale::ScaleMethod;
+
+use super::{AutoencoderTable, DeepClusteringTable, FeaturesTable, KmeansTable, ManifoldTable, WindowTable};
 
 /// A stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -21,6 +23,8 @@ pub enum StageTable {
     Manifold(ManifoldTable),
     /// Learns a representation of few values that the features can be rebuilt from.
     Autoencoder(AutoencoderTable),
+    /// Learns a network and clusters by a paper's method, and labels every row.
+    DeepClustering(Box<DeepClusteringTable>),
     /// Finds clusters, and labels every row with its cluster, its distance to the centroid and its margin.
     Kmeans(KmeansTable),
 }
@@ -31,18 +35,7 @@ pub enum StageTable {
 pub struct ScaleTable {
     /// To which range. Default "min_max".
     #[serde(default)]
-    pub method: ScaleMethodName,
-}
-
-/// How features are scaled.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ScaleMethodName {
-    /// To [0, 1], by the training rows' minimum and maximum.
-    #[default]
-    MinMax,
-    /// To mean 0 and standard deviation 1.
-    Standard,
+    pub method: ScaleMethod,
 }
 
 /// Weighs features by how well they tell classes apart, for the autoencoder's loss.

@@ -13,15 +13,24 @@ use crate::network::{Activation, Architecture, TensorPlace};
 /// blocks are filled up to this many, so that a row gives the same bits whatever rows come with it.
 const BLOCK_ROWS: usize = 1024;
 
+/// The slope of a leaky ReLU below zero.
+const LEAK: f64 = 0.01;
+
 /// `activation(x Wᵀ + b)`. The tape takes its gradient.
 pub(super) fn dense(x: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation) -> Result<Tensor> {
     let sums = x.matmul(&weight.t()?)?.broadcast_add(bias)?;
+    // 1 where a sum is above zero, else 0. Candle's own ReLU has the slope 1 at zero, where the CPU's and PyTorch's is 0.
+    let positive = || sums.detach().gt(0f32)?.to_dtype(DType::F32);
     match activation {
         Activation::Identity => Ok(sums),
-        // Candle's own has the slope 1 at 0, where the CPU's and PyTorch's is 0.
-        Activation::Relu => {
-            let positive = sums.gt(0f32)?.to_dtype(DType::F32)?.detach();
-            sums * positive
+        Activation::Relu => &sums * positive()?,
+        Activation::LeakyRelu => &sums * positive()?.affine(1.0 - LEAK, LEAK)?,
+        Activation::Elu => sums.elu(1.0),
+        // `max(0, x) + ln(1 + e^{-|x|})`, which does not overflow.
+        Activation::Softplus => {
+            let positive = positive()?;
+            let power = (&sums * positive.affine(-2.0, 1.0)?)?.exp()?;
+            (&sums * positive)? + (power + 1.0)?.log()?
         }
         Activation::Tanh => sums.tanh(),
         Activation::Sigmoid => sigmoid(&sums),

@@ -47,14 +47,14 @@ const RESIDENT_BYTES: usize = 8 << 30;
 #[derive(Debug)]
 pub struct Candle {
     device: candle_core::Device,
-    pool: Pool,
+    pool: Arc<Pool>,
     resident_bytes: usize,
 }
 
 impl Candle {
     /// The device given, with `threads` compute threads on the host, the caller counted as one.
     pub fn new(device: candle_core::Device, threads: usize) -> Self {
-        Self { device, pool: Pool::new(threads), resident_bytes: RESIDENT_BYTES }
+        Self { device, pool: Arc::new(Pool::new(threads)), resident_bytes: RESIDENT_BYTES }
     }
 
     /// The same, keeping at most `bytes` of rows on the device; 8 GiB if this is not called.
@@ -73,7 +73,7 @@ impl Candle {
 }
 
 impl Device for Candle {
-    fn pool(&self) -> &Pool {
+    fn pool(&self) -> &Arc<Pool> {
         &self.pool
     }
 

@@ -33,13 +33,13 @@ static NOWHERE: [u32; fold::MAX_BLOCK_ROWS] = [NO_CLUSTER; fold::MAX_BLOCK_ROWS]
 /// ```
 #[derive(Debug)]
 pub struct Cpu {
-    pool: Pool,
+    pool: Arc<Pool>,
 }
 
 impl Cpu {
     /// The processor with `threads` compute threads, the caller counted as one.
     pub fn new(threads: usize) -> Self {
-        Self { pool: Pool::new(threads) }
+        Self { pool: Arc::new(Pool::new(threads)) }
     }
 }
 
@@ -51,7 +51,7 @@ impl Default for Cpu {
 }
 
 impl Device for Cpu {
-    fn pool(&self) -> &Pool {
+    fn pool(&self) -> &Arc<Pool> {
         &self.pool
     }
 

@@ -108,15 +108,12 @@ impl Panels {
     pub fn from_transposed_on(values: &[f32], steps: usize, columns: usize, pool: &Pool) -> Self {
         assert_eq!(values.len(), steps * columns, "a matrix of {columns} x {steps}");
         let mut panels = Self::new(steps, columns);
-        if steps > 0 {
-            // Whole panels, of some 64 KiB.
-            let columns_at_once = (16_384 / steps).max(1).next_multiple_of(LANES);
-            pool.for_each_chunk_mut(&mut panels.values, columns_at_once * steps, |i, panels| {
-                let first = i * columns_at_once;
-                let last = columns.min(first + columns_at_once);
-                pack_transposed(&values[first * steps..last * steps], steps, last - first, panels);
-            });
-        }
+        // Whole panels, of some 64 KiB.
+        let at_once = 16_384_usize.checked_div(steps).unwrap_or(1).max(1).next_multiple_of(LANES);
+        pool.for_each_chunk_mut(&mut panels.values, (at_once * steps).max(1), |i, panels| {
+            let (first, last) = (i * at_once, columns.min((i + 1) * at_once));
+            pack_transposed(&values[first * steps..last * steps], steps, last - first, panels);
+        });
         panels
     }
 

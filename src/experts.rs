@@ -1,0 +1,208 @@
+//! The labels of k autoencoders: a row belongs to the one that rebuilds it best.
+
+use std::sync::Arc;
+
+use arrow::array::{Float32Array, Int32Array};
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use serde_json::json;
+
+use crate::column::{vector_dim, vectors};
+use crate::embed_network::{arrays, coder, in_blocks, setting, tensors};
+use crate::error::{Error, Result};
+use crate::label::label_fields;
+use crate::network::{Arrays, Coder, CoderSpec};
+use crate::stage::{Artifact, Clusters, FEATURES, LABEL_COLUMNS, Transform};
+use crate::train::RowError;
+
+/// The most autoencoders of a model.
+const MOST: usize = 65_536;
+
+/// The name that the parameters of autoencoder number `i` begin with.
+pub fn expert_name(i: usize) -> String {
+    format!("expert.{i}.")
+}
+
+/// k trained autoencoders as a stage (Opochinsky et al. 2020, k-DAE). It appends to each row the number of the autoencoder
+/// of the least error (`cluster`, Int32), that error (`distance`, Float32) and by how much the second least is greater
+/// (`margin`, Float32; infinite for a single one). In a tie the lower number has the row. Clusters have no centroids.
+#[derive(Debug)]
+pub struct Experts {
+    coders: Vec<Coder>,
+    error: RowError,
+}
+
+impl Experts {
+    /// The name under which it is saved.
+    pub const KIND: &'static str = "experts";
+
+    /// `k` autoencoders of one plan; the parameters of number i begin with [`expert_name`].
+    ///
+    /// # Errors
+    /// Kind `Model` if there are none, for layers that do not fit, or a parameter that is missing, has another shape or is
+    /// not finite.
+    pub fn new(k: usize, spec: &CoderSpec, arrays: &Arrays, error: RowError) -> Result<Self> {
+        if k == 0 || k > MOST {
+            return Err(Error::model(format!("{k} autoencoders, expected from 1 to {MOST}")));
+        }
+        let coders = (0..k).map(|i| coder(&expert_name(i), spec, arrays)).collect::<Result<_>>()?;
+        Ok(Self { coders, error })
+    }
+
+    /// The stage that [`save`](Transform::save) saved.
+    ///
+    /// # Errors
+    /// Kind `Model` if a setting or a tensor is missing, or does not fit.
+    pub fn from_artifact(artifact: &Artifact) -> Result<Self> {
+        let (k, spec) = (setting(artifact, "k")?, setting(artifact, "network")?);
+        Self::new(k, &spec, &arrays(artifact), setting(artifact, "error")?)
+    }
+
+    fn dim(&self) -> usize {
+        self.coders[0].spec().input.len()
+    }
+
+    /// Labels `rows` (row-major): the autoencoder of the least error, that error, and by how much the second least is
+    /// greater. Costs `2 * parameters` flops a row.
+    ///
+    /// # Errors
+    /// Kind `Compute` where the device fails.
+    ///
+    /// # Panics
+    /// If the lengths do not fit together.
+    pub fn assign(&self, rows: &[f32], cluster: &mut [i32], distance: &mut [f32], margin: &mut [f32]) -> Result<()> {
+        assert_eq!(rows.len(), cluster.len() * self.dim(), "rows and clusters differ in number");
+        distance.fill(f32::INFINITY);
+        let mut second = vec![f32::INFINITY; cluster.len()];
+        let mut errors = vec![0.0; cluster.len()];
+        for (i, coder) in self.coders.iter().enumerate() {
+            in_blocks(rows, self.dim(), &mut errors, 1, |x| {
+                self.error.of(x, &coder.decode(&coder.encode(x, false)?, false)?)
+            })?;
+            for (row, &error) in errors.iter().enumerate() {
+                if error < distance[row] {
+                    second[row] = distance[row];
+                    (cluster[row], distance[row]) = (i as i32, error);
+                } else if error < second[row] {
+                    second[row] = error;
+                }
+            }
+        }
+        margin.iter_mut().zip(second).zip(distance).for_each(|((margin, second), first)| *margin = second - *first);
+        Ok(())
+    }
+}
+
+impl Clusters for Experts {
+    fn k(&self) -> usize {
+        self.coders.len()
+    }
+
+    fn centroids(&self) -> Option<Vec<f32>> {
+        None
+    }
+}
+
+impl Transform for Experts {
+    fn kind(&self) -> &'static str {
+        Self::KIND
+    }
+
+    fn as_clusters(&self) -> Option<&dyn Clusters> {
+        Some(self)
+    }
+
+    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
+        let dim = vector_dim(input, FEATURES)?;
+        if dim != self.dim() {
+            let made = self.dim();
+            return Err(Error::model(format!(
+                "the autoencoders were made for {made} features, column {FEATURES:?} has {dim}"
+            )));
+        }
+        if let Some(name) = LABEL_COLUMNS.iter().find(|name| input.column_with_name(name).is_some()) {
+            return Err(Error::input(format!(
+                "column {name:?} is there already; rename it or leave it out of the source"
+            )));
+        }
+        let fields = input.fields().iter().cloned().chain(label_fields().map(Arc::new));
+        Ok(Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), input.metadata().clone())))
+    }
+
+    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let schema = self.output_schema(batch.schema_ref())?;
+        let rows = batch.num_rows();
+        let (mut cluster, mut distance, mut margin) = (vec![0; rows], vec![0.0; rows], vec![0.0; rows]);
+        self.assign(vectors(batch, FEATURES)?.0, &mut cluster, &mut distance, &mut margin)?;
+        let mut columns = batch.columns().to_vec();
+        columns.push(Arc::new(Int32Array::from(cluster)));
+        columns.push(Arc::new(Float32Array::from(distance)));
+        columns.push(Arc::new(Float32Array::from(margin)));
+        Ok(RecordBatch::try_new(schema, columns)?)
+    }
+
+    fn save(&self) -> Artifact {
+        let settings =
+            [("k", json!(self.coders.len())), ("network", json!(self.coders[0].spec())), ("error", json!(self.error))];
+        // On the host, where nothing fails.
+        let all = self.coders.iter().flat_map(|coder| tensors(coder.arrays().unwrap_or_default()));
+        Artifact {
+            settings: settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            tensors: all.collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::column::{vector_array, vector_field};
+    use crate::network::{Activation, LayerSpec, RowShape};
+
+    /// Two autoencoders of two values that rebuild (1, 0) and (0, 1), whatever goes in.
+    fn stage() -> Experts {
+        let dense = |outputs| vec![LayerSpec::dense(outputs, Activation::Identity)];
+        let spec = CoderSpec {
+            input: RowShape::flat(2),
+            encoder: dense(1),
+            decoder: dense(2),
+            initialisation: Default::default(),
+        };
+        let mut arrays = Arrays::new();
+        for (i, to) in [[1.0, 0.0], [0.0, 1.0]].iter().enumerate() {
+            let name = |part: &str| format!("{}{part}", expert_name(i));
+            arrays.insert(name("encoder.0.weight"), (vec![1, 2], vec![0.0; 2]));
+            arrays.insert(name("encoder.0.bias"), (vec![1], vec![0.0]));
+            arrays.insert(name("decoder.0.weight"), (vec![2, 1], vec![0.0; 2]));
+            arrays.insert(name("decoder.0.bias"), (vec![2], to.to_vec()));
+        }
+        Experts::new(2, &spec, &arrays, RowError::Norm).unwrap()
+    }
+
+    #[test]
+    fn a_row_goes_to_the_autoencoder_of_the_least_error() {
+        let stage = stage();
+        let (mut cluster, mut distance, mut margin) = ([9; 3], [0.0; 3], [0.0; 3]);
+        stage.assign(&[1.0, 0.5, 0.0, 3.0, 0.5, 0.5], &mut cluster, &mut distance, &mut margin).unwrap();
+        assert_eq!(cluster, [0, 1, 0]);
+        let near = |a: f32, b: f32| (a - b).abs() < 1e-5;
+        assert!(near(distance[0], 0.5) && near(distance[1], 2.0) && near(margin[1], 10.0_f32.sqrt() - 2.0));
+        assert!(near(margin[2], 0.0));
+    }
+
+    #[test]
+    fn what_is_saved_comes_back() {
+        let stage = stage();
+        let back = Experts::from_artifact(&stage.save()).unwrap();
+        assert_eq!(back.save(), stage.save());
+        let schema = Arc::new(Schema::new(vec![vector_field(FEATURES, 2)]));
+        let batch = RecordBatch::try_new(schema, vec![vector_array(vec![0.1, 0.2, 0.3, 0.4], 2).unwrap()]).unwrap();
+        assert_eq!(back.apply(&batch).unwrap(), stage.apply(&batch).unwrap());
+        assert!(back.as_clusters().is_some_and(|c| c.k() == 2 && c.centroids().is_none()));
+        let mut damaged = stage.save();
+        damaged.tensors.remove("expert.1.decoder.0.bias");
+        assert_eq!(Experts::from_artifact(&damaged).unwrap_err().kind(), crate::Kind::Model);
+        damaged.settings.insert("k".into(), json!(1_u64 << 40));
+        assert_eq!(Experts::from_artifact(&damaged).unwrap_err().kind(), crate::Kind::Model);
+    }
+}

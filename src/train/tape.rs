@@ -1,0 +1,219 @@
+//! Training on candle's tape: any network, any objective.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor as Array, Var};
+use serde_json::json;
+
+use super::epochs::Learner;
+use super::objective::{BatchLoss, Objective, failed};
+use crate::device::StepLoss;
+use crate::error::{Error, Result};
+use crate::kernel::dense::sum_of_squares_on;
+use crate::kernel::{Pool, Rows};
+use crate::loss::{L2Penalty, PenaltyForm};
+use crate::network::{Builder, Clock, Optimizer, OptimizerSpec, Parameter};
+use crate::stage::{Artifact, Tensor};
+
+/// An objective with the optimizer that minimises it, and the batch at hand.
+pub(crate) struct Tape<'a, O> {
+    pub objective: O,
+    rows: &'a dyn Rows,
+    optimizer: Optimizer,
+    penalty: L2Penalty,
+    device: Device,
+    pool: Arc<Pool>,
+    /// The step that is under way, for layers that draw random numbers.
+    clock: Clock,
+    /// The first number of this training's clock, so that the next one draws other numbers.
+    clock_start: u64,
+    steps: u64,
+    batch: Vec<u32>,
+    values: Vec<f32>,
+}
+
+impl<'a, O: Objective> Tape<'a, O> {
+    /// The training of `objective` on `rows` by a fresh optimizer. The numbers of its steps, for layers that draw random
+    /// numbers, begin with `clock_start`.
+    pub fn new(
+        objective: O,
+        rows: &'a dyn Rows,
+        optimizer: OptimizerSpec,
+        penalty: L2Penalty,
+        builder: &Builder,
+        clock_start: u64,
+    ) -> Self {
+        Self {
+            objective,
+            rows,
+            optimizer: Optimizer::new(optimizer, Arc::clone(&builder.pool)),
+            penalty,
+            device: builder.device.clone(),
+            pool: Arc::clone(&builder.pool),
+            clock: builder.clock.clone(),
+            clock_start,
+            steps: 0,
+            batch: Vec::new(),
+            values: Vec::new(),
+        }
+    }
+
+    /// What each parameter is multiplied by to give the penalty's gradient, which is that of the network's parameters.
+    fn pull(&self, parameters: &[(String, Arc<Parameter>)]) -> Result<f64> {
+        if self.penalty.beta == 0.0 {
+            return Ok(0.0);
+        }
+        match self.penalty.form {
+            PenaltyForm::Squared => Ok(2.0 * self.penalty.beta),
+            PenaltyForm::Norm => {
+                let mut squares = 0.0;
+                for (_, parameter) in parameters.iter().filter(|(_, p)| p.gradient().is_some()) {
+                    let values = flat(parameter.value())?;
+                    squares += sum_of_squares_on(&self.pool, &values);
+                }
+                Ok(if squares > 0.0 { self.penalty.beta / squares.sqrt() } else { 0.0 })
+            }
+        }
+    }
+
+    /// The losses of the batch; moves what is learned unless one is not finite.
+    fn learn(&mut self, learning_rate: f64) -> candle_core::Result<StepLoss> {
+        let shape = (self.batch.len(), self.rows.dim());
+        let x = Array::from_slice(&self.values, shape, &self.device)?;
+        let parameters = self.objective.parameters();
+        parameters.iter().for_each(|(_, parameter)| parameter.forget_gradient());
+        let BatchLoss { total, reconstruction, clustering } = self.objective.loss(&x, &self.batch)?;
+        let value = |loss: Option<Array>| match loss {
+            Some(loss) => Ok::<f64, candle_core::Error>(f64::from(loss.to_scalar::<f32>()?)),
+            None => Ok(0.0),
+        };
+        let loss = StepLoss { reconstruction: value(reconstruction)?, embedding: value(clustering)? };
+        if !loss.is_finite() {
+            return Ok(loss);
+        }
+        let gradients = total.backward()?;
+        let own = self.objective.own();
+        let pull = self.pull(&parameters).map_err(candle_core::Error::wrap)?;
+        let mut moved: Vec<(&str, &Var, &Array)> = Vec::with_capacity(parameters.len() + own.len());
+        for (name, parameter) in &parameters {
+            if let Some(gradient) = parameter.gradient() {
+                moved.push((name, parameter.variable(), gradient));
+            }
+        }
+        for (name, var) in &own {
+            if let Some(gradient) = gradients.get(var) {
+                moved.push((name, var, gradient));
+            }
+        }
+        self.optimizer.step(learning_rate, pull, &moved)?;
+        Ok(loss)
+    }
+}
+
+impl<O: Objective> Learner for Tape<'_, O> {
+    fn refresh(&mut self, step: u64) -> Result<bool> {
+        self.objective.refresh(step)
+    }
+
+    fn load(&mut self, batch: &[u32]) -> Result<()> {
+        self.batch.clear();
+        self.batch.extend_from_slice(batch);
+        self.values.resize(batch.len() * self.rows.dim(), 0.0);
+        self.rows.gather(batch, &mut self.values)
+    }
+
+    fn step(&mut self, next: &[u32], learning_rate: f64) -> Result<StepLoss> {
+        self.clock.set(self.clock_start + self.steps);
+        let loss = self.learn(learning_rate).map_err(failed("a training step"))?;
+        self.steps += 1;
+        self.load(next)?;
+        Ok(loss)
+    }
+
+    fn total(&self, loss: &StepLoss) -> f64 {
+        self.objective.total(loss)
+    }
+
+    fn fewest_rows(&self) -> usize {
+        if self.objective.buffers().is_empty() { 1 } else { 2 }
+    }
+
+    fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    fn state(&self) -> Result<Artifact> {
+        let mut tensors = BTreeMap::new();
+        let mut keep = |name: String, array: &Array| -> Result<()> {
+            tensors.insert(name, Tensor { shape: array.dims().to_vec(), values: flat(array)? });
+            Ok(())
+        };
+        for (name, parameter) in self.objective.parameters() {
+            keep(format!("value.{name}"), parameter.value())?;
+        }
+        for (name, var) in self.objective.own() {
+            keep(format!("value.{name}"), var.as_tensor())?;
+        }
+        for (name, buffer) in self.objective.buffers() {
+            keep(format!("buffer.{name}"), &buffer.get())?;
+        }
+        for (name, array) in self.objective.state() {
+            keep(format!("objective.{name}"), &array)?;
+        }
+        let (moments_steps, moments) = self.optimizer.state();
+        for (name, values) in moments {
+            tensors.insert(format!("moment.{name}"), Tensor { shape: vec![values.len()], values });
+        }
+        let settings = [("steps", json!(self.steps)), ("optimizer_steps", json!(moments_steps))];
+        Ok(Artifact { settings: settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(), tensors })
+    }
+
+    fn restore(&mut self, state: &Artifact) -> Result<()> {
+        let damaged = |what: &str| Error::model(format!("the checkpoint of the training has no usable {what}"));
+        let steps = |name: &str| state.settings.get(name).and_then(|v| v.as_u64()).ok_or_else(|| damaged(name));
+        let find = |name: String, like: &Array| -> Result<Array> {
+            let tensor = state.tensors.get(&name).ok_or_else(|| damaged(&name))?;
+            if tensor.shape != like.dims() || tensor.values.len() != like.elem_count() {
+                let (shape, expected) = (&tensor.shape, like.dims());
+                return Err(Error::model(format!(
+                    "the checkpoint of the training has {name} of shape {shape:?}, this network needs {expected:?}"
+                )));
+            }
+            array(tensor, like.device())
+        };
+        for (name, parameter) in self.objective.parameters() {
+            let value = find(format!("value.{name}"), parameter.value())?;
+            parameter.set(&value).map_err(failed("restoring a parameter"))?;
+        }
+        for (name, var) in self.objective.own() {
+            let value = find(format!("value.{name}"), var.as_tensor())?;
+            var.set(&value).map_err(failed("restoring a parameter"))?;
+        }
+        for (name, buffer) in self.objective.buffers() {
+            buffer.set(find(format!("buffer.{name}"), &buffer.get())?);
+        }
+        let with = |prefix: &str| -> Vec<(String, &Tensor)> {
+            let tensors = state.tensors.iter();
+            tensors.filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor))).collect()
+        };
+        let known: Result<BTreeMap<String, Array>> =
+            with("objective.").into_iter().map(|(name, tensor)| Ok((name, array(tensor, &self.device)?))).collect();
+        self.objective.restore(&known?).map_err(failed("restoring the objective"))?;
+        let moments = with("moment.").into_iter().map(|(name, tensor)| (name, tensor.values.clone())).collect();
+        self.optimizer.restore(steps("optimizer_steps")?, &moments)?;
+        self.steps = steps("steps")?;
+        Ok(())
+    }
+}
+
+/// The values of a tensor on the host, row-major, as `f32`.
+pub(crate) fn flat(array: &Array) -> Result<Vec<f32>> {
+    let values = array.flatten_all().and_then(|flat| flat.to_dtype(DType::F32)?.to_vec1());
+    values.map_err(failed("reading values back"))
+}
+
+/// A saved tensor on a device.
+pub(crate) fn array(tensor: &Tensor, device: &Device) -> Result<Array> {
+    Array::from_slice(&tensor.values, tensor.shape.as_slice(), device).map_err(failed("placing values"))
+}

@@ -1,0 +1,119 @@
+//! The objective of one network: the reconstruction's loss, a clustering loss, or both with their factors.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor, Var};
+
+use super::objective::{BatchLoss, Objective, failed};
+use crate::device::StepLoss;
+use crate::error::Result;
+use crate::kernel::Rows;
+use crate::loss::{ClusteringLoss, ReconstructionLoss};
+use crate::network::{Buffer, Coder, Parameter};
+
+/// Rows that are embedded at a time.
+const BLOCK_ROWS: usize = 2048;
+
+/// A clustering loss in an objective.
+pub(crate) struct Clustering {
+    /// Its factor.
+    pub factor: f64,
+    pub loss: Box<dyn ClusteringLoss>,
+    /// Steps from one look at all rows to the next.
+    pub every: u64,
+    /// Training ends when at most this part of the rows has another cluster than at the last look.
+    pub tolerance: f64,
+}
+
+/// The reconstruction's loss, a clustering loss, or both.
+pub(crate) struct Terms<'a> {
+    pub coder: &'a Coder,
+    pub rows: &'a dyn Rows,
+    pub device: Device,
+    /// With its factor.
+    pub reconstruction: Option<(f64, ReconstructionLoss)>,
+    pub clustering: Option<Clustering>,
+}
+
+impl Objective for Terms<'_> {
+    fn parameters(&self) -> Vec<(String, Arc<Parameter>)> {
+        // Those of a decoder that no longer learns too: they belong to what a checkpoint keeps.
+        self.coder.parameters()
+    }
+
+    fn buffers(&self) -> Vec<(String, Arc<Buffer>)> {
+        self.coder.buffers()
+    }
+
+    fn own(&self) -> Vec<(String, Var)> {
+        let of = |Clustering { loss, .. }: &Clustering| {
+            let named = |(name, var): (&str, &Var)| (format!("{}.{name}", loss.name()), var.clone());
+            loss.parameters().into_iter().map(named).collect()
+        };
+        self.clustering.as_ref().map(of).unwrap_or_default()
+    }
+
+    fn loss(&self, x: &Tensor, rows: &[u32]) -> candle_core::Result<BatchLoss> {
+        let z = self.coder.encode(x, true)?;
+        let mut total = Tensor::zeros((), x.dtype(), x.device())?;
+        let mut loss = BatchLoss { total: total.clone(), reconstruction: None, clustering: None };
+        if let Some((factor, reconstruction)) = &self.reconstruction {
+            let error = reconstruction.of(x, &self.coder.decode(&z, true)?)?;
+            total = (total + (&error * *factor)?)?;
+            loss.reconstruction = Some(error);
+        }
+        if let Some(Clustering { factor, loss: clustering, .. }) = &self.clustering {
+            let clustering = clustering.of(&z, rows)?;
+            total = (total + (&clustering * *factor)?)?;
+            loss.clustering = Some(clustering);
+        }
+        Ok(BatchLoss { total, ..loss })
+    }
+
+    fn refresh(&mut self, step: u64) -> Result<bool> {
+        let Some(Clustering { loss, every, tolerance, .. }) = &mut self.clustering else { return Ok(false) };
+        if !step.is_multiple_of(*every) {
+            return Ok(false);
+        }
+        let embedded = embed(self.coder, self.rows, &self.device)?;
+        let changed = loss.refresh(&embedded).map_err(failed("looking at all rows anew"))?;
+        Ok(step > 0 && changed <= *tolerance)
+    }
+
+    fn total(&self, loss: &StepLoss) -> f64 {
+        let reconstruction = self.reconstruction.as_ref().map_or(0.0, |(factor, _)| factor * loss.reconstruction);
+        reconstruction + self.clustering.as_ref().map_or(0.0, |c| c.factor * loss.embedding)
+    }
+
+    fn state(&self) -> Vec<(String, Tensor)> {
+        let of = |c: &Clustering| c.loss.state().into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
+        self.clustering.as_ref().map(of).unwrap_or_default()
+    }
+
+    fn restore(&mut self, state: &BTreeMap<String, Tensor>) -> candle_core::Result<()> {
+        match &mut self.clustering {
+            // Before the first look there is nothing to go back to.
+            Some(clustering) if !state.is_empty() => clustering.loss.restore(state),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The embeddings of all rows (`rows x dim`), as the network without its random layers makes them.
+///
+/// # Errors
+/// What reading the rows gives; kind `Compute` where the device fails.
+pub(crate) fn embed(coder: &Coder, rows: &dyn Rows, device: &Device) -> Result<Tensor> {
+    let dim = rows.dim();
+    let mut blocks = Vec::new();
+    let mut block = vec![0.0; BLOCK_ROWS.min(rows.len()) * dim];
+    for first in (0..rows.len()).step_by(BLOCK_ROWS) {
+        let count = BLOCK_ROWS.min(rows.len() - first);
+        rows.read(first..first + count, &mut block[..count * dim])?;
+        let x = Tensor::from_slice(&block[..count * dim], (count, dim), device);
+        let z = x.and_then(|x| Ok(coder.encode(&x, false)?.detach()));
+        blocks.push(z.map_err(failed("embedding the rows"))?);
+    }
+    Tensor::cat(&blocks, 0).map_err(failed("embedding the rows"))
+}
