@@ -1,4 +1,7 @@
 //! The device over candle tensors, on candle's CPU device, beside the CPU with our kernels: what runs on a GPU is this code.
+//! `DACPIPE_TEST_CUDA=0` runs it on the GPU of that number, in a build with the feature `cuda`.
+
+use std::sync::OnceLock;
 
 use dacpipe::device::{BatchSums, Candle, Farthest, Points, StepLoss, StepSettings, Trainer, TrainerState};
 use dacpipe::kernel::Rows;
@@ -10,7 +13,12 @@ use dacpipe::stage::Artifact;
 use super::*;
 
 fn candle() -> Candle {
-    Candle::new(candle_core::Device::Cpu, 2)
+    static DEVICE: OnceLock<candle_core::Device> = OnceLock::new();
+    let device = DEVICE.get_or_init(|| match std::env::var("DACPIPE_TEST_CUDA") {
+        Ok(number) => candle_core::Device::new_cuda_with_stream(number.parse().unwrap()).unwrap(),
+        Err(_) => candle_core::Device::Cpu,
+    });
+    Candle::new(device.clone(), 2)
 }
 
 /// A device on which no rows stay: they are sent block by block.

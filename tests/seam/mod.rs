@@ -152,7 +152,7 @@ async fn models_are_applied_on_the_device_that_is_asked_for() {
     let ctx = SessionContext::new_with_config(session_config());
     register(&ctx, Options::new().device(Arc::clone(&counting) as Arc<dyn Device>)).await.unwrap();
     ctx.register_batch("rows", batch()).unwrap();
-    let sql = format!("SELECT (dac_assign('{place}', features)).cluster AS cluster FROM rows");
+    let sql = format!("SELECT dac_assign('{place}', features)['cluster'] AS cluster FROM rows");
     let found = ctx.sql(&sql).await.unwrap().collect().await.unwrap();
     let rows: usize = found.iter().map(RecordBatch::num_rows).sum();
     assert_eq!(rows, ROWS);
