@@ -184,3 +184,6 @@ impl Fit for KeptClusters {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

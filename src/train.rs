@@ -292,19 +292,19 @@ impl Fit for Autoencoder {
             epochs_before: 0,
             context: &Artifact::default(),
         };
-        let losses = course.run(&mut learner, state, cx)?;
-        let trainer = learner.trainer.state()?;
+        let State { losses, learner: learned, .. } = course.run(&mut learner, state, cx)?;
+        let parameters = learned.tensors.get("parameters").map_or(&[][..], |tensor| &tensor.values);
         let mut kept = architecture.clone();
         if !self.spec.keep_decoder {
             kept.decoder.clear();
         }
-        let embed = Embed::new(&kept, &trainer.parameters, cx.device)?;
+        let embed = Embed::new(&kept, parameters, cx.device)?;
         let total: Vec<f64> = losses.iter().map(|loss| learner.total(loss)).collect();
         let loss = total.last().copied().unwrap_or(f64::NAN);
         let mut summary = format!("loss {loss:.6} after {} epochs", losses.len());
         let mut figures = vec![
             ("loss", json!(total)),
-            ("penalty", json!(self.spec.penalty().value(&trainer.parameters))),
+            ("penalty", json!(self.spec.penalty().value(parameters))),
             ("epochs", json!(losses.len())),
             ("parameters", json!(architecture.parameter_count())),
         ];

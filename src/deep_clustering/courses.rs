@@ -172,7 +172,7 @@ impl<'a> Courses<'a> {
             epochs_before,
             context: &self.context(number),
         };
-        let losses = course.run(&mut tape, state, self.cx).map_err(|e| e.while_doing(name))?;
+        let losses = course.run(&mut tape, state, self.cx).map_err(|e| e.while_doing(name))?.losses;
         let total = losses.iter().map(|loss| tape.total(loss)).collect();
         self.history.push(Taken { name: name.to_owned(), losses, total });
         Ok(tape.objective)

@@ -82,8 +82,8 @@ pub(crate) struct Course<'a> {
 
 impl Course<'_> {
     /// The epochs that are left after the losses in `state`, with the learner in that state. Returns the losses of all
-    /// epochs; the learner is in its last state, or in its best where the schedule stops early.
-    pub fn run(&self, learner: &mut dyn Learner, mut state: State, cx: &FitContext<'_>) -> Result<Vec<StepLoss>> {
+    /// epochs, and the last state of the learner, or its best where the schedule stops early.
+    pub fn run(&self, learner: &mut dyn Learner, mut state: State, cx: &FitContext<'_>) -> Result<State> {
         let mut order = self.rows.to_vec();
         let mut saved = Instant::now();
         let mut converged = false;
@@ -117,10 +117,11 @@ impl Course<'_> {
                 rows_per_second: Some(order.len() as f64 / began.elapsed().as_secs_f64()),
             });
         }
-        if let Some(best) = &state.best {
-            learner.restore(best)?;
+        if let Some(best) = state.best.take() {
+            learner.restore(&best)?;
+            state.learner = best;
         }
-        Ok(state.losses)
+        Ok(state)
     }
 
     fn stops(&self, learner: &dyn Learner, losses: &[StepLoss]) -> bool {

@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor as Array, Var};
+use candle_core::{DType, Device, Tensor as Array};
 use serde_json::json;
 
 use super::epochs::Learner;
 use super::objective::{BatchLoss, Objective, failed};
 use crate::device::StepLoss;
 use crate::error::{Error, Result};
-use crate::kernel::dense::sum_of_squares_on;
 use crate::kernel::{Pool, Rows};
-use crate::loss::{L2Penalty, PenaltyForm};
+use crate::loss::L2Penalty;
 use crate::network::{Builder, Clock, Optimizer, OptimizerSpec, Parameter};
 use crate::stage::{Artifact, Tensor};
 
@@ -64,17 +63,9 @@ impl<'a, O: Objective> Tape<'a, O> {
         if self.penalty.beta == 0.0 {
             return Ok(0.0);
         }
-        match self.penalty.form {
-            PenaltyForm::Squared => Ok(2.0 * self.penalty.beta),
-            PenaltyForm::Norm => {
-                let mut squares = 0.0;
-                for (_, parameter) in parameters.iter().filter(|(_, p)| p.gradient().is_some()) {
-                    let values = flat(parameter.value())?;
-                    squares += sum_of_squares_on(&self.pool, &values);
-                }
-                Ok(if squares > 0.0 { self.penalty.beta / squares.sqrt() } else { 0.0 })
-            }
-        }
+        let moved = parameters.iter().filter(|(_, parameter)| parameter.gradient().is_some());
+        let values: Result<Vec<Vec<f32>>> = moved.map(|(_, parameter)| flat(parameter.value())).collect();
+        Ok(self.penalty.pull_over(values?.iter().map(Vec::as_slice), &self.pool))
     }
 
     /// The losses of the batch; moves what is learned unless one is not finite.
@@ -95,18 +86,11 @@ impl<'a, O: Objective> Tape<'a, O> {
         let gradients = total.backward()?;
         let own = self.objective.own();
         let pull = self.pull(&parameters).map_err(candle_core::Error::wrap)?;
-        let mut moved: Vec<(&str, &Var, &Array)> = Vec::with_capacity(parameters.len() + own.len());
-        for (name, parameter) in &parameters {
-            if let Some(gradient) = parameter.gradient() {
-                moved.push((name, parameter.variable(), gradient));
-            }
-        }
-        for (name, var) in &own {
-            if let Some(gradient) = gradients.get(var) {
-                moved.push((name, var, gradient));
-            }
-        }
-        self.optimizer.step(learning_rate, pull, &moved)?;
+        let moved = parameters.iter().filter_map(|(name, p)| Some((name.as_str(), p.variable(), p.gradient()?)));
+        self.optimizer.step(learning_rate, pull, &moved.collect::<Vec<_>>())?;
+        // The penalty is on the network.
+        let moved = own.iter().filter_map(|(name, var)| Some((name.as_str(), var, gradients.get(var)?)));
+        self.optimizer.step(learning_rate, 0.0, &moved.collect::<Vec<_>>())?;
         Ok(loss)
     }
 }
