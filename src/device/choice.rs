@@ -116,7 +116,9 @@ impl FromStr for DeviceChoice {
             ("cpu", _) => Ok(DeviceChoice::Cpu),
             ("cuda", _) => Ok(DeviceChoice::Cuda(0)),
             (_, Some(digits)) => number(digits).map(DeviceChoice::Cuda).ok_or_else(|| {
-                format!("{text:?} names no GPU; expected \"cuda:N\", where N is its number, from 0 on (nvidia-smi -L lists them)")
+                format!(
+                    "{text:?} names no GPU; expected \"cuda:N\", where N is its number, from 0 on (nvidia-smi -L lists them)"
+                )
             }),
             (_, None) => Err(format!("{text:?} is no device; expected {}", Self::ACCEPTED)),
         }
