@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dacpipe::config::PipelineFile;
+use dacpipe::device::DeviceChoice;
 use dacpipe::event::Control;
 use dacpipe::pipeline::{InputKind, Pipeline, Relabel, RunOptions};
 use dacpipe::report::RunReport;
@@ -196,6 +197,7 @@ fn relabel(report: &RunReport, input: &Path, output: &Path) -> Relabel {
         vectors: None,
         on_bad_row: OnBadRow::Fail,
         threads: Some(2),
+        device: DeviceChoice::Cpu,
     }
 }
 

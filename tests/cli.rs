@@ -193,7 +193,16 @@ fn wrong_pipelines_and_arguments() {
     let (_, stderr) = expect(3, dacpipe(&["check", "nowhere.toml"]));
     assert!(stderr.contains("nowhere.toml"), "{stderr}");
     let (_, stderr) = expect(3, run(&out, &["device=\"cuda\""]));
-    assert!(stderr.contains("cuda"), "{stderr}");
+    assert!(stderr.contains("--features cuda"), "{stderr}");
+    let label = |device: &str| {
+        dacpipe(&["label", "--model", "nowhere", "--input", "nowhere", "--output", "nowhere", "--device", device])
+    };
+    let (_, stderr) = expect(2, label("gpu"));
+    assert!(stderr.contains("\"gpu\" is no device; expected \"auto\", \"cpu\""), "{stderr}");
+    let (_, stderr) = expect(3, label("cuda:1"));
+    assert!(stderr.contains("device = \"cuda:1\": this build of dacpipe is without CUDA"), "{stderr}");
+    let (_, stderr) = expect(3, dacpipe(&["sql", "--device", "cuda", "-c", "SELECT 1"]));
+    assert!(stderr.contains("--features cuda"), "{stderr}");
 }
 
 /// Killed without warning while it trains, and run again with `--resume`: as if nothing had happened.

@@ -303,6 +303,29 @@ fn stages_come_in_an_order_that_can_run() {
 }
 
 #[test]
+fn devices_are_named_and_numbered() {
+    use dacpipe::device::DeviceChoice;
+    let device = |set: &str| parse(GOOD, &[set]).unwrap().plan.device;
+    assert_eq!(parse(GOOD, &[]).unwrap().plan.device, DeviceChoice::Auto);
+    assert_eq!(device("device=cpu"), DeviceChoice::Cpu);
+    assert_eq!(device("device=cuda"), DeviceChoice::Cuda(0));
+    assert_eq!(device("device=\"cuda:1\""), DeviceChoice::Cuda(1));
+    let file = parse(GOOD, &["device=cuda:3"]).unwrap().file;
+    assert_eq!(serde_json::to_value(&file).unwrap()["device"], "cuda:3");
+    let accepted = "\"auto\", \"cpu\", \"cuda\" or \"cuda:N\", where N is the number of a GPU, from 0 on";
+    let named = |value: &str| with("name = \"good\"", &format!("name = \"good\"\ndevice = {value}"));
+    assert_eq!(named("\"cuda:1\""), [""; 0]);
+    assert_eq!(named("\"gpu\""), [format!("`device`: \"gpu\" is no device; expected {accepted}")]);
+    assert_eq!(
+        named("\"cuda:x\""),
+        [
+            "`device`: \"cuda:x\" names no GPU; expected \"cuda:N\", where N is its number, from 0 on (nvidia-smi -L lists them)"
+        ]
+    );
+    assert_eq!(named("1"), [format!("`device` must be {accepted}, got 1")]);
+}
+
+#[test]
 fn variables_are_replaced_in_strings_after_parsing() {
     let text = GOOD.replace("\"data/hapt\"", "\"${DATA:-data}/${NAME}/$${x}\"");
     let environment = |name: &str| (name == "NAME").then(|| "a\"\nseed = 1\n# ".to_string());

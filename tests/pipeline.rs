@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use dacpipe::Kind;
 use dacpipe::config::PipelineFile;
+use dacpipe::device::DeviceChoice;
 use dacpipe::event::{Control, Event, Observer};
 use dacpipe::pipeline::{Pipeline, Relabel, RunOptions};
 use dacpipe::report::RunReport;
@@ -372,6 +373,7 @@ async fn a_model_refuses_recordings_of_another_sampling_rate() {
         vectors: None,
         on_bad_row: OnBadRow::Fail,
         threads: Some(2),
+        device: DeviceChoice::Cpu,
     };
     assert_eq!(label(&data).run(&Control::default()).await.unwrap().rows, report.labelled_rows);
     // The same samples, said to be taken twice as often.

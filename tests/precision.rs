@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dacpipe::column::{Values, double_array, double_field, values, vector_array, vector_field};
 use dacpipe::config::PipelineFile;
+use dacpipe::device::DeviceChoice;
 use dacpipe::event::Control;
 use dacpipe::model::Model;
 use dacpipe::pipeline::{Pipeline, Relabel, RunOptions};
@@ -101,6 +102,7 @@ fn relabel(dir: &Path, report: &RunReport) -> Relabel {
         vectors: None,
         on_bad_row: OnBadRow::Fail,
         threads: Some(2),
+        device: DeviceChoice::Cpu,
     }
 }
 

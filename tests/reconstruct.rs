@@ -7,6 +7,7 @@ use std::sync::Arc;
 use dacpipe::Kind;
 use dacpipe::column::vector_array;
 use dacpipe::config::PipelineFile;
+use dacpipe::device::DeviceChoice;
 use dacpipe::event::Control;
 use dacpipe::model::Model;
 use dacpipe::pipeline::{Pipeline, Relabel, RunOptions};
@@ -78,6 +79,7 @@ fn relabel(dir: &Path, model: &str, reconstruction_error: bool) -> Relabel {
         vectors: None,
         on_bad_row: OnBadRow::Fail,
         threads: Some(2),
+        device: DeviceChoice::Cpu,
     }
 }
 

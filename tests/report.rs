@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use dacpipe::Kind;
 use dacpipe::column::vector_array;
 use dacpipe::config::PipelineFile;
+use dacpipe::device::DeviceChoice;
 use dacpipe::event::Control;
 use dacpipe::pipeline::{Pipeline, Relabel, RunOptions};
 use dacpipe::report::{self, RunReport};
@@ -227,6 +228,7 @@ async fn appended_rows_are_in_the_profile_too() {
         vectors: None,
         on_bad_row: OnBadRow::Fail,
         threads: Some(1),
+        device: DeviceChoice::Cpu,
     };
     relabel.run(&Control::default()).await.unwrap();
     let ctx = session(&[("t", &dir.path().join("out"))]).await;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use dacpipe::Kind;
 use dacpipe::column::vectors;
 use dacpipe::config::PipelineFile;
+use dacpipe::device::DeviceChoice;
 use dacpipe::event::Control;
 use dacpipe::model::Model;
 use dacpipe::pipeline::{Pipeline, Relabel, RunOptions};
@@ -135,6 +136,7 @@ fn relabel(dir: &Path, report: &RunReport, vectors: Option<VectorForm>) -> Relab
         vectors,
         on_bad_row: OnBadRow::Fail,
         threads: Some(2),
+        device: DeviceChoice::Cpu,
     }
 }
 

@@ -3,6 +3,7 @@
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 
+use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::pipeline::{InputKind, Relabel, RelabelReport};
 use crate::signal::window::Within;
@@ -68,6 +69,10 @@ pub struct LabelArgs {
     /// Compute threads; DACPIPE_THREADS, or one a core, if not given
     #[arg(long, value_name = "NUMBER")]
     threads: Option<usize>,
+    /// Where the model is applied: auto, cpu, cuda, or cuda:N for the GPU of that number; auto is the first GPU where there
+    /// is one and dacpipe is built for it
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceChoice,
     /// No progress on stderr
     #[arg(long, short)]
     quiet: bool,
@@ -153,6 +158,7 @@ pub async fn run(args: LabelArgs) -> Result<()> {
         }),
         on_bad_row: if args.quarantine { OnBadRow::Quarantine } else { OnBadRow::Fail },
         threads: args.threads,
+        device: args.device,
     };
     let report = relabel.run(&control).await?;
     let said = match args.json {

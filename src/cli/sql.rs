@@ -13,6 +13,7 @@ use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 
+use crate::device::DeviceChoice;
 use crate::error::{Error, Kind, Result};
 use crate::sql::{At, Options, Registered, Registration, register, session_config};
 use crate::store::looked_at;
@@ -70,6 +71,11 @@ pub struct SqlArgs {
     /// Where the tables of runs are looked for
     #[arg(long, value_name = "DIR", default_value = OUT)]
     pub dir: PathBuf,
+
+    /// Where models are applied: auto, cpu, cuda, or cuda:N for the GPU of that number; auto is the first GPU where there is
+    /// one and dacpipe is built for it
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    pub device: DeviceChoice,
 
     /// How results are written
     #[arg(long, value_enum, default_value_t)]
@@ -147,6 +153,7 @@ impl Session {
             (_, Some(time)) => At::Time(time),
             _ => At::Now,
         });
+        options = options.device(args.device.open(1)?);
         for (at, (name, path)) in args.table.iter().enumerate() {
             if let Some((_, other)) = args.table[..at].iter().find(|(before, _)| before == name) {
                 return Err(Error::config(format!("--table {name}={path}: {name} is the table in {other} already")));

@@ -193,11 +193,7 @@ impl Plan {
             seed: file.seed,
             memory_limit: file.memory_limit.bytes(),
             threads: file.threads,
-            device: match file.device {
-                DeviceName::Auto => DeviceChoice::Auto,
-                DeviceName::Cpu => DeviceChoice::Cpu,
-                DeviceName::Cuda => DeviceChoice::Cuda,
-            },
+            device: file.device,
             on_bad_row: match file.on_bad_row {
                 OnBadRowName::Fail => OnBadRow::Fail,
                 OnBadRowName::Quarantine => OnBadRow::Quarantine,

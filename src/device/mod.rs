@@ -2,8 +2,9 @@
 //!
 //! [`Device`] is all that training, k-means and the label pass know of the machine: each asks it for an object that
 //! works on the device, and gives that object work in pieces large enough to be worth a transfer. Schedules, stopping,
-//! random choices, error messages and Arrow stay on this side and exist once. [`Cpu`] is the one implementation so far;
-//! another needs a file of its own and an arm in [`DeviceChoice::open`].
+//! random choices, error messages and Arrow stay on this side and exist once. [`Cpu`] computes with our kernels, [`Candle`]
+//! over candle tensors on any device of candle's; another implementation needs a file of its own and an arm in
+//! [`DeviceChoice::open`].
 //!
 //! | who | asks for | a piece of work |
 //! |---|---|---|
@@ -16,6 +17,7 @@
 //! gives the same bits whenever it is called again with the same values, whatever the number of threads. Two devices
 //! may differ by rounding.
 
+mod candle;
 mod choice;
 mod clustering;
 mod cpu;
@@ -24,6 +26,7 @@ mod training;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+pub use candle::Candle;
 pub use choice::{DeviceChoice, MOST_THREADS, threads};
 pub use clustering::{BatchSums, Farthest, Found, Lloyd, Points, Seeding};
 pub use cpu::Cpu;

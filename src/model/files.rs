@@ -42,13 +42,21 @@ impl Model {
         models.join(self.hash.short())
     }
 
-    /// Reads a model from its directory, to be applied on the processor.
+    /// Reads a model from its directory, to be applied on the CPU.
     ///
     /// # Errors
     /// Kind `Model` if there is none, a file is damaged or incomplete, its content does not have its hash, a stage is
     /// of an unknown kind, or the stages do not fit each other; `Io` if the store fails.
     pub async fn load(directory: &Location) -> Result<Self> {
-        Self::load_with(directory, &Cpu::default(), &[]).await
+        Self::load_on(directory, &Cpu::default()).await
+    }
+
+    /// As [`load`](Self::load), to be applied on `device`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and kind `Compute` where the device has no room.
+    pub async fn load_on(directory: &Location, device: &dyn Device) -> Result<Self> {
+        Self::load_with(directory, device, &[]).await
     }
 
     /// As [`load`](Self::load), to be applied on `device`, and with the kinds of your own stages and how to rebuild

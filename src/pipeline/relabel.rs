@@ -11,7 +11,7 @@ use super::portrait::Kept;
 use super::scan::{select, session};
 use super::tally::Columns;
 use super::written::{Choice, Written};
-use crate::device;
+use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Control, Event};
 use crate::model::{Model, ModelInput};
@@ -68,6 +68,8 @@ pub struct Relabel {
     pub on_bad_row: OnBadRow,
     /// Compute threads; one a core if `None`.
     pub threads: Option<usize>,
+    /// Where the model is applied.
+    pub device: DeviceChoice,
 }
 
 /// What was labelled.
@@ -111,7 +113,9 @@ impl Relabel {
     /// As documented for [`Kind`]. Whatever fails, the table is as it was before.
     pub async fn run(&self, control: &Control) -> Result<RelabelReport> {
         let clock = Clock::start()?;
-        let model = Arc::new(Model::load(&Location::parse(&self.model)?).await?);
+        let threads = device::threads(self.threads)?;
+        let device = self.device.open(1)?;
+        let model = Arc::new(Model::load_on(&Location::parse(&self.model)?, &*device).await?);
         if self.reconstruction_error {
             model.decodes().map_err(|e| e.while_doing("--reconstruction-error"))?;
         }
@@ -122,7 +126,6 @@ impl Relabel {
         if let Some(wrong) = source::overlap(&self.input, &self.output) {
             return Err(Error::config(format!("--input {} and --output {}: {wrong}", self.input, self.output)));
         }
-        let threads = device::threads(self.threads)?;
         let run_id = clock.run_id(model.hash().as_str());
         let mut bad = Arc::new(BadRows::new());
         let Opened { source, missing_keys } = match self.open(&model.manifest().input, threads, &mut bad, control).await

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use datafusion::execution::runtime_env::RuntimeEnv;
 
-use crate::device::Cpu;
+use crate::device::{Cpu, Device};
 use crate::error::{Error, Result};
 use crate::model::{Model, Restore};
 use crate::store::Location;
@@ -35,6 +35,8 @@ struct Finder {
     runtime: Arc<RuntimeEnv>,
     /// Kinds of stages that are not dacpipe's own.
     extra: Vec<(&'static str, Restore)>,
+    /// Where models are applied.
+    device: Arc<dyn Device>,
 }
 
 /// A directory of models.
@@ -67,9 +69,14 @@ impl Hash for Models {
 
 impl Models {
     /// Finds models through the object stores of `runtime`, at first none by hash. `extra` rebuilds stages of kinds that
-    /// are not dacpipe's own.
+    /// are not dacpipe's own. Models are applied on the CPU.
     pub fn new(runtime: Arc<RuntimeEnv>, extra: Vec<(&'static str, Restore)>) -> Self {
-        let finder = Arc::new(Finder { directories: RwLock::default(), runtime, extra });
+        Self::on(runtime, extra, Arc::new(Cpu::default()))
+    }
+
+    /// As [`new`](Self::new), with models applied on `device`.
+    pub fn on(runtime: Arc<RuntimeEnv>, extra: Vec<(&'static str, Restore)>, device: Arc<dyn Device>) -> Self {
+        let finder = Arc::new(Finder { directories: RwLock::default(), runtime, extra, device });
         Self { finder, read: Mutex::default(), reader: OnceLock::new() }
     }
 
@@ -146,7 +153,7 @@ impl Finder {
             let mut fitting = known.iter().filter(|(short, _)| short.starts_with(&hash[..hash.len().min(SHORT)]));
             match (fitting.next(), fitting.next()) {
                 (Some((_, (_, directory))), None) => {
-                    let model = Model::load_with(directory, &Cpu::default(), &self.extra).await?;
+                    let model = Model::load_with(directory, &*self.device, &self.extra).await?;
                     if model.hash().as_str().starts_with(&hash) {
                         return Ok(model);
                     }
@@ -162,7 +169,8 @@ impl Finder {
         }
         let a_path = name.contains(['/', '\\', ':']) || std::path::Path::new(name).is_dir();
         if a_path {
-            return Model::load_with(&Location::in_session(name, &self.runtime)?, &Cpu::default(), &self.extra).await;
+            let directory = Location::in_session(name, &self.runtime)?;
+            return Model::load_with(&directory, &*self.device, &self.extra).await;
         }
         Err(self.unknown(name).await)
     }

@@ -15,6 +15,7 @@ use datafusion::prelude::{CsvReadOptions, ParquetReadOptions, SessionConfig, Ses
 use futures::{StreamExt, stream};
 use url::Url;
 
+use crate::device::{Cpu, Device};
 use crate::error::{Error, Result};
 use crate::model::Restore;
 use crate::source::fence::fenced_async;
@@ -42,6 +43,7 @@ pub struct Options {
     tables: Vec<Named>,
     models: Vec<String>,
     stages: Vec<(&'static str, Restore)>,
+    device: Option<Arc<dyn Device>>,
     at: At,
 }
 
@@ -91,6 +93,13 @@ impl Options {
     /// Also rebuild stages of your own kind in the models that functions name.
     pub fn stage(mut self, kind: &'static str, restore: Restore) -> Self {
         self.stages.push((kind, restore));
+        self
+    }
+
+    /// Models are applied on `device`, which [`DeviceChoice::open`](crate::device::DeviceChoice::open) gives; on the CPU
+    /// if this is not called.
+    pub fn device(mut self, device: Arc<dyn Device>) -> Self {
+        self.device = Some(device);
         self
     }
 
@@ -154,7 +163,8 @@ const AT_ONCE: usize = 16;
 /// # Errors
 /// A table that is not there or is damaged, or a file that is neither Parquet nor CSV.
 pub async fn register(ctx: &SessionContext, options: Options) -> Result<Registration> {
-    let models = Arc::new(Models::new(ctx.runtime_env(), options.stages));
+    let device = options.device.unwrap_or_else(|| Arc::new(Cpu::default()));
+    let models = Arc::new(Models::on(ctx.runtime_env(), options.stages, device));
     for path in &options.models {
         models.add_directory(path, Location::in_session(path, &ctx.runtime_env())?);
     }

@@ -1,6 +1,8 @@
 //! The seam for devices: other implementations of `Device` run training, k-means and the label pass through the same
-//! loops. One counts what it is asked and lets the processor do it; one does everything in plain loops of `f64`.
+//! loops. One counts what it is asked and lets the CPU do it; one does everything in plain loops of `f64`; one computes over
+//! candle tensors.
 
+mod candle;
 mod counting;
 mod naive;
 
@@ -129,6 +131,33 @@ fn all_work_goes_through_the_device_and_has_the_bits_of_the_processor() {
         assert_eq!(ours, theirs);
         assert_eq!((counting.calls("encode"), counting.calls("decode")), (3, 1));
     }
+}
+
+/// Models from a directory, in the library and in SQL.
+#[tokio::test]
+async fn models_are_applied_on_the_device_that_is_asked_for() {
+    use dacpipe::sql::{Options, register, session_config};
+    use dacpipe::store::Location;
+    use datafusion::prelude::SessionContext;
+    let model = model(&learn(&Cpu::new(2), &KMeansSpec { starts: 1, ..KMeansSpec::new(4) }));
+    let dir = tempfile::tempdir().unwrap();
+    let place = model.save(&Location::parse(&dir.path().to_string_lossy()).unwrap()).await.unwrap();
+    let counting = Arc::new(Counting::new());
+    let loaded = Model::load_on(&place, &*counting).await.unwrap();
+    assert_eq!(loaded.apply(&batch()).unwrap(), model.apply(&batch()).unwrap());
+    let calls = |name: &str| counting.calls(name);
+    assert_eq!((calls("encoder"), calls("centroids")), (1, 1));
+    assert_eq!((calls("encode"), calls("nearest_two")), (1, 1));
+
+    let ctx = SessionContext::new_with_config(session_config());
+    register(&ctx, Options::new().device(Arc::clone(&counting) as Arc<dyn Device>)).await.unwrap();
+    ctx.register_batch("rows", batch()).unwrap();
+    let sql = format!("SELECT dac_assign('{place}', features)['cluster'] AS cluster FROM rows");
+    let found = ctx.sql(&sql).await.unwrap().collect().await.unwrap();
+    let rows: usize = found.iter().map(RecordBatch::num_rows).sum();
+    assert_eq!(rows, ROWS);
+    assert_eq!((calls("encoder"), calls("centroids")), (2, 2));
+    assert!(calls("encode") > 1 && calls("nearest_two") > 1);
 }
 
 #[test]

@@ -30,6 +30,7 @@ pub(super) use split::{ALL, THE_VALUE_ALL};
 pub use stage::*;
 
 use super::size::Size;
+use crate::device::DeviceChoice;
 
 /// A pipeline of dacpipe: where rows come from, the stages they pass in order, and where the labels go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -51,9 +52,11 @@ pub struct PipelineFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
     pub threads: Option<usize>,
-    /// Where networks are trained and applied. Default "auto": a GPU where there is one and dacpipe is built for it.
+    /// Where networks are trained and applied and clusters are found: "cpu", "cuda" (the first NVIDIA GPU), "cuda:1" (the one
+    /// of that number, counted from 0) or "auto". Default "auto": the first GPU where there is one and dacpipe is built for
+    /// it, else the CPU.
     #[serde(default)]
-    pub device: DeviceName,
+    pub device: DeviceChoice,
     /// What happens to a row that cannot be read. Default "fail".
     #[serde(default)]
     pub on_bad_row: OnBadRowName,
@@ -74,19 +77,6 @@ pub struct PipelineFile {
 
 pub(in crate::config) fn default_memory_limit() -> Size {
     Size::mebibytes(1024)
-}
-
-/// Where networks are trained and applied.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DeviceName {
-    /// A GPU where there is one and dacpipe is built for it, else the CPU.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// An NVIDIA GPU; a problem where there is none.
-    Cuda,
 }
 
 /// What happens to a row that cannot be read: text for a number, NaN, infinity, a missing value.

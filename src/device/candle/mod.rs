@@ -1,0 +1,122 @@
+//! A candle device: the CPU, or an NVIDIA GPU in a build with the feature `cuda`.
+//!
+//! All arithmetic is formulas over candle tensors, so the code that runs on a GPU is the code that the tests run on
+//! candle's CPU device and compare with [`Cpu`](super::Cpu). It uses no layer of [`network`](crate::network): their
+//! operations are kernels of ours, which run on the CPU alone. On a machine without a GPU [`Cpu`](super::Cpu) is several
+//! times faster.
+//!
+//! What it gives differs from the CPU's by rounding alone. Distances are sums of squared differences in `f32`, as the
+//! CPU's, and not `|x|² - 2 x·c + |c|²`, in which close rows cancel: their relative error is a few units in the last
+//! place, and two centroids whose distances differ by less may swap. Sums over rows are in `f64`.
+
+mod assign;
+mod centers;
+mod distance;
+mod layers;
+mod lloyd;
+mod points;
+mod rows;
+mod seeding;
+mod trainer;
+
+use std::sync::Arc;
+
+use super::{Assign, Decode, Device, Encode};
+use crate::error::{Error, Result};
+use crate::kernel::{Pool, Rows};
+use crate::loss::WeightedMse;
+use crate::network::Architecture;
+
+/// Bytes of rows that are kept on the device unless another bound is given.
+const RESIDENT_BYTES: usize = 8 << 30;
+
+/// A candle device, with compute threads on the host for what is not worth a device.
+///
+/// Rows that training and k-means pass over again and again are kept on the device as long as they are no more than
+/// [`resident_bytes`](Self::resident_bytes) and the device has room; others are read and sent a block at a time.
+///
+/// ```
+/// use dacpipe::device::{Assign, Candle, Device};
+/// let device = Candle::new(candle_core::Device::Cpu, 1);
+/// let centroids = device.centroids(&[0.0, 10.0], 1)?;
+/// let (mut labels, mut squared, mut second) = ([0; 2], [0.0; 2], [0.0; 2]);
+/// centroids.nearest_two(&[7.0, 5.0], &mut labels, &mut squared, &mut second)?;
+/// assert_eq!((labels, squared, second), ([1, 0], [9.0, 25.0], [49.0, 25.0]));
+/// # Ok::<(), dacpipe::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Candle {
+    device: candle_core::Device,
+    pool: Arc<Pool>,
+    resident_bytes: usize,
+}
+
+impl Candle {
+    /// The device given, with `threads` compute threads on the host, the caller counted as one.
+    pub fn new(device: candle_core::Device, threads: usize) -> Self {
+        Self { device, pool: Arc::new(Pool::new(threads)), resident_bytes: RESIDENT_BYTES }
+    }
+
+    /// The same, keeping at most `bytes` of rows on the device; 8 GiB if this is not called.
+    pub fn resident_bytes(self, bytes: usize) -> Self {
+        Self { resident_bytes: bytes, ..self }
+    }
+
+    fn rows<'a>(&self, rows: &'a dyn Rows) -> Result<rows::DeviceRows<'a>> {
+        rows::DeviceRows::new(rows, &self.device, self.resident_bytes)
+    }
+
+    /// Waits until what was sent has arrived: other threads may use it from then on.
+    fn arrived(&self) -> Result<()> {
+        self.device.synchronize().map_err(failed)
+    }
+}
+
+impl Device for Candle {
+    fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    fn trainer<'a>(
+        &'a self,
+        rows: &'a dyn Rows,
+        architecture: &Architecture,
+        parameters: &[f32],
+        loss: WeightedMse,
+        batch_size: usize,
+    ) -> Result<Box<dyn super::Trainer + 'a>> {
+        let rows = self.rows(rows)?;
+        Ok(Box::new(trainer::Trainer::new(rows, architecture, parameters, &loss, batch_size)?))
+    }
+
+    fn points<'a>(&'a self, rows: &'a dyn Rows) -> Result<Box<dyn super::Points + 'a>> {
+        Ok(Box::new(points::Points::new(self.rows(rows)?)))
+    }
+
+    fn seeding<'a>(&'a self, sample: &'a [f32], dim: usize) -> Result<Box<dyn super::Seeding + 'a>> {
+        Ok(Box::new(seeding::Seeding::new(sample, dim, &self.device)?))
+    }
+
+    fn encoder(&self, architecture: &Architecture, parameters: &[f32]) -> Result<Arc<dyn Encode>> {
+        let layers = layers::Layers::encoder(architecture, parameters, &self.device).map_err(failed)?;
+        self.arrived()?;
+        Ok(Arc::new(layers))
+    }
+
+    fn decoder(&self, architecture: &Architecture, parameters: &[f32]) -> Result<Arc<dyn Decode>> {
+        let layers = layers::Layers::decoder(architecture, parameters, &self.device).map_err(failed)?;
+        self.arrived()?;
+        Ok(Arc::new(layers))
+    }
+
+    fn centroids(&self, values: &[f32], dim: usize) -> Result<Arc<dyn Assign>> {
+        let centroids = centers::Centers::new(values, dim, &self.device).map_err(failed)?;
+        self.arrived()?;
+        Ok(Arc::new(centroids))
+    }
+}
+
+/// What candle could not do.
+fn failed(e: candle_core::Error) -> Error {
+    Error::compute("the device failed").with_source(e)
+}
