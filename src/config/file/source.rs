@@ -77,6 +77,11 @@ pub struct CsvTable {
     #[serde(default = "default_quote")]
     #[schemars(length(max = 1))]
     pub quote: String,
+    /// The character that makes the one behind it text, in a field that stands in quotes, such as "\\": a quote behind it does
+    /// not end the field. Default: none; a quote is doubled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1))]
+    pub escape: Option<String>,
     /// What is before the fraction of a number. Default ".".
     #[serde(default)]
     pub decimal: DecimalName,

@@ -63,6 +63,7 @@ pub(in crate::config) fn dialect(table: &CsvTable) -> Dialect {
         },
         delimiter: table.delimiter.as_deref().and_then(Delimiter::parse),
         quote: table.quote.chars().next(),
+        escape: table.escape.as_ref().and_then(|escape| escape.chars().next()),
         decimal: match table.decimal {
             DecimalName::Point => '.',
             DecimalName::Comma => ',',

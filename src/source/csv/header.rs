@@ -414,7 +414,7 @@ impl<'a> Search<'a> {
         let has_all = |other: &Delimiter| {
             let mut record = Record::of(&best.text);
             *other != delimiter
-                && record.split(*other, Some(b'"')) == Split::Whole
+                && record.split(*other, Some(b'"'.into())) == Split::Whole
                 && self.wanted().all(|name| record.fields().any(|field| field == name.as_bytes()))
         };
         let others = [';'.into(), ','.into(), '\t'.into(), '|'.into(), Delimiter::Blanks];

@@ -7,7 +7,7 @@ use super::roles::{Roles, Rows, roles};
 use super::times::{Times, rounded, unit};
 use super::{Fact, fact};
 use crate::source::clock::{Clock, Stamp};
-use crate::source::csv::guess::{is_missing, number};
+use crate::source::csv::guess::{is_missing, number, plain_number};
 use crate::source::csv::{AcrossFiles, CsvSpec, Fill, Record, Repeated, SameTime};
 use crate::source::{Dialect, TimeColumn, TimeUnit};
 
@@ -83,6 +83,9 @@ pub(super) fn understand(path: &str, first: &Table, others: &[Table], dialect: &
     };
     if !dialect.has_header {
         comments.insert("header", "columns are named by their places; what they are is a guess".into());
+    }
+    if dialect.thousands.is_some() {
+        comments.insert("thousands", "look at this: it is taken for a mark between groups of three digits".into());
     }
     if spec.label.is_some() {
         comments.insert("label", "known classes, to evaluate against; not learned from".into());
@@ -199,13 +202,15 @@ impl Parts<'_> {
     /// What reads the times in column `at`.
     fn reader(&self, unit: TimeUnit, format: Option<&str>, at: usize) -> impl Fn(&Record) -> Option<Stamp> + use<> {
         let clock = Clock::new(unit, format).ok();
-        let comma = self.dialect.decimal == ',';
+        let dialect = self.dialect.clone();
         move |row| {
             let text = row.field(at);
             let clock = clock.as_ref()?;
-            // A number may have a decimal comma; the clock reads a point.
-            let point: Vec<u8> = text.iter().map(|&b| if b == b',' && comma { b'.' } else { b }).collect();
-            clock.read(&point).or_else(|_| clock.read(text)).ok()
+            // A number may have other signs than those that the clock reads.
+            match plain_number(&dialect, text) {
+                Some(plain) => clock.read(&plain).or_else(|_| clock.read(text)).ok(),
+                None => clock.read(text).ok(),
+            }
         }
     }
 

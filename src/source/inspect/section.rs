@@ -80,9 +80,14 @@ impl Section {
             self.text("encoding", &encoding_name(dialect.encoding));
         }
         self.optional("delimiter", dialect.delimiter.map(|delimiter| delimiter.to_string()).as_deref());
+        if dialect.quote != usual.quote {
+            self.text("quote", &dialect.quote.map(String::from).unwrap_or_default());
+        }
+        self.optional("escape", dialect.escape.map(String::from).as_deref());
         if dialect.decimal != usual.decimal {
             self.text("decimal", &dialect.decimal.to_string());
         }
+        self.optional("thousands", dialect.thousands.map(String::from).as_deref());
         self.optional("comment", dialect.comment.as_deref());
         self.optional("row_end", dialect.row_end.map(String::from).as_deref());
         if dialect.skip_lines > 0 {
