@@ -217,15 +217,60 @@ async fn a_changed_pipeline_does_not_resume() {
     let dir = tempfile::tempdir().unwrap();
     let (control, _) = interrupting(1);
     pipeline(dir.path(), &[]).run(&RunOptions { resume: false, control }).await.unwrap_err();
-    let options = RunOptions { resume: true, ..RunOptions::default() };
-    let e = pipeline(dir.path(), &["stage.autoencoder.learning_rate=0.002"]).run(&options).await.unwrap_err();
-    assert_eq!(e.kind(), Kind::Config);
-    assert!(e.to_string().contains("changed"), "{e}");
+    // Refused before a word of going on, and before the source is looked at.
+    for set in ["stage.autoencoder.learning_rate=0.002", "seed=99", "source.path=gone"] {
+        let notes = Arc::new(Notes::default());
+        let options = RunOptions { resume: true, control: Control::new(notes.clone()) };
+        let e = pipeline(dir.path(), &[set]).run(&options).await.unwrap_err();
+        assert_eq!(e.kind(), Kind::Config, "{set}");
+        assert!(e.to_string().contains("the pipeline file changed"), "{set}: {e}");
+        assert!(notes.0.lock().unwrap().is_empty(), "{set}");
+    }
+    let (_, notes) = resumed_with_notes(pipeline(dir.path(), &[])).await;
+    assert!(notes.len() == 1 && notes[0].contains("goes on with the run in"), "{notes:?}");
+}
+
+/// Interrupts the run when the rows are there.
+#[derive(Default)]
+struct AtScaling(Mutex<Option<Control>>);
+
+impl Observer for AtScaling {
+    fn event(&self, event: &Event) {
+        if let Event::Started { stage, .. } | Event::Finished { stage, .. } = event
+            && stage == "scale"
+        {
+            self.0.lock().unwrap().as_ref().unwrap().cancel();
+        }
+    }
+}
+
+/// Nor does one whose data changed, which is known once they were read.
+#[tokio::test]
+async fn changed_data_do_not_resume() {
+    let dir = tempfile::tempdir().unwrap();
+    let observer = Arc::new(AtScaling::default());
+    let control = Control::new(observer.clone());
+    *observer.0.lock().unwrap() = Some(control.clone());
+    let run = vector_pipeline(dir.path(), &[]).unwrap();
+    let e = run.run(&RunOptions { resume: false, control }).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Cancelled, "{e}");
+    let notes = Arc::new(Notes::default());
+    let options = RunOptions { resume: true, control: Control::new(notes.clone()) };
+    write_vectors(dir.path(), 0.01);
+    let e = run.run(&options).await.unwrap_err();
+    assert!(e.kind() == Kind::Config && e.to_string().contains("or its data changed"), "{e}");
+    assert!(notes.0.lock().unwrap().is_empty());
 }
 
 /// Feature vectors in two groups, half of them for learning, with a label column that could serve as the split.
 fn vectors(dir: &Path) -> PathBuf {
-    let value = |i: usize, j: usize| (if i.is_multiple_of(3) { 0.9 } else { 0.1 }) + (i * 7 + j) as f32 % 5.0 / 100.0;
+    write_vectors(dir, 0.0)
+}
+
+/// The same, with this added to each value.
+fn write_vectors(dir: &Path, plus: f32) -> PathBuf {
+    let group = |i: usize| plus + if i.is_multiple_of(3) { 0.9 } else { 0.1 };
+    let value = |i: usize, j: usize| group(i) + (i * 7 + j) as f32 % 5.0 / 100.0;
     let values = (0..60).flat_map(|i| (0..4).map(move |j| value(i, j))).collect();
     let text = |of: fn(usize) -> &'static str| Arc::new((0..60).map(|i| Some(of(i))).collect::<StringArray>());
     let batch = RecordBatch::try_from_iter([
