@@ -218,7 +218,7 @@ async fn a_changed_pipeline_does_not_resume() {
     let (control, _) = interrupting(1);
     pipeline(dir.path(), &[]).run(&RunOptions { resume: false, control }).await.unwrap_err();
     // Refused before a word of going on, and before the source is looked at.
-    for set in ["stage.autoencoder.learning_rate=0.002", "seed=99", "source.path=gone"] {
+    for set in ["stage.autoencoder.learning_rate=0.002", "seed=99", "on_bad_row=\"quarantine\""] {
         let notes = Arc::new(Notes::default());
         let options = RunOptions { resume: true, control: Control::new(notes.clone()) };
         let e = pipeline(dir.path(), &[set]).run(&options).await.unwrap_err();
