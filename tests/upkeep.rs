@@ -245,6 +245,18 @@ fn a_table_is_not_written_into_its_input_however_it_is_spelled() {
         assert!(e.contains("the table would be written into the source"), "{output}: {e}");
     }
     assert_eq!(std::fs::read_dir(case.path("in")).unwrap().count(), 2);
+    #[cfg(unix)]
+    {
+        // The table lies elsewhere, and a link in the source leads to it.
+        std::fs::create_dir(case.path("apart")).unwrap();
+        std::os::unix::fs::symlink("../../apart", case.path("in/deep/all")).unwrap();
+        let e = case.fails(3, &["label", "--model", &model, "--input", "in", "--output", "apart/t", "--quiet"]);
+        assert!(e.contains("the link \"deep/all\" in the source leads to the table"), "{e}");
+        let sets = ["--set", "source.path=in", "--set", "sink.path=apart/t"];
+        let e = case.fails(3, &[&["run", "t.toml", "--quiet"][..], &sets].concat());
+        assert!(e.contains("the link \"deep/all\" in the source leads to the table"), "{e}");
+        assert_eq!(std::fs::read_dir(case.path("apart")).unwrap().count(), 0);
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::terminal::shown_name;
 use compression::decompressed;
 pub(super) use compression::plain_name;
 use listing::Directory;
-pub(super) use listing::enters;
+pub(super) use listing::{enters, links};
 use remote::{Remote, remote_error};
 
 pub(super) const WILDCARDS: [char; 3] = ['*', '?', '['];
