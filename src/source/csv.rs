@@ -103,6 +103,8 @@ mod turns;
 
 pub use dialect::{Conflict, Delimiter, Dialect};
 pub use encoding::Encoding;
+pub(super) use encoding::open_text;
+pub(super) use file::separator_line;
 pub(super) use record::Record;
 pub use table::is_parquet;
 pub(super) use table::is_table;
@@ -489,6 +491,11 @@ impl Recordings for Csv {
 
     fn kept(&self) -> &[Keep] {
         &self.layout.spec.keep
+    }
+
+    fn left_alone(&self) -> Vec<String> {
+        let files = self.layout.files.iter().filter(|file| file.has_more());
+        files.map(|file| file.name().to_owned()).collect()
     }
 
     fn open(&self, wanted: Wanted, counts: Counts) -> Box<dyn Iterator<Item = Result<Load>> + Send> {

@@ -28,6 +28,7 @@ pub mod location;
 mod overlap;
 pub mod parquet;
 pub mod places;
+pub(crate) mod plain;
 pub mod recording;
 pub mod samples;
 pub mod times;
@@ -130,6 +131,11 @@ impl Source {
     /// What became of the samples of the last scan that ran to its end; none before the first, and for feature vectors.
     pub fn samples(&self) -> Option<Samples> {
         self.windows.as_ref().and_then(WindowTable::samples)
+    }
+
+    /// The files, among those that were read so far, behind whose compressed data something stands that was left alone.
+    pub fn left_alone(&self) -> Vec<String> {
+        self.windows.as_ref().map(WindowTable::left_alone).unwrap_or_default()
     }
 
     /// Samples a second of its recordings, as given or as their times show; none for feature vectors.

@@ -303,7 +303,7 @@ impl OpenFile {
 }
 
 /// The delimiter that a first line such as `sep=;` says.
-pub(super) fn separator_line(line: &[u8]) -> Option<Delimiter> {
+pub(in crate::source) fn separator_line(line: &[u8]) -> Option<Delimiter> {
     let line = line.strip_prefix(b"\"").and_then(|inner| inner.strip_suffix(b"\"")).unwrap_or(line);
     match line.split_at_checked(4)? {
         (sep, &[one])

@@ -63,7 +63,8 @@ impl Start {
         Ok(Self { encoding, bytes, whole })
     }
 
-    fn text(&self) -> String {
+    /// What it says.
+    pub fn text(&self) -> String {
         let encoding = match self.encoding {
             Encoding::Utf8 => encoding_rs::UTF_8,
             Encoding::Latin1 | Encoding::Windows1252 => encoding_rs::WINDOWS_1252,

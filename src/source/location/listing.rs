@@ -172,7 +172,7 @@ impl Directory {
             Some(path) => self.place.at(path.clone(), &name).ok(),
             None => Some(self.place.join(&below)?),
         };
-        Ok(DataFile { name, below, local: path, place, listed_size: size, held: None })
+        Ok(DataFile::at(name, below, path, place, size))
     }
 
     /// All objects below it.
