@@ -383,6 +383,41 @@ async fn more_clusters_than_rows_is_an_error_that_names_both() {
     assert!(e.to_string().contains("100000"), "{e}");
 }
 
+/// Known once the rows are read, and not after an hour of training.
+#[tokio::test]
+async fn more_clusters_than_distinct_rows_is_an_error_before_anything_is_learned() {
+    let dir = tempfile::tempdir().unwrap();
+    let columns: [(&str, ArrayRef); 2] = [
+        ("id", Arc::new(Int64Array::from_iter_values(0..60))),
+        ("values", dacpipe::column::vector_array((0..60).flat_map(|i| [(i % 5) as f32, 1.0]).collect(), 2).unwrap()),
+    ];
+    let pipeline = |k: &str| vector_pipeline(dir.path(), &[&format!("stage.kmeans.k={k}"), "split.fit=all"]).unwrap();
+    let few = |k: &str| {
+        let pipeline = pipeline(k);
+        let batch = RecordBatch::try_from_iter(columns.clone()).unwrap();
+        let text = |name: &str| Arc::new(StringArray::from(vec![name; 60])) as ArrayRef;
+        let more = [("part", text("learn")), ("kind", text("one"))].into_iter();
+        let columns = batch.schema().fields().iter().map(|f| f.name().clone()).zip(batch.columns().to_vec());
+        let all = columns.chain(more.map(|(name, values)| (name.to_owned(), values)));
+        let batch = RecordBatch::try_from_iter(all).unwrap();
+        let file = std::fs::File::create(dir.path().join("vectors.parquet")).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        pipeline
+    };
+    let observer = Arc::new(AtScaling::default());
+    let control = Control::new(observer.clone());
+    *observer.0.lock().unwrap() = Some(control.clone());
+    // It would be cancelled by the first stage that learns.
+    let e = few("6").run(&RunOptions { resume: false, control }).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Input, "{e}");
+    let said = "stage kmeans: k = 6 clusters need 6 distinct rows, only 5 of the 60 rows are distinct";
+    assert!(e.to_string().contains(said), "{e}");
+    let report = few("5").run(&RunOptions::default()).await.unwrap();
+    assert_eq!(report.cluster_sizes, [12; 5]);
+}
+
 /// The pipeline for sensor CSV, whose rate is told from its times, and its model on recordings of another rate.
 #[tokio::test]
 async fn a_model_refuses_recordings_of_another_sampling_rate() {

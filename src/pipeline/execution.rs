@@ -101,8 +101,9 @@ impl Execution<'_> {
         let columns: Vec<&str> = std::iter::once(FEATURES).chain(label).collect();
         let rows = select(&self.ctx, &self.source, &columns, plan.split.part(&plan.split.fit)?)?;
         let memory = &self.ctx.runtime_env().memory_pool;
-        let collected = collect(rows.execute_stream().await?, memory, label, &self.options.control).await?;
-        self.check_rows(&collected.rows).await?;
+        let (rows, most) = (rows.execute_stream().await?, self.distinct_needed());
+        let collected = collect(rows, memory, label, most, &self.options.control).await?;
+        self.check_rows(&collected).await?;
         let summary = format!("{} rows of {} values", collected.rows.len(), collected.rows.dim());
         let mut source = StageReport::new("source", began, summary);
         let mut learned = self.learn_from(collected).await?;
