@@ -372,11 +372,11 @@ async fn register_file(
     if let (FileKind::Csv(delimiter), Some(true)) = (kind, location.local_path().map(Path::is_file))
         && let Some(rows) = plain::text_table(path, delimiter).await?
     {
-        ctx.register_table(TableReference::bare(name), rows)?;
+        ctx.register_table(TableReference::bare(name.as_str()), rows)?;
         return Ok(vec![Registered { name: name.to_owned(), location: location.to_string() }]);
     }
     let url = url_of(ctx, location)?;
-    let table = TableReference::bare(name);
+    let table = TableReference::bare(name.as_str());
     // DataFusion reads files of one ending, in the capitals that they have. Of a damaged footer its decoders may panic.
     let place = location.to_string();
     let read = async {

@@ -81,7 +81,7 @@ pub struct CsvTable {
     /// not end the field. Default: none; a quote is doubled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1))]
-    pub escape: Option<String>,
+    pub escape: Option<Box<str>>,
     /// What is before the fraction of a number. Default ".".
     #[serde(default)]
     pub decimal: DecimalName,
@@ -95,7 +95,7 @@ pub struct CsvTable {
     /// A character that ends a row, beside line breaks. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1))]
-    pub row_end: Option<String>,
+    pub row_end: Option<Box<str>>,
     /// How many lines at the start of each file are not read, empty ones too. Where there is a header, other lines before
     /// it need not be counted. Default 0.
     #[serde(default)]
