@@ -67,6 +67,18 @@ impl DataFile {
         self.more.load(Ordering::Relaxed)
     }
 
+    /// How many bytes it has as it is stored, or of what is held of it.
+    ///
+    /// # Errors
+    /// As opening it.
+    pub(super) fn size(&self) -> Result<u64> {
+        match (&self.held, &self.local) {
+            (Some(held), _) => Ok(held.len() as u64),
+            (None, Some(path)) => check_regular(path).map_err(|e| self.unreadable(e)),
+            (None, None) => Ok(self.listed_size),
+        }
+    }
+
     /// The same file, as if `content` were all that is in it.
     pub(super) fn holding(&self, content: Vec<u8>) -> Self {
         Self { held: Some(content.into()), ..self.clone() }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use datafusion::common::ScalarValue;
 
 use super::dialect::{Delimiter, Dialect};
-use super::encoding::open_text;
+use super::encoding::{Encoding, open_text};
 use super::header::{Attribute, Columns};
 use super::number::Numbers;
 use super::piece::Sample;
@@ -113,6 +113,20 @@ impl OpenFile {
     /// The same, whose rows come as they are written, also where recordings take turns.
     pub(super) fn as_written(file: &DataFile, spec: &CsvSpec) -> Result<Self> {
         Ok(Self { takes_turns: Some(false), ..Self::new(file, spec)? })
+    }
+
+    /// What its columns are called; how they are written, and the delimiter, in a text file.
+    pub(super) fn described(&self) -> (&[String], Option<(Encoding, Delimiter)>) {
+        let written = match &self.rows {
+            Rows::Text(records) => self.columns.encoding.map(|encoding| (encoding, records.delimiter())),
+            Rows::Table(_) => None,
+        };
+        (&self.columns.names, written)
+    }
+
+    /// The row as it is.
+    pub(super) fn row(&self) -> &Record {
+        &self.record
     }
 
     /// Reads the next row. False at the end.

@@ -74,8 +74,10 @@ pub(super) struct Columns {
     pub(super) split: Option<Attribute>,
     /// Those that are carried along.
     pub(super) keep: Vec<Column>,
+    /// What all columns are called, those that no pipeline names as well.
+    pub(super) names: Vec<String>,
     /// How the values are written; none in Parquet.
-    encoding: Option<Encoding>,
+    pub(super) encoding: Option<Encoding>,
     /// How many fields a row has at least: empty names at the end of a header stand for no column.
     least: usize,
     /// And at most, but for empty ones; none until a row has been read.
@@ -125,6 +127,7 @@ impl Columns {
             },
         )?;
         (columns.least, columns.most) = (names.len(), Some(names.len()));
+        columns.names = names.to_vec();
         Ok(columns)
     }
 
@@ -267,6 +270,7 @@ impl<'a> Search<'a> {
             label: label.as_ref().map(key).transpose()?,
             split: split.as_ref().map(key).transpose()?,
             keep: keep.iter().map(|keep| find(&keep.column)).collect::<Result<_>>()?,
+            names: Vec::new(),
             encoding: self.encoding,
             least: 0,
             most: None,
@@ -300,6 +304,7 @@ impl<'a> Search<'a> {
             },
         )?;
         columns.least = self.wanted().filter_map(|name| place(name)).max().map_or(0, |at| at + 1);
+        columns.names = (1..=record.len()).map(|at| format!("column_{at}")).collect();
         if usable {
             // Delimiters at the end of the line are of no column.
             let filled = record.fields().rposition(|field| !field.is_empty()).map_or(0, |at| at + 1);
@@ -394,6 +399,7 @@ impl<'a> Search<'a> {
         let filled = row.names.iter().rposition(|name| !name.is_empty());
         columns.least = places.chain(filled).max().map_or(0, |at| at + 1);
         columns.most = Some(row.names.len());
+        columns.names.clone_from(&row.names);
         // A row of numbers may be like a header of numbers.
         let number = |c: &Column| number(row.names[c.at].as_bytes()).is_ok();
         columns.header = Some(row.text.clone()).filter(|_| !columns.channels.iter().all(number));

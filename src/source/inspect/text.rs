@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::source::Dialect;
 use crate::source::bad::shown;
 use crate::source::csv::guess::{Guess, Start, delimiter_name, guess};
-use crate::source::csv::{Encoding, Record, is_table};
+use crate::source::csv::{Delimiter, Encoding, Record, is_table};
 use crate::source::location::{DataFile, blocking};
 use crate::terminal::shown_name;
 
@@ -144,14 +144,6 @@ fn comment_mark(names: &[String]) -> bool {
 fn written(seen: &Seen, rows: usize) -> Vec<super::Fact> {
     let Seen { start, guess, .. } = seen;
     let dialect = &guess.dialect;
-    let decimal = if dialect.decimal == ',' { ", decimal commas" } else { "" };
-    let thousands = dialect.thousands.map(|mark| format!(", {:?} between thousands", mark.to_string()));
-    let quote = dialect.quote.filter(|&quote| quote != '"').map(|quote| format!(", {quote} around fields"));
-    let escape = dialect.escape.map(|escape| format!(", {escape} before quotes that are text"));
-    let signs: String = [thousands, quote, escape].into_iter().flatten().collect();
-    let row_end = dialect.row_end.map(|end| format!(", rows end with {:?}", end.to_string())).unwrap_or_default();
-    let comment = dialect.comment.as_ref().map(|mark| format!(", comments begin with {mark:?}")).unwrap_or_default();
-    let between = delimiter_name(guess.delimiter);
     let mark = if start.encoding == Encoding::Utf16 { ", as the mark at its start says" } else { "" };
     let header = match (guess.header, dialect.skip_after_header) {
         (None, _) => format!("none: the first row is on line {}", guess.first_line),
@@ -165,9 +157,22 @@ fn written(seen: &Seen, rows: usize) -> Vec<super::Fact> {
         (false, None) => " in its first 4 MiB, at most 100000 of which were looked at",
     };
     vec![
-        fact("format", format!("text, {between} between fields{decimal}{signs}{row_end}{comment}")),
+        fact("format", in_words(dialect, guess.delimiter)),
         fact("encoding", format!("{}{mark}", encoding_name(start.encoding))),
         fact("header", header),
         fact("rows", format!("{rows}{much}")),
     ]
+}
+
+/// What is between the fields of a text, and which signs its values have, in words.
+pub(super) fn in_words(dialect: &Dialect, delimiter: Delimiter) -> String {
+    let decimal = if dialect.decimal == ',' { ", decimal commas" } else { "" };
+    let thousands = dialect.thousands.map(|mark| format!(", {:?} between thousands", mark.to_string()));
+    let quote = dialect.quote.filter(|&quote| quote != '"').map(|quote| format!(", {quote} around fields"));
+    let escape = dialect.escape.map(|escape| format!(", {escape} before quotes that are text"));
+    let signs: String = [thousands, quote, escape].into_iter().flatten().collect();
+    let row_end = dialect.row_end.map(|end| format!(", rows end with {:?}", end.to_string())).unwrap_or_default();
+    let comment = dialect.comment.as_ref().map(|mark| format!(", comments begin with {mark:?}")).unwrap_or_default();
+    let between = delimiter_name(delimiter);
+    format!("text, {between} between fields{decimal}{signs}{row_end}{comment}")
 }
