@@ -397,7 +397,8 @@ async fn more_clusters_than_distinct_rows_is_an_error_before_anything_is_learned
         let batch = RecordBatch::try_from_iter(columns.clone()).unwrap();
         let text = |name: &str| Arc::new(StringArray::from(vec![name; 60])) as ArrayRef;
         let more = [("part", text("learn")), ("kind", text("one"))].into_iter();
-        let columns = batch.schema().fields().iter().map(|f| f.name().clone()).zip(batch.columns().to_vec());
+        let schema = batch.schema();
+        let columns = schema.fields().iter().map(|f| f.name().clone()).zip(batch.columns().to_vec());
         let all = columns.chain(more.map(|(name, values)| (name.to_owned(), values)));
         let batch = RecordBatch::try_from_iter(all).unwrap();
         let file = std::fs::File::create(dir.path().join("vectors.parquet")).unwrap();

@@ -104,7 +104,7 @@ mod turns;
 pub use dialect::{Conflict, Delimiter, Dialect};
 pub use encoding::Encoding;
 pub(super) use encoding::open_text;
-pub(super) use file::separator_line;
+pub(super) use file::{Beginning, beginning, separator_line};
 pub(super) use record::Record;
 pub use table::is_parquet;
 pub(super) use table::is_table;
@@ -377,39 +377,6 @@ impl Csv {
             if self.header_line > 1 { format!(", header on line {}", self.header_line) } else { String::new() };
         format!("{channels} channels{rate} in {files} {kind} files at {}{header}", shown_name(&self.layout.spec.path))
     }
-}
-
-/// The beginning of a file, read as a specification says.
-pub(super) struct Beginning {
-    /// What its columns are called.
-    pub names: Vec<String>,
-    /// What it is written in, and what is between fields; none of Parquet.
-    pub written: Option<(Encoding, Delimiter)>,
-    /// The line of its header; 0 without one.
-    pub header_line: u64,
-    /// Its first rows.
-    pub rows: Vec<Record>,
-    /// Whether these are all.
-    pub whole: bool,
-}
-
-/// Reads the first rows of `file` as `spec` says, no more than `most`, and than about `bytes`. Blocks.
-///
-/// # Errors
-/// As opening a file does; what cannot be read behind its header ends it.
-pub(super) fn beginning(file: &DataFile, spec: &CsvSpec, most: usize, bytes: usize) -> Result<Beginning> {
-    let mut open = OpenFile::as_written(file, spec)?;
-    let (mut rows, mut size, mut whole) = (Vec::new(), 0, true);
-    while let Ok(true) = open.advance() {
-        if rows.len() == most || size > bytes {
-            whole = false;
-            break;
-        }
-        size += open.row().size();
-        rows.push(open.row().clone());
-    }
-    let (names, written) = open.described();
-    Ok(Beginning { names: names.to_vec(), written, header_line: open.header_line(), rows, whole })
 }
 
 /// The files of samples at `path`: text, or Parquet where there is none.

@@ -316,6 +316,39 @@ impl OpenFile {
     }
 }
 
+/// The beginning of a file, read as a specification says.
+pub(in crate::source) struct Beginning {
+    /// What its columns are called.
+    pub names: Vec<String>,
+    /// What it is written in, and what is between fields; none of Parquet.
+    pub written: Option<(Encoding, Delimiter)>,
+    /// The line of its header; 0 without one.
+    pub header_line: u64,
+    /// Its first rows.
+    pub rows: Vec<Record>,
+    /// Whether these are all.
+    pub whole: bool,
+}
+
+/// Reads the first rows of `file` as `spec` says, no more than `most`, and than about `bytes`. Blocks.
+///
+/// # Errors
+/// As opening a file does; what cannot be read behind its header ends it.
+pub(in crate::source) fn beginning(file: &DataFile, spec: &CsvSpec, most: usize, bytes: usize) -> Result<Beginning> {
+    let mut open = OpenFile::as_written(file, spec)?;
+    let (mut rows, mut size, mut whole) = (Vec::new(), 0, true);
+    while let Ok(true) = open.advance() {
+        if rows.len() == most || size > bytes {
+            whole = false;
+            break;
+        }
+        size += open.row().size();
+        rows.push(open.row().clone());
+    }
+    let (names, written) = open.described();
+    Ok(Beginning { names: names.to_vec(), written, header_line: open.header_line(), rows, whole })
+}
+
 /// The delimiter that a first line such as `sep=;` says.
 pub(in crate::source) fn separator_line(line: &[u8]) -> Option<Delimiter> {
     let line = line.strip_prefix(b"\"").and_then(|inner| inner.strip_suffix(b"\"")).unwrap_or(line);

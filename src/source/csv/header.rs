@@ -7,7 +7,7 @@ use super::dialect::Delimiter;
 use super::encoding::{Encoding, text};
 use super::lines::LONGEST;
 use super::number::Numbers;
-use super::record::{Record, Split};
+use super::record::{Record, Split, hint_of_escape};
 use super::records::Records;
 use super::{CsvSpec, FILE};
 use crate::error::{Error, Result};
@@ -78,6 +78,8 @@ pub(super) struct Columns {
     pub(super) names: Vec<String>,
     /// How the values are written; none in Parquet.
     pub(super) encoding: Option<Encoding>,
+    /// Whether something takes the meaning from quotes.
+    escapes: bool,
     /// How many fields a row has at least: empty names at the end of a header stand for no column.
     least: usize,
     /// And at most, but for empty ones; none until a row has been read.
@@ -181,7 +183,8 @@ impl Columns {
         // A delimiter at the end of a line makes an empty field.
         if found < self.least || !record.fields().skip(most).all(<[u8]>::is_empty) {
             let fields = if found == 1 { "field" } else { "fields" };
-            return Some(format!("{found} {fields}, expected {most}: {}", shown(record.text())));
+            let hint = if self.escapes { "" } else { hint_of_escape(record.text()) };
+            return Some(format!("{found} {fields}, expected {most}: {}{hint}", shown(record.text())));
         }
         self.is_header(record).then(|| format!("the header of line {} once more, expected values", self.line))
     }
@@ -272,6 +275,7 @@ impl<'a> Search<'a> {
             keep: keep.iter().map(|keep| find(&keep.column)).collect::<Result<_>>()?,
             names: Vec::new(),
             encoding: self.encoding,
+            escapes: self.encoding.is_none() || self.spec.dialect.escape.is_some(),
             least: 0,
             most: None,
             header: None,

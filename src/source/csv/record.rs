@@ -18,6 +18,14 @@ pub(in crate::source) struct Record {
     problem: Option<String>,
 }
 
+/// Which key would read `text`, where a backslash seems to take the meaning from quotes.
+pub(super) fn hint_of_escape(text: &[u8]) -> &'static str {
+    match text.windows(2).any(|pair| pair == br#"\""#) {
+        true => r#" (escape = "\\" takes \" for a quote that is text)"#,
+        false => "",
+    }
+}
+
 /// How far the fields of a row go.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Split {

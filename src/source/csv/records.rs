@@ -4,7 +4,7 @@ use std::io::{self, BufRead};
 
 use super::dialect::{Delimiter, Dialect, Quotes};
 use super::lines::{LONGEST, Lines};
-use super::record::{Record, Split};
+use super::record::{Record, Split, hint_of_escape};
 use crate::source::bad::shown;
 
 /// The most lines of a row. A quote that is open for longer was not meant to be.
@@ -140,10 +140,11 @@ impl Records {
             Split::Whole => 0,
         };
         let begins = record.text()[..first].iter().rposition(|&b| self.is_quote(b)).unwrap_or(0);
-        let shown = shown(&record.text()[begins..]);
+        let hint = self.quotes.filter(|quotes| quotes.escape.is_none()).map(|_| hint_of_escape(record.text()));
+        let (shown, hint) = (shown(&record.text()[begins..]), hint.unwrap_or_default());
         record.fail(format!(
             "the quote that opens in field {field} is not closed: {shown}, expected a closing quote on the line, or within \
-             {MOST_LINES} lines and before other rows; quote = \"\" takes quotes for text"
+             {MOST_LINES} lines and before other rows; quote = \"\" takes quotes for text{hint}"
         ));
         Ok(())
     }

@@ -125,12 +125,12 @@ async fn samples(spec: &CsvSpec, rows: usize) -> Result<Inspection> {
     // Of Parquet no part stands for the whole.
     let small = held.iter().try_fold(0u64, |sum, file| Ok::<_, Error>(sum + file.size()?))? <= LOOKED_AT;
     if small || !tables {
-        let tried = trial::samples(spec, held).await;
-        if let Ok(trial::Trial { rate_hz: Some(rate), .. }) = &tried {
+        let tried = trial::samples(spec, held).await?;
+        if let Some(rate) = tried.rate_hz {
             let why = if spec.rate_hz.is_some() { "as rate_hz says" } else { "as most recordings show" };
             found.facts.push(fact("rate", format!("{rate} Hz, {why}")));
         }
-        judge(tried, "rows that were looked at", &mut found.facts, &mut found.notes)?;
+        judge(Ok(tried), "rows that were looked at", &mut found.facts, &mut found.notes)?;
     }
     Ok(found)
 }
@@ -171,7 +171,9 @@ fn looked_at(spec: &CsvSpec, files: Vec<DataFile>, rows: usize) -> Result<(Inspe
         None => vec![fact("format", "Parquet, samples as rows")],
     };
     facts.push(fact("rows", format!("{}{much}", first.rows.len())));
-    let columns = understood(spec, &first, &others, &mut facts, &mut notes);
+    // Numbers in Parquet are as a program writes them.
+    let dialect = beginning.written.map_or_else(Dialect::default, |_| spec.dialect.clone());
+    let columns = understood(spec, &dialect, (&first, &others), &mut facts, &mut notes);
     let cells = |row: &crate::source::csv::Record| (0..first.names.len()).map(|at| in_a_cell(row.field(at))).collect();
     let found = Inspection {
         path: spec.path.clone(),
@@ -210,13 +212,11 @@ fn table(file: &DataFile, beginning: &mut Beginning) -> Table {
 /// help.
 fn understood(
     spec: &CsvSpec,
-    first: &Table,
-    others: &[Table],
+    dialect: &Dialect,
+    (first, others): (&Table, &[Table]),
     facts: &mut Vec<Fact>,
     notes: &mut Vec<String>,
 ) -> Vec<Column> {
-    let plain = Dialect::default();
-    let dialect = if first.names.is_empty() { &plain } else { &spec.dialect };
     let names = called(&first.names);
     let values = |at: usize| first.rows.iter().map(move |row| row.field(at));
     let mut columns: Vec<Column> =
