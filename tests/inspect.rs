@@ -275,7 +275,7 @@ async fn times_that_are_not_as_they_should_be() {
         }
     };
     let found = of("order.csv", lines("t,x\n", 60, |i| format!("{},{}", swapped(i) * 20, wave(i)))).await;
-    assert_eq!((found.good, found.csv().rules.disorder), (60, 1), "{}", found.section());
+    assert_eq!((found.good, found.csv().rules.disorder), (60, 1.into()), "{}", found.section());
     let found = of("packed.csv", lines("t,x\n", 64, |i| format!("{},{}", i / 8 * 80, wave(i)))).await;
     assert!(found.section().contains("same_time = \"spread\""), "{}", found.section());
     assert_eq!((found.good, found.bad.len()), (64, 0));

@@ -10,8 +10,9 @@ use serde_json::Value as Json;
 
 use super::overrides;
 use super::problem::{Problem, nearest};
-use super::size::{SIZE_FORMAT, Size};
+use super::size::{SIZE_FORMAT, SPAN_FORMAT, Size};
 use super::tree::{Entry, Node, Origin, Value};
+use crate::source::Span;
 
 /// Reports what does not fit `schema`, and takes out of `root` what is of another name or type.
 pub(super) fn check(schema: &Json, root: &mut Node, sets: &[String], problems: &mut Vec<Problem>) {
@@ -53,6 +54,10 @@ impl<'a> Shape<'a> {
             }
             Value::Array(_) => self.array(schema, node, key),
             Value::Text(text) if schema["format"] == SIZE_FORMAT => match text.parse::<Size>() {
+                Ok(_) => true,
+                Err(message) => self.problem(node, format!("`{key}`: {message}")),
+            },
+            Value::Text(text) if schema["format"] == SPAN_FORMAT => match text.parse::<Span>() {
                 Ok(_) => true,
                 Err(message) => self.problem(node, format!("`{key}`: {message}")),
             },
@@ -267,6 +272,9 @@ impl<'a> Shape<'a> {
     fn expected(&self, schema: &Json) -> String {
         if schema["format"] == SIZE_FORMAT {
             return "a size such as \"1 GiB\"".into();
+        }
+        if schema["format"] == SPAN_FORMAT {
+            return "a time such as \"20 ms\"".into();
         }
         if let Some(branches) = schema.get("anyOf").and_then(Json::as_array) {
             return branches.iter().map(|branch| self.expected(branch)).collect::<Vec<_>>().join(" or ");

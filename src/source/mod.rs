@@ -31,6 +31,7 @@ pub mod places;
 pub(crate) mod plain;
 pub mod recording;
 pub mod samples;
+mod span;
 pub mod times;
 pub mod windows;
 
@@ -39,11 +40,15 @@ mod text;
 pub use bad::{BadRow, BadRows, OnBadRow};
 pub use clock::TimeUnit;
 pub(crate) use clock::check_format;
-pub use csv::{AcrossFiles, CsvSpec, Delimiter, Dialect, Encoding, Fill, Repeated, SameTime, SampleRules, TimeColumn};
+pub use csv::{
+    AcrossFiles, CsvSpec, Delimiter, Dialect, Disorder, Encoding, Fill, Jitter, Repeated, SameTime, SampleRules,
+    TimeColumn,
+};
 pub use hapt::HaptSpec;
 pub use keep::{Aggregate, Keep};
 pub use overlap::overlap;
 pub use parquet::{Features, ParquetSpec};
+pub use span::Span;
 
 use bad::Rejects;
 use recording::Recordings;

@@ -17,7 +17,9 @@ use super::{BEGINNING, FILES, Fact, Inspection, LOOKED_AT, fact, in_a_cell, judg
 use crate::error::{Error, Result};
 use crate::source::bad::Rejects;
 use crate::source::csv::guess::{Start, number};
-use crate::source::csv::{AcrossFiles, Beginning, CsvSpec, Fill, Repeated, SameTime, beginning, files_at, is_table};
+use crate::source::csv::{
+    AcrossFiles, Beginning, CsvSpec, Disorder, Fill, Jitter, Repeated, SameTime, beginning, files_at, is_table,
+};
 use crate::source::hapt::Hapt;
 use crate::source::location::{DataFile, blocking};
 use crate::source::{BadRows, Dialect, HaptSpec, OnBadRow, ParquetSpec, SourceSpec, TimeUnit, parquet};
@@ -292,12 +294,19 @@ fn helpful(spec: &CsvSpec, free: &CsvSpec, comments: &Comments) -> Vec<String> {
     let keys = [
         (
             "jitter",
-            rules
-                .jitter
-                .filter(|&jitter| said.jitter.is_none_or(|said| said < jitter))
-                .map(|jitter| jitter.to_string()),
+            match (rules.jitter, said.jitter) {
+                (Some(Jitter::Part(part)), None) => Some(part.to_string()),
+                (Some(Jitter::Part(part)), Some(Jitter::Part(said))) if said < part => Some(part.to_string()),
+                _ => None,
+            },
         ),
-        ("disorder", (rules.disorder > said.disorder).then(|| rules.disorder.to_string())),
+        (
+            "disorder",
+            match (rules.disorder, said.disorder) {
+                (Disorder::Lines(lines), Disorder::Lines(said)) if said < lines => Some(lines.to_string()),
+                _ => None,
+            },
+        ),
         (
             "same_time",
             (rules.same_time != said.same_time && rules.same_time == SameTime::Spread).then(|| quoted("spread")),

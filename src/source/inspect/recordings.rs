@@ -269,7 +269,7 @@ impl Parts<'_> {
         match times.disorder {
             Some(0) => {}
             Some(lines) => {
-                rules.disorder = lines;
+                rules.disorder = lines.into();
                 comments.insert("disorder", "rows are so far from where their times belong".into());
             }
             None if times.period.is_none() || times.back * 2 > self.first.rows.len() => {
@@ -283,11 +283,11 @@ impl Parts<'_> {
         if rules.same_time == SameTime::Refuse && !times.is_regular() && times.period.is_some() {
             match times.jitter() {
                 Some(jitter) => {
-                    rules.jitter = Some(jitter);
+                    rules.jitter = Some(jitter.into());
                     comments.insert("jitter", "steps between samples differ by this part of them".into());
                 }
                 None => {
-                    rules.jitter = Some(1.0);
+                    rules.jitter = Some(1.0.into());
                     spec.rate_hz = times.rate_hz();
                     comments.insert("rate_hz", "the median: the times are too uneven to tell a rate from".into());
                 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::source::csv::{AcrossFiles, CsvSpec, Fill, Repeated, SameTime};
+use crate::source::csv::{AcrossFiles, CsvSpec, Disorder, Fill, Jitter, Repeated, SameTime};
 use crate::source::{Dialect, Encoding, Features, ParquetSpec, TimeUnit};
 
 /// A section that is being written.
@@ -55,11 +55,15 @@ impl Section {
         section.optional("split", spec.split.as_deref());
         section.dialect(&spec.dialect);
         let rules = &spec.rules;
-        if let Some(jitter) = rules.jitter {
-            section.line("jitter", &toml::Value::Float(jitter).to_string());
+        match rules.jitter {
+            Some(Jitter::Part(part)) => section.line("jitter", &toml::Value::Float(part).to_string()),
+            Some(Jitter::Time(time)) => section.text("jitter", &time.to_string()),
+            None => {}
         }
-        if rules.disorder > 0 {
-            section.line("disorder", &rules.disorder.to_string());
+        match rules.disorder {
+            Disorder::Lines(0) => {}
+            Disorder::Lines(lines) => section.line("disorder", &lines.to_string()),
+            Disorder::Time(time) => section.text("disorder", &time.to_string()),
         }
         section.optional("same_time", (rules.same_time == SameTime::Spread).then_some("spread"));
         section.optional("repeated", (rules.repeated == Repeated::Drop).then_some("drop"));
