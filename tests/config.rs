@@ -267,7 +267,7 @@ fn dialects_of_text_files_do_not_contradict_themselves() {
     assert_eq!(source("delimiter = \"\""), ["`delimiter` must have at least 1 character, got the string \"\""]);
     assert_eq!(
         source("escape = \"\\\\\\\\\""),
-        ["`escape` must have at most 1 character, got the string \"\\\\\\\\\""]
+        ["`escape` must have exactly 1 character, got the string \"\\\\\\\\\""]
     );
     assert_eq!(source("escape = \"\\\"\""), ["'\"' is the quote, which stands for itself where it is written twice"]);
     assert_eq!(source("escape = \"/\"\nquote = \"\""), ["it stands inside of quotes, and quote is none"]);

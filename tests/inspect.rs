@@ -93,6 +93,18 @@ impl Suggested {
     }
 }
 
+impl Suggested {
+    /// Every row is good, and the section says these lines among others, comments left out.
+    fn reads_with(&self, rows: usize, lines: &[&str]) {
+        let said: Vec<&str> =
+            self.section().lines().map(|line| line.split("  # ").next().unwrap_or_default()).collect();
+        for line in lines {
+            assert!(said.contains(line), "{line}: {}\n{:?}", self.section(), self.found.facts);
+        }
+        assert_eq!((self.good, &self.bad[..]), (rows, &[][..]), "{}\n{:?}", self.section(), self.found.facts);
+    }
+}
+
 /// The section for a file of these bytes, tried.
 async fn of(name: &str, bytes: impl AsRef<[u8]>) -> Suggested {
     let dir = TempDir::new().unwrap();
@@ -458,7 +470,7 @@ async fn parquet_of_samples_in_several_files() {
     write("1.parquet", 1_700_000_000_000, 20);
     write("2.parquet", 1_700_000_100_000, 20);
     let found = suggested(dir.path()).await;
-    found.reads(80, &["keys = [\"machine\"]", "across_files = \"continue\""]);
+    found.reads_with(80, &["keys = [\"machine\"]", "across_files = \"continue\""]);
     assert!(found.notes().contains("keys come back in other files"), "{}", found.notes());
     write("3.parquet", 1_700_000_200_000, 40);
     let found = suggested(dir.path()).await;
@@ -467,24 +479,24 @@ async fn parquet_of_samples_in_several_files() {
 
 #[tokio::test]
 async fn signs_and_quotes_of_other_kinds() {
-    let quoted = lines("t,x,note", 40, |i| format!("{},\"1,{:03}.5\",'n'", i * 20, i % 7));
+    let quoted = lines("t,x,note\n", 40, |i| format!("{},\"1,{:03}.5\",'n'", i * 20, i % 7));
     let found = of("a.csv", quoted).await;
-    found.reads(40, &["thousands = \",\"", "channels = [\"x\"]"]);
-    let single = lines("t;x;note", 40, |i| format!("{};1.00{},5;'a; b'", i * 20, i % 7));
+    found.reads_with(40, &["thousands = \",\"", "channels = [\"x\"]"]);
+    let single = lines("t;x;note\n", 40, |i| format!("{};1.00{},5;'a; b'", i * 20, i % 7));
     let found = of("a.csv", single).await;
-    found.reads(40, &["quote = \"'\"", "decimal = \",\"", "thousands = \".\""]);
+    found.reads_with(40, &["quote = \"'\"", "decimal = \",\"", "thousands = \".\""]);
     assert!(found.fact("format").contains("' around fields"), "{}", found.fact("format"));
-    let escaped = lines("t,x,note", 40, |i| format!("{},{},\"say \\\"{}\\\", you\"", i * 20, wave(i), i % 3));
+    let escaped = lines("t,x,note\n", 40, |i| format!("{},{},\"say \\\"{}\\\", you\"", i * 20, wave(i), i % 3));
     let found = of("a.csv", escaped).await;
-    found.reads(40, &["escape = \"\\\\\"", "channels = [\"x\"]"]);
+    found.reads_with(40, &["escape = \"\\\\\"", "channels = [\"x\"]"]);
     assert_eq!(found.found.first_rows[1][2], "say \"1\", you");
-    let named = lines("# a logger\n# t,x", 40, |i| format!("{},{}", i * 20, wave(i)));
+    let named = lines("# a logger\n# t,x\n", 40, |i| format!("{},{}", i * 20, wave(i)));
     let found = of("a.csv", named).await;
-    found.reads(40, &["time = \"# t\"", "channels = [\"x\"]"]);
-    let pause = lines("# t x", 40, |i| format!("{} {}", i * 20, wave(i)));
+    found.reads_with(40, &["time = \"# t\"", "channels = [\"x\"]"]);
+    let pause = lines("# t x\n", 40, |i| format!("{} {}", i * 20, wave(i)));
     let found = of("a.txt", pause).await;
     assert!(found.notes().contains("the comment on line 1 seems to name the columns"), "{}", found.notes());
-    found.reads(40, &["comment = \"#\"", "header = false"]);
+    found.reads_with(40, &["comment = \"#\"", "header = false"]);
 }
 
 #[tokio::test]
@@ -577,7 +589,8 @@ fn check_data(dir: &TempDir, more: &[&str]) -> (Option<i32>, String, String) {
 /// `dacpipe check --data` tells what the configured source makes of its data, and not what would be guessed.
 #[test]
 fn check_shows_what_was_understood_of_the_configured_source() {
-    let text = lines("zeit;wert;gerät;note", 80, |i| format!("{};{},5;g{};n{i}", i * 20, i % 7, i / 40)) + "x;y;g1;\n";
+    let text =
+        lines("zeit;wert;gerät;note\n", 80, |i| format!("{};{},5;g{};n{i}", i * 20, i % 7, i / 40)) + "x;y;g1;\n";
     let keys = "channels = [\"wert\"]\ntime = \"zeit\"\ntime_unit = \"ms\"\nkeys = [\"gerät\"]\ndecimal = \",\"\n\
                 keep = [\"note\"]";
     let dir = pipeline_over(&text, keys);

@@ -288,9 +288,15 @@ async fn disorder_within_its_bound_is_undone_and_counted_without_it() {
         assert_eq!(kept.windows, even.windows);
         assert_eq!(kept.samples, even.samples);
     }
-    let short = SampleRules { disorder: time("19 ms"), ..Default::default() };
-    let short = read(&rules(&swapped, short), &cut(16, 8)).await.unwrap();
-    assert_eq!((short.windows, short.samples), (lost.windows, lost.samples));
+    // A sample that is 60 ms late.
+    let mut times: Vec<i64> = evenly(200, 20).collect();
+    times[30..34].rotate_left(1);
+    let values: String = times.iter().map(|t| format!("{t},{}\n", t / 20)).collect();
+    let (_late, late) = files(&[("a.csv", format!("t,x\n{values}"))]);
+    let by = |disorder| rules(&late, SampleRules { disorder, ..Default::default() });
+    assert_eq!(read(&by(time("60 ms")), &cut(16, 8)).await.unwrap().windows, even.windows);
+    let short = read(&by(time("20 ms")), &cut(16, 8)).await.unwrap();
+    assert!(short.samples.unused[&Unused::OutOfOrder] > 0, "{}", short.samples);
 }
 
 #[tokio::test]
