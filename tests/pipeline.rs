@@ -215,18 +215,22 @@ async fn the_seconds_of_the_steps_are_within_those_of_the_run() {
 #[tokio::test]
 async fn a_changed_pipeline_does_not_resume() {
     let dir = tempfile::tempdir().unwrap();
-    let (control, _) = interrupting(1);
-    pipeline(dir.path(), &[]).run(&RunOptions { resume: false, control }).await.unwrap_err();
+    let observer = Arc::new(AtScaling::default());
+    let control = Control::new(observer.clone());
+    *observer.0.lock().unwrap() = Some(control.clone());
+    let pipeline = |sets: &[&str]| vector_pipeline(dir.path(), sets).unwrap();
+    let e = pipeline(&[]).run(&RunOptions { resume: false, control }).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Cancelled, "{e}");
     // Refused before a word of going on, and before the source is looked at.
-    for set in ["stage.autoencoder.learning_rate=0.002", "seed=99", "on_bad_row=\"quarantine\""] {
+    for set in ["stage.kmeans.k=3", "seed=99", "on_bad_row=\"quarantine\""] {
         let notes = Arc::new(Notes::default());
         let options = RunOptions { resume: true, control: Control::new(notes.clone()) };
-        let e = pipeline(dir.path(), &[set]).run(&options).await.unwrap_err();
+        let e = pipeline(&[set]).run(&options).await.unwrap_err();
         assert_eq!(e.kind(), Kind::Config, "{set}");
         assert!(e.to_string().contains("the pipeline file changed"), "{set}: {e}");
         assert!(notes.0.lock().unwrap().is_empty(), "{set}");
     }
-    let (_, notes) = resumed_with_notes(pipeline(dir.path(), &[])).await;
+    let (_, notes) = resumed_with_notes(pipeline(&[])).await;
     assert!(notes.len() == 1 && notes[0].contains("goes on with the run in"), "{notes:?}");
 }
 
