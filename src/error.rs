@@ -3,6 +3,7 @@
 //! A message names the file, line, column or row, the value, and what would have been accepted. The [`Kind`] says
 //! whose move it is and decides the exit code of the command.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::secret::redacted;
@@ -95,8 +96,10 @@ impl Error {
     /// The same error with what caused it; [`Display`](fmt::Display) shows both.
     pub fn with_source(mut self, source: impl Into<Source>) -> Self {
         let source = source.into();
-        self.source = Some(match shows_secrets(source.as_ref()) {
-            true => redacted(&source.to_string()).into_owned().into(),
+        let text = source.to_string();
+        let said = without_store(&text);
+        self.source = Some(match shows_secrets(source.as_ref()) || said != text {
+            true => redacted(&said).into_owned().into(),
             false => source,
         });
         self
@@ -147,9 +150,20 @@ impl std::error::Error for Error {
     }
 }
 
+/// What an object store says, without the name of its type and that it is an error: `Generic LocalFileSystem error: `.
+fn without_store(text: &str) -> Cow<'_, str> {
+    let Some((before, rest)) = text.split_once("Generic ") else { return text.into() };
+    match rest.split_once(" error: ") {
+        Some((name, said)) if name.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+            format!("{before}{}", without_store(said)).into()
+        }
+        _ => format!("{before}Generic {}", without_store(rest)).into(),
+    }
+}
+
 impl From<std::io::Error> for Error {
     fn from(e: std::io::Error) -> Self {
-        Error::io(e.to_string())
+        Error::io(without_store(&e.to_string()))
     }
 }
 
@@ -158,7 +172,7 @@ impl From<arrow::error::ArrowError> for Error {
         use arrow::error::ArrowError;
         match e {
             ArrowError::ExternalError(inner) => from_boxed(inner),
-            ArrowError::IoError(message, _) => Error::io(message),
+            ArrowError::IoError(message, _) => Error::io(without_store(&message)),
             ArrowError::CastError(message)
             | ArrowError::ComputeError(message)
             | ArrowError::CsvError(message)
@@ -197,7 +211,7 @@ impl From<object_store::Error> for Error {
             object_store::Error::Generic { source, .. } if source.to_string().starts_with("Out of range") => {
                 Error::input(format!("damaged or cut off: {source}"))
             }
-            _ => Error::io(e.to_string()),
+            _ => Error::io(without_store(&e.to_string())),
         }
     }
 }
@@ -259,11 +273,11 @@ fn from_shared(e: &datafusion::error::DataFusionError) -> Error {
         D::Context(_, inner) | D::Diagnostic(_, inner) => from_shared(inner),
         D::External(inner) => match inner.downcast_ref::<Error>() {
             Some(ours) => Error { kind: ours.kind, message: ours.to_string(), source: None },
-            None => Error::input(inner.to_string()),
+            None => Error::input(without_store(&inner.to_string())),
         },
         D::ResourcesExhausted(message) => Error::compute(message.clone()),
         D::Internal(message) => Error::internal(message.clone()),
-        other => Error::input(other.strip_backtrace()),
+        other => Error::input(without_store(&other.strip_backtrace())),
     }
 }
 
@@ -273,7 +287,10 @@ fn from_boxed(e: Source) -> Error {
         Ok(ours) => *ours,
         Err(e) => match e.downcast::<datafusion::error::DataFusionError>() {
             Ok(inner) => Error::from(*inner),
-            Err(e) => Error::input(e.to_string()),
+            Err(e) => match e.downcast::<object_store::Error>() {
+                Ok(inner) => Error::from(*inner),
+                Err(e) => Error::input(without_store(&e.to_string())),
+            },
         },
     }
 }
@@ -318,6 +335,26 @@ mod tests {
                 assert!(!said.contains(debris), "{sql}: {said}");
             }
         }
+    }
+
+    #[test]
+    fn no_message_names_the_type_of_a_store() {
+        let store =
+            || object_store::Error::Generic { store: "LocalFileSystem", source: "no room (os error 28)".into() };
+        let boxed = || DataFusionError::External(Box::new(store()));
+        let parquet = parquet::errors::ParquetError::External(Box::new(store()));
+        for e in [
+            Error::from(store()),
+            Error::from(std::io::Error::other(store())),
+            Error::from(boxed()),
+            Error::from(DataFusionError::ObjectStore(Box::new(store()))),
+            Error::from(DataFusionError::Shared(std::sync::Arc::new(boxed()))),
+            Error::from(parquet),
+        ] {
+            assert_eq!(e.to_string(), "no room (os error 28)");
+        }
+        assert_eq!(Error::io("writing a").with_source(store()).to_string(), "writing a: no room (os error 28)");
+        assert_eq!(without_store("a Generic drug, Generic S3 error: x"), "a Generic drug, x");
     }
 
     #[test]

@@ -137,6 +137,24 @@ async fn what_is_carried_along_is_as_any_column() {
     assert!(runs.any(|run| run.unwrap().path().join("state=off").is_dir()));
 }
 
+/// What is carried along as it is written can say which part of the data a row belongs to, under its name in the table.
+#[tokio::test]
+async fn the_split_may_be_what_is_carried_along() {
+    let dir = TempDir::new().unwrap();
+    let split = |column: &str, fit: &str| format!("[split]\ncolumn = {column:?}\nfit = {fit:?}\n");
+    for (column, fit, expected) in [("state", "on", 1), ("operator_after", "d", 1), ("operator", "007", 1)] {
+        let text = pipeline(dir.path(), SOURCE, "").replace("k = 2", "k = 1") + &split(column, fit);
+        let report = run(dir.path(), &text, LINES).await;
+        assert_eq!((report.fit_rows, report.labelled_rows), (expected, 3), "{column}");
+        let kept = rows(&dir.path().join("out"), &format!("SELECT count(*) FROM t WHERE {column} = '{fit}'")).await;
+        assert_eq!(kept, ["1"], "{column}");
+    }
+    let said = problems(&(pipeline(dir.path(), SOURCE, "") + &split("load", "2.5")));
+    assert_eq!(said, ["\"load\" is a mean, a least or a greatest value, which names no part of the data"]);
+    let said = problems(&(pipeline(dir.path(), SOURCE, "") + &split("laod", "2.5")));
+    assert_eq!(said, ["the source yields no column \"laod\""]);
+}
+
 #[tokio::test]
 async fn text_where_a_number_is_kept_is_a_bad_row() {
     let dir = TempDir::new().unwrap();
@@ -219,6 +237,35 @@ async fn a_model_carries_columns_along_where_they_are() {
 }
 
 /// Rows of feature vectors keep columns as they are, of their own types.
+/// The same for vectors, where a column of any type is carried along.
+#[tokio::test]
+async fn vectors_are_split_by_what_they_carry_along() {
+    let dir = TempDir::new().unwrap();
+    let batch = RecordBatch::try_from_iter([
+        ("id", Arc::new(Int64Array::from_iter_values(0..6)) as ArrayRef),
+        ("a", Arc::new(Float64Array::from(vec![0.0, 1.0, 2.0, 8.0, 9.0, 9.5])) as _),
+        (
+            "year",
+            Arc::new(Int64Array::from(vec![Some(2023), Some(2023), Some(2024), Some(2024), Some(2024), None])) as _,
+        ),
+    ]);
+    let batch = batch.unwrap();
+    let file = std::fs::File::create(dir.path().join("in.parquet")).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let text = format!(
+        "name = \"t\"\n[source]\nkind = \"parquet\"\npath = {:?}\nfeatures = [\"a\"]\nkeys = [\"id\"]\nkeep = [\"year\"]\n\
+         [[stage]]\nkind = \"kmeans\"\nk = 1\n[split]\ncolumn = \"year\"\nfit = \"2024\"\n[sink]\npath = {:?}\n",
+        dir.path().join("in.parquet").display().to_string(),
+        dir.path().join("out").display().to_string()
+    );
+    let loaded = PipelineFile::parse("t.toml", &text, &[], &|_| None).unwrap_or_else(|e| panic!("{e}"));
+    let report = Pipeline::new(loaded.plan).unwrap().run(&RunOptions::default()).await.unwrap();
+    assert_eq!((report.fit_rows, report.labelled_rows), (3, 6));
+    assert_eq!(rows(&dir.path().join("out"), "SELECT id FROM t WHERE year IS NULL").await, ["5"]);
+}
+
 #[tokio::test]
 async fn feature_vectors_carry_columns_along() {
     let dir = TempDir::new().unwrap();

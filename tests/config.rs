@@ -258,11 +258,19 @@ fn dialects_of_text_files_do_not_contradict_themselves() {
         "decimal = \",\"\nthousands = \".\"",
         "quote = \"\"\ncomment = \"//\"\nrow_end = \";\"",
         "skip_lines = 10\nskip_after_header = 1",
+        "escape = \"\\\\\"",
+        "escape = \"^\"\nquote = \"'\"",
     ] {
         assert_eq!(source(good), [""; 0], "{good}");
     }
     assert_eq!(source("encoding = \"utf8\""), ["`encoding` cannot be \"utf8\""]);
     assert_eq!(source("delimiter = \"\""), ["`delimiter` must have at least 1 character, got the string \"\""]);
+    assert_eq!(
+        source("escape = \"\\\\\\\\\""),
+        ["`escape` must have exactly 1 character, got the string \"\\\\\\\\\""]
+    );
+    assert_eq!(source("escape = \"\\\"\""), ["'\"' is the quote, which stands for itself where it is written twice"]);
+    assert_eq!(source("escape = \"/\"\nquote = \"\""), ["it stands inside of quotes, and quote is none"]);
     let all = "delimiter = \"::\"\ndecimal = \",\"\nthousands = \",\"\ncomment = \"-\"\nrow_end = \",\"\nheader = false\n\
                skip_after_header = 1";
     assert_eq!(
@@ -276,6 +284,36 @@ fn dialects_of_text_files_do_not_contradict_themselves() {
         ]
     );
     assert_eq!(source("delimiter = \",\"\ndecimal = \",\""), ["',' separates fields, and is the decimal sign as well"]);
+}
+
+/// Bounds on times are parts and counts, or times.
+#[test]
+fn jitter_and_disorder_may_be_times() {
+    let source = |keys: &str| {
+        let text = format!(
+            "name = \"a\"\n[source]\nkind = \"csv\"\npath = \"a\"\nchannels = [\"x\"]\ntime = \"t\"\n{keys}\n[[stage]]\n\
+             kind = \"kmeans\"\nk = 2\n[sink]\npath = \"out\"\n"
+        );
+        messages(parse(&text, &[]))
+    };
+    for good in [
+        "jitter = 0.5",
+        "jitter = 1",
+        "jitter = \"20 ms\"",
+        "disorder = 4",
+        "disorder = \"1.5 s\"",
+        "disorder = \"2min\"",
+    ] {
+        assert_eq!(source(good), [""; 0], "{good}");
+    }
+    assert_eq!(source("jitter = 11"), ["`jitter` must be at least 0 and at most 10, got 11"]);
+    let span = "is no stretch of time; write \"20 ms\" or \"2 min\" (ns, us, ms, s, min, h)";
+    assert_eq!(source("jitter = \"20\""), [format!("`jitter`: \"20\" {span}")]);
+    assert_eq!(source("disorder = \"2 lines\""), [format!("`disorder`: \"2 lines\" {span}")]);
+    let either = "`disorder` must be a whole number or a time such as \"20 ms\", got true";
+    assert_eq!(source("disorder = true"), [either]);
+    let set = |set: &str| messages(parse(GOOD, &["source.kind=csv", "source.channels=[\"x\"]", "source.time=t", set]));
+    assert_eq!(set("source.jitter=20 ms"), set("source.jitter=0.5"));
 }
 
 #[test]

@@ -113,6 +113,30 @@ async fn the_same_values_in_every_dialect() {
     same("\u{feff}\"sep=\t\"\nx\ty\n1.5\t-2\n3.25\t4e3\n", usual()).await;
 }
 
+/// Quotes that are text: twice, or behind an escape.
+#[tokio::test]
+async fn quotes_that_are_text_are_doubled_or_escaped() {
+    let spec = |dialect: Dialect| CsvSpec { keys: vec!["k".into()], dialect, ..CsvSpec::new("", &["x"]) };
+    let usual = Dialect::default;
+    let escape = Dialect { escape: Some('\\'), ..usual() };
+    let caret = Dialect { escape: Some('^'), quote: Some('\''), delimiter: Some(';'.into()), ..usual() };
+    for (text, dialect) in [
+        ("k,x\n\"a \"\"b\"\", c\",1\n\"\\\",2\n", usual()),
+        ("k,x\n\"a \\\"b\\\", c\",1\n\"\\\\\",2\n", escape.clone()),
+        ("k,x\n\"a \"\"b\\\", c\",1\n\\,2\n", escape.clone()),
+        ("k;x\n'a \"b\", ^c';1\n'\\';2\n", caret),
+    ] {
+        let found = read(text, &spec(dialect)).await;
+        let keys: Vec<_> = found.rows.column_by_name("k").unwrap().as_string::<i32>().iter().flatten().collect();
+        assert_eq!((keys, found.bad), (vec!["a \"b\", c", "\\"], vec![]), "{text}");
+    }
+    // Without the key, the row has more fields, and the message says which key reads it.
+    let said = refused("k,x\n\"a \\\"b\\\", c\",1\n", &spec(usual())).await;
+    assert!(said.contains("escape = \"\\\\\""), "{said}");
+    let said = refused("k,x\n\"open \\\",1\nb,2\n", &spec(escape)).await;
+    assert!(said.contains("line 2") || said.contains(":2:"), "{said}");
+}
+
 #[tokio::test]
 async fn the_same_values_in_every_encoding() {
     let text = "ort,x,y\r\nBrühl,1.5,-2\r\nfür,3.25,4e3\r\n";

@@ -14,8 +14,10 @@ use arrow::datatypes::Float64Type;
 use dacpipe::Kind;
 use dacpipe::config::PipelineFile;
 use dacpipe::signal::window::{WindowSpec, Within};
-use dacpipe::source::inspect::{Inspection, inspect};
-use dacpipe::source::{BadRows, CsvSpec, Features, OnBadRow, SourceOptions, SourceSpec, open};
+use dacpipe::source::inspect::{Inspection, configured, inspect};
+use dacpipe::source::{
+    BadRows, CsvSpec, Features, HaptSpec, OnBadRow, ParquetSpec, SourceOptions, SourceSpec, TimeColumn, TimeUnit, open,
+};
 use datafusion::prelude::SessionContext;
 use parquet::arrow::ArrowWriter;
 use proptest::prelude::*;
@@ -88,6 +90,18 @@ impl Suggested {
         assert_eq!((self.good, &self.bad[..]), (rows, &[][..]), "{}\n{:?}", self.section(), self.found.facts);
         assert!(self.fact("tried").contains("are good"), "{:?} {:?}", self.found.facts, self.found.notes);
         assert!(!self.fact("tried").contains(" bad ("), "{:?}", self.found.facts);
+    }
+}
+
+impl Suggested {
+    /// Every row is good, and the section says these lines among others, comments left out.
+    fn reads_with(&self, rows: usize, lines: &[&str]) {
+        let said: Vec<&str> =
+            self.section().lines().map(|line| line.split("  # ").next().unwrap_or_default()).collect();
+        for line in lines {
+            assert!(said.contains(line), "{line}: {}\n{:?}", self.section(), self.found.facts);
+        }
+        assert_eq!((self.good, &self.bad[..]), (rows, &[][..]), "{}\n{:?}", self.section(), self.found.facts);
     }
 }
 
@@ -273,7 +287,7 @@ async fn times_that_are_not_as_they_should_be() {
         }
     };
     let found = of("order.csv", lines("t,x\n", 60, |i| format!("{},{}", swapped(i) * 20, wave(i)))).await;
-    assert_eq!((found.good, found.csv().rules.disorder), (60, 1), "{}", found.section());
+    assert_eq!((found.good, found.csv().rules.disorder), (60, 1.into()), "{}", found.section());
     let found = of("packed.csv", lines("t,x\n", 64, |i| format!("{},{}", i / 8 * 80, wave(i)))).await;
     assert!(found.section().contains("same_time = \"spread\""), "{}", found.section());
     assert_eq!((found.good, found.bad.len()), (64, 0));
@@ -441,6 +455,50 @@ async fn parquet_of_samples() {
     assert!(found.fact("times").starts_with("50 Hz"), "{}", found.fact("times"));
 }
 
+/// Keys and rates of files after the first count, too.
+#[tokio::test]
+async fn parquet_of_samples_in_several_files() {
+    let dir = TempDir::new().unwrap();
+    let write = |name: &str, from: i64, step: i64| {
+        let times = TimestampMillisecondArray::from_iter_values((0..40).map(|i| from + step * i));
+        let machines = texts(40, |i| format!("m{}", i / 20));
+        write_parquet(
+            &dir.path().join(name),
+            vec![("machine", machines), ("time", Arc::new(times)), ("x", numbers(40, 0)), ("y", numbers(40, 5))],
+        );
+    };
+    write("1.parquet", 1_700_000_000_000, 20);
+    write("2.parquet", 1_700_000_100_000, 20);
+    let found = suggested(dir.path()).await;
+    found.reads_with(80, &["keys = [\"machine\"]", "across_files = \"continue\""]);
+    assert!(found.notes().contains("keys come back in other files"), "{}", found.notes());
+    write("3.parquet", 1_700_000_200_000, 40);
+    let found = suggested(dir.path()).await;
+    assert!(found.section().contains("resample = true") && found.fact("rates").contains("25 Hz"), "{:?}", found.found);
+}
+
+#[tokio::test]
+async fn signs_and_quotes_of_other_kinds() {
+    let quoted = lines("t,x,note\n", 40, |i| format!("{},\"1,{:03}.5\",'n'", i * 20, i % 7));
+    let found = of("a.csv", quoted).await;
+    found.reads_with(40, &["thousands = \",\"", "channels = [\"x\"]"]);
+    let single = lines("t;x;note\n", 40, |i| format!("{};1.00{},5;'a; b'", i * 20, i % 7));
+    let found = of("a.csv", single).await;
+    found.reads_with(40, &["quote = \"'\"", "decimal = \",\"", "thousands = \".\""]);
+    assert!(found.fact("format").contains("' around fields"), "{}", found.fact("format"));
+    let escaped = lines("t,x,note\n", 40, |i| format!("{},{},\"say \\\"{}\\\", you\"", i * 20, wave(i), i % 3));
+    let found = of("a.csv", escaped).await;
+    found.reads_with(40, &["escape = \"\\\\\"", "channels = [\"x\"]"]);
+    assert_eq!(found.found.first_rows[1][2], "say \"1\", you");
+    let named = lines("# a logger\n# t,x\n", 40, |i| format!("{},{}", i * 20, wave(i)));
+    let found = of("a.csv", named).await;
+    found.reads_with(40, &["time = \"# t\"", "channels = [\"x\"]"]);
+    let pause = lines("# t x\n", 40, |i| format!("{} {}", i * 20, wave(i)));
+    let found = of("a.txt", pause).await;
+    assert!(found.notes().contains("the comment on line 1 seems to name the columns"), "{}", found.notes());
+    found.reads_with(40, &["comment = \"#\"", "header = false"]);
+}
+
 #[tokio::test]
 async fn hapt_directories() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/hapt");
@@ -508,6 +566,120 @@ fn the_command_shows_it_to_people_and_to_programs() {
     assert!(code == Some(0) && !page.contains('\u{1b}'), "{page}");
     let (code, page, said) = run(&["no-such-file.csv"]);
     assert!(code == Some(4) && page.is_empty() && said.contains("no-such-file.csv"), "{said}");
+}
+
+/// A directory with `a.csv` and a pipeline over it, whose `[source]` has these keys beside kind and path.
+fn pipeline_over(text: &str, keys: &str) -> TempDir {
+    let dir = directory(&[("a.csv", text.into())]);
+    let pipeline = format!(
+        "name = \"t\"\n[source]\nkind = \"csv\"\npath = \"a.csv\"\n{keys}\n[[stage]]\nkind = \"window\"\nlength = 4\n\
+         stride = 4\n[[stage]]\nkind = \"kmeans\"\nk = 2\n[sink]\npath = \"out\"\n"
+    );
+    fs::write(dir.path().join("t.toml"), pipeline).unwrap();
+    dir
+}
+
+/// What `dacpipe check t.toml --data` says with `more` arguments: exit code, stdout, stderr.
+fn check_data(dir: &TempDir, more: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dacpipe"));
+    let out = command.args(["check", "t.toml", "--data"]).args(more).current_dir(dir.path()).output().unwrap();
+    (out.status.code(), String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap())
+}
+
+/// `dacpipe check --data` tells what the configured source makes of its data, and not what would be guessed.
+#[test]
+fn check_shows_what_was_understood_of_the_configured_source() {
+    let text =
+        lines("zeit;wert;gerät;note\n", 80, |i| format!("{};{},5;g{};n{i}", i * 20, i % 7, i / 40)) + "x;y;g1;\n";
+    let keys = "channels = [\"wert\"]\ntime = \"zeit\"\ntime_unit = \"ms\"\nkeys = [\"gerät\"]\ndecimal = \",\"\n\
+                keep = [\"note\"]";
+    let dir = pipeline_over(&text, keys);
+    let (code, page, said) = check_data(&dir, &[]);
+    assert_eq!((code, said.as_str()), (Some(0), ""), "{page}");
+    for part in [
+        "t.toml: ok",
+        "text, \";\" between fields, decimal commas",
+        "encoding    utf-8",
+        "2 by \"gerät\", one after the other",
+        "50 Hz, as most recordings show",
+        "80 rows that were looked at are good, 1 bad (1.2 %)",
+        "a.csv:82: column \"wert\": \"y\" is not a number",
+        "first rows\n",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    let cells = |name: &str| {
+        let line = page.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default();
+        line.split_whitespace().take(3).map(str::to_owned).collect::<Vec<_>>()
+    };
+    for (name, kind, role) in
+        [("zeit", "integer", "time"), ("wert", "number", "channel"), ("gerät", "text", "key"), ("note", "text", "kept")]
+    {
+        assert_eq!(cells(name), [name, kind, role], "{page}");
+    }
+    assert!(!page.contains("[source]") && !dir.path().join("out").exists(), "{page}");
+    let (code, json, _) = check_data(&dir, &["--json", "--rows", "2"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, json[0]["ok"].as_bool()), (Some(0), Some(true)));
+    assert_eq!(json[0]["data"]["first_rows"].as_array().map(Vec::len), Some(2));
+}
+
+/// What would help is said where the pipeline does not say it already.
+#[test]
+fn check_says_which_keys_would_help_and_what_cannot_be_read() {
+    let mut rows: Vec<String> = (0..60).map(|i| format!("{},{},", i * 20, i % 7)).collect();
+    rows.swap(10, 11);
+    rows.swap(30, 31);
+    let text = format!("t,x,y\n{}\n", rows.join("\n"));
+    let keys = "channels = [\"x\"]\ntime = \"t\"";
+    let (_, page, _) = check_data(&pipeline_over(&text, keys), &[]);
+    assert!(page.contains("the times are read as seconds, and look like ms: time_unit = \"ms\" says so"), "{page}");
+    assert!(page.contains("disorder = 1 would help"), "{page}");
+    let keys = "channels = [\"x\"]\ntime = \"t\"\ntime_unit = \"ms\"\ndisorder = 2";
+    let (code, page, _) = check_data(&pipeline_over(&text, keys), &[]);
+    assert!(code == Some(0) && !page.contains("would help") && !page.contains("to look at"), "{page}");
+    // A channel that is not there, and one without a value.
+    let wrong = pipeline_over(&text, "channels = [\"z\"]");
+    let (code, _, said) = check_data(&wrong, &[]);
+    assert!(code == Some(4) && said.contains("t.toml: ") && said.contains("no column \"z\""), "{said}");
+    assert_eq!(said.matches("no column").count(), 1, "{said}");
+    let (code, json, _) = check_data(&wrong, &["--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, json[0]["ok"].as_bool()), (Some(4), Some(false)));
+    let (code, _, said) = check_data(&pipeline_over(&text, "channels = [\"y\"]\ndelimiter = \"::\""), &[]);
+    assert!(code == Some(3) && said.contains("cannot separate fields"), "{said}");
+}
+
+/// The same of vectors, of samples in Parquet, and of HAPT's layout.
+#[tokio::test]
+async fn what_was_understood_of_other_sources() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("v.parquet");
+    let ids = texts(30, |i| format!("r{i}"));
+    write_parquet(&path, vec![("id", ids), ("a", numbers(30, 0)), ("b", numbers(30, 3)), ("c", numbers(30, 4))]);
+    let spec = ParquetSpec {
+        path: path.display().to_string(),
+        features: Features::Columns(vec!["a".into(), "b".into()]),
+        dim: None,
+        label: None,
+        keys: vec!["id".into()],
+        split: None,
+        keep: vec!["c".into()],
+    };
+    let found = configured(&SourceSpec::Parquet(spec), 2).await.unwrap();
+    let roles: Vec<_> = found.columns.iter().map(|column| (column.name.as_str(), column.role.as_str())).collect();
+    assert_eq!(roles, [("id", "key"), ("c", "kept"), ("features", "feature")]);
+    assert!(found.facts.iter().any(|fact| fact.found == "2: \"a\", \"b\"") && found.source.is_none(), "{found:?}");
+    let times = TimestampMillisecondArray::from_iter_values((0..60).map(|i| 1_700_000_000_000 + 20 * i));
+    write_parquet(&path, vec![("time", Arc::new(times)), ("x", numbers(60, 0))]);
+    let mut spec = CsvSpec::new(path.display().to_string(), &["x"]);
+    spec.time = Some(TimeColumn { column: "time".into(), unit: TimeUnit::Auto });
+    let found = configured(&SourceSpec::Csv(spec), 2).await.unwrap();
+    let fact = |about: &str| found.facts.iter().find(|fact| fact.about == about).map_or("", |fact| &fact.found);
+    assert_eq!((fact("rate"), fact("rows")), ("50 Hz, as most recordings show", "60"));
+    let hapt = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/hapt").display().to_string();
+    let found = configured(&SourceSpec::Hapt(HaptSpec { path: hapt }), 2).await.unwrap();
+    assert!(found.facts.iter().any(|fact| fact.found.contains("recordings of 6 channels at 50 Hz")), "{found:?}");
 }
 
 /// Bytes that are like a file of values, with damage.

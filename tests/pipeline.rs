@@ -216,17 +216,66 @@ async fn the_seconds_of_the_steps_are_within_those_of_the_run() {
 #[tokio::test]
 async fn a_changed_pipeline_does_not_resume() {
     let dir = tempfile::tempdir().unwrap();
-    let (control, _) = interrupting(1);
-    pipeline(dir.path(), &[]).run(&RunOptions { resume: false, control }).await.unwrap_err();
-    let options = RunOptions { resume: true, ..RunOptions::default() };
-    let e = pipeline(dir.path(), &["stage.autoencoder.learning_rate=0.002"]).run(&options).await.unwrap_err();
-    assert_eq!(e.kind(), Kind::Config);
-    assert!(e.to_string().contains("changed"), "{e}");
+    let observer = Arc::new(AtScaling::default());
+    let control = Control::new(observer.clone());
+    *observer.0.lock().unwrap() = Some(control.clone());
+    let pipeline = |sets: &[&str]| vector_pipeline(dir.path(), sets).unwrap();
+    let e = pipeline(&[]).run(&RunOptions { resume: false, control }).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Cancelled, "{e}");
+    // Refused before a word of going on, and before the source is looked at.
+    for set in ["stage.kmeans.k=3", "seed=99", "on_bad_row=\"quarantine\""] {
+        let notes = Arc::new(Notes::default());
+        let options = RunOptions { resume: true, control: Control::new(notes.clone()) };
+        let e = pipeline(&[set]).run(&options).await.unwrap_err();
+        assert_eq!(e.kind(), Kind::Config, "{set}");
+        assert!(e.to_string().contains("the pipeline file changed"), "{set}: {e}");
+        assert!(notes.0.lock().unwrap().is_empty(), "{set}");
+    }
+    let (_, notes) = resumed_with_notes(pipeline(&[])).await;
+    assert!(notes.len() == 1 && notes[0].contains("goes on with the run in"), "{notes:?}");
+}
+
+/// Interrupts the run when the rows are there.
+#[derive(Default)]
+struct AtScaling(Mutex<Option<Control>>);
+
+impl Observer for AtScaling {
+    fn event(&self, event: &Event) {
+        if let Event::Started { stage, .. } | Event::Finished { stage, .. } = event
+            && stage == "scale"
+        {
+            self.0.lock().unwrap().as_ref().unwrap().cancel();
+        }
+    }
+}
+
+/// Nor does one whose data changed, which is known once they were read.
+#[tokio::test]
+async fn changed_data_do_not_resume() {
+    let dir = tempfile::tempdir().unwrap();
+    let observer = Arc::new(AtScaling::default());
+    let control = Control::new(observer.clone());
+    *observer.0.lock().unwrap() = Some(control.clone());
+    let run = vector_pipeline(dir.path(), &[]).unwrap();
+    let e = run.run(&RunOptions { resume: false, control }).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Cancelled, "{e}");
+    let notes = Arc::new(Notes::default());
+    let options = RunOptions { resume: true, control: Control::new(notes.clone()) };
+    write_vectors(dir.path(), 0.01);
+    let e = run.run(&options).await.unwrap_err();
+    assert!(e.kind() == Kind::Config && e.to_string().contains("or its data changed"), "{e}");
+    assert!(notes.0.lock().unwrap().is_empty());
 }
 
 /// Feature vectors in two groups, half of them for learning, with a label column that could serve as the split.
 fn vectors(dir: &Path) -> PathBuf {
-    let value = |i: usize, j: usize| (if i.is_multiple_of(3) { 0.9 } else { 0.1 }) + (i * 7 + j) as f32 % 5.0 / 100.0;
+    write_vectors(dir, 0.0)
+}
+
+/// The same, with this added to each value.
+fn write_vectors(dir: &Path, plus: f32) -> PathBuf {
+    let group = |i: usize| plus + if i.is_multiple_of(3) { 0.9 } else { 0.1 };
+    let value = |i: usize, j: usize| group(i) + (i * 7 + j) as f32 % 5.0 / 100.0;
     let values = (0..60).flat_map(|i| (0..4).map(move |j| value(i, j))).collect();
     let text = |of: fn(usize) -> &'static str| Arc::new((0..60).map(|i| Some(of(i))).collect::<StringArray>());
     let batch = RecordBatch::try_from_iter([
@@ -337,6 +386,42 @@ async fn more_clusters_than_rows_is_an_error_that_names_both() {
     let e = pipeline(dir.path(), &["stage.kmeans.k=100000"]).run(&RunOptions::default()).await.unwrap_err();
     assert_eq!(e.kind(), Kind::Input, "{e}");
     assert!(e.to_string().contains("100000"), "{e}");
+}
+
+/// Known once the rows are read, and not after an hour of training.
+#[tokio::test]
+async fn more_clusters_than_distinct_rows_is_an_error_before_anything_is_learned() {
+    let dir = tempfile::tempdir().unwrap();
+    let columns: [(&str, ArrayRef); 2] = [
+        ("id", Arc::new(Int64Array::from_iter_values(0..60))),
+        ("values", dacpipe::column::vector_array((0..60).flat_map(|i| [(i % 5) as f32, 1.0]).collect(), 2).unwrap()),
+    ];
+    let pipeline = |k: &str| vector_pipeline(dir.path(), &[&format!("stage.kmeans.k={k}"), "split.fit=all"]).unwrap();
+    let few = |k: &str| {
+        let pipeline = pipeline(k);
+        let batch = RecordBatch::try_from_iter(columns.clone()).unwrap();
+        let text = |name: &str| Arc::new(StringArray::from(vec![name; 60])) as ArrayRef;
+        let more = [("part", text("learn")), ("kind", text("one"))].into_iter();
+        let schema = batch.schema();
+        let columns = schema.fields().iter().map(|f| f.name().clone()).zip(batch.columns().to_vec());
+        let all = columns.chain(more.map(|(name, values)| (name.to_owned(), values)));
+        let batch = RecordBatch::try_from_iter(all).unwrap();
+        let file = std::fs::File::create(dir.path().join("vectors.parquet")).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        pipeline
+    };
+    let observer = Arc::new(AtScaling::default());
+    let control = Control::new(observer.clone());
+    *observer.0.lock().unwrap() = Some(control.clone());
+    // It would be cancelled by the first stage that learns.
+    let e = few("6").run(&RunOptions { resume: false, control }).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Input, "{e}");
+    let said = "stage kmeans: k = 6 clusters need 6 distinct rows, only 5 of the 60 rows are distinct";
+    assert!(e.to_string().contains(said), "{e}");
+    let report = few("5").run(&RunOptions::default()).await.unwrap();
+    assert_eq!(report.cluster_sizes, [12; 5]);
 }
 
 /// The pipeline for sensor CSV, whose rate is told from its times, and its model on recordings of another rate.

@@ -102,7 +102,7 @@ async fn a_window_is_named_by_the_line_of_its_first_sample() {
 
     let dir = TempDir::new().unwrap();
     write(dir.path(), "a.csv", &text);
-    let rules = SampleRules { disorder: 4, repeated: Repeated::Drop, ..Default::default() };
+    let rules = SampleRules { disorder: 4.into(), repeated: Repeated::Drop, ..Default::default() };
     let dialect = Dialect { comment: Some("#".into()), ..Default::default() };
     let spec = CsvSpec { rules, dialect, ..spec(dir.path()) };
     let features = Some(FeatureSet::Summary(SummarySpec { bands: 2, ..Default::default() }));
@@ -143,7 +143,7 @@ async fn lines_are_put_in_order_over_files() {
     let text = |numbers: &[i64]| "k,t,x\n".to_string() + &numbers.iter().map(|&i| line(i)).collect::<String>();
     let rules = SampleRules {
         across_files: AcrossFiles::Continue,
-        disorder: 8,
+        disorder: 8.into(),
         repeated: Repeated::Drop,
         ..Default::default()
     };
@@ -183,7 +183,7 @@ async fn files_that_overlap_double_no_sample() {
     let mut firsts: Vec<f64> = found.rows.iter().map(|row| row.2).collect();
     firsts.dedup();
     assert_eq!(firsts.len(), found.rows.len());
-    let rules = SampleRules { disorder: 8, repeated: Repeated::Drop, ..rules };
+    let rules = SampleRules { disorder: 8.into(), repeated: Repeated::Drop, ..rules };
     let found = read(&CsvSpec { rules, ..spec }, &cut(8, 4)).await.unwrap();
     assert_eq!(
         found.rows.iter().map(|row| row.2).collect::<Vec<_>>(),

@@ -14,8 +14,8 @@ use dacpipe::pipeline::{Pipeline, RunOptions};
 use dacpipe::signal::window::{WindowSpec, Within};
 use dacpipe::source::samples::{Samples, Unused};
 use dacpipe::source::{
-    AcrossFiles, BadRows, CsvSpec, Fill, HaptSpec, OnBadRow, Repeated, SameTime, SampleRules, SourceOptions,
-    SourceSpec, TimeColumn, TimeUnit, open,
+    AcrossFiles, BadRows, CsvSpec, Disorder, Fill, HaptSpec, Jitter, OnBadRow, Repeated, SameTime, SampleRules,
+    SourceOptions, SourceSpec, TimeColumn, TimeUnit, open,
 };
 use dacpipe::{Kind, Result};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -282,11 +282,21 @@ async fn disorder_within_its_bound_is_undone_and_counted_without_it() {
     let lost = read(&swapped, &cut(16, 8)).await.unwrap();
     assert!(lost.windows["a.csv"].len() < even.windows["a.csv"].len());
     assert!(lost.samples.unused[&Unused::OutOfOrder] >= 8, "{}", lost.samples);
-    for disorder in [1, 7, 1000] {
+    let time = |text: &str| Disorder::Time(text.parse().unwrap());
+    for disorder in [1.into(), 7.into(), 1000.into(), time("20 ms"), time("0.5 s"), time("1 h")] {
         let kept = read(&rules(&swapped, SampleRules { disorder, ..Default::default() }), &cut(16, 8)).await.unwrap();
         assert_eq!(kept.windows, even.windows);
         assert_eq!(kept.samples, even.samples);
     }
+    // A sample that is 60 ms late.
+    let mut times: Vec<i64> = evenly(200, 20).collect();
+    times[30..34].rotate_left(1);
+    let values: String = times.iter().map(|t| format!("{t},{}\n", t / 20)).collect();
+    let (_late, late) = files(&[("a.csv", format!("t,x\n{values}"))]);
+    let by = |disorder| rules(&late, SampleRules { disorder, ..Default::default() });
+    assert_eq!(read(&by(time("60 ms")), &cut(16, 8)).await.unwrap().windows, even.windows);
+    let short = read(&by(time("20 ms")), &cut(16, 8)).await.unwrap();
+    assert!(short.samples.unused[&Unused::OutOfOrder] > 0, "{}", short.samples);
 }
 
 #[tokio::test]
@@ -296,11 +306,20 @@ async fn jitter_within_its_bound_is_no_gap() {
     let given = CsvSpec { rate_hz: Some(50.0), ..spec };
     let lost = read(&given, &cut(16, 8)).await.unwrap();
     assert_eq!((lost.windows.len(), lost.unused()), (0, vec![(Unused::Gap, 100)]));
-    let jitter = SampleRules { jitter: Some(0.8), ..Default::default() };
-    let kept = read(&rules(&given, jitter), &cut(16, 8)).await.unwrap();
-    assert_eq!(kept.starts("a.csv").len(), 11);
-    let told = read(&rules(&CsvSpec { rate_hz: None, ..given }, jitter), &cut(16, 8)).await.unwrap();
-    assert!((told.rate_hz - 50.0).abs() < 1.0, "{}", told.rate_hz);
+    let time = |text: &str| Jitter::Time(text.parse().unwrap());
+    for jitter in [0.8.into(), time("16 ms"), time("0.1 s")] {
+        let jitter = SampleRules { jitter: Some(jitter), ..Default::default() };
+        let kept = read(&rules(&given, jitter), &cut(16, 8)).await.unwrap();
+        assert_eq!(kept.starts("a.csv").len(), 11);
+        let told = read(&rules(&CsvSpec { rate_hz: None, ..given.clone() }, jitter), &cut(16, 8)).await.unwrap();
+        assert!((told.rate_hz - 50.0).abs() < 1.0, "{}", told.rate_hz);
+    }
+    let short = SampleRules { jitter: Some(time("10 ms")), ..Default::default() };
+    assert!(read(&rules(&given, short), &cut(16, 8)).await.unwrap().windows.is_empty());
+    let long = SampleRules { jitter: Some(time("1 min")), ..Default::default() };
+    let e = read(&rules(&given, long), &cut(16, 8)).await.err().expect("too long");
+    let said = "jitter is 1 min, which is 3000.0 sample periods, expected at most 10";
+    assert!(e.kind() == Kind::Config && e.to_string().contains(said), "{e}");
 }
 
 #[tokio::test]
@@ -507,8 +526,8 @@ fn damage() -> impl Strategy<Value = Damage> {
 
 fn any_rules() -> impl Strategy<Value = SampleRules> {
     (prop::option::of(0.0..2.0f64), 0usize..4, any::<[bool; 5]>()).prop_map(|(jitter, disorder, on)| SampleRules {
-        jitter,
-        disorder,
+        jitter: jitter.map(Into::into),
+        disorder: disorder.into(),
         same_time: if on[0] { SameTime::Spread } else { SameTime::Refuse },
         repeated: if on[1] { Repeated::Drop } else { Repeated::Refuse },
         fill: if on[2] { Fill::Hold } else { Fill::Refuse },

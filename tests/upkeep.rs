@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, Float32Array, Int64Array, RecordBatch, StringArray};
+use datafusion::arrow::array::{
+    ArrayRef, Float32Array, Int64Array, NullArray, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 use parquet::arrow::ArrowWriter;
 
 use crate::small_run::finish;
@@ -245,6 +247,98 @@ fn a_table_is_not_written_into_its_input_however_it_is_spelled() {
         assert!(e.contains("the table would be written into the source"), "{output}: {e}");
     }
     assert_eq!(std::fs::read_dir(case.path("in")).unwrap().count(), 2);
+    #[cfg(unix)]
+    {
+        // The table lies elsewhere, and a link in the source leads to it.
+        std::fs::create_dir(case.path("apart")).unwrap();
+        std::os::unix::fs::symlink("../../apart", case.path("in/deep/all")).unwrap();
+        let e = case.fails(3, &["label", "--model", &model, "--input", "in", "--output", "apart/t", "--quiet"]);
+        assert!(e.contains("the link \"deep/all\" in the source leads to the table"), "{e}");
+        let sets = ["--set", "source.path=in", "--set", "sink.path=apart/t"];
+        let e = case.fails(3, &[&["run", "t.toml", "--quiet"][..], &sets].concat());
+        assert!(e.contains("the link \"deep/all\" in the source leads to the table"), "{e}");
+        assert_eq!(std::fs::read_dir(case.path("apart")).unwrap().count(), 0);
+    }
+}
+
+/// A label, or a column that is carried along, that is null in all files may be of any type: rows without labels go to a
+/// table of labelled ones, by a run and by a model.
+#[test]
+fn columns_that_are_null_alone_are_appended_whatever_their_type_is() {
+    let case = Case::new();
+    let write = |name: &str, from: i64, class: ArrayRef, at: ArrayRef| {
+        let value = |at: f32| {
+            let row = move |i: i64| (i % 2) as f32 * 10.0 + (i % 5) as f32 / 20.0 + at;
+            Arc::new(Float32Array::from_iter_values((from..from + 20).map(row))) as ArrayRef
+        };
+        let id = Arc::new(Int64Array::from_iter_values(from..from + 20)) as ArrayRef;
+        let columns = [("id", id), ("x", value(0.0)), ("y", value(3.0)), ("class", class), ("at", at)];
+        // A column of nulls may be of any type, and has a field that says so.
+        let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, values)| {
+            let nullable = name == "class" || name == "at";
+            (name, values, nullable)
+        }));
+        let batch = batch.unwrap();
+        let file = std::fs::File::create(case.path(name)).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    };
+    let nulls = || Arc::new(NullArray::new(20)) as ArrayRef;
+    let classes = Arc::new(Int64Array::from_iter_values((0..20).map(|i| i % 2)));
+    let times = Arc::new(TimestampMicrosecondArray::from_iter_values(0..20));
+    write("labelled.parquet", 0, classes, times);
+    write("plain.parquet", 20, nulls(), nulls());
+    write("more.parquet", 40, nulls(), nulls());
+    let sets =
+        ["--set", "source.label=class", "--set", "source.keep=[\"at\"]", "--set", "source.path=labelled.parquet"];
+    let run = |sets: &[&str]| case.dacpipe(&[&["run", "t.toml", "--quiet"][..], sets].concat());
+    run(&sets);
+    run(&[&sets[..5], &["source.path=plain.parquet"]].concat());
+    let model = case.model();
+    case.dacpipe(&["label", "--model", &model, "--input", "more.parquet", "--output", "out/t", "--append", "--quiet"]);
+    let counts = "SELECT count(*), count(class), count(at), sum(class) FROM t";
+    assert_eq!(case.sql(counts), ["60,20,20,10"]);
+    // In a new table it is text.
+    run(&[&sets[..5], &["source.path=plain.parquet", "--set", "sink.path=out/fresh"]].concat());
+    let types = case.dacpipe(&[
+        "sql",
+        "--table",
+        "f=out/fresh",
+        "--format",
+        "csv",
+        "-c",
+        "SELECT arrow_typeof(class) FROM f LIMIT 1",
+    ]);
+    assert!(types.contains("Utf8"), "{types}");
+    // Text is no number, and what is null in some rows alone is of its own type.
+    let text = (0..20).map(|i| (i % 2 == 1).then_some("a")).collect::<StringArray>();
+    write("text.parquet", 60, Arc::new(text), nulls());
+    let sets = [&sets[..5], &["source.path=text.parquet"]].concat();
+    let e = case.fails(6, &[&["run", "t.toml", "--quiet"][..], &sets].concat());
+    assert!(e.contains("column \"class\" is Int64 there and Utf8 here"), "{e}");
+}
+
+/// What stands behind the compressed data of a file is named in run.json and in the summary.
+#[test]
+fn what_is_behind_compressed_data_is_reported() {
+    let case = Case::new();
+    let text: String = (0..40).map(|i| format!("{i},{}\n", i % 2 * 10)).collect();
+    let mut packed = zstd::encode_all(format!("t,v\n{text}").as_bytes(), 3).unwrap();
+    std::fs::create_dir(case.path("in")).unwrap();
+    std::fs::write(case.path("in/whole.csv.zst"), [&packed[..], &[0; 64]].concat()).unwrap();
+    packed.extend(b"and more");
+    std::fs::write(case.path("in/more.csv.zst"), packed).unwrap();
+    let pipeline = "name = \"t\"\n[source]\nkind = \"csv\"\npath = \"in\"\nchannels = [\"v\"]\n[[stage]]\nkind = \"window\"\n\
+                    length = 4\nstride = 4\nwithin = \"recordings\"\n[[stage]]\nkind = \"kmeans\"\nk = 1\n[sink]\npath = \"out/c\"\n";
+    std::fs::write(case.path("c.toml"), pipeline).unwrap();
+    let summary = case.dacpipe(&["run", "c.toml", "--quiet"]);
+    assert!(summary.contains("not read  what stands behind the compressed data of in/more.csv.zst"), "{summary}");
+    let run: serde_json::Value = serde_json::from_slice(&std::fs::read(case.path("out/c/run.json")).unwrap()).unwrap();
+    assert_eq!(run["left_alone"], serde_json::json!(["in/more.csv.zst"]));
+    let model = run["model_path"].as_str().unwrap();
+    let labelled = case.dacpipe(&["label", "--model", model, "--input", "in", "--output", "out/d", "--quiet"]);
+    assert!(labelled.contains("what stands behind the compressed data of in/more.csv.zst was not read"), "{labelled}");
 }
 
 #[test]

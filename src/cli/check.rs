@@ -1,23 +1,28 @@
-//! `dacpipe check`: every problem of pipeline files at once.
+//! `dacpipe check`: every problem of pipeline files at once, and what their sources make of the data.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
 
+use super::inspect;
 use crate::config::{PipelineFile, Problem};
 use crate::error::{Error, Result};
+use crate::source::inspect::{Inspection, configured};
 use crate::terminal::{self, shown_name};
 
 const EXAMPLES: &str = "\
 Examples:
   dacpipe check pipelines/*.toml
-  dacpipe check mine.toml --set source.path=/data/hapt";
+  dacpipe check mine.toml --set source.path=/data/hapt
+  dacpipe check mine.toml --data";
 
 /// Report every problem of pipeline files, with line and column
 ///
-/// Keys, types, bounds, names of columns and the order of the stages are held against what a run accepts; data is not
-/// read. Exit code 3 if any file has a problem.
+/// Keys, types, bounds, names of columns and the order of the stages are held against what a run accepts. With --data, the
+/// source of each file without problems is read, too, up to 4 MiB of its first file and the beginnings of 63 more: its
+/// delimiter, encoding, columns and types, sampling rate, gaps, recordings and first rows are shown as they were
+/// understood, and which rows would be bad. Exit code 3 if any file has a problem, 4 if a source cannot be read.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct CheckArgs {
@@ -27,6 +32,12 @@ pub struct CheckArgs {
     /// Override a key of the files, as run would; may be given several times
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
+    /// Read the data, too, and show what was understood of it
+    #[arg(long)]
+    data: bool,
+    /// First rows of the data to show
+    #[arg(long, default_value_t = 5, value_name = "N", requires = "data")]
+    rows: usize,
     /// Print the findings as one JSON array on stdout, an object a file
     #[arg(long)]
     json: bool,
@@ -40,6 +51,8 @@ struct Checked {
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
     problems: Vec<Found>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Inspection>,
 }
 
 #[derive(Debug, Serialize)]
@@ -54,33 +67,55 @@ impl From<&Problem> for Found {
     }
 }
 
-/// Checks the files; an error of kind `Config` if any has a problem.
-pub fn run(args: &CheckArgs) -> Result<()> {
-    let mut checked = Vec::new();
+/// Checks the files; an error of kind `Config` if any has a problem, or that of the first source that cannot be read.
+pub async fn run(args: &CheckArgs) -> Result<()> {
+    let (mut checked, mut wrong, mut unreadable) = (Vec::new(), 0, None);
     for path in &args.files {
         let file = shown_name(path);
-        let (note, problems) = match PipelineFile::load(path, &args.set) {
+        let mut found = match PipelineFile::load(path, &args.set) {
             Ok(loaded) => {
                 let note = loaded.plan.without_keys();
                 if !args.json {
                     let note = note.as_ref().map(|note| format!("\n  note: {note}")).unwrap_or_default();
                     terminal::say(&format!("{file}: ok{note}"))?;
                 }
-                (note.map(Into::into), Vec::new())
+                let mut found =
+                    Checked { file, ok: true, note: note.map(Into::into), problems: Vec::new(), data: None };
+                if args.data {
+                    match configured(&loaded.plan.source, args.rows).await {
+                        Ok(data) if args.json => found.data = Some(data),
+                        Ok(data) => terminal::say(&format!("\n{}", inspect::understood(&data)))?,
+                        Err(e) => {
+                            found.problems.push(Found { message: e.to_string(), help: None });
+                            let e = e.while_doing(&found.file);
+                            match unreadable {
+                                None => unreadable = Some(e),
+                                Some(_) => terminal::tell(&format!("error: {e}")),
+                            }
+                        }
+                    }
+                }
+                found
             }
             Err(problems) => {
                 terminal::tell_styled(&problems.render(terminal::stderr_has_colors()));
-                (None, problems.iter().map(Found::from).collect())
+                wrong += usize::from(!problems.is_empty());
+                Checked { file, ok: true, note: None, problems: problems.iter().map(Found::from).collect(), data: None }
             }
         };
-        checked.push(Checked { file, ok: problems.is_empty(), note, problems });
+        found.ok = found.problems.is_empty();
+        checked.push(found);
     }
     if args.json {
         let json = serde_json::to_string_pretty(&checked);
         terminal::say_json(&json.map_err(|e| Error::internal("writing the findings as JSON").with_source(e))?)?;
     }
-    match checked.iter().filter(|file| !file.ok).count() {
-        0 => Ok(()),
-        n => Err(Error::config(format!("{n} of {} pipeline files have problems", args.files.len()))),
+    match (wrong, unreadable) {
+        (0, None) => Ok(()),
+        (0, Some(e)) => Err(e),
+        (n, unreadable) => {
+            unreadable.iter().for_each(|e| terminal::tell(&format!("error: {e}")));
+            Err(Error::config(format!("{n} of {} pipeline files have problems", args.files.len())))
+        }
     }
 }

@@ -54,8 +54,20 @@ pub async fn run(args: InspectArgs) -> Result<()> {
     terminal::say(page(&found).trim_end())
 }
 
-/// What was found, for people.
+/// What was found, for people, and what is suggested.
 fn page(found: &Inspection) -> String {
+    let mut out = understood(found);
+    match &found.source {
+        Some(source) => {
+            out += &format!("\n# a suggestion: paste it into a pipeline file, and look at each line\n{source}")
+        }
+        None => out += "\nno source reads it as it is\n",
+    }
+    out
+}
+
+/// What was found, for people.
+pub(super) fn understood(found: &Inspection) -> String {
     let mut out = shown_name(&found.path);
     if found.files > 1 {
         out += &format!(": {} files, the first is {}", found.files, found.file);
@@ -87,12 +99,6 @@ fn page(found: &Inspection) -> String {
         for note in &found.notes {
             out += &format!("  - {}\n", short(note, LONGEST));
         }
-    }
-    match &found.source {
-        Some(source) => {
-            out += &format!("\n# a suggestion: paste it into a pipeline file, and look at each line\n{source}")
-        }
-        None => out += "\nno source reads it as it is\n",
     }
     out
 }

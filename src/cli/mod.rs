@@ -73,7 +73,7 @@ impl Cli {
     pub fn execute(self) -> Result<()> {
         match self.command {
             Command::Run(args) => run::run(args),
-            Command::Check(args) => check::run(&args),
+            Command::Check(args) => runtime(None)?.block_on(check::run(&args)),
             Command::Inspect(args) => runtime(None)?.block_on(inspect::run(args)),
             Command::Label(args) => computing_runtime(args.threads())?.block_on(label::run(args)),
             Command::Sql(args) => on_deep_stacks(sql::run(args)),

@@ -8,7 +8,7 @@ mod source;
 use std::collections::HashSet;
 
 use super::Draft;
-use super::columns::{class_columns, split_column};
+use super::columns::{class_columns, of_numbers, part_columns, split_column};
 use super::file::*;
 use super::problem::Problem;
 use super::size::Size;
@@ -422,8 +422,17 @@ impl Check<'_> {
         let split = &draft.split;
         let column = split.column.as_ref().or(split_column(source));
         if let Some(name) = &split.column {
-            let columns = class_columns(source);
-            if !columns.contains(name) {
+            let columns = part_columns(source);
+            let number = match source {
+                SourceTable::Csv(table) => table.keep.iter().any(|keep| of_numbers(keep) && keep.name() == name),
+                _ => false,
+            };
+            if number {
+                let help = "as = \"first\", \"last\" or \"mode\" carries values along as they are written";
+                let message =
+                    format!("{name:?} is a mean, a least or a greatest value, which names no part of the data");
+                self.at("split.column", message, help);
+            } else if !columns.contains(name) {
                 self.no_column("split.column", name, &columns);
             }
         }

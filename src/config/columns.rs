@@ -77,6 +77,25 @@ pub(super) fn class_columns(source: &SourceTable) -> Vec<String> {
     }
 }
 
+/// The columns whose values can say which part of the data a row belongs to: those of classes, and what is carried along
+/// as it is written.
+pub(super) fn part_columns(source: &SourceTable) -> Vec<String> {
+    let mut columns = class_columns(source);
+    match source {
+        SourceTable::Hapt(_) => {}
+        SourceTable::Csv(table) => {
+            columns.extend(table.keep.iter().filter(|keep| !of_numbers(keep)).map(|keep| keep.name().clone()));
+        }
+        SourceTable::Parquet(table) => columns.extend(table.keep.iter().cloned()),
+    }
+    columns
+}
+
+/// Whether a window says a number of the values of a column that is carried along, and none of them as it is written.
+pub(super) fn of_numbers(keep: &KeepTable) -> bool {
+    matches!(keep.aggregate(), AggregateName::Mean | AggregateName::Min | AggregateName::Max)
+}
+
 /// The columns of the table that its files can be divided by.
 pub(super) fn written_columns(sink: &SinkTable, draft: &Draft, source: &SourceTable) -> Vec<String> {
     let label = match source {

@@ -10,9 +10,10 @@ use serde_json::Value as Json;
 
 use super::overrides;
 use super::problem::{Problem, nearest};
-use super::size::{SIZE_FORMAT, Size};
+use super::size::{SIZE_FORMAT, SPAN_FORMAT, Size};
 use super::tree::{Entry, Node, Origin, Value};
 use crate::device::DeviceChoice;
+use crate::source::Span;
 
 /// Reports what does not fit `schema`, and takes out of `root` what is of another name or type.
 pub(super) fn check(schema: &Json, root: &mut Node, sets: &[String], problems: &mut Vec<Problem>) {
@@ -58,6 +59,10 @@ impl<'a> Shape<'a> {
                 Err(message) => self.problem(node, format!("`{key}`: {message}")),
             },
             Value::Text(text) if schema["format"] == DeviceChoice::FORMAT => match text.parse::<DeviceChoice>() {
+                Ok(_) => true,
+                Err(message) => self.problem(node, format!("`{key}`: {message}")),
+            },
+            Value::Text(text) if schema["format"] == SPAN_FORMAT => match text.parse::<Span>() {
                 Ok(_) => true,
                 Err(message) => self.problem(node, format!("`{key}`: {message}")),
             },
@@ -275,6 +280,9 @@ impl<'a> Shape<'a> {
         }
         if schema["format"] == DeviceChoice::FORMAT {
             return DeviceChoice::ACCEPTED.into();
+        }
+        if schema["format"] == SPAN_FORMAT {
+            return "a time such as \"20 ms\"".into();
         }
         if let Some(branches) = schema.get("anyOf").and_then(Json::as_array) {
             return branches.iter().map(|branch| self.expected(branch)).collect::<Vec<_>>().join(" or ");

@@ -1,4 +1,4 @@
-//! Sizes in bytes, as people write them.
+//! Sizes in bytes, as people write them; and how a schema says that stretches of time are written.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,6 +6,8 @@ use std::str::FromStr;
 use bytesize::ByteSize;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::source::Span;
 
 /// A number of bytes, written `"1 GiB"` (powers of 1024), `"300 MB"` (powers of 1000), or as a bare number of bytes.
 ///
@@ -107,6 +109,23 @@ impl JsonSchema for Size {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": ["string", "integer"], "format": SIZE_FORMAT, "minimum": 0 })
+    }
+}
+
+/// The JSON Schema format of a [`Span`].
+pub(super) const SPAN_FORMAT: &str = "time-span";
+
+impl JsonSchema for Span {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Span".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": SPAN_FORMAT })
     }
 }
 

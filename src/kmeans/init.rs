@@ -30,15 +30,18 @@ pub(super) fn seeds(
     let mut seeds = plus_plus(&sampled, dim, k, rng, device)?;
     while seeds.len() < k * dim {
         let Some(row) = farthest(points, &seeds)? else {
-            let (found, n) = (seeds.len() / dim, rows.len());
-            let message = format!("k = {k} clusters need {k} distinct rows, only {found} of the {n} rows are distinct");
-            return Err(Error::input(message));
+            return Err(too_few_distinct(k, seeds.len() / dim, rows.len()));
         };
         let mut values = vec![0.0; dim];
         rows.read(row..row + 1, &mut values)?;
         seeds.extend(values);
     }
     Ok(seeds)
+}
+
+/// The error for `k` clusters of `rows` rows of which `found` are distinct.
+pub(super) fn too_few_distinct(k: usize, found: usize, rows: usize) -> Error {
+    Error::input(format!("k = {k} clusters need {k} distinct rows, only {found} of the {rows} rows are distinct"))
 }
 
 /// `count` rows drawn without replacement, in their order; all of them if there are no more.

@@ -282,6 +282,17 @@ pub fn check_rows(k: usize, rows: usize) -> Result<()> {
     }
 }
 
+/// Checks that there are as many distinct rows, of which `distinct` were counted among `rows`, as clusters are asked for.
+///
+/// # Errors
+/// Kind `Input` if there are fewer.
+pub fn check_distinct(k: usize, distinct: usize, rows: usize) -> Result<()> {
+    match k > distinct {
+        true => Err(init::too_few_distinct(k, distinct, rows)),
+        false => Ok(()),
+    }
+}
+
 /// What one pass says about the rows.
 struct Statistics {
     mean: Vec<f64>,

@@ -2,11 +2,12 @@
 
 use arrow::datatypes::Schema;
 
-use super::collect::Stored;
+use super::collect::Collected;
 use super::execution::Execution;
 use super::scan::{distinct, select};
 use super::written::{LastVectors, Written};
 use crate::column;
+use crate::config::{ClusterSpec, StageSpec};
 use crate::error::{Error, Result};
 use crate::kmeans;
 use crate::source::Source;
@@ -45,8 +46,19 @@ impl Execution<'_> {
         }
     }
 
-    /// That the `rows` of the first pass are enough to learn from.
-    pub async fn check_rows(&self, rows: &Stored) -> Result<()> {
+    /// How many distinct rows are counted in the first pass: as many as clusters are looked for. None are where rows that
+    /// are equal may come to lie apart: in a layout, or by a stage that is not dacpipe's.
+    pub fn distinct_needed(&self) -> usize {
+        let clusters = self.pipeline.plan.stages.iter().find_map(|stage| match stage {
+            StageSpec::KMeans(ClusterSpec { kmeans, from_layout: false, .. }) => Some(kmeans.k),
+            StageSpec::DeepClustering(spec) => Some(spec.k),
+            _ => None,
+        });
+        clusters.filter(|_| self.pipeline.extra.is_empty()).unwrap_or(0)
+    }
+
+    /// That the rows of the first pass are enough to learn from.
+    pub async fn check_rows(&self, Collected { rows, distinct, .. }: &Collected) -> Result<()> {
         let plan = &self.pipeline.plan;
         if rows.len() == 0 {
             return Err(self.no_rows("split.fit", "learn from", plan.split.fit.as_deref()).await);
@@ -54,7 +66,7 @@ impl Execution<'_> {
         if let Some(k) = plan.clusters() {
             kmeans::check_rows(k, rows.len()).map_err(|e| e.while_doing("stage kmeans"))?;
         }
-        Ok(())
+        kmeans::check_distinct(self.distinct_needed(), *distinct, rows.len()).map_err(|e| e.while_doing("stage kmeans"))
     }
 
     /// The error for a part of the split (the key `key` of the file) without rows to `learn from` or to `label`, naming

@@ -1,6 +1,7 @@
 //! The first pass: the rows to learn from, out of the source and into the replay cache.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,6 +30,8 @@ pub(super) struct Collected {
     pub rows: Stored,
     /// The class of each row, where a stage learns from a label column.
     pub classes: Option<Vec<Option<u32>>>,
+    /// How many rows are distinct, up to what was asked for.
+    pub distinct: usize,
     /// SHA-256 of the rows and their classes, in hex: what `--resume` compares.
     pub digest: String,
 }
@@ -97,11 +100,12 @@ impl Builder {
 }
 
 /// Drains `stream`, whose columns are the features and perhaps `label`, into a replay cache that takes its memory from
-/// `memory`.
+/// `memory`. Distinct rows are counted up to `most`.
 pub(super) async fn collect(
     mut stream: SendableRecordBatchStream,
     memory: &Arc<dyn MemoryPool>,
     label: Option<&str>,
+    most: usize,
     control: &Control,
 ) -> Result<Collected> {
     let began = Instant::now();
@@ -114,11 +118,14 @@ pub(super) async fn collect(
         false => Builder::Single(RowStoreBuilder::new(CACHE, dim, memory)),
     };
     let mut hash = Sha256::new();
+    let mut distinct = Distinct { most, seen: HashSet::new() };
     let mut rows = 0;
     while let Some(batch) = stream.next().await {
         control.check()?;
         let batch = batch?;
-        builder.push(column::values(&batch, FEATURES)?.0, &mut hash)?;
+        let values = column::values(&batch, FEATURES)?.0;
+        distinct.push(values, dim);
+        builder.push(values, &mut hash)?;
         if let (Some(classes), Some(label)) = (&mut classes, label) {
             classes.push(&batch, label)?;
         }
@@ -140,7 +147,34 @@ pub(super) async fn collect(
             n => format!("{} rows of {} values, {n} of them spilled to disk", store.len(), store.dim()),
         },
     });
-    Ok(Collected { rows: store, classes, digest })
+    Ok(Collected { rows: store, classes, distinct: distinct.seen.len(), digest })
+}
+
+/// Counts distinct rows by their hashes, up to some: as many hashes are held, and no more are made once there are so many.
+struct Distinct {
+    most: usize,
+    seen: HashSet<u64>,
+}
+
+impl Distinct {
+    fn push(&mut self, values: Values<'_>, dim: usize) {
+        // The two zeros are one number.
+        match values {
+            Values::Single(values) => self.rows(values, dim, |value| u64::from((value + 0.0).to_bits())),
+            Values::Double(values) => self.rows(values, dim, |value| (value + 0.0).to_bits()),
+        }
+    }
+
+    fn rows<T: Copy>(&mut self, values: &[T], dim: usize, bits: impl Fn(T) -> u64) {
+        for row in values.chunks_exact(dim.max(1)) {
+            if self.seen.len() >= self.most {
+                return;
+            }
+            let mut hash = DefaultHasher::new();
+            row.iter().for_each(|&value| hash.write_u64(bits(value)));
+            self.seen.insert(hash.finish());
+        }
+    }
 }
 
 /// Numbers the values of a label column in the order in which they first appear.
@@ -180,6 +214,19 @@ impl Classes {
 mod tests {
     use super::*;
     use arrow::array::{ArrayRef, Int32Array, StringArray};
+
+    #[test]
+    fn distinct_rows_are_counted_up_to_some() {
+        let count = |most, values: Values<'_>| {
+            let mut distinct = Distinct { most, seen: HashSet::new() };
+            distinct.push(values, 2);
+            distinct.seen.len()
+        };
+        let rows = [0.0f32, 1.0, 1.0, 0.0, -0.0, 1.0, 0.0, 1.0, 2.0, 2.0];
+        assert_eq!([0, 2, 3, 9].map(|most| count(most, Values::Single(&rows))), [0, 2, 3, 3]);
+        let near = [1.0f64, 2.0, 1.0 + f64::EPSILON, 2.0];
+        assert_eq!(count(9, Values::Double(&near)), 2);
+    }
 
     #[test]
     fn classes_are_numbered_as_they_appear() {

@@ -64,7 +64,7 @@ impl<'a> Execution<'a> {
         let device = plan.device.open(device::threads(plan.threads)?)?;
         let sink = Location::parse(&plan.sink.path)?;
         let state_dir = state_dir(&sink, &plan.name);
-        let goes_on = resume::goes_on(plan, options)?;
+        let goes_on = resume::goes_on(pipeline, options)?;
         resume::check_report_place(&sink).await?;
         let source_options = SourceOptions {
             window: plan.window,
@@ -92,7 +92,7 @@ impl Execution<'_> {
         let plan = &self.pipeline.plan;
         if self.pipeline.stages.is_empty() {
             // Nothing learns, so no row need be read before those that are written.
-            RunState::open(self.state_dir.path(), &self.identity(""), self.goes_on)?;
+            self.open_state("")?;
             return Ok(Learned::default());
         }
         let began = Instant::now();
@@ -100,8 +100,9 @@ impl Execution<'_> {
         let columns: Vec<&str> = std::iter::once(FEATURES).chain(label).collect();
         let rows = select(&self.ctx, &self.source, &columns, plan.split.part(&plan.split.fit)?)?;
         let memory = &self.ctx.runtime_env().memory_pool;
-        let collected = collect(rows.execute_stream().await?, memory, label, &self.options.control).await?;
-        self.check_rows(&collected.rows).await?;
+        let (rows, most) = (rows.execute_stream().await?, self.distinct_needed());
+        let collected = collect(rows, memory, label, most, &self.options.control).await?;
+        self.check_rows(&collected).await?;
         let summary = format!("{} rows of {} values", collected.rows.len(), collected.rows.dim());
         let mut source = StageReport::new("source", began, summary);
         let mut learned = self.learn_from(collected).await?;
@@ -113,7 +114,7 @@ impl Execution<'_> {
     /// Fits the stages on a thread of their own, so that no worker of the I/O runtime computes.
     async fn learn_from(&self, collected: Collected) -> Result<Learned> {
         let plan = &self.pipeline.plan;
-        let state = RunState::open(self.state_dir.path(), &self.identity(&collected.digest), self.goes_on)?;
+        let state = self.open_state(&collected.digest)?;
         let learn = Learn {
             stages: self.pipeline.stages.clone(),
             seed: plan.seed(),
@@ -132,10 +133,9 @@ impl Execution<'_> {
             .map_err(|e| Error::internal("the learning thread panicked").with_source(e))?
     }
 
-    /// What tells this run's state from that of another pipeline or other data, whose digest is `data`.
-    fn identity(&self, data: &str) -> String {
-        let stages: Vec<&str> = self.pipeline.stages().collect();
-        format!("{} {} {data}", self.pipeline.plan.fingerprint, stages.join("-"))
+    /// The state of this run over the data whose digest is `data`.
+    fn open_state(&self, data: &str) -> Result<RunState> {
+        resume::open_state(self.state_dir.path(), self.pipeline, data, self.goes_on, &self.options.control)
     }
 
     /// The specification of raw k-means, where there is an embedding to compare it with and labels to compare by.

@@ -17,6 +17,9 @@ use crate::stage::FEATURES;
 use crate::store::Location;
 use crate::table::SourceInfo;
 
+/// Files that the report names of a kind.
+const MOST_NAMED: usize = 100;
+
 impl Execution<'_> {
     /// The columns of the source that are written beside the labels, in order.
     pub fn kept(&self) -> Vec<String> {
@@ -79,6 +82,7 @@ impl Execution<'_> {
             labelled_rows: tally.rows(),
             quarantined_rows: self.bad.len() as u64,
             samples: self.source.samples(),
+            left_alone: self.source.left_alone().into_iter().take(MOST_NAMED).collect(),
             skipped_rows: 0,
             replaced_rows: 0,
             threads: self.device.pool().threads(),

@@ -204,6 +204,9 @@ impl Relabel {
         let quarantine = quarantine(&output, &run_id, &bad).await?;
         let clusters = model.clusters().map(|found| clusters(&tally, &model, found)).transpose()?;
         let samples = source.samples();
+        if let Some(first) = source.left_alone().first() {
+            notes.push(format!("what stands behind the compressed data of {first} was not read"));
+        }
         let source = source_info(&source, &tally);
         let info = CommitInfo { source, clusters, profile, sample, quarantine: quarantine.clone(), skipped_rows };
         let Committed { version: table_version, replaced_rows, .. } = writer.commit(info).await?;

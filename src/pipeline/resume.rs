@@ -1,11 +1,13 @@
 //! The end of a run, and what a resumed run finds: a run that was interrupted, one that died between its commit and its
 //! end, one that is complete, or none.
 
-use super::RunOptions;
+use std::path::Path;
+
 use super::state::{RunState, state_dir};
+use super::{Pipeline, RunOptions};
 use crate::config::Plan;
 use crate::error::{Error, Result};
-use crate::event::Event;
+use crate::event::{Control, Event};
 use crate::report::RunReport;
 use crate::store::Location;
 use crate::table::Log;
@@ -13,19 +15,47 @@ use crate::table::Log;
 /// The file beside the table that holds the report of its last run.
 const RUN: &str = "run.json";
 
-/// Whether a run goes on with an interrupted one, and says which way it takes, if it was asked to resume.
-pub(super) fn goes_on(plan: &Plan, options: &RunOptions) -> Result<bool> {
+/// What tells the state of a run of `pipeline` from that of another one, or of other data, whose digest is `data`.
+pub(super) fn identity(pipeline: &Pipeline, data: &str) -> String {
+    let stages: Vec<&str> = pipeline.stages().collect();
+    format!("{} {} {data}", pipeline.plan.fingerprint, stages.join("-"))
+}
+
+/// Whether a run goes on with an interrupted one, if it was asked to resume. That it does not, it says.
+///
+/// # Errors
+/// Kind `Config` if the interrupted run was one of another pipeline: nothing need be read to know that.
+pub(super) fn goes_on(pipeline: &Pipeline, options: &RunOptions) -> Result<bool> {
     if !options.resume {
         return Ok(false);
     }
-    let dir = state_dir(&Location::parse(&plan.sink.path)?, &plan.name);
-    let left = RunState::is_left(&dir);
-    let message = match left {
-        true => format!("--resume: goes on with the run in {}", dir.display()),
-        false => format!("--resume: no interrupted run in {}, so one is started", dir.display()),
-    };
+    let dir = state_dir(&Location::parse(&pipeline.plan.sink.path)?, &pipeline.plan.name);
+    if RunState::is_left(&dir) {
+        RunState::at(&dir).check_begins(&identity(pipeline, ""))?;
+        return Ok(true);
+    }
+    let message = format!("--resume: no interrupted run in {}, so one is started", dir.display());
     options.control.emit(Event::Note { message });
-    Ok(left)
+    Ok(false)
+}
+
+/// Opens the state in `dir`: the one that an interrupted run left over the same data, whose digest is `data`, if this one
+/// `goes_on`, and then says so.
+///
+/// # Errors
+/// As of [`RunState::open`].
+pub(super) fn open_state(
+    dir: &Path,
+    pipeline: &Pipeline,
+    data: &str,
+    goes_on: bool,
+    control: &Control,
+) -> Result<RunState> {
+    let state = RunState::open(dir, &identity(pipeline, data), goes_on)?;
+    if goes_on {
+        control.emit(Event::Note { message: format!("--resume: goes on with the run in {}", dir.display()) });
+    }
+    Ok(state)
 }
 
 /// The report of the run that a resumed one need not repeat: it is in the table. Where it died after its commit, it is

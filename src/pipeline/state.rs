@@ -121,21 +121,42 @@ impl RunState {
     /// is not dacpipe's has the place of one of the state.
     pub fn open(dir: &Path, identity: &str, resume: bool) -> Result<Self> {
         let file = dir.join(IDENTITY);
+        let state = Self::at(dir);
         if resume {
-            let found = std::fs::read_to_string(&file).map_err(|e| at(&file, "cannot read", e))?;
-            if found.strip_prefix(MARK) != Some(identity) {
-                return Err(Error::config(format!(
-                    "--resume: the pipeline file or its data changed since the run in {} was interrupted; \
-                     run without --resume to start anew",
-                    dir.display()
-                )));
+            if state.identity()? != identity {
+                return Err(state.changed("the pipeline file or its data"));
             }
         } else {
-            Self { dir: dir.to_path_buf() }.forget()?;
+            state.forget()?;
             make_dir(dir)?;
             write_whole(&file, format!("{MARK}{identity}").as_bytes())?;
         }
-        Ok(Self { dir: dir.to_path_buf() })
+        Ok(state)
+    }
+
+    /// That the identity of the state begins with `begins`: it is of the same pipeline, over whatever data.
+    ///
+    /// # Errors
+    /// Kind `Config` if it does not.
+    pub fn check_begins(&self, begins: &str) -> Result<()> {
+        match self.identity()?.starts_with(begins) {
+            true => Ok(()),
+            false => Err(self.changed("the pipeline file")),
+        }
+    }
+
+    /// Whose state it is; empty if it does not say so.
+    fn identity(&self) -> Result<String> {
+        let file = self.dir.join(IDENTITY);
+        let found = std::fs::read_to_string(&file).map_err(|e| at(&file, "cannot read", e))?;
+        Ok(found.strip_prefix(MARK).unwrap_or_default().to_owned())
+    }
+
+    fn changed(&self, what: &str) -> Error {
+        Error::config(format!(
+            "--resume: {what} changed since the run in {} was interrupted; run without --resume to start anew",
+            self.dir.display()
+        ))
     }
 
     /// The state in `dir`, as it is.

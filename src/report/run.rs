@@ -100,6 +100,9 @@ pub struct RunReport {
     /// What became of the samples of the recordings; none where rows are read as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<Samples>,
+    /// Files behind whose compressed data something stands that was not read, up to a hundred.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_alone: Vec<String>,
     /// Rows that an append left out, as the table has their keys from this model.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skipped_rows: u64,

@@ -36,6 +36,10 @@ pub fn summary(report: &RunReport) -> String {
     if let Some(samples) = report.samples.as_ref().filter(|samples| samples.in_windows < samples.read) {
         let _ = writeln!(out, "  samples   {samples}");
     }
+    if !report.left_alone.is_empty() {
+        let files = listed(report.left_alone.iter().map(String::as_str));
+        let _ = writeln!(out, "  not read  what stands behind the compressed data of {}", one_line(&files));
+    }
     let fallen: Vec<String> = report.fell_together().iter().map(FellTogether::describe).collect();
     if !fallen.is_empty() {
         let fallen = listed(fallen.iter().map(String::as_str));

@@ -97,13 +97,17 @@ mod rate;
 mod record;
 mod records;
 mod resample;
+mod rules;
 mod scan;
 mod table;
 mod turns;
 
 pub use dialect::{Conflict, Delimiter, Dialect};
 pub use encoding::Encoding;
+pub(super) use encoding::open_text;
+pub(super) use file::{Beginning, beginning, separator_line};
 pub(super) use record::Record;
+pub use rules::{AcrossFiles, Disorder, Fill, Jitter, Repeated, SameTime, SampleRules};
 pub use table::is_parquet;
 pub(super) use table::is_table;
 
@@ -148,94 +152,6 @@ pub struct CsvSpec {
     /// The columns that are carried along.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep: Vec<Keep>,
-}
-
-/// How lines become the samples of recordings. By default nothing is repaired: what does not fit is a bad row, or
-/// counted as unused.
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(default)]
-pub struct SampleRules {
-    /// How far a step between two samples may be from the sample period, as a part of it: up to that, and up to half,
-    /// it is no gap, and times are regular enough to tell a rate from.
-    pub jitter: Option<f64>,
-    /// How many places a line may be from where its time belongs: so far apart, lines are put in order.
-    pub disorder: usize,
-    /// What several samples under one time are.
-    pub same_time: SameTime,
-    /// What to do with a line whose time, values and label equal those of the line before it.
-    pub repeated: Repeated,
-    /// What an empty channel is, or one that is NaN.
-    pub fill: Fill,
-    /// Whether recordings at another rate are interpolated to that of the pipeline, up to 64 times theirs.
-    pub resample: bool,
-    /// What a recording is whose keys were in an earlier file.
-    pub across_files: AcrossFiles,
-}
-
-impl SampleRules {
-    /// The greatest [`disorder`](Self::disorder): so many lines are held.
-    pub const MOST_DISORDER: usize = 100_000;
-    /// The greatest [`jitter`](Self::jitter).
-    pub const MOST_JITTER: f64 = 10.0;
-
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// The longest step that is no gap, in sample periods.
-    fn gap(&self) -> f64 {
-        GAP.max(1.0 + self.jitter.unwrap_or(0.0))
-    }
-}
-
-/// Steps up to this many sample periods are no gap.
-const GAP: f64 = 1.5;
-
-/// Several samples under one time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SameTime {
-    /// Bad rows, but for the first.
-    #[default]
-    Refuse,
-    /// Samples that were taken evenly from that time up to the next.
-    Spread,
-}
-
-/// What to do with a line that equals the line before it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Repeated {
-    /// A bad row, as its time is that of the line before.
-    #[default]
-    Refuse,
-    /// Left out, and counted as unused.
-    Drop,
-}
-
-/// An empty channel.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fill {
-    /// A bad row.
-    #[default]
-    Refuse,
-    /// The value that the channel had last in the recording, since the last gap; a bad row if there is none.
-    Hold,
-}
-
-/// Keys that were in an earlier file.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AcrossFiles {
-    /// A bad row: their windows would have the keys of the earlier ones.
-    #[default]
-    Refuse,
-    /// The same recording, which goes on: files are read in the order of their first times, `start` goes on counting,
-    /// and windows reach across two files where one recording ends the first and begins the second, without a gap. Lines
-    /// that are out of order between two files are put in order as those of one. Of two files that overlap in time since
-    /// 1970, the later one's lines are bad up to the end of the earlier one.
-    Continue,
 }
 
 impl CsvSpec {
@@ -357,6 +273,7 @@ impl Csv {
                         None => rate::settle(&layout.files, &layout.spec, &rejects)?,
                     };
                     layout.period = Some(SECOND as f64 / rate_hz);
+                    layout.spec.rules.check_period(layout.period)?;
                 }
             }
             let constants = Arc::new(Schema::new(layout.constants()));
@@ -396,16 +313,7 @@ fn check(spec: &CsvSpec) -> Result<()> {
         return Err(Error::config(format!("{key}: {message}, expected {help}")));
     }
     let rules = &spec.rules;
-    if let Some(jitter) = rules.jitter.filter(|jitter| !(0.0..=SampleRules::MOST_JITTER).contains(jitter)) {
-        let most = SampleRules::MOST_JITTER;
-        return Err(Error::config(format!(
-            "jitter is {jitter}, expected a part of the sample period, from 0 to {most}"
-        )));
-    }
-    if rules.disorder > SampleRules::MOST_DISORDER {
-        let (found, most) = (rules.disorder, SampleRules::MOST_DISORDER);
-        return Err(Error::config(format!("disorder is {found}, expected at most {most} lines")));
-    }
+    rules.check()?;
     if rules.across_files == AcrossFiles::Continue && (spec.keys.is_empty() || spec.keys.iter().any(|k| k == FILE)) {
         return Err(Error::config(
             "across_files = \"continue\" lets recordings go on from file to file: it needs `keys`, without \"file\"",
@@ -489,6 +397,11 @@ impl Recordings for Csv {
 
     fn kept(&self) -> &[Keep] {
         &self.layout.spec.keep
+    }
+
+    fn left_alone(&self) -> Vec<String> {
+        let files = self.layout.files.iter().filter(|file| file.has_more());
+        files.map(|file| file.name().to_owned()).collect()
     }
 
     fn open(&self, wanted: Wanted, counts: Counts) -> Box<dyn Iterator<Item = Result<Load>> + Send> {

@@ -172,6 +172,11 @@ impl Recordings for Hapt {
         RATE_HZ
     }
 
+    fn left_alone(&self) -> Vec<String> {
+        let files = self.recordings.iter().flat_map(|entry| [&entry.acc, &entry.gyro]).flatten();
+        files.filter(|file| file.has_more()).map(|file| file.name().to_owned()).collect()
+    }
+
     fn open(&self, wanted: Wanted, counts: Counts) -> Box<dyn Iterator<Item = Result<Load>> + Send> {
         let (recordings, rejects) = (self.recordings.clone(), self.rejects.clone());
         Box::new((0..recordings.len()).filter_map(move |i| {

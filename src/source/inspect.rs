@@ -14,6 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::terminal::shown_name;
 
 mod columns;
+mod configured;
 mod parquet;
 mod recordings;
 mod roles;
@@ -23,6 +24,7 @@ mod times;
 mod trial;
 
 pub use columns::{Column, ColumnKind};
+pub use configured::configured;
 
 use section::Section;
 use trial::Trial;
@@ -155,7 +157,7 @@ fn hapt(path: &str) -> Result<Option<Inspection>> {
 fn judge(trial: Result<Trial>, what: &str, facts: &mut Vec<Fact>, notes: &mut Vec<String>) -> Result<()> {
     match trial {
         Ok(Trial { good, bad: 0, .. }) => facts.push(fact("tried", format!("all {good} {what} are good"))),
-        Ok(Trial { good, bad, first }) => {
+        Ok(Trial { good, bad, first, .. }) => {
             let share = 100.0 * bad as f64 / (good + bad).max(1) as f64;
             facts.push(fact("tried", format!("{good} {what} are good, {bad} bad ({share:.1} %)")));
             if let Some(row) = first {

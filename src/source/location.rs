@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use object_store::path::Path as ObjectPath;
@@ -19,10 +20,10 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use crate::error::{Error, Result};
 use crate::store::{Location, check_regular, open_regular};
 use crate::terminal::shown_name;
-use compression::decompressed;
 pub(super) use compression::plain_name;
+use compression::{begins_compressed, decompressed};
 use listing::Directory;
-pub(super) use listing::enters;
+pub(super) use listing::{enters, links};
 use remote::{Remote, remote_error};
 
 pub(super) const WILDCARDS: [char; 3] = ['*', '?', '['];
@@ -40,6 +41,8 @@ pub struct DataFile {
     listed_size: u64,
     /// What stands for its content, decompressed, where a part of it was taken.
     held: Option<Bytes>,
+    /// Whether something was met behind its compressed data, which is not read.
+    more: Arc<AtomicBool>,
 }
 
 impl DataFile {
@@ -50,7 +53,30 @@ impl DataFile {
     pub(super) fn in_table(table: &Location, path: &str, bytes: u64) -> Result<Self> {
         let (name, place) = (table.show(path), table.join(path)?);
         let local = place.local_path().map(Path::to_path_buf);
-        Ok(Self { name, below: path.to_owned(), local, place: Some(place), listed_size: bytes, held: None })
+        Ok(Self::at(name, path.to_owned(), local, Some(place), bytes))
+    }
+
+    /// The file of this name, at `below` of what was asked for, on this machine or in a store that says it has
+    /// `listed_size` bytes.
+    fn at(name: String, below: String, local: Option<PathBuf>, place: Option<Location>, listed_size: u64) -> Self {
+        Self { name, below, local, place, listed_size, held: None, more: Arc::default() }
+    }
+
+    /// Whether reading it has met something behind its compressed data, which was left alone.
+    pub(super) fn has_more(&self) -> bool {
+        self.more.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes it has as it is stored, or of what is held of it.
+    ///
+    /// # Errors
+    /// As opening it.
+    pub(super) fn size(&self) -> Result<u64> {
+        match (&self.held, &self.local) {
+            (Some(held), _) => Ok(held.len() as u64),
+            (None, Some(path)) => check_regular(path).map_err(|e| self.unreadable(e)),
+            (None, None) => Ok(self.listed_size),
+        }
     }
 
     /// The same file, as if `content` were all that is in it.
@@ -87,7 +113,7 @@ impl DataFile {
             (None, Some(place)) => Box::new(Remote::open(place, &self.name)?),
             (None, None) => return Err(self.no_place()),
         };
-        decompressed(raw, &self.name).map_err(|e| self.unreadable(e))
+        decompressed(raw, &self.name, &self.more).map_err(|e| self.unreadable(e))
     }
 
     /// All of it, decompressed, if that is at most `most` bytes. Blocks like [`open`](Self::open).
@@ -207,7 +233,7 @@ async fn list_whole(path: &str, extensions: &'static [&'static str]) -> Result<V
     let name = shown_name(path);
     let below = place.prefix().filename().unwrap_or_default().to_owned();
     let local = place.local_path().map(Path::to_path_buf);
-    let mut file = DataFile { name, below, local, place: Some(place.clone()), listed_size: 0, held: None };
+    let mut file = DataFile::at(name, below, local, Some(place.clone()), 0);
     if let Some(local) = &file.local {
         let found = std::fs::metadata(local).map_err(|e| file.unreadable(e))?;
         if !found.is_dir() {
@@ -230,6 +256,17 @@ async fn list_whole(path: &str, extensions: &'static [&'static str]) -> Result<V
     }
     let shown = format!("{}/", path.trim_end_matches('/'));
     Directory { place, shown, extensions }.files().await
+}
+
+/// Whether the content of a local file, or the name of another one, says that it is compressed. Blocks.
+///
+/// # Errors
+/// As opening it.
+pub(super) fn is_compressed(file: &DataFile) -> Result<bool> {
+    match file.local()? {
+        Some(open) => begins_compressed(open).map_err(|e| file.unreadable(e)),
+        None => Ok(plain_name(file.name()) != file.name()),
+    }
 }
 
 /// Runs `work`, which blocks, on a task made for that; it is waited for.

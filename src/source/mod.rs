@@ -28,8 +28,10 @@ pub mod location;
 mod overlap;
 pub mod parquet;
 pub mod places;
+pub(crate) mod plain;
 pub mod recording;
 pub mod samples;
+mod span;
 pub mod times;
 pub mod windows;
 
@@ -38,11 +40,15 @@ mod text;
 pub use bad::{BadRow, BadRows, OnBadRow};
 pub use clock::TimeUnit;
 pub(crate) use clock::check_format;
-pub use csv::{AcrossFiles, CsvSpec, Delimiter, Dialect, Encoding, Fill, Repeated, SameTime, SampleRules, TimeColumn};
+pub use csv::{
+    AcrossFiles, CsvSpec, Delimiter, Dialect, Disorder, Encoding, Fill, Jitter, Repeated, SameTime, SampleRules,
+    TimeColumn,
+};
 pub use hapt::HaptSpec;
 pub use keep::{Aggregate, Keep};
 pub use overlap::overlap;
 pub use parquet::{Features, ParquetSpec};
+pub use span::Span;
 
 use bad::Rejects;
 use recording::Recordings;
@@ -130,6 +136,11 @@ impl Source {
     /// What became of the samples of the last scan that ran to its end; none before the first, and for feature vectors.
     pub fn samples(&self) -> Option<Samples> {
         self.windows.as_ref().and_then(WindowTable::samples)
+    }
+
+    /// The files, among those that were read so far, behind whose compressed data something stands that was left alone.
+    pub fn left_alone(&self) -> Vec<String> {
+        self.windows.as_ref().map(WindowTable::left_alone).unwrap_or_default()
     }
 
     /// Samples a second of its recordings, as given or as their times show; none for feature vectors.

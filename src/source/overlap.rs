@@ -1,26 +1,42 @@
 //! Whether a source and a table lie in each other, however their paths are spelled.
 
-use super::location::{enters, split_glob};
+use std::path::{Path, PathBuf};
+
+use super::location::{enters, links, split_glob};
 use crate::store::Location;
 use crate::table::DATA;
 
 /// What is wrong if a run reads `source`, a path, a glob or a URL, and writes the table `sink`: a run would read its own
-/// table the next time, or write among its input. Links, `..` and `file://` are resolved; `None` if the two are apart.
-pub fn overlap(source: &str, sink: &str) -> Option<&'static str> {
+/// table the next time, or write among its input. Links, `..` and `file://` are resolved, and those that lie in the source
+/// are followed; `None` if the two are apart.
+pub fn overlap(source: &str, sink: &str) -> Option<String> {
     let (fixed, pattern) = split_glob(source).map_or((source, None), |(fixed, pattern)| (fixed, Some(pattern)));
     let fixed = if fixed.is_empty() { "." } else { fixed };
     let (read, table) = (Location::parse(fixed).ok()?, Location::parse(sink).ok()?);
     if table.holds(&read) {
         return Some(match read.holds(&table) {
-            true => "the table would be written into the source",
-            false => "the source lies in the directory of the table",
+            true => INTO_SOURCE.into(),
+            false => "the source lies in the directory of the table".into(),
         });
     }
     // A glob goes into the directories below that it matches, down to those with the rows of the table.
-    let below = below(&read, &table)?;
-    let reached = pattern.is_none_or(|pattern| enters(pattern, &format!("{below}/{DATA}")));
-    reached.then_some("the table would be written into the source")
+    let reached = |below: &str| enters(pattern, &format!("{below}/{DATA}"));
+    if let Some(below) = below(&read, &table) {
+        return (pattern.is_none() || reached(&below)).then(|| INTO_SOURCE.into());
+    }
+    let (root, table) = (read.local_path()?, table.local_path()?);
+    let leads = |(link, target): &(String, PathBuf)| match table.strip_prefix(target) {
+        Ok(inside) => reached(Path::new(link).join(inside).to_string_lossy().trim_end_matches('/')),
+        Err(_) => target.starts_with(table),
+    };
+    let found = links(root.to_path_buf(), pattern, MOST_ENTRIES).into_iter().find(leads)?;
+    Some(format!("the link {:?} in the source leads to the table", found.0))
 }
+
+const INTO_SOURCE: &str = "the table would be written into the source";
+
+/// Entries of a source's directories that are looked at for links.
+const MOST_ENTRIES: usize = 100_000;
 
 /// The path of `inner` below `outer`, with `/` between names; `None` if it does not lie there.
 fn below(outer: &Location, inner: &Location) -> Option<String> {
@@ -47,11 +63,11 @@ mod tests {
         let at = |path: &str| format!("{root}/{path}");
         let of = |source: &str, sink: &str| overlap(&at(source), &at(sink));
         for sink in ["in", "in/", "in/t", "in/./t", "in/deep/../t", "x/../in/t", "in/not/yet/t"] {
-            assert_eq!(of("in", sink), Some("the table would be written into the source"), "{sink}");
+            assert_eq!(of("in", sink), Some(INTO_SOURCE.to_owned()), "{sink}");
         }
         assert_eq!(overlap(&format!("file://{root}/in"), &at("in/t")), of("in", "in/t"));
         assert_eq!(overlap(&at("in"), &format!("file://{root}/in/t")), of("in", "in/t"));
-        assert_eq!(of("out/t/data.parquet", "out/t"), Some("the source lies in the directory of the table"));
+        assert_eq!(of("out/t/data.parquet", "out/t").unwrap(), "the source lies in the directory of the table");
         for (source, sink) in [
             ("in/**/*.csv", "in/deep"),
             ("in/*", "in/t"),
@@ -81,5 +97,39 @@ mod tests {
             assert_eq!(of("in", "link/t"), of("in", "in/t"));
             assert_eq!(of("link", "in/t"), of("in", "in/t"));
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_in_the_source_are_followed() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        for name in ["in/2024", "in/.hidden", "out/t/data", "far/deep", "own"] {
+            std::fs::create_dir_all(root.join(name)).unwrap();
+        }
+        std::fs::write(root.join("out/t/data/x.parquet"), "x").unwrap();
+        let of = |source: &str, sink: &str| {
+            overlap(&root.join(source).display().to_string(), &root.join(sink).display().to_string())
+        };
+        let said = |link: &str| Some(format!("the link {link:?} in the source leads to the table"));
+        symlink("../own", root.join("in/own")).unwrap();
+        symlink("../../out", root.join("in/.hidden/out")).unwrap();
+        assert_eq!(of("in", "out/t"), None);
+        // To the table, to what holds it, into it, to one of its files; also over another link.
+        for target in ["out/t", "out", "out/t/data", "out/t/data/x.parquet"] {
+            let link = root.join("in/2024/x.csv");
+            symlink(root.join(target), &link).unwrap();
+            assert_eq!(of("in", "out/t"), said("2024/x.csv"), "{target}");
+            assert_eq!(of("in/2*", "out/t"), said("2024/x.csv"), "{target}");
+            assert_eq!(of("in/3*", "out/t"), None, "{target}");
+            std::fs::remove_file(link).unwrap();
+        }
+        symlink("../far", root.join("in/far")).unwrap();
+        symlink("../../out", root.join("far/deep/out")).unwrap();
+        assert_eq!(of("in", "out/t"), said("far/deep/out"));
+        assert_eq!(of("in", "out/new/t"), said("far/deep/out"), "a table that is not there yet");
+        assert_eq!(of("in", "elsewhere"), None);
+        assert_eq!(of("in/*.csv", "out/t"), None, "a glob that goes into no directory");
     }
 }

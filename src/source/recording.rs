@@ -103,6 +103,11 @@ pub trait Recordings: Debug + Send + Sync {
         &[]
     }
 
+    /// The files behind whose compressed data something was met that is not read.
+    fn left_alone(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The recordings that are `wanted`, in order. Called on a thread that may block. What is returned may do the
     /// reading in `next` or leave it to the [`Load`]s, which run in parallel. Samples that were read and are in none of
     /// the recordings that are yielded are counted in `counts`.

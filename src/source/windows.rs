@@ -75,6 +75,11 @@ impl WindowTable {
         self.recordings.rate_hz()
     }
 
+    /// The files behind whose compressed data something was met that is not read.
+    pub(super) fn left_alone(&self) -> Vec<String> {
+        self.recordings.left_alone()
+    }
+
     /// The windows `window` of `recordings`, labelled as `label` says, each described by `extractor`, which works on up to
     /// `threads` recordings at a time.
     pub fn new(

@@ -19,6 +19,7 @@ use crate::device::{Cpu, Device};
 use crate::error::{Error, Result};
 use crate::model::Restore;
 use crate::source::fence::fenced_async;
+use crate::source::plain;
 use crate::stage::LABEL_COLUMNS;
 use crate::store::Location;
 use crate::table::{LABELLED_AT, LabelTable, MODEL, clusters_schema, version_as_of};
@@ -72,7 +73,8 @@ impl Options {
         Self::default()
     }
 
-    /// Also the table at `path` (a labelled table's directory or URL, or one Parquet or CSV file), as `name`.
+    /// Also the table at `path` (a labelled table's directory or URL, or one Parquet or CSV file, which may be compressed and
+    /// have other signs than commas between fields), as `name`.
     pub fn table(mut self, name: &str, path: &str) -> Self {
         self.tables.push(Named { name: name.into(), path: path.into(), required: true });
         self
@@ -236,16 +238,16 @@ async fn register_table(ctx: &SessionContext, beside: &Beside<'_>, at: At, named
             return Err(Error::input(format!("{}: no such file", location.looked_at())));
         }
         let ending = path.rsplit_once('.').map_or(path.as_str(), |(_, ending)| ending);
-        return register_file(ctx, kind, name, ending, &location).await;
+        return register_file(ctx, kind, named, ending, &location).await;
     }
     if let Some(there) = location.local_path().filter(|there| there.exists() && !there.is_dir()) {
         if there.is_file() && begins_as_parquet(there) {
-            return register_file(ctx, FileKind::Parquet, name, "", &location).await;
+            return register_file(ctx, FileKind::Parquet, named, "", &location).await;
         }
         let other = location.obstacle().filter(|_| !there.is_file());
         let found = other.unwrap_or_else(|| format!("{location} is a file of another kind"));
         return Err(Error::input(format!(
-            "{found}; expected the directory of a table, a Parquet file, or one whose name ends with .csv or .tsv"
+            "{found}; expected the directory of a table, a Parquet file, or one whose name ends with .csv or .tsv (also compressed: .csv.gz)"
         )));
     }
     let table = Arc::new(open_at(&location, at).await?);
@@ -352,10 +354,11 @@ enum FileKind {
 
 impl FileKind {
     fn of(path: &str) -> Option<Self> {
-        match path.rsplit_once('.')?.1.to_ascii_lowercase().as_str() {
-            "parquet" | "pq" => Some(FileKind::Parquet),
-            "csv" => Some(FileKind::Csv(b',')),
-            "tsv" => Some(FileKind::Csv(b'\t')),
+        let ending = |name: &str| Some(name.rsplit_once('.')?.1.to_ascii_lowercase());
+        match (ending(path)?.as_str(), ending(plain::name_of(path))?.as_str()) {
+            ("parquet" | "pq", _) => Some(FileKind::Parquet),
+            (_, "csv") => Some(FileKind::Csv(b',')),
+            (_, "tsv") => Some(FileKind::Csv(b'\t')),
             _ => None,
         }
     }
@@ -365,7 +368,7 @@ impl FileKind {
 async fn register_file(
     ctx: &SessionContext,
     kind: FileKind,
-    name: &str,
+    Named { name, path, .. }: &Named,
     ending: &str,
     location: &Location,
 ) -> Result<Vec<Registered>> {
@@ -376,8 +379,14 @@ async fn register_file(
     {
         return Err(Error::input(format!("{location}: {e}")));
     }
+    if let (FileKind::Csv(delimiter), Some(true)) = (kind, location.local_path().map(Path::is_file))
+        && let Some(rows) = plain::text_table(path, delimiter).await?
+    {
+        ctx.register_table(TableReference::bare(name.as_str()), rows)?;
+        return Ok(vec![Registered { name: name.to_owned(), location: location.to_string() }]);
+    }
     let url = url_of(ctx, location)?;
-    let table = TableReference::bare(name);
+    let table = TableReference::bare(name.as_str());
     // DataFusion reads files of one ending, in the capitals that they have. Of a damaged footer its decoders may panic.
     let place = location.to_string();
     let read = async {

@@ -45,7 +45,7 @@ pub(super) fn of_files(schema: &Schema, partition_by: &[String]) -> SchemaRef {
 }
 
 /// The type in which a column is stored, one of those that Delta has; `None` if none fits. Lists have no fixed size there,
-/// integers are signed, times in microseconds.
+/// integers are signed, times in microseconds; a column that is null alone may be of any type, and is text in a new table.
 fn stored_type(data_type: &DataType) -> Option<DataType> {
     let list = |item: &Arc<Field>| {
         stored_type(item.data_type())
@@ -55,6 +55,7 @@ fn stored_type(data_type: &DataType) -> Option<DataType> {
         DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
         DataType::BinaryView | DataType::LargeBinary | DataType::FixedSizeBinary(_) => DataType::Binary,
         DataType::Dictionary(_, values) => return stored_type(values),
+        DataType::Null => DataType::Utf8,
         DataType::UInt8 => DataType::Int16,
         DataType::UInt16 => DataType::Int32,
         DataType::UInt32 => DataType::Int64,
@@ -125,11 +126,13 @@ pub(super) fn table_schema(input: &Schema) -> Result<SchemaRef> {
     Ok(Arc::new(Schema::new(fields)))
 }
 
-/// That rows of schema `new` (of [`table_schema`]) can be appended to a table of schema `table`.
+/// That rows of schema `new` ([`table_schema`] of `input`) can be appended to a table of schema `table`. A column of
+/// `input` that is null alone goes to one of any type.
 ///
 /// # Errors
 /// Kind `Table`, naming the first column that differs and both types.
-pub(super) fn check_append(table: &Schema, new: &Schema, location: &str) -> Result<()> {
+pub(super) fn check_append(table: &Schema, new: &Schema, input: &Schema, location: &str) -> Result<()> {
+    let is_null = |name: &str| input.field_with_name(name).is_ok_and(|field| field.data_type().is_null());
     let advice = "append rows of the same columns, or overwrite the table";
     for field in new.fields() {
         let name = field.name();
@@ -140,7 +143,8 @@ pub(super) fn check_append(table: &Schema, new: &Schema, location: &str) -> Resu
                 listed(new.fields().iter().map(|f| f.name().as_str()))
             )));
         };
-        if there.data_type() != field.data_type() && !widens(field.data_type(), there.data_type()) {
+        let fits = there.data_type() == field.data_type() || widens(field.data_type(), there.data_type());
+        if !fits && !is_null(name) {
             return Err(Error::table(format!(
                 "cannot append to {location}: column {name:?} is {} there and {} here; {advice}",
                 there.data_type(),
@@ -172,6 +176,7 @@ pub(super) fn check_append(table: &Schema, new: &Schema, location: &str) -> Resu
 pub(super) fn to_stored(batch: &RecordBatch, table: &Schema) -> Result<Vec<ArrayRef>> {
     let column = |field: &Arc<Field>| match batch.column_by_name(field.name()) {
         Some(array) if array.data_type() == field.data_type() => Ok(Arc::clone(array)),
+        Some(array) if array.data_type().is_null() => Ok(new_null_array(field.data_type(), batch.num_rows())),
         Some(array) => {
             whole_microseconds(array, field.name())?;
             Ok(cast(array, field.data_type())?)
@@ -262,7 +267,8 @@ mod tests {
         let table =
             table_schema(&schema(&[("user", DataType::Int32, false), ("split", DataType::Utf8, true)])).unwrap();
         let check = |fields: &[(&str, DataType, bool)]| {
-            check_append(&table, &table_schema(&schema(fields)).unwrap(), "out/t").map_err(|e| e.to_string())
+            let input = schema(fields);
+            check_append(&table, &table_schema(&input).unwrap(), &input, "out/t").map_err(|e| e.to_string())
         };
         assert_eq!(check(&[("split", DataType::Utf8View, true), ("user", DataType::Int32, false)]), Ok(()));
         assert_eq!(check(&[("user", DataType::Int32, false)]), Ok(()));
@@ -275,6 +281,35 @@ mod tests {
         assert!(e.contains("its column \"user\" (Int32) is missing here"), "{e}");
         let e = check(&[("user", DataType::Int32, false), ("x", DataType::Int32, true)]).unwrap_err();
         assert!(e.contains("no column \"x\", only user, split, model, labelled_at"), "{e}");
+    }
+
+    #[test]
+    fn what_is_null_alone_goes_to_any_type() {
+        use arrow::array::NullArray;
+        let types = [
+            DataType::Int64,
+            DataType::Utf8,
+            DataType::Boolean,
+            DataType::Decimal128(20, 0),
+            DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            DataType::List(Arc::new(Field::new("element", DataType::Float64, true))),
+        ];
+        let input = schema(&[("y", DataType::Null, true)]);
+        let batch = RecordBatch::try_new(Arc::new(input.clone()), vec![Arc::new(NullArray::new(3))]).unwrap();
+        let new = table_schema(&input).unwrap();
+        assert_eq!(new.field(0).data_type(), &DataType::Utf8, "of a new table");
+        for t in types {
+            let table = table_schema(&schema(&[("y", t.clone(), true)])).unwrap();
+            check_append(&table, &new, &input, "out/t").unwrap();
+            let stored = to_stored(&batch, &table).unwrap();
+            assert_eq!((stored[0].data_type(), stored[0].null_count(), stored[0].len()), (&t, 3, 3));
+        }
+        let never = table_schema(&schema(&[("y", DataType::Int64, false)])).unwrap();
+        let e = check_append(&never, &new, &input, "out/t").unwrap_err();
+        assert!(e.to_string().contains("\"y\" is never null there"), "{e}");
+        let text = schema(&[("y", DataType::Utf8, true)]);
+        let numbers = table_schema(&schema(&[("y", DataType::Int64, true)])).unwrap();
+        assert!(check_append(&numbers, &table_schema(&text).unwrap(), &text, "out/t").is_err(), "text is no number");
     }
 
     #[test]

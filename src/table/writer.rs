@@ -172,7 +172,7 @@ impl TableWriter {
         }
         let table = match self.appends_to() {
             Some(base) => {
-                schema::check_append(&base.schema, &new, &self.location.to_string())?;
+                schema::check_append(&base.schema, &new, input, &self.location.to_string())?;
                 Arc::clone(&base.schema)
             }
             None => new,
@@ -460,7 +460,7 @@ impl TableWriter {
         self.check_partitioning()?;
         let Some(base) = &self.base else { return Ok(()) };
         if base.schema != *table {
-            schema::check_append(&base.schema, table, &self.location.to_string())?;
+            schema::check_append(&base.schema, table, table, &self.location.to_string())?;
             return Err(met("with other columns "));
         }
         if keys.are_kept() && !news.is_empty() {

@@ -82,7 +82,7 @@ impl Check<'_> {
         let of_times = [
             ("time_format", table.time_format.is_some()),
             ("jitter", table.jitter.is_some()),
-            ("disorder", table.disorder > 0),
+            ("disorder", table.disorder != DisorderTable::default()),
             ("same_time", table.same_time != SameTimeName::Refuse),
             ("repeated", table.repeated != RepeatedName::Refuse),
             ("resample", table.resample),

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::source::Span;
+
 /// Where rows come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -71,12 +73,17 @@ pub struct CsvTable {
     /// Default: as a first line such as sep=; says; without one ",", or ";" where decimal is ",".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
-    pub delimiter: Option<String>,
+    pub delimiter: Option<Box<str>>,
     /// The character around fields that hold delimiters or line breaks, doubled where it is a part of a field; "" for
     /// none. Default '"'.
     #[serde(default = "default_quote")]
     #[schemars(length(max = 1))]
-    pub quote: String,
+    pub quote: Box<str>,
+    /// The character that makes the one behind it text, in a field that stands in quotes, such as "\\": a quote behind it does
+    /// not end the field. Default: none; a quote is doubled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1))]
+    pub escape: Option<Box<str>>,
     /// What is before the fraction of a number. Default ".".
     #[serde(default)]
     pub decimal: DecimalName,
@@ -90,7 +97,7 @@ pub struct CsvTable {
     /// A character that ends a row, beside line breaks. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1))]
-    pub row_end: Option<String>,
+    pub row_end: Option<Box<str>>,
     /// How many lines at the start of each file are not read, empty ones too. Where there is a header, other lines before
     /// it need not be counted. Default 0.
     #[serde(default)]
@@ -104,16 +111,14 @@ pub struct CsvTable {
     #[serde(default)]
     #[schemars(range(max = 1_000_000))]
     pub skip_after_header: usize,
-    /// How far a step in time may be from the sample period, as a part of it: up to that it is no gap, and times are
-    /// regular enough to tell a rate from. Default: half a period is no gap, a tenth is regular.
+    /// How far a step in time may be from the sample period, as a part of it or as a time ("20 ms"): up to that it is no
+    /// gap, and times are regular enough to tell a rate from. Default: half a period is no gap, a tenth is regular.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 10))]
-    pub jitter: Option<f64>,
-    /// How many lines a sample may be from where its time belongs: so far apart, lines are put in order. Default 0: where
-    /// time goes back, a stretch of samples ends.
+    pub jitter: Option<JitterTable>,
+    /// How many lines a sample may be from where its time belongs, or by how much time ("2 s") it may come late: so far
+    /// apart, lines are put in order. Default 0: where time goes back, a stretch of samples ends.
     #[serde(default)]
-    #[schemars(range(max = 100_000))]
-    pub disorder: u32,
+    pub disorder: DisorderTable,
     /// What several samples under one time are. Default "refuse".
     #[serde(default)]
     pub same_time: SameTimeName,
@@ -138,6 +143,32 @@ pub struct CsvTable {
     /// first value, or what is said with `as`. A missing value is null. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep: Vec<KeepTable>,
+}
+
+/// How far a step in time may be from the sample period.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum JitterTable {
+    /// By this part of the period.
+    Part(#[schemars(range(min = 0, max = 10))] f64),
+    /// By so much time.
+    Time(Span),
+}
+
+/// How far a sample may be from where its time belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum DisorderTable {
+    /// So many lines.
+    Lines(#[schemars(range(max = 100_000))] u32),
+    /// Behind samples that are later by so much time.
+    Time(Span),
+}
+
+impl Default for DisorderTable {
+    fn default() -> Self {
+        Self::Lines(0)
+    }
 }
 
 /// Several samples under one time.
@@ -260,7 +291,7 @@ fn default_header() -> bool {
     true
 }
 
-fn default_quote() -> String {
+fn default_quote() -> Box<str> {
     "\"".into()
 }
 

@@ -20,7 +20,8 @@ pub struct SplitTable {
     /// The value of the split column whose rows are labelled and evaluated, or "all", as for `fit`. Default "all".
     #[serde(default = "default_split")]
     pub label: String,
-    /// The split column. Default: the source's.
+    /// The split column: a key, the label, the source's split, or a column that `keep` carries along as it is written.
+    /// Default: the source's split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub column: Option<String>,
 }

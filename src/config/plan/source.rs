@@ -3,8 +3,8 @@
 use super::super::file::*;
 use crate::source::parquet::Features;
 use crate::source::{
-    AcrossFiles, Aggregate, CsvSpec, Delimiter, Dialect, Encoding, Fill, HaptSpec, Keep, ParquetSpec, Repeated,
-    SameTime, SampleRules, SourceSpec, TimeColumn, TimeUnit,
+    AcrossFiles, Aggregate, CsvSpec, Delimiter, Dialect, Disorder, Encoding, Fill, HaptSpec, Jitter, Keep, ParquetSpec,
+    Repeated, SameTime, SampleRules, SourceSpec, TimeColumn, TimeUnit,
 };
 
 pub(super) fn source(table: &SourceTable) -> SourceSpec {
@@ -63,6 +63,7 @@ pub(in crate::config) fn dialect(table: &CsvTable) -> Dialect {
         },
         delimiter: table.delimiter.as_deref().and_then(Delimiter::parse),
         quote: table.quote.chars().next(),
+        escape: table.escape.as_ref().and_then(|escape| escape.chars().next()),
         decimal: match table.decimal {
             DecimalName::Point => '.',
             DecimalName::Comma => ',',
@@ -84,8 +85,14 @@ pub(in crate::config) fn dialect(table: &CsvTable) -> Dialect {
 
 fn sample_rules(table: &CsvTable) -> SampleRules {
     SampleRules {
-        jitter: table.jitter,
-        disorder: table.disorder as usize,
+        jitter: table.jitter.map(|jitter| match jitter {
+            JitterTable::Part(part) => Jitter::Part(part),
+            JitterTable::Time(time) => Jitter::Time(time),
+        }),
+        disorder: match table.disorder {
+            DisorderTable::Lines(lines) => Disorder::Lines(lines as usize),
+            DisorderTable::Time(time) => Disorder::Time(time),
+        },
         same_time: match table.same_time {
             SameTimeName::Refuse => SameTime::Refuse,
             SameTimeName::Spread => SameTime::Spread,

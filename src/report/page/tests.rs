@@ -37,6 +37,7 @@ fn findings(rows: u64, k: i32, width: usize, name: &dyn Fn(usize) -> String) -> 
         fit_rows: 10,
         labelled_rows: rows,
         quarantined_rows: 0,
+        left_alone: vec![],
         samples: None,
         skipped_rows: 0,
         replaced_rows: 0,

@@ -15,6 +15,10 @@ pub struct Dialect {
     pub delimiter: Option<Delimiter>,
     /// What fields that hold delimiters or line breaks stand in; twice inside, it stands for itself. None: nothing does.
     pub quote: Option<char>,
+    /// What takes its meaning from the character behind it, in a field that stands in quotes: a quote there is text. None:
+    /// a quote is written twice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub escape: Option<char>,
     /// What is before the fraction of a number: a point or a comma.
     pub decimal: char,
     /// What may be between groups of three digits before the fraction.
@@ -37,6 +41,7 @@ impl Default for Dialect {
             encoding: Encoding::default(),
             delimiter: None,
             quote: Some('"'),
+            escape: None,
             decimal: '.',
             thousands: None,
             comment: None,
@@ -112,6 +117,21 @@ impl fmt::Display for Delimiter {
     }
 }
 
+/// What fields that hold delimiters or line breaks stand in, as bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Quotes {
+    /// The quote. Twice inside, it stands for itself.
+    pub(super) mark: u8,
+    /// What takes its meaning from the byte behind it.
+    pub(super) escape: Option<u8>,
+}
+
+impl From<u8> for Quotes {
+    fn from(mark: u8) -> Self {
+        Self { mark, escape: None }
+    }
+}
+
 /// A setting that cannot be, or does not go with the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
@@ -131,6 +151,7 @@ impl Dialect {
             ("encoding", self.encoding != usual.encoding),
             ("delimiter", self.delimiter != usual.delimiter),
             ("quote", self.quote != usual.quote),
+            ("escape", self.escape != usual.escape),
             ("decimal", self.decimal != usual.decimal),
             ("thousands", self.thousands != usual.thousands),
             ("comment", self.comment != usual.comment),
@@ -145,6 +166,11 @@ impl Dialect {
     /// The delimiter where no file says another one.
     pub(super) fn usual_delimiter(&self) -> Delimiter {
         self.delimiter.unwrap_or(Delimiter::One(if self.decimal == ',' { ';' } else { ',' }))
+    }
+
+    /// What fields stand in. What is not ASCII was refused before.
+    pub(super) fn quotes(&self) -> Option<Quotes> {
+        self.quote.map(|mark| Quotes { mark: mark as u8, escape: self.escape.map(|c| c as u8) })
     }
 
     /// Every setting that cannot be or does not go with another one.
@@ -166,6 +192,23 @@ impl Dialect {
         }
         if let Some(quote) = quote.filter(|&quote| !plain(quote) || quote == ' ' || quote == '\t') {
             conflict("quote", format!("{quote:?} cannot be a quote"), "a character such as \"'\", or \"\" for none");
+        }
+        if let Some(escape) = self.escape {
+            let help = "a character such as \"\\\\\", or leave the key out";
+            if quote.is_none() {
+                conflict(
+                    "escape",
+                    "it stands inside of quotes, and quote is none".into(),
+                    "a quote, or leave the key out",
+                );
+            } else if quote == Some(escape) {
+                let message = format!("{escape:?} is the quote, which stands for itself where it is written twice");
+                conflict("escape", message, "leave the key out");
+            } else if !plain(escape) || matches!(escape, ' ' | '\t') || delimiter.is(escape as u8) {
+                conflict("escape", format!("{escape:?} cannot be before a quote that is text"), help);
+            } else if escape == self.decimal || self.thousands == Some(escape) {
+                conflict("escape", format!("{escape:?} is a sign of numbers as well"), help);
+            }
         }
         if !matches!(self.decimal, '.' | ',') {
             conflict("decimal", format!("{:?} cannot be a decimal sign", self.decimal), "\".\" or \",\"");
@@ -194,7 +237,7 @@ impl Dialect {
         if let Some(end) = self.row_end
             && (!plain(end)
                 || delimiter.is(end as u8)
-                || [Some(self.decimal), self.thousands, quote].contains(&Some(end)))
+                || [Some(self.decimal), self.thousands, quote, self.escape].contains(&Some(end)))
         {
             let help = "an ASCII character that is in no field, such as \";\"";
             conflict("row_end", format!("{end:?} cannot end a row"), help);
@@ -239,6 +282,14 @@ mod tests {
         assert_eq!(keys(comma), ["delimiter"]);
         assert_eq!(keys(Dialect { thousands: Some(','), ..usual() }), [""; 0], "in quotes");
         assert_eq!(keys(Dialect { thousands: Some(','), quote: None, ..usual() }), ["thousands"]);
+        for escape in ['é', '"', ',', 'n', ' ', '.'] {
+            assert_eq!(keys(Dialect { escape: Some(escape), ..usual() }), ["escape"], "{escape}");
+        }
+        for escape in ['\\', '^', '\''] {
+            assert_eq!(keys(Dialect { escape: Some(escape), ..usual() }), [""; 0], "{escape}");
+        }
+        assert_eq!(keys(Dialect { escape: Some('\\'), quote: None, ..usual() }), ["escape"]);
+        assert_eq!(keys(Dialect { escape: Some('|'), row_end: Some('|'), ..usual() }), ["row_end"]);
         for comment in ["", "-", "1", "a\nb", ","] {
             assert_eq!(keys(Dialect { comment: Some(comment.into()), ..usual() }), ["comment"], "{comment:?}");
         }

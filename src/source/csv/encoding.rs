@@ -46,7 +46,7 @@ const NOT_TEXT: u8 = 0xff;
 /// # Errors
 /// Kind `Input` if it is missing, empty, damaged, or no text in this encoding by its first bytes; `Io` if it cannot be
 /// read.
-pub(super) fn open_text(file: &DataFile, encoding: Encoding) -> Result<(Box<dyn BufRead + Send>, Encoding)> {
+pub(in crate::source) fn open_text(file: &DataFile, encoding: Encoding) -> Result<(Box<dyn BufRead + Send>, Encoding)> {
     let mut input = file.open()?;
     let mut start = Vec::new();
     input.by_ref().take(START).read_to_end(&mut start).map_err(|e| file.unreadable_after(e, " at its start"))?;

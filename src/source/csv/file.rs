@@ -7,7 +7,7 @@ use std::sync::Arc;
 use datafusion::common::ScalarValue;
 
 use super::dialect::{Delimiter, Dialect};
-use super::encoding::open_text;
+use super::encoding::{Encoding, open_text};
 use super::header::{Attribute, Columns};
 use super::number::Numbers;
 use super::piece::Sample;
@@ -113,6 +113,20 @@ impl OpenFile {
     /// The same, whose rows come as they are written, also where recordings take turns.
     pub(super) fn as_written(file: &DataFile, spec: &CsvSpec) -> Result<Self> {
         Ok(Self { takes_turns: Some(false), ..Self::new(file, spec)? })
+    }
+
+    /// What its columns are called; how they are written, and the delimiter, in a text file.
+    pub(super) fn described(&self) -> (&[String], Option<(Encoding, Delimiter)>) {
+        let written = match &self.rows {
+            Rows::Text(records) => self.columns.encoding.map(|encoding| (encoding, records.delimiter())),
+            Rows::Table(_) => None,
+        };
+        (&self.columns.names, written)
+    }
+
+    /// The row as it is.
+    pub(super) fn row(&self) -> &Record {
+        &self.record
     }
 
     /// Reads the next row. False at the end.
@@ -302,8 +316,41 @@ impl OpenFile {
     }
 }
 
+/// The beginning of a file, read as a specification says.
+pub(in crate::source) struct Beginning {
+    /// What its columns are called.
+    pub names: Vec<String>,
+    /// What it is written in, and what is between fields; none of Parquet.
+    pub written: Option<(Encoding, Delimiter)>,
+    /// The line of its header; 0 without one.
+    pub header_line: u64,
+    /// Its first rows.
+    pub rows: Vec<Record>,
+    /// Whether these are all.
+    pub whole: bool,
+}
+
+/// Reads the first rows of `file` as `spec` says, no more than `most`, and than about `bytes`. Blocks.
+///
+/// # Errors
+/// As opening a file does; what cannot be read behind its header ends it.
+pub(in crate::source) fn beginning(file: &DataFile, spec: &CsvSpec, most: usize, bytes: usize) -> Result<Beginning> {
+    let mut open = OpenFile::as_written(file, spec)?;
+    let (mut rows, mut size, mut whole) = (Vec::new(), 0, true);
+    while let Ok(true) = open.advance() {
+        if rows.len() == most || size > bytes {
+            whole = false;
+            break;
+        }
+        size += open.row().size();
+        rows.push(open.row().clone());
+    }
+    let (names, written) = open.described();
+    Ok(Beginning { names: names.to_vec(), written, header_line: open.header_line(), rows, whole })
+}
+
 /// The delimiter that a first line such as `sep=;` says.
-pub(super) fn separator_line(line: &[u8]) -> Option<Delimiter> {
+pub(in crate::source) fn separator_line(line: &[u8]) -> Option<Delimiter> {
     let line = line.strip_prefix(b"\"").and_then(|inner| inner.strip_suffix(b"\"")).unwrap_or(line);
     match line.split_at_checked(4)? {
         (sep, &[one])

@@ -1,11 +1,11 @@
 //! How a text file is probably written, told from its start: its encoding, what separates its fields, where its header is,
-//! which sign is the decimal one.
+//! which signs its numbers and quotes have.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
 
 use super::content::{no_values, utf16};
-use super::dialect::{Delimiter, Dialect};
+use super::dialect::{Delimiter, Dialect, Quotes};
 use super::encoding::Encoding;
 use super::file::separator_line;
 use super::header::ROWS as HEADER_ROWS;
@@ -25,6 +25,9 @@ const MOST_ROWS: usize = 100_000;
 const BEGINNING: usize = 4096;
 /// Rows of units and the like that a header may have behind it.
 const MOST_UNITS: usize = 4;
+/// Decimal signs, and what may be between groups of three digits before them.
+const GROUPED: [(char, char); 7] =
+    [('.', ','), (',', '.'), ('.', ' '), (',', ' '), ('.', '\''), (',', '\''), ('.', '_')];
 
 /// The start of a text file.
 #[derive(Debug)]
@@ -60,7 +63,8 @@ impl Start {
         Ok(Self { encoding, bytes, whole })
     }
 
-    fn text(&self) -> String {
+    /// What it says.
+    pub fn text(&self) -> String {
         let encoding = match self.encoding {
             Encoding::Utf8 => encoding_rs::UTF_8,
             Encoding::Latin1 | Encoding::Windows1252 => encoding_rs::WINDOWS_1252,
@@ -125,6 +129,8 @@ pub(in crate::source) struct Guess {
     pub names: Vec<String>,
     /// The rows of data, at most 100 000.
     pub rows: Vec<Record>,
+    /// The line of a comment that seems to name the columns, and what it names, where no row does.
+    pub comment_names: Option<(u64, Vec<String>)>,
 }
 
 /// The layout that explains `start` best; none if no line has a number in it.
@@ -150,7 +156,7 @@ pub(in crate::source) fn guess(start: &Start) -> Option<Guess> {
     let candidates = delimiters.iter().flat_map(|&delimiter| row_ends.iter().map(move |&end| (delimiter, end)));
     let mut best: Option<Tried> = None;
     for (delimiter, row_end) in candidates.filter(|&(delimiter, end)| end.is_none_or(|end| delimiter != end.into())) {
-        let tried = Tried::of(&lines, delimiter, row_end);
+        let tried = Tried::of(&lines, delimiter, row_end, quotes_of(&lines, delimiter));
         best = match (tried, best) {
             (Some(tried), Some(best)) if tried.score <= best.score => Some(best),
             (tried, best) => tried.or(best),
@@ -161,12 +167,24 @@ pub(in crate::source) fn guess(start: &Start) -> Option<Guess> {
     let dialect = Dialect {
         encoding: if start.encoding == Encoding::Utf16 { Encoding::Utf8 } else { start.encoding },
         delimiter: Some(best.delimiter).filter(|&delimiter| delimiter != usual && said.is_none()),
+        quote: Some(char::from(best.quotes.mark)),
+        escape: best.quotes.escape.map(char::from),
         decimal: best.decimal,
+        thousands: best.thousands,
         comment: comment.map(String::from),
         row_end: best.row_end,
         ..Dialect::default()
     };
-    let mut records = Records::new(Box::new(Cursor::new(text.into_bytes())), &dialect);
+    let found = best.header_of(rows_of(&text, &dialect, said)?, dialect.clone())?;
+    match comment.filter(|_| found.header.is_none()) {
+        Some(mark) => Some(best.names_in_comment(&text, said, mark, found)),
+        None => Some(found),
+    }
+}
+
+/// The rows of `text`, whose first line is the one that has `said` the delimiter.
+fn rows_of(text: &str, dialect: &Dialect, said: Option<Delimiter>) -> Option<Vec<Record>> {
+    let mut records = Records::new(Box::new(Cursor::new(text.as_bytes().to_vec())), dialect);
     if let Some(said) = said {
         records.set_delimiter(said);
         records.skip_lines(1).ok()?;
@@ -175,7 +193,71 @@ pub(in crate::source) fn guess(start: &Start) -> Option<Guess> {
     while rows.len() < MOST_ROWS && records.read(&mut record).ok()? {
         rows.push(record.clone());
     }
-    best.header_of(rows, dialect)
+    Some(rows)
+}
+
+/// The number that `text` is in a file of this dialect, as a program would write it.
+pub(in crate::source) fn plain_number(dialect: &Dialect, text: &[u8]) -> Option<Vec<u8>> {
+    let plain = Numbers::of(dialect).plain(text)?;
+    crate::source::text::number(&plain).is_ok().then(|| plain.into_owned())
+}
+
+/// What fields stand in: single quotes where no double ones are and nearly all of them close; and with a backslash before
+/// quotes that are text where more lines are whole by it than without.
+fn quotes_of(lines: &[&str], delimiter: Delimiter) -> Quotes {
+    let closed = |quotes: Quotes| {
+        let mut all = lines.iter().filter_map(|line| closes(line.as_bytes(), delimiter, quotes)).collect::<Vec<_>>();
+        let count = all.len();
+        all.retain(|&closed| closed);
+        (all.len(), count)
+    };
+    // The better of both ways, and how many lines of those with quotes are whole by it.
+    let best = |mark: u8| {
+        let (plain, escaped) = (Quotes::from(mark), Quotes { mark, escape: Some(b'\\') });
+        let (good, all) = closed(plain);
+        let behind = ['\\', char::from(mark)].iter().collect::<String>();
+        match lines.iter().any(|line| line.contains(&behind)).then(|| closed(escaped).0) {
+            Some(more) if more > good => (escaped, more, all),
+            _ => (plain, good, all),
+        }
+    };
+    let (double, _, all) = best(b'"');
+    if all > 0 {
+        return double;
+    }
+    let (single, good, all) = best(b'\'');
+    if good > 0 && good * 10 >= all * 9 { single } else { double }
+}
+
+/// Whether the quotes that open fields of `line` close at the ends of these; none where no field is in quotes.
+fn closes(line: &[u8], delimiter: Delimiter, quotes: Quotes) -> Option<bool> {
+    let blanks = |at: usize| line[at..].iter().take_while(|&&b| matches!(b, b' ' | b'\t') && !delimiter.is(b)).count();
+    let (mut at, mut any) = (0, false);
+    while at < line.len() {
+        at += blanks(at);
+        if line.get(at) == Some(&quotes.mark) {
+            any = true;
+            at += 1;
+            loop {
+                match (line.get(at), line.get(at + 1)) {
+                    (None, _) => return Some(false),
+                    (Some(&b), _) if Some(b) == quotes.escape => at += 2,
+                    (Some(&b), Some(&next)) if b == quotes.mark && next == b => at += 2,
+                    (Some(&b), _) if b == quotes.mark => break,
+                    _ => at += 1,
+                }
+            }
+            at += 1;
+            at += blanks(at);
+            if line.get(at).is_some_and(|&b| !delimiter.is(b)) {
+                return Some(false);
+            }
+        } else {
+            at += line[at..].iter().position(|&b| delimiter.is(b)).unwrap_or(line.len() - at);
+        }
+        at += 1;
+    }
+    any.then_some(true)
 }
 
 /// The number that `text` is in a file of this dialect.
@@ -192,9 +274,11 @@ pub(in crate::source) fn is_missing(value: &[u8]) -> bool {
 struct Tried {
     delimiter: Delimiter,
     row_end: Option<char>,
+    quotes: Quotes,
     /// Fields of most lines, an empty one at the end of all of them left out.
     width: usize,
     decimal: char,
+    thousands: Option<char>,
     score: f64,
     /// The columns that hold numbers or times.
     valued: Vec<usize>,
@@ -208,8 +292,8 @@ struct Values {
 }
 
 impl Values {
-    fn of(decimal: char) -> Self {
-        let numbers = Numbers::of(&Dialect { decimal, ..Dialect::default() });
+    fn of(decimal: char, thousands: Option<char>) -> Self {
+        let numbers = Numbers::of(&Dialect { decimal, thousands, ..Dialect::default() });
         Self { numbers, clock: Clock::new(TimeUnit::Auto, None).ok() }
     }
 
@@ -221,7 +305,7 @@ impl Values {
 }
 
 impl Tried {
-    fn of(lines: &[&str], delimiter: Delimiter, row_end: Option<char>) -> Option<Self> {
+    fn of(lines: &[&str], delimiter: Delimiter, row_end: Option<char>, quotes: Quotes) -> Option<Self> {
         let texts = lines.iter().flat_map(|line| match row_end {
             Some(end) => line.split(end).filter(|text| !text.trim().is_empty()).collect(),
             None => vec![*line],
@@ -229,7 +313,7 @@ impl Tried {
         let rows: Vec<Record> = texts
             .map(|text| {
                 let mut record = Record::of(text.as_bytes());
-                record.split(delimiter, Some(b'"'));
+                record.split(delimiter, Some(quotes));
                 record
             })
             .collect();
@@ -243,10 +327,28 @@ impl Tried {
             let fields = like.iter().flat_map(|row| row.fields());
             fields.filter(|field| !field.is_empty() && values.is_value(field)).count()
         };
-        let (point, comma) = (Values::of('.'), Values::of(','));
+        let (point, comma) = (Values::of('.', None), Values::of(',', None));
         let points = count(&point);
         let commas = if delimiter == Delimiter::One(',') { 0 } else { count(&comma) };
-        let (decimal, values) = if commas > points { (',', comma) } else { ('.', point) };
+        let (mut decimal, mut values) = if commas > points { (',', comma) } else { ('.', point) };
+        let (mut numbers, mut thousands) = (points.max(commas), None);
+        // Groups of digits, where they explain more: "1,234.5", "1.234,5", "1 234".
+        let grouped = |field: &[u8]| {
+            let signs = |b: &u8| b.is_ascii_digit() || b"+-., '_".contains(b);
+            !values.is_value(field) && field.iter().any(u8::is_ascii_digit) && field.iter().all(signs)
+        };
+        if like.iter().any(|row| row.fields().any(grouped)) {
+            for (sign, mark) in GROUPED {
+                if delimiter == sign.into() || (mark == ' ' && delimiter.is(b' ')) {
+                    continue;
+                }
+                let other = Values::of(sign, Some(mark));
+                let found = count(&other);
+                if found > numbers {
+                    (numbers, decimal, thousands, values) = (found, sign, Some(mark), other);
+                }
+            }
+        }
         let valued: Vec<usize> = (0..width)
             .filter(|&at| {
                 let filled: Vec<&[u8]> = like.iter().map(|row| row.field(at)).filter(|f| !is_missing(f)).collect();
@@ -256,11 +358,21 @@ impl Tried {
             })
             .collect();
         let all = like.iter().flat_map(|row| row.fields()).filter(|field| !field.is_empty()).count();
-        let (share, numeric) = (alike as f64 / rows.len() as f64, points.max(commas) as f64 / all.max(1) as f64);
+        let (share, numeric) = (alike as f64 / rows.len() as f64, numbers as f64 / all.max(1) as f64);
         // Many fields in every line, most of them numbers, are no accident. Blanks are inside of fields as well.
         let certain = if delimiter == Delimiter::Blanks { 0.7 } else { 1.0 };
         let score = certain * share * (0.1 + numeric) * (1.0 + (width as f64).ln());
-        (!valued.is_empty()).then_some(Self { delimiter, row_end, width, decimal, score, valued, values })
+        (!valued.is_empty()).then_some(Self {
+            delimiter,
+            row_end,
+            quotes,
+            width,
+            decimal,
+            thousands,
+            score,
+            valued,
+            values,
+        })
     }
 
     /// Whether each column that holds values has one in `row`, or none at all.
@@ -275,7 +387,7 @@ impl Tried {
     }
 
     /// Finds the header among the `rows`, and what is before and behind it.
-    fn header_of(self, mut rows: Vec<Record>, mut dialect: Dialect) -> Option<Guess> {
+    fn header_of(&self, mut rows: Vec<Record>, mut dialect: Dialect) -> Option<Guess> {
         let data = rows.iter().position(|row| self.is_data(row))?;
         let no_value = |row: &Record| !row.fields().any(|field| self.values.is_value(field));
         let named = |row: &&Record| {
@@ -316,7 +428,29 @@ impl Tried {
             first_line,
             names,
             rows,
+            comment_names: None,
         })
+    }
+
+    /// `found`, which has no header, with the names that a comment right before the first row says. Where each is a field
+    /// of its own, the comment is the header, and no line is a comment then: its mark is a part of the first name.
+    fn names_in_comment(&self, text: &str, said: Option<Delimiter>, mark: &str, found: Guess) -> Guess {
+        let plain = Dialect { comment: None, has_header: true, skip_lines: 0, ..found.dialect.clone() };
+        let Some(rows) = rows_of(text, &plain, said) else { return found };
+        let marked = |row: &Record| row.text().starts_with(mark.as_bytes());
+        let before = rows.iter().take_while(|row| !self.is_data(row)).filter(|row| marked(row)).last();
+        let hint = before.and_then(|row| {
+            let mut names = Record::of(row.text().strip_prefix(mark.as_bytes()).unwrap_or_default().trim_ascii());
+            names.split(self.delimiter, Some(self.quotes));
+            let fits = names.len() == self.width && !names.fields().any(|name| self.values.is_value(name));
+            let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+            fits.then(|| (row.line(), names.fields().map(text).collect::<Vec<_>>()))
+        });
+        let Some((line, names)) = hint else { return found };
+        match self.header_of(rows, plain) {
+            Some(named) if named.header == Some(line) && !named.rows.iter().any(marked) => named,
+            _ => Guess { comment_names: Some((line, names)), ..found },
+        }
     }
 }
 
@@ -355,6 +489,57 @@ mod tests {
             assert_eq!((found.dialect.decimal, found.names.len()), (decimal, width), "{text:?}");
         }
         assert_eq!(laid_out(" 1   2.5  3\n 2  3.5   4\n").dialect.delimiter, Some(Delimiter::Blanks));
+    }
+
+    #[test]
+    fn groups_of_digits() {
+        for (text, decimal, thousands, delimiter) in [
+            ("t,x\n0,\"1,234.5\"\n1,\"12,345.6\"\n2,7.5\n", '.', Some(','), None),
+            ("t;x\n0;1.234,5\n1;12.345,6\n2;7,5\n", ',', Some('.'), None),
+            ("t;x\n0;1 234,5\n1;12 345,6\n2;7,5\n", ',', Some(' '), None),
+            ("t\tx\n0\t1'234.5\n1\t7.5\n", '.', Some('\''), Some('\t')),
+            ("t,x\n0,1_234\n1,7\n", '.', Some('_'), None),
+            // A fraction of three digits is no group, and numbers in columns are none either.
+            ("t;x\n0;1.234\n1;2.345\n", '.', None, Some(';')),
+            ("t;x\n0;1,234\n1;2,345\n", ',', None, None),
+            ("1,234,567\n2,345,678\n", '.', None, None),
+            ("t,x\n0,2024-01-31\n1,2024-02-01\n", '.', None, None),
+        ] {
+            let found = laid_out(text).dialect;
+            let delimiter = delimiter.map(Delimiter::One);
+            assert_eq!((found.decimal, found.thousands, found.delimiter), (decimal, thousands, delimiter), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn quotes_and_what_is_before_them() {
+        for (text, quote, escape, cell) in [
+            ("t,x\n0,\"a, b\"\n1,\"c \"\"d\"\"\"\n", '"', None, "a, b"),
+            ("t,x\n0,'a, b'\n1,'c ''d'''\n", '\'', None, "a, b"),
+            ("t,x\n0,\"a \\\"b\\\", c\"\n1,\"d\"\n", '"', Some('\\'), "a \"b\", c"),
+            ("t;x\n0;'a \\'b\\''\n1;'d'\n", '\'', Some('\\'), "a 'b'"),
+            // A path that ends with a backslash, an apostrophe, and words in quotes in the midst of a field.
+            ("t,x\n0,\"C:\\d\\\"\n1,\"C:\\e\\\"\n", '"', None, "C:\\d\\"),
+            ("t,x\n0,'tis\n1,o'clock\n", '"', None, "'tis"),
+            ("t,x\n0,a \\\"b\\\"\n1,c\n", '"', None, "a \\\"b\\\""),
+        ] {
+            let found = laid_out(text);
+            assert_eq!((found.dialect.quote, found.dialect.escape), (Some(quote), escape), "{text:?}");
+            assert_eq!(String::from_utf8_lossy(found.rows[0].field(1)), cell, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn names_behind_the_mark_of_a_comment() {
+        let named = laid_out("# a logger, no. 7\n# 50 Hz\n# t,x\n0,1\n1,2\n");
+        assert_eq!((named.header, named.dialect.comment, named.names.join(" ")), (Some(3), None, "# t x".into()));
+        for text in ["# made\n# t,x\n0,1\n# a pause\n1,2\n", "# made\n# t x\n0 1\n1 2\n"] {
+            let hint = laid_out(text);
+            assert_eq!((hint.header, hint.dialect.comment.as_deref()), (None, Some("#")), "{text:?}");
+            assert_eq!(hint.comment_names, Some((2, vec!["t".into(), "x".into()])), "{text:?}");
+        }
+        let plain = laid_out("# a logger, here\nt,x\n0,1\n1,2\n");
+        assert_eq!((plain.header, plain.dialect.comment.as_deref(), plain.comment_names), (Some(2), Some("#"), None));
     }
 
     #[test]

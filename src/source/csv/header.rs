@@ -7,7 +7,7 @@ use super::dialect::Delimiter;
 use super::encoding::{Encoding, text};
 use super::lines::LONGEST;
 use super::number::Numbers;
-use super::record::{Record, Split};
+use super::record::{Record, Split, hint_of_escape};
 use super::records::Records;
 use super::{CsvSpec, FILE};
 use crate::error::{Error, Result};
@@ -74,8 +74,12 @@ pub(super) struct Columns {
     pub(super) split: Option<Attribute>,
     /// Those that are carried along.
     pub(super) keep: Vec<Column>,
+    /// What all columns are called, those that no pipeline names as well.
+    pub(super) names: Vec<String>,
     /// How the values are written; none in Parquet.
-    encoding: Option<Encoding>,
+    pub(super) encoding: Option<Encoding>,
+    /// Whether something takes the meaning from quotes.
+    escapes: bool,
     /// How many fields a row has at least: empty names at the end of a header stand for no column.
     least: usize,
     /// And at most, but for empty ones; none until a row has been read.
@@ -125,6 +129,7 @@ impl Columns {
             },
         )?;
         (columns.least, columns.most) = (names.len(), Some(names.len()));
+        columns.names = names.to_vec();
         Ok(columns)
     }
 
@@ -178,7 +183,8 @@ impl Columns {
         // A delimiter at the end of a line makes an empty field.
         if found < self.least || !record.fields().skip(most).all(<[u8]>::is_empty) {
             let fields = if found == 1 { "field" } else { "fields" };
-            return Some(format!("{found} {fields}, expected {most}: {}", shown(record.text())));
+            let hint = if self.escapes { "" } else { hint_of_escape(record.text()) };
+            return Some(format!("{found} {fields}, expected {most}: {}{hint}", shown(record.text())));
         }
         self.is_header(record).then(|| format!("the header of line {} once more, expected values", self.line))
     }
@@ -267,7 +273,9 @@ impl<'a> Search<'a> {
             label: label.as_ref().map(key).transpose()?,
             split: split.as_ref().map(key).transpose()?,
             keep: keep.iter().map(|keep| find(&keep.column)).collect::<Result<_>>()?,
+            names: Vec::new(),
             encoding: self.encoding,
+            escapes: self.encoding.is_none() || self.spec.dialect.escape.is_some(),
             least: 0,
             most: None,
             header: None,
@@ -300,6 +308,7 @@ impl<'a> Search<'a> {
             },
         )?;
         columns.least = self.wanted().filter_map(|name| place(name)).max().map_or(0, |at| at + 1);
+        columns.names = (1..=record.len()).map(|at| format!("column_{at}")).collect();
         if usable {
             // Delimiters at the end of the line are of no column.
             let filled = record.fields().rposition(|field| !field.is_empty()).map_or(0, |at| at + 1);
@@ -394,6 +403,7 @@ impl<'a> Search<'a> {
         let filled = row.names.iter().rposition(|name| !name.is_empty());
         columns.least = places.chain(filled).max().map_or(0, |at| at + 1);
         columns.most = Some(row.names.len());
+        columns.names.clone_from(&row.names);
         // A row of numbers may be like a header of numbers.
         let number = |c: &Column| number(row.names[c.at].as_bytes()).is_ok();
         columns.header = Some(row.text.clone()).filter(|_| !columns.channels.iter().all(number));
@@ -414,7 +424,7 @@ impl<'a> Search<'a> {
         let has_all = |other: &Delimiter| {
             let mut record = Record::of(&best.text);
             *other != delimiter
-                && record.split(*other, Some(b'"')) == Split::Whole
+                && record.split(*other, Some(b'"'.into())) == Split::Whole
                 && self.wanted().all(|name| record.fields().any(|field| field == name.as_bytes()))
         };
         let others = [';'.into(), ','.into(), '\t'.into(), '|'.into(), Delimiter::Blanks];

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Repeated, SameTime, SampleRules};
+use super::{Disorder, Repeated, SameTime, SampleRules};
 use crate::source::keep::Cell;
 
 /// The most lines under one time that are spread.
@@ -45,6 +45,8 @@ pub(super) struct Order {
     arrived: u64,
     /// The time of the line that arrived last; a bad line stays beside it.
     last: i64,
+    /// The latest time so far.
+    newest: i64,
     /// The lines under the time that is read; the last of them alone, if they are not spread.
     same: Vec<Line>,
 }
@@ -52,13 +54,15 @@ pub(super) struct Order {
 impl Order {
     /// The order of these rules; `None` if they change nothing.
     pub(super) fn new(rules: &SampleRules, period: Option<f64>) -> Option<Self> {
-        let needed = rules.disorder > 0 || rules.same_time == SameTime::Spread || rules.repeated == Repeated::Drop;
+        let needed =
+            !rules.disorder.is_none() || rules.same_time == SameTime::Spread || rules.repeated == Repeated::Drop;
         needed.then(|| Self {
             rules: *rules,
             period,
             waiting: BTreeMap::new(),
             arrived: 0,
             last: i64::MIN,
+            newest: i64::MIN,
             same: Vec::new(),
         })
     }
@@ -66,11 +70,25 @@ impl Order {
     /// Takes a line; those that are in order now go to `out`. Returns how many were dropped, as they repeat another.
     pub(super) fn push(&mut self, line: Line, out: &mut Vec<Line>) -> u64 {
         self.last = line.time.unwrap_or(self.last);
+        self.newest = self.newest.max(self.last);
         self.waiting.insert((self.last, self.arrived), line);
         self.arrived += 1;
-        match self.waiting.len() > self.rules.disorder {
-            true => self.waiting.pop_first().map_or(0, |(_, line)| self.arrange(line, out)),
-            false => 0,
+        let mut dropped = 0;
+        while self.is_due() {
+            dropped += self.waiting.pop_first().map_or(0, |(_, line)| self.arrange(line, out));
+        }
+        dropped
+    }
+
+    /// Whether no line that is still to come may belong before the first that waits.
+    fn is_due(&self) -> bool {
+        let Some(((first, _), _)) = self.waiting.first_key_value() else { return false };
+        match self.rules.disorder {
+            Disorder::Lines(lines) => self.waiting.len() > lines,
+            Disorder::Time(time) => {
+                first.saturating_add(time.nanoseconds()) < self.newest
+                    || self.waiting.len() > SampleRules::MOST_DISORDER
+            }
         }
     }
 
@@ -81,7 +99,7 @@ impl Order {
             dropped += self.arrange(line, out);
         }
         self.release(None, out);
-        self.last = i64::MIN;
+        (self.last, self.newest) = (i64::MIN, i64::MIN);
         dropped
     }
 
@@ -133,7 +151,7 @@ impl Order {
         }
         let Some(first) = same.iter().find_map(|line| line.time) else { return out.extend(same) };
         let even = next.filter(|&next| next > first).map(|next| (next - first) as f64 / same.len() as f64);
-        let longest = self.period.map_or(f64::INFINITY, |period| period * self.rules.gap());
+        let longest = self.period.map_or(f64::INFINITY, |period| period * self.rules.gap(period));
         let step = even.filter(|&step| step <= longest).or(self.period).or(even).unwrap_or(0.0);
         out.extend(same.into_iter().enumerate().map(|(at, line)| {
             let time = line.time.map(|time| time.saturating_add((at as f64 * step).round() as i64));
@@ -196,7 +214,7 @@ mod tests {
             let mut lines: Vec<(i64, Line)> = shifts.iter().enumerate()
                 .map(|(i, shift)| (2 * i as i64 + 2 * shift, line(i as u64, 20 * i as i64, i as f64))).collect();
             lines.sort_by_key(|(place, line)| (*place, std::cmp::Reverse(line.number)));
-            let rules = SampleRules { disorder: 3 + more, ..SampleRules::default() };
+            let rules = SampleRules { disorder: (3 + more).into(), ..SampleRules::default() };
             let (out, dropped) = ordered(rules, 20.0, lines.into_iter().map(|(_, line)| line).collect());
             prop_assert_eq!(out.iter().map(|l| l.number).collect::<Vec<_>>(), (0..shifts.len() as u64).collect::<Vec<_>>());
             prop_assert_eq!(dropped, 0);

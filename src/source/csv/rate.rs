@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::file::OpenFile;
-use super::{CsvSpec, GAP, NO_LINES, SameTime, SampleRules};
+use super::rules::GAP;
+use super::{CsvSpec, NO_LINES, SameTime, SampleRules};
 use crate::error::{Error, Result};
 use crate::source::bad::Rejects;
 use crate::source::clock::{Midnight, SECOND, TimeUnit, duration};
@@ -133,7 +134,7 @@ fn look(file: &mut OpenFile, rules: &SampleRules) -> Result<Looked, (u64, String
 
 /// The rate that the times of a recording show; or why they show none, unless they are too few.
 fn rate_of(mut times: Vec<i64>, rules: &SampleRules) -> Result<Shown, Option<String>> {
-    if rules.disorder > 0 {
+    if !rules.disorder.is_none() {
         times.sort_unstable();
     }
     let groups: Vec<&[i64]> = times.chunk_by(|a, b| a == b).collect();
@@ -158,7 +159,7 @@ fn rate_of(mut times: Vec<i64>, rules: &SampleRules) -> Result<Shown, Option<Str
         ));
     }
     let Some(&median) = ahead.get(ahead.len() / 2) else { return Err(None) };
-    let jitter = rules.jitter.unwrap_or(0.0);
+    let jitter = rules.jitter_in(median).min(SampleRules::MOST_JITTER);
     let rounded = resolution(&times).min(ROUNDED_TOLERANCE * median);
     let tolerance = (TOLERANCE * median).max(rounded).max(jitter * median);
     ahead.retain(|&step| step <= GAP.max(1.0 + jitter) * median);
@@ -167,7 +168,7 @@ fn rate_of(mut times: Vec<i64>, rules: &SampleRules) -> Result<Shown, Option<Str
         let [least, median, most] = [ahead[0], median, ahead[ahead.len() - 1]].map(duration);
         return Err(Some(format!(
             "the times step by {least} to {most}, {median} as the median, expected nine in ten within a tenth of it; resample \
-             the recordings evenly, accept more with jitter (a part of the step), or say with rate_hz what to take their \
+             the recordings evenly, accept more with jitter (a part of the step, or a time), or say with rate_hz what to take their \
              rate for"
         )));
     }
@@ -260,7 +261,7 @@ mod tests {
         assert!(rate(evenly(50, 20).into_iter().rev().collect(), &rules).unwrap_err().unwrap().contains("goes back"));
         let uneven: Vec<i64> = (0..100).map(|i| (20 * i + [0, 7, 3, 9][i as usize % 4]) * 1_000_000).collect();
         assert!(rate(uneven.clone(), &rules).unwrap_err().unwrap().contains("jitter"));
-        assert!((rate(uneven, &SampleRules { jitter: Some(0.6), ..rules }).unwrap() - 50.0).abs() < 1.0);
+        assert!((rate(uneven, &SampleRules { jitter: Some(0.6.into()), ..rules }).unwrap() - 50.0).abs() < 1.0);
     }
 
     #[test]

@@ -3,19 +3,27 @@
 use std::io;
 use std::ops::Range;
 
-use super::dialect::Delimiter;
+use super::dialect::{Delimiter, Quotes};
 use super::lines::Lines;
 
 /// A row: its text, and where its fields are in it.
 #[derive(Debug, Default, Clone)]
 pub(in crate::source) struct Record {
-    /// The row as it was read, then the fields of it that are written otherwise (with doubled quotes).
+    /// The row as it was read, then the fields of it that are written otherwise (with doubled or escaped quotes).
     bytes: Vec<u8>,
     /// How much of `bytes` was read.
     read: usize,
     fields: Vec<Range<usize>>,
     line: u64,
     problem: Option<String>,
+}
+
+/// Which key would read `text`, where a backslash seems to take the meaning from quotes.
+pub(super) fn hint_of_escape(text: &[u8]) -> &'static str {
+    match text.windows(2).any(|pair| pair == br#"\""#) {
+        true => r#" (escape = "\\" takes \" for a quote that is text)"#,
+        false => "",
+    }
 }
 
 /// How far the fields of a row go.
@@ -167,11 +175,11 @@ impl Record {
     }
 
     /// Finds the fields of the text.
-    pub(super) fn split(&mut self, delimiter: Delimiter, quote: Option<u8>) -> Split {
+    pub(super) fn split(&mut self, delimiter: Delimiter, quotes: Option<Quotes>) -> Split {
         self.bytes.truncate(self.read);
         self.fields.clear();
-        match (delimiter, quote.filter(|quote| self.bytes.contains(quote))) {
-            (_, Some(quote)) => self.split_quoted(delimiter, quote),
+        match (delimiter, quotes.filter(|quotes| self.bytes.contains(&quotes.mark))) {
+            (_, Some(quotes)) => self.split_quoted(delimiter, quotes),
             (Delimiter::One(one), None) => {
                 let mut from = 0;
                 // A delimiter is ASCII.
@@ -208,7 +216,7 @@ impl Record {
         self.text()[at..].iter().position(|&b| !blank(b)).map_or(self.read, |next| at + next)
     }
 
-    fn split_quoted(&mut self, delimiter: Delimiter, quote: u8) -> Split {
+    fn split_quoted(&mut self, delimiter: Delimiter, quotes: Quotes) -> Split {
         let blanks = delimiter == Delimiter::Blanks;
         let mut at = 0;
         loop {
@@ -216,8 +224,8 @@ impl Record {
             if blanks && from == self.read {
                 return Split::Whole;
             }
-            at = if self.text().get(from) == Some(&quote) {
-                match self.quoted(from, delimiter, quote) {
+            at = if self.text().get(from) == Some(&quotes.mark) {
+                match self.quoted(from, delimiter, quotes) {
                     Ok(end) => end,
                     Err(split) => return split,
                 }
@@ -234,15 +242,19 @@ impl Record {
     }
 
     /// Takes the field whose quote opens at `open`; gives where it ends.
-    fn quoted(&mut self, open: usize, delimiter: Delimiter, quote: u8) -> Result<usize, Split> {
+    fn quoted(&mut self, open: usize, delimiter: Delimiter, quotes: Quotes) -> Result<usize, Split> {
         let number = self.fields.len() + 1;
         let text = self.text();
+        let special = |b: u8| b == quotes.mark || Some(b) == quotes.escape;
         let (mut close, mut doubled) = (open + 1, false);
         loop {
-            let Some(next) = text[close..].iter().position(|&b| b == quote) else { return Err(Split::Open(number)) };
+            let Some(next) = text[close..].iter().position(|&b| special(b)) else { return Err(Split::Open(number)) };
             close += next;
-            if text.get(close + 1) != Some(&quote) {
-                break;
+            match (text[close] == quotes.mark, text.get(close + 1)) {
+                (true, behind) if behind != Some(&quotes.mark) => break,
+                // What it stands before is on the next line.
+                (false, None) => return Err(Split::Open(number)),
+                _ => {}
             }
             doubled = true;
             close += 2;
@@ -262,9 +274,11 @@ impl Record {
         let begin = self.bytes.len();
         let mut at = open + 1;
         while at < close {
+            // Of two bytes that stand for one, the second.
+            at += usize::from(special(self.bytes[at]));
             let byte = self.bytes[at];
             self.bytes.push(byte);
-            at += if byte == quote { 2 } else { 1 };
+            at += 1;
         }
         self.bytes.extend_from_within(behind.clone());
         self.fields.push(begin..self.bytes.len());
@@ -278,7 +292,7 @@ mod tests {
 
     fn split(text: &str, delimiter: Delimiter, quote: Option<u8>) -> Result<Vec<String>, Split> {
         let mut record = Record::of(text.as_bytes());
-        match record.split(delimiter, quote) {
+        match record.split(delimiter, quote.map(Quotes::from)) {
             Split::Whole => Ok(record.fields().map(|f| String::from_utf8(f.to_vec()).unwrap()).collect()),
             other => Err(other),
         }
@@ -303,6 +317,35 @@ mod tests {
             match expected {
                 [] => assert_eq!(found, Err(Split::Open(3)), "{text}"),
                 _ => assert_eq!(found.unwrap(), expected, "{text}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_quote_behind_an_escape_is_text() {
+        let quotes = Quotes { mark: b'"', escape: Some(b'\\') };
+        for (text, expected) in [
+            (r#""say \"hi\"",1"#, Ok(&[r#"say "hi""#, "1"][..])),
+            (r#""a\", b",1"#, Ok(&[r#"a", b"#, "1"])),
+            (r#""C:\\dir\\","x\,y",2"#, Ok(&[r"C:\dir\", "x,y", "2"])),
+            (r#""both ""and\"",1"#, Ok(&[r#"both "and""#, "1"])),
+            (r#""\"",1"#, Ok(&["\"", "1"])),
+            // Outside of quotes it is text.
+            (r#"C:\dir\,"1",\"a"#, Ok(&[r"C:\dir\", "1", r#"\"a"#])),
+            (r#"1,"C:\dir\",3"#, Err(Split::Open(2))),
+            (r#"1,"two\"#, Err(Split::Open(2))),
+            ("\"two\\\nlines\",1", Ok(&["two\nlines", "1"])),
+        ] {
+            let mut record = Record::of(text.as_bytes());
+            let split = record.split(','.into(), Some(quotes));
+            let fields: Vec<_> = record.fields().map(|f| String::from_utf8(f.to_vec()).unwrap()).collect();
+            match expected {
+                Ok(expected) => assert_eq!(
+                    (split, fields),
+                    (Split::Whole, expected.iter().map(|f| f.to_string()).collect()),
+                    "{text}"
+                ),
+                Err(expected) => assert_eq!(split, expected, "{text}"),
             }
         }
     }

@@ -2,9 +2,9 @@
 
 use std::io::{self, BufRead};
 
-use super::dialect::{Delimiter, Dialect};
+use super::dialect::{Delimiter, Dialect, Quotes};
 use super::lines::{LONGEST, Lines};
-use super::record::{Record, Split};
+use super::record::{Record, Split, hint_of_escape};
 use crate::source::bad::shown;
 
 /// The most lines of a row. A quote that is open for longer was not meant to be.
@@ -14,7 +14,7 @@ const MOST_LINES: usize = 64;
 pub(super) struct Records {
     lines: Lines,
     delimiter: Delimiter,
-    quote: Option<u8>,
+    quotes: Option<Quotes>,
     comment: Option<Vec<u8>>,
 }
 
@@ -26,9 +26,13 @@ impl Records {
         Self {
             lines: Lines::new(input, dialect.row_end.map(byte)),
             delimiter: dialect.usual_delimiter(),
-            quote: dialect.quote.map(byte),
+            quotes: dialect.quotes(),
             comment: dialect.comment.as_ref().map(|comment| comment.clone().into_bytes()),
         }
+    }
+
+    fn is_quote(&self, byte: u8) -> bool {
+        self.quotes.is_some_and(|quotes| quotes.mark == byte)
     }
 
     /// What is between fields.
@@ -72,7 +76,8 @@ impl Records {
         };
         loop {
             // Without a quote, nothing more is looked for.
-            let Some(other) = record.read(&mut self.lines, delimiter, self.quote.unwrap_or(0))? else {
+            let Some(other) = record.read(&mut self.lines, delimiter, self.quotes.map_or(0, |quotes| quotes.mark))?
+            else {
                 return Ok(false);
             };
             let text = record.text();
@@ -86,7 +91,7 @@ impl Records {
             }
             if let Some(problem) = unusable(text) {
                 record.fail(problem);
-            } else if let Split::Open(_) = record.split(self.delimiter, self.quote) {
+            } else if let Split::Open(_) = record.split(self.delimiter, self.quotes) {
                 self.join(record)?;
             }
             return Ok(true);
@@ -111,10 +116,10 @@ impl Records {
             if !more {
                 break;
             }
-            if !record.text()[from..].iter().any(|&b| Some(b) == self.quote) {
+            if !record.text()[from..].iter().any(|&b| self.is_quote(b)) {
                 continue;
             }
-            match record.split(self.delimiter, self.quote) {
+            match record.split(self.delimiter, self.quotes) {
                 Split::Open(_) => {}
                 // A field with whole rows in it was not meant to be one.
                 Split::Whole if !record.holds_rows(self.delimiter, end) => {
@@ -130,15 +135,16 @@ impl Records {
         again.extend(self.lines.ended_by());
         self.lines.read_again(&again, number);
         record.keep(first);
-        let field = match record.split(self.delimiter, self.quote) {
+        let field = match record.split(self.delimiter, self.quotes) {
             Split::Open(field) | Split::Astray(field) => field,
             Split::Whole => 0,
         };
-        let begins = record.text()[..first].iter().rposition(|&b| Some(b) == self.quote).unwrap_or(0);
-        let shown = shown(&record.text()[begins..]);
+        let begins = record.text()[..first].iter().rposition(|&b| self.is_quote(b)).unwrap_or(0);
+        let hint = self.quotes.filter(|quotes| quotes.escape.is_none()).map(|_| hint_of_escape(record.text()));
+        let (shown, hint) = (shown(&record.text()[begins..]), hint.unwrap_or_default());
         record.fail(format!(
             "the quote that opens in field {field} is not closed: {shown}, expected a closing quote on the line, or within \
-             {MOST_LINES} lines and before other rows; quote = \"\" takes quotes for text"
+             {MOST_LINES} lines and before other rows; quote = \"\" takes quotes for text{hint}"
         ));
         Ok(())
     }
@@ -248,6 +254,16 @@ mod tests {
         assert_eq!(lines_of(&found), [(1, 2), (2, 1), (3, 2), (4, 1), (5, 2)]);
         assert!(found[1].1[0].starts_with("longer than 1048576 bytes") && found[1].1[0].len() < 200);
         assert!(found[3].1[0].starts_with("700 NUL bytes"), "{}", found[3].1[0]);
+    }
+
+    #[test]
+    fn a_quote_behind_an_escape_opens_and_closes_nothing() {
+        let dialect = Dialect { escape: Some('\\'), ..Default::default() };
+        let text = "a,\"one \\\"\ntwo\\\\\",c\nd,\"e\\\"\",f\ng,\"open \\\",h\ni,\"j\",k\n";
+        let found = rows_of(text, &dialect);
+        assert_eq!(lines_of(&found), [(1, 3), (3, 3), (4, 1), (5, 3)], "{found:?}");
+        assert_eq!((found[0].1[1].as_str(), found[1].1[1].as_str()), ("one \"\ntwo\\", "e\""));
+        assert!(found[2].1[0].contains("field 2 is not closed"), "{}", found[2].1[0]);
     }
 
     #[test]

@@ -266,7 +266,7 @@ impl Scan {
                 );
                 return self.take_bad(line, reason);
             }
-            match piece.step(time, period, self.layout.spec.rules.gap()) {
+            match piece.step(time, period, self.layout.spec.rules.gap(period)) {
                 Step::On if piece.is_sparse() => {
                     // The first of samples that lie near each other again.
                     let last = piece.split_last();
@@ -404,7 +404,7 @@ impl Scan {
         let other = if piece.is_sparse() { piece.sparse_step(whole) } else { piece.other_step(period) };
         match other {
             Some(step) if self.layout.spec.rules.resample && step <= MOST_FINER * period => {
-                let (wanted, gap) = (piece.wanted, self.layout.spec.rules.gap());
+                let (wanted, gap) = (piece.wanted, self.layout.spec.rules.gap(step));
                 self.position = before;
                 for mut recording in resample(&piece.into_recording(), step, period, gap) {
                     recording.offset = self.position;

@@ -26,6 +26,8 @@ use crate::terminal::shown_name;
 
 /// Rows that are looked at.
 const ROWS: usize = 10_000;
+/// Rows that are looked at of each file of samples but the first.
+const OTHERS: usize = 1000;
 /// Names that columns of vectors have, before others.
 const VECTORS: [&str; 6] = ["features", "embedding", "embeddings", "vector", "vectors", "x"];
 
@@ -40,8 +42,9 @@ struct Start {
 pub(super) async fn inspect(path: &str, files: &[DataFile], rows: usize) -> Result<Inspection> {
     let mut unusable = Vec::new();
     let mut usable = None;
-    for file in files.iter().take(FILES) {
-        match fenced_async(file.name(), start_of(file)).await {
+    let mut left = files.iter().take(FILES);
+    for file in left.by_ref() {
+        match fenced_async(file.name(), start_of(file, ROWS)).await {
             Ok(start) => {
                 usable = Some((file, start));
                 break;
@@ -54,9 +57,17 @@ pub(super) async fn inspect(path: &str, files: &[DataFile], rows: usize) -> Resu
         return Err(unusable.into_iter().next().unwrap_or_else(none));
     };
     let batch = &start.batch;
-    let schema = batch.schema();
-    let columns = batch.columns().iter().zip(schema.fields());
-    let columns: Vec<Column> = columns.map(|(values, field)| describe(field.name(), values)).collect::<Result<_>>()?;
+    let columns = columns_of(batch)?;
+    let list = list_column(batch);
+    let table = if list.is_none() { samples(file, batch, &columns)? } else { None };
+    let mut others = Vec::new();
+    for other in left.filter(|_| table.is_some()) {
+        let rows = async { start_of(other, OTHERS).await.map(|start| start.batch) };
+        match fenced_async(other.name(), rows).await {
+            Ok(batch) => others.extend(samples(other, &batch, &columns_of(&batch)?)?),
+            Err(e) => unusable.push(e),
+        }
+    }
     let looked =
         if (batch.num_rows() as i64) < start.rows { format!(", the first {ROWS} looked at") } else { String::new() };
     let groups = if start.groups == 1 { "row group" } else { "row groups" };
@@ -83,11 +94,8 @@ pub(super) async fn inspect(path: &str, files: &[DataFile], rows: usize) -> Resu
         return Ok(found);
     }
     let small = size_of_all(files)? <= LOOKED_AT;
-    let list = list_column(batch);
-    if list.is_none()
-        && let Some(table) = samples(file, batch, &found.columns)?
-    {
-        let understood = understand(path, &table, &[], &Dialect::default());
+    if let Some(table) = table {
+        let understood = understand(path, &table, &others, &Dialect::default());
         if let Some(spec) = understood.spec.filter(|spec| spec.time.is_some()) {
             found.facts.push(fact("content", "samples in the order of time"));
             found.facts.extend(understood.facts);
@@ -115,8 +123,8 @@ pub(super) async fn inspect(path: &str, files: &[DataFile], rows: usize) -> Resu
     Ok(found)
 }
 
-/// The first rows of `file`.
-async fn start_of(file: &DataFile) -> Result<Start> {
+/// The first rows of `file`, no more than `most`.
+async fn start_of(file: &DataFile, most: usize) -> Result<Start> {
     let damaged = |e: parquet::errors::ParquetError| {
         Error::input(format!("{}: not a readable Parquet file", file.name())).with_source(e)
     };
@@ -124,7 +132,7 @@ async fn start_of(file: &DataFile) -> Result<Start> {
     let (rows, groups) = (builder.metadata().file_metadata().num_rows(), builder.metadata().num_row_groups());
     let schema = builder.schema().clone();
     let batches: Vec<RecordBatch> =
-        builder.with_limit(ROWS).build().map_err(damaged)?.try_collect().await.map_err(damaged)?;
+        builder.with_limit(most).build().map_err(damaged)?.try_collect().await.map_err(damaged)?;
     Ok(Start { batch: arrow::compute::concat_batches(&schema, &batches)?, rows, groups })
 }
 
@@ -209,7 +217,7 @@ fn vectors(path: &str, list: Option<String>, found: &mut Inspection, rows: usize
 }
 
 /// The first rows as text.
-fn first_rows(batch: &RecordBatch, rows: usize) -> Result<Vec<Vec<String>>> {
+pub(super) fn first_rows(batch: &RecordBatch, rows: usize) -> Result<Vec<Vec<String>>> {
     let options = FormatOptions::default();
     let shown: Vec<ArrayFormatter<'_>> = batch
         .columns()
@@ -221,6 +229,13 @@ fn first_rows(batch: &RecordBatch, rows: usize) -> Result<Vec<Vec<String>>> {
         Ok(in_a_cell(text.as_bytes()))
     };
     (0..batch.num_rows().min(rows)).map(|row| shown.iter().map(|column| cell(column, row)).collect()).collect()
+}
+
+/// What the columns hold.
+pub(super) fn columns_of(batch: &RecordBatch) -> Result<Vec<Column>> {
+    let schema = batch.schema();
+    let columns = batch.columns().iter().zip(schema.fields());
+    columns.map(|(values, field)| describe(field.name(), values)).collect()
 }
 
 /// What the column `name` holds.

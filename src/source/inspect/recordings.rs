@@ -7,7 +7,7 @@ use super::roles::{Roles, Rows, roles};
 use super::times::{Times, rounded, unit};
 use super::{Fact, fact};
 use crate::source::clock::{Clock, Stamp};
-use crate::source::csv::guess::{is_missing, number};
+use crate::source::csv::guess::{is_missing, number, plain_number};
 use crate::source::csv::{AcrossFiles, CsvSpec, Fill, Record, Repeated, SameTime};
 use crate::source::{Dialect, TimeColumn, TimeUnit};
 
@@ -84,6 +84,9 @@ pub(super) fn understand(path: &str, first: &Table, others: &[Table], dialect: &
     if !dialect.has_header {
         comments.insert("header", "columns are named by their places; what they are is a guess".into());
     }
+    if dialect.thousands.is_some() {
+        comments.insert("thousands", "look at this: it is taken for a mark between groups of three digits".into());
+    }
     if spec.label.is_some() {
         comments.insert("label", "known classes, to evaluate against; not learned from".into());
     }
@@ -105,15 +108,15 @@ pub(super) fn understand(path: &str, first: &Table, others: &[Table], dialect: &
 }
 
 /// What is understood together.
-struct Parts<'a> {
-    first: &'a Table,
-    others: &'a [Table],
-    dialect: &'a Dialect,
-    guessed: &'a Roles,
-    names: &'a [String],
+pub(super) struct Parts<'a> {
+    pub first: &'a Table,
+    pub others: &'a [Table],
+    pub dialect: &'a Dialect,
+    pub guessed: &'a Roles,
+    pub names: &'a [String],
 }
 
-type Comments = BTreeMap<&'static str, String>;
+pub(super) type Comments = BTreeMap<&'static str, String>;
 
 impl Parts<'_> {
     /// The places of the columns `at` of the first file in `table`; none if one is not there.
@@ -123,7 +126,13 @@ impl Parts<'_> {
     }
 
     /// Which recordings there are, whether they take turns, and whether they come back in other files.
-    fn keys(&self, spec: &mut CsvSpec, facts: &mut Vec<Fact>, notes: &mut Vec<String>, comments: &mut Comments) {
+    pub(super) fn keys(
+        &self,
+        spec: &mut CsvSpec,
+        facts: &mut Vec<Fact>,
+        notes: &mut Vec<String>,
+        comments: &mut Comments,
+    ) {
         let keys = &self.guessed.keys;
         if keys.is_empty() {
             facts.push(fact("recordings", "each file is one: no column was found whose values tell them apart"));
@@ -190,22 +199,29 @@ impl Parts<'_> {
         spans.windows(2).all(|pair| pair[0].1 < pair[1].0)
     }
 
-    fn unit(&self, table: &Table, at: usize) -> TimeUnit {
+    pub(super) fn unit(&self, table: &Table, at: usize) -> TimeUnit {
         let numbers: Vec<f64> =
             table.rows.iter().filter_map(|row| number(self.dialect, row.field(at))).take(NUMBERS).collect();
         unit(&self.names[self.guessed.time.unwrap_or(at)], &numbers)
     }
 
     /// What reads the times in column `at`.
-    fn reader(&self, unit: TimeUnit, format: Option<&str>, at: usize) -> impl Fn(&Record) -> Option<Stamp> + use<> {
+    pub(super) fn reader(
+        &self,
+        unit: TimeUnit,
+        format: Option<&str>,
+        at: usize,
+    ) -> impl Fn(&Record) -> Option<Stamp> + use<> {
         let clock = Clock::new(unit, format).ok();
-        let comma = self.dialect.decimal == ',';
+        let dialect = self.dialect.clone();
         move |row| {
             let text = row.field(at);
             let clock = clock.as_ref()?;
-            // A number may have a decimal comma; the clock reads a point.
-            let point: Vec<u8> = text.iter().map(|&b| if b == b',' && comma { b'.' } else { b }).collect();
-            clock.read(&point).or_else(|_| clock.read(text)).ok()
+            // A number may have other signs than those that the clock reads.
+            match plain_number(&dialect, text) {
+                Some(plain) => clock.read(&plain).or_else(|_| clock.read(text)).ok(),
+                None => clock.read(text).ok(),
+            }
         }
     }
 
@@ -231,6 +247,11 @@ impl Parts<'_> {
         let times = Times::of(&self.first.rows, &self.guessed.keys, unit, self.reader(unit, column.time_format, at));
         facts.push(fact("times", times.describe()));
         self.rates(&times, at, spec, facts, comments);
+        self.rules(&times, spec, notes, comments);
+    }
+
+    /// Which rules the times need.
+    pub(super) fn rules(&self, times: &Times, spec: &mut CsvSpec, notes: &mut Vec<String>, comments: &mut Comments) {
         let rules = &mut spec.rules;
         if times.repeated * 2 > self.first.rows.len() - times.unread {
             rules.same_time = SameTime::Spread;
@@ -248,7 +269,7 @@ impl Parts<'_> {
         match times.disorder {
             Some(0) => {}
             Some(lines) => {
-                rules.disorder = lines;
+                rules.disorder = lines.into();
                 comments.insert("disorder", "rows are so far from where their times belong".into());
             }
             None if times.period.is_none() || times.back * 2 > self.first.rows.len() => {
@@ -262,11 +283,11 @@ impl Parts<'_> {
         if rules.same_time == SameTime::Refuse && !times.is_regular() && times.period.is_some() {
             match times.jitter() {
                 Some(jitter) => {
-                    rules.jitter = Some(jitter);
+                    rules.jitter = Some(jitter.into());
                     comments.insert("jitter", "steps between samples differ by this part of them".into());
                 }
                 None => {
-                    rules.jitter = Some(1.0);
+                    rules.jitter = Some(1.0.into());
                     spec.rate_hz = times.rate_hz();
                     comments.insert("rate_hz", "the median: the times are too uneven to tell a rate from".into());
                 }
@@ -279,7 +300,14 @@ impl Parts<'_> {
     }
 
     /// Whether recordings have several rates, in this file and in the others.
-    fn rates(&self, times: &Times, at: usize, spec: &mut CsvSpec, facts: &mut Vec<Fact>, comments: &mut Comments) {
+    pub(super) fn rates(
+        &self,
+        times: &Times,
+        at: usize,
+        spec: &mut CsvSpec,
+        facts: &mut Vec<Fact>,
+        comments: &mut Comments,
+    ) {
         let mut rates = times.rates.clone();
         let mut wanted = vec![at];
         wanted.extend(&self.guessed.keys);
@@ -308,7 +336,13 @@ impl Parts<'_> {
     }
 
     /// Channels that are missing in many rows are slower than others; in a few, these rows are bad.
-    fn missing(&self, columns: &[Column], spec: &mut CsvSpec, notes: &mut Vec<String>, comments: &mut Comments) {
+    pub(super) fn missing(
+        &self,
+        columns: &[Column],
+        spec: &mut CsvSpec,
+        notes: &mut Vec<String>,
+        comments: &mut Comments,
+    ) {
         let rows = self.first.rows.len();
         let slow = |&&at: &&usize| columns[at].missing as f64 > MISSING * rows as f64;
         let gone = self.first.rows.iter();
@@ -324,7 +358,7 @@ impl Parts<'_> {
     }
 
     /// Files whose columns are not those of the first.
-    fn headers(&self, notes: &mut Vec<String>) {
+    pub(super) fn headers(&self, notes: &mut Vec<String>) {
         let columns = |table: &Table| called(&table.names).into_iter().collect::<BTreeSet<String>>();
         let first = columns(self.first);
         let differ: Vec<(&Table, BTreeSet<String>)> =

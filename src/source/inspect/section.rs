@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::source::csv::{AcrossFiles, CsvSpec, Fill, Repeated, SameTime};
+use crate::source::csv::{AcrossFiles, CsvSpec, Disorder, Fill, Jitter, Repeated, SameTime};
 use crate::source::{Dialect, Encoding, Features, ParquetSpec, TimeUnit};
 
 /// A section that is being written.
@@ -55,11 +55,15 @@ impl Section {
         section.optional("split", spec.split.as_deref());
         section.dialect(&spec.dialect);
         let rules = &spec.rules;
-        if let Some(jitter) = rules.jitter {
-            section.line("jitter", &toml::Value::Float(jitter).to_string());
+        match rules.jitter {
+            Some(Jitter::Part(part)) => section.line("jitter", &toml::Value::Float(part).to_string()),
+            Some(Jitter::Time(time)) => section.text("jitter", &time.to_string()),
+            None => {}
         }
-        if rules.disorder > 0 {
-            section.line("disorder", &rules.disorder.to_string());
+        match rules.disorder {
+            Disorder::Lines(0) => {}
+            Disorder::Lines(lines) => section.line("disorder", &lines.to_string()),
+            Disorder::Time(time) => section.text("disorder", &time.to_string()),
         }
         section.optional("same_time", (rules.same_time == SameTime::Spread).then_some("spread"));
         section.optional("repeated", (rules.repeated == Repeated::Drop).then_some("drop"));
@@ -80,9 +84,14 @@ impl Section {
             self.text("encoding", &encoding_name(dialect.encoding));
         }
         self.optional("delimiter", dialect.delimiter.map(|delimiter| delimiter.to_string()).as_deref());
+        if dialect.quote != usual.quote {
+            self.text("quote", &dialect.quote.map(String::from).unwrap_or_default());
+        }
+        self.optional("escape", dialect.escape.map(String::from).as_deref());
         if dialect.decimal != usual.decimal {
             self.text("decimal", &dialect.decimal.to_string());
         }
+        self.optional("thousands", dialect.thousands.map(String::from).as_deref());
         self.optional("comment", dialect.comment.as_deref());
         self.optional("row_end", dialect.row_end.map(String::from).as_deref());
         if dialect.skip_lines > 0 {

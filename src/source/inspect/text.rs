@@ -4,8 +4,10 @@ use super::recordings::{Table, Understood, understand};
 use super::section::{Section, encoding_name};
 use super::{BEGINNING, FILES, Inspection, LOOKED_AT, fact, in_a_cell, judge, start_of, trial};
 use crate::error::{Error, Result};
+use crate::source::Dialect;
+use crate::source::bad::shown;
 use crate::source::csv::guess::{Guess, Start, delimiter_name, guess};
-use crate::source::csv::{Encoding, Record, is_table};
+use crate::source::csv::{Delimiter, Encoding, Record, is_table};
 use crate::source::location::{DataFile, blocking};
 use crate::terminal::shown_name;
 
@@ -64,9 +66,8 @@ pub(super) async fn inspect(path: &str, files: &[DataFile], rows: usize) -> Resu
         for other in &seen[1..] {
             let (a, b) = (&first.guess.dialect, &other.guess.dialect);
             let ascii = other.start.bytes.is_ascii() || first.start.bytes.is_ascii();
-            if (a.delimiter, a.decimal, a.has_header, a.row_end) != (b.delimiter, b.decimal, b.has_header, b.row_end)
-                || a.encoding != b.encoding && !ascii
-            {
+            let alike = |d: &Dialect| (d.delimiter, d.decimal, d.has_header, d.row_end, d.quote);
+            if alike(a) != alike(b) || a.encoding != b.encoding && !ascii {
                 unlike.get_or_insert(other.file.name().to_string());
             }
         }
@@ -76,6 +77,10 @@ pub(super) async fn inspect(path: &str, files: &[DataFile], rows: usize) -> Resu
         {
             dialect.encoding = other.guess.dialect.encoding;
         }
+        // What the first file has no need of.
+        let alike = seen.iter().map(|other| &other.guess.dialect).filter(|other| other.decimal == dialect.decimal);
+        let (escape, thousands) = (alike.clone().find_map(|d| d.escape), alike.clone().find_map(|d| d.thousands));
+        (dialect.escape, dialect.thousands) = (escape, thousands);
         if let Some(name) = unlike {
             notes.push(format!("{name} is written otherwise than the first file: look at it by itself"));
         }
@@ -101,6 +106,15 @@ pub(super) async fn inspect(path: &str, files: &[DataFile], rows: usize) -> Resu
                 spec.dialect.skip_lines = usize::try_from(guess.first_line - 1).unwrap_or_default();
             }
         }
+        if let Some((line, names)) = &guess.comment_names {
+            let shown: Vec<String> = names.iter().map(|name| shown(name.as_bytes())).collect();
+            notes.push(format!(
+                "the comment on line {line} seems to name the columns, which go by their places here: {}",
+                shown.join(", ")
+            ));
+        } else if guess.header.is_some() && guess.dialect.comment.is_none() && comment_mark(&guess.names) {
+            notes.push("the names stand in a comment, and its mark is a part of the first one".into());
+        }
         let mut facts = written(&seen[0], all);
         facts.append(&mut understood.facts);
         notes.append(&mut understood.notes);
@@ -121,14 +135,15 @@ pub(super) async fn inspect(path: &str, files: &[DataFile], rows: usize) -> Resu
     Ok(found)
 }
 
+/// Whether the first of `names` begins as a comment does.
+fn comment_mark(names: &[String]) -> bool {
+    names.first().is_some_and(|name| ["#", "%", "//"].iter().any(|mark| name.starts_with(mark) && name != mark))
+}
+
 /// How the file is written, in words.
 fn written(seen: &Seen, rows: usize) -> Vec<super::Fact> {
     let Seen { start, guess, .. } = seen;
     let dialect = &guess.dialect;
-    let decimal = if dialect.decimal == ',' { ", decimal commas" } else { "" };
-    let row_end = dialect.row_end.map(|end| format!(", rows end with {:?}", end.to_string())).unwrap_or_default();
-    let comment = dialect.comment.as_ref().map(|mark| format!(", comments begin with {mark:?}")).unwrap_or_default();
-    let between = delimiter_name(guess.delimiter);
     let mark = if start.encoding == Encoding::Utf16 { ", as the mark at its start says" } else { "" };
     let header = match (guess.header, dialect.skip_after_header) {
         (None, _) => format!("none: the first row is on line {}", guess.first_line),
@@ -142,9 +157,22 @@ fn written(seen: &Seen, rows: usize) -> Vec<super::Fact> {
         (false, None) => " in its first 4 MiB, at most 100000 of which were looked at",
     };
     vec![
-        fact("format", format!("text, {between} between fields{decimal}{row_end}{comment}")),
+        fact("format", in_words(dialect, guess.delimiter)),
         fact("encoding", format!("{}{mark}", encoding_name(start.encoding))),
         fact("header", header),
         fact("rows", format!("{rows}{much}")),
     ]
+}
+
+/// What is between the fields of a text, and which signs its values have, in words.
+pub(super) fn in_words(dialect: &Dialect, delimiter: Delimiter) -> String {
+    let decimal = if dialect.decimal == ',' { ", decimal commas" } else { "" };
+    let thousands = dialect.thousands.map(|mark| format!(", {:?} between thousands", mark.to_string()));
+    let quote = dialect.quote.filter(|&quote| quote != '"').map(|quote| format!(", {quote} around fields"));
+    let escape = dialect.escape.map(|escape| format!(", {escape} before quotes that are text"));
+    let signs: String = [thousands, quote, escape].into_iter().flatten().collect();
+    let row_end = dialect.row_end.map(|end| format!(", rows end with {:?}", end.to_string())).unwrap_or_default();
+    let comment = dialect.comment.as_ref().map(|mark| format!(", comments begin with {mark:?}")).unwrap_or_default();
+    let between = delimiter_name(delimiter);
+    format!("text, {between} between fields{decimal}{signs}{row_end}{comment}")
 }

@@ -10,6 +10,7 @@ use crate::signal::window::{WindowSpec, Within};
 use crate::source::bad::Rejects;
 use crate::source::csv::Csv;
 use crate::source::location::DataFile;
+use crate::source::recording::Recordings;
 use crate::source::{BadRow, BadRows, CsvSpec, OnBadRow, ParquetSpec, Source, SourceOptions, of_recordings, parquet};
 
 /// What came of it.
@@ -20,6 +21,8 @@ pub(super) struct Trial {
     pub bad: u64,
     /// The first bad rows, by file and line.
     pub first: Option<BadRow>,
+    /// Samples a second, where there are times.
+    pub rate_hz: Option<f64>,
 }
 
 /// Reads the samples of `files`, each as a row.
@@ -31,10 +34,11 @@ pub(super) async fn samples(spec: &CsvSpec, files: Vec<DataFile>) -> Result<Tria
     let options = SourceOptions { window, on_bad_row: OnBadRow::Quarantine, ..SourceOptions::default() };
     let csv = Csv::of_files(spec, files, true, rejects.clone()).await?;
     let description = csv.describe();
+    let rate_hz = spec.time.as_ref().map(|_| csv.rate_hz());
     let source = of_recordings(Arc::new(csv), description, &options, rejects)?;
     let good = count(&source).await?;
     let aside = source.samples().map_or(0, |samples| samples.set_aside);
-    Ok(told(good, aside, &bad))
+    Ok(Trial { rate_hz, ..told(good, aside, &bad) })
 }
 
 /// Reads feature vectors.
@@ -47,7 +51,7 @@ pub(super) async fn vectors(spec: &ParquetSpec) -> Result<Trial> {
 
 fn told(good: u64, aside: u64, bad: &BadRows) -> Trial {
     let first = bad.rows().into_iter().next();
-    Trial { good, bad: aside.max(bad.len() as u64), first }
+    Trial { good, bad: aside.max(bad.len() as u64), first, rate_hz: None }
 }
 
 async fn count(source: &Source) -> Result<u64> {

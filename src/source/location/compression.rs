@@ -7,7 +7,8 @@
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bzip2::bufread::BzDecoder;
 use flate2::bufread::GzDecoder;
@@ -38,18 +39,23 @@ pub(in crate::source) fn plain_name(name: &str) -> &str {
     SUFFIXES.iter().find(ends).map_or(name, |suffix| &name[..name.len() - suffix.len()])
 }
 
-/// The content of `raw`, decompressed if it is compressed; warnings call it `name`.
+/// The content of `raw`, decompressed if it is compressed; warnings call it `name`. That something stands behind its
+/// compressed data is noted in `more` once it is met.
 ///
 /// # Errors
 /// What reading its first bytes gives; [`Unsupported`](ErrorKind::Unsupported) for a compressed file of another kind. A
 /// damaged file is [`InvalidData`](ErrorKind::InvalidData) or [`UnexpectedEof`](ErrorKind::UnexpectedEof), at the place
 /// of the damage.
-pub(super) fn decompressed(raw: Box<dyn Read + Send>, name: &str) -> io::Result<Box<dyn BufRead + Send>> {
+pub(super) fn decompressed(
+    raw: Box<dyn Read + Send>,
+    name: &str,
+    more: &Arc<AtomicBool>,
+) -> io::Result<Box<dyn BufRead + Send>> {
     let mut raw = Raw::new(raw);
     let start = raw.peek(TELLING)?;
     // The bytes decide and not the name: a .csv served compressed is as welcome as a .gz that is not.
     if let Some(codec) = Codec::of(start) {
-        let members = Members { codec, name: name.to_owned(), state: State::Between(raw) };
+        let members = Members { codec, name: name.to_owned(), more: Arc::clone(more), state: State::Between(raw) };
         return Ok(Box::new(BufReader::with_capacity(BUFFER, members)));
     }
     match unsupported(start) {
@@ -61,6 +67,13 @@ pub(super) fn decompressed(raw: Box<dyn Read + Send>, name: &str) -> io::Result<
         )),
         None => Ok(Box::new(raw)),
     }
+}
+
+/// Whether what `raw` begins with is compressed, in a way that is read or in another one.
+pub(super) fn begins_compressed(raw: impl Read) -> io::Result<bool> {
+    let mut start = Vec::new();
+    raw.take(TELLING as u64).read_to_end(&mut start)?;
+    Ok(Codec::of(&start).is_some() || unsupported(&start).is_some())
 }
 
 /// What cannot be read is, and what makes it readable.
@@ -156,6 +169,7 @@ enum State {
 struct Members {
     codec: Codec,
     name: String,
+    more: Arc<AtomicBool>,
     state: State,
 }
 
@@ -173,6 +187,7 @@ impl Members {
         if Codec::of(start) == Some(self.codec) {
             return Ok(State::Inside(self.codec.open(raw)?));
         }
+        self.more.store(true, Ordering::Relaxed);
         // Once a file, however often it is read.
         if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(self.name.clone()) {
             tracing::warn!("{}: what stands behind the compressed data is left alone", self.name);
@@ -297,7 +312,7 @@ mod tests {
         let raws: [Box<dyn Read + Send>; 2] = [Box::new(Slow(bytes.clone())), Box::new(bytes)];
         let [slow, fast] = raws.map(|raw| {
             let mut out = Vec::new();
-            let e = decompressed(raw, "x").and_then(|mut reader| reader.read_to_end(&mut out)).err();
+            let e = decompressed(raw, "x", &Arc::default()).and_then(|mut reader| reader.read_to_end(&mut out)).err();
             (out, e.map(|e| e.kind()))
         });
         assert_eq!(slow.1, fast.1);
@@ -378,7 +393,7 @@ mod tests {
         for (start, what) in
             [(&b"\xfd7zXZ\0\0\x04"[..], "xz"), (b"PK\x03\x04\x14\0", "zip"), (b"7z\xbc\xaf\x27\x1c", "7-Zip")]
         {
-            let e = decompressed(Box::new(start), "x").err().unwrap();
+            let e = decompressed(Box::new(start), "x", &Arc::default()).err().unwrap();
             assert!(e.kind() == ErrorKind::Unsupported && e.to_string().contains(what), "{e}");
         }
         assert_eq!(read(b"PK").0, b"PK");

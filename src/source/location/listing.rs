@@ -81,9 +81,20 @@ impl Choice {
     }
 }
 
-/// Whether the glob `pattern` may take files that lie in the directory at `below`; not if it is none.
-pub(in crate::source) fn enters(pattern: &str, below: &str) -> bool {
-    Choice::glob(pattern).is_ok_and(|choice| choice.enters(below))
+/// Whether a source of what the glob `pattern` matches, or of all, may take files that lie in the directory at `below`; not
+/// if the glob is none.
+pub(in crate::source) fn enters(pattern: Option<&str>, below: &str) -> bool {
+    pattern.map_or(Ok(Choice::All), Choice::glob).is_ok_and(|choice| choice.enters(below))
+}
+
+/// The links below the local directory `root` that a source there, of what the glob `pattern` matches or of all, would
+/// follow: each by its path below, and where it leads. Of a directory of more than `most` entries, or one that cannot be
+/// listed, those that were found until then.
+pub(in crate::source) fn links(root: PathBuf, pattern: Option<&str>, most: usize) -> Vec<(String, PathBuf)> {
+    // What is no glob is refused where it is read.
+    let Ok(choice) = pattern.map_or(Ok(Choice::All), Choice::glob) else { return Vec::new() };
+    const ENDINGS: [&str; 5] = [".csv", ".tsv", ".txt", ".parquet", ".pq"];
+    walk(root, &choice, &ENDINGS, most).map(|walked| walked.links).unwrap_or_default()
 }
 
 fn accepted(name: &str, extensions: &[&str]) -> bool {
@@ -138,7 +149,13 @@ impl Directory {
     async fn chosen(&self, choice: Choice) -> Result<Vec<DataFile>> {
         let extensions = self.extensions;
         let found = match self.place.local_path().map(Path::to_path_buf) {
-            Some(dir) => blocking(move || walk(dir, &choice, extensions)).await?,
+            Some(dir) => {
+                let walked = blocking(move || walk(dir, &choice, extensions, usize::MAX)).await?;
+                for link in walked.astray {
+                    tracing::warn!("{link} is a link to what is not there and is left alone");
+                }
+                walked.found
+            }
             None => {
                 let mut found = self.objects().await?;
                 found.retain(|file| choice.takes(&file.below, extensions));
@@ -155,7 +172,7 @@ impl Directory {
             Some(path) => self.place.at(path.clone(), &name).ok(),
             None => Some(self.place.join(&below)?),
         };
-        Ok(DataFile { name, below, local: path, place, listed_size: size, held: None })
+        Ok(DataFile::at(name, below, path, place, size))
     }
 
     /// All objects below it.
@@ -177,14 +194,26 @@ impl Directory {
     }
 }
 
+/// What is below a directory.
+#[derive(Default)]
+struct Walked {
+    found: Vec<Found>,
+    /// The links that were followed, and where they lead.
+    links: Vec<(String, PathBuf)>,
+    /// The links that lead to what is not there.
+    astray: Vec<String>,
+}
+
 /// The chosen files below `root`, each once: what a link leads to is taken under the link's name only if it was not
 /// reached without one, so that names do not change when a `latest` is moved; of several links the first by name counts.
-fn walk(root: PathBuf, choice: &Choice, extensions: &[&str]) -> Result<Vec<Found>> {
+/// Ends after `most` entries.
+fn walk(root: PathBuf, choice: &Choice, extensions: &[&str], most: usize) -> Result<Walked> {
     let unreadable = |dir: &Path, e| Error::io(format!("{}: cannot be listed", dir.display())).with_source(e);
     // Paths without links in them.
     let (mut entered, mut taken) = (HashSet::new(), HashSet::new());
     let mut links: BTreeSet<(String, PathBuf)> = BTreeSet::new();
-    let mut found = Vec::new();
+    let mut walked = Walked::default();
+    let mut entries = 0;
     let mut dirs = match root.is_dir() {
         true => vec![(root, String::new())],
         false => Vec::new(),
@@ -196,6 +225,10 @@ fn walk(root: PathBuf, choice: &Choice, extensions: &[&str]) -> Result<Vec<Found
             }
             for entry in std::fs::read_dir(&dir).map_err(|e| unreadable(&dir, e))? {
                 let entry = entry.map_err(|e| unreadable(&dir, e))?;
+                entries += 1;
+                if entries > most {
+                    return Ok(walked);
+                }
                 let kind = entry.file_type().map_err(|e| unreadable(&dir, e))?;
                 let (path, below) = (entry.path(), format!("{below}{}", shown_name(entry.file_name())));
                 if kind.is_symlink() {
@@ -205,7 +238,7 @@ fn walk(root: PathBuf, choice: &Choice, extensions: &[&str]) -> Result<Vec<Found
                         dirs.push((path, format!("{below}/")));
                     }
                 } else if choice.takes(&below, extensions) && taken.insert(path.clone()) {
-                    found.push(Found { below, path: Some(path), size: 0 });
+                    walked.found.push(Found { below, path: Some(path), size: 0 });
                 }
             }
         }
@@ -213,21 +246,25 @@ fn walk(root: PathBuf, choice: &Choice, extensions: &[&str]) -> Result<Vec<Found
         match std::fs::canonicalize(&path) {
             Ok(target) if target.is_dir() => {
                 if choice.enters(&below) {
+                    walked.links.push((below.clone(), target.clone()));
                     dirs.push((target, format!("{below}/")));
                 }
             }
             Ok(target) => {
-                if choice.takes(&below, extensions) && taken.insert(target) {
-                    found.push(Found { below, path: Some(path), size: 0 });
+                if choice.takes(&below, extensions) {
+                    walked.links.push((below.clone(), target.clone()));
+                    if taken.insert(target) {
+                        walked.found.push(Found { below, path: Some(path), size: 0 });
+                    }
                 }
             }
             // Whoever opens it says what is wrong.
-            Err(_) if choice.takes(&below, extensions) => found.push(Found { below, path: Some(path), size: 0 }),
+            Err(_) if choice.takes(&below, extensions) => walked.found.push(Found { below, path: Some(path), size: 0 }),
             Err(e) if e.kind() == ErrorKind::NotFound && choice.enters(&below) => {
-                tracing::warn!("{below} is a link to what is not there and is left alone");
+                walked.astray.push(below);
             }
             Err(_) => {}
         }
     }
-    Ok(found)
+    Ok(walked)
 }

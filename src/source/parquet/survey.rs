@@ -67,11 +67,21 @@ pub(super) async fn survey(files: Vec<VectorFile>, spec: &ParquetSpec, rejects: 
         }
     }
     let (looked, types) = of_one_type(looked, spec, &mut problems)?;
+    // A label, or what is carried along, that is null in every file may be anything, and stays so. Keys and the split are
+    // text then, as what a path says is.
+    let settled = |at: usize, name: &String, t: Option<DataType>| {
+        let open = spec.label.as_ref() == Some(name) || spec.keep.contains(name);
+        let in_paths = || looked.iter().any(|found| found.types[at].is_none());
+        match t {
+            Some(DataType::Null) if open && !in_paths() => DataType::Null,
+            Some(DataType::Null) | None => DataType::Utf8,
+            Some(t) => t,
+        }
+    };
     let plain: Vec<Field> = plain_names(spec)
         .zip(types)
-        // A column that is null in every file may be text as well as anything else.
-        .map(|(name, t)| (name, t.filter(|t| *t != DataType::Null).unwrap_or(DataType::Utf8)))
-        .map(|(name, t)| Field::new(name, t, !spec.keys.contains(name)))
+        .enumerate()
+        .map(|(at, (name, t))| Field::new(name, settled(at, name, t), !spec.keys.contains(name)))
         .collect();
     let mut usable = Vec::new();
     for found in looked {
