@@ -19,6 +19,8 @@ THREADS = os.environ["THREADS"]
 LINES = {
     "train-561": ([["network.py", "eager"], ["network.py", "fused"], ["network.py", "compile"]], False),
     "train-784": ([["network.py", "eager"], ["network.py", "fused"], ["network.py", "compile"]], False),
+    "method-dense": ([["method.py"]], False),
+    "method-conv": ([["method.py"]], False),
     "encode-561": ([["network.py"]], False),
     "encode-784": ([["network.py"]], False),
     "features": ([["features.py"]], False),

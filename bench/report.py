@@ -24,6 +24,8 @@ WORK = {
     "minibatch": "mini-batch k-means, n = 1e6, d = 10, k = 100, batches of 4 096",
     "manifold-hapt": "UMAP of HAPT's 7 767 training windows, 561 features to 10 coordinates",
     "manifold-mnist": "UMAP of MNIST's 60 000 training rows, 784 pixels to 10 coordinates",
+    "method-dense": "784-500-500-2000-10 and its mirror, reconstruction + hardening, batch 256",
+    "method-conv": "conv 32-5x5/2, 64-5x5/2, 128-3x3/2, dense 10 and its mirror, batch 256",
     "label": "label a Parquet table, MNIST repeated to 1e6 rows",
     "hapt": "raw HAPT text to labelled table, 200 epochs",
 }
@@ -40,6 +42,8 @@ AIMS = {
     "minibatch": [3],
     "manifold-hapt": [5, 2],
     "manifold-mnist": [5, 2],
+    "method-dense": [1.3],
+    "method-conv": [1.2],
     "label": [2.5],
     "hapt": [10],
 }

@@ -4,7 +4,7 @@
 
 use std::hint::black_box;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use datafusion::execution::context::{SessionConfig, SessionContext};
@@ -12,8 +12,9 @@ use datafusion::prelude::{col, lit};
 use futures::TryStreamExt;
 use serde_json::{Value, json};
 
+use dacpipe::deep_clustering::DeepClustering;
 use dacpipe::device::{Cpu, Device, StepSettings};
-use dacpipe::event::Control;
+use dacpipe::event::{Control, Event, Observer};
 use dacpipe::kernel::Dense;
 use dacpipe::kernel::distance::Centroids;
 use dacpipe::kernel::gemm::{Left, Panels, Start, gemm};
@@ -21,6 +22,7 @@ use dacpipe::kernel::moments::Moments;
 use dacpipe::kmeans::{KMeans, KMeansSpec, Method, fit, fit_from};
 use dacpipe::loss::{L2Penalty, PenaltyForm, WeightedMse};
 use dacpipe::manifold::{ManifoldSpec, ManifoldStage, Subset, trustworthiness};
+use dacpipe::method::{Method as Papers, MethodSpec};
 use dacpipe::metrics::Contingency;
 use dacpipe::network::{Architecture, Encoder};
 use dacpipe::signal::features::FeatureSet;
@@ -49,6 +51,20 @@ struct Race {
     device: Cpu,
 }
 
+/// The rows a second of each epoch.
+#[derive(Default)]
+struct Speeds(Mutex<Vec<f64>>);
+
+impl Observer for Speeds {
+    fn event(&self, event: &Event) {
+        if let Event::Progress { stage, rows_per_second: Some(speed), .. } = event
+            && stage == DeepClustering::KIND
+        {
+            self.0.lock().unwrap_or_else(|e| e.into_inner()).push(*speed);
+        }
+    }
+}
+
 /// What a line measured.
 struct Measured {
     rows: usize,
@@ -70,6 +86,7 @@ impl Race {
             "weights" => self.weights()?,
             "minibatch" => self.minibatch()?,
             line if line.starts_with("manifold") => return self.manifold(),
+            line if line.starts_with("method") => self.method()?,
             line if line.starts_with("train") => self.train()?,
             line if line.starts_with("encode") => self.encode()?,
             line if line.starts_with("lloyd") => self.lloyd()?,
@@ -129,6 +146,51 @@ impl Race {
             at += len;
         }
         Ok((architecture, parameters))
+    }
+
+    /// Epochs of a deep clustering network over rows that it makes itself, as `bench/peers/method.py` does.
+    fn method(&self) -> Result<Measured> {
+        const ROWS: usize = 8192;
+        let training = json!({ "epochs": 5, "learning_rate": 0.001, "optimizer": { "kind": "adam" } });
+        let none = json!({ "epochs": 0 });
+        let given = match self.line.as_str() {
+            "method-dense" => {
+                let mut clustering = training;
+                clustering["reconstruction"] = json!(1.0);
+                clustering["refresh"] = json!(1_000_000);
+                json!({ "k": 10, "starts": 1, "pretraining": none, "clustering": clustering })
+            }
+            _ => {
+                let conv = |channels: usize, kernel: usize, padding: usize| {
+                    json!({ "kind": "conv2d", "channels": channels, "kernel": kernel, "stride": 2, "padding": padding,
+                            "activation": "relu" })
+                };
+                let flat = json!({ "kind": "reshape", "shape": [1152] });
+                let encoder =
+                    json!([conv(32, 5, 2), conv(64, 5, 2), conv(128, 3, 0), flat, { "kind": "dense", "outputs": 10 }]);
+                json!({ "k": 10, "starts": 1, "shape": [1, 28, 28], "encoder": encoder, "pretraining": training,
+                        "clustering": none })
+            }
+        };
+        let spec = MethodSpec::of(Papers::Dec, &given)?;
+        let mut random = Seed(1).stream("rows", 0);
+        let values: Vec<f32> = (0..ROWS * 784).map(|_| rand::Rng::random(&mut random)).collect();
+        let rows = Dense::new(&values, 784);
+        let seen = Arc::new(Speeds::default());
+        let control = Control::new(Arc::clone(&seen) as Arc<dyn Observer>);
+        let cx = FitContext {
+            seed: Seed(1),
+            device: &self.device,
+            control: &control,
+            checkpoint: &NoCheckpoint,
+            memory: u64::MAX,
+        };
+        let fitted = DeepClustering { spec }.fit(&Training::new(&rows), &cx)?;
+        let mut speeds = seen.0.lock().unwrap_or_else(|e| e.into_inner()).split_off(1);
+        speeds.sort_by(f64::total_cmp);
+        let seconds = ROWS as f64 / speeds[speeds.len() / 2];
+        let last = fitted.figures["loss"].as_array().and_then(|losses| losses.last().cloned()).unwrap_or_default();
+        Ok(Measured { rows: ROWS, seconds, flops: None, check: json!({ "loss": last }) })
     }
 
     fn train(&self) -> Result<Measured> {

@@ -204,8 +204,7 @@ async fn what_does_not_fit_the_rows_is_named_before_anything_is_learned() {
 fn all_problems_of_a_method_are_told_with_their_lines() {
     let dir = tempfile::tempdir().unwrap();
     let sets = |sets: &[&str]| sets.iter().map(|s| s.to_string()).collect::<Vec<String>>();
-    let problems = |method: &str, given: &[&str]| match PipelineFile::load(file(dir.path(), method, ""), &sets(given))
-    {
+    let problems = |method: &str, given: &[&str]| match PipelineFile::load(file(dir.path(), method, ""), &sets(given)) {
         Ok(_) => panic!("{given:?} was accepted"),
         Err(problems) => problems.to_string(),
     };

@@ -197,7 +197,7 @@ mod tests {
         let e = Model::decode(manifest.as_bytes(), &tensors, &Cpu::default(), &[]).unwrap_err().to_string();
         assert!(
             e.contains("stage 0 (shift)")
-                && e.contains("there are origin, scale, feature_weights, manifold, embed, label"),
+                && e.contains("there are origin, scale, feature_weights, manifold, embed, network, label, experts"),
             "{e}"
         );
     }
