@@ -28,8 +28,9 @@
 //! Features in double precision, where a source has them so, become single by an [`origin`] that keeps their differences;
 //! everything after it is in single precision, with sums in double.
 //!
-//! [`device`] is the seam for other machines than the processor: training, k-means and the label pass know nothing else
-//! of where they run.
+//! [`device`] is the seam for other machines than the CPU: the fused training of dense autoencoders, k-means and the label
+//! pass know nothing else of where they run. Networks of any layers ([`network`]) learn on candle's tape, whatever the
+//! objective, by the same loop ([`train`]).
 //!
 //! # A pipeline in a few lines
 //!

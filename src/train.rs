@@ -8,6 +8,7 @@ mod layerwise;
 mod objective;
 mod state;
 mod tape;
+mod taped;
 mod terms;
 
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::embed::Embed;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::loss::{CoordinateLoss, EmbeddingLoss, L2Penalty, PenaltyForm, WeightedMse};
-use crate::network::{Architecture, initialise};
+use crate::network::{Architecture, Builder, Coder, OptimizerSpec, initialise};
 use crate::stage::{Artifact, Coordinates, Fit, FitContext, Fitted, Training};
 pub use epochs::Schedule;
 pub(crate) use epochs::{Course, Learner};
@@ -33,6 +34,7 @@ pub(crate) use layerwise::{Layerwise, groups};
 pub(crate) use objective::{Objective, failed};
 pub(crate) use state::State;
 pub(crate) use tape::{Tape, array, flat};
+use taped::Taped;
 pub(crate) use terms::{Clustering, Terms, embed};
 
 /// The widest layer that is accepted; wider ones are typing errors more often than wishes.
@@ -264,13 +266,20 @@ impl Fit for Autoencoder {
         let what = format!("training a network of {} parameters", architecture.parameter_count());
         cx.room(&what, architecture.training_bytes(batch))?;
         let taught = self.taught(data, cx);
-        let mut learner = Fused {
-            trainer: self.trainer(data, cx, &architecture)?,
-            penalty: self.spec.penalty(),
-            reconstruction: self.spec.reconstruction,
-            factor: self.spec.coordinates,
-            embedding: taught.as_ref().map(|taught| &taught.loss as &dyn EmbeddingLoss),
-            steps: 0,
+        let coder = match cx.device.fused() {
+            true => None,
+            false => Some(taped::coder(&architecture, cx)?),
+        };
+        let mut learner: Box<dyn Learner + '_> = match &coder {
+            Some((coder, builder)) => Box::new(self.on_tape(data, taught.as_ref(), coder, builder)?),
+            None => Box::new(Fused {
+                trainer: self.trainer(data, cx, &architecture)?,
+                penalty: self.spec.penalty(),
+                reconstruction: self.spec.reconstruction,
+                factor: self.spec.coordinates,
+                embedding: taught.as_ref().map(|taught| &taught.loss as &dyn EmbeddingLoss),
+                steps: 0,
+            }),
         };
         let state = match cx.checkpoint.load()? {
             Some(saved) => {
@@ -292,8 +301,8 @@ impl Fit for Autoencoder {
             epochs_before: 0,
             context: &Artifact::default(),
         };
-        let State { losses, learner: learned, .. } = course.run(&mut learner, state, cx)?;
-        let parameters = learned.tensors.get("parameters").map_or(&[][..], |tensor| &tensor.values);
+        let State { losses, learner: learned, .. } = course.run(&mut *learner, state, cx)?;
+        let parameters = &taped::parameters(&learned, &architecture);
         let mut kept = architecture.clone();
         if !self.spec.keep_decoder {
             kept.decoder.clear();
@@ -368,6 +377,34 @@ impl Autoencoder {
         }
     }
 
+    /// The same on candle's tape, layer by layer: for devices without a fused trainer, and to hold both beside each other.
+    fn on_tape<'a>(
+        &self,
+        data: &Training<'a>,
+        taught: Option<&'a Taught<'_>>,
+        coder: &'a Coder,
+        builder: &Builder,
+    ) -> Result<Tape<'a, Taped<'a>>> {
+        let objective = Taped {
+            coder,
+            reconstruction: self.spec.reconstruction,
+            loss: taped::reconstruction(&self.weights(data), builder)?,
+            coordinates: taught.map(|taught| &taught.loss),
+            factor: self.spec.coordinates,
+        };
+        Ok(Tape::new(objective, data.rows, OptimizerSpec::default(), self.spec.penalty(), builder, 0))
+    }
+
+    /// The feature weights in the loss: beside coordinates, over their mean.
+    fn weights(&self, data: &Training<'_>) -> Vec<f32> {
+        let mut weights = data.feature_weights.unwrap_or(&[]).to_vec();
+        if data.coordinates.is_some() {
+            let mean = weights.iter().map(|&w| f64::from(w)).sum::<f64>() / weights.len().max(1) as f64;
+            weights.iter_mut().for_each(|w| *w = (f64::from(*w) / mean) as f32);
+        }
+        weights
+    }
+
     fn trainer<'a>(
         &self,
         data: &Training<'a>,
@@ -375,12 +412,7 @@ impl Autoencoder {
         architecture: &Architecture,
     ) -> Result<Box<dyn Trainer + 'a>> {
         let parameters = initialise(architecture, cx.seed);
-        let mut weights = data.feature_weights.unwrap_or(&[]).to_vec();
-        if data.coordinates.is_some() {
-            let mean = weights.iter().map(|&w| f64::from(w)).sum::<f64>() / weights.len().max(1) as f64;
-            weights.iter_mut().for_each(|w| *w = (f64::from(*w) / mean) as f32);
-        }
-        let loss = WeightedMse { weights };
+        let loss = WeightedMse { weights: self.weights(data) };
         let batch = self.spec.batch_size.min(data.rows.len());
         cx.device.trainer(data.rows, architecture, &parameters, loss, batch)
     }

@@ -46,6 +46,9 @@ pub struct Plan {
     pub threads: Option<usize>,
     /// Where networks are trained and applied.
     pub device: DeviceChoice,
+    /// Whether the CPU trains autoencoders by its fused trainer.
+    #[serde(default = "fused")]
+    pub fused: bool,
     /// What happens to a row that cannot be read.
     pub on_bad_row: OnBadRow,
     /// Where rows come from.
@@ -69,6 +72,10 @@ pub struct Plan {
     /// SHA-256, in hexadecimal, of everything that decides the result: not of paths, threads, memory and the report. A run can be
     /// resumed by a pipeline of the same fingerprint.
     pub fingerprint: String,
+}
+
+fn fused() -> bool {
+    true
 }
 
 /// A stage that learns.
@@ -193,7 +200,8 @@ impl Plan {
             seed: file.seed,
             memory_limit: file.memory_limit.bytes(),
             threads: file.threads,
-            device: file.device,
+            device: file.device.parts().0,
+            fused: file.device.parts().1,
             on_bad_row: match file.on_bad_row {
                 OnBadRowName::Fail => OnBadRow::Fail,
                 OnBadRowName::Quarantine => OnBadRow::Quarantine,

@@ -54,6 +54,14 @@ impl DeviceChoice {
     /// # Errors
     /// As [`check`](Self::check).
     pub fn open(self, threads: usize) -> Result<Arc<dyn Device>> {
+        self.open_as(threads, true)
+    }
+
+    /// The same; the CPU trains autoencoders by its fused trainer if `fused`, else on candle's tape.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn open_as(self, threads: usize, fused: bool) -> Result<Arc<dyn Device>> {
         let gpu = match self {
             DeviceChoice::Cpu => None,
             DeviceChoice::Auto => gpu(0).ok(),
@@ -61,7 +69,8 @@ impl DeviceChoice {
         };
         Ok(match gpu {
             Some(gpu) => Arc::new(Candle::new(gpu, threads)),
-            None => Arc::new(Cpu::new(threads)),
+            None if fused => Arc::new(Cpu::new(threads)),
+            None => Arc::new(Cpu::new(threads).unfused()),
         })
     }
 }

@@ -47,6 +47,12 @@ pub trait Device: Debug + Send + Sync {
     /// The host's compute threads, for what is not worth a device: reading, scaling, statistics.
     fn pool(&self) -> &Arc<Pool>;
 
+    /// Whether dense autoencoders learn by its [`trainer`](Self::trainer), all layers fused into one step. Otherwise they
+    /// learn on candle's tape, as any other network does.
+    fn fused(&self) -> bool {
+        true
+    }
+
     /// Training of an autoencoder on `rows` (`rows x dim`): layers, first parameters in the layout of
     /// [`Architecture::tensors`], the reconstruction's loss, and the most rows in a mini-batch, at least 1.
     ///

@@ -1,5 +1,7 @@
 //! The distance of the embedding from where a row should lie.
 
+use candle_core::Tensor;
+
 use super::EmbeddingLoss;
 use crate::kernel::Matrix;
 
@@ -37,6 +39,27 @@ impl<'a> CoordinateLoss<'a> {
     pub fn sharing(mut self, share: f64) -> Self {
         self.share = share;
         self
+    }
+
+    /// The loss of the embeddings of a batch (`rows x dim`), a scalar without the factor, as a formula over tensors. `rows`
+    /// are the numbers of its rows among the training rows.
+    ///
+    /// # Errors
+    /// Candle's, for embeddings of another width.
+    pub fn of_batch(&self, embedding: &Tensor, rows: &[u32]) -> candle_core::Result<Tensor> {
+        let mut targets = vec![0.0; rows.len() * self.dim];
+        let mut placed = vec![0.0_f32; rows.len()];
+        for ((target, placed), &row) in targets.chunks_exact_mut(self.dim).zip(&mut placed).zip(rows) {
+            if let Some(values) = self.of(row) {
+                target.copy_from_slice(values);
+                *placed = 1.0;
+            }
+        }
+        let device = embedding.device();
+        let targets = Tensor::from_vec(targets, (rows.len(), self.dim), device)?;
+        let placed = Tensor::from_vec(placed, (rows.len(), 1), device)?;
+        let squares = (embedding - targets)?.sqr()?.broadcast_mul(&placed)?;
+        squares.sum_all()? * (self.share / (self.dim * rows.len()) as f64)
     }
 
     /// The coordinates of a training row, if it has any.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, Layout, ModuleT, Result, Shape, Tensor};
 
 use super::architecture::Activation;
-use super::layer::{Builder, Layer, values, with_values};
+use super::layer::{Builder, Layer, Operation, forward, values, with_values};
 use crate::kernel::Pool;
 
 /// Values that one task takes.
@@ -38,14 +38,18 @@ impl Activate {
     }
 }
 
-impl Layer for Activate {}
+impl Layer for Activate {
+    fn operation(&self, _: &Tensor, _: bool, _: bool) -> Result<Operation> {
+        Ok(match self.activation {
+            Activation::Identity => Operation::Nothing,
+            activation => Operation::Plain(Box::new(Op { activation, pool: Arc::clone(&self.pool) })),
+        })
+    }
+}
 
 impl ModuleT for Activate {
-    fn forward_t(&self, x: &Tensor, _: bool) -> Result<Tensor> {
-        if self.activation == Activation::Identity {
-            return Ok(x.clone());
-        }
-        x.contiguous()?.apply_op1(Op { activation: self.activation, pool: Arc::clone(&self.pool) })
+    fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        forward(self, x, train)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp3, Layout, ModuleT, Result, Shape, Tensor, bail};
 
-use super::layer::{Builder, Layer, values, with_values};
+use super::layer::{Builder, Layer, Operation, forward, values, with_values};
 use super::parameter::{Buffer, Parameter};
 use crate::kernel::Pool;
 use crate::kernel::batch_norm::Channels;
@@ -108,6 +108,25 @@ impl BatchNorm {
 }
 
 impl Layer for BatchNorm {
+    fn operation(&self, x: &Tensor, train: bool, wanted: bool) -> Result<Operation> {
+        let (layout, count) = self.layout(x)?;
+        let [mean, variance] = match train {
+            true => self.learn(x, layout, count)?,
+            false => [self.running(&self.running_mean)?, self.running(&self.running_variance)?],
+        };
+        let op = Op {
+            weight: Arc::clone(&self.weight),
+            bias: Arc::clone(&self.bias),
+            pool: Arc::clone(&self.pool),
+            layout,
+            mean: mean.into_iter().map(|mean| mean as f32).collect(),
+            inverse: variance.into_iter().map(|variance| 1.0 / (variance + EPSILON).sqrt()).collect(),
+            batch: train.then_some(count),
+            wanted,
+        };
+        Ok(Operation::Weighted(Box::new(op), Arc::clone(&self.weight), Arc::clone(&self.bias)))
+    }
+
     fn parameters(&self) -> Vec<(&'static str, &Arc<Parameter>)> {
         vec![("weight", &self.weight), ("bias", &self.bias)]
     }
@@ -119,22 +138,7 @@ impl Layer for BatchNorm {
 
 impl ModuleT for BatchNorm {
     fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        let x = x.contiguous()?;
-        let (layout, count) = self.layout(&x)?;
-        let [mean, variance] = match train {
-            true => self.learn(&x, layout, count)?,
-            false => [self.running(&self.running_mean)?, self.running(&self.running_variance)?],
-        };
-        let op = Op {
-            weight: Arc::clone(&self.weight),
-            bias: Arc::clone(&self.bias),
-            pool: Arc::clone(&self.pool),
-            layout,
-            mean: mean.into_iter().map(|mean| mean as f32).collect(),
-            inverse: variance.into_iter().map(|variance| 1.0 / (variance + EPSILON).sqrt()).collect(),
-            batch: train.then_some(count),
-        };
-        x.apply_op3(self.weight.value(), self.bias.value(), op)
+        forward(self, x, train)
     }
 }
 
@@ -149,6 +153,8 @@ struct Op {
     inverse: Vec<f64>,
     /// Values of a channel, where mean and deviation are those of the batch and so depend on its values.
     batch: Option<usize>,
+    /// Whether the gradient at the input is wanted: rows of the data need none.
+    wanted: bool,
 }
 
 impl CustomOp3 for Op {
@@ -184,8 +190,7 @@ impl CustomOp3 for Op {
         let [sums, products] =
             with_values(x, |x| with_values(&gradient, |d| Ok(layout.gradient_sums(pool, x, d, &self.mean))))?;
         self.accumulate(&sums, &products)?;
-        // Rows of the data need no gradient.
-        if !x.track_op() {
+        if !self.wanted {
             return Ok((None, None, None));
         }
         let [a, b, c] = self.input_coefficients(&weight.to_vec1()?, &sums, &products);

@@ -11,7 +11,7 @@ use super::layer::Builder;
 use super::parameter::{Buffer, Parameter};
 use super::sequence::{Initialisation, Sequence};
 use super::shape::RowShape;
-use super::spec::{DenseLayer, LayerSpec, shapes};
+use super::spec::{LayerSpec, shapes};
 use crate::error::Error;
 
 /// The plan of an encoder and its decoder.
@@ -78,21 +78,15 @@ impl CoderSpec {
         self.parameter_count() as u128 * 4 * COPIES + 24 * batch as u128 * widths
     }
 
-    /// The same as layers for the fused road, if all are dense.
-    pub fn as_dense(&self) -> Option<Architecture> {
-        let (encoder, decoder) = self.shapes().ok()?;
-        let of = |layers: &[LayerSpec], shapes: &[RowShape]| -> Option<Vec<DenseSpec>> {
-            let pairs = layers.iter().zip(shapes);
-            pairs
-                .map(|(layer, shape)| match layer {
-                    LayerSpec::Dense(DenseLayer { outputs, activation }) => {
-                        Some(DenseSpec { inputs: shape.len(), outputs: *outputs, activation: *activation })
-                    }
-                    _ => None,
-                })
-                .collect()
-        };
-        Some(Architecture { encoder: of(&self.encoder, &encoder)?, decoder: of(&self.decoder, &decoder)? })
+    /// The plan of dense layers.
+    pub fn of_dense(architecture: &Architecture) -> Self {
+        let of = |layers: &[DenseSpec]| layers.iter().map(|l| LayerSpec::dense(l.outputs, l.activation)).collect();
+        Self {
+            input: RowShape::flat(architecture.dim_in()),
+            encoder: of(&architecture.encoder),
+            decoder: of(&architecture.decoder),
+            initialisation: Initialisation::Glorot,
+        }
     }
 }
 

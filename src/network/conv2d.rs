@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp3, Layout, ModuleT, Result, Shape, Tensor, bail};
 
 use super::image::{before_activation, fitting, kernel_count};
-use super::layer::{Builder, Layer, values, with_values};
+use super::layer::{Builder, Layer, Operation, forward, values, with_values};
 use super::parameter::Parameter;
 use super::spec::ConvLayer;
 use crate::kernel::Pool;
@@ -57,13 +57,7 @@ impl Conv2d {
 }
 
 impl Layer for Conv2d {
-    fn parameters(&self) -> Vec<(&'static str, &Arc<Parameter>)> {
-        vec![("weight", &self.weight), ("bias", &self.bias)]
-    }
-}
-
-impl ModuleT for Conv2d {
-    fn forward_t(&self, x: &Tensor, _: bool) -> Result<Tensor> {
+    fn operation(&self, x: &Tensor, _: bool, wanted: bool) -> Result<Operation> {
         let (_, channels, height, width) = x.dims4()?;
         let ConvLayer { kernel, stride, padding, .. } = self.spec;
         let channels_in = self.weight.value().dim(1)?;
@@ -77,8 +71,19 @@ impl ModuleT for Conv2d {
             bias: Arc::clone(&self.bias),
             spec: self.spec.clone(),
             pool: Arc::clone(&self.pool),
+            wanted,
         };
-        x.contiguous()?.apply_op3(self.weight.value(), self.bias.value(), op)
+        Ok(Operation::Weighted(Box::new(op), Arc::clone(&self.weight), Arc::clone(&self.bias)))
+    }
+
+    fn parameters(&self) -> Vec<(&'static str, &Arc<Parameter>)> {
+        vec![("weight", &self.weight), ("bias", &self.bias)]
+    }
+}
+
+impl ModuleT for Conv2d {
+    fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        forward(self, x, train)
     }
 }
 
@@ -89,6 +94,8 @@ struct Op {
     bias: Arc<Parameter>,
     spec: ConvLayer,
     pool: Arc<Pool>,
+    /// Whether the gradient at the input is wanted: rows of the data need none.
+    wanted: bool,
 }
 
 impl CustomOp3 for Op {
@@ -134,8 +141,7 @@ impl CustomOp3 for Op {
                         self.convolution.backward_weight(&self.pool, x, &d, Accumulate::of_step(first), weight);
                     })
                 })?;
-                // Rows of the data need no gradient.
-                if !x.track_op() {
+                if !self.wanted {
                     return Ok(None);
                 }
                 let mut below = vec![0.0; x.elem_count()];

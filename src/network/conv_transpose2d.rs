@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp3, Layout, ModuleT, Result, Shape, Tensor, bail};
 
 use super::image::{before_activation, fitting, kernel_count};
-use super::layer::{Builder, Layer, values, with_values};
+use super::layer::{Builder, Layer, Operation, forward, values, with_values};
 use super::parameter::Parameter;
 use super::spec::ConvTransposeLayer;
 use crate::kernel::Pool;
@@ -77,13 +77,7 @@ impl ConvTranspose2d {
 }
 
 impl Layer for ConvTranspose2d {
-    fn parameters(&self) -> Vec<(&'static str, &Arc<Parameter>)> {
-        vec![("weight", &self.weight), ("bias", &self.bias)]
-    }
-}
-
-impl ModuleT for ConvTranspose2d {
-    fn forward_t(&self, x: &Tensor, _: bool) -> Result<Tensor> {
+    fn operation(&self, x: &Tensor, _: bool, wanted: bool) -> Result<Operation> {
         let (_, channels, height, width) = x.dims4()?;
         let channels_in = self.weight.value().dim(0)?;
         if channels != channels_in {
@@ -95,8 +89,19 @@ impl ModuleT for ConvTranspose2d {
             bias: Arc::clone(&self.bias),
             spec: self.spec.clone(),
             pool: Arc::clone(&self.pool),
+            wanted,
         };
-        x.contiguous()?.apply_op3(self.weight.value(), self.bias.value(), op)
+        Ok(Operation::Weighted(Box::new(op), Arc::clone(&self.weight), Arc::clone(&self.bias)))
+    }
+
+    fn parameters(&self) -> Vec<(&'static str, &Arc<Parameter>)> {
+        vec![("weight", &self.weight), ("bias", &self.bias)]
+    }
+}
+
+impl ModuleT for ConvTranspose2d {
+    fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        forward(self, x, train)
     }
 }
 
@@ -108,6 +113,8 @@ struct Op {
     bias: Arc<Parameter>,
     spec: ConvTransposeLayer,
     pool: Arc<Pool>,
+    /// Whether the gradient at the input is wanted: rows of the data need none.
+    wanted: bool,
 }
 
 impl CustomOp3 for Op {
@@ -155,8 +162,7 @@ impl CustomOp3 for Op {
                         self.convolution.backward_weight(&self.pool, &d, x, Accumulate::of_step(first), weight);
                     })
                 })?;
-                // Rows of the data need no gradient.
-                if !x.track_op() {
+                if !self.wanted {
                     return Ok(None);
                 }
                 let mut below = vec![0.0; x.elem_count()];

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp3, Layout, ModuleT, Result, Shape, Tensor, bail};
 
 use super::architecture::Activation;
-use super::layer::{Builder, Layer, values, with_values};
+use super::layer::{Builder, Layer, Operation, forward, values, with_values};
 use super::parameter::Parameter;
 use crate::kernel::Pool;
 use crate::kernel::dense::add_rows;
@@ -60,20 +60,20 @@ impl Dense {
 }
 
 impl Layer for Dense {
+    fn operation(&self, _: &Tensor, _: bool, wanted: bool) -> Result<Operation> {
+        let [weight, bias] = [&self.weight, &self.bias].map(Arc::clone);
+        let op = Op { weight, bias, activation: self.activation, pool: Arc::clone(&self.pool), wanted };
+        Ok(Operation::Weighted(Box::new(op), Arc::clone(&self.weight), Arc::clone(&self.bias)))
+    }
+
     fn parameters(&self) -> Vec<(&'static str, &Arc<Parameter>)> {
         vec![("weight", &self.weight), ("bias", &self.bias)]
     }
 }
 
 impl ModuleT for Dense {
-    fn forward_t(&self, x: &Tensor, _: bool) -> Result<Tensor> {
-        let op = Op {
-            weight: Arc::clone(&self.weight),
-            bias: Arc::clone(&self.bias),
-            activation: self.activation,
-            pool: Arc::clone(&self.pool),
-        };
-        x.contiguous()?.apply_op3(self.weight.value(), self.bias.value(), op)
+    fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        forward(self, x, train)
     }
 }
 
@@ -83,6 +83,8 @@ struct Op {
     bias: Arc<Parameter>,
     activation: Activation,
     pool: Arc<Pool>,
+    /// Whether the gradient at the input is wanted: rows of the data need none.
+    wanted: bool,
 }
 
 impl CustomOp3 for Op {
@@ -128,8 +130,7 @@ impl CustomOp3 for Op {
         let gradient = gradient.contiguous()?;
         let d = with_values(result, |result| with_values(&gradient, |d| self.through_activation(result, d)))?;
         with_values(x, |x| self.weight_gradient(x, &d, rows, inputs))?;
-        // Rows of the data need no gradient.
-        if !x.track_op() {
+        if !self.wanted {
             return Ok((None, None, None));
         }
         let below = with_values(weight, |weight| Ok(self.below(weight, &d, rows, inputs)))?;

@@ -6,12 +6,12 @@ use candle_core::{CpuStorage, CustomOp1, Layout, ModuleT, Result, Shape, Tensor,
 use rand::RngCore;
 use rand_chacha::ChaCha8Rng;
 
-use super::layer::{Builder, Clock, Layer, values, with_values};
+use super::layer::{Builder, Clock, Layer, Operation, forward, values, with_values};
 use crate::kernel::Pool;
 use crate::seed::Seed;
 
 /// Values that one task takes.
-const CHUNK: usize = 1 << 14;
+pub(super) const CHUNK: usize = 1 << 14;
 
 /// Inverted dropout: in training every value is zero with probability `rate` and otherwise divided by `1 - rate`; in
 /// evaluation nothing happens.
@@ -57,22 +57,26 @@ impl Dropout {
     }
 }
 
-impl Layer for Dropout {}
-
-impl ModuleT for Dropout {
-    fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+impl Layer for Dropout {
+    fn operation(&self, x: &Tensor, train: bool, _: bool) -> Result<Operation> {
         if !train || self.rate == 0.0 {
-            return Ok(x.clone());
+            return Ok(Operation::Nothing);
         }
         let kept = (1.0 / (1.0 - self.rate)) as f32;
-        masked(x, self.rate, kept, &self.clock.random(self.seed, &self.name), &self.pool)
+        Ok(masked(x, self.rate, kept, &self.clock.random(self.seed, &self.name), &self.pool))
     }
 }
 
-/// `x` with zeros in the place of values, each with probability `dropped`, and the others times `kept`.
-pub(super) fn masked(x: &Tensor, dropped: f64, kept: f32, random: &ChaCha8Rng, pool: &Arc<Pool>) -> Result<Tensor> {
+impl ModuleT for Dropout {
+    fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        forward(self, x, train)
+    }
+}
+
+/// Zeros in the place of values of `x`, each with probability `dropped`, and the others times `kept`.
+pub(super) fn masked(x: &Tensor, dropped: f64, kept: f32, random: &ChaCha8Rng, pool: &Arc<Pool>) -> Operation {
     let mask = mask(x.elem_count(), dropped, kept, random, pool);
-    x.contiguous()?.apply_op1(Masked { mask, pool: Arc::clone(pool) })
+    Operation::Plain(Box::new(Masked { mask, pool: Arc::clone(pool) }))
 }
 
 /// Zeros, each with probability `dropped`, among the value `kept`.

@@ -9,7 +9,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use candle_core::{CpuStorage, Device, Layout, ModuleT, Result, Storage, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp3, Device, Layout, ModuleT, Result, Shape, Storage, Tensor, bail};
 use rand_chacha::ChaCha8Rng;
 
 use super::parameter::{Buffer, Parameter};
@@ -19,6 +19,13 @@ use crate::seed::Seed;
 /// A layer. [`forward_t`](ModuleT::forward_t) takes rows in and gives rows out; with `train` it draws what is random and
 /// uses the statistics of the batch, without it the same row gives the same bits, whatever rows come with it.
 pub trait Layer: ModuleT + Debug + Send + Sync {
+    /// What it does to `x`, which lies in one piece, apart from any tape. `wanted` says whether the way back has to give the
+    /// gradient at `x` too.
+    ///
+    /// # Errors
+    /// For rows that do not fit.
+    fn operation(&self, x: &Tensor, train: bool, wanted: bool) -> Result<Operation>;
+
     /// Its parameters, each with the last part of its name (`"weight"`).
     fn parameters(&self) -> Vec<(&'static str, &Arc<Parameter>)> {
         Vec::new()
@@ -28,6 +35,82 @@ pub trait Layer: ModuleT + Debug + Send + Sync {
     fn buffers(&self) -> Vec<(&'static str, &Arc<Buffer>)> {
         Vec::new()
     }
+}
+
+/// What a layer does to some rows: forward, and the way back.
+pub enum Operation {
+    /// It leaves them as they are.
+    Nothing,
+    /// An operation without parameters.
+    Plain(Box<dyn CustomOp1 + Send + Sync>),
+    /// One with weights and biases, whose gradients it leaves in them.
+    Weighted(Box<dyn CustomOp3 + Send + Sync>, Arc<Parameter>, Arc<Parameter>),
+}
+
+impl Operation {
+    /// What becomes of `x`, on candle's tape.
+    pub(super) fn on_tape(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Nothing => Ok(x.clone()),
+            Self::Plain(op) => x.apply_op1_arc(Arc::new(op)),
+            Self::Weighted(op, weight, bias) => x.apply_op3_arc(weight.value(), bias.value(), Arc::new(op)),
+        }
+    }
+
+    /// What becomes of `x`, which the tape does not hear of.
+    pub(super) fn compute(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Nothing => Ok(x.clone()),
+            Self::Plain(op) => x.apply_op1_no_bwd(&Inside(&**op)),
+            Self::Weighted(op, weight, bias) => x.apply_op3_no_bwd(weight.value(), bias.value(), &Inside(&**op)),
+        }
+    }
+
+    /// The gradient at `x`, if it is wanted, from the one at what became of it.
+    pub(super) fn backward(&self, x: &Tensor, result: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        match self {
+            Self::Nothing => Ok(Some(gradient.clone())),
+            Self::Plain(op) => op.bwd(x, result, gradient),
+            Self::Weighted(op, weight, bias) => Ok(op.bwd(x, weight.value(), bias.value(), result, gradient)?.0),
+        }
+    }
+}
+
+/// An operation behind a pointer, as an operation.
+struct Inside<'a, T: ?Sized>(&'a T);
+
+impl<T: CustomOp1 + ?Sized> CustomOp1 for Inside<'_, T> {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.0.cpu_fwd(x, layout)
+    }
+}
+
+impl<T: CustomOp3 + ?Sized> CustomOp3 for Inside<'_, T> {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.0.cpu_fwd(x, x_layout, weight, weight_layout, bias, bias_layout)
+    }
+}
+
+/// What every layer's `forward_t` is: its operation, on the tape.
+pub(super) fn forward(layer: &impl Layer, x: &Tensor, train: bool) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    layer.operation(&x, train, x.track_op())?.on_tape(&x)
 }
 
 /// What layers are made with.

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp1, Error, Layout, ModuleT, Result, Shape, Tensor, bail};
 
-use super::layer::{Builder, Layer, values, with_values};
+use super::layer::{Builder, Layer, Operation, forward, values, with_values};
 use super::spec::PoolLayer;
 use crate::kernel::Pool;
 use crate::kernel::pooling::MaxPooling;
@@ -36,14 +36,18 @@ impl MaxPool2d {
     }
 }
 
-impl Layer for MaxPool2d {}
-
-impl ModuleT for MaxPool2d {
-    fn forward_t(&self, x: &Tensor, _: bool) -> Result<Tensor> {
+impl Layer for MaxPool2d {
+    fn operation(&self, x: &Tensor, _: bool, _: bool) -> Result<Operation> {
         let (_, _, height, width) = x.dims4()?;
         let square = [self.size; 2];
         let pooling = MaxPooling::new([height, width], square, square).map_err(Error::msg)?;
-        x.contiguous()?.apply_op1(Op { pooling, places: OnceLock::new(), pool: Arc::clone(&self.pool) })
+        Ok(Operation::Plain(Box::new(Op { pooling, places: OnceLock::new(), pool: Arc::clone(&self.pool) })))
+    }
+}
+
+impl ModuleT for MaxPool2d {
+    fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        forward(self, x, train)
     }
 }
 

@@ -1,9 +1,14 @@
-//! Autoencoders with explicit forward and backward.
+//! Networks, in two forms.
 //!
-//! A batch travels as passes of at most [`PASS_ROWS`] rows, each on one thread from the input through the loss to the
-//! gradients at every layer; nothing waits between layers. Then the parameters are shared out: each block gets its
-//! gradient over all passes, in order, and is moved at once. No gradients are merged, so the result does not depend on
-//! the number of threads.
+//! **Layers** are candle modules, one file each: [`Dense`], [`Conv2d`], [`ConvTranspose2d`], [`BatchNorm`], [`Activate`],
+//! [`Dropout`], [`Noise`], [`MaxPool2d`], [`Upsample2d`]. A [`LayerSpec`] says what a layer is, a [`Sequence`] applies some one
+//! after the other, a [`Coder`] is an encoder and a decoder. Their arithmetic on the CPU is [`kernel`](crate::kernel)'s, their
+//! gradients go over candle's tape, and an [`Optimizer`] moves what they learn: so any formula can be minimised.
+//!
+//! **The fused road** is for dense autoencoders alone ([`Mlp`]). A batch travels as passes of at most [`PASS_ROWS`] rows, each
+//! on one thread from the input through the loss to the gradients at every layer; nothing waits between layers. Then the
+//! parameters are shared out: each block gets its gradient over all passes, in order, and is moved at once. No gradients
+//! are merged, so the result does not depend on the number of threads.
 
 mod activate;
 mod architecture;
@@ -40,7 +45,7 @@ pub use dense::Dense;
 pub use dropout::Dropout;
 pub use encoder::Encoder;
 pub use initialisation::initialise;
-pub use layer::{Builder, Clock, Layer};
+pub use layer::{Builder, Clock, Layer, Operation};
 pub use max_pool2d::MaxPool2d;
 pub use mlp::{Mlp, MlpPass};
 pub use noise::Noise;
@@ -63,8 +68,8 @@ pub const PASS_ROWS: usize = 64;
 /// Moves one block of parameters: the parameters, their gradient, and the same parts of two arrays of optimizer state.
 pub type UpdateRule<'a> = dyn Fn(&mut [f32], &[f32], [&mut [f32]; 2]) + Sync + 'a;
 
-/// An autoencoder that can learn. Its backward takes gradients at the embedding and at the reconstruction, so any
-/// clustering loss can join the reconstruction's.
+/// An autoencoder that can learn on the fused road. Its backward takes gradients at the embedding and at the
+/// reconstruction.
 pub trait Network: Send + Sync {
     /// Its rows under way.
     type Pass: Pass;

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use candle_core::{ModuleT, Result, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, Layout, ModuleT, Result, Shape, Tensor, bail};
 
-use super::dropout::{draw, masked};
-use super::layer::{Builder, Clock, Layer};
+use super::dropout::{CHUNK, draw, masked};
+use super::layer::{Builder, Clock, Layer, Operation, forward, values};
 use crate::kernel::Pool;
 use crate::kernel::normal::standard_normal;
 use crate::seed::Seed;
@@ -80,22 +80,52 @@ impl Noise {
     }
 }
 
-impl Layer for Noise {}
-
-impl ModuleT for Noise {
-    fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+impl Layer for Noise {
+    fn operation(&self, x: &Tensor, train: bool, _: bool) -> Result<Operation> {
         if !train {
-            return Ok(x.clone());
+            return Ok(Operation::Nothing);
         }
         let random = self.clock.random(self.seed, &self.name);
-        match self.corruption {
+        Ok(match self.corruption {
             Corruption::Normal { deviation } => {
                 let deviation = deviation as f32;
                 let noise = draw(x.elem_count(), &random, &self.pool, |word| deviation * standard_normal(word));
-                x + Tensor::from_vec(noise, x.shape(), x.device())?
+                Operation::Plain(Box::new(Added { noise, pool: Arc::clone(&self.pool) }))
             }
             Corruption::Masking { fraction } => masked(x, fraction, 1.0, &random, &self.pool),
-        }
+        })
+    }
+}
+
+impl ModuleT for Noise {
+    fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        forward(self, x, train)
+    }
+}
+
+/// The sum with noise, on the tape.
+struct Added {
+    noise: Vec<f32>,
+    pool: Arc<Pool>,
+}
+
+impl CustomOp1 for Added {
+    fn name(&self) -> &'static str {
+        "noise"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = values(x, layout)?;
+        let mut sums = vec![0.0; x.len()];
+        self.pool.for_each_chunk_mut(&mut sums, CHUNK, |i, sums| {
+            let both = x[i * CHUNK..].iter().zip(&self.noise[i * CHUNK..]);
+            sums.iter_mut().zip(both).for_each(|(sum, (x, noise))| *sum = x + noise);
+        });
+        Ok((CpuStorage::F32(sums), layout.shape().clone()))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(gradient.clone()))
     }
 }
 

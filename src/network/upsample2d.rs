@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Error, Layout, ModuleT, Result, Shape, Tensor};
 
-use super::layer::{Builder, Layer, values, with_values};
+use super::layer::{Builder, Layer, Operation, forward, values, with_values};
 use super::spec::PoolLayer;
 use crate::kernel::Pool;
 use crate::kernel::pooling::Upsampling;
@@ -36,13 +36,17 @@ impl Upsample2d {
     }
 }
 
-impl Layer for Upsample2d {}
-
-impl ModuleT for Upsample2d {
-    fn forward_t(&self, x: &Tensor, _: bool) -> Result<Tensor> {
+impl Layer for Upsample2d {
+    fn operation(&self, x: &Tensor, _: bool, _: bool) -> Result<Operation> {
         let (_, _, height, width) = x.dims4()?;
         let upsampling = Upsampling::new([height, width], [self.size; 2]).map_err(Error::msg)?;
-        x.contiguous()?.apply_op1(Op { upsampling, pool: Arc::clone(&self.pool) })
+        Ok(Operation::Plain(Box::new(Op { upsampling, pool: Arc::clone(&self.pool) })))
+    }
+}
+
+impl ModuleT for Upsample2d {
+    fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        forward(self, x, train)
     }
 }
 

@@ -61,7 +61,7 @@ impl<'a> Execution<'a> {
         bad: Arc<BadRows>,
     ) -> Result<Self> {
         let plan = &pipeline.plan;
-        let device = plan.device.open(device::threads(plan.threads)?)?;
+        let device = plan.device.open_as(device::threads(plan.threads)?, plan.fused)?;
         let sink = Location::parse(&plan.sink.path)?;
         let state_dir = state_dir(&sink, &plan.name);
         let goes_on = resume::goes_on(pipeline, options)?;

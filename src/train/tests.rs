@@ -215,3 +215,51 @@ fn every_wrong_setting_is_named_at_once() {
     assert_eq!(AutoencoderSpec { decay, ..Default::default() }.validate(3).len(), 1);
     assert_eq!(AutoencoderSpec { encoder: vec![], ..Default::default() }.validate(0).len(), 2);
 }
+
+/// A hundred steps and more by the fused trainer and on candle's tape, from the same parameters and over the same batches.
+#[test]
+fn both_roads_lose_the_same() {
+    let values = curve(300);
+    let rows = Dense::new(&values, 20);
+    let weights: Vec<f32> = (0..20).map(|i| 0.2 + (i % 5) as f32).collect();
+    let laid_out: Vec<u32> = (0..300).filter(|i| i % 3 != 1).collect();
+    let places = laid_out.iter().flat_map(|&i| [(i as f32).sin(), (i as f32).cos(), 0.1]).collect();
+    let coordinates = Coordinates { dim: 3, rows: laid_out, values: places };
+    for (form, taught) in [(PenaltyForm::Norm, false), (PenaltyForm::Squared, true)] {
+        let data = Training {
+            feature_weights: Some(&weights),
+            coordinates: taught.then_some(&coordinates),
+            ..Training::new(&rows)
+        };
+        let spec = AutoencoderSpec {
+            encoder: vec![12, 3],
+            epochs: 12,
+            batch_size: 32,
+            l2: 1e-3,
+            l2_form: form,
+            ..AutoencoderSpec::default()
+        };
+        let on = |device: Cpu| {
+            let control = Control::default();
+            let cx = FitContext {
+                seed: Seed(11),
+                device: &device,
+                control: &control,
+                checkpoint: &NoCheckpoint,
+                memory: u64::MAX,
+            };
+            Autoencoder { spec: spec.clone() }.fit(&data, &cx).expect("trains")
+        };
+        let (fused, taped) = (on(Cpu::new(2)), on(Cpu::new(2).unfused()));
+        for (a, b) in losses(&fused).iter().zip(losses(&taped)) {
+            assert!((a - b).abs() <= 1e-4 * a.abs(), "{form:?}: fused {a}, on the tape {b}");
+        }
+        let map = |fitted: &Fitted| {
+            let mut out = vec![0.0; 300 * 3];
+            fitted.transform.as_vector_map().expect("embeds").map(&values, &mut out).expect("embeds");
+            out
+        };
+        let apart = map(&fused).iter().zip(map(&taped)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(apart < 5e-3, "{form:?}: embeddings are {apart} apart");
+    }
+}

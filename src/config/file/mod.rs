@@ -5,6 +5,7 @@
 
 mod autoencoder;
 mod deep_clustering;
+mod device;
 mod features;
 mod kmeans;
 mod manifold;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use autoencoder::*;
 pub use deep_clustering::*;
+pub use device::*;
 pub use features::*;
 pub use kmeans::*;
 pub use manifold::*;
@@ -30,7 +32,6 @@ pub(super) use split::{ALL, THE_VALUE_ALL};
 pub use stage::*;
 
 use super::size::Size;
-use crate::device::DeviceChoice;
 
 /// A pipeline of dacpipe: where rows come from, the stages they pass in order, and where the labels go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -56,7 +57,7 @@ pub struct PipelineFile {
     /// of that number, counted from 0) or "auto". Default "auto": the first GPU where there is one and dacpipe is built for
     /// it, else the CPU.
     #[serde(default)]
-    pub device: DeviceChoice,
+    pub device: DeviceSetting,
     /// What happens to a row that cannot be read. Default "fail".
     #[serde(default)]
     pub on_bad_row: OnBadRowName,

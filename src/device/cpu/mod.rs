@@ -34,12 +34,18 @@ static NOWHERE: [u32; fold::MAX_BLOCK_ROWS] = [NO_CLUSTER; fold::MAX_BLOCK_ROWS]
 #[derive(Debug)]
 pub struct Cpu {
     pool: Arc<Pool>,
+    fused: bool,
 }
 
 impl Cpu {
     /// The processor with `threads` compute threads, the caller counted as one.
     pub fn new(threads: usize) -> Self {
-        Self { pool: Arc::new(Pool::new(threads)) }
+        Self { pool: Arc::new(Pool::new(threads)), fused: true }
+    }
+
+    /// The same, on which dense autoencoders learn on candle's tape, layer by layer.
+    pub fn unfused(self) -> Self {
+        Self { fused: false, ..self }
     }
 }
 
@@ -53,6 +59,10 @@ impl Default for Cpu {
 impl Device for Cpu {
     fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    fn fused(&self) -> bool {
+        self.fused
     }
 
     fn trainer<'a>(
