@@ -360,7 +360,12 @@ fn devices_are_named_and_numbered() {
             "`device`: \"cuda:x\" names no GPU; expected \"cuda:N\", where N is its number, from 0 on (nvidia-smi -L lists them)"
         ]
     );
-    assert_eq!(named("1"), [format!("`device` must be {accepted}, got 1")]);
+    assert_eq!(named("1"), [format!("`device` must be {accepted} or a table, got 1")]);
+    let unfused = parse(GOOD, &["device.fused=false"]).unwrap().plan;
+    assert_eq!((unfused.device, unfused.fused), (DeviceChoice::Auto, false));
+    assert_eq!(named("{ name = \"cpu\", fused = false }"), [""; 0]);
+    assert!(named("{ fused = 3 }")[0].contains("must be true or false"));
+    assert!(named("{ fuse = true }")[0].contains("unknown key `fuse`"));
 }
 
 #[test]

@@ -160,6 +160,7 @@ fn learning_and_labelling_call_no_kernel() {
         "DenseSpec",
         "initialise",
         "Coder",
+        "CoderSpec",
         "LayerSpec",
         "Parameter",
         "Buffer",
