@@ -15,6 +15,7 @@ use crate::device::StepLoss;
 use crate::embed_network::EmbedNetwork;
 use crate::error::{Error, Result};
 use crate::event::Event;
+use crate::kernel::heap::KeepFreed;
 use crate::kernel::{Dense, Rows};
 use crate::kmeans::{self, KMeans, KMeansSpec};
 use crate::label::Label;
@@ -62,6 +63,7 @@ impl Fit for DeepClustering {
 
     fn fit(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<Fitted> {
         self.check(data, cx)?;
+        let _keep = KeepFreed::begin();
         let builder = Builder::on_cpu(Arc::clone(cx.device.pool()), cx.seed);
         let coder = Coder::new("", &self.spec.coder(data.rows.dim())?, &builder)?;
         let mut courses = Courses::begin(&self.spec, data, cx, &builder)?;

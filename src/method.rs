@@ -327,6 +327,33 @@ impl MethodSpec {
         serde_json::from_value(row).map_err(|e| wrong(e.to_string()))
     }
 
+    /// What each layer makes of a row whose shape the method knows, for people: none where it is only known from the rows.
+    ///
+    /// ```
+    /// use dacpipe::method::{Method, MethodSpec};
+    /// let given = serde_json::json!({ "k": 10, "shape": [1, 28, 28] });
+    /// let lines = MethodSpec::of(Method::Aljalbout, &given)?.layers();
+    /// assert!(lines[0].starts_with("encoder: [1, 28, 28] conv2d [50, 24, 24] batch_norm [50, 24, 24]"), "{}", lines[0]);
+    /// assert!(lines[1].ends_with("conv_transpose2d [1, 28, 28]"), "{}", lines[1]);
+    /// # Ok::<(), dacpipe::Error>(())
+    /// ```
+    pub fn layers(&self) -> Vec<String> {
+        let Some(dim) = self.shape.as_ref().map(|shape| shape.iter().product()) else { return Vec::new() };
+        let mut lines = Vec::new();
+        let networks = [("", self.coder(dim).ok()), ("expert's ", self.expert(dim).ok().flatten())];
+        for (whose, coder) in networks {
+            let Some((coder, (there, back))) = coder.and_then(|coder| Some((coder.clone(), coder.shapes().ok()?)))
+            else {
+                continue;
+            };
+            for (part, layers, shapes) in [("encoder", &coder.encoder, there), ("decoder", &coder.decoder, back)] {
+                let made = layers.iter().zip(&shapes[1..]).map(|(layer, shape)| format!(" {} {shape}", layer.kind()));
+                lines.push(format!("{whose}{part}: {}{}", shapes[0], made.collect::<String>()));
+            }
+        }
+        lines
+    }
+
     /// The network for rows of `dim` values.
     ///
     /// # Errors

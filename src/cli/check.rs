@@ -50,6 +50,9 @@ struct Checked {
     ok: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
+    /// What each layer of a method's network makes, where the file tells the shape of a row.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    layers: Vec<String>,
     problems: Vec<Found>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<Inspection>,
@@ -77,10 +80,11 @@ pub async fn run(args: &CheckArgs) -> Result<()> {
                 let note = loaded.plan.without_keys();
                 if !args.json {
                     let note = note.as_ref().map(|note| format!("\n  note: {note}")).unwrap_or_default();
-                    terminal::say(&format!("{file}: ok{note}"))?;
+                    let layers: String = loaded.plan.layers().iter().map(|line| format!("\n  {line}")).collect();
+                    terminal::say(&format!("{file}: ok{note}{layers}"))?;
                 }
-                let mut found =
-                    Checked { file, ok: true, note: note.map(Into::into), problems: Vec::new(), data: None };
+                let (layers, note) = (loaded.plan.layers(), note.map(Into::into));
+                let mut found = Checked { file, ok: true, note, layers, problems: Vec::new(), data: None };
                 if args.data {
                     match configured(&loaded.plan.source, args.rows).await {
                         Ok(data) if args.json => found.data = Some(data),
@@ -100,7 +104,14 @@ pub async fn run(args: &CheckArgs) -> Result<()> {
             Err(problems) => {
                 terminal::tell_styled(&problems.render(terminal::stderr_has_colors()));
                 wrong += usize::from(!problems.is_empty());
-                Checked { file, ok: true, note: None, problems: problems.iter().map(Found::from).collect(), data: None }
+                Checked {
+                    file,
+                    ok: true,
+                    note: None,
+                    layers: Vec::new(),
+                    problems: problems.iter().map(Found::from).collect(),
+                    data: None,
+                }
             }
         };
         found.ok = found.problems.is_empty();

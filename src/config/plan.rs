@@ -218,6 +218,15 @@ impl Plan {
         }
     }
 
+    /// What each layer of a method's network makes, a line a part, where the file tells the shape of a row.
+    pub fn layers(&self) -> Vec<String> {
+        let of = |stage: &StageSpec| match stage {
+            StageSpec::DeepClustering(spec) => spec.layers(),
+            _ => Vec::new(),
+        };
+        self.stages.iter().flat_map(of).collect()
+    }
+
     /// How many clusters there will be, if any.
     pub fn clusters(&self) -> Option<usize> {
         self.stages.iter().find_map(|stage| match stage {

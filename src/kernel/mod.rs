@@ -10,6 +10,7 @@ pub mod distance;
 pub mod fold;
 pub mod forces;
 pub mod gemm;
+pub mod heap;
 pub mod isa;
 pub mod matrix;
 pub mod moments;

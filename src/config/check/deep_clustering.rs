@@ -8,6 +8,9 @@ use crate::method::{ClusteringLossName, MethodSpec};
 use crate::network::{Activation, ActivationLayer, ConvTransposeLayer, DenseLayer, LayerSpec};
 use crate::scale::ScaleMethod;
 
+/// Values of a row, where the file does not tell.
+const UNKNOWN_WIDTH: usize = 1024;
+
 impl Check<'_> {
     pub(super) fn deep_clustering(&mut self) {
         let Some(at) = self.position("deep_clustering") else { return };
@@ -35,10 +38,14 @@ impl Check<'_> {
         }
         let dim = table.shape.as_ref().map(|shape| shape.iter().product()).or(self.features_known());
         // Of rows of unknown width, what does not depend on it is looked at.
-        let networks = spec.coder(dim.unwrap_or(1024)).and_then(|_| spec.expert(dim.unwrap_or(1024)));
-        if let Err(e) = networks {
-            let shape = if table.shape.is_some() { "shape" } else { "method" };
-            self.at(&path(shape), e.message().to_owned(), "");
+        let some = dim.unwrap_or(UNKNOWN_WIDTH);
+        if let Err(e) = spec.coder(some).and_then(|_| spec.expert(some)) {
+            let key = ["encoder", "shape", "method"].into_iter().find(|key| self.tree.at(&path(key)).1);
+            let message = match dim {
+                Some(_) => e.message().to_owned(),
+                None => e.message().replace(&format!("rows are [{UNKNOWN_WIDTH}]"), "rows are values in no order"),
+            };
+            self.at(&path(key.unwrap_or("method")), message, "");
         } else if let (Some(dim), Some(known)) = (dim, self.features_known())
             && dim != known
         {
