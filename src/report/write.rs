@@ -42,7 +42,7 @@ pub async fn write(table: &Location, labels: Option<&str>, to: &Location) -> Res
 fn is_figure(name: &str) -> bool {
     const NAMES: [&str; 6] =
         ["embedding-clusters", "embedding-labels", "contingency", "sizes", "feature-weights", "reconstructions"];
-    NAMES.contains(&name) || name.starts_with("autoencoder-")
+    NAMES.contains(&name) || ["autoencoder-", "deep_clustering-"].iter().any(|stage| name.starts_with(stage))
 }
 
 /// Whether there is anything of this name, a link included.
