@@ -15,8 +15,8 @@
 #     RECORDINGS    recordings that the line "features" reads; default 4
 #     RACE_DIR      where inputs and measurements are kept; default target/race
 #
-# The first call builds the dependencies once more (about 20 minutes on two cores): candle, which only tests and benches
-# use, switches on features of crates that the command is built without.
+# The first call builds the dependencies once more (about 20 minutes on two cores): what only tests and benches use
+# switches on features of crates that the command is built without.
 #
 # Measurements of earlier calls stay in RACE_DIR/runs.jsonl, so lines can be raced one at a time; a line that is raced
 # again replaces its own.
