@@ -301,27 +301,45 @@ pub fn shapes(input: &RowShape, layers: &[LayerSpec]) -> Result<Vec<RowShape>, (
 }
 
 /// The layers that lead back from what `encoder` makes of rows of shape `input` to rows of that shape: each layer's
-/// inverse, in reverse order, the activation of a layer that of the one it mirrors, and `last` at the end. Batch norm,
-/// dropout and noise have no mirror.
+/// inverse, in reverse order. What a layer with weights was given had gone through batch norm and an activation; its mirror,
+/// which gives that back, goes through the same, and through `last` at the end. Dropout and noise have no mirror.
 ///
 /// # Errors
 /// Number and problem of the first layer that does not fit.
 pub fn mirror(input: &RowShape, encoder: &[LayerSpec], last: Activation) -> Result<Vec<LayerSpec>, (usize, String)> {
     let shapes = shapes(input, encoder)?;
     let mut decoder: Vec<LayerSpec> = Vec::new();
-    // The activation of the layer before, which its mirror, the next one, has.
+    // What the values that layer number i is given have gone through since the last weights: batch norm, and which activation.
     let before = |i: usize| {
-        encoder[..i].iter().rev().find_map(|layer| match layer {
-            LayerSpec::Dense(DenseLayer { activation, .. })
-            | LayerSpec::Conv2d(ConvLayer { activation, .. })
-            | LayerSpec::Activation(ActivationLayer { activation }) => Some(*activation),
-            _ => None,
-        })
+        let (mut norm, mut own) = (false, None);
+        for layer in encoder[..i].iter().rev() {
+            match layer {
+                LayerSpec::Dense(DenseLayer { activation, .. }) | LayerSpec::Conv2d(ConvLayer { activation, .. }) => {
+                    return (norm, Some(own.unwrap_or(*activation)));
+                }
+                LayerSpec::Activation(ActivationLayer { activation }) => own = own.or(Some(*activation)),
+                LayerSpec::BatchNorm(_) => norm = true,
+                _ => {}
+            }
+        }
+        (false, own)
     };
     for (i, layer) in encoder.iter().enumerate().rev() {
-        let (into, activation) = (&shapes[i], before(i).unwrap_or(last));
+        let (into, (norm, after)) = (&shapes[i], before(i));
+        let after = after.unwrap_or(last);
+        // Batch norm stands between the weights and the activation.
+        let activation = if norm { Activation::Identity } else { after };
+        let finish = |decoder: &mut Vec<LayerSpec>| {
+            if norm {
+                decoder.push(LayerSpec::BatchNorm(BatchNormLayer {}));
+                decoder.push(LayerSpec::Activation(ActivationLayer { activation: after }));
+            }
+        };
         match layer {
-            LayerSpec::Dense(_) => decoder.push(LayerSpec::dense(into.len(), activation)),
+            LayerSpec::Dense(_) => {
+                decoder.push(LayerSpec::dense(into.len(), activation));
+                finish(&mut decoder);
+            }
             LayerSpec::Conv2d(ConvLayer { kernel, stride, padding, .. }) => {
                 let ([channels, height, _], Some([_, small, _])) =
                     (into.as_image().unwrap_or([0; 3]), shapes[i + 1].as_image())
@@ -337,6 +355,7 @@ pub fn mirror(input: &RowShape, encoder: &[LayerSpec], last: Activation) -> Resu
                     output_padding,
                     activation,
                 }));
+                finish(&mut decoder);
             }
             LayerSpec::MaxPool2d(pool) => decoder.push(LayerSpec::Upsample2d(pool.clone())),
             LayerSpec::Reshape(_) => {
@@ -390,6 +409,17 @@ mod tests {
         let code = shapes(&odd, &layers).unwrap().pop().unwrap();
         let back = mirror(&odd, &layers, Activation::Identity).unwrap();
         assert_eq!(shapes(&code, &back).unwrap().pop().unwrap(), odd);
+    }
+
+    #[test]
+    fn batch_norm_is_mirrored_between_weights_and_activation() {
+        let norm = || LayerSpec::BatchNorm(BatchNormLayer {});
+        let elu = || LayerSpec::Activation(ActivationLayer { activation: Activation::Elu });
+        let dense = |n| LayerSpec::dense(n, Activation::Identity);
+        let encoder = [dense(5), norm(), elu(), dense(4), norm(), elu(), dense(2)];
+        let decoder = mirror(&RowShape::flat(7), &encoder, Activation::Sigmoid).unwrap();
+        let sigmoid = LayerSpec::dense(7, Activation::Sigmoid);
+        assert_eq!(decoder, [dense(4), norm(), elu(), dense(5), norm(), elu(), sigmoid]);
     }
 
     #[test]
