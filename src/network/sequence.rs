@@ -62,7 +62,7 @@ impl Initialisation {
 /// assert_eq!(names, ["encoder.0.weight", "encoder.0.bias", "encoder.1.weight", "encoder.1.bias"]);
 /// let x = Tensor::zeros((5, 3), candle_core::DType::F32, &Device::Cpu)?;
 /// assert_eq!(encoder.forward_t(&x, false)?.dims(), [5, 2]);
-/// # Ok::<(), dacpipe::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct Sequence {
