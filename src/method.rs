@@ -92,9 +92,9 @@ const K_DAE: &str = r#"
     ]
 "#;
 
-/// Its authors' code; the paper gives learning rate and momentum.
+/// Its authors' code; the paper gives learning rate and momentum. The sigmoid at the end is ours: pixels are in [0, 1].
 const ALJALBOUT: &str = r#"
-    output = "identity"
+    output = "sigmoid"                  # without it the learning rate is too high: the loss becomes no number
     starts = 20
     afterwards = "kmeans"
     encoder = [
