@@ -10,9 +10,9 @@ use serde_json::json;
 use crate::column::{vector_dim, vectors};
 use crate::embed_network::{arrays, coder, in_blocks, setting, tensors};
 use crate::error::{Error, Result};
-use crate::label::label_fields;
+use crate::label::labelled_schema;
 use crate::network::{Arrays, Coder, CoderSpec};
-use crate::stage::{Artifact, Clusters, FEATURES, LABEL_COLUMNS, Transform};
+use crate::stage::{Artifact, Clusters, FEATURES, Transform};
 use crate::train::RowError;
 
 /// The most autoencoders of a model.
@@ -120,13 +120,7 @@ impl Transform for Experts {
                 "the autoencoders were made for {made} features, column {FEATURES:?} has {dim}"
             )));
         }
-        if let Some(name) = LABEL_COLUMNS.iter().find(|name| input.column_with_name(name).is_some()) {
-            return Err(Error::input(format!(
-                "column {name:?} is there already; rename it or leave it out of the source"
-            )));
-        }
-        let fields = input.fields().iter().cloned().chain(label_fields().map(Arc::new));
-        Ok(Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), input.metadata().clone())))
+        labelled_schema(input)
     }
 
     fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {

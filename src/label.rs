@@ -162,6 +162,19 @@ pub fn label_fields() -> impl Iterator<Item = Field> {
     LABEL_COLUMNS.into_iter().zip(types).map(|(name, kind)| Field::new(name, kind, false))
 }
 
+/// The schema of batches of schema `input` with those columns appended.
+///
+/// # Errors
+/// Kind `Input` if one of them is there already.
+pub(crate) fn labelled_schema(input: &Schema) -> Result<SchemaRef> {
+    if let Some(name) = LABEL_COLUMNS.iter().find(|name| input.column_with_name(name).is_some()) {
+        return Err(Error::input(format!("column {name:?} is there already; rename it or leave it out of the source")));
+    }
+    let mut fields: Vec<_> = input.fields().iter().cloned().collect();
+    fields.extend(label_fields().map(Arc::new));
+    Ok(Arc::new(Schema::new_with_metadata(fields, input.metadata().clone())))
+}
+
 impl Fit for KMeansStage {
     fn kind(&self) -> &'static str {
         "kmeans"
@@ -328,14 +341,7 @@ impl Transform for Label {
             let what = format!("centroids have {} values, column {:?} has {dim}", self.dim(), self.column);
             return Err(Error::model(what));
         }
-        if let Some(name) = LABEL_COLUMNS.iter().find(|name| input.column_with_name(name).is_some()) {
-            return Err(Error::input(format!(
-                "column {name:?} is there already; rename it or leave it out of the source"
-            )));
-        }
-        let mut fields: Vec<_> = input.fields().iter().cloned().collect();
-        fields.extend(label_fields().map(Arc::new));
-        Ok(Arc::new(Schema::new_with_metadata(fields, input.metadata().clone())))
+        labelled_schema(input)
     }
 
     fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {

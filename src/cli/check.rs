@@ -70,20 +70,23 @@ impl From<&Problem> for Found {
     }
 }
 
-/// Checks the files; an error of kind `Config` if any has a problem, or that of the first source that cannot be read.
+/// Checks the files.
+///
+/// # Errors
+/// Kind `Config` if any file has a problem; otherwise, what reading the first unreadable source gave.
 pub async fn run(args: &CheckArgs) -> Result<()> {
     let (mut checked, mut wrong, mut unreadable) = (Vec::new(), 0, None);
     for path in &args.files {
         let file = shown_name(path);
         let mut found = match PipelineFile::load(path, &args.set) {
             Ok(loaded) => {
-                let note = loaded.plan.without_keys();
+                let (note, layers) = (loaded.plan.without_keys(), loaded.plan.layers());
                 if !args.json {
                     let note = note.as_ref().map(|note| format!("\n  note: {note}")).unwrap_or_default();
-                    let layers: String = loaded.plan.layers().iter().map(|line| format!("\n  {line}")).collect();
-                    terminal::say(&format!("{file}: ok{note}{layers}"))?;
+                    let lines: String = layers.iter().map(|line| format!("\n  {line}")).collect();
+                    terminal::say(&format!("{file}: ok{note}{lines}"))?;
                 }
-                let (layers, note) = (loaded.plan.layers(), note.map(Into::into));
+                let note = note.map(Into::into);
                 let mut found = Checked { file, ok: true, note, layers, problems: Vec::new(), data: None };
                 if args.data {
                     match configured(&loaded.plan.source, args.rows).await {

@@ -77,8 +77,7 @@ pub(super) fn class_columns(source: &SourceTable) -> Vec<String> {
     }
 }
 
-/// The columns whose values can say which part of the data a row belongs to: those of classes, and what is carried along
-/// as it is written.
+/// The columns that `[split].column` may name: columns of classes, and columns kept as they are written.
 pub(super) fn part_columns(source: &SourceTable) -> Vec<String> {
     let mut columns = class_columns(source);
     match source {

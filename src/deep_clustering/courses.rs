@@ -144,11 +144,12 @@ impl<'a> Courses<'a> {
         chosen: &[u32],
         training: &TrainingSpec,
     ) -> Result<O> {
-        let number = self.next;
-        self.next += 1;
-        if self.left.as_ref().is_some_and(|(at, _)| number < *at) {
+        if self.is_behind() {
+            self.skip();
             return Ok(objective);
         }
+        let number = self.next;
+        self.next += 1;
         let penalty = L2Penalty { beta: training.l2, form: training.l2_form };
         // No two courses draw the same random numbers.
         let clock = (number as u64) << 40;

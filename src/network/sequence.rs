@@ -92,19 +92,9 @@ impl Sequence {
         Ok(Self { name: name.to_owned(), layers: made, shapes })
     }
 
-    /// The shape of the rows that go in.
-    pub fn input(&self) -> &RowShape {
-        &self.shapes[0]
-    }
-
     /// The shape of the rows that come out.
     pub fn output(&self) -> &RowShape {
         &self.shapes[self.layers.len()]
-    }
-
-    /// How many layers there are.
-    pub fn depth(&self) -> usize {
-        self.layers.len()
     }
 
     /// Its parameters with their full names (`encoder.0.weight`), in the order of the layers.
