@@ -43,6 +43,12 @@ impl DeepClustering {
             return Err(Error::input(format!("{rows} training rows, at most {} are possible", u32::MAX)));
         }
         let coder = self.spec.coder(dim)?;
+        if let Some(coordinates) = data.coordinates
+            && coordinates.dim != coder.dim_embedding()
+        {
+            let (dim, width) = (coordinates.dim, coder.dim_embedding());
+            return Err(Error::config(format!("the manifold has {dim} dimensions, the embedding {width}")));
+        }
         let mut parameters = coder.parameter_count();
         let batch = |size: usize| size.min(rows);
         let mut bytes = coder.training_bytes(batch(self.spec.pretraining.training.batch_size));

@@ -201,6 +201,12 @@ pub struct PretrainingSpec {
     /// How the errors of a row's values become one.
     #[serde(default)]
     pub over_values: Reduction,
+    /// The factor of the reconstruction's loss.
+    #[serde(default = "one")]
+    pub reconstruction: f64,
+    /// The factor of the [`CoordinateLoss`](crate::loss::CoordinateLoss), where a manifold stage laid the rows out.
+    #[serde(default = "one")]
+    pub coordinates: f64,
     /// Epochs in which each layer learns alone, before all learn together; 0 for none.
     #[serde(default)]
     pub layerwise_epochs: usize,
@@ -360,6 +366,21 @@ impl MethodSpec {
     /// Kind `Config` for layers that do not fit, with their shapes, or a shape of another number of values.
     pub fn coder(&self, dim: usize) -> Result<CoderSpec> {
         self.network(dim, &self.encoder, self.decoder.as_deref())
+    }
+
+    /// The width of the embedding, where the layers tell it without the rows.
+    ///
+    /// ```
+    /// use dacpipe::method::{Method, MethodSpec};
+    /// let given = serde_json::json!({ "k": 10, "shape": [1, 28, 28] });
+    /// assert_eq!(MethodSpec::of(Method::Aljalbout, &given)?.embedding_width(), Some(120));
+    /// assert_eq!(MethodSpec::of(Method::Dec, &serde_json::json!({ "k": 10 }))?.embedding_width(), Some(10));
+    /// # Ok::<(), dacpipe::Error>(())
+    /// ```
+    pub fn embedding_width(&self) -> Option<usize> {
+        // Layers that end in a dense one make the same width of rows of any.
+        let dim = self.shape.as_ref().map_or(1, |shape| shape.iter().product());
+        self.coder(dim).ok().map(|coder| coder.dim_embedding())
     }
 
     /// The autoencoder of a cluster for rows of `dim` values, if the method has one for each.

@@ -34,8 +34,7 @@ pub(crate) use layerwise::{Layerwise, groups};
 pub(crate) use objective::{Objective, failed};
 pub(crate) use state::State;
 pub(crate) use tape::{Tape, array, flat};
-use taped::Taped;
-pub(crate) use terms::{Clustering, Terms, embed};
+pub(crate) use terms::{Clustering, EmbeddingTerm, Terms, embed};
 
 /// The widest layer that is accepted; wider ones are typing errors more often than wishes.
 const WIDEST: usize = 65_536;
@@ -381,16 +380,19 @@ impl Autoencoder {
     fn on_tape<'a>(
         &self,
         data: &Training<'a>,
-        taught: Option<&'a Taught<'_>>,
+        taught: Option<&'a Taught<'a>>,
         coder: &'a Coder,
         builder: &Builder,
-    ) -> Result<Tape<'a, Taped<'a>>> {
-        let objective = Taped {
+    ) -> Result<Tape<'a, Terms<'a>>> {
+        let objective = Terms {
             coder,
-            reconstruction: self.spec.reconstruction,
-            loss: taped::reconstruction(&self.weights(data), builder)?,
-            coordinates: taught.map(|taught| &taught.loss),
-            factor: self.spec.coordinates,
+            rows: data.rows,
+            device: builder.device.clone(),
+            reconstruction: Some((self.spec.reconstruction, taped::reconstruction(&self.weights(data), builder)?)),
+            embedding: match taught {
+                None => EmbeddingTerm::None,
+                Some(taught) => EmbeddingTerm::Coordinates(self.spec.coordinates, &taught.loss),
+            },
         };
         Ok(Tape::new(objective, data.rows, OptimizerSpec::default(), self.spec.penalty(), builder, 0))
     }

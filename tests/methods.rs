@@ -128,6 +128,27 @@ fn bits(batch: &RecordBatch, name: &str) -> Vec<u32> {
 }
 
 #[tokio::test]
+async fn a_method_learns_the_layout_of_a_manifold_stage() {
+    let dir = tempfile::tempdir().unwrap();
+    images(&dir.path().join("images.parquet"), 0, 150);
+    let path = file(dir.path(), "dec", "");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let manifold = "[[stage]]\nkind = \"manifold\"\nneighbors = 10\nepochs = 50\n";
+    let at = text.find("kind = \"deep_clustering\"").unwrap();
+    let at = text[..at].rfind("[[stage]]").unwrap();
+    std::fs::write(&path, format!("{}{manifold}{}", &text[..at], &text[at..])).unwrap();
+    let rate = "stage.deep_clustering.pretraining.learning_rate=0.1".to_owned();
+    let report = run(&path, &[rate.clone(), "stage.deep_clustering.pretraining.epochs=40".into()]).await.unwrap();
+    assert_eq!(report.labelled_rows, 150);
+    let ari = report.metrics.iter().find(|metric| metric.rows == 150).map(|metric| metric.ari);
+    assert!(ari > Some(0.9), "{:?}", report.metrics);
+
+    // The layout has as many dimensions as the embedding, or is refused.
+    let e = PipelineFile::load(&path, &["stage.manifold.dim=3".into()]).map(|_| ()).unwrap_err();
+    assert!(e.to_string().contains("a layout of 3 dimensions for a representation of 2"), "{e}");
+}
+
+#[tokio::test]
 async fn a_method_s_labels_are_the_same_bits_in_the_table_in_sql_in_the_library_and_for_new_rows() {
     for method in ["dec", "k-dae", "aljalbout"] {
         let dir = tempfile::tempdir().unwrap();
@@ -208,6 +229,10 @@ fn all_problems_of_a_method_are_told_with_their_lines() {
         Ok(_) => panic!("{given:?} was accepted"),
         Err(problems) => problems.to_string(),
     };
+    let shown = problems("dec", &["stage.deep_clustering.pretraining.coordinates=2"]);
+    assert!(shown.contains("`coordinates` is given, but no manifold stage lays rows out"), "{shown}");
+    let shown = problems("dec", &["stage.deep_clustering.pretraining.reconstruction=0"]);
+    assert!(shown.contains("a factor above 0, or a manifold stage to learn from"), "{shown}");
     let shown = problems("dec", &["stage.deep_clustering.clustering.competition=\"soft\""]);
     assert!(shown.contains("`competition` is given, but the clustering loss is \"hardening\""), "{shown}");
     let shown = problems("k-dae", &["stage.deep_clustering.clustering.refresh=3"]);

@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use super::Draft;
 use super::columns::{class_columns, of_numbers, part_columns, split_column};
 use super::file::*;
+use super::plan;
 use super::problem::Problem;
 use super::size::Size;
 use super::tree::{Node, Origin, Value};
@@ -331,22 +332,23 @@ impl Check<'_> {
         }
     }
 
-    /// A manifold is laid out for the autoencoder to learn, in as many dimensions as that has.
+    /// A manifold is laid out for a network to learn, in as many dimensions as its embedding has.
     fn manifold(&mut self) {
         let draft = self.draft;
-        let (manifold, autoencoder) = (self.position("manifold"), self.position("autoencoder"));
         if let Some(at) = self.position("kmeans")
             && let Some(StageTable::Kmeans(KmeansTable { begin: KmeansBeginName::Layout, .. })) = &draft.stages[at].1
-            && manifold.is_none()
+            && self.position("manifold").is_none()
             && self.kinds_known()
         {
             let help = "add a stage of kind = \"manifold\" before it, or leave the key out";
             self.at(&format!("stage[{at}].begin"), "`begin` is \"layout\", but no manifold stage lays rows out", help);
         }
-        let Some(at) = manifold else {
-            for key in ["coordinates", "hold_out"] {
-                let path = format!("stage[{}].{key}", autoencoder.unwrap_or(0));
-                if autoencoder.is_some() && self.kinds_known() && self.tree.at(&path).1 {
+        let network = self.position("autoencoder").or(self.position("deep_clustering"));
+        let Some(at) = self.position("manifold") else {
+            for key in ["coordinates", "hold_out", "pretraining.coordinates"] {
+                let path = format!("stage[{}].{key}", network.unwrap_or(0));
+                if network.is_some() && self.kinds_known() && self.tree.at(&path).1 {
+                    let key = key.rsplit('.').next().unwrap_or(key);
                     let help = "add a stage of kind = \"manifold\" before it, or leave the key out";
                     self.at(&path, format!("`{key}` is given, but no manifold stage lays rows out"), help);
                 }
@@ -358,20 +360,22 @@ impl Check<'_> {
             let help = "add a stage of kind = \"feature_weights\" before it, or leave the key out";
             self.at(&format!("stage[{at}].weighted"), "`weighted` is true, but no stage learns weights", help);
         }
-        match autoencoder.map(|at| &draft.stages[at].1) {
+        let width = match network.map(|at| &draft.stages[at].1) {
             None if self.kinds_known() => {
                 let help = "new rows are placed by a network that was taught the layout: kind = \"autoencoder\"";
-                self.at(&format!("stage[{at}].kind"), "a manifold, but no autoencoder stage learns it", help);
+                return self.at(&format!("stage[{at}].kind"), "a manifold, but no autoencoder stage learns it", help);
             }
-            Some(Some(StageTable::Autoencoder(network))) => {
-                if let (Some(dim), Some(&width)) = (table.dim, network.encoder.last())
-                    && dim != width
-                {
-                    let message = format!("a layout of {dim} dimensions for a representation of {width}");
-                    self.at(&format!("stage[{at}].dim"), message, &format!("{width}, or leave the key out"));
-                }
+            Some(Some(StageTable::Autoencoder(table))) => table.encoder.last().copied(),
+            Some(Some(StageTable::DeepClustering(table))) => {
+                plan::method(table).ok().and_then(|spec| spec.embedding_width())
             }
-            _ => {}
+            _ => None,
+        };
+        if let (Some(dim), Some(width)) = (table.dim, width)
+            && dim != width
+        {
+            let message = format!("a layout of {dim} dimensions for a representation of {width}");
+            self.at(&format!("stage[{at}].dim"), message, &format!("{width}, or leave the key out"));
         }
     }
 

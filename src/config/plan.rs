@@ -193,6 +193,7 @@ impl Plan {
         });
         let width = stages().find_map(|stage| match stage {
             StageTable::Autoencoder(table) => table.encoder.last().copied(),
+            StageTable::DeepClustering(table) => method(table).ok().and_then(|spec| spec.embedding_width()),
             _ => None,
         });
         Plan {
@@ -352,7 +353,7 @@ fn feature_weights(table: &FeatureWeightsTable, clusters: Option<usize>) -> Weig
     WeightsSpec { method, labels, sample: table.sample }
 }
 
-/// Without an autoencoder, which the check of the file asks for, any width is as good as another.
+/// Without a network, which the check of the file asks for, any width is as good as another.
 fn manifold(table: &ManifoldTable, width: Option<usize>) -> ManifoldSpec {
     let metric = match table.metric {
         MetricName::Euclidean => Metric::Euclidean,

@@ -10,11 +10,11 @@ use crate::device::StepLoss;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::kernel::Rows;
-use crate::loss::{L2Penalty, ReconstructionLoss};
+use crate::loss::{CoordinateLoss, L2Penalty, ReconstructionLoss};
 use crate::method::{MethodSpec, PretrainingSpec, TrainingSpec};
 use crate::network::{Builder, Coder};
-use crate::stage::{Artifact, FitContext, Tensor, Training};
-use crate::train::{Course, Layerwise, Learner, Objective, State, Tape, Terms, failed, groups};
+use crate::stage::{Artifact, Coordinates, FitContext, Tensor, Training};
+use crate::train::{Course, EmbeddingTerm, Layerwise, Learner, Objective, State, Tape, Terms, failed, groups};
 
 /// What stands before the names of tensors that were made before the course under way.
 const MADE: &str = "made.";
@@ -110,7 +110,8 @@ impl<'a> Courses<'a> {
         Ok(ReconstructionLoss { measure: pretraining.loss, over_values: pretraining.over_values, weights })
     }
 
-    /// Teaches `coder` to rebuild rows: each layer alone first, if the method does so, and then all of them.
+    /// Teaches `coder` to rebuild rows: each layer alone first, if the method does so, and then all of them. Where the rows
+    /// have been laid out, the embedding learns the layout as well.
     pub fn pretrain(&mut self, coder: &Coder) -> Result<()> {
         let spec = &self.spec.pretraining;
         let rows: Vec<u32> = (0..self.data.rows.len() as u32).collect();
@@ -124,12 +125,20 @@ impl<'a> Courses<'a> {
         if spec.training.epochs == 0 {
             return Ok(());
         }
+        let coordinates = self.data.coordinates.filter(|_| spec.coordinates > 0.0).map(|laid_out| {
+            let Coordinates { dim, rows, values } = laid_out;
+            let share = self.data.rows.len() as f64 / rows.len().max(1) as f64;
+            CoordinateLoss::new(self.data.rows.len(), rows, values, *dim, spec.coordinates).sharing(share)
+        });
         let objective = Terms {
             coder,
             rows: self.data.rows,
             device: self.builder.device.clone(),
-            reconstruction: Some((1.0, self.reconstruction(spec)?)),
-            clustering: None,
+            reconstruction: Some((spec.reconstruction, self.reconstruction(spec)?)),
+            embedding: match &coordinates {
+                None => EmbeddingTerm::None,
+                Some(loss) => EmbeddingTerm::Coordinates(spec.coordinates, loss),
+            },
         };
         self.take("pretraining", objective, self.data.rows, &rows, &spec.training).map(|_| ())
     }

@@ -10,7 +10,7 @@ use crate::loss::ReconstructionLoss;
 use crate::method::{ExpertSpec, MethodSpec, TrainingSpec};
 use crate::network::{Arrays, Coder};
 use crate::stage::Tensor;
-use crate::train::{self, Terms, embed, flat};
+use crate::train::{self, EmbeddingTerm, Terms, embed, flat};
 
 /// Teaches an autoencoder for each cluster of what `coder`, which is pre-trained, makes of the rows. Returns them, and the
 /// number of training rows of each.
@@ -82,7 +82,7 @@ fn alone(
             1.0,
             ReconstructionLoss { measure: plan.loss, ..courses.reconstruction(&spec.pretraining)? },
         )),
-        clustering: None,
+        embedding: EmbeddingTerm::None,
     };
     courses.take(&format!("autoencoder {i}"), objective, rows, &chosen, &training)?;
     for (name, (shape, values)) in expert.arrays()? {

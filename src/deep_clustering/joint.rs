@@ -8,7 +8,7 @@ use crate::loss::{ClusteringLoss, Hardening};
 use crate::method::{ClusteringLossName, ClusteringSpec, MethodSpec};
 use crate::network::Coder;
 use crate::stage::{Centroids, Tensor};
-use crate::train::{Clustering, Terms, embed, failed, flat};
+use crate::train::{Clustering, EmbeddingTerm, Terms, embed, failed, flat};
 
 /// Teaches `coder`, which is pre-trained, and its clusters; returns the clusters.
 pub(super) fn learn(spec: &MethodSpec, coder: &Coder, courses: &mut Courses<'_>) -> Result<Centroids> {
@@ -32,7 +32,7 @@ pub(super) fn learn(spec: &MethodSpec, coder: &Coder, courses: &mut Courses<'_>)
             0.0 => None,
             factor => Some((factor, courses.reconstruction(&spec.pretraining)?)),
         },
-        clustering: Some(Clustering {
+        embedding: EmbeddingTerm::Clustering(Clustering {
             factor: *factor,
             loss: loss(&spec.clustering, &crate::train::array(&first, &device)?)?,
             every: refresh.unwrap_or(rows.len().div_ceil(training.batch_size) as u64),
@@ -41,7 +41,7 @@ pub(super) fn learn(spec: &MethodSpec, coder: &Coder, courses: &mut Courses<'_>)
     };
     let all: Vec<u32> = (0..rows.len() as u32).collect();
     let learned = courses.take("clustering", objective, rows, &all, training)?;
-    let centroids = learned.clustering.as_ref().and_then(|c| c.loss.centroids()).map(flat).transpose()?;
+    let centroids = learned.clustering().and_then(|c| c.loss.centroids()).map(flat).transpose()?;
     Ok(Centroids { dim, values: centroids.unwrap_or(first.values) })
 }
 

@@ -14,8 +14,8 @@ use crate::loss::{Hardening, L2Penalty, PenaltyForm, ReconstructionLoss, Reducti
 use crate::method::Method;
 use crate::network::{CoderSpec, LayerSpec, OptimizerSpec};
 use crate::seed::Seed;
-use crate::stage::{Artifact, Checkpoint, NoCheckpoint};
-use crate::train::{Clustering, Competition, Experts, Learner, RowError, Tape, Terms};
+use crate::stage::{Artifact, Checkpoint, Coordinates, NoCheckpoint};
+use crate::train::{Clustering, Competition, EmbeddingTerm, Experts, Learner, RowError, Tape, Terms};
 
 fn layers(json: Value) -> Vec<LayerSpec> {
     serde_json::from_value(json).unwrap()
@@ -105,8 +105,13 @@ fn ten_steps_of_hardening_lose_what_pytorch_loses() {
         every: 5,
         tolerance: 0.0,
     };
-    let objective =
-        Terms { coder: &coder, rows: &data, device: Device::Cpu, reconstruction: None, clustering: Some(clustering) };
+    let objective = Terms {
+        coder: &coder,
+        rows: &data,
+        device: Device::Cpu,
+        reconstruction: None,
+        embedding: EmbeddingTerm::Clustering(clustering),
+    };
     let sgd = OptimizerSpec::Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 };
     let decoder = coder.decoder().parameters()[0].1.value().to_vec2::<f32>().unwrap();
     let mut tape = Tape::new(objective, &data, sgd, no_penalty(), &builder, 0);
@@ -187,7 +192,7 @@ fn ten_steps_of_a_convolutional_network_lose_what_pytorch_loses() {
         rows: &data,
         device: Device::Cpu,
         reconstruction: Some((1.0, mse())),
-        clustering: Some(Clustering {
+        embedding: EmbeddingTerm::Clustering(Clustering {
             factor: 1.0,
             loss: Box::new(Hardening::new(&centroids(), Reduction::Sum).unwrap()),
             every: 5,
@@ -285,6 +290,15 @@ fn spec(method: Method) -> MethodSpec {
 }
 
 fn fit(spec: &MethodSpec, threads: usize, stop: Option<&Arc<Stop>>) -> Result<Fitted> {
+    fit_laid_out(spec, threads, stop, None)
+}
+
+fn fit_laid_out(
+    spec: &MethodSpec,
+    threads: usize,
+    stop: Option<&Arc<Stop>>,
+    coordinates: Option<&Coordinates>,
+) -> Result<Fitted> {
     let values = groups();
     let rows = Dense::new(&values, 16);
     let device = Cpu::new(threads);
@@ -300,7 +314,13 @@ fn fit(spec: &MethodSpec, threads: usize, stop: Option<&Arc<Stop>>) -> Result<Fi
         None => &NoCheckpoint,
     };
     let cx = FitContext { seed: Seed(4), device: &device, control: &control, checkpoint, memory: u64::MAX };
-    DeepClustering { spec: spec.clone() }.fit(&Training::new(&rows), &cx)
+    DeepClustering { spec: spec.clone() }.fit(&Training { coordinates, ..Training::new(&rows) }, &cx)
+}
+
+/// A layout in two dimensions: each group around a point of its own; the rows of the last third of `groups` have none.
+fn layout() -> Coordinates {
+    let around = [[-1.2, 0.0], [1.2, -0.8], [0.1, 1.4]];
+    Coordinates { dim: 2, rows: (0..60).collect(), values: (0..60).flat_map(|i| around[i % 3]).collect() }
 }
 
 #[test]
@@ -332,6 +352,39 @@ fn a_run_that_was_interrupted_anywhere_ends_in_the_same_bits() {
             assert_eq!(resumed.figures, whole.figures, "{method:?} after {after}");
         }
     }
+}
+
+#[test]
+fn where_rows_are_laid_out_the_embedding_learns_the_layout() {
+    let mut spec = spec(Method::Dec);
+    spec.clustering.training.epochs = 0;
+    spec.pretraining.training.epochs = 60;
+    spec.pretraining.training.learning_rate = 0.05;
+    let layout = layout();
+    // The mean squared error of all rows, also of those that have no coordinates.
+    let error = |fitted: &Fitted| {
+        let mut embedded = vec![0.0; 90 * 2];
+        fitted.transform.as_vector_map().unwrap().map(&groups(), &mut embedded).unwrap();
+        let wanted = (0..90).flat_map(|i| layout.values[i % 3 * 2..][..2].iter());
+        embedded.iter().zip(wanted).map(|(z, t)| (z - t).powi(2)).sum::<f32>() / 180.0
+    };
+    let alone = fit(&spec, 1, None).unwrap();
+    let taught = fit_laid_out(&spec, 1, None, Some(&layout)).unwrap();
+    assert!(error(&taught) < 0.05 && error(&alone) > 0.3, "{} {}", error(&taught), error(&alone));
+    let course = taught.figures["courses"].as_array().unwrap().last().unwrap().clone();
+    let losses = |part: &str| course[part].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect::<Vec<f64>>();
+    let (total, reconstruction, embedding) = (losses("loss"), losses("reconstruction"), losses("clustering"));
+    assert!((total[59] - reconstruction[59] - embedding[59]).abs() < 1e-9, "{course}");
+    assert!(embedding[59] < 0.1 * embedding[0], "{course}");
+
+    // The factors are those of the file; without a factor the layout is nothing.
+    spec.pretraining.coordinates = 0.0;
+    let ignored = fit_laid_out(&spec, 1, None, Some(&layout)).unwrap();
+    assert_eq!(ignored.transform.save(), alone.transform.save());
+
+    let narrow = Coordinates { dim: 1, rows: vec![0], values: vec![0.0] };
+    let e = fit_laid_out(&spec, 1, None, Some(&narrow)).unwrap_err();
+    assert!(e.to_string().contains("the manifold has 1 dimensions, the embedding 2"), "{e}");
 }
 
 #[test]

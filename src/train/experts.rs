@@ -77,7 +77,7 @@ impl Objective for Experts<'_> {
             }
         };
         let total = losses.mean_all()?;
-        Ok(BatchLoss { total: total.clone(), reconstruction: Some(total), clustering: None })
+        Ok(BatchLoss { total: total.clone(), reconstruction: Some(total), embedding: None })
     }
 
     fn total(&self, loss: &StepLoss) -> f64 {

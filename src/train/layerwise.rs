@@ -67,7 +67,7 @@ impl Objective for Layerwise<'_> {
         let code = self.coder.encoder().forward_between(encoder.start, encoder.end, &before, true)?;
         let back = self.coder.decoder().forward_between(decoder.start, decoder.end, &code, true)?;
         let error = self.reconstruction.of(&before, &back)?;
-        Ok(BatchLoss { total: error.clone(), reconstruction: Some(error), clustering: None })
+        Ok(BatchLoss { total: error.clone(), reconstruction: Some(error), embedding: None })
     }
 
     fn total(&self, loss: &StepLoss) -> f64 {

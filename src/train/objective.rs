@@ -15,8 +15,8 @@ pub(crate) struct BatchLoss {
     pub total: Tensor,
     /// The reconstruction's loss without its factor.
     pub reconstruction: Option<Tensor>,
-    /// The clustering loss without its factor.
-    pub clustering: Option<Tensor>,
+    /// The embedding's loss without its factor.
+    pub embedding: Option<Tensor>,
 }
 
 /// What is minimised: it owns or borrows networks, has parameters of its own, and says how a batch is lost.

@@ -74,12 +74,12 @@ impl<'a, O: Objective> Tape<'a, O> {
         let x = Array::from_slice(&self.values, shape, &self.device)?;
         let parameters = self.objective.parameters();
         parameters.iter().for_each(|(_, parameter)| parameter.forget_gradient());
-        let BatchLoss { total, reconstruction, clustering } = self.objective.loss(&x, &self.batch)?;
+        let BatchLoss { total, reconstruction, embedding } = self.objective.loss(&x, &self.batch)?;
         let value = |loss: Option<Array>| match loss {
             Some(loss) => Ok::<f64, candle_core::Error>(f64::from(loss.to_scalar::<f32>()?)),
             None => Ok(0.0),
         };
-        let loss = StepLoss { reconstruction: value(reconstruction)?, embedding: value(clustering)? };
+        let loss = StepLoss { reconstruction: value(reconstruction)?, embedding: value(embedding)? };
         if !loss.is_finite() {
             return Ok(loss);
         }

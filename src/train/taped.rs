@@ -1,51 +1,14 @@
-//! The objective of the `autoencoder` stage on candle's tape: what the fused trainer minimises, as a formula.
+//! What the `autoencoder` stage needs to train on candle's tape: the fused trainer's network and loss in candle's terms.
 
 use std::sync::Arc;
 
-use candle_core::{Result as CandleResult, Tensor};
+use candle_core::Tensor;
 
-use super::objective::{BatchLoss, Objective, failed};
-use crate::device::StepLoss;
+use super::objective::failed;
 use crate::error::Result;
-use crate::loss::{CoordinateLoss, ErrorMeasure, ReconstructionLoss, Reduction};
-use crate::network::{Architecture, Buffer, Builder, Coder, CoderSpec, Parameter, initialise};
+use crate::loss::{ErrorMeasure, ReconstructionLoss, Reduction};
+use crate::network::{Architecture, Builder, Coder, CoderSpec, initialise};
 use crate::stage::{Artifact, FitContext};
-
-/// The weighted reconstruction's error, and the distance from where a row was laid out.
-pub(super) struct Taped<'a> {
-    pub coder: &'a Coder,
-    /// The factor of the reconstruction's error.
-    pub reconstruction: f64,
-    pub loss: ReconstructionLoss,
-    pub coordinates: Option<&'a CoordinateLoss<'a>>,
-    /// The factor of the distance from the coordinates.
-    pub factor: f64,
-}
-
-impl Objective for Taped<'_> {
-    fn parameters(&self) -> Vec<(String, Arc<Parameter>)> {
-        self.coder.parameters()
-    }
-
-    fn buffers(&self) -> Vec<(String, Arc<Buffer>)> {
-        Vec::new()
-    }
-
-    fn loss(&self, x: &Tensor, rows: &[u32]) -> CandleResult<BatchLoss> {
-        let z = self.coder.encode(x, true)?;
-        let reconstruction = self.loss.of(x, &self.coder.decode(&z, true)?)?;
-        let mut total = (&reconstruction * self.reconstruction)?;
-        let clustering = self.coordinates.map(|coordinates| coordinates.of_batch(&z, rows)).transpose()?;
-        if let Some(clustering) = &clustering {
-            total = (total + (clustering * self.factor)?)?;
-        }
-        Ok(BatchLoss { total, reconstruction: Some(reconstruction), clustering })
-    }
-
-    fn total(&self, loss: &StepLoss) -> f64 {
-        self.reconstruction * loss.reconstruction + self.factor * loss.embedding
-    }
-}
 
 /// The network of dense layers with the first parameters that the fused trainer has.
 pub(super) fn coder(architecture: &Architecture, cx: &FitContext<'_>) -> Result<(Coder, Builder)> {

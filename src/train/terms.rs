@@ -1,4 +1,4 @@
-//! The objective of one network: the reconstruction's loss, a clustering loss, or both with their factors.
+//! The objective of one network: the reconstruction's loss, a loss of the embedding, or both with their factors.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::objective::{BatchLoss, Objective, failed};
 use crate::device::StepLoss;
 use crate::error::Result;
 use crate::kernel::Rows;
-use crate::loss::{ClusteringLoss, ReconstructionLoss};
+use crate::loss::{ClusteringLoss, CoordinateLoss, ReconstructionLoss};
 use crate::network::{Buffer, Coder, Parameter};
 
 /// Rows that are embedded at a time.
@@ -26,14 +26,34 @@ pub(crate) struct Clustering {
     pub tolerance: f64,
 }
 
-/// The reconstruction's loss, a clustering loss, or both.
+/// What an objective asks of the embedding.
+pub(crate) enum EmbeddingTerm<'a> {
+    /// Nothing.
+    None,
+    /// To lie where a layout has each row; with the factor of the loss.
+    Coordinates(f64, &'a CoordinateLoss<'a>),
+    /// To lie in clusters.
+    Clustering(Clustering),
+}
+
+/// The reconstruction's loss, a loss of the embedding, or both.
 pub(crate) struct Terms<'a> {
     pub coder: &'a Coder,
     pub rows: &'a dyn Rows,
     pub device: Device,
     /// With its factor.
     pub reconstruction: Option<(f64, ReconstructionLoss)>,
-    pub clustering: Option<Clustering>,
+    pub embedding: EmbeddingTerm<'a>,
+}
+
+impl Terms<'_> {
+    /// The clustering loss, if it has one.
+    pub fn clustering(&self) -> Option<&Clustering> {
+        match &self.embedding {
+            EmbeddingTerm::Clustering(clustering) => Some(clustering),
+            _ => None,
+        }
+    }
 }
 
 impl Objective for Terms<'_> {
@@ -51,28 +71,33 @@ impl Objective for Terms<'_> {
             let named = |(name, var): (&str, &Var)| (format!("{}.{name}", loss.name()), var.clone());
             loss.parameters().into_iter().map(named).collect()
         };
-        self.clustering.as_ref().map(of).unwrap_or_default()
+        self.clustering().map(of).unwrap_or_default()
     }
 
     fn loss(&self, x: &Tensor, rows: &[u32]) -> candle_core::Result<BatchLoss> {
         let z = self.coder.encode(x, true)?;
         let mut total = Tensor::zeros((), x.dtype(), x.device())?;
-        let mut loss = BatchLoss { total: total.clone(), reconstruction: None, clustering: None };
-        if let Some((factor, reconstruction)) = &self.reconstruction {
-            let error = reconstruction.of(x, &self.coder.decode(&z, true)?)?;
-            total = (total + (&error * *factor)?)?;
-            loss.reconstruction = Some(error);
-        }
-        if let Some(Clustering { factor, loss: clustering, .. }) = &self.clustering {
-            let clustering = clustering.of(&z, rows)?;
-            total = (total + (&clustering * *factor)?)?;
-            loss.clustering = Some(clustering);
-        }
-        Ok(BatchLoss { total, ..loss })
+        let reconstruction = match &self.reconstruction {
+            None => None,
+            Some((factor, reconstruction)) => {
+                let error = reconstruction.of(x, &self.coder.decode(&z, true)?)?;
+                total = (total + (&error * *factor)?)?;
+                Some(error)
+            }
+        };
+        let (factor, embedding) = match &self.embedding {
+            EmbeddingTerm::None => return Ok(BatchLoss { total, reconstruction, embedding: None }),
+            EmbeddingTerm::Coordinates(factor, coordinates) => (*factor, coordinates.of_batch(&z, rows)?),
+            EmbeddingTerm::Clustering(Clustering { factor, loss, .. }) => (*factor, loss.of(&z, rows)?),
+        };
+        let total = (total + (&embedding * factor)?)?;
+        Ok(BatchLoss { total, reconstruction, embedding: Some(embedding) })
     }
 
     fn refresh(&mut self, step: u64) -> Result<bool> {
-        let Some(Clustering { loss, every, tolerance, .. }) = &mut self.clustering else { return Ok(false) };
+        let EmbeddingTerm::Clustering(Clustering { loss, every, tolerance, .. }) = &mut self.embedding else {
+            return Ok(false);
+        };
         if !step.is_multiple_of(*every) {
             return Ok(false);
         }
@@ -83,18 +108,22 @@ impl Objective for Terms<'_> {
 
     fn total(&self, loss: &StepLoss) -> f64 {
         let reconstruction = self.reconstruction.as_ref().map_or(0.0, |(factor, _)| factor * loss.reconstruction);
-        reconstruction + self.clustering.as_ref().map_or(0.0, |c| c.factor * loss.embedding)
+        let factor = match &self.embedding {
+            EmbeddingTerm::None => 0.0,
+            EmbeddingTerm::Coordinates(factor, _) | EmbeddingTerm::Clustering(Clustering { factor, .. }) => *factor,
+        };
+        reconstruction + factor * loss.embedding
     }
 
     fn state(&self) -> Vec<(String, Tensor)> {
         let of = |c: &Clustering| c.loss.state().into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
-        self.clustering.as_ref().map(of).unwrap_or_default()
+        self.clustering().map(of).unwrap_or_default()
     }
 
     fn restore(&mut self, state: &BTreeMap<String, Tensor>) -> candle_core::Result<()> {
-        match &mut self.clustering {
+        match &mut self.embedding {
             // Before the first look there is nothing to go back to.
-            Some(clustering) if !state.is_empty() => clustering.loss.restore(state),
+            EmbeddingTerm::Clustering(clustering) if !state.is_empty() => clustering.loss.restore(state),
             _ => Ok(()),
         }
     }

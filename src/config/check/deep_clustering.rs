@@ -33,6 +33,11 @@ impl Check<'_> {
                 self.at(&path(&format!("{part}.optimizer")), problem, "");
             }
         }
+        let factors = &spec.pretraining;
+        if factors.reconstruction == 0.0 && (factors.coordinates == 0.0 || self.position("manifold").is_none()) {
+            let help = "a factor above 0, or a manifold stage to learn from";
+            self.at(&path("pretraining.reconstruction"), "the loss has no part that is not 0", help);
+        }
         if spec.pretraining.training.epochs + spec.pretraining.layerwise_epochs + spec.clustering.training.epochs == 0 {
             self.at(&path("pretraining.epochs"), "no epochs of pretraining or clustering: nothing is learned", "");
         }

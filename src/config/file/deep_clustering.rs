@@ -60,6 +60,15 @@ pub struct PretrainingTable {
     /// Whether the error of a row is the mean or the sum of its values' errors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over_values: Option<Reduction>,
+    /// The factor of the reconstruction's loss. Default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub reconstruction: Option<f64>,
+    /// The factor of the distance between a row's embedding and its coordinates, where a manifold stage lays rows out.
+    /// Default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub coordinates: Option<f64>,
     /// Epochs in which each layer learns alone, before all learn together; 0 for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layerwise_epochs: Option<usize>,
