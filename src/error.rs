@@ -167,6 +167,24 @@ impl From<std::io::Error> for Error {
     }
 }
 
+impl From<dacpipe_kernel::Error> for Error {
+    fn from(e: dacpipe_kernel::Error) -> Self {
+        use dacpipe_kernel::Error as K;
+        match e {
+            K::NotFinite { .. } => Error::input(e.to_string()),
+            K::Overflow => Error::internal(e.to_string()),
+            K::Other(inner) => from_boxed(inner),
+        }
+    }
+}
+
+/// For whoever reads or visits rows on a kernel's behalf.
+impl From<Error> for dacpipe_kernel::Error {
+    fn from(e: Error) -> Self {
+        dacpipe_kernel::Error::Other(Box::new(e))
+    }
+}
+
 impl From<arrow::error::ArrowError> for Error {
     fn from(e: arrow::error::ArrowError) -> Self {
         use arrow::error::ArrowError;
@@ -316,6 +334,12 @@ mod tests {
         let back = Error::from(theirs);
         assert_eq!(back.kind(), Kind::Model);
         assert_eq!(back.to_string(), "scan: made for 561 features, got 560");
+    }
+
+    #[test]
+    fn our_error_survives_the_way_through_a_kernel() {
+        let back = Error::from(dacpipe_kernel::Error::from(Error::io("no room").while_doing("reading a")));
+        assert_eq!((back.kind(), back.to_string()), (Kind::Io, "reading a: no room".into()));
     }
 
     #[test]

@@ -23,7 +23,8 @@
 //! [`pipeline`] drives all of it, [`report`] tells what happened and draws it, and [`cli`] is the command. Imports go one way,
 //! from the bottom of this list to its top: `secret`; `error`; `event`, `memory`, `seed`, `terminal` and `unlinked`;
 //! `kernel`; `network`, `loss`, `signal`, `metrics`; `device`; `kmeans`; the stages; `store`; `model`, `table`, `source`,
-//! `replay`; `config` and `sql`; `pipeline`; `cli`. `tests/layering.rs` holds them to it.
+//! `replay`; `config` and `sql`; `pipeline`; `cli`. `tests/layering.rs` holds them to it. [`kernel`] is a crate of its own,
+//! in `kernel/`, so there the compiler does; nothing outside it is `unsafe`.
 //!
 //! Features in double precision, where a source has them so, become single by an [`origin`] that keeps their differences;
 //! everything after it is in single precision, with sums in double.
@@ -57,6 +58,7 @@
 //! New rows need the model alone: [`model::Model::load`], then [`model::Model::apply`] on any record batch.
 
 #![deny(missing_docs)]
+#![forbid(unsafe_code)]
 
 pub mod cli;
 pub mod column;
@@ -68,7 +70,6 @@ pub mod embed_network;
 pub mod error;
 pub mod event;
 pub mod experts;
-pub mod kernel;
 pub mod kmeans;
 pub mod label;
 pub mod loss;
@@ -102,6 +103,7 @@ mod unlinked;
 pub mod vectors;
 pub mod weights;
 
+pub use dacpipe_kernel as kernel;
 pub use error::{Error, Kind, Result};
 pub use seed::Seed;
 

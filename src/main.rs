@@ -1,5 +1,7 @@
 //! The `dacpipe` command: arguments, logging, exit codes. Everything it does is in the library.
 
+#![forbid(unsafe_code)]
+
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
 use std::process::ExitCode;
 

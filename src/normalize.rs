@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::kernel::symmetric::eigen;
-use crate::kernel::{Pool, Rows, fold};
+use crate::kernel::{self, Pool, Rows, fold};
 use crate::stage::{Artifact, Tensor};
 
 /// A direction that varies by less than this part of the most varying one is taken for noise and left out.
@@ -250,13 +250,13 @@ impl Rows for Normalized<'_> {
         self.rows.dim()
     }
 
-    fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
+    fn read(&self, range: Range<usize>, out: &mut [f32]) -> kernel::Result<()> {
         self.rows.read(range, out)?;
         self.in_place(out);
         Ok(())
     }
 
-    fn gather(&self, indices: &[u32], out: &mut [f32]) -> Result<()> {
+    fn gather(&self, indices: &[u32], out: &mut [f32]) -> kernel::Result<()> {
         self.rows.gather(indices, out)?;
         self.in_place(out);
         Ok(())

@@ -292,7 +292,7 @@ mod tests {
             self.1
         }
 
-        fn read(&self, range: std::ops::Range<usize>, out: &mut [f64]) -> Result<()> {
+        fn read(&self, range: std::ops::Range<usize>, out: &mut [f64]) -> crate::kernel::Result<()> {
             out.copy_from_slice(&self.0[range.start * self.1..range.end * self.1]);
             Ok(())
         }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 
 use crate::error::{Error, Result};
-use crate::kernel::Rows;
+use crate::kernel::{self, Rows};
 use crate::stage::VectorMap;
 use crate::store::failed;
 
@@ -123,7 +123,7 @@ impl<T: Float> Rows<T> for RowStore<T> {
         self.dim
     }
 
-    fn read(&self, range: Range<usize>, out: &mut [T]) -> Result<()> {
+    fn read(&self, range: Range<usize>, out: &mut [T]) -> kernel::Result<()> {
         let in_memory = self.memory_rows();
         let (mut row, mut out) = (range.start, out);
         while row < range.end.min(in_memory) {
@@ -300,7 +300,12 @@ impl<'a> Mapped<'a> {
     }
 
     /// Fills `out` with `count` rows that `fetch` provides, mapped.
-    fn through(&self, count: usize, out: &mut [f32], fetch: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<()> {
+    fn through(
+        &self,
+        count: usize,
+        out: &mut [f32],
+        fetch: impl FnOnce(&mut [f32]) -> kernel::Result<()>,
+    ) -> kernel::Result<()> {
         thread_local! {
             static SCRATCH: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
         }
@@ -313,11 +318,11 @@ impl<'a> Mapped<'a> {
         for map in before {
             mapped = mapped.and_then(|()| {
                 to.resize(count * map.dim_out(), 0.0);
-                map.map(&from, &mut to)
+                Ok(map.map(&from, &mut to)?)
             });
             std::mem::swap(&mut from, &mut to);
         }
-        mapped = mapped.and_then(|()| last.map(&from, out));
+        mapped = mapped.and_then(|()| Ok(last.map(&from, out)?));
         SCRATCH.set([from, to]);
         mapped
     }
@@ -332,7 +337,7 @@ impl Rows for Mapped<'_> {
         self.maps.last().map_or(self.rows.dim(), |m| m.dim_out())
     }
 
-    fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
+    fn read(&self, range: Range<usize>, out: &mut [f32]) -> kernel::Result<()> {
         let starts = range.clone().step_by(MAPPED_ROWS);
         for (start, out) in starts.zip(out.chunks_mut(MAPPED_ROWS * self.dim())) {
             let rows = start..(start + MAPPED_ROWS).min(range.end);
@@ -341,7 +346,7 @@ impl Rows for Mapped<'_> {
         Ok(())
     }
 
-    fn gather(&self, indices: &[u32], out: &mut [f32]) -> Result<()> {
+    fn gather(&self, indices: &[u32], out: &mut [f32]) -> kernel::Result<()> {
         for (indices, out) in indices.chunks(MAPPED_ROWS).zip(out.chunks_mut(MAPPED_ROWS * self.dim())) {
             self.through(indices.len(), out, |buffer| self.rows.gather(indices, buffer))?;
         }

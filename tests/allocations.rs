@@ -66,7 +66,7 @@ impl Rows for Spilled {
         self.1
     }
 
-    fn read(&self, range: Range<usize>, out: &mut [f32]) -> dacpipe::Result<()> {
+    fn read(&self, range: Range<usize>, out: &mut [f32]) -> dacpipe::kernel::Result<()> {
         out.copy_from_slice(&self.0[range.start * self.1..range.end * self.1]);
         Ok(())
     }

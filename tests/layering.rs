@@ -1,17 +1,18 @@
-//! Imports go one way: a module may use those on its own layer or below. One crate gives no compiler check, so this
-//! test reads the sources.
+//! Imports go one way: a module may use those on its own layer or below. For the kernels, a crate of their own, the
+//! compiler checks that; of the modules of one crate this test reads the sources.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The layers, lowest first; a module is a file or a directory directly under `src/`.
+/// The layers, lowest first; a module is a file or a directory directly under `src/`, or `kernel`.
 const LAYERS: &[&[&str]] = &[
     &["secret"],
     &["error"],
     &["event", "memory", "seed", "terminal", "unlinked"],
-    // What unit tests share stands beside the kernels, which use it too.
-    &["kernel", "testing"],
+    &["kernel"],
+    // What unit tests share.
+    &["testing"],
     &["network", "loss", "signal", "metrics"],
     &["device"],
     &["kmeans"],
@@ -55,15 +56,22 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Every file under `src/` with its module and its text without comments and tests.
+/// Every file under `src/` and `kernel/src/` with its module and its text without comments and tests.
 fn modules() -> Vec<(PathBuf, String, String)> {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (src, kernel) = (root.join("src"), root.join("kernel/src"));
     let mut files = Vec::new();
     sources(&src, &mut files);
+    sources(&kernel, &mut files);
     let read = |path: PathBuf| {
-        let inside = path.strip_prefix(&src).unwrap();
-        let first = inside.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
-        let module = first.trim_end_matches(".rs").to_string();
+        let inside = path.strip_prefix(root).unwrap();
+        let module = match path.strip_prefix(&src) {
+            Ok(inside) => {
+                let first = inside.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
+                first.trim_end_matches(".rs").to_string()
+            }
+            Err(_) => "kernel".to_string(),
+        };
         let text = fs::read_to_string(&path).unwrap();
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
         let code: Vec<&str> = code.lines().filter(|l| !l.trim_start().starts_with("//")).collect();
@@ -117,7 +125,8 @@ fn used_modules(code: &str) -> BTreeSet<String> {
 fn imports_go_one_way() {
     let mut wrong = Vec::new();
     for (file, module, code) in modules() {
-        if module == "lib" || module == "main" {
+        // What is `crate::` in the kernels is their own.
+        if ["lib", "main", "kernel"].contains(&module.as_str()) {
             continue;
         }
         for used in used_modules(&code) {
@@ -206,13 +215,13 @@ fn nothing_but_the_terminal_prints() {
 }
 
 #[test]
-fn unsafe_is_in_kernels_only() {
-    let stray: Vec<_> = modules()
-        .into_iter()
-        .filter(|(_, module, code)| module != "kernel" && code.contains("unsafe "))
-        .map(|(file, ..)| file)
-        .collect();
-    assert!(stray.is_empty(), "unsafe outside src/kernel: {stray:?}");
+fn the_kernels_depend_on_next_to_nothing() {
+    let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("kernel/Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    assert!(!manifest.contains_key("dependencies"), "the kernels are arithmetic: {:?}", manifest["dependencies"]);
+    let targets = manifest["target"].as_table().unwrap().values();
+    let names: Vec<&String> = targets.flat_map(|target| target["dependencies"].as_table().unwrap().keys()).collect();
+    assert_eq!(names, ["libc"]);
 }
 
 #[test]

@@ -309,7 +309,7 @@ impl Statistics {
         let (mut sums, mut squares) = (vec![0.0; dim], vec![0.0; dim]);
         points.moments(&origin, &mut sums, &mut squares)?;
         if !sums.iter().all(|sum| sum.is_finite()) {
-            return Err(fold::not_finite(rows, "k-means"));
+            return Err(fold::not_finite(rows, "k-means").into());
         }
         let scatter = sums.iter().zip(&squares).map(|(sum, square)| (square - sum * sum / n).max(0.0)).sum::<f64>();
         let mean = origin.iter().zip(&sums).map(|(&origin, sum)| f64::from(origin) + sum / n).collect();

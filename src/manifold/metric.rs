@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::kernel::{Pool, Rows, fold};
+use crate::kernel::{self, Pool, Rows, fold};
 
 /// The distance by which neighbours are found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -32,7 +32,7 @@ impl<'a> Prepared<'a> {
             sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
         })?;
         if sums.iter().any(|sum| !sum.is_finite()) {
-            return Err(fold::not_finite(rows, "manifold"));
+            return Err(fold::not_finite(rows, "manifold").into());
         }
         let mean = match metric {
             Metric::Euclidean => sums.into_iter().map(|sum| (sum / rows.len() as f64) as f32).collect(),
@@ -77,13 +77,13 @@ impl Rows for Prepared<'_> {
         self.rows.dim()
     }
 
-    fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
+    fn read(&self, range: Range<usize>, out: &mut [f32]) -> kernel::Result<()> {
         self.rows.read(range, out)?;
         self.prepare(out);
         Ok(())
     }
 
-    fn gather(&self, indices: &[u32], out: &mut [f32]) -> Result<()> {
+    fn gather(&self, indices: &[u32], out: &mut [f32]) -> kernel::Result<()> {
         self.rows.gather(indices, out)?;
         self.prepare(out);
         Ok(())

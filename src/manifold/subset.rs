@@ -5,8 +5,7 @@ use std::ops::Range;
 use rand::Rng;
 use rand::seq::index;
 
-use crate::error::Result;
-use crate::kernel::Rows;
+use crate::kernel::{self, Rows};
 
 /// Some rows of others, in their order.
 pub struct Subset<'a> {
@@ -46,14 +45,14 @@ impl Rows for Subset<'_> {
         self.rows.dim()
     }
 
-    fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
+    fn read(&self, range: Range<usize>, out: &mut [f32]) -> kernel::Result<()> {
         match &self.numbers {
             Some(numbers) => self.rows.gather(&numbers[range], out),
             None => self.rows.read(range, out),
         }
     }
 
-    fn gather(&self, indices: &[u32], out: &mut [f32]) -> Result<()> {
+    fn gather(&self, indices: &[u32], out: &mut [f32]) -> kernel::Result<()> {
         match &self.numbers {
             Some(numbers) => {
                 let numbers: Vec<u32> = indices.iter().map(|&i| numbers[i as usize]).collect();

@@ -104,7 +104,7 @@ impl<O: Objective> Learner for Tape<'_, O> {
         self.batch.clear();
         self.batch.extend_from_slice(batch);
         self.values.resize(batch.len() * self.rows.dim(), 0.0);
-        self.rows.gather(batch, &mut self.values)
+        Ok(self.rows.gather(batch, &mut self.values)?)
     }
 
     fn step(&mut self, next: &[u32], learning_rate: f64) -> Result<StepLoss> {

@@ -38,7 +38,7 @@ impl Rows for Scattered<'_> {
         self.0.dim()
     }
 
-    fn read(&self, range: std::ops::Range<usize>, out: &mut [f32]) -> dacpipe::Result<()> {
+    fn read(&self, range: std::ops::Range<usize>, out: &mut [f32]) -> dacpipe::kernel::Result<()> {
         self.0.read(range, out)
     }
 }
