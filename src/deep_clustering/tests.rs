@@ -372,7 +372,8 @@ fn where_rows_are_laid_out_the_embedding_learns_the_layout() {
     let taught = fit_laid_out(&spec, 1, None, Some(&layout)).unwrap();
     assert!(error(&taught) < 0.05 && error(&alone) > 0.3, "{} {}", error(&taught), error(&alone));
     let course = taught.figures["courses"].as_array().unwrap().last().unwrap().clone();
-    let losses = |part: &str| course[part].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect::<Vec<f64>>();
+    let losses =
+        |part: &str| course[part].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect::<Vec<f64>>();
     let (total, reconstruction, embedding) = (losses("loss"), losses("reconstruction"), losses("clustering"));
     assert!((total[59] - reconstruction[59] - embedding[59]).abs() < 1e-9, "{course}");
     assert!(embedding[59] < 0.1 * embedding[0], "{course}");
