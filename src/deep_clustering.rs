@@ -17,9 +17,9 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::kernel::heap::KeepFreed;
 use crate::kernel::{Dense, Rows};
-use crate::kmeans::{self, KMeans, KMeansSpec};
-use crate::label::Label;
-use crate::method::{ClusteringLossName, MethodSpec};
+use crate::kmeans::{self, KMeansSpec};
+use crate::label::{KMeansStage, Label};
+use crate::method::{Begin, ClusteringLossName, MethodSpec};
 use crate::network::{Builder, Coder};
 use crate::stage::{Centroids, EMBEDDING, Fit, FitContext, Fitted, Training};
 use crate::train::{embed, flat};
@@ -95,10 +95,14 @@ impl Fit for DeepClustering {
     }
 }
 
-/// The clusters of `embedded` (`rows x dim`) that a clustering begins with.
-fn first_clusters(spec: &MethodSpec, rows: &dyn Rows, cx: &FitContext<'_>) -> Result<KMeans> {
+/// What the clustering begins with: the label of each row of `embedded`, and the centroids (`k x dim`).
+fn first_clusters(spec: &MethodSpec, embedded: &dyn Rows, courses: &Courses<'_>) -> Result<(Vec<u32>, Vec<f32>)> {
     let kmeans = KMeansSpec { starts: spec.starts, ..KMeansSpec::new(spec.k) };
-    kmeans::fit(rows, &kmeans, cx.seed, cx.device, cx.control)
+    let stage = KMeansStage::new(kmeans, EMBEDDING).normalized(spec.normalize);
+    let data = Training { coordinates: courses.data.coordinates, ..Training::new(embedded) };
+    stage
+        .from_layout(spec.begin == Begin::Layout)
+        .clusters(&data, courses.cx)
         .map_err(|e| e.while_doing("the clusters that the clustering begins with"))
 }
 

@@ -53,6 +53,17 @@ impl KMeansStage {
 }
 
 impl KMeansStage {
+    /// The label of each row, and the centroids (`k x dim`) in the units of the rows.
+    pub(crate) fn clusters(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<(Vec<u32>, Vec<f32>)> {
+        match self.find(data, cx)? {
+            (None, found) => Ok((kmeans::labels(data.rows, &found.centroids, cx.device)?, found.centroids)),
+            (Some(normalizer), found) => {
+                let labels = kmeans::labels(&Normalized::new(data.rows, &normalizer), &found.centroids, cx.device)?;
+                Ok((labels, normalizer.invert(&found.centroids)))
+            }
+        }
+    }
+
     /// The clusters, and the normalisation in which they were found.
     fn find(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<(Option<Normalizer>, KMeans)> {
         match data.coordinates.filter(|_| self.from_layout) {

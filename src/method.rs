@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::loss::{ErrorMeasure, PenaltyForm, Reduction};
 use crate::network::{Activation, CoderSpec, Initialisation, LayerSpec, OptimizerSpec, RowShape, mirror};
+use crate::normalize::Normalize;
 use crate::train::{Competition, Decay, EarlyStop, RowError, Schedule};
 
 /// A method of a paper.
@@ -148,6 +149,17 @@ pub enum Afterwards {
     /// k-means looks for clusters of the embeddings anew.
     #[serde(rename = "kmeans")]
     KMeans,
+}
+
+/// Where k-means looks for clusters first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Begin {
+    /// In the embeddings.
+    #[default]
+    Vectors,
+    /// In the coordinates of the manifold stage, which the embedding was taught; then k-means goes on in the embeddings.
+    Layout,
 }
 
 /// How long and how fast something learns, and by which rule.
@@ -302,6 +314,12 @@ pub struct MethodSpec {
     pub initialisation: Initialisation,
     /// How often k-means starts anew, where clusters begin and where they are looked for afterwards.
     pub starts: usize,
+    /// Where k-means looks for clusters first.
+    #[serde(default)]
+    pub begin: Begin,
+    /// How embeddings are normalised for k-means.
+    #[serde(default)]
+    pub normalize: Normalize,
     /// What is done with the clusters.
     pub afterwards: Afterwards,
     /// How the network learns before there are clusters.

@@ -137,11 +137,12 @@ async fn a_method_learns_the_layout_of_a_manifold_stage() {
     let at = text.find("kind = \"deep_clustering\"").unwrap();
     let at = text[..at].rfind("[[stage]]").unwrap();
     std::fs::write(&path, format!("{}{manifold}{}", &text[..at], &text[at..])).unwrap();
-    let rate = "stage.deep_clustering.pretraining.learning_rate=0.1".to_owned();
-    let report = run(&path, &[rate.clone(), "stage.deep_clustering.pretraining.epochs=40".into()]).await.unwrap();
+    let sets = ["pretraining.learning_rate=0.1", "pretraining.epochs=40", "begin=\"layout\"", "normalize=\"within\""];
+    let sets = sets.map(|set| format!("stage.deep_clustering.{set}"));
+    let report = run(&path, &sets).await.unwrap();
     assert_eq!(report.labelled_rows, 150);
-    let ari = report.metrics.iter().find(|metric| metric.rows == 150).map(|metric| metric.ari);
-    assert!(ari > Some(0.9), "{:?}", report.metrics);
+    let scores = report.scores.values().next().unwrap();
+    assert!(scores.rows == 150 && scores.ari > 0.9, "{scores:?}");
 
     // The layout has as many dimensions as the embedding, or is refused.
     let e = PipelineFile::load(&path, &["stage.manifold.dim=3".into()]).map(|_| ()).unwrap_err();
@@ -231,6 +232,8 @@ fn all_problems_of_a_method_are_told_with_their_lines() {
     };
     let shown = problems("dec", &["stage.deep_clustering.pretraining.coordinates=2"]);
     assert!(shown.contains("`coordinates` is given, but no manifold stage lays rows out"), "{shown}");
+    let shown = problems("dec", &["stage.deep_clustering.begin=\"layout\""]);
+    assert!(shown.contains("`begin` is \"layout\", but no manifold stage lays rows out"), "{shown}");
     let shown = problems("dec", &["stage.deep_clustering.pretraining.reconstruction=0"]);
     assert!(shown.contains("a factor above 0, or a manifold stage to learn from"), "{shown}");
     let shown = problems("dec", &["stage.deep_clustering.clustering.competition=\"soft\""]);

@@ -14,6 +14,7 @@ use super::plan;
 use super::problem::Problem;
 use super::size::Size;
 use super::tree::{Node, Origin, Value};
+use crate::method::Begin;
 use crate::scale::ScaleMethod;
 use crate::secret;
 use crate::signal::hapt561;
@@ -340,11 +341,17 @@ impl Check<'_> {
             && self.position("manifold").is_none()
             && self.kinds_known()
         {
-            let help = "add a stage of kind = \"manifold\" before it, or leave the key out";
-            self.at(&format!("stage[{at}].begin"), "`begin` is \"layout\", but no manifold stage lays rows out", help);
+            self.no_layout(at);
         }
         let network = self.position("autoencoder").or(self.position("deep_clustering"));
         let Some(at) = self.position("manifold") else {
+            if let Some(at) = self.position("deep_clustering")
+                && let Some(StageTable::DeepClustering(table)) = &draft.stages[at].1
+                && table.begin == Some(Begin::Layout)
+                && self.kinds_known()
+            {
+                self.no_layout(at);
+            }
             for key in ["coordinates", "hold_out", "pretraining.coordinates"] {
                 let path = format!("stage[{}].{key}", network.unwrap_or(0));
                 if network.is_some() && self.kinds_known() && self.tree.at(&path).1 {
@@ -377,6 +384,11 @@ impl Check<'_> {
             let message = format!("a layout of {dim} dimensions for a representation of {width}");
             self.at(&format!("stage[{at}].dim"), message, &format!("{width}, or leave the key out"));
         }
+    }
+
+    fn no_layout(&mut self, at: usize) {
+        let help = "add a stage of kind = \"manifold\" before it, or leave the key out";
+        self.at(&format!("stage[{at}].begin"), "`begin` is \"layout\", but no manifold stage lays rows out", help);
     }
 
     fn network(&mut self) {

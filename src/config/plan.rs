@@ -11,7 +11,7 @@ use super::file::*;
 use crate::device::DeviceChoice;
 use crate::kmeans::{KMeansSpec, Method};
 use crate::manifold::{ManifoldSpec, Metric};
-use crate::method::{Afterwards, ClusteringLossName, MethodSpec};
+use crate::method::{Afterwards, Begin, ClusteringLossName, MethodSpec};
 use crate::normalize::Normalize;
 use crate::scale::ScaleSpec;
 use crate::secret::redacted;
@@ -306,8 +306,8 @@ fn learners(stage: &StageTable, clusters: Option<usize>, width: Option<usize>) -
         (_, Afterwards::Keep) => Some(StageSpec::KeptClusters),
         (_, Afterwards::KMeans) => Some(StageSpec::KMeans(ClusterSpec {
             kmeans: KMeansSpec { starts: spec.starts, ..KMeansSpec::new(spec.k) },
-            normalize: Normalize::None,
-            from_layout: false,
+            normalize: spec.normalize,
+            from_layout: spec.begin == Begin::Layout,
         })),
     };
     std::iter::once(StageSpec::DeepClustering(Box::new(spec))).chain(afterwards).collect()

@@ -5,7 +5,6 @@ use super::first_clusters;
 use crate::error::{Error, Result};
 use crate::experts::{Experts, expert_name};
 use crate::kernel::Dense;
-use crate::kmeans;
 use crate::loss::ReconstructionLoss;
 use crate::method::{ExpertSpec, MethodSpec, TrainingSpec};
 use crate::network::{Arrays, Coder};
@@ -15,7 +14,7 @@ use crate::train::{self, EmbeddingTerm, Terms, embed, flat};
 /// Teaches an autoencoder for each cluster of what `coder`, which is pre-trained, makes of the rows. Returns them, and the
 /// number of training rows of each.
 pub(super) fn learn(spec: &MethodSpec, coder: &Coder, courses: &mut Courses<'_>) -> Result<(Experts, Vec<u64>)> {
-    let (rows, cx) = (courses.data.rows, courses.cx);
+    let rows = courses.data.rows;
     let missing =
         || Error::config("the loss \"experts\" needs [stage.clustering.expert], the autoencoder of a cluster");
     let plan = spec.clustering.expert.as_ref().ok_or_else(missing)?;
@@ -23,9 +22,7 @@ pub(super) fn learn(spec: &MethodSpec, coder: &Coder, courses: &mut Courses<'_>)
     if !courses.reached() {
         let dim = coder.encoder().output().len();
         let embedded = flat(&embed(coder, rows, &courses.builder.device)?)?;
-        let embedded = Dense::new(&embedded, dim);
-        let found = first_clusters(spec, &embedded, cx)?;
-        let labels = kmeans::labels(&embedded, &found.centroids, cx.device)?;
+        let (labels, _) = first_clusters(spec, &Dense::new(&embedded, dim), courses)?;
         // Whole numbers below 2^24, which single precision has.
         let values = labels.into_iter().map(|label| label as f32).collect();
         courses.keep("labels", Tensor { shape: vec![rows.len()], values });

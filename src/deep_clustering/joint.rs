@@ -16,8 +16,8 @@ pub(super) fn learn(spec: &MethodSpec, coder: &Coder, courses: &mut Courses<'_>)
     let dim = coder.encoder().output().len();
     if !courses.reached() {
         let embedded = flat(&embed(coder, rows, &device)?)?;
-        let found = first_clusters(spec, &Dense::new(&embedded, dim), courses.cx)?;
-        courses.keep("centroids", Tensor { shape: vec![found.k, dim], values: found.centroids });
+        let (_, values) = first_clusters(spec, &Dense::new(&embedded, dim), courses)?;
+        courses.keep("centroids", Tensor { shape: vec![spec.k, dim], values });
     }
     let first = courses.made("centroids")?.clone();
     let ClusteringSpec { factor, reconstruction, refresh, tolerance, training, .. } = &spec.clustering;

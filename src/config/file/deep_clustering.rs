@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::NormalizeName;
 use crate::loss::{ErrorMeasure, PenaltyForm, Reduction};
-use crate::method::{Afterwards, ClusteringLossName, Method};
+use crate::method::{Afterwards, Begin, ClusteringLossName, Method};
 use crate::network::{Activation, Initialisation, LayerSpec, OptimizerSpec};
 use crate::train::{Competition, Decay, EarlyStop, RowError};
 
@@ -40,6 +41,12 @@ pub struct DeepClusteringTable {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub starts: Option<usize>,
+    /// Where k-means looks for clusters first. Default "vectors".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begin: Option<Begin>,
+    /// What is done to embeddings before k-means, as learned from the training rows. Default "none".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalize: Option<NormalizeName>,
     /// What is done with the clusters that were learned with the network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub afterwards: Option<Afterwards>,
