@@ -1,5 +1,6 @@
 //! The `kmeans` stage, and the labels that it gives: cluster, distance and margin.
 
+mod cut;
 mod turns;
 
 use std::sync::Arc;
@@ -22,7 +23,13 @@ use crate::seed::Seed;
 use crate::stage::{
     Artifact, Clusters, Coordinates, Fit, FitContext, Fitted, LABEL_COLUMNS, Tensor, Training, Transform,
 };
+use cut::Links;
 use turns::in_turns;
+
+/// Small clusters that are merged to groups, for each group: one attempt each.
+const SMALL_CLUSTERS: [usize; 3] = [5, 10, 20];
+/// Rows of a small cluster at least, on average.
+const ROWS_OF_SMALL: usize = 10;
 
 /// Learns clusters of the vectors of one column.
 #[derive(Debug, Clone)]
@@ -55,13 +62,9 @@ impl KMeansStage {
 impl KMeansStage {
     /// The label of each row, and the centroids (`k x dim`) in the units of the rows.
     pub(crate) fn clusters(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<(Vec<u32>, Vec<f32>)> {
-        match self.find(data, cx)? {
-            (None, found) => Ok((kmeans::labels(data.rows, &found.centroids, cx.device)?, found.centroids)),
-            (Some(normalizer), found) => {
-                let labels = kmeans::labels(&Normalized::new(data.rows, &normalizer), &found.centroids, cx.device)?;
-                Ok((labels, normalizer.invert(&found.centroids)))
-            }
-        }
+        let (normalizer, found) = self.find(data, cx)?;
+        let labels = labels(data.rows, normalizer.as_ref(), &found, cx.device)?;
+        Ok((labels, normalizer.map_or(found.centroids.clone(), |normalizer| normalizer.invert(&found.centroids))))
     }
 
     /// The clusters, and the normalisation in which they were found.
@@ -79,17 +82,83 @@ impl KMeansStage {
         coordinates: &Coordinates,
         cx: &FitContext<'_>,
     ) -> Result<(Option<Normalizer>, KMeans)> {
-        let (device, pool) = (cx.device, cx.device.pool());
         let layout = Dense::new(&coordinates.values, coordinates.dim);
-        let (normalizer, found) = self.find_in(&layout, cx)?;
-        let labels = match &normalizer {
-            Some(normalizer) => kmeans::labels(&Normalized::new(&layout, normalizer), &found.centroids, device)?,
-            None => kmeans::labels(&layout, &found.centroids, device)?,
+        let (k, labels) = self.groups(&layout, cx)?;
+        self.refine(rows, &Subset::of(rows, coordinates.rows.clone()), &labels, k, cx)
+    }
+
+    /// The groups of a layout: of several clusterings, the one that cuts the fewest links between neighbouring rows. Some are
+    /// k-means's own, some are made of many small clusters, merged by these links.
+    fn groups(&self, layout: &dyn Rows, cx: &FitContext<'_>) -> Result<(usize, Vec<u32>)> {
+        let links = Links::of(layout, cx)?;
+        let seeds = || (0_u64..).map(|start| Seed(cx.seed.stream("within", start).random()));
+        let mut best: Option<(f64, usize, Vec<u32>)> = None;
+        let mut consider = |normalizer: Option<Normalizer>, found: KMeans| -> Result<()> {
+            let labels = labels(layout, normalizer.as_ref(), &found, cx.device)?;
+            let cut = links.cut(&labels, found.k);
+            if best.as_ref().is_none_or(|(least, ..)| cut < *least) {
+                best = Some((cut, found.k, labels));
+            }
+            Ok(())
         };
-        let placed = Subset::of(rows, coordinates.rows.clone());
-        let centroids = means(&placed, &labels, found.k, device)?;
+        let plain = match self.normalize {
+            Normalize::Within => Normalizer::learn(Normalize::Standard, layout, cx.device.pool())?,
+            how => Normalizer::learn(how, layout, cx.device.pool())?,
+        };
+        for seed in seeds().take(self.spec.starts) {
+            let (normalizer, found) = self.once(layout, plain.clone(), seed, cx)?;
+            consider(normalizer, found)?;
+        }
+        for (parts, seed) in SMALL_CLUSTERS.into_iter().zip(seeds()) {
+            let many = parts.saturating_mul(self.spec.k).min(layout.len() / ROWS_OF_SMALL);
+            if many <= self.spec.k {
+                continue;
+            }
+            let spec = KMeansSpec { starts: 1, max_iterations: 30, ..KMeansSpec::new(many) };
+            let small = kmeans::fit(layout, &spec, seed, cx.device, cx.control)?;
+            let labels = kmeans::labels(layout, &small.centroids, cx.device)?;
+            let went = links.merged(&labels, small.k, self.spec.k);
+            let labels: Vec<u32> = labels.into_iter().map(|label| went[label as usize]).collect();
+            let (normalizer, found) = self.refine(layout, layout, &labels, self.spec.k, cx)?;
+            consider(normalizer, found)?;
+        }
+        let (_, k, labels) = best.ok_or_else(|| Error::internal("k-means without a start"))?;
+        Ok((k, labels))
+    }
+
+    /// One start of k-means in `rows` as `normalizer` leaves them, with its turns if it takes any.
+    fn once(
+        &self,
+        rows: &dyn Rows,
+        normalizer: Option<Normalizer>,
+        seed: Seed,
+        cx: &FitContext<'_>,
+    ) -> Result<(Option<Normalizer>, KMeans)> {
+        let once = KMeansSpec { starts: 1, ..self.spec.clone() };
+        let Some(normalizer) = normalizer else {
+            return Ok((None, kmeans::fit(rows, &once, seed, cx.device, cx.control)?));
+        };
+        let found = kmeans::fit(&Normalized::new(rows, &normalizer), &once, seed, cx.device, cx.control)?;
+        let (normalizer, found) = match self.normalize {
+            Normalize::Within => in_turns(rows, &once, normalizer, found, cx)?,
+            Normalize::None | Normalize::Standard | Normalize::Whiten => (normalizer, found),
+        };
+        Ok((Some(normalizer), found))
+    }
+
+    /// The clusters of `rows` that k-means comes to from the groups of some of them, `placed`, with these labels below `k`.
+    fn refine(
+        &self,
+        rows: &dyn Rows,
+        placed: &dyn Rows,
+        labels: &[u32],
+        k: usize,
+        cx: &FitContext<'_>,
+    ) -> Result<(Option<Normalizer>, KMeans)> {
+        let (device, pool) = (cx.device, cx.device.pool());
+        let centroids = means(placed, labels, k, device)?;
         let normalizer = match self.normalize {
-            Normalize::Within => Some(Normalizer::within(&placed, &labels, &centroids, pool)?),
+            Normalize::Within => Some(Normalizer::within(placed, labels, &centroids, pool)?),
             how => Normalizer::learn(how, rows, pool)?,
         };
         let Some(normalizer) = normalizer else {
@@ -112,8 +181,13 @@ impl KMeansStage {
             Normalize::Whiten | Normalize::Within => (dim as u128).pow(2) * sums,
             Normalize::None | Normalize::Standard => 0,
         };
-        let means = if self.from_layout { self.spec.k.min(rows) as u128 * (dim as u128 + 1) * sums } else { 0 };
-        kmeans::bytes(rows, self.spec.k, dim) + products + means
+        if !self.from_layout {
+            return kmeans::bytes(rows, self.spec.k, dim) + products;
+        }
+        let means = self.spec.k.min(rows) as u128 * (dim as u128 + 1) * sums;
+        let most = SMALL_CLUSTERS.into_iter().max().unwrap_or(1);
+        let small = most.saturating_mul(self.spec.k).min(rows / ROWS_OF_SMALL).max(self.spec.k);
+        kmeans::bytes(rows, small, dim) + products + means + Links::bytes(rows, small)
     }
 
     /// The clusters of `rows` by themselves.
@@ -140,18 +214,23 @@ impl KMeansStage {
         standardised: Normalizer,
         cx: &FitContext<'_>,
     ) -> Result<(Normalizer, KMeans)> {
-        let once = KMeansSpec { starts: 1, ..self.spec.clone() };
         let mut best: Option<(Normalizer, KMeans)> = None;
         for start in 0..self.spec.starts {
             let seed = Seed(cx.seed.stream("within", start as u64).random());
-            let normalized = Normalized::new(rows, &standardised);
-            let found = kmeans::fit(&normalized, &once, seed, cx.device, cx.control)?;
-            let (normalizer, found) = in_turns(rows, &once, standardised.clone(), found, cx)?;
+            let (Some(normalizer), found) = self.once(rows, Some(standardised.clone()), seed, cx)? else { continue };
             if best.as_ref().is_none_or(|(least, _)| normalizer.log_scatter() < least.log_scatter()) {
                 best = Some((normalizer, found));
             }
         }
         best.ok_or_else(|| Error::internal("k-means without a start"))
+    }
+}
+
+/// The cluster of each row that `normalizer` brings to where the clusters are.
+fn labels(rows: &dyn Rows, normalizer: Option<&Normalizer>, found: &KMeans, device: &dyn Device) -> Result<Vec<u32>> {
+    match normalizer {
+        Some(normalizer) => kmeans::labels(&Normalized::new(rows, normalizer), &found.centroids, device),
+        None => kmeans::labels(rows, &found.centroids, device),
     }
 }
 

@@ -38,7 +38,7 @@ fn sixteen_errors(
 
 /// The values of a last chunk with zeros after them.
 #[inline(always)]
-fn padded(rest: &[f32]) -> [f32; LANES] {
+pub(super) fn padded(rest: &[f32]) -> [f32; LANES] {
     std::array::from_fn(|l| rest.get(l).copied().unwrap_or(0.0))
 }
 

@@ -9,6 +9,7 @@ pub mod adam;
 pub mod aligned;
 pub mod batch_norm;
 pub mod convolution;
+pub mod cross_entropy;
 pub mod dense;
 pub mod distance;
 pub mod error;

@@ -6,6 +6,7 @@ mod embedding;
 mod hardening;
 mod penalty;
 mod reconstruction;
+mod row_error;
 mod weighted_mse;
 
 pub use clustering::ClusteringLoss;
@@ -14,4 +15,5 @@ pub use embedding::EmbeddingLoss;
 pub use hardening::Hardening;
 pub use penalty::{L2Penalty, PenaltyForm};
 pub use reconstruction::{ErrorMeasure, ReconstructionLoss, Reduction};
+pub(crate) use row_error::row_errors;
 pub use weighted_mse::WeightedMse;

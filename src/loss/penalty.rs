@@ -56,22 +56,18 @@ impl L2Penalty {
     /// assert_eq!(L2Penalty { beta: 0.5, form: PenaltyForm::Squared }.pull(&parameters, &pool), 1.0);
     /// ```
     pub fn pull(&self, parameters: &[f32], pool: &Pool) -> f64 {
-        self.pull_over([parameters], pool)
+        match self.form {
+            PenaltyForm::Norm if self.beta != 0.0 => self.pull_of(sum_of_squares_on(pool, parameters)),
+            _ => self.pull_of(0.0),
+        }
     }
 
-    /// The same for parameters that lie in several arrays.
-    pub fn pull_over<'a>(&self, arrays: impl IntoIterator<Item = &'a [f32]>, pool: &Pool) -> f64 {
-        if self.beta == 0.0 {
-            return 0.0;
-        }
+    /// The same for parameters whose squares have this sum; with [`PenaltyForm::Squared`] it does not matter.
+    pub fn pull_of(&self, squares: f64) -> f64 {
         match self.form {
             PenaltyForm::Squared => 2.0 * self.beta,
-            PenaltyForm::Norm => {
-                match arrays.into_iter().map(|values| sum_of_squares_on(pool, values)).sum::<f64>().sqrt() {
-                    0.0 => 0.0,
-                    norm => self.beta / norm,
-                }
-            }
+            PenaltyForm::Norm if squares == 0.0 => 0.0,
+            PenaltyForm::Norm => self.beta / squares.sqrt(),
         }
     }
 }

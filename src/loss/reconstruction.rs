@@ -4,6 +4,8 @@ use candle_core::{Result, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::row_error::row_errors;
+
 /// What the error of a value is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -53,33 +55,18 @@ pub struct ReconstructionLoss {
     pub weights: Option<Tensor>,
 }
 
-/// How far the values of a cross-entropy stay from 0 and 1, where its slope is infinite.
-const EDGE: f64 = 1e-7;
-
 impl ReconstructionLoss {
     /// The loss of rows `x` (`rows x dim`) that were rebuilt as `y`, a scalar.
     ///
     /// # Errors
     /// Candle's, for shapes that differ.
     pub fn of(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
-        let errors = match self.measure {
-            ErrorMeasure::Mse => (y - x)?.sqr()?,
-            ErrorMeasure::Bce => {
-                let y = y.affine(1.0 - 2.0 * EDGE, EDGE)?;
-                let (hit, miss) = ((x * y.log()?)?, ((1.0 - x)? * (1.0 - y)?.log()?)?);
-                (hit + miss)?.neg()?
-            }
-        };
-        let errors = match &self.weights {
-            Some(weights) => errors.broadcast_mul(weights)?,
-            None => errors,
-        };
-        let (rows, dim) = errors.dims2()?;
+        let (rows, dim) = x.dims2()?;
         let count = match self.over_values {
             Reduction::Mean => rows * dim,
             Reduction::Sum => rows,
         };
-        errors.sum_all()? / count as f64
+        row_errors(self.measure, self.weights.as_ref(), x, y)?.sum_all()? / count as f64
     }
 }
 

@@ -46,6 +46,7 @@ pub use dropout::Dropout;
 pub use encoder::Encoder;
 pub use initialisation::initialise;
 pub use layer::{Builder, Clock, Layer, Operation};
+pub(crate) use layer::{values, with_values};
 pub use max_pool2d::MaxPool2d;
 pub use mlp::{Mlp, MlpPass};
 pub use noise::Noise;

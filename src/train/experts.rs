@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{Result, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::objective::{BatchLoss, Objective};
 use crate::device::StepLoss;
+use crate::loss::{ErrorMeasure, row_errors};
 use crate::network::{Buffer, Coder, Parameter};
 
 /// How a row's errors by all autoencoders become its loss.
@@ -38,7 +39,7 @@ impl RowError {
     /// # Errors
     /// Candle's, for shapes that differ.
     pub fn of(self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
-        let squared = (y - x)?.sqr()?.sum(D::Minus1)?;
+        let squared = row_errors(ErrorMeasure::Mse, None, x, y)?;
         match self {
             Self::Squared => Ok(squared),
             // The slope of a root is infinite at 0.

@@ -1,7 +1,7 @@
 //! Training on candle's tape: any network, any objective.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor as Array};
 use serde_json::json;
@@ -10,10 +10,14 @@ use super::epochs::Learner;
 use super::objective::{BatchLoss, Objective, failed};
 use crate::device::StepLoss;
 use crate::error::{Error, Result};
+use crate::kernel::dense::sum_of_squares_on;
 use crate::kernel::{Pool, Rows};
-use crate::loss::L2Penalty;
-use crate::network::{Builder, Clock, Optimizer, OptimizerSpec, Parameter};
+use crate::loss::{L2Penalty, PenaltyForm};
+use crate::network::{Builder, Clock, Optimizer, OptimizerSpec, Parameter, with_values};
 use crate::stage::{Artifact, Tensor};
+
+/// Rows of a batch that one task gathers.
+const GATHERED_ROWS: usize = 32;
 
 /// An objective with the optimizer that minimises it, and the batch at hand.
 pub(crate) struct Tape<'a, O> {
@@ -59,19 +63,21 @@ impl<'a, O: Objective> Tape<'a, O> {
     }
 
     /// What each parameter is multiplied by to give the penalty's gradient, which is that of the network's parameters.
-    fn pull(&self, parameters: &[(String, Arc<Parameter>)]) -> Result<f64> {
-        if self.penalty.beta == 0.0 {
-            return Ok(0.0);
+    fn pull(&self, parameters: &[(String, Arc<Parameter>)]) -> candle_core::Result<f64> {
+        if self.penalty.beta == 0.0 || self.penalty.form == PenaltyForm::Squared {
+            return Ok(self.penalty.pull_of(0.0));
         }
         let moved = parameters.iter().filter(|(_, parameter)| parameter.gradient().is_some());
-        let values: Result<Vec<Vec<f32>>> = moved.map(|(_, parameter)| flat(parameter.value())).collect();
-        Ok(self.penalty.pull_over(values?.iter().map(Vec::as_slice), &self.pool))
+        let squares = |(_, parameter): &(String, Arc<Parameter>)| {
+            with_values(parameter.value(), |values| Ok(sum_of_squares_on(&self.pool, values)))
+        };
+        Ok(self.penalty.pull_of(moved.map(squares).sum::<candle_core::Result<f64>>()?))
     }
 
     /// The losses of the batch; moves what is learned unless one is not finite.
     fn learn(&mut self, learning_rate: f64) -> candle_core::Result<StepLoss> {
         let shape = (self.batch.len(), self.rows.dim());
-        let x = Array::from_slice(&self.values, shape, &self.device)?;
+        let x = Array::from_vec(std::mem::take(&mut self.values), shape, &self.device)?;
         let parameters = self.objective.parameters();
         parameters.iter().for_each(|(_, parameter)| parameter.forget_gradient());
         let BatchLoss { total, reconstruction, embedding } = self.objective.loss(&x, &self.batch)?;
@@ -85,7 +91,7 @@ impl<'a, O: Objective> Tape<'a, O> {
         }
         let gradients = total.backward()?;
         let own = self.objective.own();
-        let pull = self.pull(&parameters).map_err(candle_core::Error::wrap)?;
+        let pull = self.pull(&parameters)?;
         let moved = parameters.iter().filter_map(|(name, p)| Some((name.as_str(), p.variable(), p.gradient()?)));
         self.optimizer.step(learning_rate, pull, &moved.collect::<Vec<_>>())?;
         // The penalty is on the network.
@@ -103,8 +109,19 @@ impl<O: Objective> Learner for Tape<'_, O> {
     fn load(&mut self, batch: &[u32]) -> Result<()> {
         self.batch.clear();
         self.batch.extend_from_slice(batch);
-        self.values.resize(batch.len() * self.rows.dim(), 0.0);
-        Ok(self.rows.gather(batch, &mut self.values)?)
+        let dim = self.rows.dim();
+        self.values = vec![0.0; batch.len() * dim];
+        let (rows, failure) = (self.rows, Mutex::new(None));
+        self.pool.for_each_chunk_mut(&mut self.values, GATHERED_ROWS * dim, |i, values| {
+            let numbers = &batch[i * GATHERED_ROWS..][..values.len() / dim];
+            if let Err(e) = rows.gather(numbers, values) {
+                *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+            }
+        });
+        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(e) => Err(e.into()),
+            None => Ok(()),
+        }
     }
 
     fn step(&mut self, next: &[u32], learning_rate: f64) -> Result<StepLoss> {
