@@ -1,6 +1,6 @@
 //! A stage of your own in a pipeline: clip every feature at three standard deviations before the scaler sees it.
 //!
-//!     cargo run --release --example custom_stage
+//!     cargo run --example custom_stage
 //!
 //! A stage is two types. `Clip` learns (one pass, any number of rows); `Clipped` is what it learned: pure, and saved
 //! with the model under a kind of its own. Whoever loads the model says how that kind is rebuilt.

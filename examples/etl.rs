@@ -1,12 +1,12 @@
 //! An ETL job: a Parquet file of feature vectors in, a Parquet file of the same rows' keys and clusters out.
 //!
-//!     cargo run --release --example etl -- MODEL INPUT.parquet OUTPUT.parquet
+//!     cargo run --example etl -- MODEL INPUT.parquet OUTPUT.parquet
 //!
 //! Without arguments it takes the model that a run of pipelines/hapt.toml leaves behind, and makes its input from the
 //! recordings of that pipeline:
 //!
-//!     cargo run --release -- run pipelines/hapt.toml
-//!     cargo run --release --example etl
+//!     cargo run -- run pipelines/hapt.toml
+//!     cargo run --example etl
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -99,7 +99,7 @@ fn with_vectors(model: &Model, batch: &RecordBatch) -> Result<RecordBatch> {
 async fn example() -> Result<[String; 3]> {
     let plan = PipelineFile::load("pipelines/hapt.toml", &[])?.plan;
     let Ok(report) = std::fs::read_to_string("out/hapt/run.json") else {
-        return Err(Error::input("no out/hapt/run.json; first: cargo run --release -- run pipelines/hapt.toml"));
+        return Err(Error::input("no out/hapt/run.json; first: cargo run -- run pipelines/hapt.toml"));
     };
     let report: serde_json::Value = serde_json::from_str(&report)
         .map_err(|e| Error::input("out/hapt/run.json is not the report of a run").with_source(e))?;

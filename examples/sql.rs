@@ -1,7 +1,7 @@
 //! The labelled table and the model's functions in a DataFusion session of your own.
 //!
-//!     cargo run --release -- run pipelines/hapt.toml
-//!     cargo run --release --example sql
+//!     cargo run -- run pipelines/hapt.toml
+//!     cargo run --example sql
 
 use dacpipe::Result;
 use dacpipe::sql::{self, Options};

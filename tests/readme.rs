@@ -65,9 +65,9 @@ fn its_commands_parse() {
         let words = words(line);
         let words: Vec<&str> = words.iter().map(String::as_str).skip_while(|word| word.contains('=')).collect();
         let arguments = match words.as_slice() {
-            ["dacpipe", arguments @ ..] | ["cargo", "run", "--release", "--", arguments @ ..] => arguments,
+            ["dacpipe", arguments @ ..] | ["cargo", "run", "--", arguments @ ..] => arguments,
             ["cargo", "test"] => continue,
-            ["cargo", "run", "--release", "--example", name] => {
+            ["cargo", "run", "--example", name] => {
                 assert!(root().join("examples").join(name).with_extension("rs").exists(), "{line}");
                 continue;
             }
