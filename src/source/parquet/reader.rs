@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::{FutureExt, TryFutureExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
@@ -105,13 +105,31 @@ fn io(e: object_store::Error) -> ParquetError {
     ParquetError::External(Box::new(e))
 }
 
+/// Sees to it that a file of `size` bytes has the bytes `range`. A damaged file may name any, and a store that is asked for
+/// bytes that are not there says so as if the store were at fault.
+fn within(range: &Range<u64>, size: u64) -> Result<()> {
+    if range.start > range.end || range.end > size {
+        let (start, end) = (range.start, range.end);
+        return Err(ParquetError::EOF(format!("bytes {start} to {end} of a file of {size} bytes")));
+    }
+    Ok(())
+}
+
 impl AsyncFileReader for ObjectReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
-        self.store.get_range(&self.path, range).map_err(io).boxed()
+        async move {
+            within(&range, self.size)?;
+            self.store.get_range(&self.path, range).await.map_err(io)
+        }
+        .boxed()
     }
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>>> {
-        async move { self.store.get_ranges(&self.path, &ranges).await.map_err(io) }.boxed()
+        async move {
+            ranges.iter().try_for_each(|range| within(range, self.size))?;
+            self.store.get_ranges(&self.path, &ranges).await.map_err(io)
+        }
+        .boxed()
     }
 
     fn get_metadata<'a>(
@@ -169,10 +187,7 @@ impl ChunkReader for LocalFile {
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
-        if start.checked_add(length as u64).is_none_or(|end| end > self.size) {
-            let size = self.size;
-            return Err(ParquetError::EOF(format!("{length} bytes at byte {start} of a file of {size} bytes")));
-        }
+        within(&(start..start.saturating_add(length as u64)), self.size)?;
         self.file.get_bytes(start, length)
     }
 }
@@ -213,6 +228,23 @@ mod tests {
         assert!(page_of(1).get_bytes(2, 2).is_ok());
         for (start, length) in [(0, 1 << 40), (4, 1), (u64::MAX, 1)] {
             assert!(page_of(1).get_bytes(start, length).is_err(), "{length} bytes at {start}");
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_that_a_file_does_not_have_are_the_file_s_fault() {
+        let store = Arc::new(object_store::memory::InMemory::new());
+        store.put(&Path::from("a"), vec![7_u8; 10].into()).await.unwrap();
+        let mut reader = ObjectReader { store, path: Path::from("a"), size: 10 };
+        assert_eq!(reader.get_bytes(2..10).await.unwrap().len(), 8);
+        assert_eq!(reader.get_byte_ranges(vec![0..0, 3..5]).await.unwrap()[1].len(), 2);
+        #[expect(clippy::reversed_empty_ranges)]
+        for range in [10..11, 5..4, u64::MAX - 1..u64::MAX] {
+            let one = reader.get_bytes(range.clone()).await.map(|_| ());
+            let some = reader.get_byte_ranges(vec![0..1, range]).await.map(|_| ());
+            for e in [one, some].map(|read| crate::Error::from(read.unwrap_err())) {
+                assert!(e.kind() == crate::Kind::Input && e.to_string().contains("of a file of 10 bytes"), "{e}");
+            }
         }
     }
 
