@@ -82,6 +82,7 @@ pub mod normalize;
 pub mod origin;
 pub mod pipeline;
 pub mod reconstruct;
+pub mod registry;
 pub mod replay;
 pub mod report;
 pub mod scale;

@@ -17,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["kmeans"],
     &[
         "stage",
+        "registry",
         "column",
         "origin",
         "scale",
