@@ -26,10 +26,12 @@ pub enum ScaleMethod {
     Standard,
 }
 
-/// Settings of the stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Brings features to a common range, learned from the training rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ScaleSpec {
-    /// What a feature is scaled to.
+    /// To which range. Default "min_max".
+    #[serde(default)]
     pub method: ScaleMethod,
 }
 

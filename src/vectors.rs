@@ -14,14 +14,15 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float32Array};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::column::{missing, vector_dim, vectors};
 use crate::error::{Error, Result};
 use crate::stage::{Action, Artifact, Columns, Transform};
 
-/// How vectors lie in a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// How vectors lie in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VectorForm {
     /// In one column of lists.

@@ -155,3 +155,94 @@ impl Transform for RawKMeans {
         self.0.save()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use arrow::array::AsArray;
+    use datafusion::datasource::MemTable;
+    use datafusion::prelude::SessionConfig;
+
+    use super::*;
+    use crate::Kind;
+    use crate::column::vector_array;
+    use crate::device::Cpu;
+    use crate::kmeans::KMeans;
+    use crate::label::Label;
+    use crate::store::Location;
+    use crate::table::{Mode, WriteOptions};
+
+    /// Rows of one value in two partitions, to be labelled by the nearer of 0 and 10.
+    async fn pass(ctx: &SessionContext, control: &Control) -> LabelPass {
+        let part = |values: Vec<f32>| {
+            let vectors: ArrayRef = vector_array(values, 1).unwrap();
+            vec![RecordBatch::try_from_iter([(FEATURES, vectors)]).unwrap()]
+        };
+        let parts = vec![part(vec![1.0, 9.0, 12.0]), part(vec![-3.0, 2.0])];
+        let table = MemTable::try_new(parts[0][0].schema(), parts).unwrap();
+        let found = KMeans {
+            centroids: vec![0.0, 10.0],
+            k: 2,
+            dim: 1,
+            inertia: 0.0,
+            iterations: 1,
+            converged: true,
+            sizes: vec![1; 2],
+            mean_distance: vec![0.0; 2],
+        };
+        LabelPass {
+            rows: ctx.read_table(Arc::new(table)).unwrap(),
+            transforms: vec![Arc::new(Label::new(&found, FEATURES, &Cpu::default()).unwrap())],
+            keep: LABEL_COLUMNS.map(String::from).to_vec(),
+            columns: Columns::default(),
+            k: 2,
+            shown_label: None,
+            feature_names: vec!["x".into()],
+            threads: 2,
+            control: control.clone(),
+        }
+    }
+
+    async fn writer(dir: &tempfile::TempDir) -> (TableWriter, Labels) {
+        let place = Location::parse(&dir.path().join("table").display().to_string()).unwrap();
+        let writer = TableWriter::begin(&place, WriteOptions::new(Mode::Overwrite, "run")).await.unwrap();
+        (writer, Labels { model: "m".into(), labelled_at: SystemTime::UNIX_EPOCH })
+    }
+
+    #[tokio::test]
+    async fn the_pass_is_one_plan_from_the_scan_to_the_sink() {
+        let (dir, control) = (tempfile::tempdir().unwrap(), Control::default());
+        let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
+        let (mut table, labels) = writer(&dir).await;
+        let (plan, seen) = pass(&ctx, &control).await.plan(&mut table, labels).await.unwrap();
+        let mut names = Vec::new();
+        let mut at = Some(&plan);
+        while let Some(plan) = at {
+            names.push(plan.name().to_owned());
+            at = plan.children().first().copied();
+        }
+        assert_eq!(names, ["DataSinkExec", "WatchExec", "CoalescePartitionsExec", "StageExec", "DataSourceExec"]);
+        let counts = collect(Arc::clone(&plan), ctx.task_ctx()).await.unwrap();
+        assert_eq!(counts[0].column(0).as_primitive::<arrow::datatypes::UInt64Type>().values(), &[5]);
+        let Seen { tally, portrait } = std::mem::take(&mut *seen.lock().unwrap());
+        assert_eq!((tally.sizes(), portrait.is_some()), (&[3, 2][..], true));
+        let watched = plan.children()[0];
+        assert_eq!(watched.metrics().unwrap().output_rows(), Some(5));
+        let columns: Vec<_> = watched.schema().fields().iter().map(|field| field.name().clone()).collect();
+        assert_eq!(columns, LABEL_COLUMNS);
+    }
+
+    #[tokio::test]
+    async fn an_interrupt_ends_the_plan() {
+        let (dir, control) = (tempfile::tempdir().unwrap(), Control::default());
+        let ctx = SessionContext::new();
+        let (mut table, labels) = writer(&dir).await;
+        control.cancel();
+        let e = pass(&ctx, &control).await.run(&ctx, &mut table, labels).await.unwrap_err();
+        assert_eq!(e.kind(), Kind::Cancelled);
+        // What was not written to its end cannot be committed.
+        let e = table.commit(crate::table::CommitInfo::default()).await.unwrap_err();
+        assert!(e.to_string().contains("not all of its rows were written"), "{e}");
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! source ──first pass──► replay cache ──► scale ─► feature_weights ─► autoencoder ─► kmeans      (learn)
-//! source ──────────────► the fitted stages, one operator ─────────► data files ─► one commit    (label)
+//! source ──────────────► the fitted stages ─► counts ─► data files, in one plan ─► one commit    (label)
 //! ```
 //!
 //! The source is read twice: once for the rows to learn from, kept in the replay cache, and once, after everything is

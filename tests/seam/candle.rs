@@ -311,9 +311,8 @@ fn a_pipeline_learns_what_it_learns_on_the_cpu() {
 /// The same model on either device: labels the same, embeddings, distances and reconstructions to 1e-5.
 #[test]
 fn a_model_that_one_device_learned_works_on_the_other() {
-    let candle = candle();
     let spec = KMeansSpec { starts: 2, ..KMeansSpec::new(4) };
-    for learned in [learn(&candle, &spec), learn(&Cpu::new(2), &spec)] {
+    for learned in [learn(&candle(), &spec), learn(&Cpu::new(2), &spec)] {
         let on = |device: Arc<dyn Device>| {
             let registry = Registry::new(device);
             let again = |fitted: &Fitted| -> Arc<dyn Transform> {
