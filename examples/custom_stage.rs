@@ -9,15 +9,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
-use arrow::record_batch::RecordBatch;
 use dacpipe::config::PipelineFile;
-use dacpipe::device::Cpu;
-use dacpipe::model::{Model, Restore};
+use dacpipe::device::Device;
+use dacpipe::model::Model;
 use dacpipe::pipeline::{Pipeline, RunOptions};
-use dacpipe::stage::{Artifact, FEATURES, Fit, FitContext, Fitted, Tensor, Training, Transform, VectorMap};
+use dacpipe::registry::Registry;
+use dacpipe::stage::{Action, Artifact, FEATURES, Fit, FitContext, Fitted, Tensor, Training, Transform, VectorMap};
 use dacpipe::store::Location;
-use dacpipe::{Error, Result, column};
+use dacpipe::{Error, Result};
 
 /// Learns the mean and the deviation of each feature.
 #[derive(Debug)]
@@ -61,7 +60,7 @@ struct Clipped {
 }
 
 impl Clipped {
-    fn from_artifact(artifact: &Artifact) -> Result<Arc<dyn Transform>> {
+    fn from_artifact(artifact: &Artifact, _: &dyn Device) -> Result<Arc<dyn Transform>> {
         let limits = artifact.tensors.get("limits").ok_or_else(|| Error::model("clip: no tensor \"limits\""))?;
         let limits: Vec<(f32, f32)> = limits.values.chunks_exact(2).map(|l| (l[0], l[1])).collect();
         match limits.iter().all(|(low, high)| low <= high) {
@@ -96,22 +95,14 @@ impl Transform for Clipped {
         "clip"
     }
 
-    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
-        column::replace_in_schema(input, FEATURES, FEATURES, self.dim_out())
-    }
-
-    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        column::replace_in_batch(batch, FEATURES, FEATURES, self)
+    fn action(&self) -> Action<'_> {
+        Action::Map { from: FEATURES, to: FEATURES, map: self }
     }
 
     fn save(&self) -> Artifact {
         let values = self.limits.iter().flat_map(|&(low, high)| [low, high]).collect();
         let limits = Tensor { shape: vec![self.limits.len(), 2], values };
         Artifact { settings: Default::default(), tensors: BTreeMap::from([("limits".to_string(), limits)]) }
-    }
-
-    fn as_vector_map(&self) -> Option<&dyn VectorMap> {
-        Some(self)
     }
 }
 
@@ -132,8 +123,8 @@ async fn main() -> Result<()> {
     let report = pipeline.run(&RunOptions::default()).await?;
     println!("ARI {:.3}, sizes {:?}", report.scores["all"].ari, report.cluster_sizes);
 
-    let stages: [(&str, Restore); 1] = [("clip", Clipped::from_artifact)];
-    let model = Model::load_with(&Location::parse(&report.model_path)?, &Cpu::default(), &stages).await?;
+    let registry = Registry::default().stage("clip", Clipped::from_artifact);
+    let model = Model::load_with(&Location::parse(&report.model_path)?, &registry).await?;
     println!("model {}: {} values in, {} stages", model.hash().short(), model.dim_in(), model.stages().len());
     std::fs::remove_dir_all(out)?;
     Ok(())

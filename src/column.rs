@@ -7,12 +7,11 @@ use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, FixedSizeListArray, Float32Array, Float64Array, StringArray,
 };
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Schema};
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::error::{Error, Result};
-use crate::stage::VectorMap;
 
 /// The type of a column of vectors of `dim` values: `FixedSizeList<Float32 not null, dim>`.
 pub fn vector_type(dim: usize) -> DataType {
@@ -184,29 +183,6 @@ fn items<'a, T: ArrowPrimitiveType>(batch: &'a RecordBatch, name: &str) -> Resul
     }
     let start = list.value_offset(0) as usize;
     Ok((&items.values()[start..start + list.len() * dim], dim))
-}
-
-/// `schema` with column `from` replaced by vectors of `dim` values named `to`, at the same place.
-pub fn replace_in_schema(schema: &Schema, from: &str, to: &str, dim: usize) -> Result<SchemaRef> {
-    let at = schema.index_of(from).map_err(|_| missing(schema, from))?;
-    let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
-    fields[at] = Arc::new(vector_field(to, dim));
-    Ok(Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone())))
-}
-
-/// `batch` with column `from` replaced by `map` of it, named `to`: how `scale` and `embed` apply.
-pub fn replace_in_batch(batch: &RecordBatch, from: &str, to: &str, map: &dyn VectorMap) -> Result<RecordBatch> {
-    let (input, dim) = vectors(batch, from)?;
-    if dim != map.dim_in() {
-        return Err(Error::model(format!("made for {} values a row, column {from:?} has {dim}", map.dim_in())));
-    }
-    let mut output = vec![0.0; batch.num_rows() * map.dim_out()];
-    map.map(input, &mut output)?;
-    let schema = replace_in_schema(&batch.schema(), from, to, map.dim_out())?;
-    let at = batch.schema().index_of(from).map_err(|_| missing(&batch.schema(), from))?;
-    let mut columns = batch.columns().to_vec();
-    columns[at] = vector_array(output, map.dim_out())?;
-    Ok(RecordBatch::try_new(schema, columns)?)
 }
 
 /// The error for a column that is not there, naming those that are.

@@ -2,15 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
-use arrow::record_batch::RecordBatch;
 use serde_json::json;
 
-use crate::column::{replace_in_batch, replace_in_schema, vector_dim};
 use crate::device::{Decode, Device, Encode};
 use crate::error::{Error, Result};
 use crate::network::{Architecture, DenseSpec};
-use crate::stage::{Artifact, EMBEDDING, FEATURES, InverseMap, Tensor, Transform, VectorMap};
+use crate::stage::{Action, Artifact, EMBEDDING, FEATURES, InverseMap, Tensor, Transform, VectorMap};
 
 /// A trained autoencoder as a stage: its encoder, and its decoder unless that was left out.
 #[derive(Debug, Clone)]
@@ -124,19 +121,8 @@ impl Transform for Embed {
         Self::KIND
     }
 
-    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
-        let dim = vector_dim(input, FEATURES)?;
-        if dim != self.dim_in() {
-            return Err(Error::model(format!(
-                "the encoder was made for {} features, column {FEATURES:?} has {dim}",
-                self.dim_in()
-            )));
-        }
-        replace_in_schema(input, FEATURES, EMBEDDING, self.dim_out())
-    }
-
-    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        replace_in_batch(batch, FEATURES, EMBEDDING, self)
+    fn action(&self) -> Action<'_> {
+        Action::Map { from: FEATURES, to: EMBEDDING, map: self }
     }
 
     fn save(&self) -> Artifact {
@@ -147,14 +133,6 @@ impl Transform for Embed {
             settings: [("encoder".to_string(), json!(encoder))].into_iter().chain(decoder).collect(),
             tensors: self.architecture.tensors().into_iter().map(|t| (t.name, tensor(t.range, t.shape))).collect(),
         }
-    }
-
-    fn as_vector_map(&self) -> Option<&dyn VectorMap> {
-        Some(self)
-    }
-
-    fn as_inverse(&self) -> Option<&dyn InverseMap> {
-        self.decoder.is_some().then_some(self as &dyn InverseMap)
     }
 }
 
@@ -169,6 +147,10 @@ impl VectorMap for Embed {
 
     fn map(&self, input: &[f32], output: &mut [f32]) -> Result<()> {
         self.encoder.encode(input, output)
+    }
+
+    fn as_inverse(&self) -> Option<&dyn InverseMap> {
+        self.decoder.is_some().then_some(self as &dyn InverseMap)
     }
 }
 
@@ -190,8 +172,10 @@ mod tests {
     use crate::error::Kind;
     use crate::network::{Activation, initialise};
     use crate::seed::Seed;
+    use crate::stage::Apply;
     use arrow::array::Int32Array;
-    use arrow::datatypes::{DataType, Field};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use arrow::record_batch::RecordBatch;
 
     fn embed() -> Embed {
         let architecture = Architecture::dac(6, &[5, 3], None);
@@ -242,11 +226,11 @@ mod tests {
         assert!(saved.tensors.keys().all(|name| name.starts_with("encoder.")));
         let back = Embed::from_artifact(&saved, &Cpu::default()).expect("complete");
         assert_eq!(back.save(), saved);
-        assert!(back.as_inverse().is_none() && bare.as_inverse().is_none());
+        assert!(back.inverse().is_none() && bare.inverse().is_none());
         let e = bare.invert(&[0.0; 3], &mut [0.0; 6]).expect_err("no decoder");
         assert!(e.to_string().contains("without its decoder"), "{e}");
 
-        let inverse = whole.as_inverse().expect("has a decoder");
+        let inverse = whole.inverse().expect("has a decoder");
         let code = [0.3, -0.2, 0.9, 0.0, 1.0, -1.0];
         let (mut both, mut one) = (vec![0.0; 12], vec![0.0; 6]);
         inverse.invert(&code, &mut both).expect("rebuilds");

@@ -2,17 +2,14 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
-use arrow::record_batch::RecordBatch;
 use candle_core::{Device, Tensor as Array};
 use serde_json::json;
 
-use crate::column::{replace_in_batch, replace_in_schema, vector_dim};
 use crate::error::{Error, Result};
 use crate::kernel::Pool;
 use crate::network::{Arrays, Builder, Coder, CoderSpec};
 use crate::seed::Seed;
-use crate::stage::{Artifact, Centroids, EMBEDDING, FEATURES, InverseMap, Tensor, Transform, VectorMap};
+use crate::stage::{Action, Artifact, Centroids, EMBEDDING, FEATURES, InverseMap, Tensor, Transform, VectorMap};
 use crate::train::{failed, flat};
 
 /// Rows that go through the network together.
@@ -96,19 +93,8 @@ impl Transform for EmbedNetwork {
         Self::KIND
     }
 
-    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
-        let dim = vector_dim(input, FEATURES)?;
-        if dim != self.dim_in() {
-            return Err(Error::model(format!(
-                "the network was made for {} features, column {FEATURES:?} has {dim}",
-                self.dim_in()
-            )));
-        }
-        replace_in_schema(input, FEATURES, EMBEDDING, self.dim_out())
-    }
-
-    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        replace_in_batch(batch, FEATURES, EMBEDDING, self)
+    fn action(&self) -> Action<'_> {
+        Action::Map { from: FEATURES, to: EMBEDDING, map: self }
     }
 
     fn save(&self) -> Artifact {
@@ -129,14 +115,6 @@ impl Transform for EmbedNetwork {
     fn centroids(&self) -> Option<&Centroids> {
         self.centroids.as_ref()
     }
-
-    fn as_vector_map(&self) -> Option<&dyn VectorMap> {
-        Some(self)
-    }
-
-    fn as_inverse(&self) -> Option<&dyn InverseMap> {
-        Some(self)
-    }
 }
 
 impl VectorMap for EmbedNetwork {
@@ -150,6 +128,10 @@ impl VectorMap for EmbedNetwork {
 
     fn map(&self, input: &[f32], output: &mut [f32]) -> Result<()> {
         in_blocks(input, self.dim_in(), output, self.dim_out(), |x| self.coder.encode(x, false))
+    }
+
+    fn as_inverse(&self) -> Option<&dyn InverseMap> {
+        Some(self)
     }
 }
 
@@ -178,10 +160,14 @@ pub(crate) fn in_blocks(
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::Schema;
+    use arrow::record_batch::RecordBatch;
+
     use super::*;
     use crate::Kind;
     use crate::column::{vector_array, vector_field, vectors};
     use crate::network::{Activation, BatchNormLayer, ConvLayer, LayerSpec, ReshapeLayer, RowShape, mirror};
+    use crate::stage::Apply;
 
     fn spec() -> CoderSpec {
         let encoder = vec![
@@ -225,7 +211,7 @@ mod tests {
             assert_eq!(vectors(&one, EMBEDDING).unwrap().0, &values[at * 2..][..2]);
         }
         let mut back = vec![0.0; 300 * 16];
-        stage.as_inverse().unwrap().invert(values, &mut back).unwrap();
+        stage.inverse().unwrap().invert(values, &mut back).unwrap();
         assert!(back.iter().all(|x| (0.0..=1.0).contains(x)));
     }
 

@@ -1,18 +1,11 @@
 //! The labels of k autoencoders: a row belongs to the one that rebuilds it best.
 
-use std::sync::Arc;
-
-use arrow::array::{Float32Array, Int32Array};
-use arrow::datatypes::{Schema, SchemaRef};
-use arrow::record_batch::RecordBatch;
 use serde_json::json;
 
-use crate::column::{vector_dim, vectors};
 use crate::embed_network::{arrays, coder, in_blocks, setting, tensors};
 use crate::error::{Error, Result};
-use crate::label::labelled_schema;
 use crate::network::{Arrays, Coder, CoderSpec};
-use crate::stage::{Artifact, Clusters, FEATURES, Transform};
+use crate::stage::{Action, Artifact, Assignments, Clusters, FEATURES, Transform};
 use crate::train::RowError;
 
 /// The most autoencoders of a model.
@@ -57,26 +50,30 @@ impl Experts {
         let (k, spec) = (setting(artifact, "k")?, setting(artifact, "network")?);
         Self::new(k, &spec, &arrays(artifact), setting(artifact, "error")?)
     }
+}
+
+impl Clusters for Experts {
+    fn k(&self) -> usize {
+        self.coders.len()
+    }
 
     fn dim(&self) -> usize {
         self.coders[0].spec().input.len()
     }
 
-    /// Labels `rows` (row-major): the autoencoder of the least error, that error, and by how much the second least is
-    /// greater. Costs `2 * parameters` flops a row.
-    ///
-    /// # Errors
-    /// Kind `Compute` where the device fails.
-    ///
-    /// # Panics
-    /// If the lengths do not fit together.
-    pub fn assign(&self, rows: &[f32], cluster: &mut [i32], distance: &mut [f32], margin: &mut [f32]) -> Result<()> {
-        assert_eq!(rows.len(), cluster.len() * self.dim(), "rows and clusters differ in number");
-        distance.fill(f32::INFINITY);
-        let mut second = vec![f32::INFINITY; cluster.len()];
-        let mut errors = vec![0.0; cluster.len()];
+    fn centroids(&self) -> Option<Vec<f32>> {
+        None
+    }
+
+    /// The autoencoder of the least error, that error, and by how much the second least is greater. Costs
+    /// `2 * parameters` flops a row.
+    fn assign(&self, rows: &[f32]) -> Result<Assignments> {
+        let (dim, n) = (self.dim(), rows.len() / self.dim());
+        assert_eq!(rows.len(), n * dim, "the last row is cut short");
+        let (mut cluster, mut distance) = (vec![0; n], vec![f32::INFINITY; n]);
+        let (mut second, mut errors) = (vec![f32::INFINITY; n], vec![0.0; n]);
         for (i, coder) in self.coders.iter().enumerate() {
-            in_blocks(rows, self.dim(), &mut errors, 1, |x| {
+            in_blocks(rows, dim, &mut errors, 1, |x| {
                 self.error.of(x, &coder.decode(&coder.encode(x, false)?, false)?)
             })?;
             for (row, &error) in errors.iter().enumerate() {
@@ -88,18 +85,8 @@ impl Experts {
                 }
             }
         }
-        margin.iter_mut().zip(second).zip(distance).for_each(|((margin, second), first)| *margin = second - *first);
-        Ok(())
-    }
-}
-
-impl Clusters for Experts {
-    fn k(&self) -> usize {
-        self.coders.len()
-    }
-
-    fn centroids(&self) -> Option<Vec<f32>> {
-        None
+        let margin = second.iter().zip(&distance).map(|(second, first)| second - first).collect();
+        Ok(Assignments { cluster, distance, margin })
     }
 }
 
@@ -108,31 +95,8 @@ impl Transform for Experts {
         Self::KIND
     }
 
-    fn as_clusters(&self) -> Option<&dyn Clusters> {
-        Some(self)
-    }
-
-    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
-        let dim = vector_dim(input, FEATURES)?;
-        if dim != self.dim() {
-            let made = self.dim();
-            return Err(Error::model(format!(
-                "the autoencoders were made for {made} features, column {FEATURES:?} has {dim}"
-            )));
-        }
-        labelled_schema(input)
-    }
-
-    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let schema = self.output_schema(batch.schema_ref())?;
-        let rows = batch.num_rows();
-        let (mut cluster, mut distance, mut margin) = (vec![0; rows], vec![0.0; rows], vec![0.0; rows]);
-        self.assign(vectors(batch, FEATURES)?.0, &mut cluster, &mut distance, &mut margin)?;
-        let mut columns = batch.columns().to_vec();
-        columns.push(Arc::new(Int32Array::from(cluster)));
-        columns.push(Arc::new(Float32Array::from(distance)));
-        columns.push(Arc::new(Float32Array::from(margin)));
-        Ok(RecordBatch::try_new(schema, columns)?)
+    fn action(&self) -> Action<'_> {
+        Action::Assign { column: FEATURES, clusters: self }
     }
 
     fn save(&self) -> Artifact {
@@ -149,9 +113,15 @@ impl Transform for Experts {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::Schema;
+    use arrow::record_batch::RecordBatch;
+
     use super::*;
     use crate::column::{vector_array, vector_field};
     use crate::network::{Activation, LayerSpec, RowShape};
+    use crate::stage::Apply;
 
     /// Two autoencoders of two values that rebuild (1, 0) and (0, 1), whatever goes in.
     fn stage() -> Experts {
@@ -176,8 +146,7 @@ mod tests {
     #[test]
     fn a_row_goes_to_the_autoencoder_of_the_least_error() {
         let stage = stage();
-        let (mut cluster, mut distance, mut margin) = ([9; 3], [0.0; 3], [0.0; 3]);
-        stage.assign(&[1.0, 0.5, 0.0, 3.0, 0.5, 0.5], &mut cluster, &mut distance, &mut margin).unwrap();
+        let Assignments { cluster, distance, margin } = stage.assign(&[1.0, 0.5, 0.0, 3.0, 0.5, 0.5]).unwrap();
         assert_eq!(cluster, [0, 1, 0]);
         let near = |a: f32, b: f32| (a - b).abs() < 1e-5;
         assert!(near(distance[0], 0.5) && near(distance[1], 2.0) && near(margin[1], 10.0_f32.sqrt() - 2.0));
@@ -192,7 +161,7 @@ mod tests {
         let schema = Arc::new(Schema::new(vec![vector_field(FEATURES, 2)]));
         let batch = RecordBatch::try_new(schema, vec![vector_array(vec![0.1, 0.2, 0.3, 0.4], 2).unwrap()]).unwrap();
         assert_eq!(back.apply(&batch).unwrap(), stage.apply(&batch).unwrap());
-        assert!(back.as_clusters().is_some_and(|c| c.k() == 2 && c.centroids().is_none()));
+        assert!(back.clusters().is_some_and(|c| c.k() == 2 && c.centroids().is_none()));
         let mut damaged = stage.save();
         damaged.tensors.remove("expert.1.decoder.0.bias");
         assert_eq!(Experts::from_artifact(&damaged).unwrap_err().kind(), crate::Kind::Model);

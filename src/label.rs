@@ -5,13 +5,9 @@ mod turns;
 
 use std::sync::Arc;
 
-use arrow::array::{Float32Array, Int32Array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::record_batch::RecordBatch;
 use rand::Rng;
 use serde_json::json;
 
-use crate::column;
 use crate::device::{Assign, Device};
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -21,7 +17,7 @@ use crate::manifold::Subset;
 use crate::normalize::{Normalize, Normalized, Normalizer};
 use crate::seed::Seed;
 use crate::stage::{
-    Artifact, Clusters, Coordinates, Fit, FitContext, Fitted, LABEL_COLUMNS, Tensor, Training, Transform,
+    Action, Artifact, Assignments, Clusters, Coordinates, Fit, FitContext, Fitted, Tensor, Training, Transform,
 };
 use cut::Links;
 use turns::in_turns;
@@ -246,25 +242,6 @@ fn means(rows: &dyn Rows, labels: &[u32], k: usize, device: &dyn Device) -> Resu
     Ok(sums.chunks_exact(width).flat_map(mean).collect())
 }
 
-/// The columns that the stage appends.
-pub fn label_fields() -> impl Iterator<Item = Field> {
-    let types = [DataType::Int32, DataType::Float32, DataType::Float32];
-    LABEL_COLUMNS.into_iter().zip(types).map(|(name, kind)| Field::new(name, kind, false))
-}
-
-/// The schema of batches of schema `input` with those columns appended.
-///
-/// # Errors
-/// Kind `Input` if one of them is there already.
-pub(crate) fn labelled_schema(input: &Schema) -> Result<SchemaRef> {
-    if let Some(name) = LABEL_COLUMNS.iter().find(|name| input.column_with_name(name).is_some()) {
-        return Err(Error::input(format!("column {name:?} is there already; rename it or leave it out of the source")));
-    }
-    let mut fields: Vec<_> = input.fields().iter().cloned().collect();
-    fields.extend(label_fields().map(Arc::new));
-    Ok(Arc::new(Schema::new_with_metadata(fields, input.metadata().clone())))
-}
-
 impl Fit for KMeansStage {
     fn kind(&self) -> &'static str {
         "kmeans"
@@ -315,6 +292,9 @@ pub struct Label {
 }
 
 impl Label {
+    /// The name under which it is saved.
+    pub const KIND: &'static str = "label";
+
     /// The labels of what k-means found in `column`, to be given on `device`.
     ///
     /// # Errors
@@ -334,41 +314,6 @@ impl Label {
     /// The same, for vectors that go through `normalizer` first, as those did in which the clusters were found.
     fn normalized(self, normalizer: Option<Normalizer>) -> Self {
         Self { normalizer, ..self }
-    }
-
-    /// Values in a row.
-    pub fn dim(&self) -> usize {
-        self.dim
-    }
-
-    /// Labels `rows` (row-major): nearest centroid, distance to it, and how much farther the second nearest is. Each row
-    /// by itself; a tie goes to the lower cluster. `O(rows x k x dim)`.
-    ///
-    /// A row with a value that is not finite gets cluster 0 and a distance that is not finite.
-    ///
-    /// # Errors
-    /// Kind `Compute` where the device fails.
-    ///
-    /// # Panics
-    /// If the lengths do not fit together.
-    pub fn assign(&self, rows: &[f32], cluster: &mut [i32], distance: &mut [f32], margin: &mut [f32]) -> Result<()> {
-        assert_eq!(rows.len(), cluster.len() * self.dim(), "rows and clusters differ in number");
-        assert!(distance.len() == cluster.len() && margin.len() == cluster.len(), "outputs differ in length");
-        let mut labels = vec![0u32; cluster.len()];
-        match &self.normalizer {
-            Some(normalizer) => {
-                let mut normalized = vec![0.0; rows.len()];
-                normalizer.apply(rows, &mut normalized);
-                self.centers.nearest_two(&normalized, &mut labels, distance, margin)?;
-            }
-            None => self.centers.nearest_two(rows, &mut labels, distance, margin)?,
-        }
-        cluster.iter_mut().zip(labels).for_each(|(cluster, label)| *cluster = label as i32);
-        for (distance, margin) in distance.iter_mut().zip(margin) {
-            *distance = distance.sqrt();
-            *margin = margin.sqrt() - *distance;
-        }
-        Ok(())
     }
 
     /// The stage as it was saved, to label on `device`.
@@ -408,51 +353,49 @@ impl Clusters for Label {
         self.sizes.len()
     }
 
+    fn dim(&self) -> usize {
+        self.dim
+    }
+
     fn centroids(&self) -> Option<Vec<f32>> {
         Some(match &self.normalizer {
             Some(normalizer) => normalizer.invert(&self.centroids),
             None => self.centroids.clone(),
         })
     }
+
+    /// The nearest centroid, the distance to it, and how much farther the second nearest is. `O(rows x k x dim)`.
+    fn assign(&self, rows: &[f32]) -> Result<Assignments> {
+        let n = rows.len() / self.dim;
+        assert_eq!(rows.len(), n * self.dim, "the last row is cut short");
+        let (mut nearest, mut distance, mut margin) = (vec![0u32; n], vec![0.0; n], vec![0.0; n]);
+        match &self.normalizer {
+            Some(normalizer) => {
+                let mut normalized = vec![0.0; rows.len()];
+                normalizer.apply(rows, &mut normalized);
+                self.centers.nearest_two(&normalized, &mut nearest, &mut distance, &mut margin)?;
+            }
+            None => self.centers.nearest_two(rows, &mut nearest, &mut distance, &mut margin)?,
+        }
+        for (distance, margin) in distance.iter_mut().zip(&mut margin) {
+            *distance = distance.sqrt();
+            *margin = margin.sqrt() - *distance;
+        }
+        Ok(Assignments { cluster: nearest.into_iter().map(|nearest| nearest as i32).collect(), distance, margin })
+    }
 }
 
 impl Transform for Label {
-    fn as_clusters(&self) -> Option<&dyn Clusters> {
-        Some(self)
-    }
-
     fn kind(&self) -> &'static str {
-        "label"
+        Self::KIND
     }
 
-    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
-        let dim = column::vector_dim(input, &self.column)?;
-        if dim != self.dim() {
-            let what = format!("centroids have {} values, column {:?} has {dim}", self.dim(), self.column);
-            return Err(Error::model(what));
-        }
-        labelled_schema(input)
-    }
-
-    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let schema = self.output_schema(&batch.schema())?;
-        let (rows, _) = column::vectors(batch, &self.column)?;
-        let n = batch.num_rows();
-        let (mut cluster, mut distance, mut margin) = (vec![0; n], vec![0.0; n], vec![0.0; n]);
-        self.assign(rows, &mut cluster, &mut distance, &mut margin)?;
-        if let Some(row) = distance.iter().position(|d| !d.is_finite()) {
-            let place = format!("column {:?}, row {row} of a batch", self.column);
-            return Err(Error::input(format!("{place}: values that are not finite, or too large, have no distance")));
-        }
-        let mut columns = batch.columns().to_vec();
-        columns.push(Arc::new(Int32Array::from(cluster)));
-        columns.push(Arc::new(Float32Array::from(distance)));
-        columns.push(Arc::new(Float32Array::from(margin)));
-        Ok(RecordBatch::try_new(schema, columns)?)
+    fn action(&self) -> Action<'_> {
+        Action::Assign { column: &self.column, clusters: self }
     }
 
     fn save(&self) -> Artifact {
-        let centroids = Tensor { shape: vec![self.k(), self.dim()], values: self.centroids.clone() };
+        let centroids = Tensor { shape: vec![self.k(), self.dim], values: self.centroids.clone() };
         let mean_distance = Tensor { shape: vec![self.k()], values: self.mean_distance.clone() };
         let mut artifact = Artifact {
             settings: [("column".to_owned(), json!(self.column)), ("sizes".to_owned(), json!(self.sizes))]
@@ -471,12 +414,17 @@ impl Transform for Label {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::{Float32Array, Int32Array};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use arrow::record_batch::RecordBatch;
+
     use super::*;
+    use crate::column;
     use crate::device::Cpu;
     use crate::event::Control;
     use crate::kernel::Dense;
     use crate::seed::Seed;
-    use crate::stage::{EMBEDDING, NoCheckpoint};
+    use crate::stage::{Apply, EMBEDDING, NoCheckpoint};
 
     fn label(centroids: &[f32], dim: usize) -> Label {
         let k = centroids.len() / dim;
@@ -573,10 +521,8 @@ mod tests {
         let rows: Vec<f32> = (0..3000 * 3).map(|i| ((i * 31 % 1009) as f32).sin()).collect();
         let label = label(&rows[..3 * 20], 3);
         let whole = |rows: &[f32]| {
-            let n = rows.len() / 3;
-            let (mut c, mut d, mut m) = (vec![0; n], vec![0.0; n], vec![0.0; n]);
-            label.assign(rows, &mut c, &mut d, &mut m).unwrap();
-            (c, d, m)
+            let Assignments { cluster, distance, margin } = label.assign(rows).unwrap();
+            (cluster, distance, margin)
         };
         let all = whole(&rows);
         for cut in [1, 100, 1024, 2500] {

@@ -11,6 +11,7 @@
 //!  replay    the rows of the first pass, in memory up to the limit and then on disk
 //!    │
 //!  scale ─► weights ─► manifold ─► train ─► (embed) ─► kmeans ─► (label)     stage: Fit learns, Transform applies
+//!    │                                                               registry: what rebuilds a fitted stage
 //!    │         or deep_clustering, by a paper's method                 method: the papers' methods as rows of blocks
 //!    │                 device: where it is computed                  network, loss, kernel: the arithmetic
 //!  model     the fitted stages, saved by the hash of their content
@@ -83,6 +84,7 @@ pub mod normalize;
 pub mod origin;
 pub mod pipeline;
 pub mod reconstruct;
+pub mod registry;
 pub mod replay;
 pub mod report;
 pub mod scale;

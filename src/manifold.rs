@@ -29,8 +29,6 @@ mod trust;
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::datatypes::{Schema, SchemaRef};
-use arrow::record_batch::RecordBatch;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -44,13 +42,12 @@ pub use spectral::start;
 pub use subset::Subset;
 pub use trust::trustworthiness;
 
-use crate::column;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::kernel::{Rows, forces};
 use crate::memory;
 use crate::normalize::{Normalized, Normalizer};
-use crate::stage::{Artifact, Coordinates, FEATURES, Fit, FitContext, Fitted, Tensor, Training, Transform};
+use crate::stage::{Action, Artifact, Coordinates, Fit, FitContext, Fitted, Tensor, Training, Transform};
 
 /// Seconds between checkpoints of a layout.
 const CHECKPOINT_SECONDS: f64 = 2.0;
@@ -364,13 +361,8 @@ impl Transform for Manifold {
         Self::KIND
     }
 
-    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
-        column::vector_dim(input, FEATURES)?;
-        Ok(Arc::new(input.clone()))
-    }
-
-    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        Ok(batch.clone())
+    fn action(&self) -> Action<'_> {
+        Action::Keep { dim: None }
     }
 
     fn save(&self) -> Artifact {

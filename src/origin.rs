@@ -10,14 +10,13 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
-use arrow::record_batch::RecordBatch;
+use arrow::datatypes::Schema;
 use serde_json::json;
 
-use crate::column::{self, Values};
+use crate::column;
 use crate::error::{Error, Result};
 use crate::kernel::Rows;
-use crate::stage::{Artifact, FEATURES, InverseMap, Transform, VectorMap};
+use crate::stage::{Action, Apply, Artifact, FEATURES, InverseMap, Transform, VectorMap};
 
 /// Rows of a [`Look`], where vectors are short enough.
 const MOST_ROWS: usize = 1024;
@@ -213,6 +212,14 @@ impl VectorMap for Origin {
         }
         Ok(())
     }
+
+    fn as_inverse(&self) -> Option<&dyn InverseMap> {
+        Some(self)
+    }
+
+    fn as_origin(&self) -> Option<&Origin> {
+        Some(self)
+    }
 }
 
 /// `x + origin`, rounded to single precision.
@@ -227,27 +234,8 @@ impl Transform for Origin {
         Self::KIND
     }
 
-    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
-        let dim = column::vector_dim(input, FEATURES)?;
-        if dim != self.values.len() {
-            let fitted = self.values.len();
-            return Err(Error::model(format!("stage origin was fitted on {fitted} features, got {dim}")));
-        }
-        column::replace_in_schema(input, FEATURES, FEATURES, dim)
-    }
-
-    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let (values, dim) = column::values(batch, FEATURES)?;
-        let Values::Double(rows) = values else {
-            return column::replace_in_batch(batch, FEATURES, FEATURES, self);
-        };
-        let schema = self.output_schema(batch.schema_ref())?;
-        let mut output = vec![0.0; rows.len()];
-        self.subtract(rows, &mut output);
-        let at = schema.index_of(FEATURES)?;
-        let mut columns = batch.columns().to_vec();
-        columns[at] = column::vector_array(output, dim)?;
-        Ok(RecordBatch::try_new(schema, columns)?)
+    fn action(&self) -> Action<'_> {
+        Action::Map { from: FEATURES, to: FEATURES, map: self }
     }
 
     /// The values go with the settings: an array of the model is in single precision.
@@ -255,20 +243,12 @@ impl Transform for Origin {
         let settings = [("values".to_owned(), json!(self.values))].into_iter().collect();
         Artifact { settings, ..Artifact::default() }
     }
-
-    fn as_vector_map(&self) -> Option<&dyn VectorMap> {
-        Some(self)
-    }
-
-    fn as_inverse(&self) -> Option<&dyn InverseMap> {
-        Some(self)
-    }
 }
 
 /// What turns batches of schema `input` into what `stages` take: the step to single precision where the features are in
-/// double precision and no [`Origin`] among the stages takes it.
+/// double precision and none of the stages takes those.
 pub fn narrowing(input: &Schema, stages: &[Arc<dyn Transform>]) -> Result<Option<Origin>> {
-    let taken = stages.iter().any(|stage| stage.kind() == Origin::KIND);
+    let taken = stages.iter().any(|stage| stage.vector_map().is_some_and(|map| map.as_origin().is_some()));
     match column::is_double(input, FEATURES) && !taken {
         true => Ok(Some(Origin::zero(column::vector_dim(input, FEATURES)?))),
         false => Ok(None),
@@ -277,6 +257,8 @@ pub fn narrowing(input: &Schema, stages: &[Arc<dyn Transform>]) -> Result<Option
 
 #[cfg(test)]
 mod tests {
+    use arrow::record_batch::RecordBatch;
+
     use super::*;
     use crate::column::{double_array, double_field, vector_array, vector_field};
 
@@ -355,7 +337,7 @@ mod tests {
         let one = origin.apply(&double.slice(1, 1)).unwrap();
         assert_eq!(column::vectors(&one, FEATURES).unwrap().0, moved[2..].as_ref());
         let e = origin.output_schema(&Schema::new(vec![double_field(FEATURES, 3)])).unwrap_err();
-        assert!(e.to_string().contains("fitted on 2 features, got 3"), "{e}");
+        assert!(e.to_string().contains("made for 2 values a row, column \"features\" has 3"), "{e}");
     }
 
     #[test]

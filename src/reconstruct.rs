@@ -8,14 +8,17 @@
 
 use std::sync::Arc;
 
-use arrow::array::Float32Array;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{ArrayRef, Float32Array};
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 
-use crate::column::vectors;
+use crate::column::{vector_dim, vectors};
 use crate::error::{Error, Result};
 use crate::kernel::dense::squared_error;
-use crate::stage::{Artifact, EMBEDDING, FEATURES, InverseMap, RECONSTRUCTION_ERROR, Transform, VectorMap};
+use crate::stage::{
+    Action, Apply, Artifact, Columns, EMBEDDING, FEATURES, InverseMap, RECONSTRUCTION_ERROR, Transform,
+};
+use crate::vectors::Carry;
 
 /// The error of each of some rows, given what they were `rebuilt` as; both row-major, of `dim` values a row.
 ///
@@ -36,70 +39,74 @@ pub fn error_field() -> Field {
     Field::new(RECONSTRUCTION_ERROR, DataType::Float32, false)
 }
 
-/// A stage that makes embeddings of features, with the [`errors`] of the rows appended as a column
-/// [`RECONSTRUCTION_ERROR`]. It costs the decoder's pass. It is saved as the stage alone.
-#[derive(Debug, Clone)]
-pub struct WithError(Arc<dyn Transform>);
+/// The features as a stage that embeds them is given them, past that stage; not written.
+const GIVEN: &str = "__given";
 
-impl WithError {
-    /// The errors of what `stage` embeds.
-    ///
-    /// # Errors
-    /// Kind `Model` if it does not know the way back.
-    pub fn new(stage: Arc<dyn Transform>) -> Result<Self> {
-        inverse(&*stage)?;
-        Ok(Self(stage))
-    }
+/// `stage`, which makes embeddings of features, between two others by which the [`errors`] of the rows are appended as a
+/// column [`RECONSTRUCTION_ERROR`]. It costs the decoder's pass.
+///
+/// # Errors
+/// Kind `Model` if it does not know the way back.
+pub fn with_errors(stage: Arc<dyn Transform>) -> Result<[Arc<dyn Transform>; 3]> {
+    inverse(&*stage)?;
+    let error = ReconstructionError(Arc::clone(&stage));
+    Ok([Arc::new(Carry::new(FEATURES, GIVEN)), stage, Arc::new(error)])
+}
+
+/// `rows` (row-major, as `stage` is given them) as they are rebuilt from their embeddings.
+///
+/// # Errors
+/// Kind `Model` if it does not know the way back.
+pub(crate) fn rebuilt(stage: &dyn Transform, rows: &[f32]) -> Result<Vec<f32>> {
+    let inverse = inverse(stage)?;
+    let mut embedded = vec![0.0; rows.len() / inverse.dim_in() * inverse.dim_out()];
+    inverse.map(rows, &mut embedded)?;
+    let mut rebuilt = vec![0.0; rows.len()];
+    inverse.invert(&embedded, &mut rebuilt)?;
+    Ok(rebuilt)
 }
 
 fn inverse(stage: &dyn Transform) -> Result<&dyn InverseMap> {
-    stage.as_inverse().ok_or_else(|| Error::model(format!("stage {} has no decoder", stage.kind())))
+    stage.inverse().ok_or_else(|| Error::model(format!("stage {} has no decoder", stage.kind())))
 }
 
-/// What `stage` makes of a batch, and the features of it as they are rebuilt from their embeddings, row-major.
-pub(crate) fn there_and_back(stage: &dyn Transform, batch: &RecordBatch) -> Result<(RecordBatch, Vec<f32>)> {
-    let inverse = inverse(stage)?;
-    let embedded = stage.apply(batch)?;
-    let mut rebuilt = vec![0.0; batch.num_rows() * inverse.dim_in()];
-    inverse.invert(vectors(&embedded, EMBEDDING)?.0, &mut rebuilt)?;
-    Ok((embedded, rebuilt))
-}
+/// Appends the errors of rows that the stage embedded, by the features that were carried past it.
+#[derive(Debug)]
+struct ReconstructionError(Arc<dyn Transform>);
 
-impl Transform for WithError {
-    fn kind(&self) -> &'static str {
-        self.0.kind()
-    }
-
-    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
-        let embedded = self.0.output_schema(input)?;
-        if embedded.index_of(RECONSTRUCTION_ERROR).is_ok() {
-            return Err(Error::input(format!(
-                "column {RECONSTRUCTION_ERROR:?} is there already; rename it or leave it out of the source"
-            )));
+impl Columns for ReconstructionError {
+    fn fields(&self, input: &Schema) -> Result<Vec<Field>> {
+        let inverse = inverse(&*self.0)?;
+        let widths = [(GIVEN, inverse.dim_in()), (EMBEDDING, inverse.dim_out())];
+        for (column, expected) in widths {
+            let dim = vector_dim(input, column)?;
+            if dim != expected {
+                return Err(Error::model(format!("a decoder for {expected} values, column {column:?} has {dim}")));
+            }
         }
-        let fields = embedded.fields().iter().cloned().chain([Arc::new(error_field())]);
-        Ok(Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), embedded.metadata().clone())))
+        Ok(vec![error_field()])
     }
 
-    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let schema = self.output_schema(batch.schema_ref())?;
-        let (embedded, rebuilt) = there_and_back(&*self.0, batch)?;
-        let (rows, dim) = vectors(batch, FEATURES)?;
-        let mut columns = embedded.columns().to_vec();
-        columns.push(Arc::new(Float32Array::from(errors(rows, &rebuilt, dim))));
-        Ok(RecordBatch::try_new(schema, columns)?)
+    fn values(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        let (rows, dim) = vectors(batch, GIVEN)?;
+        let mut rebuilt = vec![0.0; rows.len()];
+        inverse(&*self.0)?.invert(vectors(batch, EMBEDDING)?.0, &mut rebuilt)?;
+        Ok(vec![Arc::new(Float32Array::from(errors(rows, &rebuilt, dim)))])
+    }
+}
+
+impl Transform for ReconstructionError {
+    fn kind(&self) -> &'static str {
+        "reconstruction_error"
     }
 
+    fn action(&self) -> Action<'_> {
+        Action::Append(self)
+    }
+
+    /// It is part of no model: the stage beside it is.
     fn save(&self) -> Artifact {
-        self.0.save()
-    }
-
-    fn as_vector_map(&self) -> Option<&dyn VectorMap> {
-        self.0.as_vector_map()
-    }
-
-    fn as_inverse(&self) -> Option<&dyn InverseMap> {
-        self.0.as_inverse()
+        Artifact::default()
     }
 }
 
@@ -136,30 +143,34 @@ mod tests {
     #[test]
     fn the_embedding_stays_and_the_error_is_its_definition() {
         let (stage, batch) = (embed(true), batch(70));
-        let with = WithError::new(Arc::clone(&stage)).unwrap();
-        let out = with.apply(&batch).unwrap();
-        assert_eq!(out.schema(), with.output_schema(batch.schema_ref()).unwrap());
+        let with = with_errors(Arc::clone(&stage)).unwrap();
+        let apply =
+            |batch: &RecordBatch| with.iter().try_fold(batch.clone(), |batch, stage| stage.apply(&batch)).unwrap();
+        let out = apply(&batch);
         assert_eq!(out.project(&[0]).unwrap(), stage.apply(&batch).unwrap());
         let rows = vectors(&batch, FEATURES).unwrap().0;
         let codes = vectors(&out, EMBEDDING).unwrap().0;
         for ((row, code), error) in rows.chunks(5).zip(codes.chunks(2)).zip(floats(&out)) {
             let mut rebuilt = [0.0; 5];
-            stage.as_inverse().unwrap().invert(code, &mut rebuilt).unwrap();
+            stage.inverse().unwrap().invert(code, &mut rebuilt).unwrap();
             let squares = row.iter().zip(rebuilt).map(|(x, y)| f64::from(x - y) * f64::from(x - y));
             let mean = squares.sum::<f64>() / 5.0;
             assert!(mean > 0.0 && (f64::from(error) - mean).abs() < 1e-7 * mean.max(1e-2), "{error} {mean}");
         }
-        let one = with.apply(&batch.slice(33, 1)).unwrap();
-        assert_eq!(floats(&one), floats(&out)[33..34]);
-        assert_eq!(with.save(), stage.save());
+        assert_eq!(floats(&apply(&batch.slice(33, 1))), floats(&out)[33..34]);
+        assert_eq!(rebuilt(&*stage, rows).unwrap().len(), rows.len());
     }
 
     #[test]
     fn what_cannot_be_rebuilt_is_refused() {
-        let e = WithError::new(embed(false)).unwrap_err();
+        let e = with_errors(embed(false)).unwrap_err();
         assert_eq!((e.kind(), e.to_string().as_str()), (crate::Kind::Model, "stage embed has no decoder"));
-        let with = WithError::new(embed(true)).unwrap();
+        let [carry, embed, error] = with_errors(embed(true)).unwrap();
         let taken = Schema::new(vec![vector_field(FEATURES, 5), error_field()]);
-        assert!(with.output_schema(&taken).unwrap_err().to_string().contains("is there already"));
+        let taken = embed.output_schema(&carry.output_schema(&taken).unwrap()).unwrap();
+        assert!(error.output_schema(&taken).unwrap_err().to_string().contains("is there already"));
+        let narrow = Schema::new(vec![vector_field(GIVEN, 5), vector_field(EMBEDDING, 3)]);
+        let e = error.output_schema(&narrow).unwrap_err();
+        assert_eq!(e.to_string(), "a decoder for 2 values, column \"embedding\" has 3");
     }
 }

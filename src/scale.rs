@@ -1,16 +1,15 @@
 //! The `scale` stage: every feature to `[0, 1]`, or to mean 0 and standard deviation 1.
 
-use arrow::datatypes::{Schema, SchemaRef};
-use arrow::record_batch::RecordBatch;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::column;
 use crate::error::{Error, Result};
 use crate::kernel::isa::vectorised;
 use crate::kernel::{Pool, Rows, fold, sums};
-use crate::stage::{Artifact, FEATURES, Fit, FitContext, Fitted, InverseMap, Tensor, Training, Transform, VectorMap};
+use crate::stage::{
+    Action, Artifact, FEATURES, Fit, FitContext, Fitted, InverseMap, Tensor, Training, Transform, VectorMap,
+};
 
 /// What a feature is scaled to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -27,10 +26,12 @@ pub enum ScaleMethod {
     Standard,
 }
 
-/// Settings of the stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Brings features to a common range, learned from the training rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ScaleSpec {
-    /// What a feature is scaled to.
+    /// To which range. Default "min_max".
+    #[serde(default)]
     pub method: ScaleMethod,
 }
 
@@ -75,6 +76,9 @@ pub struct Scale {
 }
 
 impl Scale {
+    /// The name under which it is saved.
+    pub const KIND: &'static str = "scale";
+
     /// Learns from rows. The result does not depend on the number of threads. `O(rows x dim)`.
     ///
     /// # Errors
@@ -148,6 +152,10 @@ impl VectorMap for Scale {
         }
         Ok(())
     }
+
+    fn as_inverse(&self) -> Option<&dyn InverseMap> {
+        Some(self)
+    }
 }
 
 /// `x * divisor + shift`. A feature that was constant in the training rows becomes what it was there; what was clamped
@@ -198,19 +206,11 @@ vectorised! {
 
 impl Transform for Scale {
     fn kind(&self) -> &'static str {
-        "scale"
+        Self::KIND
     }
 
-    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
-        let dim = column::vector_dim(input, FEATURES)?;
-        if dim != self.dim() {
-            return Err(Error::model(format!("stage scale was fitted on {} features, got {dim}", self.dim())));
-        }
-        column::replace_in_schema(input, FEATURES, FEATURES, dim)
-    }
-
-    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        column::replace_in_batch(batch, FEATURES, FEATURES, self)
+    fn action(&self) -> Action<'_> {
+        Action::Map { from: FEATURES, to: FEATURES, map: self }
     }
 
     fn save(&self) -> Artifact {
@@ -222,14 +222,6 @@ impl Transform for Scale {
                 .map(|(name, values)| (name.to_owned(), tensor(values)))
                 .collect(),
         }
-    }
-
-    fn as_vector_map(&self) -> Option<&dyn VectorMap> {
-        Some(self)
-    }
-
-    fn as_inverse(&self) -> Option<&dyn InverseMap> {
-        Some(self)
     }
 }
 
@@ -309,11 +301,14 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::Int32Array;
-    use arrow::datatypes::{DataType, Field};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use arrow::record_batch::RecordBatch;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::column;
     use crate::kernel::Dense;
+    use crate::stage::Apply;
 
     fn learn(rows: &[f32], dim: usize, method: ScaleMethod) -> Result<Scale> {
         Scale::learn(&Dense::new(rows, dim), method, &Pool::new(2))
@@ -382,7 +377,13 @@ mod tests {
         assert_eq!(out.column(0), batch.column(0));
         assert_eq!(column::vectors(&out, FEATURES).unwrap().0, [0.5, 0.25, 1.0, 0.0]);
         let other = Schema::new(vec![column::vector_field(FEATURES, 3)]);
-        assert!(scale.output_schema(&other).unwrap_err().to_string().contains("fitted on 2 features, got 3"));
+        assert!(
+            scale
+                .output_schema(&other)
+                .unwrap_err()
+                .to_string()
+                .contains("made for 2 values a row, column \"features\" has 3")
+        );
     }
 
     #[test]

@@ -3,11 +3,15 @@
 //! The driver (`pipeline`) owns where rows come from; a learner owns the mathematics. Rows reach a learner through
 //! [`Rows`], in order or gathered at random, from memory or from spill files, with the same bits either way.
 
+mod apply;
+pub mod compliance;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::ArrayRef;
+use arrow::datatypes::{Field, Schema};
 use arrow::record_batch::RecordBatch;
 
 use crate::device::Device;
@@ -15,7 +19,11 @@ use crate::error::Result;
 use crate::event::Control;
 use crate::kernel::Rows;
 use crate::memory;
+use crate::origin::Origin;
 use crate::seed::Seed;
+
+pub(crate) use apply::labels;
+pub use apply::{Apply, label_fields};
 
 /// The column of feature vectors that a source yields and that `scale` rewrites.
 pub const FEATURES: &str = "features";
@@ -27,28 +35,18 @@ pub const LABEL_COLUMNS: [&str; 3] = ["cluster", "distance", "margin"];
 pub const RECONSTRUCTION_ERROR: &str = "reconstruction_error";
 
 /// A fitted stage: pure, deterministic, cheap to share. Keeps the number and the order of rows.
+///
+/// What it does to rows it says once, by its [`action`](Self::action). Training, which has bare vectors, and labelling, which
+/// has record batches, both follow from that: see [`Apply`], which every stage has and none can change.
 pub trait Transform: Debug + Send + Sync {
     /// The name under which it is saved and found again (`"scale"`, `"embed"`, `"label"`).
     fn kind(&self) -> &'static str;
 
-    /// The schema of what [`apply`](Self::apply) returns for batches of schema `input`.
-    fn output_schema(&self, input: &Schema) -> Result<SchemaRef>;
-
-    /// Transforms a batch. The same row gives the same bits in any batch.
-    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch>;
+    /// What it does to rows.
+    fn action(&self) -> Action<'_>;
 
     /// Everything needed to rebuild it.
     fn save(&self) -> Artifact;
-
-    /// Its arithmetic on bare vectors, for a stage that makes one vector of another (`scale`, `embed`).
-    fn as_vector_map(&self) -> Option<&dyn VectorMap> {
-        None
-    }
-
-    /// The way back through it, for a stage that makes one vector of another and knows it.
-    fn as_inverse(&self) -> Option<&dyn InverseMap> {
-        None
-    }
 
     /// The feature weights it holds, for later stages to use in their loss.
     fn feature_weights(&self) -> Option<&[f32]> {
@@ -65,16 +63,55 @@ pub trait Transform: Debug + Send + Sync {
         None
     }
 
-    /// What it says of its clusters, for a stage that labels rows.
-    fn as_clusters(&self) -> Option<&dyn Clusters> {
-        None
-    }
-
     /// What an interrupted run needs to go on after this stage: all of [`save`](Self::save), and what later stages
     /// learn from.
     fn keep(&self) -> Artifact {
         self.save()
     }
+}
+
+/// What a stage does to rows: to all of them the same, each by itself.
+#[derive(Clone, Copy)]
+pub enum Action<'a> {
+    /// Makes other vectors of the vectors. Later stages learn from what it makes.
+    Map {
+        /// The column of the vectors: [`FEATURES`] or [`EMBEDDING`].
+        from: &'a str,
+        /// The column, at the same place, of what is made of them: the same, or the other of the two.
+        to: &'a str,
+        /// How.
+        map: &'a dyn VectorMap,
+    },
+    /// Assigns vectors to clusters: appends the [`LABEL_COLUMNS`].
+    Assign {
+        /// The column of the vectors.
+        column: &'a str,
+        /// The clusters.
+        clusters: &'a dyn Clusters,
+    },
+    /// Appends other columns. Vectors stay as they are.
+    Append(&'a dyn Columns),
+    /// Leaves rows as they are: it holds something for later stages to learn from.
+    Keep {
+        /// Values in the rows' [`FEATURES`]; `None` where it takes rows of any width.
+        dim: Option<usize>,
+    },
+}
+
+/// Columns that a stage appends, each value made of its own row.
+pub trait Columns: Send + Sync {
+    /// Their fields, for rows of schema `input`. Names of vectors and labels are not among them: those are made by
+    /// [`Action::Map`] and [`Action::Assign`] alone.
+    ///
+    /// # Errors
+    /// Kind `Input` for a column that is missing, `Model` for vectors of another width.
+    fn fields(&self, input: &Schema) -> Result<Vec<Field>>;
+
+    /// Their values for the rows of a batch, in the order of the fields.
+    ///
+    /// # Errors
+    /// Kind `Input` for values that it cannot take.
+    fn values(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>>;
 }
 
 /// Where training rows lie in a layout of their neighbourhoods: what an embedding is taught.
@@ -97,14 +134,38 @@ pub struct Centroids {
     pub values: Vec<f32>,
 }
 
-/// The clusters of a stage that labels rows.
-pub trait Clusters {
+/// Clusters that rows are assigned to.
+pub trait Clusters: Send + Sync {
     /// How many there are.
     fn k(&self) -> usize;
+
+    /// Values in a vector.
+    fn dim(&self) -> usize;
 
     /// Their centroids, `k x dim`, row-major, in the units of the vectors that are labelled; none where clusters have no
     /// centroids.
     fn centroids(&self) -> Option<Vec<f32>>;
+
+    /// The clusters of `rows` (row-major), each row by itself. A tie goes to the lower cluster. A row with values that are
+    /// not finite, or too large, has a distance that is not finite.
+    ///
+    /// # Errors
+    /// Kind `Compute` where the device it works on fails.
+    ///
+    /// # Panics
+    /// If `rows` is not a whole number of rows.
+    fn assign(&self, rows: &[f32]) -> Result<Assignments>;
+}
+
+/// The cluster of each row.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Assignments {
+    /// The nearest cluster.
+    pub cluster: Vec<i32>,
+    /// The distance to it.
+    pub distance: Vec<f32>,
+    /// How much further the second nearest is; infinite where there is only one.
+    pub margin: Vec<f32>,
 }
 
 /// A function from rows of `dim_in` values to rows of `dim_out` values.
@@ -120,6 +181,16 @@ pub trait VectorMap: Send + Sync {
     /// # Errors
     /// Kind `Compute` where the device it works on fails.
     fn map(&self, input: &[f32], output: &mut [f32]) -> Result<()>;
+
+    /// The way back, where it is known.
+    fn as_inverse(&self) -> Option<&dyn InverseMap> {
+        None
+    }
+
+    /// What it subtracts, for a map that does nothing else and so takes rows in double precision, too.
+    fn as_origin(&self) -> Option<&Origin> {
+        None
+    }
 }
 
 /// The way back through a [`VectorMap`]: exact but for rounding where the map loses nothing, the nearest that was learned

@@ -113,36 +113,59 @@ impl EarlyStop {
     }
 }
 
-/// An autoencoder and how it is trained. The defaults are those of Lu and Li 2021, where the paper gives them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// Learns a representation of few values that the features can be rebuilt from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct AutoencoderSpec {
-    /// Widths of the encoder's layers after the input; the last is the embedding's.
+    /// The widths of the encoder's layers after the input; the last is the width of the representation.
+    #[schemars(length(min = 1), inner(range(min = 1, max = 65536)))]
     pub encoder: Vec<usize>,
-    /// Widths of the decoder's hidden layers; by default those that [`Architecture::dac`] gives.
+    /// The widths of the decoder's hidden layers, without its input and its output. Default: the encoder's widths
+    /// mirrored, with one more layer next to the representation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(inner(range(min = 1, max = 65536)))]
     pub decoder: Option<Vec<usize>>,
-    /// Passes over the training rows.
+    /// Passes over the training rows. Default 200.
+    #[serde(default = "default_epochs")]
+    #[schemars(range(min = 1))]
     pub epochs: usize,
-    /// Rows in a mini-batch; the last of an epoch may be shorter.
+    /// Rows in a mini-batch. Default 256.
+    #[serde(default = "default_batch_size")]
+    #[schemars(range(min = 1, max = 1048576))]
     pub batch_size: usize,
-    /// Adam's learning rate in the first epoch.
+    /// The step size of Adam in the first epoch, above 0 and at most 1. Default 0.003.
+    #[serde(default = "default_learning_rate")]
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub learning_rate: f64,
-    /// How it falls.
+    /// How the step size falls from epoch to epoch. Default { kind = "cosine" }.
+    #[serde(default)]
     pub decay: Decay,
-    /// The factor of the penalty on the parameters in the loss; see [`L2Penalty`].
+    /// The factor of the L2 penalty on the network's weights. Default 1e-5.
+    #[serde(default = "default_l2")]
+    #[schemars(range(min = 0))]
     pub l2: f64,
-    /// What that factor multiplies.
+    /// What `l2` multiplies: the "norm" of the weights, or the norm "squared" (weight decay). Default "norm".
+    #[serde(default)]
     pub l2_form: PenaltyForm,
-    /// When to stop early, if at all. Then the parameters of the best epoch are kept.
+    /// When to stop before the last epoch. Default: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stop: Option<EarlyStop>,
-    /// Whether the fitted stage has the decoder too, which rebuilds rows from their embeddings.
+    /// Whether the model has the decoder too, which rebuilds rows from their representations: without it there is no
+    /// reconstruction and no reconstruction error. Default true.
+    #[serde(default = "default_keep_decoder")]
     pub keep_decoder: bool,
-    /// The factor of the reconstruction's error in the loss.
+    /// The factor of the reconstruction's error in the loss. Default 1.
+    #[serde(default = "default_factor")]
+    #[schemars(range(min = 0))]
     pub reconstruction: f64,
-    /// The factor of the [`CoordinateLoss`] in the loss, where a manifold stage laid the rows out.
+    /// The factor in the loss of the distance from where the manifold stage laid a row. Default 1, where there is one.
+    #[serde(default = "default_factor", skip_serializing_if = "is_default_factor")]
+    #[schemars(range(min = 0))]
     pub coordinates: f64,
-    /// The part of the laid out rows that is not learned from, to measure how well new rows follow the layout; of many
-    /// rows, [`MOST_HELD_OUT`].
+    /// The part of the rows of a manifold that is not learned from, but used to measure how well new rows follow the
+    /// layout; at most 1000 rows. Default 0.05, where there is one.
+    #[serde(default = "default_hold_out", skip_serializing_if = "is_default_hold_out")]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub hold_out: f64,
 }
 
@@ -154,19 +177,56 @@ impl Default for AutoencoderSpec {
         Self {
             encoder: vec![256, 128, 64, 32, 16, 12, 10],
             decoder: None,
-            epochs: 200,
-            batch_size: 256,
-            learning_rate: 0.003,
-            decay: Decay::Cosine,
-            l2: 1e-5,
-            l2_form: PenaltyForm::Norm,
+            epochs: default_epochs(),
+            batch_size: default_batch_size(),
+            learning_rate: default_learning_rate(),
+            decay: Decay::default(),
+            l2: default_l2(),
+            l2_form: PenaltyForm::default(),
             early_stop: None,
-            keep_decoder: true,
-            reconstruction: 1.0,
-            coordinates: 1.0,
-            hold_out: 0.05,
+            keep_decoder: default_keep_decoder(),
+            reconstruction: default_factor(),
+            coordinates: default_factor(),
+            hold_out: default_hold_out(),
         }
     }
+}
+
+fn default_epochs() -> usize {
+    200
+}
+
+fn default_batch_size() -> usize {
+    256
+}
+
+fn default_learning_rate() -> f64 {
+    0.003
+}
+
+fn default_l2() -> f64 {
+    1e-5
+}
+
+fn default_keep_decoder() -> bool {
+    true
+}
+
+fn default_factor() -> f64 {
+    1.0
+}
+
+fn default_hold_out() -> f64 {
+    0.05
+}
+
+/// Whether a factor goes without saying. It has always been left out then of what tells one pipeline from another.
+fn is_default_factor(factor: &f64) -> bool {
+    *factor == default_factor()
+}
+
+fn is_default_hold_out(part: &f64) -> bool {
+    *part == default_hold_out()
 }
 
 impl AutoencoderSpec {

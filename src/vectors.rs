@@ -12,16 +12,17 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float32Array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::column::{vector_dim, vectors};
+use crate::column::{missing, vector_dim, vectors};
 use crate::error::{Error, Result};
-use crate::stage::{Artifact, Transform};
+use crate::stage::{Action, Artifact, Columns, Transform};
 
-/// How vectors lie in a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// How vectors lie in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VectorForm {
     /// In one column of lists.
@@ -66,8 +67,25 @@ impl Spread {
     }
 
     /// The columns that it appends.
-    pub fn fields(names: &[String]) -> impl Iterator<Item = Field> {
+    pub fn fields_of(names: &[String]) -> impl Iterator<Item = Field> {
         names.iter().map(|name| Field::new(name, DataType::Float32, false))
+    }
+}
+
+impl Columns for Spread {
+    fn fields(&self, input: &Schema) -> Result<Vec<Field>> {
+        let dim = vector_dim(input, &self.column)?;
+        if dim != self.names.len() {
+            let (column, names) = (&self.column, self.names.len());
+            return Err(Error::internal(format!("{names} names for the {dim} values of column {column:?}")));
+        }
+        Ok(Self::fields_of(&self.names).collect())
+    }
+
+    fn values(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        let (rows, dim) = vectors(batch, &self.column)?;
+        let value = |at: usize| Float32Array::from_iter_values(rows.iter().skip(at).step_by(dim).copied());
+        Ok((0..dim).map(|at| Arc::new(value(at)) as ArrayRef).collect())
     }
 }
 
@@ -76,25 +94,49 @@ impl Transform for Spread {
         "spread"
     }
 
-    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
-        let dim = vector_dim(input, &self.column)?;
-        if dim != self.names.len() {
-            let (column, names) = (&self.column, self.names.len());
-            return Err(Error::internal(format!("{names} names for the {dim} values of column {column:?}")));
-        }
-        let fields = input.fields().iter().cloned().chain(Self::fields(&self.names).map(Arc::new));
-        Ok(Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), input.metadata().clone())))
+    fn action(&self) -> Action<'_> {
+        Action::Append(self)
     }
 
-    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let schema = self.output_schema(batch.schema_ref())?;
-        let (rows, dim) = vectors(batch, &self.column)?;
-        let mut columns = batch.columns().to_vec();
-        columns.extend((0..dim).map(|at| {
-            let values = rows.iter().skip(at).step_by(dim).copied();
-            Arc::new(Float32Array::from_iter_values(values)) as ArrayRef
-        }));
-        Ok(RecordBatch::try_new(schema, columns)?)
+    /// It is part of no model: nothing is needed but the names.
+    fn save(&self) -> Artifact {
+        Artifact::default()
+    }
+}
+
+/// Appends a column once more, under another name: for what is needed of it after the stages that change it.
+#[derive(Debug, Clone, Copy)]
+pub struct Carry {
+    column: &'static str,
+    name: &'static str,
+}
+
+impl Carry {
+    /// The column as it is here, called `name`.
+    pub fn new(column: &'static str, name: &'static str) -> Self {
+        Self { column, name }
+    }
+}
+
+impl Columns for Carry {
+    fn fields(&self, input: &Schema) -> Result<Vec<Field>> {
+        let field = input.field_with_name(self.column).map_err(|_| missing(input, self.column))?;
+        Ok(vec![field.clone().with_name(self.name)])
+    }
+
+    fn values(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        let column = batch.column_by_name(self.column).ok_or_else(|| missing(batch.schema_ref(), self.column))?;
+        Ok(vec![Arc::clone(column)])
+    }
+}
+
+impl Transform for Carry {
+    fn kind(&self) -> &'static str {
+        "carry"
+    }
+
+    fn action(&self) -> Action<'_> {
+        Action::Append(self)
     }
 
     /// It is part of no model: nothing is needed but the names.
@@ -111,7 +153,7 @@ mod tests {
     use super::*;
     use crate::column::{vector_array, vector_field};
     use crate::signal::hapt561;
-    use crate::stage::FEATURES;
+    use crate::stage::{Apply, FEATURES};
 
     fn strings(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| name.to_string()).collect()

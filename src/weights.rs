@@ -11,20 +11,17 @@ mod fisher;
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
-use arrow::record_batch::RecordBatch;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::column;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::kernel::moments::{Moments, TERMS};
 use crate::kernel::{Dense, Pool, Rows, fold};
 use crate::kmeans::{self, KMeansSpec};
 use crate::seed::Seed;
-use crate::stage::{Artifact, FEATURES, Fit, FitContext, Fitted, Tensor, Training, Transform};
+use crate::stage::{Action, Artifact, Fit, FitContext, Fitted, Tensor, Training, Transform};
 
 /// Where the classes come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,6 +156,9 @@ pub struct FeatureWeights {
 }
 
 impl FeatureWeights {
+    /// The name under which it is saved.
+    pub const KIND: &'static str = "feature_weights";
+
     /// The stage as it was saved.
     ///
     /// # Errors
@@ -182,19 +182,11 @@ impl FeatureWeights {
 
 impl Transform for FeatureWeights {
     fn kind(&self) -> &'static str {
-        "feature_weights"
+        Self::KIND
     }
 
-    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
-        let (dim, fitted) = (column::vector_dim(input, FEATURES)?, self.weights.len());
-        match dim == fitted {
-            true => Ok(Arc::new(input.clone())),
-            false => Err(Error::model(format!("stage feature_weights was fitted on {fitted} features, got {dim}"))),
-        }
-    }
-
-    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        Ok(batch.clone())
+    fn action(&self) -> Action<'_> {
+        Action::Keep { dim: Some(self.weights.len()) }
     }
 
     fn save(&self) -> Artifact {

@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["kmeans"],
     &[
         "stage",
+        "registry",
         "column",
         "origin",
         "scale",

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Float32Array, Float64Array, Int32Array, Int64Array, ListArray, RecordBatch, StringArray,
+    Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, ListArray, RecordBatch, StringArray,
 };
-use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int32Type, Int64Type, Schema, SchemaRef};
-use dacpipe::column::{replace_in_batch, replace_in_schema, vector_array, vectors};
-use dacpipe::device::Cpu;
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int32Type, Int64Type, Schema};
+use dacpipe::column::{vector_array, vectors};
+use dacpipe::device::{Cpu, Device};
 use dacpipe::event::Control;
 use dacpipe::kernel::Dense;
 use dacpipe::kmeans::KMeansSpec;
@@ -20,7 +20,8 @@ use dacpipe::source::bad::Rejects;
 use dacpipe::source::{BadRows, OnBadRow};
 use dacpipe::sql::{Options, StageExec, register};
 use dacpipe::stage::{
-    Artifact, EMBEDDING, FEATURES, Fit, FitContext, LABEL_COLUMNS, NoCheckpoint, Tensor, Training, Transform, VectorMap,
+    Action, Apply, Artifact, Assignments, Clusters, Columns, EMBEDDING, FEATURES, Fit, FitContext, LABEL_COLUMNS,
+    NoCheckpoint, Tensor, Training, Transform, VectorMap,
 };
 use dacpipe::store::Location;
 use dacpipe::table::{CommitInfo, Labels, Mode, TableWriter, WriteOptions};
@@ -63,21 +64,13 @@ impl Transform for Squash {
         "squash"
     }
 
-    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
-        replace_in_schema(input, FEATURES, EMBEDDING, 2)
-    }
-
-    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        replace_in_batch(batch, FEATURES, EMBEDDING, self)
+    fn action(&self) -> Action<'_> {
+        Action::Map { from: FEATURES, to: EMBEDDING, map: self }
     }
 
     fn save(&self) -> Artifact {
         let weights = Tensor { shape: vec![2, DIM], values: self.0.clone() };
         Artifact { tensors: [("weights".to_string(), weights)].into(), ..Artifact::default() }
-    }
-
-    fn as_vector_map(&self) -> Option<&dyn VectorMap> {
-        Some(self)
     }
 }
 
@@ -85,26 +78,36 @@ impl Transform for Squash {
 #[derive(Debug)]
 struct BySign;
 
+impl Clusters for BySign {
+    fn k(&self) -> usize {
+        2
+    }
+
+    fn dim(&self) -> usize {
+        2
+    }
+
+    fn centroids(&self) -> Option<Vec<f32>> {
+        None
+    }
+
+    fn assign(&self, rows: &[f32]) -> Result<Assignments> {
+        let first = || rows.chunks_exact(2).map(|row| row[0]);
+        Ok(Assignments {
+            cluster: first().map(|x| i32::from(x > 0.0)).collect(),
+            distance: first().map(|x| 1.0 - x.abs()).collect(),
+            margin: first().map(|x| 2.0 * x.abs()).collect(),
+        })
+    }
+}
+
 impl Transform for BySign {
     fn kind(&self) -> &'static str {
         "by_sign"
     }
 
-    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
-        let types = [DataType::Int32, DataType::Float32, DataType::Float32];
-        let mut fields: Vec<Field> = input.fields().iter().map(|field| field.as_ref().clone()).collect();
-        fields.extend(LABEL_COLUMNS.into_iter().zip(types).map(|(name, of)| Field::new(name, of, false)));
-        Ok(Arc::new(Schema::new(fields)))
-    }
-
-    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let (values, _) = vectors(batch, EMBEDDING)?;
-        let first = || values.chunks_exact(2).map(|row| row[0]);
-        let mut columns = batch.columns().to_vec();
-        columns.push(Arc::new(first().map(|x| Some(i32::from(x > 0.0))).collect::<Int32Array>()));
-        columns.push(Arc::new(first().map(|x| Some(1.0 - x.abs())).collect::<Float32Array>()));
-        columns.push(Arc::new(first().map(|x| Some(2.0 * x.abs())).collect::<Float32Array>()));
-        Ok(RecordBatch::try_new(self.output_schema(batch.schema_ref())?, columns)?)
+    fn action(&self) -> Action<'_> {
+        Action::Assign { column: EMBEDDING, clusters: self }
     }
 
     fn save(&self) -> Artifact {
@@ -112,12 +115,12 @@ impl Transform for BySign {
     }
 }
 
-fn restore_squash(artifact: &Artifact) -> Result<Arc<dyn Transform>> {
+fn restore_squash(artifact: &Artifact, _: &dyn Device) -> Result<Arc<dyn Transform>> {
     let weights = artifact.tensors.get("weights").ok_or_else(|| Error::model("squash: no weights"))?;
     Ok(Arc::new(Squash(weights.values.clone())))
 }
 
-fn restore_by_sign(_: &Artifact) -> Result<Arc<dyn Transform>> {
+fn restore_by_sign(_: &Artifact, _: &dyn Device) -> Result<Arc<dyn Transform>> {
     Ok(Arc::new(BySign))
 }
 
@@ -148,7 +151,7 @@ fn learned() -> Model {
         let rows = Dense::new(&values, dim);
         let feature_weights = fitted.iter().find_map(|stage| stage.feature_weights());
         let transform = stage.fit(&Training { feature_weights, ..Training::new(&rows) }, &cx).unwrap().transform;
-        if let Some(map) = transform.as_vector_map() {
+        if let Some(map) = transform.vector_map() {
             let mut mapped = vec![0.0; values.len() / dim * map.dim_out()];
             map.map(&values, &mut mapped).unwrap();
             (values, dim) = (mapped, map.dim_out());
@@ -529,20 +532,26 @@ async fn order_is_kept_within_each_partition() {
 #[derive(Debug)]
 struct FailsAt(i64);
 
+impl Columns for FailsAt {
+    fn fields(&self, _: &Schema) -> Result<Vec<Field>> {
+        Ok(Vec::new())
+    }
+
+    fn values(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        match batch.column(0).as_primitive::<Int64Type>().values().contains(&self.0) {
+            true => Err(Error::input(format!("row {} is bad", self.0))),
+            false => Ok(Vec::new()),
+        }
+    }
+}
+
 impl Transform for FailsAt {
     fn kind(&self) -> &'static str {
         "fails_at"
     }
 
-    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
-        Ok(Arc::new(input.clone()))
-    }
-
-    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        match batch.column(0).as_primitive::<Int64Type>().values().contains(&self.0) {
-            true => Err(Error::input(format!("row {} is bad", self.0))),
-            false => Ok(batch.clone()),
-        }
+    fn action(&self) -> Action<'_> {
+        Action::Append(self)
     }
 
     fn save(&self) -> Artifact {
@@ -575,22 +584,28 @@ struct Counts {
     most: AtomicUsize,
 }
 
-impl Transform for Counts {
-    fn kind(&self) -> &'static str {
-        "counts"
+impl Columns for Counts {
+    fn fields(&self, _: &Schema) -> Result<Vec<Field>> {
+        Ok(Vec::new())
     }
 
-    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
-        Ok(Arc::new(input.clone()))
-    }
-
-    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+    fn values(&self, _: &RecordBatch) -> Result<Vec<ArrayRef>> {
         let begun = self.begun.fetch_add(1, Ordering::SeqCst);
         let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(now, Ordering::SeqCst);
         work(if begun.is_multiple_of(2) { 20 } else { 5 });
         self.now.fetch_sub(1, Ordering::SeqCst);
-        Ok(batch.clone())
+        Ok(Vec::new())
+    }
+}
+
+impl Transform for Counts {
+    fn kind(&self) -> &'static str {
+        "counts"
+    }
+
+    fn action(&self) -> Action<'_> {
+        Action::Append(self)
     }
 
     fn save(&self) -> Artifact {

@@ -1,23 +1,32 @@
-//! What every fitted stage promises, held for every kind of stage by one suite. A new stage joins [`cases`].
+//! Every kind of stage that dacpipe has keeps what a stage promises: the public suite, and what holds for these beyond it.
+//! A new stage joins [`cases`].
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt32Array};
-use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::{DataType, Field, Float32Type, Schema};
-use dacpipe::column::{vector_array, vector_dim, vector_field, vectors};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use dacpipe::Seed;
+use dacpipe::column::{vector_array, vector_field, vectors};
 use dacpipe::device::Cpu;
+use dacpipe::embed_network::EmbedNetwork;
 use dacpipe::event::Control;
+use dacpipe::experts::{Experts, expert_name};
 use dacpipe::kernel::Dense;
 use dacpipe::kmeans::KMeansSpec;
 use dacpipe::label::KMeansStage;
-use dacpipe::model::restore;
+use dacpipe::manifold::{ManifoldSpec, ManifoldStage};
+use dacpipe::network::{Activation, Arrays, CoderSpec, LayerSpec, RowShape};
+use dacpipe::normalize::Normalize;
+use dacpipe::reconstruct::with_errors;
+use dacpipe::registry::Registry;
 use dacpipe::scale::{ScaleMethod, ScaleSpec, ScaleStage};
-use dacpipe::stage::{Artifact, EMBEDDING, FEATURES, Fit, FitContext, NoCheckpoint, Training, Transform};
-use dacpipe::train::{Autoencoder, AutoencoderSpec};
+use dacpipe::stage::{
+    Apply, Artifact, Centroids, EMBEDDING, FEATURES, Fit, FitContext, NoCheckpoint, Training, Transform, compliance,
+};
+use dacpipe::train::{Autoencoder, AutoencoderSpec, RowError};
+use dacpipe::vectors::{Carry, Spread};
 use dacpipe::weights::{FeatureWeightsStage, WeightLabels, WeightsSpec};
-use dacpipe::{Kind, Seed};
 
 const DIM: usize = 7;
 const ROWS: usize = 203;
@@ -46,13 +55,43 @@ fn fit(stage: &dyn Fit) -> Arc<dyn Transform> {
     stage.fit(&data, &cx).unwrap().transform
 }
 
+/// A network of seven values to two and back, and its parameters under names that begin with `name`.
+fn coder(name: &str) -> (CoderSpec, Arrays) {
+    let dense = |outputs| vec![LayerSpec::dense(outputs, Activation::Tanh)];
+    let spec = CoderSpec {
+        input: RowShape::flat(DIM),
+        encoder: dense(2),
+        decoder: dense(DIM),
+        initialisation: Default::default(),
+    };
+    let shapes = [
+        ("encoder.0.weight", vec![2, DIM]),
+        ("encoder.0.bias", vec![2]),
+        ("decoder.0.weight", vec![DIM, 2]),
+        ("decoder.0.bias", vec![DIM]),
+    ];
+    let array = |(part, shape): (&str, Vec<usize>)| {
+        let values = (0..shape.iter().product::<usize>()).map(|i| ((i + name.len()) as f32 * 1.7).sin() * 0.6);
+        (format!("{name}{part}"), (shape, values.collect()))
+    };
+    (spec, shapes.map(array).into_iter().collect())
+}
+
+/// The stages that a model may have.
 fn cases() -> Vec<Case> {
     let case = |name, column, stage: &dyn Fit| Case { name, stage: fit(stage), column };
     let weights = |labels| FeatureWeightsStage::new(WeightsSpec::new(labels));
     let network = AutoencoderSpec { encoder: vec![5, 4, 3], epochs: 2, batch_size: 50, ..AutoencoderSpec::default() };
     let settings =
         [("values".to_string(), serde_json::json!([0.5, 0.0, -1.0, 1e9, 0.25, 0.0, 3.0]))].into_iter().collect();
-    let origin = restore("origin", &Artifact { settings, ..Artifact::default() }, &Cpu::default(), &[]).unwrap();
+    let origin = Registry::default().restore("origin", &Artifact { settings, ..Artifact::default() }).unwrap();
+    let (spec, arrays) = coder("");
+    let learned = Centroids { dim: 2, values: vec![0.5, -0.5, 0.25, 0.75] };
+    let embed_network = EmbedNetwork::new(&spec, &arrays, Some(learned)).unwrap();
+    let all = (0..3).flat_map(|i| coder(&expert_name(i)).1).collect();
+    let experts = Experts::new(3, &spec, &all, RowError::Norm).unwrap();
+    let layout = ManifoldSpec { epochs: Some(5), ..ManifoldSpec::default() };
+    let whitened = KMeansStage::new(KMeansSpec::new(3), FEATURES).normalized(Normalize::Whiten);
     vec![
         Case { name: "origin", stage: origin, column: FEATURES },
         case("scale, min-max", FEATURES, &ScaleStage::new(ScaleSpec { method: ScaleMethod::MinMax })),
@@ -60,241 +99,105 @@ fn cases() -> Vec<Case> {
         case("weights, labels", FEATURES, &weights(WeightLabels::Column("activity".into()))),
         case("weights, pseudo-labels", FEATURES, &weights(WeightLabels::Pseudo { k: 3 })),
         case("weights, uniform", FEATURES, &weights(WeightLabels::Uniform)),
+        case("manifold", FEATURES, &ManifoldStage { spec: layout }),
         case("embed", FEATURES, &Autoencoder { spec: network.clone() }),
         case("embed, no decoder", FEATURES, &Autoencoder { spec: AutoencoderSpec { keep_decoder: false, ..network } }),
+        Case { name: "network", stage: Arc::new(embed_network), column: FEATURES },
         case("label of features", FEATURES, &KMeansStage::new(KMeansSpec::new(3), FEATURES)),
         case("label of embeddings", EMBEDDING, &KMeansStage::new(KMeansSpec::new(4), EMBEDDING)),
+        case("label of whitened features", FEATURES, &whitened),
+        Case { name: "experts", stage: Arc::new(experts), column: FEATURES },
     ]
 }
 
 /// Rows with an id before and a nullable label after the vectors, and metadata that must survive.
-fn batch_of(column: &str, values: Vec<f32>) -> RecordBatch {
-    let rows = values.len() / DIM;
-    let id: Int64Array = (0..rows as i64).map(Some).collect();
-    let label: StringArray = (0..rows).map(|row| (row % 4 > 0).then(|| format!("class {}", row % 3))).collect();
+fn batch(column: &str) -> RecordBatch {
+    let id: Int64Array = (0..ROWS as i64).map(Some).collect();
+    let label: StringArray = (0..ROWS).map(|row| (row % 4 > 0).then(|| format!("class {}", row % 3))).collect();
     let fields = vec![
         Field::new("id", DataType::Int64, false),
         vector_field(column, DIM),
         Field::new("activity", DataType::Utf8, true),
     ];
     let metadata = [("kept".to_string(), "yes".to_string())].into();
-    let columns: Vec<ArrayRef> = vec![Arc::new(id), vector_array(values, DIM).unwrap(), Arc::new(label)];
+    let columns: Vec<ArrayRef> = vec![Arc::new(id), vector_array(values(ROWS), DIM).unwrap(), Arc::new(label)];
     RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields, metadata)), columns).unwrap()
-}
-
-fn batch(case: &Case) -> RecordBatch {
-    batch_of(case.column, values(ROWS))
-}
-
-/// Equal to the bit, also where a value is NaN.
-fn same_bits(a: &RecordBatch, b: &RecordBatch) -> bool {
-    let column =
-        |(a, b): (&ArrayRef, &ArrayRef)| a.to_data() == b.to_data() || (bits(a).is_some() && bits(a) == bits(b));
-    a.schema() == b.schema() && a.num_rows() == b.num_rows() && a.columns().iter().zip(b.columns()).all(column)
-}
-
-/// The bits of a column of floats or of vectors of them; none of another.
-fn bits(column: &ArrayRef) -> Option<Vec<u32>> {
-    match column.data_type() {
-        DataType::Float32 => Some(column.as_primitive::<Float32Type>().values().iter().map(|x| x.to_bits()).collect()),
-        DataType::FixedSizeList(_, _) => {
-            let list = column.as_fixed_size_list();
-            let rows = (0..list.len()).map(|row| bits(&list.value(row)));
-            Some(rows.collect::<Option<Vec<_>>>()?.concat())
-        }
-        _ => None,
-    }
-}
-
-fn each(check: impl Fn(&Case, &RecordBatch)) {
-    for case in cases() {
-        println!("{}", case.name);
-        check(&case, &batch(&case));
-    }
 }
 
 #[test]
 fn every_kind_is_here() {
     let kinds: BTreeSet<&str> = cases().iter().map(|case| case.stage.kind()).collect();
-    assert_eq!(kinds, BTreeSet::from(["origin", "scale", "feature_weights", "embed", "label"]));
+    assert_eq!(kinds, Registry::default().kinds().collect());
 }
 
 #[test]
-fn the_output_has_the_schema_that_was_promised() {
-    each(|case, batch| {
-        let output = case.stage.apply(batch).unwrap();
-        assert_eq!(output.schema(), case.stage.output_schema(batch.schema_ref()).unwrap());
-        assert_eq!(output.schema().metadata()["kept"], "yes");
-    });
+fn every_stage_keeps_its_promises() {
+    for Case { name, stage, column } in cases() {
+        let found = compliance::check(&*stage, &batch(column), &Registry::default());
+        assert_eq!(found, Ok(()), "{name}");
+    }
+}
+
+/// What a label pass puts beside the stages of a model is in no registry, and keeps what else is promised.
+#[test]
+fn the_stages_of_a_label_pass_keep_their_promises() {
+    let names = (0..DIM).map(|i| format!("v{i}")).collect();
+    let embed = cases().into_iter().find(|case| case.name == "embed").unwrap().stage;
+    let [carry, embed, error] = with_errors(embed).unwrap();
+    let embedded = embed.apply(&carry.apply(&batch(FEATURES)).unwrap()).unwrap();
+    let stages: [(Arc<dyn Transform>, RecordBatch); 3] = [
+        (Arc::new(Spread::new(FEATURES, names)), batch(FEATURES)),
+        (Arc::new(Carry::new("activity", "__activity")), batch(FEATURES)),
+        (error, embedded),
+    ];
+    for (stage, batch) in stages {
+        let registry = Registry::default().stage(stage.kind(), |_, _| Err(dacpipe::Error::model("is not saved")));
+        let broken = compliance::check(&*stage, &batch, &registry).unwrap_err();
+        let broken: Vec<String> = broken.iter().map(ToString::to_string).collect();
+        assert_eq!(broken, ["Saved: is not saved"], "{}", stage.kind());
+    }
 }
 
 #[test]
-fn rows_keep_their_number_and_order_and_other_columns_their_values() {
-    each(|case, batch| {
-        let output = case.stage.apply(batch).unwrap();
-        for name in ["id", "activity"] {
-            assert_eq!(output.column_by_name(name).unwrap(), batch.column_by_name(name).unwrap(), "{name}");
+fn other_columns_and_metadata_keep_what_they_have() {
+    for Case { name, stage, column } in cases() {
+        let batch = batch(column);
+        let output = stage.apply(&batch).unwrap();
+        for column in ["id", "activity"] {
+            assert_eq!(output.column_by_name(column), batch.column_by_name(column), "{name}: {column}");
         }
-        // The rows the other way round give the results the other way round.
-        let reversed = UInt32Array::from_iter_values((0..ROWS as u32).rev());
-        let turned = case.stage.apply(&take_record_batch(batch, &reversed).unwrap()).unwrap();
-        assert!(same_bits(&turned, &take_record_batch(&output, &reversed).unwrap()));
-    });
-}
-
-#[test]
-fn an_empty_batch_gives_an_empty_batch() {
-    each(|case, batch| {
-        let output = case.stage.apply(&batch.slice(0, 0)).unwrap();
-        assert_eq!(output.num_rows(), 0);
-        assert_eq!(output.schema(), case.stage.output_schema(batch.schema_ref()).unwrap());
-    });
-}
-
-#[test]
-fn one_batch_or_many_give_the_same_bits() {
-    each(|case, batch| {
-        let whole = case.stage.apply(batch).unwrap();
-        for size in [1, 2, 13, 64, ROWS - 1] {
-            let parts = (0..ROWS).step_by(size).map(|at| batch.slice(at, size.min(ROWS - at)));
-            let parts: Vec<_> = parts.map(|part| case.stage.apply(&part).unwrap()).collect();
-            assert!(same_bits(&whole, &concat_batches(&whole.schema(), &parts).unwrap()), "batches of {size}");
+        assert_eq!(output.schema().metadata()["kept"], "yes", "{name}");
+        let taken = RecordBatch::try_from_iter([
+            ("embedding", Arc::clone(batch.column(0))),
+            (FEATURES, Arc::clone(batch.column(1))),
+        ]);
+        if stage.vector_map().is_some_and(|map| map.dim_in() != map.dim_out()) {
+            let e = stage.apply(&taken.unwrap()).unwrap_err();
+            assert!(e.to_string().contains("column \"embedding\" is there already"), "{name}: {e}");
         }
-    });
+    }
 }
 
+/// To within 1e-6 where the map loses nothing, as near as two epochs teach a decoder otherwise.
 #[test]
-fn bare_vectors_give_the_bits_of_batches() {
-    each(|case, batch| {
-        let Some(map) = case.stage.as_vector_map() else { return };
-        let (input, dim) = vectors(batch, case.column).unwrap();
-        assert_eq!(dim, map.dim_in());
-        let mut output = vec![0.0; ROWS * map.dim_out()];
-        map.map(input, &mut output).unwrap();
-        let applied = case.stage.apply(batch).unwrap();
-        let name = if applied.column_by_name(EMBEDDING).is_some() { EMBEDDING } else { FEATURES };
-        let (expected, dim) = vectors(&applied, name).unwrap();
-        assert_eq!(dim, map.dim_out());
-        assert!(output.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits()));
-    });
-}
-
-/// Every row by itself: to within 1e-6 where the map loses nothing, as near as two epochs teach a decoder otherwise.
-#[test]
-fn the_way_back_has_the_width_that_came_in_and_the_same_bits_in_any_batch() {
-    each(|case, batch| {
-        let Some(inverse) = case.stage.as_inverse() else { return };
-        let (input, dim) = vectors(batch, case.column).unwrap();
+fn the_way_back_leads_near_what_came_in() {
+    let mut with_a_way_back = Vec::new();
+    for Case { name, stage, column } in cases() {
+        let Some(inverse) = stage.inverse() else { continue };
+        with_a_way_back.push(name);
+        let batch = batch(column);
+        let (input, _) = vectors(&batch, column).unwrap();
         let (dim_in, dim_out) = (inverse.dim_in(), inverse.dim_out());
-        assert_eq!(dim, dim_in);
         let (mut output, mut back) = (vec![0.0; ROWS * dim_out], vec![f32::NAN; ROWS * dim_in]);
         inverse.map(input, &mut output).unwrap();
         inverse.invert(&output, &mut back).unwrap();
-        for (row, (output, back)) in output.chunks(dim_out).zip(back.chunks(dim_in)).enumerate() {
-            let mut alone = vec![f32::NAN; dim_in];
-            inverse.invert(output, &mut alone).unwrap();
-            assert_eq!(alone, back, "row {row}");
-        }
         let worst = input.iter().zip(&back).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
         // An origin of 1e9 leaves nothing of the digits behind the point, which is why rows are taken from it in double.
-        let exact = dim_in == dim_out && case.name != "origin";
-        assert!(worst < if exact { 1e-6 } else { 1.0 }, "{}: {worst}", case.name);
-    });
-    let with_a_way_back = cases().iter().filter(|case| case.stage.as_inverse().is_some()).count();
-    assert_eq!(with_a_way_back, 4, "the origin, two ways of scaling, and the autoencoder with its decoder");
-}
-
-#[test]
-fn what_is_saved_comes_back_with_the_same_bits() {
-    each(|case, batch| {
-        let artifact = case.stage.save();
-        for (name, tensor) in &artifact.tensors {
-            assert_eq!(tensor.shape.iter().product::<usize>(), tensor.values.len(), "{name}");
-        }
-        // Through JSON, as in a model's manifest.
-        let mut read = artifact.clone();
-        read.settings = serde_json::from_str(&serde_json::to_string(&artifact.settings).unwrap()).unwrap();
-        let back = restore(case.stage.kind(), &read, &Cpu::default(), &[]).unwrap();
-        assert_eq!(back.kind(), case.stage.kind());
-        assert_eq!(back.save(), artifact);
-        assert_eq!(back.feature_weights(), case.stage.feature_weights());
-        assert!(same_bits(&back.apply(batch).unwrap(), &case.stage.apply(batch).unwrap()));
-    });
-}
-
-#[test]
-fn a_damaged_artifact_is_an_error_of_the_model() {
-    each(|case, _| {
-        let artifact = case.stage.save();
-        for name in artifact.tensors.keys() {
-            let mut damaged = artifact.clone();
-            damaged.tensors.remove(name);
-            assert_eq!(
-                restore(case.stage.kind(), &damaged, &Cpu::default(), &[]).unwrap_err().kind(),
-                Kind::Model,
-                "no {name}"
-            );
-            let mut damaged = artifact.clone();
-            damaged.tensors.get_mut(name).unwrap().values.pop();
-            assert_eq!(
-                restore(case.stage.kind(), &damaged, &Cpu::default(), &[]).unwrap_err().kind(),
-                Kind::Model,
-                "{name} cut"
-            );
-        }
-        for name in artifact.settings.keys() {
-            let mut damaged = artifact.clone();
-            damaged.settings.insert(name.clone(), serde_json::json!({"not": "this"}));
-            assert_eq!(
-                restore(case.stage.kind(), &damaged, &Cpu::default(), &[]).unwrap_err().kind(),
-                Kind::Model,
-                "{name}"
-            );
-        }
-    });
-}
-
-/// NaN and infinity are refused, or stay in their own row.
-#[test]
-fn values_that_are_not_finite_do_not_reach_other_rows() {
-    each(|case, batch| {
-        let whole = case.stage.apply(batch).unwrap();
-        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let mut values = values(ROWS);
-            values[100 * DIM + 3] = bad;
-            match case.stage.apply(&batch_of(case.column, values)) {
-                Err(e) => assert_eq!(e.kind(), Kind::Input, "{e}"),
-                Ok(output) => {
-                    assert!(same_bits(&output.slice(0, 100), &whole.slice(0, 100)), "{bad}");
-                    assert!(same_bits(&output.slice(101, ROWS - 101), &whole.slice(101, ROWS - 101)), "{bad}");
-                }
-            }
-        }
-    });
-}
-
-#[test]
-fn what_does_not_fit_is_refused_by_name() {
-    each(|case, batch| {
-        // The weights are held for later stages; rows pass by untouched.
-        if case.stage.kind() == "feature_weights" {
-            return;
-        }
-        let without = batch.project(&[0, 2]).unwrap();
-        for e in [case.stage.apply(&without).unwrap_err(), case.stage.output_schema(without.schema_ref()).unwrap_err()]
-        {
-            assert_eq!(e.kind(), Kind::Input, "{e}");
-            assert!(e.to_string().contains(case.column), "{e}");
-        }
-        let narrow = RecordBatch::try_new(
-            Arc::new(Schema::new(vec![vector_field(case.column, DIM - 1)])),
-            vec![vector_array(vec![0.0; 2 * (DIM - 1)], DIM - 1).unwrap()],
-        );
-        let e = case.stage.apply(&narrow.unwrap()).unwrap_err();
-        assert_eq!(e.kind(), Kind::Model, "{e}");
-        let (made_for, has) = (DIM.to_string(), (DIM - 1).to_string());
-        assert!(e.to_string().contains(&made_for) && e.to_string().contains(&has), "{e}");
-    });
+        let exact = dim_in == dim_out && name != "origin";
+        // Nothing taught the network anything.
+        assert!(name == "network" || worst < if exact { 1e-6 } else { 1.0 }, "{name}: {worst}");
+    }
+    assert_eq!(with_a_way_back, ["origin", "scale, min-max", "scale, standard", "embed", "network"]);
 }
 
 #[test]
@@ -308,14 +211,5 @@ fn the_same_seed_learns_the_same() {
 fn stages_are_shared_between_threads() {
     fn shared<T: Send + Sync + ?Sized>() {}
     shared::<dyn Transform>();
-    for case in cases() {
-        let batch = batch(&case);
-        let expected = case.stage.apply(&batch).unwrap();
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| assert!(same_bits(&case.stage.apply(&batch).unwrap(), &expected), "{}", case.name));
-            }
-        });
-        assert_eq!(vector_dim(batch.schema_ref(), case.column).unwrap(), DIM);
-    }
+    shared::<Registry>();
 }

@@ -18,6 +18,7 @@ use crate::method::Begin;
 use crate::scale::ScaleMethod;
 use crate::secret;
 use crate::signal::hapt561;
+use crate::signal::window::Within;
 use crate::source::hapt;
 use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS, RECONSTRUCTION_ERROR};
 
@@ -208,7 +209,7 @@ impl Check<'_> {
             _ => None,
         });
         if let (Some(window), Some(SourceTable::Csv(csv))) = (window, &draft.source)
-            && window.within == WithinName::Labels
+            && window.within == Within::Labels
             && csv.label.is_none()
         {
             let help = "name the source's label column, or cut whole recordings: within = \"recordings\"";
@@ -395,7 +396,7 @@ impl Check<'_> {
         let Some(at) = self.position("autoencoder") else { return };
         if let Some(StageTable::Autoencoder(table)) = &self.draft.stages[at].1
             && table.reconstruction == 0.0
-            && (self.position("manifold").is_none() || table.coordinates == Some(0.0))
+            && (self.position("manifold").is_none() || table.coordinates == 0.0)
             && self.kinds_known()
         {
             let help = "a factor above 0, or a manifold stage to learn from";

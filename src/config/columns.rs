@@ -3,6 +3,8 @@
 use super::Draft;
 use super::check::ORDER;
 use super::file::*;
+use crate::signal::window::WindowLabel;
+use crate::source::Aggregate;
 use crate::source::keep::share_of;
 use crate::source::times::{END_TIME, START_TIME};
 
@@ -92,7 +94,7 @@ pub(super) fn part_columns(source: &SourceTable) -> Vec<String> {
 
 /// Whether a window says a number of the values of a column that is carried along, and none of them as it is written.
 pub(super) fn of_numbers(keep: &KeepTable) -> bool {
-    matches!(keep.aggregate(), AggregateName::Mean | AggregateName::Min | AggregateName::Max)
+    keep.aggregate().is_of_numbers()
 }
 
 /// The columns of the table that its files can be divided by.
@@ -129,7 +131,7 @@ pub(super) fn carried_columns(source: &SourceTable, draft: &Draft) -> Vec<(Strin
         SourceTable::Parquet(_) => None,
     };
     let by_mode = |stage: &Option<StageTable>| {
-        matches!(stage, Some(StageTable::Window(WindowTable { label: WindowLabelName::Mode, .. })))
+        matches!(stage, Some(StageTable::Window(WindowTable { label: WindowLabel::Mode, .. })))
     };
     let share = label.filter(|_| draft.stages.iter().any(|(_, stage)| by_mode(stage))).map(|label| share_of(&label));
     let mut carried: Vec<_> = share.into_iter().map(|share| ("stage.window.label".to_string(), share)).collect();
@@ -141,7 +143,7 @@ pub(super) fn carried_columns(source: &SourceTable, draft: &Draft) -> Vec<(Strin
             carried.extend(times.map(|name| ("source.time".to_string(), name.to_string())));
             for (index, keep) in table.keep.iter().enumerate() {
                 carried.push((place(index), keep.name().clone()));
-                if keep.aggregate() == AggregateName::Mode {
+                if keep.aggregate() == Aggregate::Mode {
                     carried.push((place(index), share_of(keep.name())));
                 }
             }

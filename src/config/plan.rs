@@ -10,14 +10,14 @@ use super::columns::{key_columns, split_column};
 use super::file::*;
 use crate::device::DeviceChoice;
 use crate::kmeans::{KMeansSpec, Method};
-use crate::manifold::{ManifoldSpec, Metric};
+use crate::manifold::ManifoldSpec;
 use crate::method::{Afterwards, Begin, ClusteringLossName, MethodSpec};
 use crate::normalize::Normalize;
 use crate::scale::ScaleSpec;
 use crate::secret::redacted;
 use crate::signal::features::FeatureSet;
-use crate::signal::summary::{LowPassSpec, SummarySpec};
-use crate::signal::window::{WindowLabel, WindowSpec, Within};
+use crate::signal::summary::SummarySpec;
+use crate::signal::window::{WindowLabel, WindowSpec};
 use crate::source::{OnBadRow, SourceSpec};
 use crate::{Error, Result, Seed};
 pub(super) use source::dialect;
@@ -176,10 +176,7 @@ impl Plan {
             _ => None,
         });
         let window_label = stages().find_map(|stage| match stage {
-            StageTable::Window(table) => Some(match table.label {
-                WindowLabelName::Whole => WindowLabel::Whole,
-                WindowLabelName::Mode => WindowLabel::Mode,
-            }),
+            StageTable::Window(table) => Some(table.label),
             _ => None,
         });
         let features = stages().find_map(|stage| match stage {
@@ -203,10 +200,7 @@ impl Plan {
             threads: file.threads,
             device: file.device.parts().0,
             fused: file.device.parts().1,
-            on_bad_row: match file.on_bad_row {
-                OnBadRowName::Fail => OnBadRow::Fail,
-                OnBadRowName::Quarantine => OnBadRow::Quarantine,
-            },
+            on_bad_row: file.on_bad_row,
             source: source(&file.source),
             window,
             window_label: window_label.unwrap_or_default(),
@@ -265,11 +259,7 @@ impl Plan {
 }
 
 fn window(table: &WindowTable) -> WindowSpec {
-    let within = match table.within {
-        WithinName::Labels => Within::Labels,
-        WithinName::Recordings => Within::Recordings,
-    };
-    WindowSpec { length: table.length, stride: table.stride, within }
+    WindowSpec { length: table.length, stride: table.stride, within: table.within }
 }
 
 fn features(table: &FeaturesTable) -> FeatureSet {
@@ -290,7 +280,7 @@ fn summary(table: FeaturesTable) -> SummarySpec {
         magnitudes: table.magnitudes.unwrap_or(default.magnitudes),
         jerk: table.jerk.unwrap_or(default.jerk),
         median: table.median,
-        low_pass: table.low_pass.map(|LowPassTable { order, cutoff_hz }| LowPassSpec { order, cutoff_hz }),
+        low_pass: table.low_pass,
     }
 }
 
@@ -327,17 +317,13 @@ pub(super) fn method(table: &DeepClusteringTable) -> Result<MethodSpec> {
 fn learner(stage: &StageTable, clusters: Option<usize>, width: Option<usize>) -> Option<StageSpec> {
     match stage {
         StageTable::Window(_) | StageTable::Features(_) => None,
-        StageTable::Scale(table) => Some(StageSpec::Scale(scale(table))),
+        StageTable::Scale(table) => Some(StageSpec::Scale(*table)),
         StageTable::FeatureWeights(table) => Some(StageSpec::FeatureWeights(feature_weights(table, clusters))),
-        StageTable::Autoencoder(table) => Some(StageSpec::Autoencoder(autoencoder(table))),
+        StageTable::Autoencoder(table) => Some(StageSpec::Autoencoder(table.clone())),
         StageTable::Manifold(table) => Some(StageSpec::Manifold(manifold(table, width))),
         StageTable::Kmeans(table) => Some(StageSpec::KMeans(clusters_of(table))),
         StageTable::DeepClustering(_) => None,
     }
-}
-
-fn scale(table: &ScaleTable) -> ScaleSpec {
-    ScaleSpec { method: table.method }
 }
 
 fn feature_weights(table: &FeatureWeightsTable, clusters: Option<usize>) -> WeightsSpec {
@@ -355,43 +341,14 @@ fn feature_weights(table: &FeatureWeightsTable, clusters: Option<usize>) -> Weig
 
 /// Without a network, which the check of the file asks for, any width is as good as another.
 fn manifold(table: &ManifoldTable, width: Option<usize>) -> ManifoldSpec {
-    let metric = match table.metric {
-        MetricName::Euclidean => Metric::Euclidean,
-        MetricName::Cosine => Metric::Cosine,
-        MetricName::Correlation => Metric::Correlation,
-    };
-    let ManifoldTable { neighbors, dim, min_dist, epochs, negative_samples, weighted, max_rows, .. } = *table;
+    let ManifoldTable { neighbors, dim, min_dist, epochs, negative_samples, metric, weighted, max_rows } = *table;
     let dim = dim.or(width).unwrap_or(ManifoldSpec::default().dim);
     ManifoldSpec { neighbors, dim, min_dist, epochs, negative_samples, metric, weighted, max_rows }
 }
 
-fn autoencoder(table: &AutoencoderTable) -> AutoencoderSpec {
-    let default = AutoencoderSpec::default();
-    AutoencoderSpec {
-        encoder: table.encoder.clone(),
-        decoder: table.decoder.clone(),
-        epochs: table.epochs,
-        batch_size: table.batch_size,
-        learning_rate: table.learning_rate,
-        decay: table.decay,
-        l2: table.l2,
-        l2_form: table.l2_form,
-        early_stop: table.early_stop,
-        keep_decoder: table.keep_decoder,
-        reconstruction: table.reconstruction,
-        coordinates: table.coordinates.unwrap_or(default.coordinates),
-        hold_out: table.hold_out.unwrap_or(default.hold_out),
-    }
-}
-
 fn clusters_of(table: &KmeansTable) -> ClusterSpec {
-    let normalize = match table.normalize {
-        NormalizeName::None => Normalize::None,
-        NormalizeName::Standard => Normalize::Standard,
-        NormalizeName::Whiten => Normalize::Whiten,
-        NormalizeName::Within => Normalize::Within,
-    };
-    ClusterSpec { kmeans: kmeans(table), normalize, from_layout: table.begin == KmeansBeginName::Layout }
+    let from_layout = table.begin == KmeansBeginName::Layout;
+    ClusterSpec { kmeans: kmeans(table), normalize: table.normalize, from_layout }
 }
 
 fn kmeans(table: &KmeansTable) -> KMeansSpec {
@@ -418,21 +375,11 @@ fn sink(table: &SinkTable, source: &SourceTable) -> SinkSpec {
         path: table.path.clone(),
         keys: table.keys.clone().unwrap_or_else(|| key_columns(source)),
         partition_by: table.partition_by.clone(),
-        mode: match table.mode {
-            SinkModeName::Append => Mode::Append,
-            SinkModeName::Overwrite => Mode::Overwrite,
-        },
-        on_existing: match table.on_existing {
-            None | Some(OnExistingName::Skip) => OnExisting::Skip,
-            Some(OnExistingName::Replace) => OnExisting::Replace,
-            Some(OnExistingName::Error) => OnExisting::Error,
-        },
+        mode: table.mode,
+        on_existing: table.on_existing.unwrap_or_default(),
         embedding: table.embedding,
         reconstruction_error: table.reconstruction_error,
-        vectors: table.vectors.map(|form| match form {
-            VectorFormName::List => VectorForm::List,
-            VectorFormName::Columns => VectorForm::Columns,
-        }),
+        vectors: table.vectors,
     }
 }
 

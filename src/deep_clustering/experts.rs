@@ -8,7 +8,7 @@ use crate::kernel::Dense;
 use crate::loss::ReconstructionLoss;
 use crate::method::{ExpertSpec, MethodSpec, TrainingSpec};
 use crate::network::{Arrays, Coder};
-use crate::stage::Tensor;
+use crate::stage::{Clusters as _, Tensor};
 use crate::train::{self, EmbeddingTerm, Terms, embed, flat};
 
 /// Teaches an autoencoder for each cluster of what `coder`, which is pre-trained, makes of the rows. Returns them, and the
@@ -98,10 +98,8 @@ fn sizes(stage: &Experts, k: usize, courses: &Courses<'_>) -> Result<Vec<u64>> {
         let count = BLOCK_ROWS.min(rows.len() - blocks[at]);
         let mut values = vec![0.0; count * dim];
         rows.read(blocks[at]..blocks[at] + count, &mut values)?;
-        let (mut cluster, mut distance, mut margin) = (vec![0; count], vec![0.0; count], vec![0.0; count]);
-        stage.assign(&values, &mut cluster, &mut distance, &mut margin)?;
         let mut sizes = vec![0; k];
-        cluster.iter().for_each(|&c| sizes[c as usize] += 1);
+        stage.assign(&values)?.cluster.iter().for_each(|&c| sizes[c as usize] += 1);
         Ok(sizes)
     });
     let mut sizes = vec![0; k];

@@ -14,7 +14,7 @@ use crate::loss::{Hardening, L2Penalty, PenaltyForm, ReconstructionLoss, Reducti
 use crate::method::Method;
 use crate::network::{CoderSpec, LayerSpec, OptimizerSpec};
 use crate::seed::Seed;
-use crate::stage::{Artifact, Checkpoint, Coordinates, NoCheckpoint};
+use crate::stage::{Apply, Artifact, Checkpoint, Coordinates, NoCheckpoint};
 use crate::train::{Clustering, Competition, EmbeddingTerm, Experts, Learner, RowError, Tape, Terms};
 
 fn layers(json: Value) -> Vec<LayerSpec> {
@@ -364,7 +364,7 @@ fn where_rows_are_laid_out_the_embedding_learns_the_layout() {
     // The mean squared error of all rows, also of those that have no coordinates.
     let error = |fitted: &Fitted| {
         let mut embedded = vec![0.0; 90 * 2];
-        fitted.transform.as_vector_map().unwrap().map(&groups(), &mut embedded).unwrap();
+        fitted.transform.vector_map().unwrap().map(&groups(), &mut embedded).unwrap();
         let wanted = (0..90).flat_map(|i| layout.values[i % 3 * 2..][..2].iter());
         embedded.iter().zip(wanted).map(|(z, t)| (z - t).powi(2)).sum::<f32>() / 180.0
     };
@@ -438,7 +438,7 @@ fn a_collapse_is_told() {
 fn kept_clusters_are_numbered_by_size_and_label_rows() {
     let fitted = fit(&spec(Method::Dec), 1, None).unwrap();
     let (values, device) = (groups(), Cpu::new(1));
-    let map = fitted.transform.as_vector_map().unwrap();
+    let map = fitted.transform.vector_map().unwrap();
     let mut embedded = vec![0.0; 90 * 2];
     map.map(&values, &mut embedded).unwrap();
     let rows = Dense::new(&embedded, 2);
@@ -448,7 +448,7 @@ fn kept_clusters_are_numbered_by_size_and_label_rows() {
     let data = Training { centroids: fitted.transform.centroids(), ..Training::new(&rows) };
     let label = KeptClusters.fit(&data, &cx).unwrap();
     assert_eq!(label.figures["sizes"], fitted.figures["sizes"]);
-    assert_eq!(label.transform.as_clusters().map(|clusters| clusters.k()), Some(3));
+    assert_eq!(label.transform.clusters().map(|clusters| clusters.k()), Some(3));
     let e = KeptClusters.fit(&Training::new(&rows), &cx).unwrap_err();
     assert_eq!(e.kind(), Kind::Internal);
 }

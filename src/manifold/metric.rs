@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::kernel::{self, Pool, Rows, fold};
 
 /// The distance by which neighbours are found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// The Euclidean distance.

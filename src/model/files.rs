@@ -8,9 +8,8 @@ use super::Model;
 use super::arrays::{decode_arrays, encode_arrays};
 use super::hash::ModelHash;
 use super::manifest::{Content, MANIFEST, SavedStage, envelope_of, read_manifest};
-use super::restore::{Restore, restore};
-use crate::device::{Cpu, Device};
 use crate::error::{Error, Result};
+use crate::registry::Registry;
 use crate::stage::{Artifact, Tensor};
 use crate::store::Location;
 
@@ -48,28 +47,22 @@ impl Model {
     /// Kind `Model` if there is none, a file is damaged or incomplete, its content does not have its hash, a stage is
     /// of an unknown kind, or the stages do not fit each other; `Io` if the store fails.
     pub async fn load(directory: &Location) -> Result<Self> {
-        Self::load_on(directory, &Cpu::default()).await
+        Self::load_with(directory, &Registry::default()).await
     }
 
-    /// As [`load`](Self::load), to be applied on `device`.
+    /// As [`load`](Self::load), with the stages that `registry` knows, to be applied on its device.
     ///
     /// # Errors
     /// As [`load`](Self::load), and kind `Compute` where the device has no room.
-    pub async fn load_on(directory: &Location, device: &dyn Device) -> Result<Self> {
-        Self::load_with(directory, device, &[]).await
-    }
-
-    /// As [`load`](Self::load), to be applied on `device`, and with the kinds of your own stages and how to rebuild
-    /// them.
-    pub async fn load_with(directory: &Location, device: &dyn Device, extra: &[(&str, Restore)]) -> Result<Self> {
+    pub async fn load_with(directory: &Location, registry: &Registry) -> Result<Self> {
         // Both at once; where both fail, the manifest's error is told.
         let (manifest, tensors) = futures::join!(read(directory, MANIFEST), read(directory, TENSORS));
-        Self::decode(&manifest?, &tensors?, device, extra)
+        Self::decode(&manifest?, &tensors?, registry)
             .map_err(|e| Error::model(format!("the model at {directory}")).with_source(e))
     }
 
     /// Rebuilds a model from the bytes of its two files.
-    fn decode(manifest: &[u8], tensors: &[u8], device: &dyn Device, extra: &[(&str, Restore)]) -> Result<Self> {
+    fn decode(manifest: &[u8], tensors: &[u8], registry: &Registry) -> Result<Self> {
         let (content, Content { manifest, stages }, said) = read_manifest(manifest)?;
         let hash = ModelHash::of(content, tensors);
         if hash != said {
@@ -80,8 +73,7 @@ impl Model {
         }
         let artifacts = decode_tensors(stages, tensors)?;
         let stages = artifacts.iter().enumerate().map(|(i, (kind, artifact))| {
-            restore(kind, artifact, device, extra)
-                .map_err(|e| Error::model(format!("stage {i} ({kind})")).with_source(e))
+            registry.restore(kind, artifact).map_err(|e| Error::model(format!("stage {i} ({kind})")).with_source(e))
         });
         let stages = stages.collect::<Result<Vec<_>>>()?;
         Self::assemble(manifest, stages, content.to_owned(), hash)
@@ -132,7 +124,7 @@ async fn read(directory: &Location, file: &str) -> Result<Bytes> {
 mod tests {
     use super::*;
     use crate::Kind;
-    use crate::model::tests::{SHIFT, model};
+    use crate::model::tests::{model, with_shift};
 
     fn files(model: &Model) -> (String, Vec<u8>) {
         let artifacts: Vec<Artifact> = model.stages().iter().map(|stage| stage.save()).collect();
@@ -146,7 +138,7 @@ mod tests {
         let saved = model(&[0.1, f32::MIN_POSITIVE]);
         let place = saved.save(&models).await.unwrap();
         assert_eq!(place.to_string(), format!("{}/{}", dir.path().display(), saved.hash().short()));
-        let loaded = Model::load_with(&place, &Cpu::default(), &[SHIFT]).await.unwrap();
+        let loaded = Model::load_with(&place, &with_shift()).await.unwrap();
         assert_eq!(loaded.hash(), saved.hash());
         assert_eq!(loaded.manifest().name, "m");
         assert_eq!(loaded.manifest().seed, u64::MAX);
@@ -181,7 +173,7 @@ mod tests {
     fn changed_files_are_noticed() {
         let (manifest, tensors) = files(&model(&[1.0, 2.0]));
         let load = |manifest: &str, tensors: &[u8]| {
-            let e = Model::decode(manifest.as_bytes(), tensors, &Cpu::default(), &[SHIFT]).unwrap_err();
+            let e = Model::decode(manifest.as_bytes(), tensors, &with_shift()).unwrap_err();
             assert_eq!(e.kind(), Kind::Model, "{e}");
             e.to_string()
         };
@@ -193,8 +185,8 @@ mod tests {
         assert!(load(&manifest[..100], &tensors).contains("not a model's manifest"));
         assert!(load("{\"format\": 7}", &tensors).contains("format 7"));
         assert!(load(&manifest.replace('\n', " "), &tensors).contains("reformatted"));
-        assert!(Model::decode(&[0xff], &tensors, &Cpu::default(), &[]).unwrap_err().to_string().contains("UTF-8"));
-        let e = Model::decode(manifest.as_bytes(), &tensors, &Cpu::default(), &[]).unwrap_err().to_string();
+        assert!(Model::decode(&[0xff], &tensors, &Registry::default()).unwrap_err().to_string().contains("UTF-8"));
+        let e = Model::decode(manifest.as_bytes(), &tensors, &Registry::default()).unwrap_err().to_string();
         assert!(
             e.contains("stage 0 (shift)")
                 && e.contains("there are origin, scale, feature_weights, manifold, embed, network, label, experts"),

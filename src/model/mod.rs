@@ -30,37 +30,25 @@ mod files;
 mod hash;
 mod manifest;
 mod reconstruct;
-mod restore;
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::{DataType, Float32Type, Int32Type, Schema, SchemaRef};
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 
 pub(crate) use arrays::{decode_arrays, encode_arrays};
 pub use hash::ModelHash;
 pub use manifest::{Manifest, ModelInput};
 pub use reconstruct::Reconstruction;
-pub use restore::{Restore, restore};
+
+pub use crate::stage::Assignments;
 
 use crate::column::{Values, double_array, double_field, values, vector_array, vector_dim, vector_field, vectors};
 use crate::error::{Error, Result};
 use crate::origin::{Origin, narrowing};
-use crate::stage::{Artifact, Clusters, EMBEDDING, LABEL_COLUMNS, Transform, VectorMap};
+use crate::stage::{Action, Apply, Artifact, Clusters, EMBEDDING, Transform, VectorMap, labels};
 use files::encode_tensors;
 use manifest::content_of;
-
-/// The cluster of each row.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Assignments {
-    /// The nearest centroid.
-    pub cluster: Vec<i32>,
-    /// The Euclidean distance to it.
-    pub distance: Vec<f32>,
-    /// How much further the second nearest is.
-    pub margin: Vec<f32>,
-}
 
 /// Fitted stages in order, with everything needed to label new rows. Cheap to share behind an [`Arc`].
 #[derive(Debug)]
@@ -105,23 +93,23 @@ impl Model {
             let next = stage.output_schema(&schema).map_err(|e| {
                 Error::model(format!("stage {i} ({}) does not fit the stages before it", stage.kind())).with_source(e)
             })?;
-            if next.index_of(LABEL_COLUMNS[0]).is_ok() && before_label == stages.len() {
-                before_label = i;
-                embedding_dim = embedding_width(&schema, &input.column)?;
-            }
-            if embeds.is_none() && schema.index_of(EMBEDDING).is_err() && next.index_of(EMBEDDING).is_ok() {
-                embeds = Some(i);
+            match stage.action() {
+                Action::Assign { .. } if before_label == stages.len() => {
+                    before_label = i;
+                    embedding_dim = embedding_width(&schema, &input.column)?;
+                }
+                Action::Map { from, to: EMBEDDING, .. } if from != EMBEDDING => embeds = embeds.or(Some(i)),
+                Action::Map { .. } | Action::Assign { .. } | Action::Append(_) | Action::Keep { .. } => {}
             }
             schema = next;
         }
         if before_label == stages.len() {
             embedding_dim = embedding_width(&schema, &input.column)?;
         }
-        let back = match stages.split_first() {
-            Some((first, later)) if first.kind() == Origin::KIND => {
-                let moved = later.iter().any(|stage| stage.as_vector_map().is_some());
-                if moved { None } else { Some(Origin::from_artifact(&first.save())?.back()) }
-            }
+        // Where one map is all there is and subtracts an origin.
+        let mut maps = stages.iter().filter_map(|stage| stage.vector_map());
+        let back = match (maps.next(), maps.next()) {
+            (Some(map), None) => map.as_origin().map(Origin::back),
             _ => None,
         };
         Ok(Self { manifest, stages, content, hash, before_label, embeds, embedding_dim, back })
@@ -169,7 +157,7 @@ impl Model {
 
     /// The clusters of the stage that labels rows, if it has one.
     pub fn clusters(&self) -> Option<&dyn Clusters> {
-        self.stages.iter().find_map(|stage| stage.as_clusters())
+        self.stages.iter().find_map(|stage| stage.clusters())
     }
 
     /// The schema of what [`apply`](Self::apply) returns for batches of schema `input`.
@@ -236,19 +224,12 @@ impl Model {
     /// Kind `Model` if no stage labels rows or `rows` is not a whole number of rows, otherwise as
     /// [`apply`](Self::apply).
     pub fn assign<'a>(&self, rows: impl Into<Values<'a>>) -> Result<Assignments> {
-        if !self.assigns() {
+        let found = self.stages.get(self.before_label).map(|stage| (stage.kind(), stage.action()));
+        let Some((kind, Action::Assign { column, clusters })) = found else {
             return Err(self.lacks("stage that labels rows"));
-        }
-        let output = self.apply_stages(self.batch(rows)?, &self.stages)?;
-        let [cluster, distance, margin] = LABEL_COLUMNS;
-        Ok(Assignments {
-            cluster: label_column(&output, cluster, &DataType::Int32)?.as_primitive::<Int32Type>().values().to_vec(),
-            distance: label_column(&output, distance, &DataType::Float32)?
-                .as_primitive::<Float32Type>()
-                .values()
-                .to_vec(),
-            margin: label_column(&output, margin, &DataType::Float32)?.as_primitive::<Float32Type>().values().to_vec(),
-        })
+        };
+        let given = self.apply_stages(self.batch(rows)?, &self.stages[..self.before_label])?;
+        labels(&given, column, clusters).map_err(|e| e.while_doing(format_args!("stage {kind}")))
     }
 
     /// The error of kind `Model` for a model without `what`, naming the stages that it has.
@@ -348,18 +329,11 @@ fn embedding_width(schema: &Schema, input: &str) -> Result<usize> {
     vector_dim(schema, vector_column(schema, input))
 }
 
-fn label_column<'a>(batch: &'a RecordBatch, name: &str, data_type: &DataType) -> Result<&'a Arc<dyn Array>> {
-    match batch.column_by_name(name) {
-        Some(column) if column.data_type() == data_type && column.null_count() == 0 => Ok(column),
-        _ => Err(Error::model(format!("the labelling stage does not make the column {name} as {data_type}"))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Kind;
-    use crate::column::{replace_in_batch, replace_in_schema};
+    use crate::registry::Registry;
     use crate::stage::{FEATURES, Tensor, VectorMap};
 
     /// Adds a number to every value, and remembers a setting.
@@ -393,15 +367,8 @@ mod tests {
             "shift"
         }
 
-        fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
-            match vector_dim(input, FEATURES)? == self.by.len() {
-                true => replace_in_schema(input, FEATURES, FEATURES, self.by.len()),
-                false => Err(Error::model("shift: another width")),
-            }
-        }
-
-        fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-            replace_in_batch(batch, FEATURES, FEATURES, self)
+        fn action(&self) -> Action<'_> {
+            Action::Map { from: FEATURES, to: FEATURES, map: self }
         }
 
         fn save(&self) -> Artifact {
@@ -411,13 +378,14 @@ mod tests {
         }
     }
 
-    fn restore_shift(artifact: &Artifact) -> Result<Arc<dyn Transform>> {
-        let by = artifact.tensors.get("by").ok_or_else(|| Error::model("shift: no tensor by"))?;
-        let note = artifact.settings["note"].as_f64().ok_or_else(|| Error::model("shift: no note"))?;
-        Ok(Arc::new(Shift { by: by.values.clone(), note }))
+    /// A registry with the stage.
+    pub(super) fn with_shift() -> Registry {
+        Registry::default().stage("shift", |artifact, _| {
+            let by = artifact.tensors.get("by").ok_or_else(|| Error::model("shift: no tensor by"))?;
+            let note = artifact.settings["note"].as_f64().ok_or_else(|| Error::model("shift: no note"))?;
+            Ok(Arc::new(Shift { by: by.values.clone(), note }))
+        })
     }
-
-    pub(super) const SHIFT: (&str, Restore) = ("shift", restore_shift);
 
     pub(super) fn model(by: &[f32]) -> Model {
         let figures = [("loss".to_string(), serde_json::json!([0.1 + 0.2, 1e-7, 3]))].into_iter().collect();

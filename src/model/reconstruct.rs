@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::Model;
 use crate::column::{Values, vectors};
 use crate::error::{Error, Result};
-use crate::reconstruct::{WithError, errors, there_and_back};
-use crate::stage::{FEATURES, InverseMap, Transform};
+use crate::reconstruct::{errors, rebuilt, with_errors};
+use crate::stage::{Apply, FEATURES, InverseMap, Transform};
 
 /// Rows as an autoencoder rebuilds them.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -88,21 +88,22 @@ impl Model {
         Ok(self.rebuild(rows.into(), self.decodes()?)?.1)
     }
 
-    /// The stages, with the reconstruction error appended by the one that embeds.
+    /// The stages, with those around the one that embeds that append the reconstruction error.
     ///
     /// # Errors
     /// Kind `Model` if there is no autoencoder or its decoder was not kept.
     pub fn stages_with_error(&self) -> Result<Vec<Arc<dyn Transform>>> {
         let at = self.decodes()?;
         let mut stages = self.stages().to_vec();
-        stages[at] = Arc::new(WithError::new(Arc::clone(&stages[at]))?);
+        let embeds = Arc::clone(&stages[at]);
+        stages.splice(at..=at, with_errors(embeds)?);
         Ok(stages)
     }
 
     /// The number of the stage that embeds and can rebuild.
     pub(crate) fn decodes(&self) -> Result<usize> {
         let at = self.embeds.ok_or_else(|| self.lacks("autoencoder"))?;
-        match self.stages[at].as_inverse() {
+        match self.stages[at].inverse() {
             Some(_) => Ok(at),
             None => Err(Error::model(format!(
                 "model {} ({}) has no decoder: it was trained with keep_decoder = false, or by a dacpipe that kept none; \
@@ -116,8 +117,8 @@ impl Model {
     /// The inverses of the stages before number `at`, the last first.
     fn way_back(&self, at: usize) -> Result<Vec<&dyn InverseMap>> {
         let mut inverses = Vec::new();
-        for stage in self.stages[..at].iter().rev().filter(|stage| stage.as_vector_map().is_some()) {
-            inverses.push(stage.as_inverse().ok_or_else(|| {
+        for stage in self.stages[..at].iter().rev().filter(|stage| stage.vector_map().is_some()) {
+            inverses.push(stage.inverse().ok_or_else(|| {
                 let (name, hash, kind) = (self.name(), self.hash.short(), stage.kind());
                 Error::model(format!(
                     "stage {kind} of model {name} ({hash}) has no inverse, so rows cannot be rebuilt in their own units"
@@ -131,9 +132,8 @@ impl Model {
     fn rebuild(&self, rows: Values<'_>, at: usize) -> Result<(Vec<f32>, Vec<f32>)> {
         let given = self.apply_stages(self.batch(rows)?, &self.stages[..at])?;
         let stage = &self.stages[at];
-        let (_, rebuilt) =
-            there_and_back(&**stage, &given).map_err(|e| e.while_doing(format_args!("stage {}", stage.kind())))?;
         let (scaled, dim) = vectors(&given, FEATURES)?;
+        let rebuilt = rebuilt(&**stage, scaled).map_err(|e| e.while_doing(format_args!("stage {}", stage.kind())))?;
         let error = errors(scaled, &rebuilt, dim);
         Ok((rebuilt, error))
     }

@@ -54,7 +54,7 @@ impl Execution<'_> {
             StageSpec::DeepClustering(spec) => Some(spec.k),
             _ => None,
         });
-        clusters.filter(|_| self.pipeline.extra.is_empty()).unwrap_or(0)
+        clusters.filter(|_| self.pipeline.is_as_planned()).unwrap_or(0)
     }
 
     /// That the rows of the first pass are enough to learn from.

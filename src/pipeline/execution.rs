@@ -125,7 +125,7 @@ impl Execution<'_> {
             feature_names: self.source.feature_names.clone(),
             control: self.options.control.clone(),
             state,
-            extra: self.pipeline.extra.clone(),
+            registry: self.pipeline.registry.clone().on(Arc::clone(&self.device)),
             baseline: self.baseline(),
         };
         SpawnedTask::spawn_blocking(move || learn.run(collected))

@@ -3,23 +3,25 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::execution::memory_pool::MemoryPool;
 
 use super::collect::Collected;
 use super::precision::{self, to_single};
 use super::state::{About, Kept, RunState};
+use crate::column::vector_field;
 use crate::device::Device;
 use crate::error::Result;
 use crate::event::{Control, Event};
 use crate::kernel::Rows;
 use crate::kmeans::KMeansSpec;
 use crate::label::KMeansStage;
-use crate::model::{self, Restore};
 use crate::origin::{Look, Origin};
+use crate::registry::Registry;
 use crate::replay::{Mapped, RowStore, RowStoreBuilder};
 use crate::report::{FellTogether, StageReport};
 use crate::seed::Seed;
-use crate::stage::{FEATURES, Fit, FitContext, Fitted, NoCheckpoint, Training, Transform, VectorMap};
+use crate::stage::{Apply, FEATURES, Fit, FitContext, Fitted, NoCheckpoint, Training, Transform, VectorMap};
 
 /// Rows mapped at a time when a stage's output is stored.
 const BLOCK_ROWS: usize = 2048;
@@ -37,8 +39,8 @@ pub(super) struct Learn {
     pub memory: u64,
     pub control: Control,
     pub state: RunState,
-    /// What rebuilds the stages that are not dacpipe's own.
-    pub extra: Vec<(&'static str, Restore)>,
+    /// What rebuilds the stages that an interrupted run learned.
+    pub registry: Registry,
     /// Fit raw k-means as well, on the rows that the first stage with an output of another width is given.
     pub baseline: Option<KMeansSpec>,
     /// The names of the features.
@@ -73,7 +75,7 @@ impl View {
 }
 
 fn maps(transforms: &[Arc<dyn Transform>]) -> Vec<&dyn VectorMap> {
-    transforms.iter().filter_map(|t| t.as_vector_map()).collect()
+    transforms.iter().filter_map(|t| t.vector_map()).collect()
 }
 
 impl Learn {
@@ -93,6 +95,8 @@ impl Learn {
             learned.transforms.push(Arc::new(origin.clone()));
         }
         self.look(&look, origin.as_ref(), None, &mut learned.fallen)?;
+        // The vectors that the label pass will give the stages: what does not fit those is found out at once.
+        let mut schema: SchemaRef = Arc::new(Schema::new(vec![vector_field(FEATURES, store.dim())]));
         let mut view = View { store, from: learned.transforms.len() };
         for (index, stage) in self.stages.iter().enumerate() {
             self.control.check()?;
@@ -101,16 +105,20 @@ impl Learn {
             let fitted = self.fit(index, stage.as_ref(), &rows, classes.as_deref(), &learned.transforms)?;
             // Its own seconds: those of raw k-means, which learns from the same rows, are told apart.
             let seconds = began.elapsed().as_secs_f64();
-            let widens = fitted.transform.as_vector_map().is_some_and(|m| m.dim_in() != m.dim_out());
+            let widens = fitted.transform.vector_map().is_some_and(|m| m.dim_in() != m.dim_out());
             if let (true, Some(spec), None) = (widens, &self.baseline, &learned.baseline) {
                 learned.baseline =
                     Some((learned.transforms.len(), self.fit_baseline(spec, &rows, &mut learned.reports)?));
             }
             if index == 0
-                && let (false, Some(map)) = (widens, fitted.transform.as_vector_map())
+                && let (false, Some(map)) = (widens, fitted.transform.vector_map())
             {
                 self.look(&look, origin.as_ref(), Some(map), &mut learned.fallen)?;
             }
+            schema = fitted
+                .transform
+                .output_schema(&schema)
+                .map_err(|e| e.while_doing(format!("stage {}: what it learned does not fit", stage.kind())))?;
             learned.transforms.push(fitted.transform);
             learned.reports.push(StageReport {
                 stage: stage.kind().into(),
@@ -154,7 +162,7 @@ impl Learn {
         before: &[Arc<dyn Transform>],
     ) -> Result<Fitted> {
         if let Some(Kept { about: About { kind, summary, figures }, artifact }) = self.state.fitted(index)? {
-            let transform = model::restore(&kind, &artifact, &*self.device, &self.extra)?;
+            let transform = self.registry.restore(&kind, &artifact)?;
             self.control.emit(Event::Finished {
                 stage: stage.kind().into(),
                 seconds: 0.0,

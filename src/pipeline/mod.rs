@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! source ──first pass──► replay cache ──► scale ─► feature_weights ─► autoencoder ─► kmeans      (learn)
-//! source ──────────────► the fitted stages, one operator ─────────► data files ─► one commit    (label)
+//! source ──────────────► the fitted stages ─► counts ─► data files, in one plan ─► one commit    (label)
 //! ```
 //!
 //! The source is read twice: once for the rows to learn from, kept in the replay cache, and once, after everything is
@@ -25,6 +25,7 @@ mod resume;
 mod scan;
 mod state;
 mod tally;
+mod watch;
 mod written;
 
 pub use relabel::{InputKind, Relabel, RelabelReport};
@@ -35,7 +36,7 @@ use crate::error::Result;
 use crate::event::Control;
 use crate::label::KMeansStage;
 use crate::manifold::ManifoldStage;
-use crate::model::Restore;
+use crate::registry::{Registry, Restore};
 use crate::report::RunReport;
 use crate::scale::ScaleStage;
 use crate::source::BadRows;
@@ -60,7 +61,7 @@ pub struct RunOptions {
 pub struct Pipeline {
     plan: Plan,
     stages: Vec<Arc<dyn Fit>>,
-    extra: Vec<(&'static str, Restore)>,
+    registry: Registry,
 }
 
 impl Pipeline {
@@ -92,7 +93,7 @@ impl Pipeline {
                 }
             });
         }
-        Ok(Self { plan, stages, extra: Vec::new() })
+        Ok(Self { plan, stages, registry: Registry::default() })
     }
 
     /// Puts a stage of your own before the stage number `index`. Its fitted form is saved under `kind` and rebuilt by
@@ -102,7 +103,12 @@ impl Pipeline {
     /// If there are fewer stages than `index`.
     pub fn insert_stage(&mut self, index: usize, stage: Arc<dyn Fit>, kind: &'static str, restore: Restore) {
         self.stages.insert(index, stage);
-        self.extra.push((kind, restore));
+        self.registry = self.registry.clone().stage(kind, restore);
+    }
+
+    /// Whether all of its stages are the plan's.
+    fn is_as_planned(&self) -> bool {
+        self.stages.len() == self.plan.stages.len()
     }
 
     /// The names of the stages that learn, in order.

@@ -1,46 +1,16 @@
 //! What the label pass keeps of the features for a report: their sums by cluster, and a few rows.
 
-use std::sync::Arc;
-
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{Int32Type, Schema, SchemaRef};
+use arrow::datatypes::{Int32Type, Schema};
 
 use crate::column;
 use crate::error::Result;
 use crate::event::{Control, Event};
-use crate::stage::{Artifact, EMBEDDING, FEATURES, LABEL_COLUMNS, Transform};
+use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS};
 use crate::table::{ProfileBuilder, SampleBuilder, SampledRows};
 
 /// The column that carries the features, as the source gives them, past the stages that change them; it is not written.
-const INPUT: &str = "__input";
-
-/// Carries the features along.
-#[derive(Debug)]
-pub(super) struct CarryInput;
-
-impl Transform for CarryInput {
-    fn kind(&self) -> &'static str {
-        "carry_input"
-    }
-
-    fn output_schema(&self, input: &Schema) -> Result<SchemaRef> {
-        let mut fields: Vec<_> = input.fields().iter().cloned().collect();
-        let features = input.field_with_name(FEATURES).map_err(|_| column::missing(input, FEATURES))?;
-        fields.push(Arc::new(features.clone().with_name(INPUT)));
-        Ok(Arc::new(Schema::new_with_metadata(fields, input.metadata().clone())))
-    }
-
-    fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let features = batch.column_by_name(FEATURES).ok_or_else(|| column::missing(&batch.schema(), FEATURES))?;
-        let mut columns = batch.columns().to_vec();
-        columns.push(Arc::clone(features));
-        Ok(RecordBatch::try_new(self.output_schema(&batch.schema())?, columns)?)
-    }
-
-    fn save(&self) -> Artifact {
-        Artifact::default()
-    }
-}
+pub(super) const INPUT: &str = "__input";
 
 /// What is kept of the rows so far.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Control, Event};
 use crate::model::{Model, ModelInput};
+use crate::registry::Registry;
 use crate::report::VectorsReport;
 use crate::signal::features::FeatureSet;
 use crate::signal::window::{WindowLabel, WindowSpec, Within};
@@ -112,10 +113,18 @@ impl Relabel {
     /// # Errors
     /// As documented for [`Kind`]. Whatever fails, the table is as it was before.
     pub async fn run(&self, control: &Control) -> Result<RelabelReport> {
+        self.run_with(&Registry::default(), control).await
+    }
+
+    /// The same, with a model whose stages `registry` knows, applied on the device that was asked for.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_with(&self, registry: &Registry, control: &Control) -> Result<RelabelReport> {
         let clock = Clock::start()?;
         let threads = device::threads(self.threads)?;
-        let device = self.device.open(1)?;
-        let model = Arc::new(Model::load_on(&Location::parse(&self.model)?, &*device).await?);
+        let registry = registry.clone().on(self.device.open(1)?);
+        let model = Arc::new(Model::load_with(&Location::parse(&self.model)?, &registry).await?);
         if self.reconstruction_error {
             model.decodes().map_err(|e| e.while_doing("--reconstruction-error"))?;
         }

@@ -6,11 +6,10 @@ use arrow::datatypes::Field;
 
 use crate::column::vector_field;
 use crate::error::{Error, Result};
-use crate::label::label_fields;
 use crate::model::Model;
 use crate::reconstruct::error_field;
 use crate::report::VectorsReport;
-use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS, RECONSTRUCTION_ERROR, Transform};
+use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS, RECONSTRUCTION_ERROR, Transform, label_fields};
 use crate::table::{LABELLED_AT, MODEL};
 use crate::vectors::{Spread, VectorForm, column_names};
 
@@ -91,7 +90,7 @@ impl Written {
             None => {}
             Some(VectorForm::List) if self.choice.embedding => {}
             Some(VectorForm::List) => fields.push(vector_field(self.column, self.dim)),
-            Some(VectorForm::Columns) => fields.extend(Spread::fields(&self.names)),
+            Some(VectorForm::Columns) => fields.extend(Spread::fields_of(&self.names)),
         }
         fields
     }

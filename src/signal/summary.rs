@@ -63,13 +63,15 @@ pub enum SpectralStatistic {
     Energy,
 }
 
-/// A Butterworth low-pass over each recording.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// A Butterworth low-pass over each recording, run forward.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LowPassSpec {
-    /// Order, 1 or more.
+    /// Its order.
+    #[schemars(range(min = 1, max = 20))]
     pub order: usize,
-    /// Corner in Hz, below half the rate.
+    /// Its corner in Hz, below half the sampling rate.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub cutoff_hz: f64,
 }
 

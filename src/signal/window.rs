@@ -3,24 +3,29 @@
 use crate::error::{Error, Result};
 
 /// Where windows are cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Within {
     /// Inside each labelled interval, from its first sample on and never past its last.
     Labels,
     /// Over each whole recording, labelled or not.
+    #[default]
     Recordings,
 }
 
 /// Which label a window over a recording has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum WindowLabel {
     /// The one that all of its samples have, or none.
     #[default]
     Whole,
     /// The one that most of its samples have; of several, the one that comes first. The share of the samples that have it
-    /// is in a column of its own.
+    /// is in a column of its own, whose name is the label's with _share behind it.
     Mode,
 }
 

@@ -11,14 +11,16 @@ use arrow::record_batch::RecordBatch;
 use crate::error::{Error, Kind, Result};
 use crate::secret::redacted;
 
-/// The policy for rows that cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
+/// What happens to a row that cannot be read: text for a number, NaN, infinity, a missing value.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum OnBadRow {
-    /// The first bad row is an error of kind `Input`.
+    /// The run ends with an error that names file, line and value.
     #[default]
     Fail,
-    /// Bad rows are left out and listed, with file, line and reason; every good row is kept.
+    /// The row goes to a table of bad rows, with file, line and reason, and the run goes on.
     Quarantine,
 }
 

@@ -10,7 +10,7 @@ use super::bad::shown;
 use crate::error::{Error, Result};
 
 /// The unit of a column of times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TimeUnit {
     /// Told by each value: ISO 8601, a time of day, or a number. Numbers below 1e8 are seconds; greater ones are

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, StringArray};
 use arrow::datatypes::{DataType, Field};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bad::shown;
@@ -28,23 +29,23 @@ pub struct Keep {
     pub name: Option<String>,
 }
 
-/// What a window says of the values of its samples. Missing ones do not count; where all are, it is null.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// What a window says of the values of its samples. Missing values do not count for mode, mean, min and max.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Aggregate {
-    /// The value of the first sample, missing or not, as it is written.
+    /// The first, as it is written.
     #[default]
     First,
-    /// The value of the last sample, missing or not, as it is written.
+    /// The last, as it is written.
     Last,
-    /// The value that most samples have, as it is written; of several, the one that comes first. In a column of its own,
-    /// the share of the window's samples that have it.
+    /// The one that most samples have, as it is written; of several, the one that comes first. The share of the samples
+    /// that have it is in a column of its own, whose name has _share behind it.
     Mode,
-    /// The mean of the numbers.
+    /// The mean of numbers.
     Mean,
-    /// The least of the numbers.
+    /// The least of numbers.
     Min,
-    /// The greatest of the numbers.
+    /// The greatest of numbers.
     Max,
 }
 

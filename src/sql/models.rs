@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use datafusion::execution::runtime_env::RuntimeEnv;
 
-use crate::device::{Cpu, Device};
 use crate::error::{Error, Result};
-use crate::model::{Model, Restore};
+use crate::model::Model;
+use crate::registry::Registry;
 use crate::store::Location;
 
 /// The digits of a hash that name a model's directory.
@@ -33,10 +33,8 @@ pub struct Models {
 struct Finder {
     directories: RwLock<Vec<Directory>>,
     runtime: Arc<RuntimeEnv>,
-    /// Kinds of stages that are not dacpipe's own.
-    extra: Vec<(&'static str, Restore)>,
-    /// Where models are applied.
-    device: Arc<dyn Device>,
+    /// What rebuilds their stages.
+    registry: Registry,
 }
 
 /// A directory of models.
@@ -68,15 +66,10 @@ impl Hash for Models {
 }
 
 impl Models {
-    /// Finds models through the object stores of `runtime`, at first none by hash. `extra` rebuilds stages of kinds that
-    /// are not dacpipe's own. Models are applied on the CPU.
-    pub fn new(runtime: Arc<RuntimeEnv>, extra: Vec<(&'static str, Restore)>) -> Self {
-        Self::on(runtime, extra, Arc::new(Cpu::default()))
-    }
-
-    /// As [`new`](Self::new), with models applied on `device`.
-    pub fn on(runtime: Arc<RuntimeEnv>, extra: Vec<(&'static str, Restore)>, device: Arc<dyn Device>) -> Self {
-        let finder = Arc::new(Finder { directories: RwLock::default(), runtime, extra, device });
+    /// Finds models through the object stores of `runtime`, at first none by hash, with the stages that `registry` knows,
+    /// to be applied on its device.
+    pub fn new(runtime: Arc<RuntimeEnv>, registry: Registry) -> Self {
+        let finder = Arc::new(Finder { directories: RwLock::default(), runtime, registry });
         Self { finder, read: Mutex::default(), reader: OnceLock::new() }
     }
 
@@ -153,7 +146,7 @@ impl Finder {
             let mut fitting = known.iter().filter(|(short, _)| short.starts_with(&hash[..hash.len().min(SHORT)]));
             match (fitting.next(), fitting.next()) {
                 (Some((_, (_, directory))), None) => {
-                    let model = Model::load_with(directory, &*self.device, &self.extra).await?;
+                    let model = Model::load_with(directory, &self.registry).await?;
                     if model.hash().as_str().starts_with(&hash) {
                         return Ok(model);
                     }
@@ -170,7 +163,7 @@ impl Finder {
         let a_path = name.contains(['/', '\\', ':']) || std::path::Path::new(name).is_dir();
         if a_path {
             let directory = Location::in_session(name, &self.runtime)?;
-            return Model::load_with(&directory, &*self.device, &self.extra).await;
+            return Model::load_with(&directory, &self.registry).await;
         }
         Err(self.unknown(name).await)
     }

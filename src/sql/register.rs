@@ -15,9 +15,9 @@ use datafusion::prelude::{CsvReadOptions, ParquetReadOptions, SessionConfig, Ses
 use futures::{StreamExt, stream};
 use url::Url;
 
-use crate::device::{Cpu, Device};
+use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::model::Restore;
+use crate::registry::{Registry, Restore};
 use crate::source::fence::fenced_async;
 use crate::source::plain;
 use crate::stage::LABEL_COLUMNS;
@@ -43,8 +43,7 @@ pub const QUARANTINE: &str = "quarantine";
 pub struct Options {
     tables: Vec<Named>,
     models: Vec<String>,
-    stages: Vec<(&'static str, Restore)>,
-    device: Option<Arc<dyn Device>>,
+    registry: Registry,
     at: At,
 }
 
@@ -94,14 +93,14 @@ impl Options {
 
     /// Also rebuild stages of your own kind in the models that functions name.
     pub fn stage(mut self, kind: &'static str, restore: Restore) -> Self {
-        self.stages.push((kind, restore));
+        self.registry = self.registry.stage(kind, restore);
         self
     }
 
     /// Models are applied on `device`, which [`DeviceChoice::open`](crate::device::DeviceChoice::open) gives; on the CPU
     /// if this is not called.
     pub fn device(mut self, device: Arc<dyn Device>) -> Self {
-        self.device = Some(device);
+        self.registry = self.registry.on(device);
         self
     }
 
@@ -165,8 +164,7 @@ const AT_ONCE: usize = 16;
 /// # Errors
 /// A table that is not there or is damaged, or a file that is neither Parquet nor CSV.
 pub async fn register(ctx: &SessionContext, options: Options) -> Result<Registration> {
-    let device = options.device.unwrap_or_else(|| Arc::new(Cpu::default()));
-    let models = Arc::new(Models::on(ctx.runtime_env(), options.stages, device));
+    let models = Arc::new(Models::new(ctx.runtime_env(), options.registry));
     for path in &options.models {
         models.add_directory(path, Location::in_session(path, &ctx.runtime_env())?);
     }

@@ -1,19 +1,21 @@
 //! What a commit of dacpipe says beside its files: the key `dacpipe` of the commit's information, which other engines
 //! keep and show but do not read.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The key of [`CommitNote`] in a commit's information.
 pub(super) const NOTE: &str = "dacpipe";
 
-/// What a commit did to the rows that were there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// What happens to the rows of earlier runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// Its rows were added to them.
-    Append,
-    /// Its rows replaced them.
+    /// They are replaced, in the same commit that adds the new ones.
+    #[default]
     Overwrite,
+    /// They stay.
+    Append,
 }
 
 /// Where the rows of a commit came from.

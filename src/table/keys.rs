@@ -17,6 +17,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::prelude::{SessionContext, col, lit};
 use futures::StreamExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::provider::LabelTable;
@@ -25,7 +26,7 @@ use crate::column::missing;
 use crate::error::{Error, Result};
 
 /// What an append does with rows whose keys the table has already.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnExisting {
     /// Leaves them out, and counts them: a row that the same model has labelled. Another model's label is another fact.

@@ -6,7 +6,7 @@ use crate::error::Kind;
 use crate::event::{Control, Observer};
 use crate::kernel::{Dense, Rows};
 use crate::seed::Seed;
-use crate::stage::{Artifact, Checkpoint, NoCheckpoint};
+use crate::stage::{Apply, Artifact, Checkpoint, NoCheckpoint};
 use crate::testing::Scattered;
 
 /// Rows on a curve in 20 dimensions, inside [0, 1].
@@ -46,7 +46,7 @@ fn the_loss_falls_on_data_with_structure() {
     let losses = losses(&fitted);
     assert_eq!(losses.len(), 60);
     assert!(losses[59] < 0.4 * losses[0], "{} then {}", losses[0], losses[59]);
-    assert_eq!(fitted.transform.as_vector_map().map(|m| (m.dim_in(), m.dim_out())), Some((20, 3)));
+    assert_eq!(fitted.transform.vector_map().map(|m| (m.dim_in(), m.dim_out())), Some((20, 3)));
     assert!(fitted.summary.contains("after 60 epochs"));
 }
 
@@ -256,7 +256,7 @@ fn both_roads_lose_the_same() {
         }
         let map = |fitted: &Fitted| {
             let mut out = vec![0.0; 300 * 3];
-            fitted.transform.as_vector_map().expect("embeds").map(&values, &mut out).expect("embeds");
+            fitted.transform.vector_map().expect("embeds").map(&values, &mut out).expect("embeds");
             out
         };
         let apart = map(&fused).iter().zip(map(&taped)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

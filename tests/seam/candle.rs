@@ -311,18 +311,18 @@ fn a_pipeline_learns_what_it_learns_on_the_cpu() {
 /// The same model on either device: labels the same, embeddings, distances and reconstructions to 1e-5.
 #[test]
 fn a_model_that_one_device_learned_works_on_the_other() {
-    let candle = candle();
     let spec = KMeansSpec { starts: 2, ..KMeansSpec::new(4) };
-    for learned in [learn(&candle, &spec), learn(&Cpu::new(2), &spec)] {
-        let on = |device: &dyn Device| {
+    for learned in [learn(&candle(), &spec), learn(&Cpu::new(2), &spec)] {
+        let on = |device: Arc<dyn Device>| {
+            let registry = Registry::new(device);
             let again = |fitted: &Fitted| -> Arc<dyn Transform> {
                 let saved: Artifact = fitted.transform.save();
-                restore(fitted.transform.kind(), &saved, device, &[]).unwrap()
+                registry.restore(fitted.transform.kind(), &saved).unwrap()
             };
             let manifest = Manifest { name: "seam".into(), input: ModelInput::bare(DIM), ..Manifest::default() };
             Model::new(manifest, learned.fitted.iter().map(again).collect()).unwrap()
         };
-        let (ours, theirs) = (on(&candle), on(&Cpu::new(1)));
+        let (ours, theirs) = (on(Arc::new(candle())), on(Arc::new(Cpu::new(1))));
         assert_eq!(ours.hash(), theirs.hash());
         close("embeddings", &ours.embed(&rows()[..]).unwrap(), &theirs.embed(&rows()[..]).unwrap(), 1e-5);
         let [ours_in, theirs_in] = [&ours, &theirs].map(|model| model.assign(&rows()[..]).unwrap());

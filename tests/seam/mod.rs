@@ -16,9 +16,10 @@ use dacpipe::kernel::Dense;
 use dacpipe::kmeans::{KMeansSpec, Method};
 use dacpipe::label::KMeansStage;
 use dacpipe::loss::PenaltyForm;
-use dacpipe::model::{Manifest, Model, ModelInput, restore};
+use dacpipe::model::{Manifest, Model, ModelInput};
+use dacpipe::registry::Registry;
 use dacpipe::scale::{ScaleMethod, ScaleSpec, ScaleStage};
-use dacpipe::stage::{EMBEDDING, FEATURES, Fit, FitContext, Fitted, NoCheckpoint, Training, Transform};
+use dacpipe::stage::{Apply, EMBEDDING, FEATURES, Fit, FitContext, Fitted, NoCheckpoint, Training, Transform};
 use dacpipe::train::{Autoencoder, AutoencoderSpec};
 use dacpipe::weights::{FeatureWeightsStage, WeightLabels, WeightsSpec};
 use dacpipe::{Kind, Seed};
@@ -67,7 +68,7 @@ fn learn(device: &dyn Device, kmeans: &KMeansSpec) -> Learned {
         let dense = Dense::new(&values, dim);
         let feature_weights = fitted.iter().find_map(|stage| stage.transform.feature_weights());
         let found = stage.fit(&Training { feature_weights, ..Training::new(&dense) }, &cx).unwrap();
-        if let Some(map) = found.transform.as_vector_map() {
+        if let Some(map) = found.transform.vector_map() {
             let mut mapped = vec![0.0; values.len() / dim * map.dim_out()];
             map.map(&values, &mut mapped).unwrap();
             (values, dim) = (mapped, map.dim_out());
@@ -143,7 +144,7 @@ async fn models_are_applied_on_the_device_that_is_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let place = model.save(&Location::parse(&dir.path().to_string_lossy()).unwrap()).await.unwrap();
     let counting = Arc::new(Counting::new());
-    let loaded = Model::load_on(&place, &*counting).await.unwrap();
+    let loaded = Model::load_with(&place, &Registry::new(Arc::clone(&counting) as _)).await.unwrap();
     assert_eq!(loaded.apply(&batch()).unwrap(), model.apply(&batch()).unwrap());
     let calls = |name: &str| counting.calls(name);
     assert_eq!((calls("encoder"), calls("centroids")), (1, 1));
@@ -263,7 +264,7 @@ fn plain_loops_in_double_precision_find_the_same_clusters() {
         let (a, b) = (naive.transform.save(), cpu.transform.save());
         close("centroids", &a.tensors["centroids"].values, &b.tensors["centroids"].values, 1e-5);
         // The same model on either device.
-        let elsewhere = restore("label", &b, &Naive::new(), &[]).unwrap().apply(&input).unwrap();
+        let elsewhere = Registry::new(Arc::new(Naive::new())).restore("label", &b).unwrap().apply(&input).unwrap();
         let here = cpu.transform.apply(&input).unwrap();
         assert_eq!(elsewhere.column_by_name("cluster"), here.column_by_name("cluster"));
         for name in ["distance", "margin"] {

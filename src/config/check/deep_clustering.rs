@@ -6,7 +6,7 @@ use super::Check;
 use crate::loss::ErrorMeasure;
 use crate::method::{ClusteringLossName, MethodSpec};
 use crate::network::{Activation, ActivationLayer, ConvTransposeLayer, DenseLayer, LayerSpec};
-use crate::scale::ScaleMethod;
+use crate::scale::{ScaleMethod, ScaleSpec};
 
 /// Values of a row, where the file does not tell.
 const UNKNOWN_WIDTH: usize = 1024;
@@ -129,7 +129,7 @@ impl Check<'_> {
         if !any || !self.kinds_known() {
             return;
         }
-        let unit = |table: &ScaleTable| table.method != ScaleMethod::Standard;
+        let unit = |table: &ScaleSpec| table.method != ScaleMethod::Standard;
         let scaled = self.draft.stages.iter().any(|(_, stage)| match stage {
             Some(StageTable::Scale(table)) => unit(table),
             _ => false,

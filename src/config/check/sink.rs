@@ -4,6 +4,7 @@ use super::super::columns::{key_columns, source_columns, written_columns};
 use super::super::file::*;
 use super::{Check, source_path};
 use crate::source::overlap;
+use crate::table::{Mode, OnExisting};
 
 impl Check<'_> {
     /// What the table holds, how it is divided, and where it lies.
@@ -41,10 +42,10 @@ impl Check<'_> {
     fn existing_rows(&mut self, sink: &SinkTable, source: &SourceTable) {
         let Some(on_existing) = sink.on_existing else { return };
         let keyless = sink.keys.as_ref().map_or_else(|| key_columns(source).is_empty(), Vec::is_empty);
-        if sink.mode == SinkModeName::Overwrite {
+        if sink.mode == Mode::Overwrite {
             let message = "rows that are there are replaced by an overwrite, whatever their keys";
             self.at("sink.on_existing", message, "mode = \"append\", or leave the key out");
-        } else if keyless && on_existing != OnExistingName::Skip {
+        } else if keyless && on_existing != OnExisting::Skip {
             let message = "the source names no key columns, so nothing tells which rows are there";
             self.at("sink.on_existing", message, "keys in [source] or [sink], or leave the key out");
         }

@@ -7,8 +7,9 @@ use super::super::columns::{carried_columns, class_columns, named_columns};
 use super::super::file::*;
 use super::super::plan::dialect;
 use super::{Check, MADE, source_path};
-use crate::source::check_format;
+use crate::signal::window::{WindowLabel, Within};
 use crate::source::csv::{Conflict, Delimiter, is_parquet};
+use crate::source::{AcrossFiles, Repeated, SameTime, TimeUnit, check_format};
 
 impl Check<'_> {
     pub(super) fn source(&mut self) {
@@ -62,13 +63,13 @@ impl Check<'_> {
             taken.push((format!("it comes of `{path}`"), name));
         }
         let window = self.draft.stages.iter().find_map(|(_, stage)| match stage {
-            Some(StageTable::Window(window)) if window.label == WindowLabelName::Mode => Some(window),
+            Some(StageTable::Window(window)) if window.label == WindowLabel::Mode => Some(window),
             _ => None,
         });
         if let Some(window) = window {
             let labelled = !matches!(source, SourceTable::Csv(CsvTable { label: None, .. }));
             let path = "stage.window.label";
-            if window.within == WithinName::Labels {
+            if window.within == Within::Labels {
                 let help = "within = \"recordings\", or leave the key out";
                 self.at(path, "windows within labels have one label each", help);
             } else if !labelled {
@@ -83,8 +84,8 @@ impl Check<'_> {
             ("time_format", table.time_format.is_some()),
             ("jitter", table.jitter.is_some()),
             ("disorder", table.disorder != DisorderTable::default()),
-            ("same_time", table.same_time != SameTimeName::Refuse),
-            ("repeated", table.repeated != RepeatedName::Refuse),
+            ("same_time", table.same_time != SameTime::Refuse),
+            ("repeated", table.repeated != Repeated::Refuse),
             ("resample", table.resample),
         ];
         for (key, _) in of_times.iter().filter(|(_, said)| *said && table.time.is_none()) {
@@ -98,7 +99,7 @@ impl Check<'_> {
             if let Err(wrong) = check_format(format) {
                 self.at("source.time_format", wrong, "");
             }
-            if table.time_unit != TimeUnitName::Auto {
+            if table.time_unit != TimeUnit::Auto {
                 self.at(
                     "source.time_unit",
                     "both `time_unit` and `time_format` say how times are written",
@@ -107,7 +108,7 @@ impl Check<'_> {
             }
         }
         let keyless = table.keys.is_empty() || table.keys.iter().any(|key| key == "file");
-        if table.across_files == AcrossFilesName::Continue && keyless {
+        if table.across_files == AcrossFiles::Continue && keyless {
             let help = "name the columns that tell recordings apart in `keys`, and not \"file\"";
             self.at("source.across_files", "recordings go on from file to file, but each file is one of its own", help);
         }

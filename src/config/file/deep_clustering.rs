@@ -3,10 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::NormalizeName;
 use crate::loss::{ErrorMeasure, PenaltyForm, Reduction};
 use crate::method::{Afterwards, Begin, ClusteringLossName, Method};
 use crate::network::{Activation, Initialisation, LayerSpec, OptimizerSpec};
+use crate::normalize::Normalize;
 use crate::train::{Competition, Decay, EarlyStop, RowError};
 
 /// Learns a network and clusters by a paper's method, and labels every row. In place of the stages autoencoder and kmeans.
@@ -46,7 +46,7 @@ pub struct DeepClusteringTable {
     pub begin: Option<Begin>,
     /// What is done to embeddings before k-means, as learned from the training rows. Default "none".
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub normalize: Option<NormalizeName>,
+    pub normalize: Option<Normalize>,
     /// What is done with the clusters that were learned with the network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub afterwards: Option<Afterwards>,

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::signal::summary::{SpectralStatistic, Statistic};
+use crate::signal::summary::{LowPassSpec, SpectralStatistic, Statistic};
+use crate::signal::window::{WindowLabel, Within};
 
 /// Cuts recordings into windows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -19,39 +20,14 @@ pub struct WindowTable {
     pub stride: usize,
     /// Where windows are cut. Default "recordings".
     #[serde(default)]
-    pub within: WithinName,
+    pub within: Within,
     /// Which label a window over a recording has. Default "whole".
-    #[serde(default, skip_serializing_if = "WindowLabelName::is_default")]
-    pub label: WindowLabelName,
+    #[serde(default, skip_serializing_if = "is_default_label")]
+    pub label: WindowLabel,
 }
 
-/// Which label a window over a recording has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum WindowLabelName {
-    /// The one that all of its samples have, or none.
-    #[default]
-    Whole,
-    /// The one that most of its samples have; of several, the one that comes first. The share of the samples that have it
-    /// is in a column of its own, whose name is the label's with _share behind it.
-    Mode,
-}
-
-impl WindowLabelName {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// Where windows are cut.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum WithinName {
-    /// Inside each labelled interval, from its first sample on and never past its last.
-    Labels,
-    /// Over each whole recording, labelled or not.
-    #[default]
-    Recordings,
+fn is_default_label(label: &WindowLabel) -> bool {
+    *label == WindowLabel::default()
 }
 
 /// Computes a feature vector from each window.
@@ -85,19 +61,7 @@ pub struct FeaturesTable {
     pub median: Option<usize>,
     /// A Butterworth low-pass over each recording, after the median. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub low_pass: Option<LowPassTable>,
-}
-
-/// A Butterworth low-pass over each recording, run forward.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct LowPassTable {
-    /// Its order.
-    #[schemars(range(min = 1, max = 20))]
-    pub order: usize,
-    /// Its corner in Hz, below half the sampling rate.
-    #[schemars(extend("exclusiveMinimum" = 0))]
-    pub cutoff_hz: f64,
+    pub low_pass: Option<LowPassSpec>,
 }
 
 /// A set of features.

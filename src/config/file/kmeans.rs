@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::normalize::Normalize;
+
 /// Finds clusters and labels every row. The last stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -28,7 +30,7 @@ pub struct KmeansTable {
     pub method: KmeansMethodName,
     /// What is done to the vectors first, as learned from the training rows. Default "none".
     #[serde(default)]
-    pub normalize: NormalizeName,
+    pub normalize: Normalize,
     /// What the clusters are looked for in first. Default "vectors".
     #[serde(default)]
     pub begin: KmeansBeginName,
@@ -71,19 +73,4 @@ pub enum KmeansMethodName {
     Lloyd,
     /// From one random mini-batch after the other: faster on many rows, a little worse.
     MiniBatch,
-}
-
-/// What is done to the vectors before clusters are looked for in them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum NormalizeName {
-    /// Nothing.
-    #[default]
-    None,
-    /// Each value is brought to mean 0 and standard deviation 1.
-    Standard,
-    /// The same, and correlations are taken away: distances are Mahalanobis distances.
-    Whiten,
-    /// By the scatter within the clusters, found in turns with them: elongated clusters are not cut in two.
-    Within,
 }

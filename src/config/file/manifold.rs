@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::manifold::Metric;
+
 /// Lays the training rows out so that neighbours lie together (UMAP, McInnes et al. 2018), for the autoencoder to learn
 /// that layout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -30,7 +32,7 @@ pub struct ManifoldTable {
     pub negative_samples: usize,
     /// What is near. Default "euclidean".
     #[serde(default)]
-    pub metric: MetricName,
+    pub metric: Metric,
     /// Whether features count in distances by the weights of the feature_weights stage. Default false.
     #[serde(default)]
     pub weighted: bool,
@@ -54,17 +56,4 @@ fn default_negative_samples() -> usize {
 
 fn default_max_rows() -> usize {
     200_000
-}
-
-/// What is near.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum MetricName {
-    /// The Euclidean distance.
-    #[default]
-    Euclidean,
-    /// The angle, whatever the lengths.
-    Cosine,
-    /// The angle after each row's own mean was taken away.
-    Correlation,
 }

@@ -3,7 +3,6 @@
 //! The doc comments of the fields become the descriptions of `schemas/pipeline.schema.json`, and the schema is what a
 //! file is held against: keys, types, bounds and accepted values are stated here and nowhere else.
 
-mod autoencoder;
 mod deep_clustering;
 mod device;
 mod features;
@@ -18,7 +17,6 @@ mod stage;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use autoencoder::*;
 pub use deep_clustering::*;
 pub use device::*;
 pub use features::*;
@@ -32,6 +30,7 @@ pub(super) use split::{ALL, THE_VALUE_ALL};
 pub use stage::*;
 
 use super::size::Size;
+use crate::source::OnBadRow;
 
 /// A pipeline of dacpipe: where rows come from, the stages they pass in order, and where the labels go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -60,7 +59,7 @@ pub struct PipelineFile {
     pub device: DeviceSetting,
     /// What happens to a row that cannot be read. Default "fail".
     #[serde(default)]
-    pub on_bad_row: OnBadRowName,
+    pub on_bad_row: OnBadRow,
     /// Whether the run writes a page to look at, report/index.html beside the table. Default false.
     #[serde(default)]
     pub report: bool,
@@ -78,15 +77,4 @@ pub struct PipelineFile {
 
 pub(in crate::config) fn default_memory_limit() -> Size {
     Size::mebibytes(1024)
-}
-
-/// What happens to a row that cannot be read: text for a number, NaN, infinity, a missing value.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnBadRowName {
-    /// The run ends with an error that names file, line and value.
-    #[default]
-    Fail,
-    /// The row goes to a table of bad rows, with file, line and reason, and the run goes on.
-    Quarantine,
 }

@@ -3,6 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::table::{Mode, OnExisting};
+use crate::vectors::VectorForm;
+
 /// Where the labels go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -18,12 +21,12 @@ pub struct SinkTable {
     pub partition_by: Vec<String>,
     /// What happens to the rows of earlier runs. Default "overwrite".
     #[serde(default)]
-    pub mode: SinkModeName,
+    pub mode: Mode,
     /// What an append does with rows whose keys the table has already. "skip" leaves out rows that the same model has
     /// labelled, and says how many; "replace" takes the rows that are there out of the table, whichever model labelled
     /// them; "error" fails. Without keys rows are added whatever is there. Default "skip".
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on_existing: Option<OnExistingName>,
+    pub on_existing: Option<OnExisting>,
     /// Whether the learned representation of each row is written too. Default false.
     #[serde(default)]
     pub embedding: bool,
@@ -32,42 +35,9 @@ pub struct SinkTable {
     /// `features`, or as "columns", one for each value under its name; of names that are there twice the later ones are
     /// followed by _2, _3. A pipeline without a kmeans stage ends with them. Default: they are not written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vectors: Option<VectorFormName>,
+    pub vectors: Option<VectorForm>,
     /// Whether the reconstruction error of each row is written too, the score by which an autoencoder tells anomalies: the
     /// mean over the features of the squared difference between scaled features and their reconstruction. Default false.
     #[serde(default)]
     pub reconstruction_error: bool,
-}
-
-/// What an append does with rows whose keys the table has already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnExistingName {
-    /// Leaves out rows that the same model has labelled.
-    Skip,
-    /// Takes the rows that are there out of the table.
-    Replace,
-    /// Fails.
-    Error,
-}
-
-/// How vectors lie in the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum VectorFormName {
-    /// In one column of lists.
-    List,
-    /// In a column for each value.
-    Columns,
-}
-
-/// What happens to the rows of earlier runs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum SinkModeName {
-    /// They are replaced, in the same commit that adds the new ones.
-    #[default]
-    Overwrite,
-    /// They stay.
-    Append,
 }

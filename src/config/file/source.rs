@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::source::Span;
+use crate::source::{AcrossFiles, Aggregate, Encoding, Fill, Jitter, Repeated, SameTime, Span, TimeUnit};
 
 /// Where rows come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -44,7 +44,7 @@ pub struct CsvTable {
     pub time: Option<String>,
     /// The unit of the column of times. Default "auto": told by each value, see there.
     #[serde(default)]
-    pub time_unit: TimeUnitName,
+    pub time_unit: TimeUnit,
     /// How times are written, in the letters of strftime, for example "%d/%m/%Y %H:%M:%S%.f"; times without a zone are
     /// taken for UTC. Default: as `time_unit` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,7 +68,7 @@ pub struct CsvTable {
     /// What the bytes of a file mean, where no byte-order mark of UTF-8 or UTF-16 at its start says it. Text that is not of
     /// the encoding is a bad row. Default "utf-8".
     #[serde(default)]
-    pub encoding: EncodingName,
+    pub encoding: Encoding,
     /// What separates the fields of a line: one character, "tab", or "whitespace" for any number of blanks and tabs.
     /// Default: as a first line such as sep=; says; without one ",", or ";" where decimal is ",".
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,27 +114,27 @@ pub struct CsvTable {
     /// How far a step in time may be from the sample period, as a part of it or as a time ("20 ms"): up to that it is no
     /// gap, and times are regular enough to tell a rate from. Default: half a period is no gap, a tenth is regular.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub jitter: Option<JitterTable>,
+    pub jitter: Option<Jitter>,
     /// How many lines a sample may be from where its time belongs, or by how much time ("2 s") it may come late: so far
     /// apart, lines are put in order. Default 0: where time goes back, a stretch of samples ends.
     #[serde(default)]
     pub disorder: DisorderTable,
     /// What several samples under one time are. Default "refuse".
     #[serde(default)]
-    pub same_time: SameTimeName,
+    pub same_time: SameTime,
     /// What to do with a line whose time, values and label equal those of the line before it. Default "refuse".
     #[serde(default)]
-    pub repeated: RepeatedName,
+    pub repeated: Repeated,
     /// What a channel is that is empty or NaN. Default "refuse".
     #[serde(default)]
-    pub fill: FillName,
+    pub fill: Fill,
     /// Whether recordings at another rate are interpolated linearly to the rate of the pipeline (up to 64 times theirs),
     /// rather than refused; gaps stay gaps, and faster ones are thinned without a low-pass filter. Default false.
     #[serde(default)]
     pub resample: bool,
     /// What a recording is whose keys were in an earlier file. Default "refuse".
     #[serde(default)]
-    pub across_files: AcrossFilesName,
+    pub across_files: AcrossFiles,
     /// Whether recordings take turns in a file, as where several devices write to one in the order of time: its lines are
     /// sorted by `keys` then, on disk where they are many. Default: as the first 4096 lines of each file show.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -143,16 +143,6 @@ pub struct CsvTable {
     /// first value, or what is said with `as`. A missing value is null. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep: Vec<KeepTable>,
-}
-
-/// How far a step in time may be from the sample period.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum JitterTable {
-    /// By this part of the period.
-    Part(#[schemars(range(min = 0, max = 10))] f64),
-    /// By so much time.
-    Time(Span),
 }
 
 /// How far a sample may be from where its time belongs.
@@ -169,51 +159,6 @@ impl Default for DisorderTable {
     fn default() -> Self {
         Self::Lines(0)
     }
-}
-
-/// Several samples under one time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum SameTimeName {
-    /// Bad rows, but for the first.
-    #[default]
-    Refuse,
-    /// Taken evenly from that time up to the next.
-    Spread,
-}
-
-/// What to do with a line that equals the line before it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RepeatedName {
-    /// A bad row.
-    #[default]
-    Refuse,
-    /// Left out, and counted among the unused samples.
-    Drop,
-}
-
-/// A channel that is empty.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum FillName {
-    /// A bad row.
-    #[default]
-    Refuse,
-    /// The last value of the channel in its recording since the last gap, as of a sensor that is slower than the others; a
-    /// bad row if there is none.
-    Hold,
-}
-
-/// A recording whose keys were in an earlier file.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AcrossFilesName {
-    /// A bad row, as its windows would have the keys of others. "file" among the keys tells such recordings apart.
-    #[default]
-    Refuse,
-    /// The same recording: files are read in the order of their first times, and `start` goes on counting.
-    Continue,
 }
 
 /// A column that is carried along to the table.
@@ -234,31 +179,11 @@ pub struct KeepAsTable {
     pub column: String,
     /// What a window says of the values of its samples. Default "first".
     #[serde(default, rename = "as")]
-    pub aggregate: AggregateName,
+    pub aggregate: Aggregate,
     /// Its name in the table. Default: that in the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub name: Option<String>,
-}
-
-/// What a window says of the values of its samples. Missing values do not count for mode, mean, min and max.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AggregateName {
-    /// The first, as it is written.
-    #[default]
-    First,
-    /// The last, as it is written.
-    Last,
-    /// The one that most samples have, as it is written; of several, the one that comes first. The share of the samples
-    /// that have it is in a column of its own, whose name has _share behind it.
-    Mode,
-    /// The mean of numbers.
-    Mean,
-    /// The least of numbers.
-    Min,
-    /// The greatest of numbers.
-    Max,
 }
 
 impl KeepTable {
@@ -271,9 +196,9 @@ impl KeepTable {
     }
 
     /// What a window says of it.
-    pub fn aggregate(&self) -> AggregateName {
+    pub fn aggregate(&self) -> Aggregate {
         match self {
-            Self::Column(_) => AggregateName::default(),
+            Self::Column(_) => Aggregate::default(),
             Self::Aggregated(table) => table.aggregate,
         }
     }
@@ -293,30 +218,6 @@ fn default_header() -> bool {
 
 fn default_quote() -> Box<str> {
     "\"".into()
-}
-
-/// What the bytes of a text file mean.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum EncodingName {
-    /// UTF-8.
-    #[default]
-    #[serde(rename = "utf-8")]
-    Utf8,
-    /// ISO 8859-1.
-    #[serde(rename = "latin-1")]
-    Latin1,
-    /// Windows-1252.
-    #[serde(rename = "windows-1252")]
-    Windows1252,
-    /// UTF-16, in the order that the mark at the start of the file says.
-    #[serde(rename = "utf-16")]
-    Utf16,
-    /// UTF-16, the low byte first.
-    #[serde(rename = "utf-16le")]
-    Utf16Le,
-    /// UTF-16, the high byte first.
-    #[serde(rename = "utf-16be")]
-    Utf16Be,
 }
 
 /// What is before the fraction of a number.
@@ -349,24 +250,6 @@ pub enum ThousandsName {
     /// An underscore.
     #[serde(rename = "_")]
     Underscore,
-}
-
-/// The unit of a column of times.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TimeUnitName {
-    /// Told by each value: an ISO 8601 time (in UTC where it has no zone), a time of day (midnight passes), a number of
-    /// seconds below 1e8, or a number of seconds, milliseconds, microseconds or nanoseconds since 1970, by its size.
-    #[default]
-    Auto,
-    /// Seconds.
-    S,
-    /// Milliseconds.
-    Ms,
-    /// Microseconds.
-    Us,
-    /// Nanoseconds.
-    Ns,
 }
 
 /// Feature vectors in Parquet files.

@@ -3,9 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::scale::ScaleMethod;
+use crate::scale::ScaleSpec;
+use crate::train::AutoencoderSpec;
 
-use super::{AutoencoderTable, DeepClusteringTable, FeaturesTable, KmeansTable, ManifoldTable, WindowTable};
+use super::{DeepClusteringTable, FeaturesTable, KmeansTable, ManifoldTable, WindowTable};
 
 /// A stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -16,26 +17,17 @@ pub enum StageTable {
     /// Computes a feature vector from each window.
     Features(FeaturesTable),
     /// Brings features to a common range.
-    Scale(ScaleTable),
+    Scale(ScaleSpec),
     /// Weighs features by how well they tell classes apart, for the autoencoder's loss.
     FeatureWeights(FeatureWeightsTable),
     /// Lays the training rows out so that neighbours lie together, for the autoencoder to learn that layout.
     Manifold(ManifoldTable),
     /// Learns a representation of few values that the features can be rebuilt from.
-    Autoencoder(AutoencoderTable),
+    Autoencoder(AutoencoderSpec),
     /// Learns a network and clusters by a paper's method, and labels every row.
     DeepClustering(Box<DeepClusteringTable>),
     /// Finds clusters, and labels every row with its cluster, its distance to the centroid and its margin.
     Kmeans(KmeansTable),
-}
-
-/// Brings features to a common range, learned from the training rows.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ScaleTable {
-    /// To which range. Default "min_max".
-    #[serde(default)]
-    pub method: ScaleMethod,
 }
 
 /// Weighs features by how well they tell classes apart, for the autoencoder's loss.

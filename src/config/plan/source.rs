@@ -3,8 +3,7 @@
 use super::super::file::*;
 use crate::source::parquet::Features;
 use crate::source::{
-    AcrossFiles, Aggregate, CsvSpec, Delimiter, Dialect, Disorder, Encoding, Fill, HaptSpec, Jitter, Keep, ParquetSpec,
-    Repeated, SameTime, SampleRules, SourceSpec, TimeColumn, TimeUnit,
+    CsvSpec, Delimiter, Dialect, Disorder, HaptSpec, Keep, ParquetSpec, SampleRules, SourceSpec, TimeColumn,
 };
 
 pub(super) fn source(table: &SourceTable) -> SourceSpec {
@@ -27,13 +26,7 @@ pub(super) fn source(table: &SourceTable) -> SourceSpec {
 }
 
 fn csv(table: &CsvTable) -> CsvSpec {
-    let unit = match table.time_unit {
-        TimeUnitName::Auto => TimeUnit::Auto,
-        TimeUnitName::S => TimeUnit::S,
-        TimeUnitName::Ms => TimeUnit::Ms,
-        TimeUnitName::Us => TimeUnit::Us,
-        TimeUnitName::Ns => TimeUnit::Ns,
-    };
+    let unit = table.time_unit;
     CsvSpec {
         path: table.path.clone(),
         channels: table.channels.clone(),
@@ -53,14 +46,7 @@ fn csv(table: &CsvTable) -> CsvSpec {
 /// How the files of a CSV source are written. A delimiter that is none is left out.
 pub(in crate::config) fn dialect(table: &CsvTable) -> Dialect {
     Dialect {
-        encoding: match table.encoding {
-            EncodingName::Utf8 => Encoding::Utf8,
-            EncodingName::Latin1 => Encoding::Latin1,
-            EncodingName::Windows1252 => Encoding::Windows1252,
-            EncodingName::Utf16 => Encoding::Utf16,
-            EncodingName::Utf16Le => Encoding::Utf16Le,
-            EncodingName::Utf16Be => Encoding::Utf16Be,
-        },
+        encoding: table.encoding,
         delimiter: table.delimiter.as_deref().and_then(Delimiter::parse),
         quote: table.quote.chars().next(),
         escape: table.escape.as_ref().and_then(|escape| escape.chars().next()),
@@ -85,43 +71,21 @@ pub(in crate::config) fn dialect(table: &CsvTable) -> Dialect {
 
 fn sample_rules(table: &CsvTable) -> SampleRules {
     SampleRules {
-        jitter: table.jitter.map(|jitter| match jitter {
-            JitterTable::Part(part) => Jitter::Part(part),
-            JitterTable::Time(time) => Jitter::Time(time),
-        }),
+        jitter: table.jitter,
         disorder: match table.disorder {
             DisorderTable::Lines(lines) => Disorder::Lines(lines as usize),
             DisorderTable::Time(time) => Disorder::Time(time),
         },
-        same_time: match table.same_time {
-            SameTimeName::Refuse => SameTime::Refuse,
-            SameTimeName::Spread => SameTime::Spread,
-        },
-        repeated: match table.repeated {
-            RepeatedName::Refuse => Repeated::Refuse,
-            RepeatedName::Drop => Repeated::Drop,
-        },
-        fill: match table.fill {
-            FillName::Refuse => Fill::Refuse,
-            FillName::Hold => Fill::Hold,
-        },
+        same_time: table.same_time,
+        repeated: table.repeated,
+        fill: table.fill,
         resample: table.resample,
-        across_files: match table.across_files {
-            AcrossFilesName::Refuse => AcrossFiles::Refuse,
-            AcrossFilesName::Continue => AcrossFiles::Continue,
-        },
+        across_files: table.across_files,
     }
 }
 
 fn keep(table: &KeepTable) -> Keep {
-    let aggregate = match table.aggregate() {
-        AggregateName::First => Aggregate::First,
-        AggregateName::Last => Aggregate::Last,
-        AggregateName::Mode => Aggregate::Mode,
-        AggregateName::Mean => Aggregate::Mean,
-        AggregateName::Min => Aggregate::Min,
-        AggregateName::Max => Aggregate::Max,
-    };
+    let aggregate = table.aggregate();
     let name = Some(table.name().clone()).filter(|name| name != table.column());
     Keep { column: table.column().clone(), aggregate, name }
 }

@@ -1,5 +1,6 @@
 //! How lines become the samples of recordings.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -90,12 +91,12 @@ impl SampleRules {
 /// Steps up to this many sample periods are no gap.
 pub(super) const GAP: f64 = 1.5;
 
-/// How far a step between samples may be from the sample period.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// How far a step in time may be from the sample period.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Jitter {
     /// By this part of the period.
-    Part(f64),
+    Part(#[schemars(range(min = 0, max = 10))] f64),
     /// By so much time.
     Time(Span),
 }
@@ -146,29 +147,29 @@ impl From<usize> for Disorder {
 }
 
 /// Several samples under one time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SameTime {
     /// Bad rows, but for the first.
     #[default]
     Refuse,
-    /// Samples that were taken evenly from that time up to the next.
+    /// Taken evenly from that time up to the next.
     Spread,
 }
 
 /// What to do with a line that equals the line before it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Repeated {
-    /// A bad row, as its time is that of the line before.
+    /// A bad row.
     #[default]
     Refuse,
-    /// Left out, and counted as unused.
+    /// Left out, and counted among the unused samples.
     Drop,
 }
 
 /// An empty channel.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fill {
     /// A bad row.
@@ -179,10 +180,10 @@ pub enum Fill {
 }
 
 /// Keys that were in an earlier file.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AcrossFiles {
-    /// A bad row: their windows would have the keys of the earlier ones.
+    /// A bad row: their windows would have the keys of the earlier ones. "file" among the keys tells such recordings apart.
     #[default]
     Refuse,
     /// The same recording, which goes on: files are read in the order of their first times, `start` goes on counting,
