@@ -19,7 +19,7 @@ use crate::kernel::heap::KeepFreed;
 use crate::kernel::{Dense, Rows};
 use crate::kmeans::{self, KMeansSpec};
 use crate::label::{KMeansStage, Label};
-use crate::method::{Begin, ClusteringLossName, MethodSpec};
+use crate::method::{ClusteringLossName, MethodSpec};
 use crate::network::{Builder, Coder};
 use crate::stage::{Centroids, EMBEDDING, Fit, FitContext, Fitted, Training};
 use crate::train::{embed, flat};
@@ -101,7 +101,7 @@ fn first_clusters(spec: &MethodSpec, embedded: &dyn Rows, courses: &Courses<'_>)
     let stage = KMeansStage::new(kmeans, EMBEDDING).normalized(spec.normalize);
     let data = Training { coordinates: courses.data.coordinates, ..Training::new(embedded) };
     stage
-        .from_layout(spec.begin == Begin::Layout)
+        .begin(spec.begin)
         .clusters(&data, courses.cx)
         .map_err(|e| e.while_doing("the clusters that the clustering begins with"))
 }

@@ -1,278 +1,19 @@
 //! The `kmeans` stage, and the labels that it gives: cluster, distance and margin.
 
 mod cut;
+mod find;
 mod turns;
 
 use std::sync::Arc;
 
-use rand::Rng;
 use serde_json::json;
 
 use crate::device::{Assign, Device};
 use crate::error::{Error, Result};
-use crate::event::Event;
-use crate::kernel::{Dense, Rows, fold};
-use crate::kmeans::{self, KMeans, KMeansSpec};
-use crate::manifold::Subset;
-use crate::normalize::{Normalize, Normalized, Normalizer};
-use crate::seed::Seed;
-use crate::stage::{
-    Action, Artifact, Assignments, Clusters, Coordinates, Fit, FitContext, Fitted, Tensor, Training, Transform,
-};
-use cut::Links;
-use turns::in_turns;
-
-/// Small clusters that are merged to groups, for each group: one attempt each.
-const SMALL_CLUSTERS: [usize; 3] = [5, 10, 20];
-/// Rows of a small cluster at least, on average.
-const ROWS_OF_SMALL: usize = 10;
-
-/// Learns clusters of the vectors of one column.
-#[derive(Debug, Clone)]
-pub struct KMeansStage {
-    spec: KMeansSpec,
-    normalize: Normalize,
-    from_layout: bool,
-    column: String,
-}
-
-impl KMeansStage {
-    /// Clusters of `column`, [`EMBEDDING`](crate::stage::EMBEDDING) or [`FEATURES`](crate::stage::FEATURES), as it is.
-    pub fn new(spec: KMeansSpec, column: impl Into<String>) -> Self {
-        Self { spec, normalize: Normalize::None, from_layout: false, column: column.into() }
-    }
-
-    /// The same, of vectors that are normalised first.
-    pub fn normalized(self, normalize: Normalize) -> Self {
-        Self { normalize, ..self }
-    }
-
-    /// The same, beginning with the clusters of the layout that the vectors were taught, where there is one. The layout
-    /// of the training rows has gaps between groups that the network, which must place rows it has not seen, fills: there
-    /// k-means finds the groups more surely.
-    pub fn from_layout(self, from_layout: bool) -> Self {
-        Self { from_layout, ..self }
-    }
-}
-
-impl KMeansStage {
-    /// The label of each row, and the centroids (`k x dim`) in the units of the rows.
-    pub(crate) fn clusters(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<(Vec<u32>, Vec<f32>)> {
-        let (normalizer, found) = self.find(data, cx)?;
-        let labels = labels(data.rows, normalizer.as_ref(), &found, cx.device)?;
-        Ok((labels, normalizer.map_or(found.centroids.clone(), |normalizer| normalizer.invert(&found.centroids))))
-    }
-
-    /// The clusters, and the normalisation in which they were found.
-    fn find(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<(Option<Normalizer>, KMeans)> {
-        match data.coordinates.filter(|_| self.from_layout) {
-            Some(coordinates) => self.find_from(data.rows, coordinates, cx),
-            None => self.find_in(data.rows, cx),
-        }
-    }
-
-    /// Begins with the clusters of the rows' coordinates.
-    fn find_from(
-        &self,
-        rows: &dyn Rows,
-        coordinates: &Coordinates,
-        cx: &FitContext<'_>,
-    ) -> Result<(Option<Normalizer>, KMeans)> {
-        let layout = Dense::new(&coordinates.values, coordinates.dim);
-        let (k, labels) = self.groups(&layout, cx)?;
-        self.refine(rows, &Subset::of(rows, coordinates.rows.clone()), &labels, k, cx)
-    }
-
-    /// The groups of a layout: of several clusterings, the one that cuts the fewest links between neighbouring rows. Some are
-    /// k-means's own, some are made of many small clusters, merged by these links.
-    fn groups(&self, layout: &dyn Rows, cx: &FitContext<'_>) -> Result<(usize, Vec<u32>)> {
-        let links = Links::of(layout, cx)?;
-        let seeds = || (0_u64..).map(|start| Seed(cx.seed.stream("within", start).random()));
-        let mut best: Option<(f64, usize, Vec<u32>)> = None;
-        let mut consider = |normalizer: Option<Normalizer>, found: KMeans| -> Result<()> {
-            let labels = labels(layout, normalizer.as_ref(), &found, cx.device)?;
-            let cut = links.cut(&labels, found.k);
-            if best.as_ref().is_none_or(|(least, ..)| cut < *least) {
-                best = Some((cut, found.k, labels));
-            }
-            Ok(())
-        };
-        let plain = match self.normalize {
-            Normalize::Within => Normalizer::learn(Normalize::Standard, layout, cx.device.pool())?,
-            how => Normalizer::learn(how, layout, cx.device.pool())?,
-        };
-        for seed in seeds().take(self.spec.starts) {
-            let (normalizer, found) = self.once(layout, plain.clone(), seed, cx)?;
-            consider(normalizer, found)?;
-        }
-        for (parts, seed) in SMALL_CLUSTERS.into_iter().zip(seeds()) {
-            let many = parts.saturating_mul(self.spec.k).min(layout.len() / ROWS_OF_SMALL);
-            if many <= self.spec.k {
-                continue;
-            }
-            let spec = KMeansSpec { starts: 1, max_iterations: 30, ..KMeansSpec::new(many) };
-            let small = kmeans::fit(layout, &spec, seed, cx.device, cx.control)?;
-            let labels = kmeans::labels(layout, &small.centroids, cx.device)?;
-            let went = links.merged(&labels, small.k, self.spec.k);
-            let labels: Vec<u32> = labels.into_iter().map(|label| went[label as usize]).collect();
-            let (normalizer, found) = self.refine(layout, layout, &labels, self.spec.k, cx)?;
-            consider(normalizer, found)?;
-        }
-        let (_, k, labels) = best.ok_or_else(|| Error::internal("k-means without a start"))?;
-        Ok((k, labels))
-    }
-
-    /// One start of k-means in `rows` as `normalizer` leaves them, with its turns if it takes any.
-    fn once(
-        &self,
-        rows: &dyn Rows,
-        normalizer: Option<Normalizer>,
-        seed: Seed,
-        cx: &FitContext<'_>,
-    ) -> Result<(Option<Normalizer>, KMeans)> {
-        let once = KMeansSpec { starts: 1, ..self.spec.clone() };
-        let Some(normalizer) = normalizer else {
-            return Ok((None, kmeans::fit(rows, &once, seed, cx.device, cx.control)?));
-        };
-        let found = kmeans::fit(&Normalized::new(rows, &normalizer), &once, seed, cx.device, cx.control)?;
-        let (normalizer, found) = match self.normalize {
-            Normalize::Within => in_turns(rows, &once, normalizer, found, cx)?,
-            Normalize::None | Normalize::Standard | Normalize::Whiten => (normalizer, found),
-        };
-        Ok((Some(normalizer), found))
-    }
-
-    /// The clusters of `rows` that k-means comes to from the groups of some of them, `placed`, with these labels below `k`.
-    fn refine(
-        &self,
-        rows: &dyn Rows,
-        placed: &dyn Rows,
-        labels: &[u32],
-        k: usize,
-        cx: &FitContext<'_>,
-    ) -> Result<(Option<Normalizer>, KMeans)> {
-        let (device, pool) = (cx.device, cx.device.pool());
-        let centroids = means(placed, labels, k, device)?;
-        let normalizer = match self.normalize {
-            Normalize::Within => Some(Normalizer::within(placed, labels, &centroids, pool)?),
-            how => Normalizer::learn(how, rows, pool)?,
-        };
-        let Some(normalizer) = normalizer else {
-            return Ok((None, kmeans::fit_from(rows, &self.spec, centroids, device, cx.control)?));
-        };
-        let mut initial = vec![0.0; centroids.len()];
-        normalizer.apply(&centroids, &mut initial);
-        let found = kmeans::fit_from(&Normalized::new(rows, &normalizer), &self.spec, initial, device, cx.control)?;
-        let (normalizer, found) = match self.normalize {
-            Normalize::Within => in_turns(rows, &self.spec, normalizer, found, cx)?,
-            Normalize::None | Normalize::Standard | Normalize::Whiten => (normalizer, found),
-        };
-        Ok((Some(normalizer), found))
-    }
-
-    /// Bytes that finding the clusters of `rows` rows of `dim` values needs at most.
-    fn bytes(&self, rows: usize, dim: usize) -> u128 {
-        let sums = 8 * (fold::parts(rows, fold::MAX_PARTS).len() as u128 + 4);
-        let products = match self.normalize {
-            Normalize::Whiten | Normalize::Within => (dim as u128).pow(2) * sums,
-            Normalize::None | Normalize::Standard => 0,
-        };
-        if !self.from_layout {
-            return kmeans::bytes(rows, self.spec.k, dim) + products;
-        }
-        let means = self.spec.k.min(rows) as u128 * (dim as u128 + 1) * sums;
-        let most = SMALL_CLUSTERS.into_iter().max().unwrap_or(1);
-        let small = most.saturating_mul(self.spec.k).min(rows / ROWS_OF_SMALL).max(self.spec.k);
-        kmeans::bytes(rows, small, dim) + products + means + Links::bytes(rows, small)
-    }
-
-    /// The clusters of `rows` by themselves.
-    fn find_in(&self, rows: &dyn Rows, cx: &FitContext<'_>) -> Result<(Option<Normalizer>, KMeans)> {
-        let Some(normalizer) = Normalizer::learn(self.normalize, rows, cx.device.pool())? else {
-            return Ok((None, kmeans::fit(rows, &self.spec, cx.seed, cx.device, cx.control)?));
-        };
-        let (normalizer, found) = match self.normalize {
-            Normalize::Within => self.find_within(rows, normalizer, cx)?,
-            Normalize::None | Normalize::Standard | Normalize::Whiten => {
-                let normalized = Normalized::new(rows, &normalizer);
-                let found = kmeans::fit(&normalized, &self.spec, cx.seed, cx.device, cx.control)?;
-                (normalizer, found)
-            }
-        };
-        Ok((Some(normalizer), found))
-    }
-
-    /// The clusters with the least scatter within them. Each start takes its turns: which is best in standardised values,
-    /// with which they begin, says little of which is best in the end.
-    fn find_within(
-        &self,
-        rows: &dyn Rows,
-        standardised: Normalizer,
-        cx: &FitContext<'_>,
-    ) -> Result<(Normalizer, KMeans)> {
-        let mut best: Option<(Normalizer, KMeans)> = None;
-        for start in 0..self.spec.starts {
-            let seed = Seed(cx.seed.stream("within", start as u64).random());
-            let (Some(normalizer), found) = self.once(rows, Some(standardised.clone()), seed, cx)? else { continue };
-            if best.as_ref().is_none_or(|(least, _)| normalizer.log_scatter() < least.log_scatter()) {
-                best = Some((normalizer, found));
-            }
-        }
-        best.ok_or_else(|| Error::internal("k-means without a start"))
-    }
-}
-
-/// The cluster of each row that `normalizer` brings to where the clusters are.
-fn labels(rows: &dyn Rows, normalizer: Option<&Normalizer>, found: &KMeans, device: &dyn Device) -> Result<Vec<u32>> {
-    match normalizer {
-        Some(normalizer) => kmeans::labels(&Normalized::new(rows, normalizer), &found.centroids, device),
-        None => kmeans::labels(rows, &found.centroids, device),
-    }
-}
-
-/// The means of the rows of each label below `k`, `k x dim`.
-fn means(rows: &dyn Rows, labels: &[u32], k: usize, device: &dyn Device) -> Result<Vec<f32>> {
-    let (dim, width) = (rows.dim(), rows.dim() + 1);
-    let sums = fold::sums(rows, k * width, device.pool(), |sums, number, row| {
-        let sums = &mut sums[labels[number] as usize * width..][..width];
-        sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
-        sums[dim] += 1.0;
-    })?;
-    let mean = |sums: &[f64]| sums[..dim].iter().map(|sum| (sum / sums[dim].max(1.0)) as f32).collect::<Vec<f32>>();
-    Ok(sums.chunks_exact(width).flat_map(mean).collect())
-}
-
-impl Fit for KMeansStage {
-    fn kind(&self) -> &'static str {
-        "kmeans"
-    }
-
-    fn fit(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<Fitted> {
-        let what = format!("k-means with {} clusters of {} values", self.spec.k, data.rows.dim());
-        cx.room(&what, self.bytes(data.rows.len(), data.rows.dim()))?;
-        cx.control.emit(Event::Started { stage: "kmeans".into(), unit: "iterations", total: None });
-        let (normalizer, found) = self.find(data, cx)?;
-        let how = if found.converged { "after" } else { "not converged after" };
-        let summary = format!(
-            "{} clusters of {} rows, inertia {:.6e}, {how} {} iterations",
-            found.k,
-            data.rows.len(),
-            found.inertia,
-            found.iterations
-        );
-        let figures = [
-            ("inertia", json!(found.inertia)),
-            ("iterations", json!(found.iterations)),
-            ("converged", json!(found.converged)),
-            ("sizes", json!(found.sizes)),
-        ];
-        Ok(Fitted {
-            transform: Arc::new(Label::new(&found, self.column.clone(), cx.device)?.normalized(normalizer)),
-            summary,
-            figures: figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-        })
-    }
-}
+use crate::kmeans::KMeans;
+use crate::normalize::Normalizer;
+use crate::stage::{Action, Artifact, Assignments, Clusters, Tensor, Transform};
+pub use find::{Begin, KMeansStage};
 
 /// The fitted stage: appends to each row the number of its nearest centroid (`cluster`, Int32), the Euclidean distance to
 /// it (`distance`, Float32) and by how much the second nearest is farther (`margin`, Float32; 0 where two are equally
@@ -423,8 +164,11 @@ mod tests {
     use crate::device::Cpu;
     use crate::event::Control;
     use crate::kernel::Dense;
+    use crate::kmeans::KMeansSpec;
+    use crate::normalize::Normalize;
     use crate::seed::Seed;
     use crate::stage::{Apply, EMBEDDING, NoCheckpoint};
+    use crate::stage::{Coordinates, Fit, FitContext, Training};
 
     fn label(centroids: &[f32], dim: usize) -> Label {
         let k = centroids.len() / dim;
@@ -472,16 +216,16 @@ mod tests {
         };
         let data = Training { coordinates: Some(&coordinates), ..Training::new(&all) };
         // How many rows are in the cluster that most of their group is in.
-        let right = |from_layout: bool, normalize: Normalize| {
-            let stage = KMeansStage::new(KMeansSpec::new(2), EMBEDDING).normalized(normalize).from_layout(from_layout);
+        let right = |begin: Begin, normalize: Normalize| {
+            let stage = KMeansStage::new(KMeansSpec::new(2), EMBEDDING).normalized(normalize).begin(begin);
             let fitted = stage.fit(&data, &cx).unwrap();
             let labelled = fitted.transform.apply(&batch(vectors.clone(), 2)).unwrap();
             let clusters = labelled.column_by_name("cluster").unwrap().as_any().downcast_ref::<Int32Array>().unwrap();
             let same = clusters.values().iter().enumerate().filter(|(i, cluster)| **cluster as usize == of(*i)).count();
             same.max(400 - same)
         };
-        assert!(right(false, Normalize::None) < 260, "k-means cuts the groups across");
-        assert!(right(true, Normalize::Within) > 370, "a tenth of the rows lie where the groups overlap");
+        assert!(right(Begin::Vectors, Normalize::None) < 260, "k-means cuts the groups across");
+        assert!(right(Begin::Layout, Normalize::Within) > 370, "a tenth of the rows lie where the groups overlap");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::label::Begin;
 use crate::loss::{ErrorMeasure, PenaltyForm, Reduction};
 use crate::network::{Activation, CoderSpec, Initialisation, LayerSpec, OptimizerSpec, RowShape, mirror};
 use crate::normalize::Normalize;
@@ -149,17 +150,6 @@ pub enum Afterwards {
     /// k-means looks for clusters of the embeddings anew.
     #[serde(rename = "kmeans")]
     KMeans,
-}
-
-/// Where k-means looks for clusters first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Begin {
-    /// In the embeddings.
-    #[default]
-    Vectors,
-    /// In the coordinates of the manifold stage, which the embedding was taught; then k-means goes on in the embeddings.
-    Layout,
 }
 
 /// How long and how fast something learns, and by which rule.

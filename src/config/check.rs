@@ -14,7 +14,7 @@ use super::plan;
 use super::problem::Problem;
 use super::size::Size;
 use super::tree::{Node, Origin, Value};
-use crate::method::Begin;
+use crate::label::Begin;
 use crate::scale::ScaleMethod;
 use crate::secret;
 use crate::signal::hapt561;
@@ -338,7 +338,7 @@ impl Check<'_> {
     fn manifold(&mut self) {
         let draft = self.draft;
         if let Some(at) = self.position("kmeans")
-            && let Some(StageTable::Kmeans(KmeansTable { begin: KmeansBeginName::Layout, .. })) = &draft.stages[at].1
+            && let Some(StageTable::Kmeans(KmeansTable { begin: Begin::Layout, .. })) = &draft.stages[at].1
             && self.position("manifold").is_none()
             && self.kinds_known()
         {

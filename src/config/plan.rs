@@ -10,8 +10,9 @@ use super::columns::{key_columns, split_column};
 use super::file::*;
 use crate::device::DeviceChoice;
 use crate::kmeans::{KMeansSpec, Method};
+use crate::label::Begin;
 use crate::manifold::ManifoldSpec;
-use crate::method::{Afterwards, Begin, ClusteringLossName, MethodSpec};
+use crate::method::{Afterwards, ClusteringLossName, MethodSpec};
 use crate::normalize::Normalize;
 use crate::scale::ScaleSpec;
 use crate::secret::redacted;
@@ -106,8 +107,8 @@ pub struct ClusterSpec {
     pub kmeans: KMeansSpec,
     /// What is done to the vectors first.
     pub normalize: Normalize,
-    /// Whether they are looked for in the layout first, which the vectors were taught.
-    pub from_layout: bool,
+    /// What they are looked for in first.
+    pub begin: Begin,
 }
 
 /// Which rows are learned from, and which are labelled.
@@ -297,7 +298,7 @@ fn learners(stage: &StageTable, clusters: Option<usize>, width: Option<usize>) -
         (_, Afterwards::KMeans) => Some(StageSpec::KMeans(ClusterSpec {
             kmeans: KMeansSpec { starts: spec.starts, ..KMeansSpec::new(spec.k) },
             normalize: spec.normalize,
-            from_layout: spec.begin == Begin::Layout,
+            begin: spec.begin,
         })),
     };
     std::iter::once(StageSpec::DeepClustering(Box::new(spec))).chain(afterwards).collect()
@@ -347,8 +348,7 @@ fn manifold(table: &ManifoldTable, width: Option<usize>) -> ManifoldSpec {
 }
 
 fn clusters_of(table: &KmeansTable) -> ClusterSpec {
-    let from_layout = table.begin == KmeansBeginName::Layout;
-    ClusterSpec { kmeans: kmeans(table), normalize: table.normalize, from_layout }
+    ClusterSpec { kmeans: kmeans(table), normalize: table.normalize, begin: table.begin }
 }
 
 fn kmeans(table: &KmeansTable) -> KMeansSpec {

@@ -10,6 +10,7 @@ use crate::column;
 use crate::config::{ClusterSpec, StageSpec};
 use crate::error::{Error, Result};
 use crate::kmeans;
+use crate::label::Begin;
 use crate::source::Source;
 use crate::stage::{EMBEDDING, FEATURES};
 
@@ -50,7 +51,7 @@ impl Execution<'_> {
     /// are equal may come to lie apart: in a layout, or by a stage that is not dacpipe's.
     pub fn distinct_needed(&self) -> usize {
         let clusters = self.pipeline.plan.stages.iter().find_map(|stage| match stage {
-            StageSpec::KMeans(ClusterSpec { kmeans, from_layout: false, .. }) => Some(kmeans.k),
+            StageSpec::KMeans(ClusterSpec { kmeans, begin: Begin::Vectors, .. }) => Some(kmeans.k),
             StageSpec::DeepClustering(spec) => Some(spec.k),
             _ => None,
         });

@@ -87,9 +87,9 @@ impl Pipeline {
                 }
                 StageSpec::KeptClusters => Arc::new(KeptClusters),
                 StageSpec::Manifold(spec) => Arc::new(ManifoldStage { spec: spec.clone() }),
-                StageSpec::KMeans(ClusterSpec { kmeans, normalize, from_layout }) => {
+                StageSpec::KMeans(ClusterSpec { kmeans, normalize, begin }) => {
                     let stage = KMeansStage::new(kmeans.clone(), vectors);
-                    Arc::new(stage.normalized(*normalize).from_layout(*from_layout))
+                    Arc::new(stage.normalized(*normalize).begin(*begin))
                 }
             });
         }

@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::label::Begin;
 use crate::loss::{ErrorMeasure, PenaltyForm, Reduction};
-use crate::method::{Afterwards, Begin, ClusteringLossName, Method};
+use crate::method::{Afterwards, ClusteringLossName, Method};
 use crate::network::{Activation, Initialisation, LayerSpec, OptimizerSpec};
 use crate::normalize::Normalize;
 use crate::train::{Competition, Decay, EarlyStop, RowError};

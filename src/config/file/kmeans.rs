@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::label::Begin;
 use crate::normalize::Normalize;
 
 /// Finds clusters and labels every row. The last stage.
@@ -33,7 +34,7 @@ pub struct KmeansTable {
     pub normalize: Normalize,
     /// What the clusters are looked for in first. Default "vectors".
     #[serde(default)]
-    pub begin: KmeansBeginName,
+    pub begin: Begin,
     /// Rows in a mini-batch of method "mini_batch". Default 1024.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1048576))]
@@ -50,18 +51,6 @@ fn default_max_iterations() -> usize {
 
 fn default_tolerance() -> f64 {
     1e-4
-}
-
-/// What the clusters are looked for in first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum KmeansBeginName {
-    /// The vectors.
-    #[default]
-    Vectors,
-    /// The coordinates of the manifold stage, which the vectors were taught; then k-means goes on in the vectors. The
-    /// layout keeps groups of the training rows farther apart than the network, which must place rows it has not seen.
-    Layout,
 }
 
 /// How centroids are improved.
