@@ -307,7 +307,7 @@ fn jitter_and_disorder_may_be_times() {
         assert_eq!(source(good), [""; 0], "{good}");
     }
     assert_eq!(source("jitter = 11"), ["`jitter` must be at least 0 and at most 10, got 11"]);
-    let span = "is no stretch of time; write \"20 ms\" or \"2 min\" (ns, us, ms, s, min, h)";
+    let span = "is not a time span; write \"20 ms\" or \"2 min\" (ns, us, ms, s, min, h)";
     assert_eq!(source("jitter = \"20\""), [format!("`jitter`: \"20\" {span}")]);
     assert_eq!(source("disorder = \"2 lines\""), [format!("`disorder`: \"2 lines\" {span}")]);
     let either = "`disorder` must be a whole number or a time such as \"20 ms\", got true";
@@ -413,7 +413,7 @@ fn null_takes_keys_and_stages_away() {
     assert_eq!(plan.threads, None);
     assert!(format!("{:?}", parse(GOOD, &[]).unwrap().plan.stages).contains("FeatureWeights"));
     assert!(!format!("{:?}", plan.stages).contains("FeatureWeights"));
-    assert_eq!(messages(parse(GOOD, &["sink.nothing=null"])), ["there is no `sink.nothing` to take away"]);
+    assert_eq!(messages(parse(GOOD, &["sink.nothing=null"])), ["there is no `sink.nothing` to remove"]);
     assert_eq!(messages(parse(GOOD, &["stage.scales=null"])), ["`stage` has no element of kind `scales`"]);
 }
 

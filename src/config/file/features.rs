@@ -20,20 +20,20 @@ pub struct WindowTable {
     /// Where windows are cut. Default "recordings".
     #[serde(default)]
     pub within: WithinName,
-    /// Which label a window over a recording has. Default "whole".
+    /// Which label a window gets. Default "whole".
     #[serde(default, skip_serializing_if = "WindowLabelName::is_default")]
     pub label: WindowLabelName,
 }
 
-/// Which label a window over a recording has.
+/// Which label a window gets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WindowLabelName {
-    /// The one that all of its samples have, or none.
+    /// The label that all of its samples have, or none.
     #[default]
     Whole,
-    /// The one that most of its samples have; of several, the one that comes first. The share of the samples that have it
-    /// is in a column of its own, whose name is the label's with _share behind it.
+    /// The label that most of its samples have; on a tie, the one that comes first. The share of the samples that have
+    /// it is in a column of its own, named after the label column with _share appended.
     Mode,
 }
 
@@ -66,10 +66,10 @@ pub struct FeaturesTable {
     /// Statistics of each signal's amplitude spectrum. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spectrum: Option<Vec<SpectralStatistic>>,
-    /// Into how many equal bands the spectrum is cut, the energy of each of which is a feature; 0 for none. Default 8.
+    /// The number of equal bands of the spectrum; the energy of each is a feature. 0 for none. Default 8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bands: Option<usize>,
-    /// Whether each pair of channels gives a correlation. Default true.
+    /// Whether the correlation of each pair of channels is a feature. Default true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub correlations: Option<bool>,
     /// Groups of channels by name, such as { acceleration = ["x", "y", "z"] }: the Euclidean norm of each is a signal
@@ -95,7 +95,7 @@ pub struct LowPassTable {
     /// Its order.
     #[schemars(range(min = 1, max = 20))]
     pub order: usize,
-    /// Its corner in Hz, below half the sampling rate.
+    /// Its cutoff frequency in Hz, below half the sampling rate.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub cutoff_hz: f64,
 }
@@ -104,7 +104,7 @@ pub struct LowPassTable {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FeatureSetName {
-    /// The 561 features of the HAPT data set, of three axes of acceleration and three of angular velocity.
+    /// The 561 features of the HAPT data set, from three axes of acceleration and three of angular velocity.
     Hapt561,
     /// Statistics and spectra of each channel, of any number of channels.
     Summary,

@@ -3,33 +3,33 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Finds clusters and labels every row. The last stage.
+/// Finds clusters and assigns every row to one. The last stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KmeansTable {
     /// The number of clusters.
     #[schemars(range(min = 1, max = 1000000))]
     pub k: usize,
-    /// How many times k-means starts anew from other seeds; the best one counts. Default 10.
+    /// How many times k-means is run from new initial centroids (n_init); the best run counts. Default 10.
     #[serde(default = "default_starts")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub starts: usize,
-    /// The most passes of one start over the rows, or over as many rows in mini-batches. Default 300.
+    /// The most passes over the rows in one run of k-means, or over as many rows in mini-batches. Default 300.
     #[serde(default = "default_max_iterations")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub max_iterations: usize,
-    /// A start ends when the centroids together moved (squared) at most this times the mean variance of a feature; 0: when
-    /// no row changes its cluster. Below 1. Default 1e-4.
+    /// A run of k-means ends when the sum of the centroids' squared moves is at most this times the mean variance of a
+    /// feature; with 0, when no row changes its cluster. Below 1. Default 1e-4.
     #[serde(default = "default_tolerance")]
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub tolerance: f64,
     /// How centroids are improved. Default "lloyd".
     #[serde(default)]
     pub method: KmeansMethodName,
-    /// What is done to the vectors first, as learned from the training rows. Default "none".
+    /// How the vectors are normalized first, as learned from the training rows. Default "none".
     #[serde(default)]
     pub normalize: NormalizeName,
-    /// What the clusters are looked for in first. Default "vectors".
+    /// Where clusters are looked for first. Default "vectors".
     #[serde(default)]
     pub begin: KmeansBeginName,
     /// Rows in a mini-batch of method "mini_batch". Default 1024.
@@ -50,15 +50,16 @@ fn default_tolerance() -> f64 {
     1e-4
 }
 
-/// What the clusters are looked for in first.
+/// Where clusters are looked for first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KmeansBeginName {
-    /// The vectors.
+    /// In the vectors.
     #[default]
     Vectors,
-    /// The coordinates of the manifold stage, which the vectors were taught; then k-means goes on in the vectors. The
-    /// layout keeps groups of the training rows farther apart than the network, which must place rows it has not seen.
+    /// In the layout of the manifold stage, which the network was taught; k-means then goes on in the vectors. The
+    /// layout keeps groups of training rows farther apart than the network, which must also place rows that it has not
+    /// seen.
     Layout,
 }
 
@@ -66,24 +67,25 @@ pub enum KmeansBeginName {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KmeansMethodName {
-    /// From all rows in every pass.
+    /// With all rows in every pass.
     #[default]
     Lloyd,
-    /// From one random mini-batch after the other: faster on many rows, a little worse.
+    /// With one random mini-batch after the other: faster on many rows, a little worse.
     MiniBatch,
 }
 
-/// What is done to the vectors before clusters are looked for in them.
+/// How the vectors are normalized before clusters are looked for in them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NormalizeName {
-    /// Nothing.
+    /// Not at all.
     #[default]
     None,
     /// Each value is brought to mean 0 and standard deviation 1.
     Standard,
-    /// The same, and correlations are taken away: distances are Mahalanobis distances.
+    /// The same, and correlations are removed: distances are Mahalanobis distances.
     Whiten,
-    /// By the scatter within the clusters, found in turns with them: elongated clusters are not cut in two.
+    /// By the scatter within the clusters, which is estimated in turns with them: elongated clusters are not cut in
+    /// two.
     Within,
 }
