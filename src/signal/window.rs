@@ -12,15 +12,15 @@ pub enum Within {
     Recordings,
 }
 
-/// Which label a window over a recording has.
+/// Which label a window gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WindowLabel {
-    /// The one that all of its samples have, or none.
+    /// The label that all of its samples have, or none.
     #[default]
     Whole,
-    /// The one that most of its samples have; of several, the one that comes first. The share of the samples that have it
-    /// is in a column of its own.
+    /// The label that most of its samples have; on a tie, the one that comes first. The share of the samples that have
+    /// it is in a column of its own.
     Mode,
 }
 

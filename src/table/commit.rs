@@ -21,9 +21,9 @@ pub enum Mode {
 pub struct SourceInfo {
     /// Its kind and path, as text.
     pub description: String,
-    /// The number of rows read from it.
+    /// The number of its rows that were labelled.
     pub rows: u64,
-    /// How far it was read, in the source's own terms.
+    /// `{ "rows": n }`, the same number again; nothing reads it.
     #[serde(default)]
     pub offsets: serde_json::Value,
 }

@@ -145,7 +145,7 @@ impl DataPage {
 
     /// Whether it begins by continuing the last list of the page before.
     pub(super) fn continues(&mut self) -> Result<bool> {
-        // This consumes the first level; `record` skips the others.
+        // This consumes the first level; `skip_list` skips the others.
         Ok(self.repetition.skip_equal(1, 1)? == 1)
     }
 
