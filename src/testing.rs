@@ -1,4 +1,4 @@
-//! What unit tests of several modules share.
+//! Helpers for unit tests of several modules.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use crate::error::Result;
 use crate::kernel::{Dense, Rows};
 
-/// Rows that do not lie in memory as one slice, as those of a spill file.
+/// Rows that are not one slice in memory, like those of a spill file.
 pub(crate) struct Scattered<'a>(pub Dense<'a>);
 
 impl Rows for Scattered<'_> {
@@ -24,7 +24,7 @@ impl Rows for Scattered<'_> {
     }
 }
 
-/// The number of features, the rows one after the other, and the class of each.
+/// The number of features, the rows, and the class of each.
 pub(crate) type Labelled = (usize, Vec<f32>, Vec<Option<u32>>);
 
 /// Rows of up to `classes` classes (often one only), `n` or twice as many, with values in `[0, 1]`, each of the `dim`

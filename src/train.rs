@@ -1,4 +1,4 @@
-//! Training an autoencoder: epochs of shuffled mini-batches, a learning rate that falls, an early stop, checkpoints.
+//! The `autoencoder` stage: its settings, and the two ways to train it, fused or on candle's tape.
 
 mod epochs;
 mod experts;
@@ -37,14 +37,14 @@ pub(crate) use tape::{Tape, array, flat};
 use taped::Taped;
 pub(crate) use terms::{Clustering, Terms, embed};
 
-/// The widest layer that is accepted; wider ones are typing errors more often than wishes.
+/// The widest layer that is accepted; wider ones are most likely typing errors.
 const WIDEST: usize = 65_536;
 
 /// How the learning rate falls from epoch to epoch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Decay {
-    /// It stays.
+    /// It is constant.
     None,
     /// It is multiplied by `rate` after each epoch.
     Exponential {
@@ -52,12 +52,12 @@ pub enum Decay {
         #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
         rate: f64,
     },
-    /// It follows half a cosine from the start to zero over all epochs.
+    /// It follows half a cosine to zero over all epochs.
     #[default]
     Cosine,
     /// It is multiplied by `factor` after every `every` epochs.
     Step {
-        /// Epochs between two falls.
+        /// Epochs between two decays.
         #[schemars(range(min = 1))]
         every: usize,
         /// The factor, above 0 and at most 1.
@@ -92,7 +92,8 @@ pub struct EarlyStop {
     /// Epochs in a row without a better training loss.
     #[schemars(range(min = 1))]
     pub patience: usize,
-    /// By which part of the best loss a loss must be lower to count as better: at least 0 and below 1. Default 0.
+    /// The fraction by which a loss must be lower than the best one to count as better: at least 0 and below 1. Default
+    /// 0.
     #[serde(default)]
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub min_delta: f64,
@@ -114,13 +115,13 @@ impl EarlyStop {
     }
 }
 
-/// An autoencoder and how it is trained. The defaults are those of Lu and Li 2021, where the paper gives them.
+/// An autoencoder and how it is trained. The defaults are those of Lu and Li 2021, as far as the paper gives them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AutoencoderSpec {
     /// Widths of the encoder's layers after the input; the last is the embedding's.
     pub encoder: Vec<usize>,
-    /// Widths of the decoder's hidden layers; by default those that [`Architecture::dac`] gives.
+    /// Widths of the decoder's hidden layers; by default those of [`Architecture::dac`].
     pub decoder: Option<Vec<usize>>,
     /// Passes over the training rows.
     pub epochs: usize,
@@ -134,16 +135,16 @@ pub struct AutoencoderSpec {
     pub l2: f64,
     /// What that factor multiplies.
     pub l2_form: PenaltyForm,
-    /// When to stop early, if at all. Then the parameters of the best epoch are kept.
+    /// When to stop early, if at all; the parameters of the best epoch are then kept.
     pub early_stop: Option<EarlyStop>,
-    /// Whether the fitted stage has the decoder too, which rebuilds rows from their embeddings.
+    /// Whether the fitted stage keeps the decoder, which reconstructs rows from their embeddings.
     pub keep_decoder: bool,
-    /// The factor of the reconstruction's error in the loss.
+    /// The factor of the reconstruction error in the loss.
     pub reconstruction: f64,
-    /// The factor of the [`CoordinateLoss`] in the loss, where a manifold stage laid the rows out.
+    /// The factor of the [`CoordinateLoss`] in the loss, if a manifold stage laid the rows out.
     pub coordinates: f64,
-    /// The part of the laid out rows that is not learned from, to measure how well new rows follow the layout; of many
-    /// rows, [`MOST_HELD_OUT`].
+    /// The fraction of the laid out rows that is held out, to measure how well new rows follow the layout; at most
+    /// [`MOST_HELD_OUT`] rows.
     pub hold_out: f64,
 }
 
@@ -171,8 +172,8 @@ impl Default for AutoencoderSpec {
 }
 
 impl AutoencoderSpec {
-    /// What is wrong with it for rows of `dim` values, one message a problem, naming the setting, its value and what
-    /// would be accepted.
+    /// Its problems for rows of `dim` values, one message each, naming the setting, its value and what would be
+    /// accepted.
     ///
     /// ```
     /// use dacpipe::train::AutoencoderSpec;
@@ -242,12 +243,13 @@ impl AutoencoderSpec {
     }
 }
 
-/// The stage that trains an autoencoder and leaves its encoder and, if it is to be kept, its decoder.
+/// The stage that trains an autoencoder and gives its encoder and, if it is kept, its decoder.
 ///
 /// The loss is [`WeightedMse`] with the feature weights that an earlier stage learned, plus [`L2Penalty`], plus
-/// [`CoordinateLoss`] where a manifold stage laid the rows out. Alone, the reconstruction takes the weights as they are,
-/// as in the paper; beside the coordinates it takes them divided by their mean, so that the factors of both mean the same
-/// with any weights. Adam moves the parameters after every mini-batch. Costs `6 * parameters` flops a row and epoch.
+/// [`CoordinateLoss`] if a manifold stage laid the rows out. Without coordinates, the weights are used unchanged, as in
+/// the paper; with coordinates they are divided by their mean, so that the factors of both losses have the same meaning
+/// with any weights. Adam updates the parameters after every mini-batch. Costs `6 * parameters` flops per row and
+/// epoch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Autoencoder {
     /// What is trained, and how.
@@ -340,7 +342,7 @@ impl Fit for Autoencoder {
 /// The layout that an embedding is taught.
 struct Taught<'a> {
     loss: CoordinateLoss<'a>,
-    /// The laid out rows that are not learned from.
+    /// The laid out rows that are held out.
     held_out: HeldOut,
 }
 
@@ -377,7 +379,7 @@ impl Autoencoder {
         }
     }
 
-    /// The same on candle's tape, layer by layer: for devices without a fused trainer, and to hold both beside each other.
+    /// The same on candle's tape: for devices without a fused trainer, and to compare both.
     fn on_tape<'a>(
         &self,
         data: &Training<'a>,
@@ -395,7 +397,7 @@ impl Autoencoder {
         Ok(Tape::new(objective, data.rows, OptimizerSpec::default(), self.spec.penalty(), builder, 0))
     }
 
-    /// The feature weights in the loss: beside coordinates, over their mean.
+    /// The feature weights in the loss: with coordinates, divided by their mean.
     fn weights(&self, data: &Training<'_>) -> Vec<f32> {
         let mut weights = data.feature_weights.unwrap_or(&[]).to_vec();
         if data.coordinates.is_some() {
@@ -417,7 +419,7 @@ impl Autoencoder {
         cx.device.trainer(data.rows, architecture, &parameters, loss, batch)
     }
 
-    /// What the embedding is taught, if there is a layout.
+    /// The layout that the embedding is taught, if there is one.
     fn taught<'a>(&self, data: &Training<'a>, cx: &FitContext<'_>) -> Option<Taught<'a>> {
         let coordinates = data.coordinates?;
         let Coordinates { dim, rows, values } = coordinates;

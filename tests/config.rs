@@ -1,6 +1,7 @@
 //! Pipeline files: what is accepted, and how every problem of a broken one is shown.
 //!
-//! The expected outputs lie in tests/golden/config/; `UPDATE_GOLDEN=1` rewrites them, `UPDATE_SCHEMAS=1` the JSON Schema.
+//! The expected outputs are in tests/golden/config/; `UPDATE_GOLDEN=1` rewrites them, `UPDATE_SCHEMAS=1` the JSON
+//! Schema.
 
 use std::path::PathBuf;
 
@@ -36,7 +37,7 @@ fn with(from: &str, to: &str) -> Vec<String> {
     messages(parse(&GOOD.replacen(from, to, 1), &[]))
 }
 
-/// Holds `output` against the file `name` of tests/golden/config.
+/// Compares `output` with the file `name` in tests/golden/config.
 fn golden(name: &str, output: &str) {
     crate::golden::golden(&format!("config/{name}"), output);
 }
@@ -242,7 +243,7 @@ fn choices_of_features_fit_the_sensors() {
     );
 }
 
-/// How text files are written: what cannot be is refused, all of it at once.
+/// All invalid settings of text files are reported at once.
 #[test]
 fn dialects_of_text_files_do_not_contradict_themselves() {
     let source = |keys: &str| {

@@ -1,4 +1,4 @@
-//! What every fitted stage promises, held for every kind of stage by one suite. A new stage joins [`cases`].
+//! The contract of fitted stages, tested for every kind of stage by one suite. A new stage must be added to [`cases`].
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -86,7 +86,7 @@ fn batch(case: &Case) -> RecordBatch {
     batch_of(case.column, values(ROWS))
 }
 
-/// Equal to the bit, also where a value is NaN.
+/// Bitwise equal, also for NaN.
 fn same_bits(a: &RecordBatch, b: &RecordBatch) -> bool {
     let column =
         |(a, b): (&ArrayRef, &ArrayRef)| a.to_data() == b.to_data() || (bits(a).is_some() && bits(a) == bits(b));
@@ -135,7 +135,7 @@ fn rows_keep_their_number_and_order_and_other_columns_their_values() {
         for name in ["id", "activity"] {
             assert_eq!(output.column_by_name(name).unwrap(), batch.column_by_name(name).unwrap(), "{name}");
         }
-        // The rows the other way round give the results the other way round.
+        // Reversed rows give reversed results.
         let reversed = UInt32Array::from_iter_values((0..ROWS as u32).rev());
         let turned = case.stage.apply(&take_record_batch(batch, &reversed).unwrap()).unwrap();
         assert!(same_bits(&turned, &take_record_batch(&output, &reversed).unwrap()));
@@ -179,7 +179,7 @@ fn bare_vectors_give_the_bits_of_batches() {
     });
 }
 
-/// Every row by itself: to within 1e-6 where the map loses nothing, as near as two epochs teach a decoder otherwise.
+/// Every row by itself: to within 1e-6 if the map loses nothing, else as close as a decoder gets after two epochs.
 #[test]
 fn the_way_back_has_the_width_that_came_in_and_the_same_bits_in_any_batch() {
     each(|case, batch| {
@@ -196,7 +196,7 @@ fn the_way_back_has_the_width_that_came_in_and_the_same_bits_in_any_batch() {
             assert_eq!(alone, back, "row {row}");
         }
         let worst = input.iter().zip(&back).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
-        // An origin of 1e9 leaves nothing of the digits behind the point, which is why rows are taken from it in double.
+        // An origin of 1e9 leaves no decimals in single precision, which is why it is subtracted in double.
         let exact = dim_in == dim_out && case.name != "origin";
         assert!(worst < if exact { 1e-6 } else { 1.0 }, "{}: {worst}", case.name);
     });

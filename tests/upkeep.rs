@@ -1,4 +1,4 @@
-//! A table over time, as its users see it on the command line: the same rows again, another model, old versions, upkeep.
+//! A table over time, on the command line: the same rows again, another model, old versions, upkeep.
 
 use std::path::Path;
 use std::process::Command;
@@ -162,7 +162,7 @@ fn a_place_that_holds_other_things_is_no_table() {
     let photos = format!("{here}/photos");
     for place in [&here[..], "/", ".", "photos", &photos] {
         let e = case.fails(3, &["run", "t.toml", "--quiet", "--set", &format!("sink.path={place:?}")]);
-        // Where the source lies in it, that is said first.
+        // If the source is inside the table, that is reported first.
         let said = if place.ends_with("photos") { "cannot be a table" } else { "the source lies in the directory" };
         assert!(e.contains(said), "{place}: {e}");
     }
@@ -319,7 +319,7 @@ fn columns_that_are_null_alone_are_appended_whatever_their_type_is() {
     assert!(e.contains("column \"class\" is Int64 there and Utf8 here"), "{e}");
 }
 
-/// What stands behind the compressed data of a file is named in run.json and in the summary.
+/// A file with something after its compressed data is named in run.json and in the summary.
 #[test]
 fn what_is_behind_compressed_data_is_reported() {
     let case = Case::new();
@@ -357,7 +357,7 @@ fn models_that_no_version_names_go_with_the_vacuum() {
     };
     let left_over = other.file_name().unwrap().to_str().unwrap();
     copy(left_over);
-    // Not proven to be ours: their names are not the hash of what they hold.
+    // Not proven to be ours: their names are not the hash of their content.
     copy("0123456789abcdef");
     copy("my-model");
     let vacuum = |more: &[&str]| case.dacpipe(&[&["table", "vacuum", "out/t"], more].concat());
@@ -412,7 +412,7 @@ fn parts_and_labels_are_told_apart_as_they_are() {
     for (condition, rows) in [("IS NULL", "20"), ("= 'NULL'", "20"), ("= ''", "20"), ("= 'all'", "20")] {
         assert_eq!(case.sql(&format!("SELECT count(*) FROM t WHERE part {condition}")), [rows], "{condition}");
     }
-    // The value that is called all is learned from alone.
+    // Only the rows with the value `all` are learned from.
     let said = case.dacpipe(&[&run[..], &["split.fit=\"\\\"all\\\"\"", "--set", "sink.path=out/u"]].concat());
     assert!(said.contains("20 learned from, 100 labelled"), "{said}");
 }

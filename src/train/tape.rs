@@ -15,7 +15,7 @@ use crate::loss::L2Penalty;
 use crate::network::{Builder, Clock, Optimizer, OptimizerSpec, Parameter};
 use crate::stage::{Artifact, Tensor};
 
-/// An objective with the optimizer that minimises it, and the batch at hand.
+/// An objective with the optimizer that minimises it, and the loaded batch.
 pub(crate) struct Tape<'a, O> {
     pub objective: O,
     rows: &'a dyn Rows,
@@ -23,9 +23,9 @@ pub(crate) struct Tape<'a, O> {
     penalty: L2Penalty,
     device: Device,
     pool: Arc<Pool>,
-    /// The step that is under way, for layers that draw random numbers.
+    /// The number of the current step, for layers that draw random numbers.
     clock: Clock,
-    /// The first number of this training's clock, so that the next one draws other numbers.
+    /// The first step number of this training, so that another training draws other random numbers.
     clock_start: u64,
     steps: u64,
     batch: Vec<u32>,
@@ -33,8 +33,8 @@ pub(crate) struct Tape<'a, O> {
 }
 
 impl<'a, O: Objective> Tape<'a, O> {
-    /// The training of `objective` on `rows` by a fresh optimizer. The numbers of its steps, for layers that draw random
-    /// numbers, begin with `clock_start`.
+    /// The training of `objective` on `rows` with a new optimizer. The numbers of its steps, for layers that draw
+    /// random numbers, begin with `clock_start`.
     pub fn new(
         objective: O,
         rows: &'a dyn Rows,
@@ -58,7 +58,7 @@ impl<'a, O: Objective> Tape<'a, O> {
         }
     }
 
-    /// What each parameter is multiplied by to give the penalty's gradient, which is that of the network's parameters.
+    /// The weight decay: the factor of each parameter of the network that gives the penalty's gradient.
     fn pull(&self, parameters: &[(String, Arc<Parameter>)]) -> Result<f64> {
         if self.penalty.beta == 0.0 {
             return Ok(0.0);
@@ -68,7 +68,7 @@ impl<'a, O: Objective> Tape<'a, O> {
         Ok(self.penalty.pull_over(values?.iter().map(Vec::as_slice), &self.pool))
     }
 
-    /// The losses of the batch; moves what is learned unless one is not finite.
+    /// Computes the losses of the batch, and updates the parameters unless a loss is not finite.
     fn learn(&mut self, learning_rate: f64) -> candle_core::Result<StepLoss> {
         let shape = (self.batch.len(), self.rows.dim());
         let x = Array::from_slice(&self.values, shape, &self.device)?;
@@ -88,7 +88,7 @@ impl<'a, O: Objective> Tape<'a, O> {
         let pull = self.pull(&parameters).map_err(candle_core::Error::wrap)?;
         let moved = parameters.iter().filter_map(|(name, p)| Some((name.as_str(), p.variable(), p.gradient()?)));
         self.optimizer.step(learning_rate, pull, &moved.collect::<Vec<_>>())?;
-        // The penalty is on the network.
+        // The penalty only applies to the network.
         let moved = own.iter().filter_map(|(name, var)| Some((name.as_str(), var, gradients.get(var)?)));
         self.optimizer.step(learning_rate, 0.0, &moved.collect::<Vec<_>>())?;
         Ok(loss)

@@ -11,10 +11,10 @@ use crate::loss::{CoordinateLoss, ErrorMeasure, ReconstructionLoss, Reduction};
 use crate::network::{Architecture, Buffer, Builder, Coder, CoderSpec, Parameter, initialise};
 use crate::stage::{Artifact, FitContext};
 
-/// The weighted reconstruction's error, and the distance from where a row was laid out.
+/// The weighted reconstruction error, and the distance from the coordinates of the layout.
 pub(super) struct Taped<'a> {
     pub coder: &'a Coder,
-    /// The factor of the reconstruction's error.
+    /// The factor of the reconstruction error.
     pub reconstruction: f64,
     pub loss: ReconstructionLoss,
     pub coordinates: Option<&'a CoordinateLoss<'a>>,
@@ -47,7 +47,7 @@ impl Objective for Taped<'_> {
     }
 }
 
-/// The network of dense layers with the first parameters that the fused trainer has.
+/// The network of dense layers with the initial parameters of the fused trainer.
 pub(super) fn coder(architecture: &Architecture, cx: &FitContext<'_>) -> Result<(Coder, Builder)> {
     let builder = Builder::on_cpu(Arc::clone(cx.device.pool()), cx.seed);
     let coder = Coder::new("", &CoderSpec::of_dense(architecture), &builder)?;
@@ -58,7 +58,7 @@ pub(super) fn coder(architecture: &Architecture, cx: &FitContext<'_>) -> Result<
     Ok((coder, builder))
 }
 
-/// The reconstruction's loss with these weights of the features; none for all the same.
+/// The reconstruction loss with these weights of the features; empty for equal weights.
 pub(super) fn reconstruction(weights: &[f32], builder: &Builder) -> Result<ReconstructionLoss> {
     let weights = match weights {
         [] => None,
@@ -67,7 +67,7 @@ pub(super) fn reconstruction(weights: &[f32], builder: &Builder) -> Result<Recon
     Ok(ReconstructionLoss { measure: ErrorMeasure::Mse, over_values: Reduction::Mean, weights })
 }
 
-/// The parameters that a learner's state holds, in the layout of [`Architecture::tensors`].
+/// The parameters in a learner's state, in the layout of [`Architecture::tensors`].
 pub(super) fn parameters(state: &Artifact, architecture: &Architecture) -> Vec<f32> {
     if let Some(flat) = state.tensors.get("parameters") {
         return flat.values.clone();
