@@ -107,7 +107,7 @@ fn two_models_in_a_table_are_never_mixed_in_silence() {
     let first = case.dacpipe(&["evaluate", "t", "--labels", "kind", "--model", &first[..12]]);
     assert!(first.contains("all    100  1.0000"), "{first}");
     let e = case.fails(4, &["evaluate", "t", "--labels", "kind", "--model", "zzz"]);
-    assert!(e.contains("--model zzz: no row has a label of such a model; there are"), "{e}");
+    assert!(e.contains("--model zzz: no row was labelled by such a model; there are"), "{e}");
 }
 
 #[test]
@@ -333,12 +333,12 @@ fn what_is_behind_compressed_data_is_reported() {
                     length = 4\nstride = 4\nwithin = \"recordings\"\n[[stage]]\nkind = \"kmeans\"\nk = 1\n[sink]\npath = \"out/c\"\n";
     std::fs::write(case.path("c.toml"), pipeline).unwrap();
     let summary = case.dacpipe(&["run", "c.toml", "--quiet"]);
-    assert!(summary.contains("not read  what stands behind the compressed data of in/more.csv.zst"), "{summary}");
+    assert!(summary.contains("not read  the data after the compressed part of in/more.csv.zst"), "{summary}");
     let run: serde_json::Value = serde_json::from_slice(&std::fs::read(case.path("out/c/run.json")).unwrap()).unwrap();
     assert_eq!(run["left_alone"], serde_json::json!(["in/more.csv.zst"]));
     let model = run["model_path"].as_str().unwrap();
     let labelled = case.dacpipe(&["label", "--model", model, "--input", "in", "--output", "out/d", "--quiet"]);
-    assert!(labelled.contains("what stands behind the compressed data of in/more.csv.zst was not read"), "{labelled}");
+    assert!(labelled.contains("the data after the compressed part of in/more.csv.zst was not read"), "{labelled}");
 }
 
 #[test]
