@@ -207,7 +207,7 @@ impl Look {
         Ok((sizes, agreement))
     }
 
-    /// The clusters, those without rows included.
+    /// The clusters, including empty ones.
     async fn clusters(&self) -> Result<Vec<i32>> {
         let rows = self.ctx.read_table(self.table.clusters())?.filter(ident(MODEL).eq(lit(&self.model)))?;
         let batches = rows.select([ident(LABEL_COLUMNS[0])])?.collect().await?;

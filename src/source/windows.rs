@@ -75,7 +75,7 @@ impl WindowTable {
         self.recordings.rate_hz()
     }
 
-    /// The files behind whose compressed data something was met that is not read.
+    /// The files that have something after their compressed data, which is not read.
     pub(super) fn left_alone(&self) -> Vec<String> {
         self.recordings.left_alone()
     }

@@ -10,7 +10,7 @@
 //! | `hapt_quarantine` | the rows that its runs set aside, where there are any: file, line, reason, run |
 //! | `dac_embed(model, features)` | the vectors that a model clusters: a list of `FLOAT` |
 //! | `dac_assign(model, features)` | `STRUCT(cluster INT, distance FLOAT, margin FLOAT)` |
-//! | `dac_reconstruct(model, features)` | the features as its autoencoder rebuilds them: a list of `FLOAT` |
+//! | `dac_reconstruct(model, features)` | the features as its autoencoder reconstructs them: a list of `FLOAT` |
 //! | `dac_reconstruction_error(model, features)` | the mean squared difference between both, scaled: `FLOAT` |
 //! | `cluster_profile('hapt')` | a table: the features of each cluster, those first whose mean differs most from that of all rows |
 //! | `ari(a, b)`, `nmi(a, b)`, `clustering_accuracy(a, b)` | how far two labellings agree |

@@ -44,7 +44,7 @@ pub struct DeepClusteringTable {
     /// Whether the clusters that were learned with the network are kept, or found anew in its embedding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub afterwards: Option<Afterwards>,
-    /// How the network learns to rebuild rows, before there are clusters.
+    /// How the network is pre-trained to reconstruct rows, before there are clusters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pretraining: Option<PretrainingTable>,
     /// How network and clusters are learned together.
@@ -52,7 +52,7 @@ pub struct DeepClusteringTable {
     pub clustering: Option<ClusteringTable>,
 }
 
-/// How the network learns to rebuild rows, before there are clusters.
+/// How the network is pre-trained to reconstruct rows, before there are clusters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PretrainingTable {
     /// The reconstruction error of a value: "mse", or "bce" for values in [0, 1] and a decoder that ends in a sigmoid.
