@@ -1,7 +1,7 @@
 //! The features of recordings: one window at a time, and the filters before it.
 //!
-//! `cargo bench --bench features`. Windows a second and core is the item rate of `extract`, plus the share of `prepare`
-//! (a window of stride 64 needs 64 new samples prepared).
+//! `cargo bench --bench features`. The item rate of `extract` is windows per second and core; add the time of `prepare`
+//! for the samples of a stride (64 here).
 
 use dacpipe::signal::features::{FeatureExtractor, FeatureSet};
 use dacpipe::signal::summary::SummarySpec;

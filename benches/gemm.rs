@@ -1,7 +1,7 @@
-//! The matrix product in the shapes that training meets, on one thread, and the convolutions made of it, on two.
+//! The matrix product in the shapes of training, on one thread, and the convolutions built on it, on two.
 //!
-//! `cargo bench --bench gemm`. The item rate is flops a second: two for each multiply-add that the shapes ask for;
-//! what is computed in the padding of panels does not count.
+//! `cargo bench --bench gemm`. The item rate is flops per second: two for each multiply-add of the shapes, without the
+//! padding of panels.
 
 use dacpipe::kernel::Pool;
 use dacpipe::kernel::activation::relu_in_place;
@@ -40,7 +40,7 @@ fn forward(bencher: Bencher, (inputs, outputs): (usize, usize)) {
     });
 }
 
-/// Gradient at a layer's inputs from that at its outputs and the weights as they lie.
+/// Gradient at a layer's inputs from the gradient at its outputs and the unpacked weights.
 #[divan::bench(args = LAYERS)]
 fn input_gradient(bencher: Bencher, (inputs, outputs): (usize, usize)) {
     let (d, weights, mut below) = (filled(ROWS * outputs), filled(inputs * outputs), filled(ROWS * inputs));
@@ -50,7 +50,7 @@ fn input_gradient(bencher: Bencher, (inputs, outputs): (usize, usize)) {
     });
 }
 
-/// Gradient of a layer's weights from that at its outputs and its inputs.
+/// Gradient of a layer's weights from the gradient at its outputs and its inputs.
 #[divan::bench(args = LAYERS)]
 fn weight_gradient(bencher: Bencher, (inputs, outputs): (usize, usize)) {
     let (d, x, mut gradient) = (filled(ROWS * outputs), filled(ROWS * inputs), filled(inputs * outputs));
@@ -63,7 +63,7 @@ fn weight_gradient(bencher: Bencher, (inputs, outputs): (usize, usize)) {
 /// Channels and extent of the images, channels that come out, kernel, stride and padding.
 const CONVOLUTIONS: [[usize; 6]; 3] = [[1, 28, 32, 5, 2, 2], [32, 14, 64, 5, 2, 2], [64, 7, 128, 3, 2, 0]];
 
-/// One layer at a batch of images.
+/// One layer on a batch of images.
 struct Layer {
     convolution: Convolution,
     pool: Pool,
@@ -99,7 +99,7 @@ fn convolution_forward(bencher: Bencher, extents: [usize; 6]) {
     });
 }
 
-/// Gradient at the images, which is the transposed convolution too.
+/// Gradient at the images, which is also the transposed convolution.
 #[divan::bench(args = CONVOLUTIONS)]
 fn convolution_backward_input(bencher: Bencher, extents: [usize; 6]) {
     let mut layer = Layer::new(extents);

@@ -1,5 +1,5 @@
-//! How cost grows: one measurement, one JSON line. `bench/growth.sh` calls it once for each, so that peak memory is that
-//! of one measurement, and fits the exponents.
+//! How cost grows with size: each call does one measurement and prints one JSON line. `bench/growth.sh` calls it once
+//! per measurement, so that peak memory is that of this measurement, and fits the exponents.
 //!
 //! `growth WORK KEY=NUMBER…` with the keys `rows`, `dim`, `k`, `threads`, `batch`, `width`, `length`, and `enough`
 //! (milliseconds of measuring that suffice). `growth case PATH KEY=NUMBER…` writes a model and a Parquet file of rows for
@@ -37,7 +37,7 @@ use dacpipe::store::Location;
 use dacpipe::weights::{FeatureWeightsStage, WeightLabels, WeightsSpec};
 use dacpipe::{Error, Kind, Result, Seed};
 
-/// Points that the rows lie around.
+/// The number of points around which the rows lie.
 const BLOBS: usize = 64;
 /// Values of an embedding.
 const CODE: usize = 10;
@@ -128,7 +128,7 @@ impl Case {
         }))
     }
 
-    /// The least of what `work` returns, which is called twice at least, and again until that took long enough.
+    /// The least result of `work`, which is called at least twice, and until that took long enough.
     fn least(&self, mut work: impl FnMut() -> Result<f64>) -> Result<f64> {
         let clock = Instant::now();
         let (mut least, mut calls) = (f64::INFINITY, 0);
@@ -148,14 +148,14 @@ impl Case {
         })
     }
 
-    /// Rows in `[0, 1]` around sixty-four points that overlap where a row has few values. Row `i` belongs to point
-    /// `i % 64` whatever the number of rows.
+    /// Rows in `[0, 1]` around sixty-four points, which overlap if a row has few values. Row `i` belongs to point `i %
+    /// 64` whatever the number of rows.
     fn blobs(&self) -> Vec<f32> {
         blobs(self.rows, self.dim, 0, self.device.pool())
     }
 
-    /// Centroids to start from: rows around four of the points where there are rows enough, so that there is much to move
-    /// and no iteration finds nothing to do.
+    /// Initial centroids: rows around four of the points if there are enough rows, so that centroids move far and every
+    /// iteration has work.
     fn start(&self, values: &[f32]) -> Vec<f32> {
         let step = if self.k * BLOBS / 4 <= self.rows { BLOBS / 4 } else { 1 };
         values.chunks_exact(self.dim).step_by(step).take(self.k).flatten().copied().collect()
@@ -180,7 +180,7 @@ impl Case {
         Ok(Measured { seconds, unit: "pass", input_bytes: 4 * rows.len(), peak: memory })
     }
 
-    /// The mean of the iterations after the first; that of a start is left out, since it has no bounds to go by.
+    /// The mean of the iterations after the first, which is left out because it has no bounds yet.
     fn lloyd(&self) -> Result<Measured> {
         let values = self.blobs();
         let rows = Dense::new(&values, self.dim);
@@ -198,7 +198,7 @@ impl Case {
         Ok(Measured { seconds, unit: "iteration", input_bytes: 4 * values.len(), peak: memory })
     }
 
-    /// What a fit takes until its first iteration is over, without what it takes from given centroids.
+    /// The time of a fit until its first iteration is over, minus the same from given centroids.
     fn seeding(&self) -> Result<Measured> {
         let values = self.blobs();
         let rows = Dense::new(&values, self.dim);
@@ -288,7 +288,7 @@ impl Case {
         const STEPS: usize = 16;
         let values = self.blobs();
         let rows = Dense::new(&values, self.dim);
-        // A prime step visits rows all over the data, each once a round.
+        // A prime step visits rows all over the data, each once per round.
         let mut indices = (0..).map(|i: usize| (i * 1_000_003 % self.rows) as u32);
         let architecture = self.architecture();
         let parameters = initialise(&architecture, Seed(1));
@@ -405,7 +405,7 @@ impl Case {
             Ok(RecordBatch::try_from_iter([("id", Arc::new(ids) as ArrayRef), (FEATURES, values)])?)
         };
         let file = std::fs::File::create(path).map_err(|e| cannot_write(path, e))?;
-        // Row groups of a million rows, as most writers leave them: reading must not hold one whole.
+        // Row groups of a million rows, as most writers make them: reading must not hold a whole one.
         let properties = WriterProperties::builder().set_dictionary_enabled(false).build();
         let mut writer = ArrowWriter::try_new(file, part(0)?.schema(), Some(properties))?;
         for first in (0..self.rows).step_by(PART) {
@@ -477,7 +477,7 @@ fn stopped<T>(result: Result<T>) -> Result<()> {
     }
 }
 
-/// When k-means told of its iterations; stops it after `most` of them.
+/// Records the times of k-means iterations, and stops it after `most` of them.
 struct Ticks {
     began: Instant,
     most: usize,
@@ -520,7 +520,7 @@ impl Observer for Ticks {
     }
 }
 
-/// Memory from a moment on. Linux only; elsewhere nothing is known.
+/// Measures memory from a moment on. Linux only; elsewhere nothing is measured.
 struct Memory {
     before: Option<u64>,
 }
@@ -528,7 +528,8 @@ struct Memory {
 impl Memory {
     /// Forgets the peak so far.
     fn now() -> Self {
-        // Where this is not allowed, the peak so far stays: that of making the rows, which is little more than them.
+        // If this is not allowed, the peak so far stays, which is that of making the rows and little more than their
+        // size.
         let _ = std::fs::write("/proc/self/clear_refs", "5");
         Self { before: status("VmRSS:") }
     }
@@ -538,7 +539,7 @@ impl Memory {
         status("VmHWM:")
     }
 
-    /// By how many bytes that is more than was held then.
+    /// How many bytes more than at that moment.
     fn more(&self) -> Option<u64> {
         Some(self.whole()?.saturating_sub(self.before?))
     }

@@ -15,7 +15,7 @@ fn main() {
     divan::main();
 }
 
-/// Uniform noise about `k` centers.
+/// Uniform noise around `k` centers.
 fn blobs((rows, dim, k): (usize, usize, usize)) -> Vec<f32> {
     let mut rng = Seed(1).stream("bench", 0);
     let centers: Vec<f32> = (0..k * dim).map(|_| rng.random_range(-2.0..2.0)).collect();

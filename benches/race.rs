@@ -1,4 +1,4 @@
-//! Our side of `bench/race.sh`: one piece of work on the inputs that the peers read too, one JSON line on stdout.
+//! Our side of `bench/race.sh`: runs one task on the same inputs as the peers, and prints one JSON line.
 //!
 //! `race LINE` with `RACE_DIR` (inputs), `THREADS`, `HAPT` and `RECORDINGS` in the environment; see `bench/race.sh`.
 
@@ -51,7 +51,7 @@ struct Race {
     device: Cpu,
 }
 
-/// The rows a second of each epoch.
+/// The rows per second of each epoch.
 #[derive(Default)]
 struct Speeds(Mutex<Vec<f64>>);
 
@@ -65,7 +65,7 @@ impl Observer for Speeds {
     }
 }
 
-/// What a line measured.
+/// The result of a line.
 struct Measured {
     rows: usize,
     seconds: f64,
@@ -132,7 +132,7 @@ impl Race {
         Ok(Settings(serde_json::from_slice(&bytes).map_err(damaged)?))
     }
 
-    /// The network of the case, its parameters moved from one after the other to where the network has them.
+    /// The network of the case, with its concatenated parameters moved to their places in the network.
     fn network(&self, case: &Settings) -> Result<(Architecture, Vec<f32>)> {
         let widths = case.widths();
         let mirror: Vec<usize> = widths[1..widths.len() - 1].iter().rev().copied().collect();
@@ -234,7 +234,7 @@ impl Race {
     }
 
     fn encode(&self) -> Result<Measured> {
-        // Rows that one task encodes: small enough for an even share, large enough to be worth handing over.
+        // Rows that one task encodes: small enough for an even division, large enough to outweigh the overhead.
         const TASK_ROWS: usize = 512;
         let case = self.settings()?;
         let values = self.floats("rows.f32")?;
@@ -348,7 +348,7 @@ impl Race {
         Ok(Measured { rows: found.iterations * case.number("batch"), seconds, flops: None, check })
     }
 
-    /// The whole of the manifold stage, and then what the peer tells of its own layout.
+    /// The whole manifold stage, and then the figures that the peer gives for its own layout.
     fn manifold(&self) -> Result<Value> {
         let case = self.settings()?;
         let values = self.floats("rows.f32")?;
@@ -412,7 +412,7 @@ impl Race {
     }
 }
 
-/// What `prepare.py` says of a case.
+/// The description of a case by `prepare.py`.
 struct Settings(Value);
 
 impl Settings {

@@ -1,7 +1,7 @@
-//! What a commit and a look at the table cost when the table has many versions: `cargo bench --bench table`.
+//! The cost of a commit and of a query when the table has many versions: `cargo bench --bench table`.
 //!
-//! Each version appends one row in one file. Commits are timed one by one around the number of versions, from the begin
-//! of the run to its end; a look is opening the newest version and `SELECT count(*)`.
+//! Each version appends one row in one file. Single commits are timed around the number of versions, from the begin of
+//! the run to its end; a query is opening the newest version and `SELECT count(*)`.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -12,7 +12,7 @@ use dacpipe::store::Location;
 use dacpipe::table::{CommitInfo, LabelTable, Labels, Mode, TableWriter, WriteOptions};
 use datafusion::prelude::SessionContext;
 
-/// Versions at which is measured.
+/// The numbers of versions at which costs are measured.
 const AT: [usize; 3] = [1, 100, 10_000];
 /// Measurements; the median is printed.
 const TIMES: usize = 9;

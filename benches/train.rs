@@ -1,9 +1,9 @@
 //! Training steps and encoding, with the networks that the paper's data sets call for.
 //!
-//! `cargo bench --bench train`. The item rate is rows a second. Before the measurements, the useful flops of a row are
-//! printed, by which the rate is to be multiplied: a training step needs `6 * weights - 2 * (weights of the first
-//! layer)`, since nobody uses the gradient at the input, and encoding twice the encoder's weights. Activations, Adam
-//! and packing do not count.
+//! `cargo bench --bench train`. The item rate is rows per second. Before the measurements, the useful flops per row are
+//! printed; multiply them by the rate. A training step needs `6 * weights - 2 * (weights of the first layer)`, since
+//! the gradient at the input is not computed, and encoding twice the encoder's weights. Activations, Adam and packing
+//! do not count.
 
 use dacpipe::Seed;
 use dacpipe::device::{Cpu, Device, StepSettings};

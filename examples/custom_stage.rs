@@ -1,9 +1,9 @@
-//! A stage of your own in a pipeline: clip every feature at three standard deviations before the scaler sees it.
+//! A stage of your own in a pipeline: it clips every feature at three standard deviations, before the `scale` stage.
 //!
 //!     cargo run --example custom_stage
 //!
-//! A stage is two types. `Clip` learns (one pass, any number of rows); `Clipped` is what it learned: pure, and saved
-//! with the model under a kind of its own. Whoever loads the model says how that kind is rebuilt.
+//! A stage is two types. `Clip` learns, in one pass over any number of rows. `Clipped` is the fitted stage: a pure
+//! function, saved with the model under a kind of its own. Code that loads the model says how to restore that kind.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! An ETL job: a Parquet file of feature vectors in, a Parquet file of the same rows' keys and clusters out.
+//! An ETL job: reads a Parquet file of feature vectors, and writes a Parquet file with the keys and clusters of its
+//! rows.
 //!
 //!     cargo run --example etl -- MODEL INPUT.parquet OUTPUT.parquet
 //!
@@ -46,14 +47,14 @@ async fn job(arguments: Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// Labels the rows of `input` into `output`, a record batch at a time; returns how many there are.
+/// Labels the rows of `input` into `output`, one record batch at a time; returns the number of rows.
 fn label_file(model: &Model, input: &Path, output: &Path) -> Result<usize> {
     let file = File::open(input).map_err(|e| Error::input("cannot be opened").with_source(e))?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(1024).build()?;
     // A column that is missing or of another width is an error here, before anything is written.
     let schema = label(model, &RecordBatch::new_empty(reader.schema()))?.schema();
 
-    // Under another name until it is whole: whoever waits for the output never reads half of it.
+    // It has another name until it is complete, so that nobody reads half of it.
     let unfinished = PathBuf::from(format!("{}.unfinished", output.display()));
     let file = File::create(&unfinished)
         .map_err(|e| Error::io(format!("cannot write {}", unfinished.display())).with_source(e))?;
@@ -94,8 +95,8 @@ fn with_vectors(model: &Model, batch: &RecordBatch) -> Result<RecordBatch> {
     Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
 }
 
-/// Model, input and output where none are given. The input stands in for a file of yours: the features of the windows
-/// that pipelines/hapt.toml reads.
+/// The default model, input and output. The input takes the place of your own file: the features of the windows of
+/// pipelines/hapt.toml.
 async fn example() -> Result<[String; 3]> {
     let plan = PipelineFile::load("pipelines/hapt.toml", &[])?.plan;
     let Ok(report) = std::fs::read_to_string("out/hapt/run.json") else {

@@ -1,4 +1,4 @@
-//! Between Arrow columns and slices: the only place that knows how a vector lies in a record batch.
+//! Converts between Arrow columns of vectors and slices.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub fn vector_array(values: Vec<f32>, dim: usize) -> Result<ArrayRef> {
     Ok(Arc::new(FixedSizeListArray::try_new(item_field(DataType::Float32), dim as i32, items, None)?))
 }
 
-/// [`vector_field`] in double precision, as a source gives what single precision might not tell apart.
+/// [`vector_field`] in double precision, for sources whose values single precision might not distinguish.
 pub fn double_field(name: &str, dim: usize) -> Field {
     Field::new(name, DataType::FixedSizeList(item_field(DataType::Float64), dim as i32), false)
 }
@@ -44,7 +44,7 @@ pub fn double_array(values: Vec<f64>, dim: usize) -> Result<ArrayRef> {
     Ok(Arc::new(FixedSizeListArray::try_new(item_field(DataType::Float64), dim as i32, items, None)?))
 }
 
-/// Values of vectors, row-major, in the precision in which they are given.
+/// Values of vectors, row-major, in the precision of their column.
 #[derive(Debug, Clone, Copy)]
 pub enum Values<'a> {
     /// In single precision.
@@ -54,7 +54,7 @@ pub enum Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    /// How many there are.
+    /// The number of values.
     pub fn len(self) -> usize {
         match self {
             Self::Single(values) => values.len(),
@@ -62,12 +62,12 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// True if there are none.
+    /// True if there are no values.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
 
-    /// In single precision: without a copy where they are, else rounded.
+    /// The values in single precision: without a copy if they are stored so, else rounded.
     pub fn narrow(self) -> Cow<'a, [f32]> {
         match self {
             Self::Single(values) => Cow::Borrowed(values),
@@ -129,7 +129,7 @@ pub fn is_double(schema: &Schema, name: &str) -> bool {
     item == Some(&DataType::Float64)
 }
 
-/// The values of the vector column `name` in their own precision, as [`vectors`] gives those in single precision.
+/// The values of the vector column `name` in their own precision; otherwise as [`vectors`].
 ///
 /// # Errors
 /// As [`vectors`].
@@ -140,11 +140,11 @@ pub fn values<'a>(batch: &'a RecordBatch, name: &str) -> Result<(Values<'a>, usi
     }
 }
 
-/// The values of the vector column `name`, row-major, without a copy, and their width. A column of lists, as tables have
-/// them, serves as well if all of them are of one length; of no rows that is 0.
+/// The values of the vector column `name`, row-major, without a copy, and their width. A column of variable-size lists,
+/// as in tables, is accepted if all lists have the same length (0 if there are no rows).
 ///
 /// # Errors
-/// Kind `Input` if the column is missing, is not a `FixedSizeList<Float32>` or lists of one length, or has nulls.
+/// Kind `Input` if the column is missing, is not a `FixedSizeList<Float32>` or lists of the same length, or has nulls.
 pub fn vectors<'a>(batch: &'a RecordBatch, name: &str) -> Result<(&'a [f32], usize)> {
     items::<Float32Type>(batch, name)
 }
@@ -191,11 +191,11 @@ pub fn missing(schema: &Schema, name: &str) -> Error {
     Error::input(format!("no column {name:?}; there are {}", listed(there)))
 }
 
-/// The values of a column of labels as text: null where there is none, and where a number is NaN, which is none. The two
-/// zeros of floats are one label; bytes that are no text are written as SQL shows them, in hexadecimal digits.
+/// The values of a column of labels as text; missing values and NaN become null. 0 and -0 are the same label; bytes
+/// that are not UTF-8 are written in hexadecimal digits, as in SQL.
 ///
 /// # Errors
-/// Kind `Input` for a column of lists or structs, which have no one text.
+/// Kind `Input` for a column of lists or structs.
 pub(crate) fn label_texts(column: &ArrayRef, name: &str) -> Result<StringArray> {
     use DataType::{Binary, BinaryView, Dictionary, FixedSizeBinary, LargeBinary, RunEndEncoded};
     let plain = match column.data_type() {
@@ -230,8 +230,7 @@ pub(crate) fn label_texts(column: &ArrayRef, name: &str) -> Result<StringArray> 
     }
 }
 
-/// Names for a message: all of them, or the first where there are many, as of a table with a column for each value of a
-/// vector.
+/// Names for a message: all of them, or the first ones if there are many.
 pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     const MOST: usize = 40;
     let names: Vec<&str> = names.into_iter().collect();

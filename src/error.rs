@@ -1,7 +1,7 @@
-//! One error type for the whole crate: what went wrong, in whose domain, and what would be accepted.
+//! The error type of the crate: a kind, a message, and the cause.
 //!
-//! A message names the file, line, column or row, the value, and what would have been accepted. The [`Kind`] says
-//! whose move it is and decides the exit code of the command.
+//! A message names the file, line, column or row, the value, and what would have been accepted. The [`Kind`] says what
+//! has to be fixed (the pipeline file, the data, the disk, …) and decides the exit code of the command.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,11 +13,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 
-/// Whose move it is, and with it the exit code of the command.
+/// What has to be fixed; it decides the exit code of the command.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// The pipeline file or a flag asks for something that cannot be (exit code 3).
+    /// The pipeline file or a flag asks for something impossible (exit code 3).
     Config,
     /// The data is missing, malformed or does not fit the pipeline (exit code 4).
     Input,
@@ -27,7 +27,7 @@ pub enum Kind {
     Table,
     /// The disk, the network or an object store failed (exit code 7).
     Io,
-    /// The arithmetic failed: a loss that is not finite, no memory (exit code 8).
+    /// The computation failed: a loss that is not finite, too little memory (exit code 8).
     Compute,
     /// A defect of dacpipe itself (exit code 70).
     Internal,
@@ -56,8 +56,8 @@ impl Kind {
     }
 }
 
-/// An error with its [`Kind`], a message for people, and what caused it. Secrets are redacted in all of it. Its debug form
-/// is readable too: it is what a program whose `main` returns it prints.
+/// An error with its [`Kind`], a message, and its cause. Secrets are redacted in all of it. Its debug form is readable
+/// too, since that is what a program prints whose `main` returns it.
 pub struct Error {
     kind: Kind,
     message: String,
@@ -77,7 +77,7 @@ impl Error {
     constructors! {
         /// An error of the pipeline file or of a flag.
         config => Config,
-        /// An error of the data that was read.
+        /// An error of the input data.
         input => Input,
         /// An error of a saved model.
         model => Model,
@@ -85,7 +85,7 @@ impl Error {
         table => Table,
         /// An error of the disk, the network or an object store.
         io => Io,
-        /// An error of the arithmetic.
+        /// An error of the computation.
         compute => Compute,
         /// A defect of dacpipe itself.
         internal => Internal,
@@ -93,7 +93,7 @@ impl Error {
         cancelled => Cancelled,
     }
 
-    /// The same error with what caused it; [`Display`](fmt::Display) shows both.
+    /// The same error with its cause; [`Display`](fmt::Display) shows both.
     pub fn with_source(mut self, source: impl Into<Source>) -> Self {
         let source = source.into();
         let text = source.to_string();
@@ -105,24 +105,24 @@ impl Error {
         self
     }
 
-    /// The same error, said to have happened while doing `what` (`"stage kmeans"`, `"reading a.csv"`).
+    /// The same error, prefixed with what was being done (`"stage kmeans"`, `"reading a.csv"`).
     pub fn while_doing(mut self, what: impl fmt::Display) -> Self {
         self.message = redacted(&format!("{what}: {}", self.message)).into_owned();
         self
     }
 
-    /// Whose move it is.
+    /// The kind of the error.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The message alone, without what caused it.
+    /// The message without the cause.
     pub fn message(&self) -> &str {
         &self.message
     }
 }
 
-/// Whether an error, or one of those that caused it, has a secret in its message.
+/// Whether the message of an error or of one of its causes contains a secret.
 fn shows_secrets(e: &(dyn std::error::Error + 'static)) -> bool {
     let text = e.to_string();
     redacted(&text) != text.as_str() || e.source().is_some_and(shows_secrets)
@@ -150,7 +150,7 @@ impl std::error::Error for Error {
     }
 }
 
-/// What an object store says, without the name of its type and that it is an error: `Generic LocalFileSystem error: `.
+/// The message of an object store's error, without a prefix such as `Generic LocalFileSystem error: `.
 fn without_store(text: &str) -> Cow<'_, str> {
     let Some((before, rest)) = text.split_once("Generic ") else { return text.into() };
     match rest.split_once(" error: ") {
@@ -205,7 +205,7 @@ impl From<arrow::error::ArrowError> for Error {
     }
 }
 
-/// What a Parquet error says, without the name of its variant.
+/// The message of a Parquet error, without the name of its variant.
 fn parquet_message(message: &str) -> &str {
     const VARIANTS: [&str; 5] = ["External: ", "Parquet error: ", "Arrow: ", "EOF: ", "NYI: "];
     VARIANTS.iter().find_map(|variant| message.strip_prefix(variant)).unwrap_or(message)
@@ -225,7 +225,7 @@ impl From<parquet::errors::ParquetError> for Error {
 impl From<object_store::Error> for Error {
     fn from(e: object_store::Error) -> Self {
         match &e {
-            // A file that names bytes behind its own end is damaged; the disk is not.
+            // A file that refers to bytes after its own end is damaged; this is not an I/O error.
             object_store::Error::Generic { source, .. } if source.to_string().starts_with("Out of range") => {
                 Error::input(format!("damaged or cut off: {source}"))
             }
@@ -245,7 +245,7 @@ impl From<datafusion::error::DataFusionError> for Error {
             D::ParquetError(inner) => (*inner).into(),
             D::ObjectStore(inner) => (*inner).into(),
             D::IoError(inner) => inner.into(),
-            // Which rule it was that found the fault helps nobody who wrote the query.
+            // The name of the optimizer rule does not help the author of the query.
             D::Context(what, inner) if what.starts_with("Optimizer rule") => Error::from(*inner),
             D::Context(what, inner) => Error::from(*inner).while_doing(what),
             D::Diagnostic(_, inner) => Error::from(*inner),
@@ -270,12 +270,12 @@ impl From<Error> for datafusion::error::DataFusionError {
     }
 }
 
-/// What the parser says, without the name of its type.
+/// The message of the parser, without the name of its type.
 fn parser_message(e: datafusion::sql::sqlparser::parser::ParserError) -> String {
     use datafusion::sql::sqlparser::parser::ParserError as P;
     match e {
         P::ParserError(message) | P::TokenizerError(message) => message,
-        P::RecursionLimitExceeded => "the statement nests too deep: too many parentheses in each other".into(),
+        P::RecursionLimitExceeded => "the statement is nested too deeply: too many levels of parentheses".into(),
     }
 }
 
@@ -283,7 +283,7 @@ fn without_backtrace(message: &str) -> &str {
     message.split(datafusion::error::DataFusionError::BACK_TRACE_SEP).next().unwrap_or(message)
 }
 
-/// An error that several receivers share, of which each has a copy in words; of ours its kind stays.
+/// A copy of an error that several receivers share, as text; our own errors keep their kind.
 fn from_shared(e: &datafusion::error::DataFusionError) -> Error {
     use datafusion::error::DataFusionError as D;
     match e {
@@ -299,7 +299,7 @@ fn from_shared(e: &datafusion::error::DataFusionError) -> Error {
     }
 }
 
-/// An error of ours that travelled through DataFusion or Arrow comes back as itself.
+/// Our own error that was wrapped by DataFusion or Arrow is unwrapped.
 fn from_boxed(e: Source) -> Error {
     match e.downcast::<Error>() {
         Ok(ours) => *ours,

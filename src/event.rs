@@ -1,14 +1,14 @@
-//! What a run tells while it works, and how it is told to stop.
+//! The events of a run, and its cancellation.
 //!
-//! Stages emit [`Event`]s and never print; a renderer of `report` turns them into a progress bar, plain lines or
-//! nothing. A stage checks [`Control::check`] at least once a mini-batch, so an interrupt is obeyed within one.
+//! Stages emit [`Event`]s and never print; a renderer of `report` shows them as a progress bar, plain lines or nothing.
+//! A stage calls [`Control::check`] at least once per mini-batch, so that an interrupt takes effect soon.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
 
-/// A moment of a run.
+/// Something that happened in a run.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -16,44 +16,44 @@ pub enum Event {
     Started {
         /// The stage's name, as in the pipeline file.
         stage: String,
-        /// Its unit of work (`"rows"`, `"epochs"`, `"iterations"`) and how many there will be, where known.
+        /// Its unit of work (`"rows"`, `"epochs"`, `"iterations"`).
         unit: &'static str,
-        /// How many units there will be, where known.
+        /// How many units there will be, if known.
         total: Option<u64>,
     },
-    /// A stage got further.
+    /// A stage made progress.
     Progress {
         /// The stage's name.
         stage: String,
         /// Units done since [`Event::Started`].
         done: u64,
-        /// The value being minimised (training loss, inertia), where there is one.
+        /// The value being minimised (training loss, inertia), if there is one.
         loss: Option<f64>,
-        /// Rows handled a second since the last event, where it makes sense.
+        /// Rows per second since the last event, if there is such a rate.
         rows_per_second: Option<f64>,
     },
-    /// A stage has learned, or a pass is over.
+    /// A stage or a pass is complete.
     Finished {
         /// The stage's name.
         stage: String,
         /// Wall-clock seconds it took.
         seconds: f64,
-        /// One line for people: final loss, iterations, rows.
+        /// A description in one line: final loss, iterations, rows.
         summary: String,
     },
-    /// Something surprising that lost nothing.
+    /// A warning.
     Warning {
         /// One line for people.
         message: String,
     },
-    /// Which way the run takes, where there is more than one: that it goes on with an interrupted one, say.
+    /// A note on what the run does, for example that it goes on with an interrupted one.
     Note {
         /// One line for people.
         message: String,
     },
 }
 
-/// Receives a run's events; called from the thread that computes, so it must not block.
+/// Receives a run's events. It is called from the computing thread, so it must not block.
 pub trait Observer: Send + Sync {
     /// Takes one event.
     fn event(&self, event: &Event);
@@ -67,7 +67,7 @@ impl Observer for Silent {
     fn event(&self, _: &Event) {}
 }
 
-/// Carries events out of a run and the wish to stop into it. Cheap to clone.
+/// Carries events out of a run, and cancellation into it. Cheap to clone.
 #[derive(Clone)]
 pub struct Control {
     observer: Arc<dyn Observer>,
@@ -80,7 +80,7 @@ impl Control {
         Self { observer, cancelled: Arc::default() }
     }
 
-    /// The same wish to stop, and no events: for work within a stage that has its own.
+    /// The same cancellation without events, for work within a stage that has its own events.
     pub fn quiet(&self) -> Self {
         Self { observer: Arc::new(Silent), cancelled: Arc::clone(&self.cancelled) }
     }

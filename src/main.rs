@@ -1,4 +1,4 @@
-//! The `dacpipe` command: arguments, logging, exit codes. Everything it does is in the library.
+//! The `dacpipe` command: arguments, logging, exit codes. Everything else is in the library.
 
 #![forbid(unsafe_code)]
 

@@ -4,7 +4,7 @@
 //! ```text
 //!  neighbors    the nearest rows of each row: all pairs, or the near cells of a coarse k-means
 //!    │          search, metric
-//!  graph        who holds whom for near, and how strongly
+//!  graph        which rows are neighbours, and how strongly
 //!    │
 //!  spectral     the start: eigenvectors of the graph
 //!    │
@@ -13,8 +13,8 @@
 //!  trust        how well the layout keeps neighbourhoods
 //! ```
 //!
-//! Every step gives the same bits for any number of threads, and a layout that was interrupted goes on where it was. New
-//! rows need none of this: the network that was taught the layout places them by one pass through its encoder.
+//! Every step gives the same bits for any number of threads, and an interrupted layout can be resumed. New rows do not
+//! need any of this: the network that was taught the layout places them by one pass through its encoder.
 
 mod curve;
 mod graph;
@@ -55,7 +55,7 @@ const CHECKPOINT_SECONDS: f64 = 2.0;
 const FEW_ROWS: usize = 10_000;
 const MANY_EPOCHS: usize = 500;
 const FEW_EPOCHS: usize = 200;
-/// Rows by which the trustworthiness of a layout is measured, and neighbours of each.
+/// The number of rows for measuring the trustworthiness of a layout, and of neighbours of each.
 pub(crate) const TRUST_ROWS: usize = 2000;
 pub(crate) const TRUST_NEIGHBORS: usize = 15;
 
@@ -63,22 +63,21 @@ pub(crate) const TRUST_NEIGHBORS: usize = 15;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ManifoldSpec {
-    /// Rows in a neighbourhood, the row itself counted, as in UMAP.
+    /// Rows in a neighbourhood, including the row itself, as in UMAP.
     pub neighbors: usize,
     /// Coordinates of a row.
     pub dim: usize,
-    /// How close together neighbours may come to lie: 0 packs them tight, which suits clusters.
+    /// The least distance between neighbours in the layout: 0 packs them tight, which suits clusters.
     pub min_dist: f64,
     /// Epochs of the layout; `None`: 500 up to 10 000 rows and 200 beyond.
     pub epochs: Option<usize>,
     /// Rows that a row is pushed from, for each neighbour that it is pulled to.
     pub negative_samples: usize,
-    /// What is near.
+    /// The distance between rows.
     pub metric: Metric,
-    /// Whether each feature counts in distances by the weight that an earlier stage learned: squared differences are
-    /// multiplied by it.
+    /// Whether squared differences of features are multiplied by the weights that an earlier stage learned.
     pub weighted: bool,
-    /// Most rows that are laid out; of more, a sample is.
+    /// The most rows that are laid out; of more rows, a sample.
     pub max_rows: usize,
 }
 
@@ -98,7 +97,7 @@ impl Default for ManifoldSpec {
 }
 
 impl ManifoldSpec {
-    /// What is wrong with it, one message a problem, naming the setting, its value and what would be accepted.
+    /// Its problems, one message each, naming the setting, its value and what would be accepted.
     ///
     /// ```
     /// use dacpipe::manifold::ManifoldSpec;
@@ -127,8 +126,8 @@ impl ManifoldSpec {
         problems
     }
 
-    /// About the most bytes that a row takes while it is laid out: its neighbours as they are found and joined, about 1.6
-    /// edges for each, and its coordinates, some as the vectors of the start and two as the layout pads them.
+    /// About the most bytes that a row takes while it is laid out: its neighbours, about 1.6 edges for each of them,
+    /// the vectors for the initial coordinates, and two padded copies of its coordinates.
     pub fn row_bytes(&self) -> u64 {
         (52 * self.neighbors + 16 * (self.dim + 8) + 8 * forces::stride(self.dim)) as u64
     }
@@ -136,7 +135,7 @@ impl ManifoldSpec {
 
 /// The stage that lays the training rows out.
 ///
-/// Memory: what [`ManifoldSpec::row_bytes`] says for every row, and never anything that grows with the square of the rows.
+/// Memory: [`ManifoldSpec::row_bytes`] for every row, and nothing that grows with the square of the rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ManifoldStage {
     /// How.
@@ -199,14 +198,14 @@ impl Fit for ManifoldStage {
     }
 }
 
-/// A graph and the recall of the neighbours that it was made of.
+/// A graph, and the recall of the neighbours that it was made from.
 struct Found {
     graph: Graph,
     recall: f64,
 }
 
 impl ManifoldStage {
-    /// What makes squared differences of features count by their weights, if they are to.
+    /// The factors of the features that make squared differences weighted, if they are to be.
     fn weighing(&self, data: &Training<'_>) -> Result<Option<Normalizer>> {
         match (self.spec.weighted, data.feature_weights) {
             (false, _) => Ok(None),
@@ -241,7 +240,7 @@ impl ManifoldStage {
         Ok(Found { graph: Graph::fuzzy(&found, cx.device.pool()), recall: found.recall })
     }
 
-    /// The layout of `graph`, from the start or from where an interrupted run was.
+    /// The layout of `graph`, from the initial coordinates or from a checkpoint.
     fn lay_out(&self, graph: &Graph, cx: &FitContext<'_>) -> Result<Vec<f32>> {
         let (dim, pool) = (self.spec.dim, cx.device.pool());
         let default = if graph.len() <= FEW_ROWS { MANY_EPOCHS } else { FEW_EPOCHS };
@@ -279,7 +278,7 @@ impl ManifoldStage {
     }
 }
 
-/// What goes into a checkpoint before epoch number `epoch`.
+/// The checkpoint before epoch number `epoch`.
 fn state(epoch: usize, positions: Vec<f32>) -> Artifact {
     let positions = Tensor { shape: vec![positions.len()], values: positions };
     Artifact {
@@ -304,8 +303,8 @@ fn trust_of(rows: &Subset<'_>, values: &[f32], dim: usize, cx: &FitContext<'_>) 
     trustworthiness(&sample, &placed, dim, TRUST_NEIGHBORS, cx.device.pool())
 }
 
-/// Coordinates about their means, all divided by the root of their mean variance: the size that a network learns easily,
-/// and the shape that the layout has. Coordinates that all rows share become 0.
+/// Centres the coordinates and divides all by the root of their mean variance: a network learns this size easily, and
+/// the layout keeps its shape. Constant coordinates become 0.
 fn centred(mut values: Vec<f32>, dim: usize) -> Vec<f32> {
     let rows = (values.len() / dim).max(1) as f64;
     let means: Vec<f64> =
@@ -319,8 +318,8 @@ fn centred(mut values: Vec<f32>, dim: usize) -> Vec<f32> {
     values
 }
 
-/// The fitted stage: leaves batches as they are, and holds the layout until the run has learned from it. What is saved
-/// are its settings: new rows are placed by the network that was taught the layout.
+/// The fitted stage: leaves batches unchanged, and holds the layout until later stages have learned from it. Only its
+/// settings are saved: new rows are placed by the network that was taught the layout.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifold {
     spec: ManifoldSpec,
@@ -331,7 +330,7 @@ impl Manifold {
     /// The name under which it is saved.
     pub const KIND: &'static str = "manifold";
 
-    /// The stage as it was saved, with its layout if a run kept that.
+    /// Restores the stage, with its layout if a run kept it.
     ///
     /// # Errors
     /// Kind `Model` if settings are missing or the layout is damaged.

@@ -1,15 +1,16 @@
-//! How much memory a piece of work may take. It is asked before the memory is: an allocation that fails ends the process.
+//! How much memory a piece of work may take. This is checked before allocating, since a failed allocation ends the
+//! process.
 
 use bytesize::ByteSize;
 
 use crate::error::{Error, Result};
 
-/// The part of a memory limit of `bytes` that is for what is being learned: the layout, the network, the clusters.
+/// The part of a memory limit of `bytes` that is for the stage that is learning: the layout, the network, the clusters.
 pub fn of_limit(bytes: u64) -> u64 {
     bytes / 8 * 3
 }
 
-/// Why `what` cannot have `needed` bytes of the `limit` bytes that the pipeline leaves for it; `None` if it can.
+/// Why `what` cannot have `needed` bytes, given the `limit` that the pipeline leaves for it; `None` if it can.
 pub fn beyond(what: &str, needed: u128, limit: u64) -> Option<String> {
     (needed > u128::from(limit)).then(|| {
         let times = needed.div_ceil(u128::from(limit.max(1)));
@@ -18,7 +19,7 @@ pub fn beyond(what: &str, needed: u128, limit: u64) -> Option<String> {
     })
 }
 
-/// Sees to it that `what` can have `needed` bytes, of the `limit` bytes that the pipeline leaves for it, on this machine.
+/// Checks that `what` can have `needed` bytes, both of the `limit` that the pipeline leaves for it and of this machine.
 ///
 /// # Errors
 /// Kind `Compute`, saying how much is needed and what there is.
@@ -36,7 +37,7 @@ pub fn room(what: &str, needed: u128, limit: u64) -> Result<()> {
     }
 }
 
-/// Sees to it that `what` can have `needed` bytes on this machine.
+/// Checks that `what` can have `needed` bytes on this machine.
 ///
 /// # Errors
 /// Kind `Compute`, saying how much is needed and what there is.
@@ -54,8 +55,8 @@ fn size(bytes: u128) -> String {
     ByteSize::b(u64::try_from(bytes).unwrap_or(u64::MAX)).display().si().to_string()
 }
 
-/// Bytes that this process can have in addition to what it has: by the system, by its control group, and by its own
-/// limit of addresses, whichever is least. `None` where the system does not say.
+/// The bytes that this process can still allocate: the least of what the system, its control group, and its own limit
+/// of addresses allow. `None` if the system does not say.
 pub fn available() -> Option<u64> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let group = |path: &str| {
@@ -66,7 +67,7 @@ pub fn available() -> Option<u64> {
     let own = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().trim_end_matches('/');
     [
         free(&read("/proc/meminfo")),
-        // In a container the group's own path may not be there, and the root is its limit.
+        // In a container the group's own path may be missing; the root then has its limit.
         group(own),
         group(""),
         addresses_left(&read("/proc/self/limits"), &read("/proc/self/status")),
@@ -76,12 +77,12 @@ pub fn available() -> Option<u64> {
     .min()
 }
 
-/// What Linux calls available: free, or held by caches that give way.
+/// Linux's "available" memory: free, or used by caches that can be dropped.
 fn free(meminfo: &str) -> Option<u64> {
     kibibytes(meminfo, "MemAvailable:")
 }
 
-/// What is left of a control group's memory; its file cache gives way.
+/// What is left of a control group's memory; its file cache can be dropped.
 fn group_left(max: &str, current: &str, stat: &str) -> Option<u64> {
     let max: u64 = max.trim().parse().ok()?;
     let current: u64 = current.trim().parse().ok()?;
@@ -96,7 +97,7 @@ fn addresses_left(limits: &str, status: &str) -> Option<u64> {
     Some(limit.saturating_sub(kibibytes(status, "VmSize:")?))
 }
 
-/// The number of bytes behind `name`, which is said in KiB.
+/// The value after `name`, which is in KiB, in bytes.
 fn kibibytes(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)

@@ -1,9 +1,9 @@
-//! How well clusters agree with classes: ARI, NMI and accuracy by optimal matching, from counts of label pairs.
+//! How well clusters agree with labels: ARI, NMI and accuracy by optimal matching, from counts of pairs.
 //!
-//! [`Contingency`] counts (cluster, class) pairs in one pass; counts of two sets of rows merge by addition. The figures
-//! equal scikit-learn's `adjusted_rand_score`, `normalized_mutual_info_score` (arithmetic mean) and the accuracy under
-//! `scipy.optimize.linear_sum_assignment`, degenerate cases included, and depend neither on the order of the rows nor on
-//! the names of the labels.
+//! [`Contingency`] counts (cluster, class) pairs in one pass, where the class is the label of a row; counts of two sets
+//! of rows are merged by addition. The figures equal scikit-learn's `adjusted_rand_score`,
+//! `normalized_mutual_info_score` (arithmetic mean) and the accuracy under `scipy.optimize.linear_sum_assignment`, also
+//! in degenerate cases, and depend neither on the order of the rows nor on the names of clusters and classes.
 //!
 //! ```
 //! use dacpipe::metrics::Contingency;
@@ -26,14 +26,14 @@ use pathfinding::prelude::kuhn_munkres;
 
 use crate::error::{Error, Result};
 
-/// Most labels on the longer side of a table whose optimal matching is looked for (it takes `O(n^3)`).
+/// The most clusters or classes for an optimal matching (which takes `O(n^3)`).
 const MATCHING_LABELS: usize = 10_000;
 
-/// The name of the part that all rows are.
+/// The name of the part with all rows.
 pub const ALL: &str = "all";
 
-/// How a part of the rows is called, of which a column has `value`: by the value, which stands in double quotes where it
-/// would pass for [`ALL`], for NULL or for nothing.
+/// The name of the part of the rows for which a column has `value`: the value, in double quotes if it could be taken
+/// for [`ALL`], for NULL or for nothing.
 ///
 /// ```
 /// use dacpipe::metrics::part_name;
@@ -48,7 +48,7 @@ pub fn part_name(value: Option<&str>) -> Cow<'_, str> {
     }
 }
 
-/// How rows without a value are called.
+/// The name of the part of the rows without a value.
 const NULL: &str = "NULL";
 
 /// A cluster or class label.
@@ -118,13 +118,13 @@ impl<'a> From<&'a Label> for LabelRef<'a> {
     }
 }
 
-/// Labels numbered in the order in which they came.
+/// Labels, numbered in the order of their appearance.
 #[derive(Debug, Clone, Default)]
 struct Names {
     numbers: HashMap<i64, u32>,
     texts: HashMap<String, u32>,
     labels: Vec<Label>,
-    /// Bytes of the texts, each of which is there twice.
+    /// Bytes of the texts, each of which is stored twice.
     bytes: usize,
 }
 
@@ -169,19 +169,19 @@ pub struct Contingency {
     rows: u64,
 }
 
-/// Two tables are equal if they hold the same counts, in whatever order these came.
+/// Two tables are equal if they have the same counts, whatever the order in which rows were added.
 impl PartialEq for Contingency {
     fn eq(&self, other: &Self) -> bool {
         self.entries() == other.entries()
     }
 }
 
-/// A contingency table in full, labels in their order (numbers before names).
+/// A full contingency table, with sorted labels (numbers before names).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
-    /// The clusters, one a line.
+    /// The clusters, one per row of the table.
     pub clusters: Vec<Label>,
-    /// The classes, one a column.
+    /// The classes, one per column.
     pub classes: Vec<Label>,
     /// Rows of each cluster and class: `counts[cluster][class]`.
     pub counts: Vec<Vec<u64>>,
@@ -201,8 +201,8 @@ impl Contingency {
         }
     }
 
-    /// The number of a cluster in this table, for [`add_numbered`](Self::add_numbered): a label of many rows is looked
-    /// up once. A label of which no row is ever counted is in no figure.
+    /// The number of a cluster in this table, for [`add_numbered`](Self::add_numbered), so that a label of many rows is
+    /// looked up once. A label without counted rows does not change any figure.
     pub fn cluster_number(&mut self, label: LabelRef<'_>) -> u32 {
         self.clusters.id(label)
     }
@@ -219,7 +219,7 @@ impl Contingency {
         self.rows += rows;
     }
 
-    /// Bytes that it holds.
+    /// Its size in bytes.
     pub fn memory_size(&self) -> usize {
         let counts = self.counts.capacity() * size_of::<((u32, u32), u64)>();
         size_of::<Self>() + self.clusters.memory_size() + self.classes.memory_size() + counts
@@ -238,7 +238,8 @@ impl Contingency {
         self.rows
     }
 
-    /// The counts that are not 0, by cluster and class in their order. [`add_count`](Self::add_count) takes them back.
+    /// The counts that are not 0, sorted by cluster and class. [`add_count`](Self::add_count) adds them to another
+    /// table.
     pub fn entries(&self) -> Vec<(&Label, &Label, u64)> {
         let label = |(&(cluster, class), &rows): (&(u32, u32), &u64)| {
             (&self.clusters.labels[cluster as usize], &self.classes.labels[class as usize], rows)
@@ -286,7 +287,7 @@ impl Contingency {
         let both: i128 = self.counts.values().map(|&rows| square(rows)).sum();
         let cluster: i128 = self.cluster_sizes().into_values().map(square).sum();
         let class: i128 = self.class_sizes().into_values().map(square).sum();
-        // Ordered pairs of different rows: together in both, in one alone, in none.
+        // Ordered pairs of different rows: together in both partitions, in only one, in none.
         let (together, only_cluster, only_class) = (both - n, cluster - both, class - both);
         let apart = n * n - cluster - class + both;
         if only_cluster == 0 && only_class == 0 {
@@ -325,8 +326,8 @@ impl Contingency {
         information / (0.5 * (entropy(clusters) + entropy(classes)))
     }
 
-    /// Clustering accuracy: the share of rows whose cluster is matched with their class, under the one-to-one matching
-    /// that makes it largest. Where clusters and classes differ in number, the surplus stays unmatched. 1 for no rows.
+    /// Clustering accuracy: the fraction of rows whose cluster is matched with their class, under the best one-to-one
+    /// matching. If the numbers of clusters and classes differ, the surplus stays unmatched. 1 for no rows.
     ///
     /// # Errors
     /// Kind `Input` for more than 10 000 clusters or classes.
@@ -350,7 +351,7 @@ impl Contingency {
         Ok(table.clusters.iter().enumerate().map(|(i, cluster)| (cluster.clone(), class(i))).collect())
     }
 
-    /// Rows matched, and the (cluster, class) pairs by their places in [`table`](Self::table).
+    /// The number of matched rows, and the (cluster, class) pairs by their indices in [`table`](Self::table).
     fn solve(&self) -> Result<(i64, Vec<(usize, usize)>)> {
         let longest = self.cluster_sizes().len().max(self.class_sizes().len());
         if longest > MATCHING_LABELS {
@@ -362,7 +363,7 @@ impl Contingency {
         if lines == 0 {
             return Ok((0, Vec::new()));
         }
-        // The solver wants no more lines than columns.
+        // The solver needs at least as many columns as rows.
         let turned = lines > columns;
         let at = |i: usize, j: usize| if turned { table.counts[j][i] as i64 } else { table.counts[i][j] as i64 };
         let (short, long) = (lines.min(columns), lines.max(columns));

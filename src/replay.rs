@@ -1,8 +1,8 @@
 //! The replay cache: the rows of the first pass, kept for the passes after it.
 //!
-//! Rows lie in memory as long as the reservation grants it, the rest in one unnamed temporary file that the system
-//! removes even if the process is killed. Any row can be read at once, so mini-batches are drawn from one global
-//! permutation and a run gives the same bits whatever its memory limit.
+//! Rows are kept in memory as far as the reservation allows, the rest in one unnamed temporary file, which the system
+//! removes even if the process is killed. Any row can be read at random, so mini-batches are drawn from one global
+//! permutation, and a run gives the same bits whatever its memory limit.
 
 use std::cell::RefCell;
 use std::fmt::Debug;
@@ -21,12 +21,12 @@ use crate::store::failed;
 /// Bytes of one chunk in memory.
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// A floating-point number as it lies in a spill file: its bytes, lowest first.
+/// A floating-point number in a spill file, little-endian.
 pub trait Float: Copy + Default + Debug + Send + Sync {
-    /// Writes it into as many bytes as it has.
+    /// Writes it to `bytes`.
     fn put(self, bytes: &mut [u8]);
 
-    /// What [`put`](Self::put) wrote into these bytes.
+    /// Reads what [`put`](Self::put) wrote.
     fn take(bytes: &[u8]) -> Self;
 }
 
@@ -50,8 +50,8 @@ impl Float for f64 {
     }
 }
 
-/// Rows of `dim` values, in `f32` or, as a source in double precision gives them, in `f64`: in memory first and then in a
-/// spill file.
+/// Rows of `dim` values, in `f32`, or in `f64` for a source in double precision: in memory first and then in a spill
+/// file.
 #[derive(Debug)]
 pub struct RowStore<T = f32> {
     dim: usize,
@@ -59,12 +59,12 @@ pub struct RowStore<T = f32> {
     chunk_rows: usize,
     chunks: Vec<Vec<T>>,
     spill: Option<File>,
-    /// Held for as long as the chunks are.
+    /// Held as long as the chunks.
     reservation: MemoryReservation,
 }
 
 impl<T> RowStore<T> {
-    /// Rows that lie in the spill file.
+    /// The number of rows in the spill file.
     pub fn spilled_rows(&self) -> usize {
         self.len - self.memory_rows()
     }
@@ -75,7 +75,7 @@ impl<T> RowStore<T> {
 }
 
 impl<T: Float> RowStore<T> {
-    /// Moves all rows to `to`, each block of them through `map`, and gives memory back as it goes.
+    /// Moves all rows to `to`, each block through `map`, and releases memory meanwhile.
     ///
     /// # Errors
     /// Kind `Io` if a spill file cannot be read or written.
@@ -107,7 +107,7 @@ impl<T: Float> RowStore<T> {
         to.finish()
     }
 
-    /// Reads rows of the spill file, from its row number `row` on.
+    /// Reads rows of the spill file, from row number `row` of the file on.
     fn read_spilled(&self, row: usize, out: &mut [T]) -> Result<()> {
         let file = self.spill.as_ref().ok_or_else(|| Error::internal("replay cache: no spill file"))?;
         read_floats_at(file, (row * self.dim * size_of::<T>()) as u64, out)
@@ -166,8 +166,7 @@ impl<T: Float> RowStoreBuilder<T> {
         Self { dim, len: 0, chunk_rows, chunks: Vec::new(), spill: None, reservation }
     }
 
-    /// The same, laid out for `rows` rows in all: one piece of memory if it is granted whole, so that learners read
-    /// it as one slice.
+    /// The same for `rows` rows in all: in one chunk if the pool grants it, so that learners can read it as one slice.
     pub fn with_rows(mut self, rows: usize) -> Self {
         if rows > 0 && self.reservation.try_grow(size_of::<T>() * rows * self.dim).is_ok() {
             self.chunk_rows = rows;
@@ -225,7 +224,7 @@ impl<T: Float> RowStoreBuilder<T> {
         let spill = match self.spill {
             Some(file) => Some(file.into_inner().map_err(|e| spill_error(e.into_error()))?),
             None => {
-                // The last chunk was reserved whole; give back what it does not use.
+                // The last chunk was reserved completely; release what it does not use.
                 let (used, held) = (self.len * self.dim * size_of::<T>(), self.reservation.size());
                 if let Some(last) = self.chunks.last_mut() {
                     last.shrink_to_fit();
@@ -282,7 +281,7 @@ pub(crate) fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) 
     Ok(())
 }
 
-/// Rows that are mapped at a time. Each thread keeps the room for as many, however many rows are asked for.
+/// Rows that are mapped at a time. Each thread keeps buffers for this many.
 const MAPPED_ROWS: usize = 256;
 
 /// Rows seen through the fitted stages before the one that learns, mapped as they are read.

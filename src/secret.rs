@@ -1,9 +1,8 @@
-//! Passwords, keys, tokens and signatures, and how they are kept out of everything that is shown or written.
+//! Keeps secrets (passwords, keys, tokens and signatures) out of everything that is shown or written.
 //!
-//! [`redacted`] is the one place where that happens. It knows secrets in two ways: by where they stand in a URL
-//! (`user:password@`, `?sig=…`, `&X-Amz-Signature=…`), and by their value, once [`keep`] was told of it. Errors redact
-//! themselves, places redact their names, and what goes to the terminal, into `run.json` and into a report is redacted on
-//! its way.
+//! [`redacted`] does this. It recognises secrets by their place in a URL (`user:password@`, `?sig=…`,
+//! `&X-Amz-Signature=…`), and by their value, if that was given to [`keep`]. Errors and names of places redact
+//! themselves; output to the terminal, to `run.json` and to a report is redacted when it is written.
 
 use std::borrow::Cow;
 use std::sync::{LazyLock, Once, PoisonError, RwLock};
@@ -11,17 +10,17 @@ use std::sync::{LazyLock, Once, PoisonError, RwLock};
 use url::Url;
 use url::form_urlencoded::byte_serialize;
 
-/// What stands in place of a secret.
+/// The replacement of a secret.
 pub const REDACTED: &str = "***";
 
-/// Values shorter than this, in bytes, are not looked for in other texts: they would be found in ordinary words. In a URL
-/// they are redacted all the same.
+/// Values shorter than this, in bytes, are not searched in other texts, since they would be found in ordinary words. In
+/// a URL they are redacted nevertheless.
 pub const SHORTEST: usize = 5;
 
-/// The values that were made known, in every way they are written, longest first: one may hold another.
+/// The known secret values, in all spellings, longest first, since one may contain another.
 static KNOWN: LazyLock<RwLock<Vec<String>>> = LazyLock::new(RwLock::default);
 
-/// Makes a secret value known, so that it is redacted wherever it appears.
+/// Registers a secret value, so that it is redacted wherever it appears.
 pub fn keep(value: &str) {
     let escaped = format!("{value:?}");
     let json = serde_json::Value::from(value).to_string();
@@ -37,8 +36,8 @@ pub fn keep(value: &str) {
     known.sort_by_key(|form| std::cmp::Reverse(form.len()));
 }
 
-/// Makes the secrets in a URL known, as messages of other libraries spell parts of it alone; and those of the environment
-/// by which stores are opened.
+/// Registers the secrets in a URL, since messages of other libraries may contain only parts of it, and those in the
+/// environment variables of object stores.
 pub fn keep_of_url(url: &Url) {
     static ENVIRONMENT: Once = Once::new();
     ENVIRONMENT.call_once(|| {
@@ -58,7 +57,7 @@ pub fn keep_of_url(url: &Url) {
     }
 }
 
-/// Makes a value known that is written as in a URL.
+/// Registers a value in the spelling of a URL.
 fn keep_encoded(value: &str) {
     if value.len() < SHORTEST {
         return;
@@ -101,7 +100,7 @@ pub fn is_secret_name(name: &str) -> bool {
         "accountkey",
     ];
     const WORDS: [&str; 10] = ["pass", "pw", "pwd", "sig", "sas", "auth", "cred", "creds", "jwt", "bearer"];
-    // The working directory, as shells call it.
+    // The shell's variable for the working directory.
     if ["PWD", "OLDPWD"].contains(&name) {
         return false;
     }
@@ -113,8 +112,8 @@ pub fn is_secret_name(name: &str) -> bool {
         || words.next_back() == Some("key")
 }
 
-/// Whether a value looks like one that a program drew and nobody chose: long, of letters and digits, no path. In a URL such
-/// a value is a secret more often than not, whatever the variable is called that holds it.
+/// Whether a value looks randomly generated: long, of letters and digits, not a path. In a URL such a value is probably
+/// a secret, whatever its variable is called.
 pub fn looks_drawn(value: &str) -> bool {
     const LONG: usize = 16;
     let has = |kind: fn(&char) -> bool| value.chars().any(|c| kind(&c));
@@ -124,7 +123,7 @@ pub fn looks_drawn(value: &str) -> bool {
         && !value.contains(['/', ' ', '.'])
 }
 
-/// The text without the secrets in it.
+/// The text with its secrets replaced.
 pub fn redacted(text: &str) -> Cow<'_, str> {
     let mut text = Cow::Borrowed(text);
     for form in KNOWN.read().unwrap_or_else(PoisonError::into_inner).iter() {
@@ -140,7 +139,7 @@ pub fn redacted(text: &str) -> Cow<'_, str> {
     text
 }
 
-/// The text without the passwords before the `@` of its URLs; none if there are none.
+/// The text with the passwords before the `@` of its URLs replaced; `None` if there are none.
 fn without_users(text: &str) -> Option<String> {
     let mut out = String::new();
     let mut rest = text;
@@ -157,7 +156,7 @@ fn without_users(text: &str) -> Option<String> {
         let word = tail.find(|c: char| c.is_whitespace() || "\"'`<>\\".contains(c)).unwrap_or(tail.len());
         let authority = tail[..word].find(['/', '?', '#']).unwrap_or(word);
         let end = tail[..authority].rfind('@').or_else(|| {
-            // A password with a slash that is not escaped: what is after the colon is no port.
+            // A password with an unescaped slash: what is after the colon is not a port.
             let (host, port) = tail[..authority].split_once(':')?;
             let is_port = port.bytes().all(|b| b.is_ascii_digit());
             (!host.starts_with('[') && !is_port).then(|| tail[..word].rfind('@')).flatten()
@@ -181,7 +180,7 @@ fn whole_user_is_secret(scheme: &str) -> bool {
     ["http", "https"].iter().any(|web| scheme.eq_ignore_ascii_case(web))
 }
 
-/// The text without the values of parameters whose names are those of secrets; none if there are none.
+/// The text with the values of secret parameters replaced; `None` if there are none.
 fn without_parameters(text: &str) -> Option<String> {
     let mut out = String::new();
     let mut rest = text;

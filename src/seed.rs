@@ -1,7 +1,7 @@
 //! One seed for a pipeline, and a named substream for every random choice.
 //!
-//! A substream depends on the seed, its name and its index alone, so adding a random choice somewhere never changes
-//! another one, and any epoch can be replayed without the ones before it.
+//! A substream depends only on the seed, its name and its index, so adding a random choice somewhere never changes
+//! another one, and any epoch can be repeated without the ones before it.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

@@ -1,4 +1,5 @@
-//! Where a table or a file lies: a path or a URL as the user typed it, resolved to an object store and a prefix in it.
+//! The place of a table or a file: a path or a URL as the user typed it, resolved to an object store and a prefix in
+//! it.
 //!
 //! Plain paths, `file://` and `memory://` always work; `s3://`, `gs://`, `az://` and `http(s)://` need the feature
 //! `cloud` and take their credentials from the environment, under the names that each cloud's own tools use
@@ -34,10 +35,10 @@ pub use regular::{check_regular, open_regular, read_small};
 /// All `memory://` locations of the process share one store, so that a writer and a reader meet.
 static MEMORY: LazyLock<Arc<InMemory>> = LazyLock::new(Arc::default);
 
-/// The start of the names of files that are not yet what they will be; no reader looks at them.
+/// The prefix of the names of temporary files, which readers ignore.
 pub(crate) const TEMPORARY: &str = ".tmp-";
 
-/// A file of more bytes is held whole only if the machine has room for it.
+/// A larger file is only read into memory if the machine has enough.
 const LARGEST_UNASKED: u64 = 16 << 20;
 
 /// A directory (or file) in an object store. Cheap to clone. It is shown as it was typed, on one line and without the
@@ -61,11 +62,11 @@ pub struct Location {
 }
 
 impl Location {
-    /// Resolves a path (relative ones against the current directory) or a URL. Touches nothing but the local
-    /// directory tree, to resolve links; `..` behind what does not exist yet takes away the name before it.
+    /// Resolves a path (relative ones against the current directory) or a URL. Only reads the local directory tree, to
+    /// resolve links; a `..` after a part that does not exist yet removes that part.
     ///
     /// # Errors
-    /// Kind `Config` for a URL that no store understands, and for a cloud URL in a build without the feature `cloud`.
+    /// Kind `Config` for a URL of an unknown store, and for a cloud URL in a build without the feature `cloud`.
     pub fn parse(text: &str) -> Result<Self> {
         if text.is_empty() {
             return Err(Error::config("the path is empty; expected a directory or a URL"));
@@ -93,8 +94,8 @@ impl Location {
         }
     }
 
-    /// The place `text` as a session sees it: in the session's own store for that URL, if one is registered there, else
-    /// as [`parse`](Self::parse) finds it. Paths and `file://` are places on this machine whatever the session has.
+    /// The place `text` in a session: in the session's own store for that URL, if one is registered, else as in
+    /// [`parse`](Self::parse). Paths and `file://` are always local.
     ///
     /// # Errors
     /// As [`parse`](Self::parse).
@@ -128,7 +129,7 @@ impl Location {
 
     #[cfg(feature = "cloud")]
     fn remote(url: &Url, text: &str) -> Result<Self> {
-        // A variable that is not text is none of a store's. Whoever writes http:// wants no more than that.
+        // Variables that are not UTF-8 are ignored. A URL with http:// allows unencrypted connections.
         for (name, value) in environment() {
             let of_a_cloud = ["AWS_", "AZURE_", "GOOGLE_"].iter().any(|cloud| name.starts_with(cloud));
             if of_a_cloud && secret::is_secret_name(&name) {
@@ -149,7 +150,7 @@ impl Location {
                 tracing::warn!("{shown}: a user, a password and what stands after ? are not sent to the server");
             });
         }
-        // Some https URLs carry the bucket as the first segment of their path: two of them are two stores.
+        // In some https URLs the bucket is the first segment of the path, and each bucket is a store of its own.
         let path = url.path().trim_matches('/');
         let bucket = path.strip_suffix(prefix.as_ref()).unwrap_or_default().trim_matches('/');
         let authority = &url[url::Position::BeforeHost..url::Position::BeforePath];
@@ -179,17 +180,17 @@ impl Location {
         &self.prefix
     }
 
-    /// The name under which sessions of DataFusion find the store, once it is [registered](Self::register).
+    /// The URL of the store in sessions of DataFusion, once it is [registered](Self::register).
     pub fn store_url(&self) -> &ObjectStoreUrl {
         &self.url
     }
 
-    /// The absolute path, where the place is a local directory.
+    /// The absolute path, if the place is local.
     pub fn local_path(&self) -> Option<&FsPath> {
         self.local.as_deref()
     }
 
-    /// Whether `other` is this place or lies in it, however the two are spelled.
+    /// Whether `other` is this place or inside it, however the two are spelled.
     pub fn holds(&self, other: &Self) -> bool {
         match (&self.local, &other.local) {
             (Some(this), Some(other)) => other.starts_with(this),
@@ -198,7 +199,7 @@ impl Location {
         }
     }
 
-    /// Makes the store known to a session, unless the session already has one of that name.
+    /// Registers the store in a session, unless the session already has one for that URL.
     pub fn register(&self, runtime: &RuntimeEnv) {
         if runtime.object_store(&self.url).is_err() {
             runtime.register_object_store(self.url.as_ref(), Arc::clone(&self.store));
@@ -211,10 +212,10 @@ impl Location {
         Ok(Self { prefix: self.path(name)?, display: self.show(name), local, ..self.clone() })
     }
 
-    /// The file at `path` of this machine, called `display` in messages, in the same store.
+    /// The local file at `path`, called `display` in messages, in the same store.
     ///
     /// # Errors
-    /// Kind `Input` for a name that the store cannot spell: not UTF-8, or with control characters.
+    /// Kind `Input` for a name that is not valid in the store: not UTF-8, or with control characters.
     pub fn at(&self, path: PathBuf, display: &str) -> Result<Self> {
         let bad = |e| Error::input(format!("{display}: a name that cannot be used")).with_source(e);
         let prefix = Path::from_absolute_path(&path).map_err(bad)?;
@@ -232,7 +233,7 @@ impl Location {
         format!("{}/{}", self.display, shown_name(name))
     }
 
-    /// The place for a message that nothing is there: with the whole path, where another was typed.
+    /// The place for a message that nothing is there: also with the absolute path, if another was typed.
     pub fn looked_at(&self) -> String {
         match &self.local {
             Some(path) if !FsPath::new(&self.display).is_absolute() => {
@@ -242,7 +243,7 @@ impl Location {
         }
     }
 
-    /// What stands on this machine at this place, or above it, where a directory should be, if anything does.
+    /// What is at this local place, or above it, instead of a directory, if anything.
     pub fn obstacle(&self) -> Option<String> {
         let path = self.local.as_deref()?;
         let (found, what) = obstacle(path)?;
@@ -250,7 +251,7 @@ impl Location {
         Some(format!("{shown} is {what}"))
     }
 
-    /// The error for `e`, met while `doing` something to the file `name`; what is in the way of it is named.
+    /// The error for `e`, found while `doing` something to the file `name`; it names what is in the way.
     fn failed(&self, doing: &str, name: &str, e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
         let in_way = self.local.as_ref().and_then(|root| Some(root.join(name).parent()?.to_path_buf()));
         match in_way.as_deref().and_then(obstacle) {
@@ -282,17 +283,17 @@ impl Location {
         }
     }
 
-    /// What the files below `name` are, in no order.
+    /// The files below `name`, in no particular order.
     pub async fn list(&self, name: &str) -> Result<Vec<ObjectMeta>> {
         let path = self.path(name)?;
         self.store.list(Some(&path)).try_collect().await.map_err(|e| self.failed("listing", name, e))
     }
 
-    /// Writes `name` unless it exists: whole, durably and atomically. False if it exists. What a local file is before it
-    /// is whole lies in the directory `staging` below this place.
+    /// Writes `name` unless it exists: durably and atomically. False if it exists. A local file is first written in the
+    /// directory `staging` below this place.
     ///
     /// # Errors
-    /// Kind `Config` for a store that cannot do that, `Io` if writing fails.
+    /// Kind `Config` for a store without this operation, `Io` if writing fails.
     pub async fn put_if_absent(&self, name: &str, content: Bytes, staging: &str) -> Result<bool> {
         if let Some(root) = &self.local {
             let (path, staging) = (root.join(name), root.join(staging));
@@ -313,14 +314,14 @@ impl Location {
         }
     }
 
-    /// Writes `name` whole, durably, over what may be there.
+    /// Writes `name` atomically and durably, replacing an existing file.
     pub async fn put(&self, name: &str, content: Bytes) -> Result<()> {
         let written = self.store.put(&self.path(name)?, content.into()).await;
         written.map_err(|e| self.failed("writing", name, e))?;
         self.sync(&[name]).await
     }
 
-    /// Removes a file; one that does not exist is no error.
+    /// Removes a file; it is no error if it does not exist.
     pub async fn delete(&self, name: &str) -> Result<()> {
         match self.store.delete(&self.path(name)?).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
@@ -328,7 +329,7 @@ impl Location {
         }
     }
 
-    /// Returns once the named files would survive a loss of power. Object stores promise it for every file written.
+    /// Returns once the named files would survive a loss of power. Object stores guarantee that for every file written.
     pub async fn sync(&self, names: &[&str]) -> Result<()> {
         let Some(root) = self.local.clone() else { return Ok(()) };
         let paths: Vec<PathBuf> = names.iter().map(|name| root.join(name)).collect();
@@ -350,7 +351,7 @@ impl fmt::Debug for Location {
     }
 }
 
-/// An error of kind `Io`: what was being done, to which file, and why it failed; a full disk is named as such.
+/// An error of kind `Io`: what was being done, to which file, and why it failed; a full disk has its own message.
 pub fn failed(doing: &str, path: &str, e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     let e = e.into();
     match is_disk_full(e.as_ref()) {
@@ -369,13 +370,13 @@ fn is_disk_full(e: &(dyn std::error::Error + 'static)) -> bool {
     e.source().is_some_and(is_disk_full)
 }
 
-/// The variables of the environment that are text.
+/// The environment variables that are UTF-8.
 #[cfg(feature = "cloud")]
 fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-/// A path for a message that it cannot be read: with the whole path, where another was typed.
+/// A path for a message that it cannot be read: also with the absolute path, if another was typed.
 pub(crate) fn looked_at(path: &FsPath) -> String {
     let typed = shown_name(path);
     match std::path::absolute(path) {
@@ -384,7 +385,7 @@ pub(crate) fn looked_at(path: &FsPath) -> String {
     }
 }
 
-/// The first on the way from the root to `path`, itself included, that is there and is no directory, and what it is.
+/// The first entry on the way from the root to `path`, inclusive, that exists and is not a directory, and what it is.
 fn obstacle(path: &FsPath) -> Option<(&FsPath, String)> {
     let way: Vec<_> = path.ancestors().collect();
     way.into_iter().rev().find_map(|dir| match std::fs::metadata(dir) {
@@ -405,7 +406,7 @@ fn parse_prefix(path: &str, text: &str) -> Result<Path> {
     Path::from_url_path(path).map_err(|e| Error::config(format!("{text:?} has no usable path")).with_source(e))
 }
 
-/// An absolute path without links and `..` in the part that exists; the rest is taken as it reads.
+/// An absolute path without links and `..` in the part that exists; the rest is taken literally.
 fn resolve(path: &FsPath) -> std::io::Result<PathBuf> {
     let absolute = std::path::absolute(path)?;
     let mut resolved = PathBuf::new();
@@ -430,7 +431,7 @@ fn create_new(path: &FsPath, content: &[u8], staging: &FsPath) -> std::io::Resul
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // As for any file: what the umask leaves of it.
+        // The usual permissions of a file, reduced by the umask.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
     let mut file = builder.tempfile_in(staging)?;
@@ -457,7 +458,7 @@ fn sync_dir(dir: &FsPath) -> std::io::Result<()> {
     std::fs::File::open(dir)?.sync_all()
 }
 
-/// Elsewhere a directory cannot be opened, and its entries are as durable as the system makes them.
+/// On other systems a directory cannot be opened, and its entries are as durable as the system makes them.
 #[cfg(not(unix))]
 fn sync_dir(_: &FsPath) -> std::io::Result<()> {
     Ok(())

@@ -1,9 +1,9 @@
-//! The one way out to standard output and standard error.
+//! All output to standard output and standard error.
 //!
-//! What comes from the data, from file names or from other programs' files passes here before a terminal shows it:
-//! secrets are redacted and control characters are written as escapes. A reader of standard output that goes away
-//! (`| head`) ends nothing and is no error; a standard output that cannot be written, for example on a full disk, is an
-//! error of kind `Io`; and what happens to standard error never ends a run.
+//! Text from the data, from file names or from other programs' files goes through this module before a terminal shows
+//! it: secrets are redacted and control characters are escaped. If the reader of standard output goes away (`| head`),
+//! the run goes on without an error. If standard output cannot be written, for example on a full disk, that is an error
+//! of kind `Io`. Failures of standard error never end a run.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -13,7 +13,7 @@ use std::io::{self, BufWriter, IsTerminal, Stderr, Stdout, Write};
 use crate::error::{Error, Result};
 use crate::secret::redacted;
 
-/// Whether a terminal acts on a character, or shows text in another order after it.
+/// Whether a character is a control character for a terminal, or changes the direction of text.
 fn acts(c: char) -> bool {
     let reorders = ['\u{61c}', '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}', '\u{feff}'].contains(&c)
         || ('\u{202a}'..='\u{202e}').contains(&c)
@@ -21,7 +21,7 @@ fn acts(c: char) -> bool {
     c.is_control() || reorders
 }
 
-/// The text with every character that a terminal acts on written as an escape, but for those that `stay` says.
+/// The text with every such character escaped, except for those that `stay` accepts.
 fn without_controls(text: &str, stay: impl Fn(&str) -> usize) -> Cow<'_, str> {
     if !text.contains(acts) {
         return Cow::Borrowed(text);
@@ -39,13 +39,13 @@ fn without_controls(text: &str, stay: impl Fn(&str) -> usize) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The text as a terminal may show it: lines stay, every other control character is written as an escape (`\u{1b}`), and
-/// so is what would turn the direction of the text.
+/// The text made safe for a terminal: line breaks stay; every other control character is escaped (`\u{1b}`), and so are
+/// characters that change the direction of text.
 pub fn escaped(text: &str) -> Cow<'_, str> {
     without_controls(text, |rest| usize::from(rest.starts_with(['\n', '\t'])))
 }
 
-/// The text as [`escaped`] gives it, in one line: for names and values inside a message.
+/// The text as from [`escaped`], on one line: for names and values inside a message.
 pub fn one_line(text: &str) -> Cow<'_, str> {
     without_controls(text, |_| 0)
 }
@@ -53,9 +53,9 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
 /// What follows a backslash in an escape.
 const ESCAPES: [char; 6] = ['\\', 'n', 'r', 't', 'u', 'x'];
 
-/// A place or a name as messages show it: on one line, without secrets, whatever bytes it is made of. One of ordinary
-/// characters is itself; in any other, and in one that could be taken for it, what cannot be shown and the backslash
-/// are escaped, so that two names never look the same.
+/// A path or a name for messages: on one line, without secrets, whatever bytes it has. A name of ordinary characters is
+/// unchanged. In any other name, and in one that looks like an escaped one, the backslash and special characters are
+/// escaped, so that two names never look the same.
 pub fn shown_name(name: impl AsRef<OsStr>) -> String {
     let name = name.as_ref();
     let text = name.to_str().map(redacted);
@@ -83,7 +83,7 @@ pub fn shown_name(name: impl AsRef<OsStr>) -> String {
     shown
 }
 
-/// As [`escaped`], and colors stay (`ESC [ … m`).
+/// As [`escaped`], but colors (`ESC [ … m`) stay.
 fn escaped_but_colors(text: &str) -> Cow<'_, str> {
     without_controls(text, |rest| {
         if rest.starts_with(['\n', '\t']) {
@@ -95,14 +95,14 @@ fn escaped_but_colors(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// A writer that swallows what a reader that has gone away (`| head`) no longer wants.
+/// A writer that discards its input once the reader has gone away (`| head`).
 pub struct Output<W: Write> {
     inner: W,
     closed: bool,
 }
 
 impl<W: Write> Output<W> {
-    /// Writes to `inner` for as long as somebody reads it.
+    /// Writes to `inner` as long as there is a reader.
     pub fn new(inner: W) -> Self {
         Self { inner, closed: false }
     }
@@ -147,15 +147,15 @@ pub fn stdout() -> Output<BufWriter<Stdout>> {
     Output::new(BufWriter::new(io::stdout()))
 }
 
-/// Shows a text for people on standard output, and ends the line.
+/// Writes a line of text to standard output.
 ///
 /// # Errors
-/// Kind `Io` if it cannot be written; a reader that has gone away is no error.
+/// Kind `Io` if it cannot be written; it is no error if the reader has gone away.
 pub fn say(text: &str) -> Result<()> {
     print(&escaped(&redacted(text)))
 }
 
-/// Writes JSON to standard output, and ends the line: it is data, and escapes control characters itself.
+/// Writes a line of JSON to standard output, which escapes control characters itself.
 ///
 /// # Errors
 /// As [`say`].
@@ -163,7 +163,7 @@ pub fn say_json(json: &str) -> Result<()> {
     print(&redacted(json))
 }
 
-/// Shows a text that has colors of its own on standard output.
+/// Writes text with colors to standard output.
 ///
 /// # Errors
 /// As [`say`].
@@ -176,12 +176,12 @@ fn print(text: &str) -> Result<()> {
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|e| Error::io(e.to_string()))
 }
 
-/// Shows a text for people on standard error, and ends the line. That nobody reads it ends nothing.
+/// Writes a line of text to standard error. Failures are ignored.
 pub fn tell(text: &str) {
     let _ = writeln!(io::stderr(), "{}", escaped(&redacted(text)));
 }
 
-/// Shows a text that has colors of its own on standard error.
+/// Writes text with colors to standard error.
 pub fn tell_styled(text: &str) {
     let _ = writeln!(io::stderr(), "{}", escaped_but_colors(&redacted(text)));
 }
@@ -197,7 +197,7 @@ pub fn stderr_has_colors() -> bool {
     colors(io::stderr().is_terminal(), |name| std::env::var(name).ok())
 }
 
-/// Whether standard error is a terminal on which a line can be drawn again.
+/// Whether standard error is a terminal on which a line can be redrawn.
 pub fn stderr_redraws() -> bool {
     io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
@@ -213,7 +213,7 @@ fn colors(terminal: bool, variable: impl Fn(&str) -> Option<String>) -> bool {
     terminal && set("CLICOLOR").is_none_or(|value| value != "0") && set("TERM").is_none_or(|value| value != "dumb")
 }
 
-/// Standard error for what is logged: each event comes whole, and passes as everything else does.
+/// Standard error for the log: each event is written at once, escaped and redacted like all output.
 #[derive(Debug)]
 pub struct LogWriter {
     inner: Stderr,
@@ -221,7 +221,7 @@ pub struct LogWriter {
 }
 
 impl LogWriter {
-    /// A writer whose events may have colors of their own.
+    /// A writer whose events may have colors.
     pub fn new(colors: bool) -> Self {
         Self { inner: io::stderr(), colors }
     }
@@ -232,7 +232,7 @@ impl Write for LogWriter {
         let text = String::from_utf8_lossy(bytes);
         let text = redacted(&text);
         let text = if self.colors { escaped_but_colors(&text) } else { escaped(&text) };
-        // Nobody listens: nothing to do about it.
+        // Failures of standard error are ignored.
         let _ = self.inner.write_all(text.as_bytes());
         Ok(bytes.len())
     }
@@ -275,7 +275,7 @@ mod tests {
         assert!(with(false, "CLICOLOR_FORCE", "1") && !with(false, "CLICOLOR_FORCE", "0"));
     }
 
-    /// A writer that always fails so.
+    /// A writer that always fails with this error.
     struct Fails(io::ErrorKind);
 
     impl Write for Fails {

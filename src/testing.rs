@@ -1,4 +1,4 @@
-//! What unit tests of several modules share.
+//! Helpers for unit tests of several modules.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use crate::kernel::{Dense, Result, Rows};
 mod labelled;
 pub(crate) use labelled::{Labelled, labelled};
 
-/// Rows that do not lie in memory as one slice, as those of a spill file.
+/// Rows that are not one slice in memory, like those of a spill file.
 pub(crate) struct Scattered<'a>(pub Dense<'a>);
 
 impl Rows for Scattered<'_> {

@@ -1,4 +1,4 @@
-//! Training an autoencoder: epochs of shuffled mini-batches, a learning rate that falls, an early stop, checkpoints.
+//! The `autoencoder` stage: its settings, and the two ways to train it, fused or on candle's tape.
 
 mod epochs;
 mod experts;
@@ -36,14 +36,14 @@ pub(crate) use state::State;
 pub(crate) use tape::{Tape, array, flat};
 pub(crate) use terms::{Clustering, EmbeddingTerm, Terms, embed};
 
-/// The widest layer that is accepted; wider ones are typing errors more often than wishes.
+/// The widest layer that is accepted; wider ones are most likely typing errors.
 const WIDEST: usize = 65_536;
 
 /// How the learning rate falls from epoch to epoch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Decay {
-    /// It stays.
+    /// It is constant.
     None,
     /// It is multiplied by `rate` after each epoch.
     Exponential {
@@ -51,12 +51,12 @@ pub enum Decay {
         #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
         rate: f64,
     },
-    /// It follows half a cosine from the start to zero over all epochs.
+    /// It follows half a cosine to zero over all epochs.
     #[default]
     Cosine,
     /// It is multiplied by `factor` after every `every` epochs.
     Step {
-        /// Epochs between two falls.
+        /// Epochs between two decays.
         #[schemars(range(min = 1))]
         every: usize,
         /// The factor, above 0 and at most 1.
@@ -91,7 +91,8 @@ pub struct EarlyStop {
     /// Epochs in a row without a better training loss.
     #[schemars(range(min = 1))]
     pub patience: usize,
-    /// By which part of the best loss a loss must be lower to count as better: at least 0 and below 1. Default 0.
+    /// The fraction by which a loss must be lower than the best one to count as better: at least 0 and below 1. Default
+    /// 0.
     #[serde(default)]
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub min_delta: f64,
@@ -230,8 +231,8 @@ fn is_default_hold_out(part: &f64) -> bool {
 }
 
 impl AutoencoderSpec {
-    /// What is wrong with it for rows of `dim` values, one message a problem, naming the setting, its value and what
-    /// would be accepted.
+    /// Its problems for rows of `dim` values, one message each, naming the setting, its value and what would be
+    /// accepted.
     ///
     /// ```
     /// use dacpipe::train::AutoencoderSpec;
@@ -301,12 +302,13 @@ impl AutoencoderSpec {
     }
 }
 
-/// The stage that trains an autoencoder and leaves its encoder and, if it is to be kept, its decoder.
+/// The stage that trains an autoencoder and gives its encoder and, if it is kept, its decoder.
 ///
 /// The loss is [`WeightedMse`] with the feature weights that an earlier stage learned, plus [`L2Penalty`], plus
-/// [`CoordinateLoss`] where a manifold stage laid the rows out. Alone, the reconstruction takes the weights as they are,
-/// as in the paper; beside the coordinates it takes them divided by their mean, so that the factors of both mean the same
-/// with any weights. Adam moves the parameters after every mini-batch. Costs `6 * parameters` flops a row and epoch.
+/// [`CoordinateLoss`] if a manifold stage laid the rows out. Without coordinates, the weights are used unchanged, as in
+/// the paper; with coordinates they are divided by their mean, so that the factors of both losses have the same meaning
+/// with any weights. Adam updates the parameters after every mini-batch. Costs `6 * parameters` flops per row and
+/// epoch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Autoencoder {
     /// What is trained, and how.
@@ -399,7 +401,7 @@ impl Fit for Autoencoder {
 /// The layout that an embedding is taught.
 struct Taught<'a> {
     loss: CoordinateLoss<'a>,
-    /// The laid out rows that are not learned from.
+    /// The laid out rows that are held out.
     held_out: HeldOut,
 }
 
@@ -436,7 +438,7 @@ impl Autoencoder {
         }
     }
 
-    /// The same on candle's tape, layer by layer: for devices without a fused trainer, and to hold both beside each other.
+    /// The same on candle's tape: for devices without a fused trainer, and to compare both.
     fn on_tape<'a>(
         &self,
         data: &Training<'a>,
@@ -457,7 +459,7 @@ impl Autoencoder {
         Ok(Tape::new(objective, data.rows, OptimizerSpec::default(), self.spec.penalty(), builder, 0))
     }
 
-    /// The feature weights in the loss: beside coordinates, over their mean.
+    /// The feature weights in the loss: with coordinates, divided by their mean.
     fn weights(&self, data: &Training<'_>) -> Vec<f32> {
         let mut weights = data.feature_weights.unwrap_or(&[]).to_vec();
         if data.coordinates.is_some() {
@@ -479,7 +481,7 @@ impl Autoencoder {
         cx.device.trainer(data.rows, architecture, &parameters, loss, batch)
     }
 
-    /// What the embedding is taught, if there is a layout.
+    /// The layout that the embedding is taught, if there is one.
     fn taught<'a>(&self, data: &Training<'a>, cx: &FitContext<'_>) -> Option<Taught<'a>> {
         let coordinates = data.coordinates?;
         let Coordinates { dim, rows, values } = coordinates;

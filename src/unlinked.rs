@@ -1,7 +1,7 @@
-//! Files and directories that are what their path says, and not what a link leads to.
+//! Opens and writes files and directories without following links.
 //!
-//! Locks, marks, state and reports are opened, made and written here: a link that somebody put in their place would let
-//! us truncate or overwrite a file of his choice.
+//! Locks, marks, state and reports are opened and written with these functions: a link in their place would make us
+//! truncate or overwrite any file that an attacker chose.
 
 use std::fs::{File, Metadata, OpenOptions, symlink_metadata};
 use std::io::{self, Write};
@@ -17,10 +17,10 @@ pub(crate) fn is_file(path: &Path) -> bool {
     symlink_metadata(path).is_ok_and(|there| there.is_file())
 }
 
-/// Makes the directory `path` and those above it.
+/// Makes the directory `path` and its parents.
 ///
 /// # Errors
-/// If there is anything but a directory at `path` itself: a link to one, say.
+/// If there is anything but a directory at `path` itself, such as a link to one.
 pub(crate) fn make_dir(path: &Path) -> io::Result<()> {
     match symlink_metadata(path) {
         Ok(there) if there.is_dir() => Ok(()),
@@ -30,10 +30,10 @@ pub(crate) fn make_dir(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens the regular file at `path` to read and write it; makes it if nothing is there. Nothing is truncated.
+/// Opens the regular file at `path` to read and write it, or creates it. It is not truncated.
 ///
 /// # Errors
-/// If there is anything but a regular file, or if it is exchanged meanwhile.
+/// If there is anything but a regular file, or if it is replaced meanwhile.
 pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
     match OpenOptions::new().read(true).write(true).create_new(true).open(path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
@@ -50,7 +50,7 @@ pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Makes the file `path` anew, in place of a regular file that is there.
+/// Creates the file `path`, replacing an existing regular file.
 ///
 /// # Errors
 /// If there is anything but a regular file.
@@ -64,7 +64,7 @@ pub(crate) fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).open(path)
 }
 
-/// Writes a file all or nothing: what is at `path` gives way to it, and a link gives way itself.
+/// Writes a file atomically. It replaces what is at `path`; a link is replaced itself.
 pub(crate) fn write(path: &Path, bytes: &[u8], temporary: &str) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(temporary).tempfile_in(dir)?;
@@ -89,7 +89,7 @@ fn same(a: &Metadata, b: &Metadata) -> bool {
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
-/// Elsewhere making a link takes the rights of an administrator.
+/// On other systems, making a link needs the rights of an administrator.
 #[cfg(not(unix))]
 fn same(_: &Metadata, _: &Metadata) -> bool {
     true

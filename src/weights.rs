@@ -1,11 +1,12 @@
-//! The `feature_weights` stage: how well each feature tells classes apart, by equation 5 of Lu & Li 2021 or by Fisher's
-//! ratio of variances ([`WeightMethod`]).
+//! The `feature_weights` stage: how well each feature separates classes, by equation 5 of Lu & Li 2021 or by Fisher's
+//! ratio of variances ([`WeightMethod`]). A class is the rows with the same label or pseudo-label.
 //!
-//! `w_i` is the mean of `e^{-(x_p,i - x_q,i)^2}` over pairs of rows `p`, `q` of the same class, times the mean of
-//! `1 - e^{-(x_p,i - x_q,i)^2}` over pairs of different classes. Every ordered pair counts, `p = q` included, as in the
+//! `w_i` is the mean of `e^{-(x_p,i - x_q,i)^2}` over pairs of rows `p`, `q` of the same class, times the mean of `1 -
+//! e^{-(x_p,i - x_q,i)^2}` over pairs of different classes. Every ordered pair counts, `p = q` included, as in the
 //! paper's sums. The paper samples 1000 rows because pairs grow with their square; the moment form of
 //! [`kernel::moments`](crate::kernel::moments) takes one pass over any number of rows, `O(rows x dim)`, and is exact to
-//! rounding (about 1e-15 of the means). A sample may still be asked for; its weights equal those pair by pair.
+//! rounding (about 1e-15 of the means). A sample can still be asked for; its weights are the same as those computed
+//! pair by pair.
 
 mod fisher;
 
@@ -34,26 +35,26 @@ pub enum WeightLabels {
         /// Number of clusters.
         k: usize,
     },
-    /// None: every feature weighs 1.
+    /// Nowhere: every feature has the weight 1.
     Uniform,
 }
 
-/// What is computed for each feature.
+/// How the weight of a feature is computed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WeightMethod {
     /// Equation 5 of Lu & Li 2021. Values must lie in `[0, 1]`.
     #[default]
     Pairwise,
-    /// The part of a feature's variance that lies between the classes' means (Fisher's correlation ratio), from 0 to 1.
-    /// Values may lie anywhere.
+    /// The fraction of a feature's variance that lies between the classes' means (Fisher's correlation ratio), from 0
+    /// to 1. Values may have any range.
     Fisher,
 }
 
 /// Settings of the stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WeightsSpec {
-    /// What is computed.
+    /// The method.
     pub method: WeightMethod,
     /// Where the classes come from.
     pub labels: WeightLabels,
@@ -104,7 +105,7 @@ impl FeatureWeightsStage {
         }
     }
 
-    /// The weights by `rows` and their classes, the rows that have one, and the number of classes.
+    /// The weights from `rows` and their classes; also the number of rows that have a class, and of classes.
     fn weigh(&self, rows: &dyn Rows, classes: &[Option<u32>], cx: &FitContext<'_>) -> Result<(Vec<f32>, u64, usize)> {
         if classes.len() != rows.len() {
             return Err(Error::internal(format!("{} labels for {} rows", classes.len(), rows.len())));
@@ -149,7 +150,7 @@ impl Fit for FeatureWeightsStage {
     }
 }
 
-/// The fitted stage: leaves batches as they are and keeps the weights for the loss of a later stage.
+/// The fitted stage: leaves batches unchanged and keeps the weights for the loss of a later stage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FeatureWeights {
     weights: Vec<f32>,
@@ -201,18 +202,19 @@ impl Transform for FeatureWeights {
 
 /// Equation 5 for every feature, from the moments.
 ///
-/// With one class only there is no pair of different classes: that factor is then 1, and a feature weighs by how alike
-/// the rows are in it. A factor so small that rounding can give it counts as 0: 1e-12, or 2.2e-16 a row if that is more.
+/// With only one class there is no pair of different classes: that factor is then 1, and a feature's weight is the
+/// similarity of the rows in it. A factor within the rounding error counts as 0: below 1e-12, or 2.2e-16 per row if
+/// that is more.
 ///
 /// # Errors
-/// Kind `Input` if no row was counted, or if every weight is 0 (no feature varies between classes): a loss so weighted
-/// would learn nothing.
+/// Kind `Input` if no row was counted, or if every weight is 0 (no feature varies between classes): nothing could be
+/// learned with such a loss.
 pub fn weights(moments: &Moments) -> Result<Vec<f32>> {
     let (same_pairs, different_pairs) = moments.pairs();
     if same_pairs == 0.0 {
         return Err(Error::input("no row has a label; feature_weights needs labelled rows, or no label column at all"));
     }
-    // A sum over rows errs by as many roundings at most.
+    // A sum over rows has at most one rounding error per row.
     let rounding = (moments.counts().iter().sum::<u64>() as f64 * f64::EPSILON).max(1e-12);
     let weight = |(same, different): (f64, f64)| {
         let apart = if different_pairs > 0.0 { 1.0 - different / different_pairs } else { 1.0 };
@@ -222,7 +224,7 @@ pub fn weights(moments: &Moments) -> Result<Vec<f32>> {
     let weights: Vec<f32> = moments.pair_sums().into_iter().map(weight).collect();
     match weights.iter().any(|w| *w > 0.0) {
         true => Ok(weights),
-        false => Err(Error::input("every feature weighs 0: none differs between classes")),
+        false => Err(Error::input("every feature weight is 0: no feature differs between classes")),
     }
 }
 
@@ -233,7 +235,7 @@ fn moments(rows: &dyn Rows, classes: &[Option<u32>], cx: &FitContext<'_>) -> Res
     cx.control.emit(Event::Started { stage: "feature_weights".into(), unit: "rows", total });
     let what = format!("weighing {dim} features by {count} classes");
     cx.room(&what, 2 * 8 * TERMS as u128 * count as u128 * dim.next_multiple_of(16) as u128)?;
-    // Few features cannot keep the threads busy: then rows are shared out, otherwise features.
+    // With few features, threads divide the rows, otherwise the features.
     if dim * count <= 1024 {
         let alone = Pool::new(1);
         let parts = fold::fold(
@@ -279,7 +281,7 @@ fn check_range(first: usize, block: &[f32], dim: usize) -> Result<()> {
     )))
 }
 
-/// `m` labelled rows drawn without replacement (all if there are no more), in their order, with their classes.
+/// `m` labelled rows drawn without replacement (all if there are no more), in order, with their classes.
 fn draw(rows: &dyn Rows, classes: &[Option<u32>], m: usize, seed: Seed) -> Result<(Vec<f32>, Vec<Option<u32>>)> {
     let labelled: Vec<u32> = (0..classes.len() as u32).filter(|&i| classes[i as usize].is_some()).collect();
     let mut rng = seed.stream("feature_weights.sample", 0);
@@ -298,7 +300,7 @@ fn pseudo_classes(rows: &dyn Rows, k: usize, cx: &FitContext<'_>) -> Result<Vec<
     let spec = KMeansSpec { starts: 3, ..KMeansSpec::new(k) };
     let what = format!("finding {k} pseudo-labels among rows of {} values", rows.dim());
     cx.room(&what, kmeans::bytes(rows.len(), k, rows.dim()))?;
-    // Its own stream: the k-means stage of the same pipeline draws other seeds.
+    // A stream of its own, so that the k-means stage of the same pipeline draws other seeds.
     let seed = Seed(cx.seed.stream("feature_weights.pseudo", 0).random());
     let found = kmeans::fit(rows, &spec, seed, cx.device, cx.control)?;
     Ok(kmeans::labels(rows, &found.centroids, cx.device)?.into_iter().map(Some).collect())
@@ -363,7 +365,7 @@ mod tests {
         (0..dim).map(weight).collect()
     }
 
-    /// Rows of up to four classes, of few features or of many.
+    /// Rows of up to four classes, with few features or many.
     fn labelled() -> impl Strategy<Value = Labelled> {
         let dim = prop_oneof![1usize..20, 300usize..310];
         testing::labelled(dim, prop_oneof![1 => Just(1usize), 9 => 2usize..20], 4)
@@ -391,7 +393,7 @@ mod tests {
                     }
                 }
                 Err(error) => {
-                    prop_assert!(error.to_string().starts_with("every feature weighs 0"));
+                    prop_assert!(error.to_string().starts_with("every feature weight is 0"));
                     prop_assert!(expected.iter().all(|w| *w < 1e-11), "{expected:?}");
                 }
             }
@@ -448,7 +450,7 @@ mod tests {
         for constant in [0.0, 1e-40, 0.3, 1.0] {
             let classes: Vec<_> = (0..99).map(|i| Some(i % 7)).collect();
             let error = fit_with(column(), None, &[constant; 99], 1, &classes, 1).unwrap_err();
-            assert!(error.to_string().starts_with("every feature weighs 0"), "{error}");
+            assert!(error.to_string().starts_with("every feature weight is 0"), "{error}");
         }
     }
 

@@ -1,5 +1,5 @@
-//! What ties it together, for whole runs: rows read = rows labelled + rows set aside, whatever is wrong with which of
-//! them, and no key is in the table twice. `samples.rs` holds the same for the samples of recordings.
+//! The accounting of whole runs: rows read = rows labelled + rows set aside, whatever is wrong with any of them, and no
+//! key is in the table twice. `samples.rs` checks the same for the samples of recordings.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -66,7 +66,7 @@ fn write(path: &Path, first: i64, rows: &[Damage], group: usize) {
         vectors.append(true);
     }
     let columns: [(&str, ArrayRef); 2] = [("id", Arc::new(ids)), ("v", Arc::new(vectors.finish()))];
-    // By hand, as keys may be missing in one file and not in another.
+    // Built by hand, since keys may be missing in one file and not in another.
     let fields =
         columns.iter().map(|(name, column)| arrow::datatypes::Field::new(*name, column.data_type().clone(), true));
     let schema = Arc::new(arrow::datatypes::Schema::new(fields.collect::<Vec<_>>()));
@@ -111,7 +111,7 @@ proptest! {
         for (i, file) in files.iter().enumerate() {
             let path = dir.path().join(format!("in/{i}.parquet"));
             write(&path, first, file, group);
-            // A file whose end is lost is set aside whole.
+            // A truncated file is set aside as a whole.
             if i == cut {
                 let bytes = fs::read(&path).unwrap();
                 fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
@@ -134,7 +134,7 @@ proptest! {
         let found = runtime.block_on(ids(dir.path()));
         prop_assert_eq!(found.len(), good.len(), "a row is lost or there twice");
         prop_assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), good.clone());
-        // The same rows once more: the table has them already.
+        // The same rows again: the table already has them.
         let again = runtime.block_on(run(dir.path(), "mode = \"append\"\n")).unwrap();
         prop_assert_eq!((again.labelled_rows, again.skipped_rows), (0, good.len() as u64));
         prop_assert_eq!(runtime.block_on(ids(dir.path())).len(), good.len());

@@ -1,5 +1,5 @@
-//! Inner loops allocate nothing once they are warm. The allocator of the test program counts what each thread asks for;
-//! a device of one thread does all its work on the thread that calls it.
+//! Inner loops allocate nothing once they are warm. The allocator of the test program counts the allocations of each
+//! thread; a device with one thread does all its work on the calling thread.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -20,8 +20,8 @@ struct CountingAllocator;
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-// SAFETY: everything is the system allocator's; the count is a plain cell of the thread, which needs no allocation and
-// has nothing to drop.
+// SAFETY: everything is passed on to the system allocator; the count is a plain thread-local cell, which needs no
+// allocation and has nothing to drop.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
@@ -47,14 +47,14 @@ unsafe impl GlobalAlloc for CountingAllocator {
     }
 }
 
-/// How often `task` asks for memory on this thread.
+/// The number of allocations of `task` on this thread.
 fn allocations(task: impl FnOnce()) -> usize {
     let before = ALLOCATIONS.get();
     task();
     ALLOCATIONS.get() - before
 }
 
-/// Rows that do not lie in memory as one slice.
+/// Rows that are not one slice in memory.
 struct Spilled(Vec<f32>, usize);
 
 impl Rows for Spilled {
@@ -143,7 +143,7 @@ fn a_mini_batch_of_k_means_allocates_nothing() {
     }
 }
 
-/// An iteration allocates for the centroids, never for rows: as often for ten times as many.
+/// An iteration allocates for the centroids, never for rows: ten times as many rows take as many allocations.
 #[test]
 fn an_iteration_of_k_means_allocates_nothing_for_rows() {
     // Without bounds and with them.
@@ -161,7 +161,7 @@ fn an_iteration_of_k_means_allocates_nothing_for_rows() {
             }
             allocations(|| _ = lloyd.iterate(&centroids).unwrap())
         };
-        // The largest first, so that every buffer of this thread is as large as it gets.
+        // The largest first, so that every buffer of this thread reaches its full size.
         let most = count(41_000, true);
         assert_eq!((most, most), (count(4_100, true), count(41_000, false)), "rows of {dim}, {k} clusters");
         assert!(most < 20, "{most}");

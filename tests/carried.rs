@@ -1,5 +1,5 @@
-//! What people join on: columns that are carried along, times of windows, the most frequent label; and recordings that take
-//! turns in a file.
+//! Columns to join on: columns that are carried along, times of windows, the most frequent label. Also recordings that
+//! alternate in a file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ fn problems(text: &str) -> Vec<String> {
     }
 }
 
-/// The answer to a query over the table `t` at `path`, a line a row, values between blanks.
+/// The result of a query over the table `t` at `path`, one row per line, values separated by blanks.
 async fn rows(path: &Path, query: &str) -> Vec<String> {
     let ctx = SessionContext::new_with_config(sql::session_config());
     sql::register(&ctx, Options::new().table("t", path.to_str().unwrap())).await.unwrap();
@@ -122,8 +122,8 @@ async fn windows_carry_columns_and_times_along() {
     assert_eq!([field("operator"), field("load")], [(DataType::Utf8, true), (DataType::Float64, true)]);
 }
 
-/// Without an aggregate a window has the label that all of it has; times that count from anything are seconds; what is
-/// carried along can divide the table.
+/// Without an aggregate a window has a label if all of it has that label; times that do not count from 1970 are
+/// seconds; a carried column can partition the table.
 #[tokio::test]
 async fn what_is_carried_along_is_as_any_column() {
     let dir = TempDir::new().unwrap();
@@ -137,7 +137,7 @@ async fn what_is_carried_along_is_as_any_column() {
     assert!(runs.any(|run| run.unwrap().path().join("state=off").is_dir()));
 }
 
-/// What is carried along as it is written can say which part of the data a row belongs to, under its name in the table.
+/// A column that is carried along unchanged can be the split column, under its name in the table.
 #[tokio::test]
 async fn the_split_may_be_what_is_carried_along() {
     let dir = TempDir::new().unwrap();
@@ -180,7 +180,7 @@ fn names_that_collide_are_named_all_at_once() {
         assert!(found[at].contains(&format!("a column named {name:?} would be there twice")), "{found:#?}");
     }
     assert_eq!(found.len(), 6, "{found:#?}");
-    // Without times, no column of theirs is there.
+    // Without times, the table has no columns of times.
     let untimed = keep("\"start_time\"").replace("time = \"t\"\n", "");
     assert_eq!(problems(&pipeline(dir, &untimed, "")), [""; 0]);
     let found = of("{ column = \"load\", as = \"median\" }, { as = \"mean\" }, 3");
@@ -219,7 +219,7 @@ fn relabel(report: &RunReport, input: &Path, output: &Path) -> Relabel {
     }
 }
 
-/// `label` carries along what the pipeline did, where the new rows have it.
+/// `label` carries along the pipeline's columns if the new rows have them.
 #[tokio::test]
 async fn a_model_carries_columns_along_where_they_are() {
     let dir = TempDir::new().unwrap();
@@ -236,8 +236,7 @@ async fn a_model_carries_columns_along_where_they_are() {
     assert!(schema.field_with_name("load").is_err() && schema.field_with_name("end_time").is_ok());
 }
 
-/// Rows of feature vectors keep columns as they are, of their own types.
-/// The same for vectors, where a column of any type is carried along.
+/// Feature vectors carry columns of any type along unchanged.
 #[tokio::test]
 async fn vectors_are_split_by_what_they_carry_along() {
     let dir = TempDir::new().unwrap();
@@ -339,7 +338,7 @@ async fn recordings_that_take_turns_are_as_if_each_stood_by_itself() {
         rows(&dir.path().join("out"), query).await
     };
     let expected = of(&sorted, "").await;
-    // Of b, one window holds the bad line; of c, the five samples before the gap and the seven behind it.
+    // In b, one window contains the bad line; in c, five samples before the gap and seven after it are unused.
     assert_eq!(expected.len(), 11 + 13 + 2, "{expected:#?}");
     for key in ["", "interleaved = true\n"] {
         assert_eq!(of(&turns, key).await, expected, "{key}");
@@ -400,7 +399,7 @@ async fn recordings_in_parquet_are_as_in_csv() {
         let report = Pipeline::new(plan).unwrap().run(&RunOptions::default()).await.unwrap_or_else(|e| panic!("{e}"));
         assert!(report.source.contains("1 Parquet files"), "{}", report.source);
         assert_eq!(rows(&dir.path().join("out"), query).await, expected, "{file}");
-        // What is called .parquet is taken for vectors, if no flag says otherwise.
+        // A file called .parquet is read as vectors unless a flag says otherwise.
         if file == "in.parquet" {
             let by_name = relabel(&report, &dir.path().join(file), &dir.path().join("labelled"));
             let e = by_name.run(&Control::default()).await.unwrap_err();
@@ -411,7 +410,7 @@ async fn recordings_in_parquet_are_as_in_csv() {
     }
 }
 
-/// What is wrong in a row of a Parquet file is said as of a line.
+/// A bad row of a Parquet file is reported like a bad line.
 #[tokio::test]
 async fn a_bad_row_of_samples_in_parquet_is_named() {
     let dir = TempDir::new().unwrap();

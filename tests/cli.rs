@@ -1,4 +1,4 @@
-//! The command as a person meets it: exit codes, messages, a kill in the middle, memory.
+//! The command from outside: exit codes, messages, a kill in the middle of a run, memory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ fn run(out: &Path, sets: &[&str]) -> Command {
     command
 }
 
-/// Lets the child work before it is looked at again.
+/// Waits before the child is checked again.
 #[allow(clippy::disallowed_methods)]
 fn pause() {
     std::thread::sleep(std::time::Duration::from_millis(5));
@@ -210,12 +210,12 @@ fn model(out: &Path) -> String {
     fs::read_dir(out.join("models")).unwrap().next().unwrap().unwrap().file_name().into_string().unwrap()
 }
 
-/// The numbers of stages of pipelines/hapt.toml, of those that learn.
+/// The numbers of the learning stages of pipelines/hapt.toml.
 const MANIFOLD: usize = 2;
 const AUTOENCODER: usize = 3;
 
-/// A run that was killed when its stage number `stage` had left a checkpoint, into `out`; false if the stage ended before
-/// it could be.
+/// Starts a run into `out` and kills it when its stage number `stage` has written a checkpoint; false if the stage
+/// ended before that.
 fn killed(out: &Path, stage: usize, set: &str) -> bool {
     let mut child = run(out, &[set]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let checkpoint = out.join("_run").join(format!("{stage}.checkpoint"));
@@ -230,8 +230,8 @@ fn killed(out: &Path, stage: usize, set: &str) -> bool {
     checkpoint.exists()
 }
 
-/// Kills a run while its stage number `stage` learns, resumes it, and expects the model of a run that nobody killed. A
-/// checkpoint is left after seconds, so a fast machine needs more than `epochs`, of which `key` is the number.
+/// Kills a run while its stage number `stage` learns, resumes it, and expects the model of an uninterrupted run.
+/// Checkpoints are seconds apart, so a fast machine may need more than `epochs`; `key` sets their number.
 fn kill_and_resume(stage: usize, key: &str, epochs: usize) {
     for epochs in [epochs, 4 * epochs, 16 * epochs] {
         let dir = tempfile::tempdir().unwrap();
@@ -252,7 +252,7 @@ fn kill_and_resume(stage: usize, key: &str, epochs: usize) {
     panic!("ended before it left a checkpoint, however many epochs");
 }
 
-/// Killed without warning while it trains, and run again with `--resume`: as if nothing had happened.
+/// A run that is killed while it trains and then resumed gives the same result as an uninterrupted one.
 #[test]
 fn killed_in_the_middle_of_the_training_and_resumed() {
     kill_and_resume(AUTOENCODER, "stage.autoencoder.epochs", 40);
@@ -296,7 +296,7 @@ fn labels_of_test_users_reach_nothing_that_learns() {
     assert!(bytes(&before) == bytes(&after), "another model of the same name");
 }
 
-/// The most memory a run held, in bytes, as the kernel counted it.
+/// The peak memory of a run in bytes, as counted by the kernel.
 #[cfg(target_os = "linux")]
 fn peak_memory(mut command: Command) -> u64 {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();

@@ -1,6 +1,7 @@
 //! Pipeline files: what is accepted, and how every problem of a broken one is shown.
 //!
-//! The expected outputs lie in tests/golden/config/; `UPDATE_GOLDEN=1` rewrites them, `UPDATE_SCHEMAS=1` the JSON Schema.
+//! The expected outputs are in tests/golden/config/; `UPDATE_GOLDEN=1` rewrites them, `UPDATE_SCHEMAS=1` the JSON
+//! Schema.
 
 use std::path::PathBuf;
 
@@ -36,7 +37,7 @@ fn with(from: &str, to: &str) -> Vec<String> {
     messages(parse(&GOOD.replacen(from, to, 1), &[]))
 }
 
-/// Holds `output` against the file `name` of tests/golden/config.
+/// Compares `output` with the file `name` in tests/golden/config.
 fn golden(name: &str, output: &str) {
     crate::golden::golden(&format!("config/{name}"), output);
 }
@@ -242,7 +243,7 @@ fn choices_of_features_fit_the_sensors() {
     );
 }
 
-/// How text files are written: what cannot be is refused, all of it at once.
+/// All invalid settings of text files are reported at once.
 #[test]
 fn dialects_of_text_files_do_not_contradict_themselves() {
     let source = |keys: &str| {
@@ -307,7 +308,7 @@ fn jitter_and_disorder_may_be_times() {
         assert_eq!(source(good), [""; 0], "{good}");
     }
     assert_eq!(source("jitter = 11"), ["`jitter` must be at least 0 and at most 10, got 11"]);
-    let span = "is no stretch of time; write \"20 ms\" or \"2 min\" (ns, us, ms, s, min, h)";
+    let span = "is not a time span; write \"20 ms\" or \"2 min\" (ns, us, ms, s, min, h)";
     assert_eq!(source("jitter = \"20\""), [format!("`jitter`: \"20\" {span}")]);
     assert_eq!(source("disorder = \"2 lines\""), [format!("`disorder`: \"2 lines\" {span}")]);
     let either = "`disorder` must be a whole number or a time such as \"20 ms\", got true";
@@ -413,7 +414,7 @@ fn null_takes_keys_and_stages_away() {
     assert_eq!(plan.threads, None);
     assert!(format!("{:?}", parse(GOOD, &[]).unwrap().plan.stages).contains("FeatureWeights"));
     assert!(!format!("{:?}", plan.stages).contains("FeatureWeights"));
-    assert_eq!(messages(parse(GOOD, &["sink.nothing=null"])), ["there is no `sink.nothing` to take away"]);
+    assert_eq!(messages(parse(GOOD, &["sink.nothing=null"])), ["there is no `sink.nothing` to remove"]);
     assert_eq!(messages(parse(GOOD, &["stage.scales=null"])), ["`stage` has no element of kind `scales`"]);
 }
 

@@ -1,5 +1,5 @@
-//! Tables, models and statements that are not as they were written, on the command line: what is wrong is named by its
-//! file, ends with the exit code of its kind, and spoils nothing else.
+//! Damaged tables, models and statements on the command line: the error names the file and has the exit code of its
+//! kind, and nothing else is affected.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn files(root: &Path, end: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Turns a bit of the file `at` this share of its length; gives what it was.
+/// Flips a bit of the file at the fraction `at` of its length; returns the old content.
 fn turn(file: &Path, at: f64) -> Vec<u8> {
     let whole = std::fs::read(file).unwrap();
     let mut turned = whole.clone();
@@ -65,7 +65,7 @@ fn a_turned_bit_anywhere_in_a_data_file_is_told_by_the_name_of_the_file() {
         let e = case.fails(6, args);
         assert!(e.contains("is damaged") && e.contains(&name(&data[1])), "{args:?}: {e}");
     }
-    // What needs no byte of the file works, and so does everything once the file is restored.
+    // What does not read the file works, and so does everything once the file is restored.
     assert_eq!(case.sql("SELECT count(*) FROM t"), ["200"]);
     std::fs::write(&data[1], whole).unwrap();
     assert_eq!(case.sql("SELECT count(DISTINCT id) FROM t"), ["100"]);
@@ -168,7 +168,7 @@ fn a_damaged_log_is_told_by_the_entry() {
     }
     std::fs::write(&entry, schema(3)).unwrap();
     assert_eq!(case.sql("SELECT count(DISTINCT id) FROM t"), ["100"]);
-    // JSON that is whole around a schema that is none; and the table is found in ./out rather than named.
+    // Valid JSON with an invalid schema; and the table is found in ./out by its directory.
     std::fs::write(&entry, log.replacen("\\\"nullable\\\"", "\\\"nullible\\\"", 1)).unwrap();
     let e = case.fails(6, &["sql", "-c", "SELECT count(*) FROM t"]);
     assert!(
@@ -246,7 +246,7 @@ fn a_damaged_model_directory_is_written_anew_before_rows_name_it() {
             }
         }
     }
-    // A file that is not of the model is left alone, and the model can be read.
+    // A file that does not belong to the model is left alone, and the model can be read.
     std::fs::write(model.join("notes.txt"), "mine").unwrap();
     case.dacpipe(&["run", "t.toml", "--quiet"]);
     assert_eq!(std::fs::read_to_string(model.join("notes.txt")).unwrap(), "mine");
@@ -293,7 +293,7 @@ fn statements_too_deep_for_a_stack_are_refused_in_words() {
         assert!(e.starts_with("error: the ") || e.starts_with("error: there is no"), "{what}: {e}");
         assert!(e.len() < 1000, "{what}: {} bytes", e.len());
     }
-    // What is as deep as it may be is answered.
+    // A statement of the greatest allowed depth works.
     let values = (0..20_000).map(|i| (-i).to_string()).collect::<Vec<_>>().join(", ");
     for (sql, answer) in [
         (format!("SELECT {} AS n", chain("1", "+", 1900)), "n\n1900\n"),

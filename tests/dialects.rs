@@ -1,5 +1,5 @@
-//! Text files of recordings as people have them: encodings, delimiters, numbers, what stands before the header, quotes
-//! that do not close, lines without end. A file gives its values, or words that name what is wrong and what reads it.
+//! Text files of recordings as found in practice: encodings, delimiters, numbers, preambles, unclosed quotes, endless
+//! lines. A file gives its values, or a message that says what is wrong and which key reads it.
 
 use std::fs;
 use std::io::Write;
@@ -20,7 +20,8 @@ struct Read {
     bad: Vec<(u64, String)>,
 }
 
-/// Reads `bytes` as a file, under quarantine if `on_bad_row` says so; a row a sample, or windows of `window` samples.
+/// Reads `bytes` as a file, under quarantine if `on_bad_row` says so; each row is a sample, or windows of `window`
+/// samples are cut.
 async fn read_with(bytes: &[u8], spec: CsvSpec, on_bad_row: OnBadRow, window: Option<usize>) -> Result<Read> {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("a.csv");
@@ -80,7 +81,7 @@ fn usual() -> CsvSpec {
 
 const VALUES: [f32; 4] = [1.5, -2.0, 3.25, 4e3];
 
-/// Holds that `bytes` are [`VALUES`] and nothing else.
+/// Checks that `bytes` give exactly [`VALUES`].
 async fn same(bytes: impl AsRef<[u8]>, dialect: Dialect) {
     let shown = String::from_utf8_lossy(bytes.as_ref()).into_owned();
     let found = read(bytes, &xy(dialect)).await;
@@ -113,7 +114,7 @@ async fn the_same_values_in_every_dialect() {
     same("\u{feff}\"sep=\t\"\nx\ty\n1.5\t-2\n3.25\t4e3\n", usual()).await;
 }
 
-/// Quotes that are text: twice, or behind an escape.
+/// Quotes inside fields: doubled, or escaped.
 #[tokio::test]
 async fn quotes_that_are_text_are_doubled_or_escaped() {
     let spec = |dialect: Dialect| CsvSpec { keys: vec!["k".into()], dialect, ..CsvSpec::new("", &["x"]) };
@@ -166,7 +167,7 @@ async fn the_same_values_in_every_encoding() {
     assert!(refused(&little, &by_mark).await.contains("no mark"));
 }
 
-/// Two keys or classes that differ in one byte never become one.
+/// Two keys or labels that differ in one byte never become equal.
 #[tokio::test]
 async fn text_of_another_encoding_is_a_bad_row() {
     let bytes = b"ort,art,teil,x,y\nBr\xfchl,a,p,1,2\nB,f\xe9r,p,3,4\nB,a,\xe4,5,6\nB,a,p,7\xb0,8\nB,a,p,9,10\n";
@@ -240,7 +241,7 @@ async fn what_is_wrong_with_a_header_is_said() {
     assert!(refused("sep=;\nx;y\n1;2\n", &comma).await.contains("line 1 is \"sep=;\", but delimiter = \",\""));
     let two = refused("device,device,x,y\n1,1,1,2\n", &CsvSpec { keys: vec!["device".into()], ..usual() }).await;
     assert!(two.contains("column_1 or column_2"), "{two}");
-    // A column that is there twice and not read is nobody's business; a place is a name too.
+    // A duplicate column that is not read does no harm; a position is a name too.
     assert_eq!(read("t,t,x,y\n0,0,1,2\n", &usual()).await.values(), [1.0, 2.0]);
     let places = CsvSpec::new("", &["x", "column_3"]);
     assert_eq!(read("x,y,y\n1,2,3\n", &places).await.values(), [1.0, 3.0]);
@@ -286,12 +287,12 @@ async fn rows_that_cannot_be_values_name_why() {
     }
     let units = refused("x,y\nm/s,\n1,2\n", &usual()).await;
     assert!(units.contains("a.csv:2: ") && units.contains("skip_after_header = 1"), "{units}");
-    // A header of numbers is not told from a row.
+    // A header of numbers cannot be distinguished from a row.
     let numbers = read("1,2\n1,2\n3,4\n", &CsvSpec::new("", &["1", "2"])).await;
     assert_eq!(numbers.values(), [1.0, 2.0, 3.0, 4.0]);
 }
 
-/// One open quote loses its line and the windows over it, whatever comes later.
+/// An unclosed quote costs its line and the windows over it, whatever comes later.
 #[tokio::test]
 async fn an_open_quote_loses_one_line() {
     let line = |i: usize, note: &str| format!("{i},{note},{}\n", i * 2);
@@ -339,7 +340,7 @@ async fn line_numbers_count_every_line() {
     }
 }
 
-/// A file that is cut off in the midst of its compressed bytes gives what is before.
+/// A file that is cut off in the middle of its compressed bytes gives the rows before.
 #[tokio::test]
 async fn other_encodings_are_read_from_compressed_files() {
     let text: String = "x,y\n".to_string() + &"1,2\n".repeat(50_000);
@@ -353,7 +354,7 @@ async fn other_encodings_are_read_from_compressed_files() {
     assert!(said.contains("damaged or cut off after"), "{said}");
 }
 
-/// Whatever bytes a file is of, every line is a row, a bad row or none, and nothing panics.
+/// Whatever bytes a file has, every line is a row, a bad row or skipped, and nothing panics.
 #[tokio::test]
 async fn damage_is_counted_and_never_a_panic() {
     let good = b"device,t,x,y\nA,0,1.5,\"2\"\nA,1,2.5,3\nB,0,\"a\nb\",4\n".to_vec();
@@ -391,7 +392,7 @@ async fn damage_is_counted_and_never_a_panic() {
     }
 }
 
-/// A model that was saved before dialects were known says `delimiter` and `has_header` alone.
+/// A model that was saved before there were dialects only has `delimiter` and `has_header`.
 #[test]
 fn a_spec_of_before_is_understood() {
     let text = r#"{"path": "a", "channels": ["x"], "delimiter": "\t", "has_header": false}"#;

@@ -1,4 +1,4 @@
-//! The examples, run as their first lines say, where a small run of pipelines/hapt.toml has left its table.
+//! The examples, run as their first lines say, on the table of a small run of pipelines/hapt.toml.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ use parquet::arrow::ArrowWriter;
 
 use crate::small_run::{SmallRun, finish, small_run};
 
-/// The program of an example, which `cargo test` builds beside the tests; `cargo test --test all` does not.
+/// The program of an example, which `cargo test` builds with the tests, but `cargo test --test all` does not.
 fn example(run: &SmallRun, name: &str) -> Option<Command> {
     let tests = std::env::current_exe().unwrap();
     let directory = tests.parent().and_then(Path::parent).unwrap().join("examples");

@@ -1,4 +1,4 @@
-//! The 561 features against the published figures of HAPT, and against a slow twin.
+//! The 561 features, compared with the published figures of HAPT and with a slow reference.
 //!
 //! The tests on real recordings read the directory `hapt` under the one that DACPIPE_DATA names, and skip without it.
 
@@ -124,8 +124,8 @@ impl Differences {
     }
 }
 
-/// Published figures are rounded to six decimals, so half a unit of the last is the least that can be asked for; the
-/// rest is what `f32` features add.
+/// Published figures are rounded to six decimals, so the tolerance is half a unit of the last, plus the rounding of
+/// `f32` features.
 const TOLERANCE: f64 = 7e-7;
 
 #[test]
@@ -334,7 +334,7 @@ fn slow_angle(a: [f64; 3], b: [f64; 3]) -> f64 {
     (dot(a, b) / dot(a, a).sqrt() / dot(b, b).sqrt()).acos()
 }
 
-/// What signals and spectra have in common, each statistic of all of `group` after the other.
+/// The statistics that signals and spectra have in common, one after the other, each for all of `group`.
 fn statistics(group: &[Vec<f64>], scale: f64, out: &mut Vec<f64>) {
     let each = |out: &mut Vec<f64>, f: &dyn Fn(&[f64]) -> f64| out.extend(group.iter().map(|x| f(x)));
     each(out, &mean);

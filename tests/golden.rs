@@ -1,6 +1,6 @@
-//! What the command prints, held word by word.
+//! The exact output of the command.
 //!
-//! The texts lie in tests/golden/; `UPDATE_GOLDEN=1 cargo test --test all` rewrites them, and `git diff` shows what
+//! The texts are in tests/golden/; `UPDATE_GOLDEN=1 cargo test --test all` rewrites them, and `git diff` shows what
 //! changed. Snapshots inside the tests are insta's: `cargo insta review`, or by hand.
 
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::small_run::{finish, small_run};
 
-/// Holds `output` against the file `name` of tests/golden.
+/// Compares `output` with the file `name` in tests/golden.
 pub fn golden(name: &str, output: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -39,7 +39,7 @@ const COMMANDS: [&str; 15] = [
 
 fn help(command: &str, flag: &str) -> String {
     let mut dacpipe = Command::new(env!("CARGO_BIN_EXE_dacpipe"));
-    // The width of the lines: without a terminal there is none to ask.
+    // The width of the lines, since there is no terminal.
     finish(dacpipe.args(command.split_whitespace()).arg(flag).env("COLUMNS", "100"), 0).0
 }
 

@@ -1,5 +1,5 @@
-//! `dacpipe inspect`: the section that is suggested for a file, put into a pipeline, reads every good row of it; and what
-//! is no file of values is named.
+//! `dacpipe inspect`: the section that it suggests for a file reads every good row of it; and files that are not tables
+//! are recognised.
 
 use std::fs;
 use std::io::Write;
@@ -23,7 +23,7 @@ use parquet::arrow::ArrowWriter;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-/// What the suggested section, in a pipeline, makes of a source: its spec, the good rows and the bad ones.
+/// The result of reading a source with the suggested section: its spec, the good rows and the bad ones.
 struct Suggested {
     found: Inspection,
     spec: SourceSpec,
@@ -31,7 +31,7 @@ struct Suggested {
     bad: Vec<String>,
 }
 
-/// Inspects `path` and reads it by the section that is suggested.
+/// Inspects `path` and reads it with the suggested section.
 async fn suggested(path: &Path) -> Suggested {
     let found = inspect(&path.display().to_string(), 5).await.unwrap();
     let section = found.source.clone().unwrap_or_else(|| panic!("no section: {found:?}"));
@@ -82,7 +82,7 @@ impl Suggested {
         self.found.notes.join("\n")
     }
 
-    /// Every row is good, and the section says these lines behind its kind and path, comments left out.
+    /// Every row is good, and the section has exactly these lines after kind and path, without comments.
     fn reads(&self, rows: usize, lines: &[&str]) {
         let said: Vec<&str> =
             self.section().lines().skip(3).map(|line| line.split("  # ").next().unwrap_or_default()).collect();
@@ -94,7 +94,7 @@ impl Suggested {
 }
 
 impl Suggested {
-    /// Every row is good, and the section says these lines among others, comments left out.
+    /// Every row is good, and the section has these lines among others, without comments.
     fn reads_with(&self, rows: usize, lines: &[&str]) {
         let said: Vec<&str> =
             self.section().lines().map(|line| line.split("  # ").next().unwrap_or_default()).collect();
@@ -579,14 +579,14 @@ fn pipeline_over(text: &str, keys: &str) -> TempDir {
     dir
 }
 
-/// What `dacpipe check t.toml --data` says with `more` arguments: exit code, stdout, stderr.
+/// The result of `dacpipe check t.toml --data` with `more` arguments: exit code, stdout, stderr.
 fn check_data(dir: &TempDir, more: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dacpipe"));
     let out = command.args(["check", "t.toml", "--data"]).args(more).current_dir(dir.path()).output().unwrap();
     (out.status.code(), String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap())
 }
 
-/// `dacpipe check --data` tells what the configured source makes of its data, and not what would be guessed.
+/// `dacpipe check --data` reports how the configured source reads its data, not what would be guessed.
 #[test]
 fn check_shows_what_was_understood_of_the_configured_source() {
     let text =
@@ -624,7 +624,7 @@ fn check_shows_what_was_understood_of_the_configured_source() {
     assert_eq!(json[0]["data"]["first_rows"].as_array().map(Vec::len), Some(2));
 }
 
-/// What would help is said where the pipeline does not say it already.
+/// Helpful keys are suggested unless the pipeline has them already.
 #[test]
 fn check_says_which_keys_would_help_and_what_cannot_be_read() {
     let mut rows: Vec<String> = (0..60).map(|i| format!("{},{},", i * 20, i % 7)).collect();
@@ -682,7 +682,7 @@ async fn what_was_understood_of_other_sources() {
     assert!(found.facts.iter().any(|fact| fact.found.contains("recordings of 6 channels at 50 Hz")), "{found:?}");
 }
 
-/// Bytes that are like a file of values, with damage.
+/// Bytes like a text table, with damage.
 fn damaged() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         8 => "[0-9]{1,4}([.,][0-9]{1,3})?",
@@ -705,7 +705,7 @@ fn damaged() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever the bytes are, there is an answer or an error that names the file.
+    /// Whatever the bytes are, there is a result or an error that names the file.
     #[test]
     fn any_bytes_get_an_answer(bytes in damaged(), parquet in any::<bool>()) {
         let dir = TempDir::new().unwrap();

@@ -1,4 +1,4 @@
-//! k-means from outside: bad input is refused by name, and every shape at the edge has its answer.
+//! k-means from outside: bad input is refused with a message, and edge cases give a result.
 
 use dacpipe::device::Cpu;
 use dacpipe::event::Control;

@@ -1,5 +1,5 @@
-//! Places, sizes and bounds: compressed files, names of any bytes, pipes and devices, and what would not fit in memory.
-//! Nothing waits for ever, nothing is held before it is known to fit, and one bad file is one bad file.
+//! Places, sizes and bounds: compressed files, names of any bytes, pipes and devices, and data that would not fit into
+//! memory. Nothing waits for ever, memory is checked before it is allocated, and a bad file affects no other.
 
 use std::fs;
 use std::io::Write;
@@ -234,13 +234,13 @@ async fn a_name_of_any_bytes_is_read_or_set_aside_and_stops_nothing() {
 
 // ---- pipes, devices, large files ----
 
-/// Lets the child work before it is looked at again.
+/// Waits before the child is checked again.
 #[allow(clippy::disallowed_methods)]
 fn pause() {
     std::thread::sleep(Duration::from_millis(20));
 }
 
-/// What a command says that must end by itself.
+/// The output of a command that must end by itself.
 fn ended(command: &mut Command) -> Output {
     let mut child: Child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let began = Instant::now();
@@ -254,7 +254,7 @@ fn ended(command: &mut Command) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// The exit code of `dacpipe` and what it says on standard error.
+/// The exit code of `dacpipe` and its standard error.
 fn dacpipe(args: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dacpipe"));
     command.args(args).env("DACPIPE_THREADS", "2").envs(variables.iter().copied());
@@ -343,7 +343,7 @@ fn a_pipeline_a_query_and_a_model_without_an_end_are_refused() {
 fn a_pipeline_file_larger_than_its_bound_is_refused() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("p.toml");
-    // A hole: nothing is written, and nothing of it may be held.
+    // A sparse file: it must not be read into memory.
     fs::File::create(&path).unwrap().set_len(10 << 30).unwrap();
     let problems = PipelineFile::load(&path, &[]).unwrap_err().to_string();
     assert!(problems.contains("larger than 16777216 bytes"), "{problems}");

@@ -1,4 +1,4 @@
-//! The papers' methods through the whole road: pipeline file, table, new rows, SQL, library.
+//! The papers' methods from end to end: pipeline file, table, new rows, SQL, library.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -38,7 +38,7 @@ fn images(path: &Path, first: i64, rows: usize) -> Vec<f32> {
     values
 }
 
-/// What makes each method small.
+/// Settings that make each method small.
 fn small(method: &str) -> &'static str {
     match method {
         "k-dae" => {
@@ -184,7 +184,7 @@ async fn a_method_s_labels_are_the_same_bits_in_the_table_in_sql_in_the_library_
         assert_eq!(ints(&again, "cluster"), ints(&table, "cluster"), "{method}");
         assert_eq!(bits(&again, "distance"), bits(&table, "distance"), "{method}");
 
-        // New rows, by the model alone.
+        // New rows, with only the model.
         let new = dir.path().join("new.parquet");
         let more = images(&new, 150, 40);
         let target = dir.path().join("labels").display().to_string();

@@ -1,4 +1,4 @@
-//! The agreement of clusters with classes: figures of scikit-learn, and what must hold for any labels.
+//! The agreement of clusters with labels: figures of scikit-learn, and properties for any labels.
 
 use dacpipe::metrics::Contingency;
 use proptest::prelude::*;
@@ -115,7 +115,7 @@ proptest! {
     }
 }
 
-/// Labels that were numbered and never counted are in no figure and in no limit.
+/// Labels that were numbered but never counted do not change any figure or limit.
 #[test]
 fn numbered_labels_count_once_they_are_counted() {
     let mut table = Contingency::default();

@@ -10,7 +10,7 @@ use dacpipe::kernel::{Dense, Matrix, Pool};
 use dacpipe::loss::{EmbeddingLoss, L2Penalty, PenaltyForm, WeightedMse};
 use dacpipe::network::{Activation, Architecture, DenseSpec, Mlp, Network, PASS_ROWS, Pass, initialise};
 
-/// The oracle: one variable a tensor, in the order of `Architecture::tensors`.
+/// The oracle: one variable per tensor, in the order of `Architecture::tensors`.
 struct Oracle {
     architecture: Architecture,
     variables: Vec<Var>,
@@ -184,7 +184,7 @@ fn embeddings_and_reconstructions_equal_candle_s() -> Result<()> {
     Ok(())
 }
 
-/// A loss at the embedding joins the reconstruction's: half the sum of its squares.
+/// A loss at the embedding is added to the reconstruction loss: half the sum of its squares.
 #[test]
 fn gradients_at_the_embedding_equal_candle_s() -> Result<()> {
     for architecture in architectures() {
@@ -206,7 +206,7 @@ fn gradients_at_the_embedding_equal_candle_s() -> Result<()> {
     Ok(())
 }
 
-/// Smooth activations only: a difference across the kink of a ReLU is no slope.
+/// Smooth activations only: a finite difference across the kink of a ReLU is not its slope.
 #[test]
 fn gradients_equal_finite_differences() {
     let dense = |inputs, outputs, activation| DenseSpec { inputs, outputs, activation };
@@ -241,7 +241,7 @@ enum Pull {
 }
 
 impl Pull {
-    /// What the training row `row` is pulled to when it is embedded as `embedding`.
+    /// The target of training row `row` when its embedding is `embedding`.
     fn target(&self, embedding: &[f32], row: usize) -> &[f32] {
         let dim = embedding.len();
         let squared = |c: &[f32]| embedding.iter().zip(c).map(|(z, c)| (z - c) * (z - c)).sum::<f32>();
@@ -307,7 +307,7 @@ fn batches(rows: usize) -> Vec<Vec<u32>> {
     [epoch.clone(), epoch].concat()
 }
 
-/// The losses that every step met, and the state after the last.
+/// The losses of every step, and the state after the last.
 fn steps(
     architecture: &Architecture,
     rows: &Dense<'_>,
@@ -371,7 +371,7 @@ fn steps_of_adam_equal_candle_s() -> Result<()> {
     Ok(())
 }
 
-/// The same with a loss at the embedding, which joins the reconstruction's, a part of it, or takes its place.
+/// The same with a loss at the embedding, which is added to the reconstruction loss, to a part of it, or replaces it.
 #[test]
 fn steps_with_a_loss_at_the_embedding_equal_candle_s() -> Result<()> {
     for architecture in architectures() {
@@ -400,8 +400,8 @@ fn a_loss_at_the_embedding_does_not_depend_on_threads() {
     assert_eq!(of(1), of(5));
 }
 
-/// Without a loss at the embedding a step is the reconstruction's alone, bit for bit: forward, backward and Adam by the
-/// network's own methods.
+/// Without a loss at the embedding, a step has the same bits as one with only the reconstruction loss: forward,
+/// backward and Adam by the network's own methods.
 #[test]
 fn without_a_loss_at_the_embedding_steps_have_the_bits_of_the_reconstruction_s() {
     let architecture = Architecture::dac(23, &[17, 9, 5], None);

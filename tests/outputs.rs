@@ -1,5 +1,5 @@
-//! docs/outputs.md says what a run writes: its pipeline is run, and every table and key that it lists is held against what
-//! comes of it.
+//! docs/outputs.md describes what a run writes: this test runs its pipeline, and compares every table and key that it
+//! lists with the result.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -67,11 +67,11 @@ async fn the_page_of_outputs_says_what_a_run_writes() {
     for (heading, table) in [
         ("The labelled table", "pump"),
         ("The clusters", "pump_clusters"),
-        ("What the clusters are of", "cluster_profile('pump')"),
+        ("The features of the clusters", "cluster_profile('pump')"),
     ] {
         assert_eq!(listed(heading), written(&schema(&format!("SELECT * FROM {table}")).await), "{table}");
     }
-    // Of a view, a query cannot always tell that nothing is null.
+    // For a view, a query cannot always know that nothing is null.
     let typed = |columns: Vec<[String; 3]>| columns.into_iter().map(|[name, kind, _]| [name, kind]).collect::<Vec<_>>();
     for (heading, view) in [("The labelled table", "pump_latest"), ("What was set aside", "pump_quarantine")] {
         assert_eq!(typed(listed(heading)), typed(written(&schema(&format!("SELECT * FROM {view}")).await)), "{view}");

@@ -1,5 +1,5 @@
-//! Feature vectors in Parquet files as people have them: files that differ from each other, columns in paths and structs,
-//! tables, far times, damage.
+//! Feature vectors in Parquet files as found in practice: files that differ from each other, columns in paths and
+//! structs, tables, times far from 1970, damage.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -91,7 +91,7 @@ async fn a_file_of_other_vectors_does_not_decide_the_width() {
     assert_eq!(i32s(&opened.sql("SELECT * FROM t").await.unwrap(), "id"), (0..9).collect::<Vec<_>>());
     assert_eq!(opened.bad.len(), 4, "row by row");
 
-    // A type that says the width makes the whole file another kind of file.
+    // A type with a fixed width makes the whole file a different one.
     let item = Arc::new(Field::new("item", DataType::Float64, true));
     let fixed = FixedSizeListArray::new(item, 3, Arc::new(Float64Array::from(vec![1.0; 12])), None);
     write_parquet(&dir.path().join("a.parquet"), vec![("v", Arc::new(fixed)), ("id", ids(4))]);
@@ -251,7 +251,7 @@ async fn a_file_and_its_path_must_agree() {
         let stored: ArrayRef = Arc::new(Int32Array::from(stored.to_vec()));
         write_parquet(&place.join("a.parquet"), vec![("v", v), ("id", id), ("year", stored)]);
     }
-    // One has it in its path alone: it becomes of the type of the others.
+    // One file has it only in its path: it gets the type of the others.
     fs::create_dir_all(dir.path().join("year=2025")).unwrap();
     let (v, id) = rows(0, 2);
     write_parquet(&dir.path().join("year=2025/a.parquet"), vec![("v", v.clone()), ("id", id.clone())]);
@@ -341,7 +341,7 @@ async fn whatever_is_a_number_is_a_feature() {
     assert_says(&refused(&spec(&path)).await, &["flatten lists of lists"]);
 }
 
-/// Writes times of 96 bits as `id`, each the days since 4713 BC and the nanoseconds within the day, and `x`, which counts them.
+/// Writes 96-bit times as `id`, each as days since 4713 BC and nanoseconds within the day, and `x`, which counts them.
 fn write_times(path: &Path, times: &[(u32, u64)]) {
     let schema = "message m { required int96 id; required double x; }";
     let schema = Arc::new(parse_message_type(schema).unwrap());
@@ -381,8 +381,8 @@ async fn times_of_96_bits_do_not_wrap() {
     assert_eq!(found, expected);
 }
 
-/// Digits below a microsecond are not cut without a word, whether the time is a key or is carried along, and whether it is
-/// asked for or not.
+/// Digits below a microsecond are not dropped silently, whether the time is a key or is carried along, and whether it
+/// is asked for or not.
 #[tokio::test(flavor = "multi_thread")]
 async fn digits_of_96_bits_below_a_microsecond_are_told() {
     let dir = TempDir::new().unwrap();
@@ -474,8 +474,8 @@ async fn a_table_is_read_by_its_log() {
 
 // ---- damage ----
 
-/// Every byte of a file turned, one bit of it or all: nothing panics, the other file is read as ever, and of the damaged one every
-/// row is read or set aside, or the file is.
+/// Every byte of a file is damaged, one bit of it or all: nothing panics, the other file is still read, and every row
+/// of the damaged file is read or set aside, or the whole file is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_turned_byte_is_one_bad_file() {
     let dir = TempDir::new().unwrap();
@@ -483,7 +483,7 @@ async fn a_turned_byte_is_one_bad_file() {
     let name: ArrayRef = crate::sources::splits(4);
     write_parquet(&bad, vec![("v", list(&plain_vectors(4))), ("id", ids(4)), ("name", name.clone())]);
     write_parquet(&dir.path().join("b.parquet"), vec![("v", list(&plain_vectors(4))), ("id", ids(4)), ("name", name)]);
-    // Of two files with as many vectors each, a damaged one may have the wider ones.
+    // If two files have as many vectors each, the damaged one may decide the width.
     let dim = Some(2);
     let spec = SourceSpec::Parquet(ParquetSpec { dim, label: Some("name".into()), ..parquet_spec(dir.path()) });
     let whole = fs::read(&bad).unwrap();

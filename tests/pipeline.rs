@@ -1,5 +1,5 @@
-//! The whole road, through the library: simulated recordings to a labelled table, again and again with what must not
-//! matter changed.
+//! The whole pipeline through the library: from simulated recordings to a labelled table, repeated with changes that
+//! must not matter.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,7 +37,7 @@ async fn run(out: &Path, sets: &[&str]) -> RunReport {
     pipeline(out, sets).run(&RunOptions::default()).await.unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// The table's labels without what tells one run from another, as text.
+/// The table's rows as text, without the columns that differ between runs.
 async fn labels(out: &Path) -> String {
     let ctx = SessionContext::new_with_config(sql::session_config());
     sql::register(&ctx, Options::new().table("hapt", out.to_str().unwrap())).await.unwrap();
@@ -164,7 +164,7 @@ async fn resumed_with_notes(pipeline: Pipeline) -> (RunReport, Vec<String>) {
     (report, notes)
 }
 
-/// A supervisor runs the same command line again and again.
+/// A supervisor repeats the same command line.
 #[tokio::test]
 async fn a_resumed_run_starts_where_there_is_nothing_to_go_on_with_and_ends_once() {
     let dir = tempfile::tempdir().unwrap();
@@ -222,7 +222,7 @@ async fn a_changed_pipeline_does_not_resume() {
     let pipeline = |sets: &[&str]| vector_pipeline(dir.path(), sets).unwrap();
     let e = pipeline(&[]).run(&RunOptions { resume: false, control }).await.unwrap_err();
     assert_eq!(e.kind(), Kind::Cancelled, "{e}");
-    // Refused before a word of going on, and before the source is looked at.
+    // Refused before any note of resuming, and before the source is read.
     for set in ["stage.kmeans.k=3", "seed=99", "on_bad_row=\"quarantine\""] {
         let notes = Arc::new(Notes::default());
         let options = RunOptions { resume: true, control: Control::new(notes.clone()) };
@@ -249,7 +249,7 @@ impl Observer for AtScaling {
     }
 }
 
-/// Nor does one whose data changed, which is known once they were read.
+/// Nor does a run whose data changed, which is known once they were read.
 #[tokio::test]
 async fn changed_data_do_not_resume() {
     let dir = tempfile::tempdir().unwrap();
@@ -272,7 +272,7 @@ fn vectors(dir: &Path) -> PathBuf {
     write_vectors(dir, 0.0)
 }
 
-/// The same, with this added to each value.
+/// The same, with `offset` added to each value.
 fn write_vectors(dir: &Path, plus: f32) -> PathBuf {
     let group = |i: usize| plus + if i.is_multiple_of(3) { 0.9 } else { 0.1 };
     let value = |i: usize, j: usize| group(i) + (i * 7 + j) as f32 % 5.0 / 100.0;
@@ -348,7 +348,7 @@ async fn what_does_not_fit_the_table_is_known_before_anything_is_learned() {
     assert!(e.contains("values"), "{e}");
 }
 
-/// Makes a directory as soon as the run works.
+/// Makes a directory once the run has begun.
 struct InTheWay(PathBuf);
 
 impl Observer for InTheWay {
@@ -357,13 +357,14 @@ impl Observer for InTheWay {
     }
 }
 
-/// The process dies between the commit and the end of the run: going on ends it, and its rows are there once.
+/// The process dies between the commit and the end of the run: resuming completes it, and its rows are in the table
+/// once.
 #[tokio::test]
 async fn a_run_that_died_after_its_commit_is_not_committed_again() {
     let dir = tempfile::tempdir().unwrap();
     let append = || vector_pipeline(dir.path(), &["sink.mode=append"]).unwrap();
     append().run(&RunOptions::default()).await.unwrap();
-    // run.json cannot be written where a directory is, which comes there while the run is under way.
+    // run.json cannot be written because a directory of that name is made during the run.
     std::fs::remove_file(dir.path().join("out/run.json")).unwrap();
     let control = Control::new(Arc::new(InTheWay(dir.path().join("out/run.json/in the way"))));
     let e = append().run(&RunOptions { resume: false, control }).await.unwrap_err();
@@ -424,7 +425,7 @@ async fn more_clusters_than_distinct_rows_is_an_error_before_anything_is_learned
     assert_eq!(report.cluster_sizes, [12; 5]);
 }
 
-/// The pipeline for sensor CSV, whose rate is told from its times, and its model on recordings of another rate.
+/// The pipeline for sensor CSV, whose rate is inferred from its times, and its model on recordings of another rate.
 #[tokio::test]
 async fn a_model_refuses_recordings_of_another_sampling_rate() {
     let dir = tempfile::tempdir().unwrap();

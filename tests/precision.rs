@@ -1,5 +1,5 @@
-//! Features in double precision, in whole numbers of any width and in decimals keep the differences that clusters are
-//! made of, however far from zero they lie; and those in single precision stay as they are.
+//! Features in double precision, integers of any width and decimals keep small differences between large values, on
+//! which clusters depend; features in single precision stay unchanged.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -200,7 +200,7 @@ async fn command_sql_and_library_give_the_same_bits() {
         relabel(dir.path(), &report).run(&Control::default()).await.unwrap();
         assert_eq!(ask(dir.path(), "new", LABELS).await.columns(), written.columns(), "{stages}");
 
-        // As it was saved, in batches of any size.
+        // The loaded model, in batches of any size.
         let model = Model::load(&Location::parse(&report.model_path).unwrap()).await.unwrap();
         let rows: Vec<f64> =
             (0..ROWS).flat_map(|row| (0..2).map(move |at| 1.7e12 + apart(row, at) as f64 / 7.0)).collect();
@@ -238,7 +238,7 @@ async fn a_model_takes_rows_of_either_precision() {
         let item = Arc::new(Field::new("item", DataType::Float32, true));
         cast(column, &DataType::List(item)).unwrap()
     };
-    // Values that single precision holds make the same model in both.
+    // Values that fit into single precision give the same model in both precisions.
     let near = doubles(|v| v as f64 / 4.0);
     let mut tables = Vec::new();
     for column in [near.clone(), single(&near)] {
@@ -246,7 +246,7 @@ async fn a_model_takes_rows_of_either_precision() {
         write(&dir.path().join("rows.parquet"), vec![("v", column)]);
         let report = run(dir.path(), "\"v\"", SCALED).await;
         let labels = ask(dir.path(), "out", LABELS).await;
-        // And it labels those of the other.
+        // And each model labels the rows of the other precision.
         write(
             &dir.path().join("rows.parquet"),
             vec![("v", if tables.is_empty() { single(&near) } else { near.clone() })],
@@ -257,7 +257,7 @@ async fn a_model_takes_rows_of_either_precision() {
     }
     assert_eq!(tables[0], tables[1]);
 
-    // A model that subtracts an origin takes single precision for what it is, here for multiples of 1024.
+    // A model that subtracts an origin takes single precision values literally, here as multiples of 1024.
     let far = doubles(|v| 1024.0 * (16_601_563.0 + v as f64) + 0.25);
     let dir = tempfile::tempdir().unwrap();
     write(&dir.path().join("rows.parquet"), vec![("v", far.clone())]);

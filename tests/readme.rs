@@ -1,4 +1,4 @@
-//! What README.md says is true: its pipeline file is accepted, its commands parse, its queries are answered, and it names
+//! Checks README.md: its pipeline file is valid, its commands parse, its queries give the printed results, and it names
 //! every module, exit code and environment variable. Its Rust is compiled by the documentation tests (src/lib.rs).
 
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ fn blocks(language: &str) -> Vec<String> {
     README.split(&start).skip(1).map(|rest| rest.split("```").next().unwrap().to_string()).collect()
 }
 
-/// The words of a shell's line, without quotes. Knows no escapes.
+/// The words of a shell command, without quotes. Escapes are not supported.
 fn words(line: &str) -> Vec<String> {
     let (mut words, mut open, mut quote) = (Vec::<String>::new(), false, None);
     for c in line.chars() {
@@ -163,7 +163,7 @@ fn every_environment_variable_is_explained() {
         }
     }
     assert!(variables.iter().any(|name| name == "DACPIPE_LOG"), "{variables:?}");
-    // Every program may read HOME; the pieces of code in this file name no variable.
+    // Every program may read HOME; the code in this file contains names that are not variables.
     for name in
         variables.iter().filter(|name| *name != "HOME" && name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
     {

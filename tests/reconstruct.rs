@@ -1,5 +1,5 @@
-//! The reconstruction error, from the pipeline file to SQL: every road to it gives the same bits, and it tells rows that
-//! are unlike those that were learned from.
+//! The reconstruction error, from the pipeline file to SQL: every interface gives the same bits, and rows that differ
+//! from the training rows have large errors.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const DIM: usize = 6;
 /// The one row whose values belong to no group.
 const ODD: usize = 71;
 
-/// Rows whose values are all low or all high, to within a tenth; those of `ODD` are low and high in turn.
+/// Rows whose values are all low or all high, to within a tenth; those of `ODD` alternate.
 fn values() -> Vec<f32> {
     let level = |i: usize, j: usize| {
         let high = if i == ODD { j.is_multiple_of(2) } else { i.is_multiple_of(3) };
@@ -109,7 +109,7 @@ async fn the_run_the_label_command_sql_and_the_model_give_the_same_error() {
     // The odd row stands out from all others, far beyond what chance leaves.
     let others = expected.iter().enumerate().filter(|(i, _)| *i != ODD).map(|(_, e)| *e).fold(0.0, f32::max);
     assert!(expected[ODD] > 3.0 * others, "the odd row {}, the others at most {others}", expected[ODD]);
-    // In the source's units: rows are rebuilt near what they were, within the training rows' extremes.
+    // In the source's units: rows are reconstructed approximately, within the training rows' extremes.
     let rebuilt = model.reconstruct(&values()).unwrap().features;
     assert!(rebuilt.iter().all(|x| (1.0..=10.0).contains(x)));
     let apart = |i: usize| (0..DIM).map(|j| (rebuilt[i * DIM + j] - values()[i * DIM + j]).abs()).fold(0.0, f32::max);

@@ -1,5 +1,5 @@
-//! Recordings wherever they lie: the line that a message names, keys and labels in paths, recordings that go on over files,
-//! and samples in Parquet files.
+//! Recordings in files: the line that a message names, keys and labels in paths, recordings across files, and samples
+//! in Parquet files.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -81,7 +81,7 @@ fn write(dir: &Path, name: &str, text: impl AsRef<[u8]>) {
 
 // ---- lines ----
 
-/// Whatever stands between samples, and in which order they are read: a window is named by the line of its first sample.
+/// Whatever is between samples, and in whatever order they are read, a window is named by the line of its first sample.
 #[tokio::test]
 async fn a_window_is_named_by_the_line_of_its_first_sample() {
     // Every second window of ten has values whose squares are too large.
@@ -164,7 +164,7 @@ async fn lines_are_put_in_order_over_files() {
     }
 }
 
-/// Files that overlap in time double no sample: what is in both is bad, or put in order and dropped on request.
+/// Files that overlap in time duplicate no sample: repeated samples are bad, or sorted and dropped on request.
 #[tokio::test]
 async fn files_that_overlap_double_no_sample() {
     let line = |i: i64| format!("P,{},{i}\n", 1_700_000_000_000 + 20 * i);
@@ -231,7 +231,7 @@ async fn keys_labels_and_splits_may_stand_in_paths() {
         let expected = [row("A/1", "test", "off", 8.0), row("A/1", "train", "on", 0.0), row("B", "NULL", "NULL", 16.0)];
         assert_eq!(found.rows, expected, "{kind}");
     }
-    // A key without a value in the path is as an empty one in a column.
+    // A key without a value in the path is like an empty one in a column.
     let spec = CsvSpec { keys: vec!["state".into()], ..spec(&dir.path().join("text/site=B")) };
     let e = read(&spec, &cut(8, 8)).await.err().unwrap().to_string();
     assert!(e.contains("d.csv:2: key column \"state\" is empty"), "{e}");
@@ -268,7 +268,7 @@ fn samples(rows: i64) -> RecordBatch {
     .unwrap()
 }
 
-/// A Parquet file is told by its name, however that is spelled, or by what it begins and ends with.
+/// A Parquet file is recognised by its name in any case, or by its first and last bytes.
 #[tokio::test]
 async fn parquet_is_told_by_name_or_content() {
     let dir = TempDir::new().unwrap();
@@ -291,7 +291,7 @@ async fn parquet_is_told_by_name_or_content() {
     assert!(e.kind() == Kind::Input && e.to_string().contains("not a readable Parquet file"), "{e}");
 }
 
-/// Text that many rows share is in memory once, and one that is too long is a bad row; bytes that are no text are one, too.
+/// Text that many rows share is in memory once. Text that is too long is a bad row, and so are bytes that are not text.
 #[tokio::test]
 async fn text_in_parquet_has_a_bound() {
     const MIB: usize = 1 << 20;
@@ -316,7 +316,7 @@ async fn text_in_parquet_has_a_bound() {
     assert_eq!((found.bad.len(), found.rows.len()), (rows as usize - 3, 3));
 }
 
-/// What says how text is written is refused for Parquet files, by the check of a pipeline file and by its run.
+/// Keys about text are refused for Parquet files, by the check of a pipeline file and by its run.
 #[tokio::test]
 async fn how_text_is_written_is_not_said_of_parquet() {
     let dir = TempDir::new().unwrap();
@@ -343,8 +343,8 @@ async fn how_text_is_written_is_not_said_of_parquet() {
     assert!(PipelineFile::parse("t.toml", &text("d/*.csv"), &[], &|_| None).is_ok());
 }
 
-/// Whatever is damaged in a Parquet file of samples, it is damage of that file: no panic, no error of another kind, and every
-/// row that was read is told of.
+/// Any damage in a Parquet file of samples is an error of that file: no panic, no error of another kind, and every row
+/// that was read is accounted for.
 #[tokio::test]
 async fn damage_in_parquet_samples_is_damage_of_the_file() {
     let dir = TempDir::new().unwrap();
@@ -374,7 +374,7 @@ async fn damage_in_parquet_samples_is_damage_of_the_file() {
 
 // ---- why there are no rows ----
 
-/// Where everything was set aside, the error says why of the first row, with the key that would read it.
+/// If everything was set aside, the error gives the reason of the first row, with the key that would read it.
 #[tokio::test]
 async fn no_rows_are_explained_by_the_first_that_was_set_aside() {
     let dir = TempDir::new().unwrap();
@@ -395,7 +395,7 @@ async fn no_rows_are_explained_by_the_first_that_was_set_aside() {
     let parts =
         ["no rows to learn from", "the first row set aside is ", "a.csv:2: column \"x\": \"1,5\"", "decimal = \",\""];
     assert!(parts.iter().all(|part| said.contains(part)), "{said}");
-    // A time, too, names the key that would read it.
+    // For a time as well, the error names the key that would read it.
     write(dir.path(), "in/a.csv", "t;x\n0,00;1\n0,02;2\n0,04;3\n0,06;4\n");
     let said = says("time = \"t\"").await;
     let parts = ["a.csv:2: column \"t\": \"0,00\" is not a time", "decimal = \",\" reads a comma"];

@@ -1,5 +1,5 @@
-//! Reports and `cluster_profile`, of tables as they are found: with and without labels, embeddings, names and files
-//! beside their rows, and with names that are markup.
+//! Reports and `cluster_profile`, of all kinds of tables: with and without labels, embeddings, names and files beside
+//! their rows, and with names that are markup.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -83,12 +83,12 @@ async fn files(table: &Path, labels: Option<&str>) -> BTreeMap<String, String> {
     files
 }
 
-/// The tags of a page or an image, without those of the data, which are text.
+/// The tags of a page or an image.
 fn tags(text: &str) -> Vec<&str> {
     text.split('<').skip(1).map(|rest| rest.split('>').next().unwrap()).collect()
 }
 
-/// Nothing runs, nothing is fetched, every element ends, and no figure has a coordinate that is no number.
+/// No scripts, no external resources, every element is closed, and every coordinate is a number.
 fn check(text: &str) {
     let mut open = Vec::new();
     for tag in tags(text) {
@@ -234,7 +234,7 @@ async fn appended_rows_are_in_the_profile_too() {
     let ctx = session(&[("t", &dir.path().join("out"))]).await;
     let sizes = "SELECT sum(size) FROM cluster_profile('t') WHERE position = 0";
     assert_eq!(ask(&ctx, sizes).await, [["120"]]);
-    // run.json is of the first run: what only it knows is said to be missing, the rest is there.
+    // run.json belongs to the first run: the report says that its content is missing, and has the rest.
     let page = shown(&files(&dir.path().join("out"), None).await["index.html"]);
     assert!(page.contains("all 120 rows") && page.contains("run.json is of run"), "{page}");
 }
@@ -309,7 +309,7 @@ async fn images_are_drawn_as_images() {
     assert!(shown(&files["index.html"]).contains("Mean image of each cluster"));
 }
 
-/// A table as older versions wrote it: nothing beside its rows, no run.json, no model.
+/// A table of an older version: no files beside its rows, no run.json, no model.
 async fn old_table(place: &Location, embedding: bool) {
     let mut writer = TableWriter::begin(place, WriteOptions::new(Mode::Append, "run-1")).await.unwrap();
     let mut columns: Vec<(&str, ArrayRef)> = vec![

@@ -1,5 +1,4 @@
-//! How samples become recordings and windows: what a time is, which rate counts, what is put in order, and that no
-//! sample vanishes.
+//! How samples become recordings and windows: times, rates, sorting, and that every sample is accounted for.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,7 +25,7 @@ use tempfile::TempDir;
 struct Read {
     /// By key (or file), the starts and the first values of the windows.
     windows: BTreeMap<String, Vec<(i64, f32)>>,
-    /// The same of the part `test` of the data alone, where there is a split.
+    /// The same for the split `test` only, if there is a split.
     test: BTreeMap<String, Vec<(i64, f32)>>,
     samples: Samples,
     bad: Vec<(u64, String)>,
@@ -164,7 +163,7 @@ async fn times_of_every_form_show_the_same_recording() {
     }
 }
 
-/// Nanoseconds since 1970 at a megahertz: a step is a millionth of what double precision tells apart there.
+/// Nanoseconds since 1970 at a megahertz, whose steps double precision could not represent.
 #[tokio::test]
 async fn epoch_nanoseconds_keep_their_digits() {
     let (_dir, spec) =
@@ -226,7 +225,7 @@ async fn a_recording_at_another_rate_is_refused_set_aside_or_resampled() {
     }
 }
 
-/// What would be interpolated out of nothing needs memory without end.
+/// Interpolating far more samples than were recorded would need unbounded memory.
 #[tokio::test]
 async fn a_recording_that_is_far_slower_is_set_aside_all_the_same() {
     let (_dir, spec) = files(&[("a.csv", lines(evenly(80, 1))), ("b.csv", lines(evenly(60, 86_400_000)))]);
@@ -539,8 +538,8 @@ fn any_rules() -> impl Strategy<Value = SampleRules> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
-    /// Lines read = samples in windows + set aside + unused by reason; no (key, start) twice; and all of it the same
-    /// for every number of threads and rows in a batch.
+    /// Lines read = samples in windows + set aside + unused by reason; no (key, start) twice; and all of it is the same
+    /// for any number of threads and rows in a batch.
     #[test]
     fn no_sample_vanishes_and_no_key_comes_twice(
         recordings in prop::collection::vec((0..3usize, 0..2usize, prop::sample::select(vec![20i64, 20, 20, 35, 10]),
@@ -599,7 +598,7 @@ proptest! {
         prop_assert_eq!(&many.windows, &one.windows);
         prop_assert_eq!(&many.samples, &one.samples);
         prop_assert_eq!(&many.bad, &one.bad);
-        // A scan of one part gives the rows of that part, as they are numbered among all.
+        // A scan of one split gives the rows of that split, numbered as among all rows.
         let two = options(2);
         let part = runtime.block_on(read_part(&spec, &two, 100, "SELECT * FROM t WHERE part = 'test'")).unwrap();
         prop_assert_eq!(&part.windows, &one.test);

@@ -1,8 +1,8 @@
-//! schemas/hapt-input.arrow.json and schemas/hapt-output.arrow.json: the columns of what the hapt source yields and of
-//! the tables that a run of pipelines/hapt.toml writes.
+//! schemas/hapt-input.arrow.json and schemas/hapt-output.arrow.json: the columns of the hapt source and of the tables
+//! that a run of pipelines/hapt.toml writes.
 //!
-//! Names, types and nullability are taken from the code; what the columns mean is written here, once for each.
-//! `UPDATE_SCHEMAS=1 cargo test --test all schemas` rewrites the files.
+//! Names, types and nullability come from the code; the meanings of the columns are written here. `UPDATE_SCHEMAS=1
+//! cargo test --test all schemas` rewrites the files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ fn unit(name: &str) -> Option<String> {
 #[derive(Debug, Serialize)]
 struct Column {
     name: String,
-    /// As Arrow prints it and reads it back.
+    /// As Arrow prints and parses it.
     #[serde(rename = "type")]
     data_type: String,
     nullable: bool,
@@ -115,7 +115,7 @@ fn columns(schema: &Schema, values: &[String]) -> Vec<Column> {
     schema.fields().iter().map(column).collect()
 }
 
-/// Holds `schema` against the file `name` of schemas/.
+/// Compares `schema` with the file `name` in schemas/.
 fn current(name: &str, schema: &impl Serialize) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas").join(name);
     let text = serde_json::to_string_pretty(schema).unwrap() + "\n";

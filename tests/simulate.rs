@@ -1,4 +1,5 @@
-//! Simulated recordings: their layout, their determinism, and that their activities can be learned but are not trivial.
+//! Simulated recordings: their layout, their determinism, and that their activities can be learned but are not trivial
+//! to find.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -151,8 +152,8 @@ fn the_example_set_is_small_and_is_what_its_command_makes() {
     assert!(committed.keys().eq(again.keys()));
     for (name, bytes) in &committed {
         match name.strip_suffix(".gz") {
-            // Another version of the compressor, or another platform's sine, may change bytes but never a reading by
-            // more than a rounding.
+            // Another version of the compressor, or another platform's sine, may change bytes, but a reading by at most
+            // one rounding step.
             Some(_) => assert_close(&unzipped(bytes), &unzipped(&again[name]), name),
             None => assert_eq!(bytes, &again[name], "{name}"),
         }

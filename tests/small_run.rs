@@ -1,5 +1,5 @@
-//! One small run of pipelines/hapt.toml that several tests look at, in a directory laid out as a newcomer's checkout is:
-//! `pipelines/`, `examples/data/` and, after the run, `out/`.
+//! One small run of pipelines/hapt.toml that several tests use, in a directory like a fresh checkout: `pipelines/`,
+//! `examples/data/` and, after the run, `out/`.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -14,7 +14,7 @@ pub struct SmallRun {
     pub summary: String,
 }
 
-/// The run, made once and removed with the last test that holds it.
+/// The run, made once and removed with the last test that uses it.
 pub fn small_run() -> Arc<SmallRun> {
     static SHARED: Mutex<Weak<SmallRun>> = Mutex::new(Weak::new());
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -43,7 +43,7 @@ impl SmallRun {
         self.dir.path()
     }
 
-    /// `program` with the directory as its working directory, and nothing set that would change what it does.
+    /// `program` in the directory, without environment variables that would change its behaviour.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         command.current_dir(self.path());
@@ -53,18 +53,18 @@ impl SmallRun {
         command
     }
 
-    /// What `dacpipe` prints to stdout and to stderr; it must succeed.
+    /// The stdout and stderr of `dacpipe`, which must succeed.
     pub fn dacpipe(&self, args: &[&str]) -> (String, String) {
         finish(self.command(env!("CARGO_BIN_EXE_dacpipe")).args(args), 0)
     }
 
-    /// The answer to a query over the tables of the run, as CSV.
+    /// The result of a query over the tables of the run, as CSV.
     pub fn sql(&self, query: &str) -> String {
         self.dacpipe(&["sql", "--format", "csv", "-c", query]).0
     }
 }
 
-/// What a command prints to stdout and to stderr; it must end with the exit code `code`.
+/// The stdout and stderr of a command, which must end with the exit code `code`.
 pub fn finish(command: &mut Command, code: i32) -> (String, String) {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let (stdout, stderr) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());

@@ -1,4 +1,4 @@
-//! Every source over small files: what it yields, what it refuses, what it leaves unread.
+//! Every source over small files: what it yields, what it refuses, and what it does not read.
 
 use std::fs;
 use std::io::Write;
@@ -94,7 +94,7 @@ pub fn texts(batch: &RecordBatch, name: &str) -> Vec<Option<String>> {
     batch[name].as_string::<i32>().iter().map(|t| t.map(String::from)).collect()
 }
 
-/// The features in single precision, whichever they are given in, and how many a row has.
+/// The features in single precision, whatever their precision, and the number per row.
 fn features_of(batch: &RecordBatch) -> (Vec<f32>, usize) {
     let (values, dim) = values(batch, "features").unwrap();
     (values.narrow().into_owned(), dim)
@@ -127,7 +127,7 @@ fn compress(dir: &Path) {
     }
 }
 
-/// `path` as it is reached from the directory that the tests run in, by way of `..`.
+/// `path` relative to the tests' working directory, with `..`.
 fn relative(path: &Path) -> String {
     let here = std::env::current_dir().unwrap().canonicalize().unwrap();
     let up = here.components().skip(1).map(|_| "..").collect::<Vec<_>>().join("/");
@@ -593,7 +593,7 @@ async fn csv_reads_gzip_directories_globs_and_urls_alike() {
     assert_says(&error_of(&nothing, &SourceOptions::default()).await, &["*.tsv: no files"]);
 }
 
-/// The key column `file` says the same of a file, however it was asked for.
+/// The key column `file` has the same value, however the file was asked for.
 #[tokio::test]
 async fn csv_names_recordings_by_their_path_below_what_was_asked_for() {
     let dir = TempDir::new().unwrap();
@@ -619,7 +619,7 @@ async fn csv_says_once_where_a_file_is_cut_off() {
     assert_eq!(error.to_string().matches("a.csv.gz").count(), 1, "{error}");
 }
 
-/// Samples of two devices in turn, as a gateway writes them down.
+/// Alternating samples of two devices, as a gateway writes them.
 fn in_turn(devices: &[&str], samples: usize) -> String {
     let mut text = String::from("device,t,activity,y,x\n");
     for i in 0..samples {
@@ -631,14 +631,14 @@ fn in_turn(devices: &[&str], samples: usize) -> String {
 #[tokio::test]
 async fn csv_reads_recordings_that_take_turns_and_refuses_lines_out_of_place() {
     let options = windows(3, 3, Within::Recordings);
-    // Alternating from the first line on: each device is a recording, as if its lines lay together.
+    // Alternating from the first line on: each device is a recording, as if its lines were together.
     let (_dir, spec) = csv_file(&in_turn(&["a", "b"], 20));
     let spec = keyed(spec);
     let rows = all(&SourceSpec::Csv(spec.clone()), &options).await.unwrap();
     assert_eq!(i64s(&rows, "start"), [0, 3, 6, 9, 12, 15, 0, 3, 6, 9, 12, 15]);
     let untimed = SourceSpec::Csv(CsvSpec { time: None, ..spec.clone() });
     assert_eq!(firsts(&all(&untimed, &options).await.unwrap()), firsts(&rows));
-    // Said not to take turns, they are out of place.
+    // If they are declared not to alternate, they are out of place.
     let spec = CsvSpec { interleaved: Some(false), rate_hz: Some(50.0), ..spec };
     let error = error_of(&SourceSpec::Csv(spec), &options).await;
     assert_says(&error, &["a.csv:4: device=\"a\" comes back", "lie together", "sort the file by device, then by t"]);

@@ -1,4 +1,4 @@
-//! SQL over models and tables: the functions give the pipeline's bits, the aggregates the known figures.
+//! SQL over models and tables: the functions give the pipeline's bits, the aggregates known figures.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -74,7 +74,7 @@ impl Transform for Squash {
     }
 }
 
-/// Labels by the sign of the embedding's first value.
+/// Assigns clusters by the sign of the embedding's first value.
 #[derive(Debug)]
 struct BySign;
 
@@ -135,7 +135,7 @@ fn model() -> Model {
     Model::new(manifest, vec![Arc::new(Squash(noise(2 * DIM, 5))), Arc::new(BySign)]).unwrap()
 }
 
-/// A model of dacpipe's own stages, each learned from the rows as those before it leave them.
+/// A model of dacpipe's own stages, each learned from the output of the one before it.
 fn learned() -> Model {
     let scale = ScaleStage::new(ScaleSpec { method: ScaleMethod::MinMax });
     let weights = FeatureWeightsStage::new(WeightsSpec::new(WeightLabels::Uniform));
@@ -324,7 +324,7 @@ async fn models_are_found_by_hash_prefix_path_and_uri() {
         let sql = format!("SELECT count(DISTINCT dac_assign('{name}', features)['cluster']) FROM rows");
         assert_eq!(rows(&ctx, &sql).await.column(0).as_primitive::<Int64Type>().value(0), 2, "{name}");
     }
-    // A model in a column instead of a literal is known only when the rows are there.
+    // A model in a column, not a literal, is known only when the rows are read.
     let sql = format!(
         "SELECT dac_embed(m, features) AS e FROM (SELECT features, id, CASE WHEN id % 3 = 0 THEN NULL
          WHEN id % 3 = 1 THEN '{path}' ELSE '{prefix}' END AS m FROM rows) ORDER BY id"
@@ -504,7 +504,7 @@ async fn explain_shows_the_stages_and_their_work() {
     let metrics = plan.metrics().unwrap();
     assert_eq!(metrics.output_rows(), Some(173));
     assert!(metrics.elapsed_compute().unwrap() > 0);
-    // Replacing the input keeps the stages and starts counting anew.
+    // Replacing the input keeps the stages and resets the metrics.
     let children = plan.children().into_iter().cloned().collect();
     #[allow(deprecated, reason = "DataFusion's own rules still call it")]
     let replaced = Arc::clone(&plan).with_new_children(children).unwrap();
@@ -576,7 +576,7 @@ async fn the_first_error_ends_the_stream_and_keeps_its_kind() {
     drop(stream);
 }
 
-/// Counts the batches that it is at work on, at all and at once; later ones are done sooner.
+/// Counts the batches that it works on, in all and at the same time; later ones are done sooner.
 #[derive(Debug, Default)]
 struct Counts {
     begun: AtomicUsize,
@@ -624,7 +624,7 @@ async fn counted(threads: usize) -> (Arc<Counts>, Arc<StageExec>, SessionContext
     (counts, Arc::new(plan), ctx)
 }
 
-/// Stands for work that takes so long.
+/// Simulates work of some length.
 #[allow(clippy::disallowed_methods)]
 fn work(milliseconds: u64) {
     std::thread::sleep(Duration::from_millis(milliseconds));
@@ -864,7 +864,7 @@ async fn plain_files_are_tables_too() {
     }
 }
 
-/// Text files as people have them, plain and compressed, whatever is between their fields.
+/// Text files as found in practice, plain and compressed, with any delimiter.
 #[tokio::test]
 async fn text_files_are_tables_however_they_are_written() {
     use std::io::Write;
@@ -888,7 +888,7 @@ async fn text_files_are_tables_however_they_are_written() {
         ("quotes.csv", b"a,b\n1,'x, x'\n2,'y'\n".to_vec(), "x, x"),
         ("escapes.csv", b"a,b\n1,\"x \\\"y\\\", z\"\n2,\"y\"\n".to_vec(), "x \"y\", z"),
         ("utf16.csv", utf16, "ä"),
-        // Lines that are not of one length are the reader's to judge; names with semicolons alone are none of its signs.
+        // The reader judges lines of different lengths; semicolons only in names do not make a delimiter.
         ("plain.csv", b"a,b\n1,x;x\n2,y\n".to_vec(), "x;x"),
     ] {
         let path = dir.path().join(name);
@@ -975,7 +975,7 @@ async fn a_turned_bit_in_a_footer_is_an_error_that_names_the_file() {
     assert!(refused > 50, "{refused}");
 }
 
-/// `dacpipe sql` with these arguments and this standard input: what it wrote and what it said.
+/// `dacpipe sql` with these arguments and this standard input: its stdout and stderr.
 fn command(arguments: &[&str], input: &str) -> (String, String) {
     use std::io::Write;
     use std::process::{Command, Stdio};

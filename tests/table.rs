@@ -1,4 +1,4 @@
-//! The labelled table as its users see it: runs that write it, SQL that reads it, and what a query opens.
+//! The labelled table from outside: runs that write it, SQL that reads it, and which files a query opens.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,7 +127,7 @@ async fn old_versions_stay_until_they_are_vacuumed() {
         assert_eq!(runs_on_disk(&root), (names(data), names(beside)));
     };
     there(&["a", "b", "c", "d", "holiday"], &["a", "b", "c", "d"]);
-    // Readers of every version go on, and its clusters are its own.
+    // Every version can still be read, with its own clusters.
     assert_eq!(integers(&first, "SELECT count(*) FROM t WHERE cluster = 1").await, [13]);
     assert_eq!(integers(&session_at(&place, Some(0)).await, "SELECT sum(start) FROM t").await, [780]);
     assert_eq!(integers(&session_at(&place, Some(1)).await, "SELECT sum(size) FROM t_clusters").await, [12]);
@@ -191,7 +191,7 @@ async fn small_files_are_put_together_and_no_row_changes() {
     assert_eq!(starts(&place).await.len(), 210);
 }
 
-/// Commits a few milliseconds apart, which is what times tell them by.
+/// Commits are a few milliseconds apart, so that their times differ.
 #[allow(clippy::disallowed_methods)]
 #[tokio::test]
 async fn a_time_finds_the_version_of_then() {
@@ -248,7 +248,7 @@ async fn rows_with_keys_that_are_there_are_skipped_replaced_or_refused() {
     assert_eq!(append_keyed(&place, "b", "m1", (0, 100), skip).await.unwrap(), (0, 100, 0));
     assert_eq!(append_keyed(&place, "c", "m1", (90, 120), skip).await.unwrap(), (20, 10, 0));
     assert_eq!(starts(&place).await, (0..120).collect::<Vec<_>>());
-    // Another model's labels are other facts.
+    // Rows of another model do not count.
     assert_eq!(append_keyed(&place, "d", "m2", (0, 10), skip).await.unwrap(), (10, 0, 0));
     assert_eq!(starts(&place).await.len(), 130);
     let e = append_keyed(&place, "e", "m1", (119, 125), OnExisting::Error).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! What becomes of a table when writers die, meet, run out of disk, or find damage: the whole commit or none of it.
+//! A table whose writers die, conflict, run out of disk, or find damage: it has the whole commit or none of it.
 
 use std::ops::Range;
 use std::path::Path as FsPath;
@@ -32,7 +32,7 @@ fn log_file(root: &FsPath, version: u64) -> std::path::PathBuf {
     root.join(format!("_delta_log/{version:020}.json"))
 }
 
-/// A store that does `left` more operations and then nothing: the process has died, or its network has.
+/// A store that fails after `left` more operations, as if the process or its network had died.
 #[derive(Debug)]
 struct Dying {
     inner: Arc<InMemory>,
@@ -171,7 +171,7 @@ async fn whenever_a_writer_dies_the_commit_is_whole_or_absent() {
                 break;
             }
             died += 1;
-            // Whatever it left behind is in nobody's way.
+            // What it left behind does not disturb the next run.
             let version = run(&place, mode, "after", &rows(90, 100)).await.unwrap();
             assert_eq!(version, if now == old { 1 } else { 2 });
         }
@@ -399,7 +399,7 @@ async fn appends_of_several_processes_all_land() {
     assert_eq!(LabelTable::open_at(&place, None).await.unwrap().snapshot().version, 19);
 }
 
-/// Kills an append or an overwrite at whatever it is doing, again and again.
+/// Kills an append or an overwrite at random times, repeatedly.
 #[allow(clippy::disallowed_methods)]
 #[tokio::test]
 async fn thirty_kills_lose_nothing_double_nothing_and_leave_nothing() {
@@ -543,7 +543,7 @@ async fn a_place_that_cannot_be_written_is_an_error() {
     assert!(e.kind() == Kind::Table && e.to_string().contains("is a file; a table is a directory"), "{e}");
 }
 
-/// What may lie about in a table's directory.
+/// Other files that may be in a table's directory.
 #[derive(Debug, Clone)]
 struct Strewn {
     id: &'static str,

@@ -1,5 +1,4 @@
-//! What the command shows and to whom: readers that go away, disks that are full, secrets, and text that would move a
-//! terminal's cursor.
+//! The output of the command: readers that go away, full disks, secrets, and terminal control characters.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -114,7 +113,7 @@ fn commands(case: &Case) -> Vec<Vec<String>> {
     .collect()
 }
 
-/// A pipe that nobody reads any more.
+/// A pipe whose reader is gone.
 fn unread() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -149,7 +148,7 @@ fn a_full_disk_behind_stdout_is_exit_7_and_loses_and_doubles_nothing() {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let (_, said) = ended(7, case.command(&args).stdout(full()));
         assert!(said.contains("standard output cannot be written"), "{args:?}: {said}");
-        // A full disk behind stderr, which nothing depends on.
+        // A full disk behind stderr, which must not matter.
         ended(0, case.command(&args).stderr(full()));
     }
     assert_eq!(case.count(), "n,ids\n60,60\n", "the same rows again");
@@ -182,7 +181,7 @@ fn toml(text: &str) -> String {
     format!("\"{}\"", text.chars().map(written).collect::<String>())
 }
 
-/// Whether a text has a character that a terminal acts on, beside the ends of lines.
+/// Whether a text has a control character other than line breaks.
 fn acts(text: &str) -> bool {
     text.chars().any(|c| (c.is_control() && c != '\n' && c != '\t') || "\u{202e}\u{2066}".contains(c))
 }
@@ -253,8 +252,8 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Serves one file to whoever asks, with the ranges that Parquet readers ask for, and refuses what is below `/gone/` with
-/// what was asked for; returns the port.
+/// Serves one file over HTTP, with range requests for Parquet readers, and refuses paths below `/gone/` with a message
+/// that contains the request; returns the port.
 #[cfg(feature = "cloud")]
 fn serve(content: Vec<u8>) -> u16 {
     use std::io::{BufRead, BufReader, Write};
@@ -312,7 +311,7 @@ fn serve(content: Vec<u8>) -> u16 {
     port
 }
 
-/// Secrets in URLs and in variables are in nothing that a run shows or leaves, whether it succeeds or fails.
+/// Secrets in URLs and in variables are in no output and no file of a run, whether it succeeds or fails.
 #[cfg(feature = "cloud")]
 #[test]
 fn secrets_are_in_no_file_and_in_no_output() {

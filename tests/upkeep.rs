@@ -1,4 +1,4 @@
-//! A table over time, as its users see it on the command line: the same rows again, another model, old versions, upkeep.
+//! A table over time, on the command line: the same rows again, another model, old versions, upkeep.
 
 use std::path::Path;
 use std::process::Command;
@@ -107,7 +107,7 @@ fn two_models_in_a_table_are_never_mixed_in_silence() {
     let first = case.dacpipe(&["evaluate", "t", "--labels", "kind", "--model", &first[..12]]);
     assert!(first.contains("all    100  1.0000"), "{first}");
     let e = case.fails(4, &["evaluate", "t", "--labels", "kind", "--model", "zzz"]);
-    assert!(e.contains("--model zzz: no row has a label of such a model; there are"), "{e}");
+    assert!(e.contains("--model zzz: no row was labelled by such a model; there are"), "{e}");
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn a_place_that_holds_other_things_is_no_table() {
     let photos = format!("{here}/photos");
     for place in [&here[..], "/", ".", "photos", &photos] {
         let e = case.fails(3, &["run", "t.toml", "--quiet", "--set", &format!("sink.path={place:?}")]);
-        // Where the source lies in it, that is said first.
+        // If the source is inside the table, that is reported first.
         let said = if place.ends_with("photos") { "cannot be a table" } else { "the source lies in the directory" };
         assert!(e.contains(said), "{place}: {e}");
     }
@@ -319,7 +319,7 @@ fn columns_that_are_null_alone_are_appended_whatever_their_type_is() {
     assert!(e.contains("column \"class\" is Int64 there and Utf8 here"), "{e}");
 }
 
-/// What stands behind the compressed data of a file is named in run.json and in the summary.
+/// A file with something after its compressed data is named in run.json and in the summary.
 #[test]
 fn what_is_behind_compressed_data_is_reported() {
     let case = Case::new();
@@ -333,12 +333,12 @@ fn what_is_behind_compressed_data_is_reported() {
                     length = 4\nstride = 4\nwithin = \"recordings\"\n[[stage]]\nkind = \"kmeans\"\nk = 1\n[sink]\npath = \"out/c\"\n";
     std::fs::write(case.path("c.toml"), pipeline).unwrap();
     let summary = case.dacpipe(&["run", "c.toml", "--quiet"]);
-    assert!(summary.contains("not read  what stands behind the compressed data of in/more.csv.zst"), "{summary}");
+    assert!(summary.contains("not read  the data after the compressed part of in/more.csv.zst"), "{summary}");
     let run: serde_json::Value = serde_json::from_slice(&std::fs::read(case.path("out/c/run.json")).unwrap()).unwrap();
     assert_eq!(run["left_alone"], serde_json::json!(["in/more.csv.zst"]));
     let model = run["model_path"].as_str().unwrap();
     let labelled = case.dacpipe(&["label", "--model", model, "--input", "in", "--output", "out/d", "--quiet"]);
-    assert!(labelled.contains("what stands behind the compressed data of in/more.csv.zst was not read"), "{labelled}");
+    assert!(labelled.contains("the data after the compressed part of in/more.csv.zst was not read"), "{labelled}");
 }
 
 #[test]
@@ -357,7 +357,7 @@ fn models_that_no_version_names_go_with_the_vacuum() {
     };
     let left_over = other.file_name().unwrap().to_str().unwrap();
     copy(left_over);
-    // Not proven to be ours: their names are not the hash of what they hold.
+    // Not proven to be ours: their names are not the hash of their content.
     copy("0123456789abcdef");
     copy("my-model");
     let vacuum = |more: &[&str]| case.dacpipe(&[&["table", "vacuum", "out/t"], more].concat());
@@ -412,7 +412,7 @@ fn parts_and_labels_are_told_apart_as_they_are() {
     for (condition, rows) in [("IS NULL", "20"), ("= 'NULL'", "20"), ("= ''", "20"), ("= 'all'", "20")] {
         assert_eq!(case.sql(&format!("SELECT count(*) FROM t WHERE part {condition}")), [rows], "{condition}");
     }
-    // The value that is called all is learned from alone.
+    // Only the rows with the value `all` are learned from.
     let said = case.dacpipe(&[&run[..], &["split.fit=\"\\\"all\\\"\"", "--set", "sink.path=out/u"]].concat());
     assert!(said.contains("20 learned from, 100 labelled"), "{said}");
 }

@@ -1,4 +1,4 @@
-//! Vectors as a product: pipelines that end with features, scaled features or embeddings, and the table that holds them.
+//! Vectors as the result: pipelines that end with features, scaled features or embeddings, and their table.
 //!
 //! The test on real recordings reads the directory `hapt` under the one that DACPIPE_DATA names, and skips without it.
 
@@ -30,9 +30,9 @@ use parquet::arrow::ArrowWriter;
 use crate::small_run::finish;
 
 const ROWS: usize = 50;
-/// Names that SQL and Parquet must take as they are; the last is one that every table has.
+/// Names that SQL and Parquet must accept unchanged; the last is one that every table has.
 const NAMES: [&str; 6] = ["mean-x", "a.b", "say \"x\"", "größe, m", "Select", "model"];
-/// What its columns are called.
+/// The names of its columns.
 const COLUMNS: [&str; 6] = ["mean-x", "a.b", "say \"x\"", "größe, m", "Select", "model_2"];
 
 fn value(row: usize, at: usize) -> f32 {
@@ -167,7 +167,7 @@ async fn scaled_features_are_columns_under_their_names_with_the_bits_of_the_stag
     let three = chosen.iter().flat_map(|row| [2, 1, 3].map(|at| expected[row * 6 + at])).collect::<Vec<_>>();
     assert_eq!(spread(&quoted, &["say \"x\"", "a.b", "größe, m"]), three);
 
-    // New rows by the model alone; a table of the same columns.
+    // New rows with only the model; a table with the same columns.
     let again = relabel(dir.path(), &report, Some(VectorForm::Columns)).run(&Control::default()).await.unwrap();
     assert_eq!((again.rows, again.cluster_sizes.len()), (ROWS as u64, 0));
     assert_eq!(again.vectors, report.vectors);
@@ -228,7 +228,7 @@ async fn an_embedding_is_a_product_too() {
     assert_eq!(lists(&all, EMBEDDING, 2), expected);
     assert_eq!(spread(&all, &["embedding_0", "embedding_1"]), expected);
     assert_eq!(spread(&all, &["reconstruction_error"]), model.reconstruction_error(&values()).unwrap());
-    // The same vectors asked for in both ways are one column.
+    // The same vectors asked for in both ways are written once.
     let report = run(dir.path(), NETWORK, "vectors = \"list\"\nembedding = true").await;
     assert_eq!(report.vectors.unwrap().column.as_deref(), Some(EMBEDDING));
     let all = ask(&session(dir.path()).await, "SELECT * FROM rows ORDER BY id").await;
@@ -239,7 +239,7 @@ async fn an_embedding_is_a_product_too() {
     assert_eq!(names(&all), ["id", "reconstruction_error", "model", "labelled_at"]);
 }
 
-/// What `dacpipe` prints; it must end with this exit code.
+/// The output of `dacpipe`, which must end with this exit code.
 fn dacpipe(dir: &Path, args: &[&str], code: i32) -> (String, String) {
     finish(Command::new(env!("CARGO_BIN_EXE_dacpipe")).args(args).current_dir(dir), code)
 }

@@ -19,7 +19,7 @@ fn directory() -> Option<PathBuf> {
     directory
 }
 
-/// User and activity of each window that `condition` takes, in order.
+/// User and activity of each window for which `condition` is true, in order.
 async fn windows(context: &SessionContext, condition: &str) -> Vec<(i32, String)> {
     let query = format!("SELECT \"user\", activity FROM hapt WHERE {condition}");
     let mut rows = Vec::new();

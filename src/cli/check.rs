@@ -1,4 +1,4 @@
-//! `dacpipe check`: every problem of pipeline files at once, and what their sources make of the data.
+//! `dacpipe check`: reports every problem of pipeline files at once, and how their sources read the data.
 
 use std::path::PathBuf;
 
@@ -19,10 +19,10 @@ Examples:
 
 /// Report every problem of pipeline files, with line and column
 ///
-/// Keys, types, bounds, names of columns and the order of the stages are held against what a run accepts. With --data, the
-/// source of each file without problems is read, too, up to 4 MiB of its first file and the beginnings of 63 more: its
-/// delimiter, encoding, columns and types, sampling rate, gaps, recordings and first rows are shown as they were
-/// understood, and which rows would be bad. Exit code 3 if any file has a problem, 4 if a source cannot be read.
+/// Checks keys, types, bounds, names of columns and the order of the stages, as a run would. With --data, the source of
+/// each file without problems is read, too, up to 4 MiB of its first file and the beginnings of 63 more: it shows the
+/// delimiter, encoding, columns and types, sampling rate, gaps, recordings and first rows that it finds, and which rows
+/// would be bad. Exit code 3 if any file has a problem, 4 if a source cannot be read.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct CheckArgs {
@@ -32,25 +32,25 @@ pub struct CheckArgs {
     /// Override a key of the files, as run would; may be given several times
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
-    /// Read the data, too, and show what was understood of it
+    /// Read the data, too, and show what was found in it
     #[arg(long)]
     data: bool,
     /// First rows of the data to show
     #[arg(long, default_value_t = 5, value_name = "N", requires = "data")]
     rows: usize,
-    /// Print the findings as one JSON array on stdout, an object a file
+    /// Print the findings as one JSON array on stdout, with one object per file
     #[arg(long)]
     json: bool,
 }
 
-/// What was found in one file, for programs.
+/// What was found in one file, for JSON.
 #[derive(Debug, Serialize)]
 struct Checked {
     file: String,
     ok: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
-    /// What each layer of a method's network makes, where the file tells the shape of a row.
+    /// The output shapes of a method's layers, where the file gives the shape of a row.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     layers: Vec<String>,
     problems: Vec<Found>,
@@ -73,7 +73,7 @@ impl From<&Problem> for Found {
 /// Checks the files.
 ///
 /// # Errors
-/// Kind `Config` if any file has a problem; otherwise, what reading the first unreadable source gave.
+/// Kind `Config` if any file has a problem; otherwise the error of the first source that cannot be read.
 pub async fn run(args: &CheckArgs) -> Result<()> {
     let (mut checked, mut wrong, mut unreadable) = (Vec::new(), 0, None);
     for path in &args.files {

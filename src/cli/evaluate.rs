@@ -35,7 +35,7 @@ Examples:
 /// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum EvaluateFormat {
-    /// Aligned columns, for people
+    /// Aligned columns
     #[default]
     Table,
     /// One JSON object
@@ -78,7 +78,7 @@ pub struct EvaluateArgs {
 /// How far clusters and labels agree in one part of a table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figures {
-    /// `all`, or the value of the column that divides the rows, as [`part_name`] has it.
+    /// `all`, or the value of the `--by` column, as [`part_name`] writes it.
     pub part: String,
     /// Rows with a cluster and a label.
     pub rows: u64,
@@ -93,17 +93,17 @@ pub struct Figures {
 /// What `dacpipe evaluate` finds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Evaluation {
-    /// The table, as it was named.
+    /// The table, as named in the arguments.
     pub table: String,
     /// The column of labels.
     pub labels: String,
-    /// The hash of the model whose labels were compared; none if the table does not say.
+    /// The hash of the model whose clusters were compared; `None` if the table does not say.
     pub model: Option<String>,
-    /// Rows of other models, which are left out: clusters of two models have nothing in common but their numbers.
+    /// Rows of other models, which are left out: the cluster numbers of different models are unrelated.
     pub rows_of_other_models: u64,
-    /// Rows that were looked at.
+    /// Rows that were read.
     pub rows: u64,
-    /// Those of them without a label.
+    /// Rows without a label.
     pub unlabelled: u64,
     /// The figures of all rows, then of each part.
     pub parts: Vec<Figures>,
@@ -116,8 +116,7 @@ pub struct Evaluation {
 /// Runs the command, writing to standard output.
 ///
 /// # Errors
-/// Kind `Input` for a table without clusters, a column that is not there or a condition that cannot be read, `Table` for a
-/// table that is damaged.
+/// Kind `Input` for a table without clusters, a missing column or an invalid condition, `Table` for a damaged table.
 pub async fn run(args: EvaluateArgs) -> Result<()> {
     let evaluation = evaluate(&args).await?;
     match args.format {
@@ -169,8 +168,8 @@ pub async fn evaluate(args: &EvaluateArgs) -> Result<Evaluation> {
     Ok(evaluation)
 }
 
-/// The model whose rows are compared, of those in `rows`: the one that was asked for, or that labelled a row last; and how
-/// many rows others labelled.
+/// The model whose rows are compared: the one that was asked for, or else the one that labelled a row last; and the
+/// number of rows of other models.
 async fn model_of(rows: &DataFrame, asked: Option<&str>) -> Result<(Option<String>, u64)> {
     let has = |name: &str| rows.schema().has_column_with_unqualified_name(name);
     if !has(MODEL) || !has(LABELLED_AT) {
@@ -191,7 +190,7 @@ async fn model_of(rows: &DataFrame, asked: Option<&str>) -> Result<(Option<Strin
         None => models.first(),
         Some(asked) => Some(models.iter().find(|(name, _)| name.starts_with(asked)).ok_or_else(|| {
             let there = models.iter().map(|(name, _)| name.get(..16).unwrap_or(name));
-            Error::input(format!("--model {asked}: no row has a label of such a model; there are {}", listed(there)))
+            Error::input(format!("--model {asked}: no row was labelled by such a model; there are {}", listed(there)))
         })?),
     };
     let Some((chosen, of_it)) = chosen else { return Ok((None, 0)) };
@@ -199,10 +198,11 @@ async fn model_of(rows: &DataFrame, asked: Option<&str>) -> Result<(Option<Strin
     Ok((Some(chosen.clone()), all - of_it))
 }
 
-/// The path of a table that may be named by its name.
+/// The path of a table, given as a path or as the table's name.
 ///
 /// # Errors
-/// Kind `Table` if there is neither a table of that name in `./out` nor anything at that path; what there is is named.
+/// Kind `Table` if there is neither a table of that name in `./out` nor anything at that path; the message lists the
+/// tables that there are.
 pub(super) fn path_of(table: &str) -> Result<String> {
     if table.contains(['/', '\\']) || Path::new(table).exists() {
         return Ok(table.to_owned());
@@ -252,12 +252,12 @@ struct Tally {
     rows: u64,
     unlabelled: u64,
     clusters: BTreeMap<i64, u64>,
-    /// Rows with a cluster and a label, by part; the part of all rows is not among them.
+    /// Rows with a cluster and a label, by part; without the part of all rows.
     pairs: BTreeMap<String, BTreeMap<(i64, String), u64>>,
 }
 
 impl Tally {
-    /// Adds rows of (cluster, label, part if divided, count).
+    /// Adds rows of (cluster, label, part if there are parts, count).
     fn add(&mut self, batch: &RecordBatch) -> Result<()> {
         let clusters = cast(batch.column(0), &DataType::Int64)?;
         let labels = label_texts(batch.column(1), batch.schema().field(1).name())?;
@@ -278,7 +278,7 @@ impl Tally {
                     part_name(text.as_deref()).into_owned()
                 }
             };
-            // A part whose rows all lack a label is named all the same.
+            // A part whose rows all lack a label is listed nevertheless.
             let pairs = self.pairs.entry(part).or_default();
             if clusters.is_null(row) || labels.is_null(row) {
                 self.unlabelled += count;
@@ -356,12 +356,12 @@ impl Evaluation {
         text
     }
 
-    /// Clusters down, labels across.
+    /// One row per cluster, one column per label.
     fn contingency_text(&self) -> String {
         let mut labels: Vec<&String> = self.contingency.values().flat_map(BTreeMap::keys).collect();
         labels.sort();
         labels.dedup();
-        // A label without a character would be no head of a column.
+        // An empty label would leave a column without a heading.
         let head = |label: &str| if label.is_empty() { "\"\"".to_owned() } else { short(label) };
         let head = ["cluster", "size"].map(str::to_owned).into_iter().chain(labels.iter().map(|label| head(label)));
         let lines = self.clusters.iter().map(|(cluster, size)| {
@@ -374,7 +374,7 @@ impl Evaluation {
     }
 }
 
-/// A value of the data as a cell: on one line, and its beginning where it is long.
+/// A value of the data as a cell: on one line, and cut if it is long.
 fn short(value: &str) -> String {
     const LONGEST: usize = 40;
     match value.char_indices().nth(LONGEST) {
@@ -383,7 +383,7 @@ fn short(value: &str) -> String {
     }
 }
 
-/// Columns with the first aligned to the left and the others to the right.
+/// Aligns the first column to the left and the others to the right.
 fn aligned(head: Vec<String>, lines: impl Iterator<Item = Vec<String>>) -> String {
     let lines: Vec<Vec<String>> = std::iter::once(head).chain(lines).collect();
     let width = |i: usize| lines.iter().map(|line| line[i].chars().count()).max().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! `dacpipe inspect`: what a file looks like, and the section of a pipeline file that reads it.
+//! `dacpipe inspect`: shows how a file is written, and the section of a pipeline file that reads it.
 
 use std::fmt::Write as _;
 
@@ -14,17 +14,17 @@ Examples:
   dacpipe inspect 'logs/*.csv' --rows 3
   dacpipe inspect vectors.parquet --json";
 
-/// Columns that are listed, and shown of the first rows.
+/// The most columns that are listed, and that are shown of the first rows.
 const MOST_COLUMNS: usize = 40;
 const MOST_CELLS: usize = 12;
-/// Characters of a note in a line.
+/// The most characters of a note on a line.
 const LONGEST: usize = 400;
 
-/// Show what was understood of a file, and the section of a pipeline file that reads it
+/// Show how a file is written, and the section of a pipeline file that reads it
 ///
-/// Delimiter, encoding, columns and their types, sampling rate, gaps, recordings, and guesses of which column is a time, a
-/// key or a class. The section is tried on what was looked at: 4 MiB of the first file and the beginnings of 63 more, or
-/// 10 000 rows of Parquet. Nothing is written.
+/// Shows the delimiter, encoding, columns and their types, sampling rate, gaps and recordings, and guesses which column
+/// is a time, a key or a label. The section is tried on the data that was read: 4 MiB of the first file and the
+/// beginnings of 63 more, or 10 000 rows of Parquet. Nothing is written.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct InspectArgs {
@@ -54,19 +54,19 @@ pub async fn run(args: InspectArgs) -> Result<()> {
     terminal::say(page(&found).trim_end())
 }
 
-/// What was found, for people, and what is suggested.
+/// What was found, as text, and the suggested section.
 fn page(found: &Inspection) -> String {
     let mut out = understood(found);
     match &found.source {
         Some(source) => {
             out += &format!("\n# a suggestion: paste it into a pipeline file, and look at each line\n{source}")
         }
-        None => out += "\nno source reads it as it is\n",
+        None => out += "\nno source can read it\n",
     }
     out
 }
 
-/// What was found, for people.
+/// What was found, as text.
 pub(super) fn understood(found: &Inspection) -> String {
     let mut out = shown_name(&found.path);
     if found.files > 1 {
@@ -109,7 +109,7 @@ fn more(out: &mut String, all: usize, shown: usize, what: &str) {
     }
 }
 
-/// `text` on one line, of so many characters at most.
+/// `text` on one line, cut to at most `most` characters.
 fn short(text: &str, most: usize) -> String {
     let line = one_line(text);
     match line.char_indices().nth(most) {
@@ -118,7 +118,7 @@ fn short(text: &str, most: usize) -> String {
     }
 }
 
-/// Appends `rows` with their columns below each other.
+/// Appends `rows` with aligned columns.
 fn aligned(out: &mut String, rows: &[Vec<String>]) {
     let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| one_line(cell)).collect()).collect();
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -128,7 +128,7 @@ fn aligned(out: &mut String, rows: &[Vec<String>]) {
     for row in &rows {
         let mut line = String::new();
         for (cell, &width) in row.iter().zip(&widths) {
-            // A String takes every write.
+            // Writing to a String does not fail.
             write!(line, "  {cell:<width$}").ok();
         }
         *out += line.trim_end();

@@ -1,4 +1,4 @@
-//! `dacpipe label`: new rows through a saved model.
+//! `dacpipe label`: labels new rows with a saved model.
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
@@ -20,10 +20,10 @@ Examples (MODEL is the directory that the summary of a run names):
 
 /// Label new rows with a saved model
 ///
-/// Needs the model alone, no pipeline file, no label and no split column, which a table that has them gets as nulls.
-/// Vectors without the key columns are written without keys, in their order, and the summary says so. Recordings are windowed and described as they were for
-/// training. A model without clusters writes its vectors, in the form that --vectors says. The rows are committed together,
-/// as in a run: the table holds all of them or is as it was.
+/// Needs only the model: no pipeline file, and no label or split column, which become null in a table that has them.
+/// Vectors without the key columns are written without keys, in their order, and the summary says so. Windows are cut
+/// and features computed as they were for training. A model without clusters writes its vectors, in the form that
+/// --vectors says. The rows are committed together, as in a run: the table gets all of them or stays as it was.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct LabelArgs {
@@ -36,19 +36,19 @@ pub struct LabelArgs {
     /// The table to write, local or the URL of one in an object store
     #[arg(long, value_name = "PATH")]
     output: String,
-    /// What the input is; from its name and the model's pipeline if not given
+    /// The kind of the input; by default from its name and the model's pipeline
     #[arg(long, value_enum)]
     kind: Option<Kind>,
-    /// The column of feature vectors, of Parquet input; that of the model's pipeline, or features, if not given
+    /// The column of feature vectors in Parquet input; by default that of the model's pipeline, or features
     #[arg(long, value_name = "COLUMN")]
     features: Option<String>,
-    /// The key columns to write, separated by commas; those that identify a row of the source if not given
+    /// The key columns to write, separated by commas; by default the source's keys
     #[arg(long, value_delimiter = ',', value_name = "COLUMNS", value_parser = NonEmptyStringValueParser::new())]
     keys: Vec<String>,
-    /// Where windows are cut; as the model's pipeline did if not given
+    /// Where windows are cut; by default as in the model's pipeline
     #[arg(long, value_enum)]
     within: Option<WithinArg>,
-    /// Add to the table in place of replacing what it holds
+    /// Add to the table instead of replacing its rows
     #[arg(long)]
     append: bool,
     /// What --append does with rows whose keys the table has
@@ -57,16 +57,16 @@ pub struct LabelArgs {
     /// Write the embeddings, too
     #[arg(long)]
     embedding: bool,
-    /// Write the reconstruction error of each row, too: the score by which an autoencoder tells anomalies
+    /// Write the reconstruction error of each row, too: the anomaly score of an autoencoder
     #[arg(long)]
     reconstruction_error: bool,
     /// Write the vectors that are clustered, too: the embeddings, or the features of a model without an autoencoder
     #[arg(long, value_enum, value_name = "FORM")]
     vectors: Option<Form>,
-    /// Set bad rows aside in a table of their own in place of failing at the first
+    /// Set bad rows aside in a table of their own instead of failing at the first
     #[arg(long)]
     quarantine: bool,
-    /// Compute threads; DACPIPE_THREADS, or one a core, if not given
+    /// Compute threads; by default DACPIPE_THREADS, or one per core
     #[arg(long, value_name = "NUMBER")]
     threads: Option<usize>,
     /// Where the model is applied: auto, cpu, cuda, or cuda:N for the GPU of that number; auto is the first GPU where there
@@ -100,10 +100,10 @@ enum Kind {
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
 enum Existing {
-    /// Leaves out rows that this model has labelled, and says how many
+    /// Leaves out rows that this model has labelled, and reports how many
     #[default]
     Skip,
-    /// Takes the rows that are there out of the table, whichever model labelled them
+    /// Removes the existing rows from the table, whichever model labelled them
     Replace,
     /// Fails
     Error,

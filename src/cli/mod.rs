@@ -1,4 +1,4 @@
-//! The command line: one file a subcommand. Each parses its arguments and calls the library.
+//! The command line, with one file per subcommand. Each parses its arguments and calls the library.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -54,7 +54,7 @@ pub struct Cli {
     command: Command,
 }
 
-// No doc comments here: they would replace those of the arguments' types, which are what `--help` shows.
+// No doc comments here: they would replace the texts of the arguments' types in `--help`.
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArgs),
@@ -69,7 +69,7 @@ enum Command {
 }
 
 impl Cli {
-    /// Does what the command line asks for.
+    /// Runs the command.
     pub fn execute(self) -> Result<()> {
         match self.command {
             Command::Run(args) => run::run(args),
@@ -85,12 +85,12 @@ impl Cli {
     }
 }
 
-/// The [runtime] of a command that computes, too.
+/// The [runtime] of a command that also computes.
 ///
 /// # Errors
-/// Kind `Io` if the system has not enough threads for it: some of what runs would wait for others that never begin.
+/// Kind `Io` if the system does not allow enough threads: some tasks would wait for others that never begin.
 fn computing_runtime(asked: Option<usize>) -> Result<tokio::runtime::Runtime> {
-    // Writers and the thread that learns, beside the runtime's workers, the pool and as many readers.
+    // The runtime's workers, the pool and as many readers, plus writers and the thread that learns.
     const BESIDE: usize = 5;
     let threads = device::threads(asked)?;
     let needed = 3 * threads + BESIDE;
@@ -104,9 +104,9 @@ fn computing_runtime(asked: Option<usize>) -> Result<tokio::runtime::Runtime> {
     runtime(Some(threads))
 }
 
-/// How many threads can be started, up to `wanted`: that many are, and end again.
+/// How many threads can be started, up to `wanted`. It starts them, and ends them again.
 fn threads_there(wanted: usize) -> usize {
-    // They wait for this lock, so that all are there at once.
+    // The threads wait for this lock, so that all exist at once.
     let wait = Arc::new(Mutex::new(()));
     let held = wait.lock().unwrap_or_else(PoisonError::into_inner);
     let start = |_| {
@@ -120,11 +120,11 @@ fn threads_there(wanted: usize) -> usize {
     there
 }
 
-/// Bytes of stack of the threads that plan and run SQL, which a statement as deep as [`statements`] lets through fits
-/// into, in a build without optimization as well. No more memory is taken than is used.
+/// The stack size of threads that plan and run SQL. It is enough for the deepest statement that [`statements`] accepts,
+/// also in a build without optimization. Only the used part takes memory.
 const STACK: usize = 128 << 20;
 
-/// Does `work`, which reads SQL, on threads of such stacks.
+/// Runs `work`, which plans SQL, on threads with such stacks.
 fn on_deep_stacks(work: impl Future<Output = Result<()>> + Send) -> Result<()> {
     let workers = device::threads(None)?;
     let mut builder = workers_of(workers);
@@ -140,29 +140,30 @@ fn on_deep_stacks(work: impl Future<Output = Result<()>> + Send) -> Result<()> {
     })
 }
 
-/// The runtime of I/O and SQL, of as many workers as there are compute threads, which are `asked` for or the default.
-/// Arithmetic runs on the pool's threads and on blocking ones; while it does, workers wait for it.
+/// The runtime for I/O and SQL, with as many workers as there are compute threads (`asked`, or the default).
+/// Computation runs on the pool's threads and on blocking ones, while workers wait for it.
 fn runtime(asked: Option<usize>) -> Result<tokio::runtime::Runtime> {
     let workers = device::threads(asked)?;
     started(workers, workers_of(workers))
 }
 
 fn workers_of(workers: usize) -> tokio::runtime::Builder {
-    /// Blocking threads for all else, which is what a runtime has by default.
+    /// Blocking threads for everything else: the default of a runtime.
     const BLOCKING: usize = 512;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    // A scan has as many blocking readers as there are compute threads, of which none may wait for another to end.
+    // A scan has as many blocking readers as there are compute threads, and none of them may have to wait for another
+    // to end.
     builder.worker_threads(workers).max_blocking_threads(BLOCKING + workers).enable_all();
     builder
 }
 
 fn started(workers: usize, mut builder: tokio::runtime::Builder) -> Result<tokio::runtime::Runtime> {
     let no_threads = |why: String| Error::io(format!("cannot start {workers} threads for I/O and SQL: {why}"));
-    // The runtime panics where the system gives it no thread.
+    // The runtime panics if the system gives it no thread.
     caught(move || builder.build()).map_err(&no_threads)?.map_err(|e| no_threads(e.to_string()))
 }
 
-/// Shows what clap has to say: help and versions on standard output, wrong usage on standard error. Returns the exit code.
+/// Shows clap's output: help and versions on standard output, wrong usage on standard error. Returns the exit code.
 pub fn usage(said: &clap::Error) -> u8 {
     const WRONG_USAGE: u8 = 2;
     let text = said.render();
@@ -183,20 +184,21 @@ pub fn fail(e: &Error) -> u8 {
     e.kind().exit_code()
 }
 
-/// What carries a run's events to standard error, where it is not to be quiet.
+/// Shows a run's events on standard error, unless it is to be quiet.
 fn control(quiet: bool) -> Control {
     Control::new(Arc::new(if quiet { Progress::notes_alone() } else { Progress::on_stderr() }))
 }
 
-/// What came of telling about a commit; if it could not be told, the error says that the rows are in the table: who runs
-/// the command again would write them again.
+/// Completes the error of a failed output after a commit: it must say that the rows are in the table, since running the
+/// command again would write them twice.
 fn after_commit(said: Result<()>, table: &str, version: u64) -> Result<()> {
     said.map_err(|e| {
         e.while_doing(format!("the rows are committed to {table} (version {version}); do not run it again"))
     })
 }
 
-/// Cancels the run at the first interrupt, for as long as what it returns lives. A second one ends the process.
+/// Cancels the run at the first interrupt, for as long as the returned value lives. A second interrupt ends the
+/// process.
 fn cancel_on_interrupt(control: &Control) -> SpawnedTask<()> {
     let control = control.clone();
     SpawnedTask::spawn(async move {

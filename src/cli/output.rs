@@ -1,4 +1,4 @@
-//! Query results as text: an aligned table, CSV, a JSON array, or one JSON object a line.
+//! Query results as text: an aligned table, CSV, a JSON array, or one JSON object per line.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -20,19 +20,19 @@ use crate::terminal::{Output, escaped};
 /// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Format {
-    /// Aligned columns, for people
+    /// Aligned columns
     #[default]
     Table,
     /// Comma-separated values with a header; lists and structs as text
     Csv,
     /// One JSON array of objects
     Json,
-    /// One JSON object a line
+    /// One JSON object per line
     Ndjson,
 }
 
-/// Writes all of `stream`; as a table only the first `max_rows` rows (0: all), as the widths of its columns need the
-/// rows in memory. Returns true if rows were left out.
+/// Writes all of `stream`; as a table only the first `max_rows` rows (0: all), since the rows must be in memory to find
+/// the widths of its columns. Returns true if rows were left out.
 pub(crate) async fn write_results<W: Write>(
     mut stream: SendableRecordBatchStream,
     format: Format,
@@ -71,14 +71,15 @@ pub(crate) async fn write_results<W: Write>(
     Ok(false)
 }
 
-/// The schema with names that differ in each object, as JSON keeps one value of a key: a second `cluster` is `cluster_2`.
+/// The schema with unique names in each object, since JSON keeps only one value per key: a second `cluster` becomes
+/// `cluster_2`.
 fn unique_keys(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new(unique_names(schema.fields())))
 }
 
 fn unique_names(fields: &Fields) -> Fields {
     let names: Vec<String> = fields.iter().map(|field| field.name().clone()).collect();
-    // Names that differ in capitals alone are two keys; those are left as they are.
+    // Names that differ only in capitals are different keys, and stay as they are.
     let mut taken: HashSet<String> = names.iter().cloned().collect();
     let mut seen = HashSet::new();
     let mut free = |name: &String| {
@@ -108,7 +109,7 @@ fn unique_type(data_type: &DataType) -> DataType {
     }
 }
 
-/// The batch under the names of `keyed`.
+/// The batch with the names of `keyed`.
 fn keyed_batch(batch: &RecordBatch, keyed: &SchemaRef) -> Result<RecordBatch> {
     let columns = batch.columns().iter().zip(keyed.fields()).map(|(column, field)| {
         match column.data_type() == field.data_type() {
@@ -119,7 +120,7 @@ fn keyed_batch(batch: &RecordBatch, keyed: &SchemaRef) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(Arc::clone(keyed), columns.collect::<Result<Vec<_>>>()?)?)
 }
 
-/// The same values under a type that differs in the names of fields alone.
+/// The same values with a type that differs only in the names of fields.
 fn retyped(data: ArrayData, to: &DataType) -> Result<ArrayData> {
     let inside: Vec<DataType> = match to {
         DataType::Struct(fields) => fields.iter().map(|field| field.data_type().clone()).collect(),
@@ -160,7 +161,7 @@ async fn write_table<W: Write>(
     Ok(cut)
 }
 
-/// The cells and the names of the columns as text that a terminal may show, whatever the data hold.
+/// The cells and the names of the columns as text that is safe for a terminal, whatever the data contain.
 fn as_shown(batch: &RecordBatch) -> Result<RecordBatch> {
     let options = FormatOptions::default().with_null("NULL");
     let mut shown: Vec<(String, ArrayRef)> = Vec::with_capacity(batch.num_columns());

@@ -1,4 +1,4 @@
-//! The prompt of `dacpipe sql`: statements over several lines until `;`, with a history that is kept.
+//! The prompt of `dacpipe sql`: statements over several lines until `;`, with a saved history.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ pub(crate) async fn run<W: Write>(session: &Session, out: &mut Output<W>) -> Res
     let mut editor = DefaultEditor::new().map_err(|e| Error::io("cannot open the terminal").with_source(e))?;
     let history = history_file();
     if let Some(path) = &history {
-        // No history yet, or none that can be read, is no reason to refuse a prompt.
+        // A missing or unreadable history does not prevent the prompt.
         let _ = editor.load_history(path);
     }
     terminal::say(&format!("{}\n{HELP}", tables(session)))?;
@@ -43,7 +43,8 @@ pub(crate) async fn run<W: Write>(session: &Session, out: &mut Output<W>) -> Res
                     break;
                 }
             }
-            // Within a statement they would be part of it, which nobody means; in a string or a comment they stay text.
+            // A command is also accepted within a statement, of which it could not be a useful part, but not in a
+            // string or a comment.
             Ok(line) if leaves(&line) && !is_quoted(&statement) => break,
             Ok(line) => {
                 statement.push_str(&line);
@@ -64,7 +65,7 @@ pub(crate) async fn run<W: Write>(session: &Session, out: &mut Output<W>) -> Res
         if let Some(dir) = path.parent() {
             let _ = std::fs::create_dir_all(dir);
         }
-        // A link would have the file that it leads to overwritten.
+        // Writing through a link would overwrite the file that it leads to.
         if !path.is_symlink() {
             let _ = editor.save_history(path);
         }
@@ -91,12 +92,12 @@ fn is_command(line: &str) -> bool {
     line.starts_with('\\') || leaves(line) || line == "help"
 }
 
-/// Whether a line asks to leave.
+/// Whether a line asks to quit.
 fn leaves(line: &str) -> bool {
     matches!(line.trim().trim_end_matches(';').trim_end(), "\\q" | "exit" | "quit")
 }
 
-/// Runs a command of the prompt; false to leave.
+/// Runs a command of the prompt; false to quit.
 async fn command<W: Write>(session: &Session, line: &str, out: &mut Output<W>) -> Result<bool> {
     match line.split_once(char::is_whitespace).unwrap_or((line, "")) {
         _ if leaves(line) => return Ok(false),

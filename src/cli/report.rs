@@ -1,4 +1,4 @@
-//! `dacpipe report`: a page to look at.
+//! `dacpipe report`: draws a table's clusters as an HTML page.
 
 use crate::error::Result;
 use crate::report;
@@ -12,12 +12,12 @@ Examples:
   dacpipe report hapt
   dacpipe report out/hapt --labels activity --out /tmp/hapt-report";
 
-/// Draw a table's clusters: one HTML file to look at, with its figures beside it
+/// Draw a table's clusters: one HTML file, with its figures as files beside it
 ///
-/// The page shows the rows in two dimensions by cluster and by label, the sizes of the clusters, clusters against labels,
-/// what sets each cluster apart, feature weights, losses, and rows beside their reconstructions, as far as they are known;
-/// for what is not, it says how to get it. It needs no network and nothing in it runs. A pipeline file with report = true
-/// writes it at the end of its run.
+/// The page shows the rows in two dimensions by cluster and by label, the sizes of the clusters, clusters against
+/// labels, what sets each cluster apart, feature weights, losses, and rows beside their reconstructions. Where the
+/// table lacks one of these, the page says how to get it. It needs no network and contains no scripts. A pipeline file
+/// with report = true writes it at the end of its run.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ReportArgs {

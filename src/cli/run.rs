@@ -17,21 +17,21 @@ Examples:
 
 /// Run a pipeline: read, learn, label, and write the labelled table
 ///
-/// Nothing is in the table before all rows are labelled; then they are committed together. The summary goes to stdout,
-/// progress to stderr; run.json and the model lie in the table's directory. An interrupted run (Ctrl-C, or a machine
-/// that went down) leaves the table as it was, and goes on with --resume.
+/// All rows are committed together, once they are labelled. The summary goes to stdout, progress to stderr; run.json
+/// and the model are in the table's directory. An interrupted run (Ctrl-C, or a crash) leaves the table as it was, and
+/// can be continued with --resume.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RunArgs {
     /// The pipeline file
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Override a key of the file; may be given several times. Stages go by their kind: stage.kmeans.k=6. The value null
-    /// takes a key or a stage away
+    /// Override a key of the file; may be given several times. Stages are named by their kind: stage.kmeans.k=6. The
+    /// value null removes a key or a stage
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
-    /// Go on with an interrupted run of the same file over the same data. Where nothing was interrupted, start; where the
-    /// run is complete, do nothing
+    /// Go on with an interrupted run of the same file over the same data. Starts if no run was interrupted, and does
+    /// nothing if the run is complete
     #[arg(long)]
     resume: bool,
     /// No progress on stderr

@@ -1,4 +1,4 @@
-//! `dacpipe simulate`: recordings for machines without the real ones.
+//! `dacpipe simulate`: writes simulated recordings.
 
 use std::path::PathBuf;
 
@@ -34,13 +34,13 @@ struct HaptArgs {
     /// The directory to write; it must be empty or not exist
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Number of users, 2 or more, three in ten of them for the test part
+    /// Number of users, 2 or more, three in ten of them in the test split
     #[arg(long, value_name = "NUMBER", default_value_t = SimulateSpec::default().users)]
     users: usize,
     /// Recordings of each user
     #[arg(long, value_name = "NUMBER", default_value_t = SimulateSpec::default().experiments_per_user)]
     experiments_per_user: usize,
-    /// Minutes of a recording, about, from 1 to 60
+    /// Approximate minutes of a recording, from 1 to 60
     #[arg(long, default_value_t = SimulateSpec::default().minutes)]
     minutes: f64,
     /// The same seed gives the same recordings

@@ -24,7 +24,7 @@ use super::output::{Format, write_results};
 use super::sql_error::explain;
 use super::{prompt, statements};
 
-/// Where runs put their tables, as the examples have it.
+/// The directory of tables that the examples use.
 pub(super) const OUT: &str = "out";
 
 const EXAMPLES: &str = "\
@@ -39,12 +39,13 @@ Column names that are also words of SQL, or have capitals, need double quotes: S
 
 /// Query the tables of runs with SQL
 ///
-/// Every table below --dir is registered under its name, with NAME_clusters beside it, NAME_latest where it has keys (each
-/// row once, by the model that labelled it last) and NAME_quarantine where rows were set aside; where two have the same
-/// name, the later one goes by its directory's. Functions of (model, features): dac_embed, dac_assign, dac_reconstruct,
-/// dac_reconstruction_error; aggregates: ari(a, b), nmi(a, b), clustering_accuracy(a, b); tables: cluster_profile('NAME')
-/// is what sets each cluster apart, table_at('NAME', 3) or table_at('NAME', '2026-03-01T12:00:00Z') an earlier version.
-/// Without -c and -f, statements are read from the prompt or from standard input.
+/// Every table below --dir is registered under its name, with NAME_clusters beside it, NAME_latest where it has keys
+/// (each row once, by the model that labelled it last) and NAME_quarantine where rows were set aside. If two tables
+/// have the same name, the later one gets the name of its directory. Functions of (model, features): dac_embed,
+/// dac_assign, dac_reconstruct, dac_reconstruction_error; aggregates: ari(a, b), nmi(a, b), clustering_accuracy(a, b);
+/// tables: cluster_profile('NAME') is what sets each cluster apart, table_at('NAME', 3) or table_at('NAME',
+/// '2026-03-01T12:00:00Z') an earlier version. Without -c and -f, statements are read from the prompt or from standard
+/// input.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct SqlArgs {
@@ -68,7 +69,7 @@ pub struct SqlArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub as_of: Option<SystemTime>,
 
-    /// Where the tables of runs are looked for
+    /// The directory in which the tables of runs are found
     #[arg(long, value_name = "DIR", default_value = OUT)]
     pub dir: PathBuf,
 
@@ -101,8 +102,8 @@ fn parse_table(text: &str) -> Result<(String, String), String> {
 /// Runs the command, writing to standard output.
 ///
 /// # Errors
-/// Kind `Input` for SQL that cannot be read or planned, with line and column; otherwise what opening the tables and
-/// running the query give.
+/// Kind `Input` for SQL that cannot be read or planned, with line and column; otherwise errors of opening the tables
+/// and running the query.
 pub async fn run(args: SqlArgs) -> Result<()> {
     let mut out = terminal::stdout();
     let session = Session::open(&args).await?;
@@ -136,14 +137,14 @@ pub(crate) struct Session {
     ctx: SessionContext,
     /// What was registered.
     pub(crate) tables: Vec<Registered>,
-    /// The tables that were found and cannot be opened, and why.
+    /// The tables that were found but cannot be opened, and why.
     left_out: Vec<(String, Error)>,
     format: Format,
     max_rows: usize,
 }
 
 impl Session {
-    /// Registers what `args` names and the tables that are found below its directory.
+    /// Registers the tables of `args`, and those that are found below its directory.
     pub(crate) async fn open(args: &SqlArgs) -> Result<Self> {
         let mut config = session_config().with_information_schema(true);
         config.options_mut().sql_parser.collect_spans = true;
@@ -173,7 +174,7 @@ impl Session {
             }
         }
         for (name, path) in found_tables(&args.dir) {
-            // A name that was given means what it was given to.
+            // Names given with --table take precedence.
             if args.table.iter().all(|(given, _)| *given != name) {
                 let place = path.to_string_lossy();
                 let own = path.file_name().unwrap_or_default().to_string_lossy();
@@ -189,7 +190,7 @@ impl Session {
         Ok(Self { ctx, tables, left_out, format: args.format, max_rows: args.max_rows })
     }
 
-    /// The names of the session's tables, as SQL has them.
+    /// The names of the session's tables in SQL.
     fn names(&self) -> Vec<String> {
         self.tables.iter().map(|table| table.name.clone()).collect()
     }
@@ -211,7 +212,7 @@ impl Session {
         Ok(())
     }
 
-    /// The error, or why the table that it misses was left out.
+    /// The error; if it is about a table that was left out, why it was.
     fn of_left_out(&self, e: Error) -> Error {
         let misses = |name: &str| {
             let tables = Names::SUFFIXES.iter().map(|suffix| format!("no table {:?}", format!("{name}{suffix}")));
@@ -227,7 +228,7 @@ impl Session {
         }
     }
 
-    /// The outer result is DataFusion's, whose error may know a place in the text; the inner one is of writing.
+    /// The outer result is DataFusion's, whose error may have a place in the text; the inner one is about the output.
     async fn run_plan<W: Write>(&self, plan: LogicalPlan, out: &mut Output<W>) -> Result<Result<()>, DataFusionError> {
         let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false);
         if let Err(e) = options.verify_plan(&plan) {
@@ -249,8 +250,8 @@ impl Session {
     }
 }
 
-/// The tables below `dir`: every directory whose log has an entry, by the name that its run wrote down, or its own. Of
-/// several of one name the first is that whose directory is called so.
+/// The tables below `dir`: every directory whose log has an entry, under the name in its run.json, or else its own. If
+/// several have the same name, the one whose directory has that name comes first.
 pub(crate) fn found_tables(dir: &Path) -> Vec<(String, PathBuf)> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     let tables = entries.flatten().map(|entry| entry.path()).filter(|path| has_commit(path));
@@ -260,7 +261,7 @@ pub(crate) fn found_tables(dir: &Path) -> Vec<(String, PathBuf)> {
 }
 
 /// Whether there is a version in the log: a run that failed, or has not committed yet, leaves a log without one. A log
-/// that may not be read is taken to have one, so that it is named where it is opened.
+/// that cannot be read counts as having one, so that opening it reports the error.
 fn has_commit(table: &Path) -> bool {
     let log = match std::fs::read_dir(table.join("_delta_log")) {
         Ok(log) => log,
@@ -269,12 +270,12 @@ fn has_commit(table: &Path) -> bool {
     log.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "json"))
 }
 
-/// The names of tables, and where the tables are that have them.
+/// The names of tables, and the places of these tables.
 #[derive(Default)]
 struct Names(BTreeMap<String, String>);
 
 impl Names {
-    /// What a table of a name brings with it.
+    /// The suffixes of the tables that are registered beside a table.
     const SUFFIXES: [&str; 4] = ["", "_clusters", "_latest", "_quarantine"];
 
     fn take(&mut self, name: &str, place: &str) {
@@ -283,13 +284,13 @@ impl Names {
         }
     }
 
-    /// The table that has one of the names that `name` brings with it.
+    /// The place of a table that already has `name`, or one of the names with a suffix.
     fn holder(&self, name: &str) -> Option<&str> {
         Self::SUFFIXES.iter().find_map(|suffix| self.0.get(&format!("{name}{suffix}"))).map(String::as_str)
     }
 
-    /// Takes for the table at `place` its `name`, or that of its directory `own`, or that with a number; with the reason
-    /// where it is not the first.
+    /// Chooses a name for the table at `place`: its `name`, else that of its directory `own`, else that with a number.
+    /// Also gives the reason if it is not the first.
     fn choose(&mut self, name: &str, own: &str, place: &str) -> (String, Option<String>) {
         let numbered = (2..).map(|number| format!("{own}_{number}"));
         let mut names = [name.to_owned(), own.to_owned()].into_iter().chain(numbered);
@@ -444,7 +445,7 @@ mod tests {
         let of = "FROM (VALUES ([7, 8], named_struct('a', 1, 'B', 2))) AS c(x, s)";
         let query = format!("SELECT c.x[1] AS v, c.s['a'] AS a, (c.s).a AS n, (s).\"B\" AS b, x[2] AS w {of}");
         assert_eq!(ask(&csv, &query).await.unwrap(), "v,a,n,b,w\n7,1,1,2,8\n");
-        // As in PostgreSQL, a field has its own name, unless two columns would have it.
+        // As in PostgreSQL, a field keeps its own name, unless two columns would have it.
         let query = format!("SELECT (c.s).a, (s).\"B\" {of}");
         assert_eq!(ask(&csv, &query).await.unwrap(), "a,B\n1,2\n");
         let query = format!("SELECT q.a FROM (SELECT ((s)).A {of}) AS q");
@@ -460,7 +461,7 @@ mod tests {
         let fits = |sql: String| statements::check_expression(&sql).is_ok();
         let chain = |item: &str, link: &str, times: usize| vec![item; times].join(link);
         assert!(fits(chain("1", "+", 2001)) && !fits(chain("1", "+", 2002)));
-        // Items of a list are no chain; parentheses add to what is around them.
+        // Items of a list do not add up; parentheses add to the depth around them.
         let long = chain("1", "+", 1500);
         assert!(fits(format!("({long}), ({long}), ({long})")));
         assert!(!fits(format!("{long} + ({long})")));

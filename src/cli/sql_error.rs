@@ -1,4 +1,4 @@
-//! What is wrong with a statement, in words, with the place in its text and the names that were likely meant.
+//! Error messages for SQL statements, with the place in the text and suggestions of similar names.
 
 use datafusion::common::{Column, Diagnostic, Location, SchemaError, Span};
 use datafusion::error::DataFusionError;
@@ -12,8 +12,8 @@ use super::prompt::as_typed;
 /// The most characters of a line that are shown around a place.
 const EXCERPT: usize = 120;
 
-/// The error with the place in the SQL text where DataFusion gives one, and the nearest names for one that is not there:
-/// of columns, or of the `tables` of the session.
+/// The error with its place in the SQL text, if DataFusion gives one, and the nearest names of columns, or of the
+/// session's `tables`, for an unknown one.
 pub(super) fn explain(error: DataFusionError, text: &str, tables: &[String]) -> Error {
     let found = error.diagnostic().cloned();
     let no_column = missing_column(&error).map(|(name, there)| no_column(name, there));
@@ -29,7 +29,7 @@ pub(super) fn explain(error: DataFusionError, text: &str, tables: &[String]) -> 
             let (said, message) = (without_position(&said), without_position(&message).to_owned());
             let (what, more) = match no_column.or(no_table) {
                 Some((what, more)) => (what, format!("\n  {more}")),
-                // DataFusion's own message may say more than its diagnostic: which function was meant.
+                // DataFusion's own message may say more than its diagnostic, such as which function was meant.
                 None if said.starts_with(&message) => (said.replace('\n', " "), helps),
                 None => (message, helps),
             };
@@ -48,7 +48,7 @@ pub(super) fn explain(error: DataFusionError, text: &str, tables: &[String]) -> 
     }
 }
 
-/// The column that an error says is not there, and those that are.
+/// The unknown column of an error, and the columns that exist.
 fn missing_column(error: &DataFusionError) -> Option<(&Column, &[Column])> {
     match error {
         DataFusionError::SchemaError(e, _) => match e.as_ref() {
@@ -61,12 +61,12 @@ fn missing_column(error: &DataFusionError) -> Option<(&Column, &[Column])> {
     }
 }
 
-/// The table that DataFusion's message says is not there.
+/// The unknown table of DataFusion's message.
 fn missing_table(message: &str) -> Option<&str> {
     message.strip_prefix("table '")?.strip_suffix("' not found")
 }
 
-/// What to say of a column that is not there, and below it what there is.
+/// The message about an unknown column, and the list of existing ones.
 fn no_column(wrong: &Column, there: &[Column]) -> (String, String) {
     let mut names: Vec<&str> = there.iter().map(Column::name).collect();
     let mut seen = std::collections::HashSet::new();
@@ -78,13 +78,13 @@ fn no_column(wrong: &Column, there: &[Column]) -> (String, String) {
     };
     let more = match hint {
         Some(hint) => format!("{hint}\n  {there}"),
-        // A text in the wrong quotes is the likeliest.
+        // The most likely mistake is text in double quotes.
         None => format!("{there}; text stands in single quotes, names in double ones"),
     };
     (format!("there is no column {:?}", wrong.name()), more)
 }
 
-/// What to say of a table that is not there, and below it what there is.
+/// The message about an unknown table, and the list of existing ones.
 fn no_table(wrong: &str, tables: &[String]) -> (String, String) {
     let names: Vec<&str> = tables.iter().map(String::as_str).collect();
     let more = match names.is_empty() {
@@ -125,7 +125,7 @@ fn parser_position(message: &str) -> Option<(u64, u64)> {
     Some((line.parse().ok()?, column[..digits].parse().ok()?))
 }
 
-/// What the parser says, without the place at its end, which may stand there twice.
+/// The parser's message, without the place at its end, which may be there twice.
 fn without_position(message: &str) -> &str {
     match message.rsplit_once(" at Line: ") {
         Some((before, _)) if parser_position(message).is_some() => without_position(before),
@@ -133,7 +133,7 @@ fn without_position(message: &str) -> &str {
     }
 }
 
-/// " at line 1, column 8" with the line, or what is near the place in a long one, and a mark under the place.
+/// " at line 1, column 8", followed by the line, or the part of a long line near the place, and a mark under the place.
 fn point_at(text: &str, span: &Span) -> String {
     let (line, column) = (span.start.line, span.start.column);
     let Some(source) = (line as usize).checked_sub(1).and_then(|i| text.lines().nth(i)) else { return String::new() };
@@ -142,7 +142,7 @@ fn point_at(text: &str, span: &Span) -> String {
         None => 0,
         Some(_) => before.saturating_sub(EXCERPT / 2),
     };
-    // A tab or another control character takes one place, so that the mark stands right.
+    // A tab or another control character becomes one character, so that the mark is in the right column.
     let shown = source.chars().skip(from).take(EXCERPT).map(|c| if c.is_control() { ' ' } else { c });
     let shown: String = shown.collect();
     let width = match span.end.line == line {

@@ -1,9 +1,9 @@
-//! The text of SQL statements: how it is read, how deep it may nest, and what PostgreSQL writes and DataFusion does not
+//! Reads SQL statements, limits how deeply they nest, and translates syntax of PostgreSQL that DataFusion does not
 //! know.
 //!
-//! The parser, the planner and the optimizer call themselves for each level of an expression, and a stack has an end. So
-//! the levels are counted before anything is parsed: [`DEEPEST`] operators in a row, or [`MOST_QUERIES`] queries and
-//! joins in a statement, are far beyond what people write, and within the stack that `sql` runs on.
+//! The parser, the planner and the optimizer recurse for each level of an expression, and could overflow the stack. So
+//! the levels are counted before anything is parsed. The limits, [`DEEPEST`] operators in a row and [`MOST_QUERIES`]
+//! queries and joins in a statement, are far beyond what people write, and fit into the stack that `sql` runs on.
 
 use std::collections::VecDeque;
 use std::io::Read;
@@ -31,7 +31,7 @@ const DEEPEST: usize = 2000;
 const MOST_QUERIES: usize = 1000;
 /// The most columns of a CUBE, which groups by every choice of them.
 const WIDEST_CUBE: usize = 12;
-/// The most parentheses in each other.
+/// The deepest nesting of parentheses.
 const MOST_PARENTHESES: usize = 50;
 
 /// Reads a text of statements from `reader`, which messages call `what`: UTF-8, or UTF-16 that begins with its
@@ -75,10 +75,10 @@ pub(super) fn read(reader: impl Read, what: &str) -> Result<String> {
     })
 }
 
-/// The statements of `text`, whose missing tables are looked for among `tables`.
+/// The statements of `text`; `tables` are suggested for unknown tables.
 ///
 /// # Errors
-/// Kind `Input`, with line and column, for what is no SQL or nests too deep.
+/// Kind `Input`, with line and column, for invalid SQL or too deep nesting.
 pub(super) fn parse(text: &str, tables: &[String]) -> Result<VecDeque<Statement>> {
     let tokens = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize_with_location();
     let mut tokens = tokens.map_err(|e| explain(ParserError::from(e).into(), text, tables))?;
@@ -96,16 +96,16 @@ pub(super) fn parse(text: &str, tables: &[String]) -> Result<VecDeque<Statement>
     Ok(statements)
 }
 
-/// That the expression `text` may be parsed, as [`parse`] checks it.
+/// Checks that the expression `text` is not too deep to be parsed, as in [`parse`].
 pub(super) fn check_expression(text: &str) -> Result<()> {
     match Tokenizer::new(&PostgreSqlDialect {}, text).tokenize_with_location() {
         Ok(tokens) => check_depth(&tokens),
-        // The parser says what is wrong.
+        // The parser reports what is wrong.
         Err(_) => Ok(()),
     }
 }
 
-/// What stands in one pair of parentheses, as far as it was read.
+/// The content of one pair of parentheses, as far as it was read.
 #[derive(Default)]
 struct Level {
     /// Operators that bind the parts of an expression into a chain: AND, OR, WHEN.
@@ -118,7 +118,7 @@ struct Level {
     nested: usize,
     /// The depth of the deepest item of the list that ended.
     deepest: usize,
-    /// Whether this is a list of tables, which become a chain of joins.
+    /// Whether this is a list of tables, which becomes a chain of joins.
     tables: bool,
 }
 
@@ -140,13 +140,13 @@ impl Level {
     }
 }
 
-/// That no statement is deeper than the stack can bear.
+/// Checks that no statement is too deep for the stack.
 fn check_depth(tokens: &[TokenWithSpan]) -> Result<()> {
-    // The parentheses that are open, from the outermost, and what stands in the innermost.
+    // The open parentheses, the innermost last.
     let mut outer: Vec<Level> = Vec::new();
     let mut level = Level::default();
     let mut queries = 0;
-    // Whether the token before is a word of SQL: in a row of them each may be a level, as in INTERVAL INTERVAL.
+    // Whether the previous token is a keyword: in a row of keywords each may be a level, as in INTERVAL INTERVAL.
     let mut after_keyword = false;
     for TokenWithSpan { token, span } in tokens {
         if let Token::Whitespace(_) = token {
@@ -165,12 +165,12 @@ fn check_depth(tokens: &[TokenWithSpan]) -> Result<()> {
                 queries = 0;
             }
             Token::LParen | Token::LBracket => {
-                // A chain of subscripts is one level each.
+                // In a chain of subscripts, each is a level.
                 level.operators += usize::from(*token == Token::LBracket);
                 outer.push(std::mem::take(&mut level));
             }
             Token::RParen | Token::RBracket => {
-                // One too many is the parser's to tell.
+                // The parser reports a closing parenthesis too many.
                 if let Some(around) = outer.pop() {
                     let depth = level.depth() + 1;
                     level = Level { nested: around.nested.max(depth), ..around };
@@ -233,8 +233,8 @@ fn star_as_name(tokens: &mut [TokenWithSpan]) {
     }
 }
 
-/// Makes `(value).field`, which is PostgreSQL's, what DataFusion reads: `(value).'field'`; and `(dac_assign(...)).*` the
-/// list of its fields.
+/// Translates `(value).field` of PostgreSQL to `(value).'field'`, which DataFusion reads, and `(dac_assign(...)).*` to
+/// the list of its fields.
 fn name_fields(statement: &mut Statement) -> Result<()> {
     let found = match statement {
         Statement::Statement(statement) => VisitMut::visit(statement.as_mut(), &mut FieldNames),
@@ -278,7 +278,7 @@ impl VisitorMut for FieldNames {
                 columns.len()
             )));
         }
-        // Where it begins with a name, that may be a table's: `c.centroid[1]`, which the planner reads as it is.
+        // If it begins with a name, that may be a table's, as in `c.centroid[1]`, which the planner understands.
         if let Expr::CompoundFieldAccess { root, access_chain } = expr
             && !is_name(root)
         {
@@ -301,7 +301,7 @@ fn is_star(name: &Ident) -> bool {
     name.value == "*" && name.quote_style == Some('"')
 }
 
-/// A name as the planner takes it: in small letters, unless it is in quotes.
+/// A name as the planner takes it: in lower case, unless it is quoted.
 fn normalized(name: &Ident) -> String {
     match name.quote_style {
         None => name.value.to_lowercase(),
@@ -309,7 +309,7 @@ fn normalized(name: &Ident) -> String {
     }
 }
 
-/// The columns of `(dac_assign(...)).*`; any other item is left as it is.
+/// The columns of `(dac_assign(...)).*`; any other item is unchanged.
 fn all_fields(item: SelectItem) -> Vec<SelectItem> {
     let starred = |chain: &[AccessExpr]| matches!(chain, [AccessExpr::Dot(Expr::Identifier(name))] if is_star(name));
     match &item {
@@ -329,7 +329,7 @@ fn all_fields(item: SelectItem) -> Vec<SelectItem> {
     }
 }
 
-/// Gives `(value).field` the name that it has in PostgreSQL, `field`, where no other item of the list may have it.
+/// Gives `(value).field` the name that it has in PostgreSQL, `field`, if no other item of the list can have that name.
 fn name_items(items: &mut [SelectItem]) {
     let own = |item: &SelectItem| match item {
         SelectItem::UnnamedExpr(Expr::CompoundFieldAccess { root, access_chain }) => match access_chain.last() {

@@ -1,4 +1,4 @@
-//! `dacpipe table`: what keeps a labelled table well.
+//! `dacpipe table`: the upkeep of a labelled table.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -21,7 +21,7 @@ Examples:
 
 /// List a table's versions, compact it, vacuum it, restore an old one
 ///
-/// A labelled table is a Delta table. Each of these makes one commit or none, and readers are not disturbed.
+/// A labelled table is a Delta table. Each command makes at most one commit and does not disturb readers.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct TableArgs {
@@ -37,7 +37,7 @@ enum TableCommand {
     Restore(RestoreArgs),
 }
 
-/// List the versions, newest first: when, what was done, rows and files
+/// List the versions, newest first: time, operation, rows and files
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  dacpipe table history hapt\n  dacpipe table history out/hapt --limit 0")]
 struct HistoryArgs {
@@ -49,22 +49,22 @@ struct HistoryArgs {
     limit: usize,
 }
 
-/// Put small files together, as appends leave them; no row changes
+/// Compact the small files that appends leave; no row changes
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  dacpipe table optimize hapt\n  dacpipe table optimize out/hapt --target 64MB")]
 struct OptimizeArgs {
     /// The directory or URL of a table, or the name of one in ./out
     #[arg(value_name = "TABLE")]
     table: String,
-    /// The size to aim at
+    /// The target size of a file
     #[arg(long, value_name = "SIZE", default_value_t = ByteSize::b(TARGET_BYTES))]
     target: ByteSize,
 }
 
-/// Remove the files that commits took out of the table longer ago than its retention
+/// Delete files that commits removed from the table longer ago than its retention
 ///
-/// Versions that need them can be read no more. A model that no version names goes as well, once it is as old, if what it
-/// holds has the hash that it is called by. No other file is touched: what no commit named stays, whatever it is.
+/// Versions that need these files can no longer be read. Models that no version names are removed as well, once they
+/// are as old. Files that no commit named are never touched.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  dacpipe table vacuum hapt --dry-run\n  dacpipe table vacuum out/hapt --retain 30days"
@@ -73,15 +73,15 @@ struct VacuumArgs {
     /// The directory or URL of a table, or the name of one in ./out
     #[arg(value_name = "TABLE")]
     table: String,
-    /// How long what was taken out stays, for example 30days [default: the table's own retention, or a week]
+    /// How long removed files stay, for example 30days [default: the table's own retention, or a week]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     retain: Option<Duration>,
-    /// Remove nothing; say what would go
+    /// Delete nothing; report what would be deleted
     #[arg(long)]
     dry_run: bool,
 }
 
-/// Make the table what it was at an earlier version, by a new commit
+/// Restore the table to an earlier version, by a new commit
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  dacpipe table restore hapt --version 3")]
 struct RestoreArgs {
@@ -96,7 +96,7 @@ struct RestoreArgs {
 /// Does what was asked for.
 ///
 /// # Errors
-/// As the functions of [`crate::table`] that do it.
+/// Errors of the functions of [`crate::table`].
 pub async fn run(args: TableArgs) -> Result<()> {
     match args.command {
         TableCommand::History(args) => history(&args).await,

@@ -1,4 +1,4 @@
-//! What one value of a pipeline file says about another: order of stages, columns, splits.
+//! Checks that involve more than one value of a pipeline file: order of stages, columns, splits.
 
 mod deep_clustering;
 mod sink;
@@ -26,10 +26,10 @@ use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS, RECONSTRUCTION_ERROR};
 pub(super) const ORDER: [&str; 8] =
     ["window", "features", "scale", "feature_weights", "manifold", "autoencoder", "deep_clustering", "kmeans"];
 
-/// Less memory than this does not hold the buffers of one stage.
+/// The least memory limit that holds the buffers of one stage.
 const LEAST_MEMORY: Size = Size::mebibytes(64);
 
-/// The columns that the source's windows, the stages and the table add.
+/// The columns that dacpipe itself adds: with the windows, the stages and the table.
 const MADE: [&str; 9] = [
     "start",
     FEATURES,
@@ -42,7 +42,7 @@ const MADE: [&str; 9] = [
     "labelled_at",
 ];
 
-/// Required keys about whose values there are checks here: where one is missing, that has been reported.
+/// Required keys whose values are checked here. Where one is missing, that has been reported already.
 const FILLED: [&str; 3] = [".path", ".length", ".set"];
 
 /// Words that cannot name a table in `FROM` without quotes.
@@ -52,7 +52,7 @@ const RESERVED: [&str; 32] = [
     "true", "union", "values", "where", "with",
 ];
 
-/// Reports what does not go together in `draft`, at its places in `tree`.
+/// Reports values of `draft` that contradict each other, at their places in `tree`.
 pub(super) fn check(draft: &Draft, tree: &Node, problems: &mut Vec<Problem>) {
     let reported = problems.iter().map(|problem| problem.origin.clone()).collect();
     let mut check = Check { draft, tree, problems, reported };
@@ -76,7 +76,7 @@ struct Check<'a> {
     draft: &'a Draft,
     tree: &'a Node,
     problems: &'a mut Vec<Problem>,
-    /// Where there are problems of the file's shape.
+    /// Where problems of the file's shape have been reported.
     reported: HashSet<Origin>,
 }
 
@@ -85,7 +85,7 @@ impl Check<'_> {
         self.report(path, message, |problem| if help.is_empty() { problem } else { problem.help(help) });
     }
 
-    /// `name`, the value of `path`, is not one of those that are `accepted`.
+    /// Reports that `name`, the value of `path`, is not one of the `accepted` names.
     fn unknown<S: AsRef<str>>(&mut self, path: &str, message: String, name: &str, accepted: &[S]) {
         self.report(path, message, |problem| problem.accepted(name, accepted));
     }
@@ -94,7 +94,7 @@ impl Check<'_> {
         self.unknown(path, format!("the source yields no column {name:?}"), name, columns);
     }
 
-    /// Reports a problem of the value at `path`, unless the value is there in the place of one that was reported.
+    /// Reports a problem of the value at `path`, unless that value stands in for one that was reported already.
     fn report(&mut self, path: &str, message: impl Into<String>, with: impl FnOnce(Problem) -> Problem) {
         let (node, found) = self.tree.at(path);
         let is_value = !matches!(node.value, Value::Table(_));
@@ -141,7 +141,7 @@ impl Check<'_> {
         self.draft.stages.iter().position(|(name, _)| name.as_deref() == Some(kind))
     }
 
-    /// Whether every stage is of a kind that there is; else what seems missing may be there under a wrong name.
+    /// Whether every stage has a known kind. If not, a stage that seems to be missing may just have a misspelt kind.
     fn kinds_known(&self) -> bool {
         self.draft.stages.iter().all(|(kind, _)| kind.as_deref().is_some_and(|kind| ORDER.contains(&kind)))
     }
@@ -228,7 +228,7 @@ impl Check<'_> {
         }
     }
 
-    /// The features of stage `at` are fixed.
+    /// Reports keys of stage `at` that its fixed set of features does not have.
     fn no_choices(&mut self, at: usize) {
         let tree = self.tree;
         for entry in tree.at(&format!("stage[{at}]")).0.entries() {
@@ -239,7 +239,7 @@ impl Check<'_> {
         }
     }
 
-    /// The 561 features, stage `at`, are of the sensors and the windows of their data set.
+    /// The 561 features, stage `at`, are defined only for the sensors and the window length of HAPT.
     fn hapt561(&mut self, at: usize, window: Option<&WindowTable>) {
         let help = "set = \"summary\" takes any channels, rate and window";
         if let Some(window) = window

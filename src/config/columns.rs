@@ -32,7 +32,7 @@ fn named<'a>(names: &'a [String], path: &'a str) -> impl Iterator<Item = (String
     names.iter().enumerate().map(move |(index, name)| (format!("{path}[{index}]"), name))
 }
 
-/// The columns that say something of a row: its keys, its class, its part.
+/// The columns that describe a row: its keys, its label, its split.
 fn described<'a>(
     keys: &'a [String],
     label: &'a Option<String>,
@@ -66,7 +66,7 @@ fn recording_keys(table: &CsvTable) -> Vec<String> {
     if table.keys.is_empty() { vec!["file".into()] } else { table.keys.clone() }
 }
 
-/// The columns that hold classes: all but the place in the recording and the features.
+/// The columns that can serve as labels: all but the features and the position in the recording.
 pub(super) fn class_columns(source: &SourceTable) -> Vec<String> {
     match source {
         SourceTable::Hapt(_) => ["experiment", "user", "split", "activity"].map(String::from).to_vec(),
@@ -79,7 +79,7 @@ pub(super) fn class_columns(source: &SourceTable) -> Vec<String> {
     }
 }
 
-/// The columns that `[split].column` may name: columns of classes, and columns kept as they are written.
+/// The columns that `[split].column` may name: label columns, and columns that `keep` carries along unchanged.
 pub(super) fn part_columns(source: &SourceTable) -> Vec<String> {
     let mut columns = class_columns(source);
     match source {
@@ -92,12 +92,13 @@ pub(super) fn part_columns(source: &SourceTable) -> Vec<String> {
     columns
 }
 
-/// Whether a window says a number of the values of a column that is carried along, and none of them as it is written.
+/// Whether a column that is carried along becomes a number computed over the window (mean, min, max) rather than one of
+/// its values.
 pub(super) fn of_numbers(keep: &KeepTable) -> bool {
     keep.aggregate().is_of_numbers()
 }
 
-/// The columns of the table that its files can be divided by.
+/// The columns of the table that can partition its files.
 pub(super) fn written_columns(sink: &SinkTable, draft: &Draft, source: &SourceTable) -> Vec<String> {
     let label = match source {
         SourceTable::Hapt(_) => Some("activity".to_string()),
@@ -109,7 +110,7 @@ pub(super) fn written_columns(sink: &SinkTable, draft: &Draft, source: &SourceTa
     let carried = carried_columns(source, draft).into_iter().map(|(_, name)| name);
     let written: Vec<String> = keys.into_iter().chain(split).chain(label).chain(carried).collect();
     let there = source_columns(source, draft).into_iter().filter(|column| written.contains(column));
-    // All stages but the last of the order give no row a cluster; one of a kind that is not known may have been meant to.
+    // Only the last stage of the order assigns clusters; a stage of an unknown kind may have been meant to be that one.
     let others = &ORDER[..ORDER.len() - 1];
     let clusters = draft.stages.iter().any(|(kind, _)| !kind.as_deref().is_some_and(|kind| others.contains(&kind)));
     there.chain(clusters.then(|| "cluster".to_string())).collect()
@@ -122,8 +123,8 @@ pub(super) fn source_columns(source: &SourceTable, draft: &Draft) -> Vec<String>
     class_columns(source).into_iter().chain(start.then(|| "start".to_string())).chain(carried).collect()
 }
 
-/// The columns that are written beside those that say which row it is and what is known of it, with the places in the file
-/// that ask for them: the share of a window's label, its times, what is kept of the source.
+/// The further columns that are written beside keys, label and split, with the places in the file that ask for them:
+/// the share of a window's label, its times, and the columns of the source that `keep` names.
 pub(super) fn carried_columns(source: &SourceTable, draft: &Draft) -> Vec<(String, String)> {
     let label = match source {
         SourceTable::Hapt(_) => Some("activity".to_string()),

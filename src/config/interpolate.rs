@@ -1,5 +1,5 @@
-//! `${VAR}` and `${VAR:-default}` in string values, after parsing: a value of the environment can never change the
-//! structure of the file.
+//! `${VAR}` and `${VAR:-default}` in string values. They are replaced after parsing, so a variable's value can never
+//! change the structure of the file.
 
 use url::Url;
 
@@ -7,10 +7,10 @@ use super::problem::Problem;
 use super::tree::{Node, Origin};
 use crate::secret;
 
-/// Looks a variable of the environment up.
+/// Looks up an environment variable.
 pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Replaces the variables in every string value below `root`; `text` is the file, to point into its strings.
+/// Replaces the variables in every string value below `root`. `text` is the text of the file: problems point into it.
 pub(super) fn interpolate(root: &mut Node, text: &str, environment: Environment<'_>, problems: &mut Vec<Problem>) {
     root.for_each_text(&mut |value, origin| match expand(value, environment) {
         Ok(expanded) => {
@@ -31,7 +31,7 @@ struct Wrong {
 }
 
 impl Wrong {
-    /// The problem, at the variable inside the string where the file spells it out.
+    /// The problem, pointing at the variable inside the string where it can be found in the file.
     fn at(self, origin: &Origin, text: &str) -> Problem {
         let origin = match origin {
             Origin::File(span) => {

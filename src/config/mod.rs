@@ -1,7 +1,7 @@
-//! The pipeline file: TOML as typed structs, with every problem reported at once, where it was written.
+//! The pipeline file: TOML as typed structs, with every problem reported at once, at its line and column.
 //!
-//! [`PipelineFile::load`] reads a file, replaces `${VAR}` in its strings, applies `--set` overrides, holds what comes of
-//! it against [`pipeline_schema`], and checks what one value says about another. Out comes the [`Plan`] that runs.
+//! [`PipelineFile::load`] reads a file, replaces `${VAR}` in its strings, applies `--set` overrides, checks the result
+//! against [`pipeline_schema`], and then checks the values against each other. The result is the [`Plan`] that runs.
 //!
 //! ```
 //! use dacpipe::config::PipelineFile;
@@ -43,7 +43,7 @@ use tree::{Node, Origin};
 /// The most bytes of a pipeline file.
 const LARGEST_FILE: u64 = 16 << 20;
 
-/// A pipeline file that was read and found good.
+/// A pipeline file that was read and found valid.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// What was typed, with defaults filled in.
@@ -134,7 +134,7 @@ fn unreadable(path: &Path, why: &str) -> Problems {
     let mut others: Vec<String> = beside
         .filter(|other| other.extension().is_some_and(|extension| extension == "toml"))
         .filter_map(|other| Some(other.file_name()?.to_string_lossy().into_owned()))
-        // One that is there and cannot be read is not what was meant.
+        // A file that exists but cannot be read needs no suggestion of a similar name.
         .filter(|other| *other != written)
         .collect();
     others.sort();
@@ -144,14 +144,14 @@ fn unreadable(path: &Path, why: &str) -> Problems {
     Problems::new(Arc::new(Text { name, text: String::new(), sets: Vec::new() }), vec![problem])
 }
 
-/// The parts of a file that can be read, so that problems in one part do not hide those of another. Of a part that
-/// lacks a required value, the rest can be read all the same.
+/// The parts of a file that can be read, so that problems in one part do not hide problems in another. A part that
+/// lacks a required value is read without it.
 struct Draft {
     name: Option<String>,
     memory_limit: Option<Size>,
     report: bool,
     source: Option<SourceTable>,
-    /// Each stage's kind as far as it can be told, and the stage where it can be read.
+    /// For each stage its kind, where it has one, and its table, where it can be read.
     stages: Vec<(Option<String>, Option<StageTable>)>,
     split: SplitTable,
     sink: Option<SinkTable>,

@@ -1,5 +1,5 @@
-//! `--set key.path=value` replaces a value of the file or adds one. The value `null`, which TOML has not, removes the key
-//! or the list element at that path.
+//! `--set key.path=value` replaces a value of the file or adds one. The value `null`, which TOML does not have, removes
+//! the key or the list element at that path.
 
 use toml::de::DeValue;
 
@@ -35,7 +35,7 @@ pub(super) fn raw(set: &str) -> &str {
     set.split_once('=').map_or("", |(_, raw)| raw.trim())
 }
 
-/// `raw` as TOML, or else as the string that it is, so that strings need no quotes within the shell's.
+/// `raw` as TOML, or else as a plain string, so that strings need no quotes inside the shell's quotes.
 fn value(raw: &str, index: usize) -> Node {
     let raw = raw.trim();
     match DeValue::parse(raw) {
@@ -46,7 +46,7 @@ fn value(raw: &str, index: usize) -> Node {
 
 /// Removes the key or the list element at the path `steps`.
 fn remove(root: &mut Node, steps: &[&str], index: usize) -> Result<(), Problem> {
-    let nothing = || Problem::new(Origin::Set(index), format!("there is no `{}` to take away", steps.join(".")));
+    let nothing = || Problem::new(Origin::Set(index), format!("there is no `{}` to remove", steps.join(".")));
     let Some((last, before)) = steps.split_last() else { return Err(nothing()) };
     match &mut place(root, before, index)?.value {
         Value::Table(entries) => {
@@ -62,7 +62,7 @@ fn remove(root: &mut Node, steps: &[&str], index: usize) -> Result<(), Problem> 
     Ok(())
 }
 
-/// The place of the tree that `steps` names, made where tables or their keys are missing.
+/// The place in the tree that `steps` names. Missing tables and keys are created.
 fn place<'a>(root: &'a mut Node, steps: &[&str], index: usize) -> Result<&'a mut Node, Problem> {
     let origin = || Origin::Set(index);
     let mut node = root;

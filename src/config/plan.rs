@@ -1,4 +1,4 @@
-//! What runs: the checked specs that a pipeline file stands for.
+//! The plan: a pipeline file turned into checked specs with every default filled in.
 
 mod source;
 
@@ -43,7 +43,7 @@ pub struct Plan {
     pub seed: u64,
     /// Memory for buffered training rows, in bytes.
     pub memory_limit: u64,
-    /// Compute threads; none: as many as there are cores.
+    /// Compute threads; `None` means one per core.
     pub threads: Option<usize>,
     /// Where networks are trained and applied.
     pub device: DeviceChoice,
@@ -54,19 +54,19 @@ pub struct Plan {
     pub on_bad_row: OnBadRow,
     /// Where rows come from.
     pub source: SourceSpec,
-    /// How recordings are cut; none for feature vectors, and for recordings whose every sample is a row.
+    /// How recordings are cut into windows; `None` for feature vectors.
     pub window: Option<WindowSpec>,
-    /// Which label a window has.
+    /// Which label a window gets.
     #[serde(default)]
     pub window_label: WindowLabel,
-    /// What is computed from a window; none: its samples.
+    /// Which features are computed from a window; `None` means its samples.
     pub features: Option<FeatureSet>,
-    /// The stages that learn, in order; the last is k-means where there are clusters. None where the source's vectors are
-    /// written as they are.
+    /// The stages that learn, in order; the last is k-means where there are clusters. Empty where the source's vectors
+    /// are written unchanged.
     pub stages: Vec<StageSpec>,
-    /// Which rows are learned from, and which are labelled.
+    /// Which rows are learned from, and which are assigned to clusters.
     pub split: SplitSpec,
-    /// Where the labels go.
+    /// Where the results are written.
     pub sink: SinkSpec,
     /// Whether the run ends with a page to look at.
     pub report: bool,
@@ -111,12 +111,12 @@ pub struct ClusterSpec {
     pub begin: Begin,
 }
 
-/// Which rows are learned from, and which are labelled.
+/// Which rows are learned from, and which are assigned to clusters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitSpec {
-    /// The split whose rows are learned from; none: all.
+    /// The split whose rows are learned from; `None` means all rows.
     pub fit: Option<String>,
-    /// The split whose rows are labelled and evaluated; none: all.
+    /// The split whose rows get clusters and are evaluated; `None` means all rows.
     pub label: Option<String>,
     /// The column that names the split of a row, where there is one.
     pub column: Option<String>,
@@ -139,14 +139,14 @@ impl SplitSpec {
     }
 }
 
-/// Where the labels go.
+/// Where the results are written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SinkSpec {
     /// The directory of the labelled table, or the URL of one in an object store.
     pub path: String,
-    /// The columns of the source that the table has, to identify its rows.
+    /// The columns of the source that identify a row of the table.
     pub keys: Vec<String>,
-    /// The columns by whose values data files are split.
+    /// The columns that partition the data files.
     pub partition_by: Vec<String>,
     /// What happens to the rows of earlier runs.
     pub mode: Mode,
@@ -156,12 +156,12 @@ pub struct SinkSpec {
     pub embedding: bool,
     /// Whether the reconstruction error of each row is written.
     pub reconstruction_error: bool,
-    /// How the vectors of the last stage before the clusters are written; none: they are not.
+    /// How the vectors of the last stage before the clusters are written; `None` if they are not.
     pub vectors: Option<VectorForm>,
 }
 
 impl Plan {
-    /// What a table without keys means, where the source names none.
+    /// A note on what an append does when the source names no keys.
     pub fn without_keys(&self) -> Option<&'static str> {
         self.sink.keys.is_empty().then_some(
             "the source names no key columns, so nothing tells its rows apart: an append adds rows that the table has \
@@ -169,7 +169,7 @@ impl Plan {
         )
     }
 
-    /// The plan of a file that was found good.
+    /// The plan of a valid file.
     pub(super) fn of(file: &PipelineFile) -> Self {
         let stages = || file.stage.iter();
         let window = stages().find_map(|stage| match stage {
@@ -214,7 +214,8 @@ impl Plan {
         }
     }
 
-    /// What each layer of a method's network makes, a line a part, where the file tells the shape of a row.
+    /// The output shapes of a method's layers, one line for each part of the network, where the file gives the shape of
+    /// a row.
     pub fn layers(&self) -> Vec<String> {
         let of = |stage: &StageSpec| match stage {
             StageSpec::DeepClustering(spec) => spec.layers(),
@@ -232,7 +233,7 @@ impl Plan {
         })
     }
 
-    /// The width of the embedding, if there is one: of rows of `dim` values, which a method may shape.
+    /// The width of the embedding, if there is one, for rows of `dim` values. A method may give the rows a shape.
     ///
     /// # Errors
     /// Kind `Config` for a method's layers that do not fit rows of `dim` values.
@@ -285,12 +286,13 @@ fn summary(table: FeaturesTable) -> SummarySpec {
     }
 }
 
-/// The specs of what learns in a stage. A method learns a network first and then its clusters, unless those are networks.
+/// The specs that one stage of the file stands for. A method stands for two, a network and its clusters, unless its
+/// clusters are networks themselves.
 fn learners(stage: &StageTable, clusters: Option<usize>, width: Option<usize>) -> Vec<StageSpec> {
     let StageTable::DeepClustering(table) = stage else {
         return learner(stage, clusters, width).into_iter().collect();
     };
-    // The check of the file has found it good.
+    // The check of the file has validated it.
     let Ok(spec) = method(table) else { return Vec::new() };
     let afterwards = match (spec.clustering.loss, spec.afterwards) {
         (ClusteringLossName::Experts, _) => None,
@@ -304,7 +306,7 @@ fn learners(stage: &StageTable, clusters: Option<usize>, width: Option<usize>) -
     std::iter::once(StageSpec::DeepClustering(Box::new(spec))).chain(afterwards).collect()
 }
 
-/// The method of a table: its row, with what the table says.
+/// The method of a table: the published recipe, with the table's keys in place of its defaults.
 ///
 /// # Errors
 /// Kind `Config` for what does not make a method.
@@ -383,7 +385,7 @@ fn sink(table: &SinkTable, source: &SourceTable) -> SinkSpec {
     }
 }
 
-/// Of the file with its defaults, without what has no part in the result.
+/// The hash of the file with its defaults, without the keys that do not change the result.
 fn fingerprint(file: &PipelineFile) -> String {
     let mut json = serde_json::to_value(file).unwrap_or_default();
     if let Some(root) = json.as_object_mut() {
@@ -398,7 +400,7 @@ fn fingerprint(file: &PipelineFile) -> String {
     }
     let mut text = String::new();
     canonical(&json, &mut text);
-    // Neither a secret nor a hash that would tell a guessed one is written anywhere; and a run goes on with a new one.
+    // Secrets are redacted: a hash of one could be used to confirm a guess, and a run can be resumed with a new secret.
     Sha256::digest(redacted(&text).as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -8,17 +8,17 @@ use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use super::tree::Origin;
 
-/// The names closer than this to a wrong one are offered: 1 is equal, 0 has nothing in common.
+/// How similar a name must be to a wrong one to be suggested: 1 is equal, 0 has nothing in common.
 const NEAR: f64 = 0.5;
 
 /// The most problems that are shown one by one.
 const MOST_SHOWN: usize = 50;
 /// The most names that are listed as accepted.
 const MOST_NAMES: usize = 200;
-/// The most characters of a message: a key or a value may have as many as the file.
+/// The most characters of a message. It may quote a key or a value, which can be as long as the file.
 const LONGEST_MESSAGE: usize = 1000;
 
-/// One thing that is wrong, where it was written, and what would be accepted.
+/// One problem, where it was written, and what would be accepted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
     pub(super) origin: Origin,
@@ -71,13 +71,13 @@ impl Problem {
         &self.message
     }
 
-    /// What would be accepted, where there is more to say than the message does.
+    /// What would be accepted, where the message does not say it all.
     pub fn help_text(&self) -> Option<&str> {
         self.help.as_deref()
     }
 }
 
-/// The one of `names` that `wrong` was most likely meant to be.
+/// The name that `wrong` was most likely meant to be.
 pub(crate) fn nearest<'a, S: AsRef<str>>(wrong: &str, names: &'a [S]) -> Option<&'a str> {
     let wrong = wrong.to_lowercase();
     let mut best = None;
@@ -173,7 +173,7 @@ impl Problems {
         self.list.is_empty()
     }
 
-    /// The problems as text, of very many the first; `styled` with the colors of a terminal.
+    /// The problems as text, the first ones only where there are very many; `styled` with the colors of a terminal.
     pub fn render(&self, styled: bool) -> String {
         let renderer = if styled { Renderer::styled() } else { Renderer::plain() };
         let count = match self.list.len() {

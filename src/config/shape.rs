@@ -1,8 +1,8 @@
-//! Holds the tree of a pipeline file against its JSON Schema, so that the schema is the one list of keys, types, bounds
-//! and accepted values, and so that all problems are found, not the first one.
+//! Checks the tree of a pipeline file against its JSON Schema. The schema is thereby the only list of keys, types,
+//! bounds and accepted values, and all problems are found, not just the first.
 //!
-//! What is of a wrong name or type is taken out of the tree, and [`filled`] stands in for what is required, so that the
-//! rest can be checked further.
+//! Values with a wrong name or type are removed from the tree, and [`filled`] puts neutral values in place of missing
+//! required ones, so that the checks can go on with the rest.
 
 use std::collections::HashSet;
 
@@ -15,7 +15,7 @@ use super::tree::{Entry, Node, Origin, Value};
 use crate::device::DeviceChoice;
 use crate::source::Span;
 
-/// Reports what does not fit `schema`, and takes out of `root` what is of another name or type.
+/// Reports what does not fit `schema`, and removes values with a wrong name or type from `root`.
 pub(super) fn check(schema: &Json, root: &mut Node, sets: &[String], problems: &mut Vec<Problem>) {
     let mut shape = Shape { schema, sets, problems };
     shape.value(schema, root, "", "the file");
@@ -101,7 +101,7 @@ impl<'a> Shape<'a> {
         false
     }
 
-    /// An override is a string wherever one is asked for, also when it reads like a number.
+    /// Takes the value of an override as a string where the schema asks for one, even if it looks like a number.
     fn text_of_override(&self, schema: &Json, node: &mut Node) {
         let scalar = !matches!(node.value, Value::Table(_) | Value::Array(_) | Value::Text(_));
         if let (Origin::Set(set), true, true) = (&node.origin, scalar, schema["type"] == "string") {
@@ -146,7 +146,7 @@ impl<'a> Shape<'a> {
         true
     }
 
-    /// The keys of a table. Those in `seen` have been dealt with.
+    /// Checks the keys of a table, except for those in `seen`, which have been checked.
     fn table(&mut self, schema: &'a Json, node: &mut Node, place: &str, seen: &[&str]) {
         let Some(properties) = schema["properties"].as_object() else {
             return self.map(&schema["additionalProperties"], node, place);
@@ -200,7 +200,7 @@ impl<'a> Shape<'a> {
                 self.value(schema, &mut entry.node, &entry.key, &inner)
             }
             None => {
-                // what the table has already was not meant again
+                // a key that the table has already is not suggested for a misspelt one
                 let free: Vec<&str> = names_of(properties).into_iter().filter(|name| *name != "kind").collect();
                 let open: Vec<&str> = free.iter().copied().filter(|k| !given.contains(*k)).collect();
                 let problem = Problem::new(entry.key_origin.clone(), format!("unknown key `{}` in {place}", entry.key));
@@ -302,7 +302,7 @@ impl<'a> Shape<'a> {
     }
 }
 
-/// `node` as JSON, a neutral value in every place where `schema` requires one and there is none.
+/// `node` as JSON, with a neutral value for every required value that is missing.
 pub(super) fn filled(root: &Json, schema: &Json, node: &Node) -> Json {
     let schema = resolve(root, schema);
     let branches = tagged(schema).unwrap_or_default();
@@ -375,7 +375,7 @@ fn fits(schema: &Json, node: &Node) -> bool {
     }
 }
 
-/// What the length must be, where it is not.
+/// What the length must be, where it is wrong.
 fn length_wrong(schema: &Json, length: usize, unit: &str) -> Option<String> {
     let bound = |names: [&str; 2]| names.iter().find_map(|name| schema[*name].as_u64());
     let (least, most) = (bound(["minItems", "minLength"]), bound(["maxItems", "maxLength"]));

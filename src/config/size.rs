@@ -1,4 +1,4 @@
-//! Sizes in bytes, as people write them; and how a schema says that stretches of time are written.
+//! Sizes in bytes, written as "1 GiB", and the schema formats of sizes and time spans.
 
 use std::fmt;
 use std::str::FromStr;

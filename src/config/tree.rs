@@ -1,4 +1,4 @@
-//! A pipeline file as a tree of values that know where they were written.
+//! A pipeline file as a tree of values, each with its place in the file.
 
 use std::ops::Range;
 
@@ -173,7 +173,7 @@ impl Node {
         }
     }
 
-    /// The value for people where a word is expected: a string in its quotes, or what it is instead.
+    /// The value for messages where a word is expected: a string in quotes, or a description of another type.
     pub fn word(&self) -> String {
         match self.text() {
             Some(text) => format!("{text:?}"),
@@ -181,7 +181,7 @@ impl Node {
         }
     }
 
-    /// The value for people: `the string "x"`, `3.5`, `a list`.
+    /// A description of the value for messages: `the string "x"`, `3.5`, `a list`.
     pub fn describe(&self) -> String {
         match &self.value {
             Value::Text(text) => format!("the string {text:?}"),

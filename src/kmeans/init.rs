@@ -9,15 +9,15 @@ use crate::device::{Device, Points};
 use crate::error::{Error, Result};
 use crate::kernel::Rows;
 
-/// How many rows the seeding looks at: all if they are few, else a sample that is large beside `k`. Depends on the shape
-/// alone, so that seeds are the same wherever the rows lie.
+/// How many rows the seeding uses: all if there are few, else a sample that is large compared with `k`. It depends only
+/// on the shape, so that seeds are the same wherever the rows are stored.
 pub(super) fn sample_rows(k: usize, dim: usize) -> usize {
     ((1 << 22) / dim).min(1 << 17).max(k.saturating_mul(32))
 }
 
 /// `k` distinct rows as the first centroids, by k-means++ over `sample` rows drawn without replacement.
 ///
-/// Should the sample have fewer distinct rows, the rows farthest from the centroids so far complete them.
+/// If the sample has fewer distinct rows, the rows farthest from the centroids so far are added.
 pub(super) fn seeds(
     points: &dyn Points,
     k: usize,
@@ -39,12 +39,12 @@ pub(super) fn seeds(
     Ok(seeds)
 }
 
-/// The error for `k` clusters of `rows` rows of which `found` are distinct.
+/// The error for `k` clusters of `rows` rows with only `found` distinct ones.
 pub(super) fn too_few_distinct(k: usize, found: usize, rows: usize) -> Error {
     Error::input(format!("k = {k} clusters need {k} distinct rows, only {found} of the {rows} rows are distinct"))
 }
 
-/// `count` rows drawn without replacement, in their order; all of them if there are no more.
+/// `count` rows drawn without replacement, in order; all rows if there are no more.
 pub(super) fn draw<'a>(rows: &'a dyn Rows, count: usize, rng: &mut ChaCha8Rng) -> Result<Cow<'a, [f32]>> {
     let (n, dim) = (rows.len(), rows.dim());
     if count < n {
@@ -62,7 +62,7 @@ pub(super) fn draw<'a>(rows: &'a dyn Rows, count: usize, rng: &mut ChaCha8Rng) -
     Ok(values.into())
 }
 
-/// The row farthest from its nearest centroid, the first of several; none if every row is a centroid.
+/// The row farthest from its nearest centroid, on a tie the first; `None` if every row is a centroid.
 fn farthest(points: &dyn Points, centroids: &[f32]) -> Result<Option<usize>> {
     let parts = points.fold(
         centroids,

@@ -1,4 +1,4 @@
-//! Lloyd's iterations: label every row, move every centroid to the mean of its rows, repeat.
+//! Lloyd's iterations: assign every row to the nearest centroid, move every centroid to the mean of its rows, repeat.
 
 use super::Outcome;
 use crate::device::Lloyd;
@@ -11,7 +11,7 @@ pub(super) struct Limits {
     pub shift: f64,
 }
 
-/// The squared distances of the clusters' means to the given point, weighted by their sizes and added up.
+/// The sum of the squared distances of the clusters' means to the given point, weighted by their sizes.
 pub(super) type Between<'a> = dyn Fn(&[f64]) -> f64 + 'a;
 
 /// Refines `centroids`. Calls `iterated` after every iteration.
@@ -63,13 +63,14 @@ fn between(sums: &[f64], counts: &[i64], mean: &[f64]) -> f64 {
     total
 }
 
-/// Gives each empty cluster the row that lies farthest from its own centroid (of equals the first), unless it is alone
-/// there or on its centroid. Returns how many rows moved.
+/// Gives each empty cluster the row that is farthest from its own centroid (on a tie the first), unless that row is
+/// alone in its cluster or at its centroid. Returns how many rows moved.
 fn refill(lloyd: &mut dyn Lloyd) -> Result<usize> {
     let counts = lloyd.totals().1;
     let mut empty = (0..counts.len()).filter(|&c| counts[c] == 0).collect::<Vec<_>>().into_iter();
     let mut moved = 0;
-    // A cluster that gave rows away holds back one at most, so of twice as many rows enough may move.
+    // A cluster keeps at least one row, and each cluster can hold back only one, so twice as many candidates are
+    // enough.
     for farthest in lloyd.farthest(2 * empty.len())? {
         if lloyd.totals().1[farthest.cluster] <= 1 {
             continue;

@@ -1,5 +1,5 @@
-//! Mini-batch k-means (Sculley 2010): each batch of random rows pulls its centroids towards them, the less the more rows
-//! a centroid has seen.
+//! Mini-batch k-means (Sculley 2010): centroids move towards the rows of each random batch, the less the more rows they
+//! have seen.
 
 use rand::Rng;
 
@@ -12,7 +12,7 @@ use crate::seed::Seed;
 
 /// Batches without progress after which it stops.
 const PATIENCE: usize = 10;
-/// A centroid without a row after this many rows a cluster starts again elsewhere.
+/// A centroid without a row after this many rows per cluster is moved elsewhere.
 const ROWS_BEFORE_RESTART: usize = 32;
 
 /// The best of `spec.starts` seedings over samples of three batches, judged by the inertia of the first sample.
@@ -62,7 +62,7 @@ pub(super) fn run(
     let (mut smooth, mut least, mut idle) = (None, f64::INFINITY, 0);
     for step in 0..most {
         batch.iter_mut().for_each(|i| *i = rng.random_range(0..n as u32));
-        // In order, so that rows on disk are read forwards.
+        // Sorted, so that rows on disk are read in order.
         batch.sort_unstable();
         points.batch(&batch, &centroids, &mut found)?;
         pull(&mut centroids, &mut seen, &found);
@@ -95,7 +95,7 @@ fn pull(centroids: &mut [f32], seen: &mut [i64], found: &BatchSums) {
     }
 }
 
-/// Puts each centroid that no row ever chose on the row of this batch that lies farthest from its own.
+/// Moves each centroid that never had a row to the row of this batch that is farthest from its own centroid.
 fn restart_unused(
     points: &dyn Points,
     batch: &[u32],

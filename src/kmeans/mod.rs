@@ -1,12 +1,14 @@
-//! k-means: rows to the nearest of `k` centroids, each the mean of its rows.
+//! k-means: assigns rows to the nearest of `k` centroids, each the mean of its rows.
 //!
-//! [`fit`] seeds with greedy k-means++ (Arthur & Vassilvitskii 2007) from several starts, refines each with Lloyd's
-//! iterations (Lloyd 1982) or mini-batches (Sculley 2010), and keeps the start of least inertia. Lloyd's iterations skip
-//! the distances that bounds rule out (Hamerly 2010) where that pays; labels and centroids are the same either way, bit
-//! for bit. Rows may be larger than memory. Nothing depends on the number of threads, on whether rows lie in memory or on
-//! how they are batched: rows are cut into parts by their number alone, and the parts' `f64` sums are added in order.
+//! [`fit`] runs k-means several times (`n_init` in scikit-learn): it seeds with greedy k-means++ (Arthur &
+//! Vassilvitskii 2007), refines with Lloyd's iterations (Lloyd 1982) or mini-batches (Sculley 2010), and keeps the run
+//! with the least inertia. Lloyd's iterations skip distances that bounds rule out (Hamerly 2010) if that is faster;
+//! clusters and centroids are the same either way, bit for bit. Rows may be larger than memory. The result does not
+//! depend on the number of threads, on where rows are stored, or on how they are batched: the parts of the rows depend
+//! only on their number, and the parts' `f64` sums are added in order.
 //!
-//! Passes over rows are the [device](crate::device)'s; what is here is the same on any: draws, means, when to stop.
+//! The [device](crate::device) does the passes over rows; this module has what is the same on every device: random
+//! draws, means, and when to stop.
 //!
 //! ```
 //! use dacpipe::device::Cpu;
@@ -35,9 +37,9 @@ use crate::seed::Seed;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
-    /// Every iteration looks at every row.
+    /// Every iteration uses every row.
     Lloyd,
-    /// Every iteration looks at some rows drawn at random: faster, less exact.
+    /// Every iteration uses some rows drawn at random: faster, less exact.
     MiniBatch {
         /// Rows in a batch.
         batch_size: usize,
@@ -49,24 +51,25 @@ pub enum Method {
 pub struct KMeansSpec {
     /// Number of clusters.
     pub k: usize,
-    /// Number of seedings; the one that ends with the least inertia is kept.
+    /// The number of runs from new initial centroids (n_init); the one with the least inertia is kept.
     pub starts: usize,
-    /// Most iterations of a start: passes over the rows, or as many rows in mini-batches.
+    /// The most iterations of a run: passes over the rows, or as many rows in mini-batches.
     pub max_iterations: usize,
-    /// Lloyd: stop when the centroids together moved (squared) at most this times the mean variance of a feature; 0: when
-    /// no label changes any more. Mini-batch: by how much of itself the smoothed inertia must fall to count as progress.
+    /// Lloyd: stop when the sum of the centroids' squared moves is at most this times the mean variance of a feature;
+    /// with 0, when no row changes its cluster. Mini-batch: the fraction by which the smoothed inertia must fall to
+    /// count as progress.
     pub tolerance: f64,
     /// How centroids are refined.
     pub method: Method,
 }
 
 impl KMeansSpec {
-    /// `k` clusters, otherwise as is usual: ten starts of Lloyd, at most 300 iterations, tolerance 1e-4.
+    /// `k` clusters with the usual defaults: ten runs of Lloyd, at most 300 iterations, tolerance 1e-4.
     pub fn new(k: usize) -> Self {
         Self { k, starts: 10, max_iterations: 300, tolerance: 1e-4, method: Method::Lloyd }
     }
 
-    /// Checks that it makes sense.
+    /// Checks the settings.
     ///
     /// # Errors
     /// Kind `Config`, naming the setting and what would be accepted.
@@ -89,8 +92,8 @@ impl KMeansSpec {
     }
 }
 
-/// Bytes that finding `k` clusters in `rows` rows of `dim` values needs on the processor, at most: centroids and their
-/// copies, the sums of the parts of a pass, the sample of the seeding, labels and bounds.
+/// The most bytes that finding `k` clusters in `rows` rows of `dim` values needs on the CPU: centroids and their
+/// copies, the sums of the parts of a pass, the sample of the seeding, clusters and bounds.
 pub fn bytes(rows: usize, k: usize, dim: usize) -> u128 {
     const PARTS: u128 = 8;
     const COPIES: u128 = 8;
@@ -99,7 +102,7 @@ pub fn bytes(rows: usize, k: usize, dim: usize) -> u128 {
     k * dim * (8 * PARTS + 4 * COPIES) + sample * dim * 4 + rows * 16
 }
 
-/// What was found. Clusters are numbered by decreasing size, those of equal size by their centroids' values.
+/// The result. Clusters are numbered by decreasing size, and by their centroids' values if sizes are equal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KMeans {
     /// `k x dim` values, row-major.
@@ -110,9 +113,9 @@ pub struct KMeans {
     pub dim: usize,
     /// Sum over all rows of the squared distance to the nearest centroid.
     pub inertia: f64,
-    /// Iterations of the start that was kept (mini-batch: batches).
+    /// Iterations of the run that was kept (mini-batch: batches).
     pub iterations: usize,
-    /// Whether it stopped by itself and not at `max_iterations`.
+    /// Whether it converged before `max_iterations`.
     pub converged: bool,
     /// Rows of each cluster.
     pub sizes: Vec<u64>,
@@ -122,13 +125,13 @@ pub struct KMeans {
 
 /// Finds `spec.k` clusters in `rows`. Every random choice is drawn from `seed`.
 ///
-/// Time: `O(rows x k x dim)` an iteration at most; memory: the seeding's sample (at most 16 MiB, or `32 k` rows if that
-/// is more), and what the [device](crate::device::Cpu) needs.
+/// Time: at most `O(rows x k x dim)` per iteration; memory: the seeding's sample (at most 16 MiB, or `32 k` rows if
+/// that is more), and what the [device](crate::device::Cpu) needs.
 ///
 /// # Errors
 /// Kind `Config` for a bad `spec`; `Input` if there are fewer rows, or fewer distinct rows (whose squared distances are
 /// not 0 in `f32`: some 1e-22 apart), than clusters, or values are not finite or too far apart for squared distances in
-/// `f32` (some 1e19); `Cancelled` between two iterations; what reading or the device gives.
+/// `f32` (some 1e19); `Cancelled` between two iterations; errors of reading or of the device.
 pub fn fit(rows: &dyn Rows, spec: &KMeansSpec, seed: Seed, device: &dyn Device, control: &Control) -> Result<KMeans> {
     let mut points = points(rows, spec, device)?;
     let statistics = Statistics::of(&*points)?;
@@ -151,7 +154,7 @@ pub fn fit(rows: &dyn Rows, spec: &KMeansSpec, seed: Seed, device: &dyn Device, 
     best.ok_or_else(|| Error::internal("k-means without a start"))
 }
 
-/// Lloyd's iterations from given centroids (`k x dim`, row-major), once; `spec.starts` and `spec.method` play no part.
+/// Lloyd's iterations from given centroids (`k x dim`, row-major), once; `spec.starts` and `spec.method` are ignored.
 ///
 /// # Errors
 /// As [`fit`], and kind `Input` if `initial` is not `spec.k` rows of finite values.
@@ -178,11 +181,11 @@ pub fn fit_from(
     finish(&*points, outcome)
 }
 
-/// The clusters of `rows` around centroids (`k x dim`) that were found otherwise, which stay where they are: sizes,
-/// distances, and the numbering of [`fit`]. `O(rows x k x dim)`.
+/// The clusters of `rows` around fixed centroids (`k x dim`) from elsewhere: sizes, distances, and the numbering of
+/// [`fit`]. `O(rows x k x dim)`.
 ///
 /// # Errors
-/// Kind `Input` if `centroids` are no rows of finite values; what reading or the device gives.
+/// Kind `Input` if `centroids` are not rows of finite values; errors of reading or of the device.
 pub fn around(rows: &dyn Rows, centroids: Vec<f32>, device: &dyn Device) -> Result<KMeans> {
     let dim = rows.dim();
     if centroids.is_empty() || !centroids.len().is_multiple_of(dim) || !centroids.iter().all(|x| x.is_finite()) {
@@ -191,7 +194,7 @@ pub fn around(rows: &dyn Rows, centroids: Vec<f32>, device: &dyn Device) -> Resu
     finish(&*device.points(rows)?, Outcome { centroids, iterations: 0, converged: true })
 }
 
-/// The rows on the device, if `spec` makes sense and there are rows enough.
+/// The rows on the device, if `spec` is valid and there are enough rows.
 fn points<'a>(rows: &'a dyn Rows, spec: &KMeansSpec, device: &'a dyn Device) -> Result<Box<dyn Points + 'a>> {
     spec.check()?;
     check_rows(spec.k, rows.len())?;
@@ -227,13 +230,13 @@ fn refine(
     })
 }
 
-/// Tells of an iteration and asks whether to go on.
+/// Reports an iteration, and checks for cancellation.
 fn progress(control: &Control, done: u64, inertia: f64) -> Result<()> {
     control.emit(Event::Progress { stage: "kmeans".into(), done, loss: Some(inertia), rows_per_second: None });
     control.check()
 }
 
-/// Sizes, inertia and distances by a last pass, and the final numbering.
+/// Computes sizes, inertia and distances in a last pass, and the final numbering.
 fn finish(points: &dyn Points, outcome: Outcome) -> Result<KMeans> {
     let dim = points.rows().dim();
     let k = outcome.centroids.len() / dim;
@@ -271,7 +274,7 @@ fn compare(a: &[f32], b: &[f32]) -> std::cmp::Ordering {
     differing.unwrap_or(std::cmp::Ordering::Equal)
 }
 
-/// That `rows` rows can make `k` clusters.
+/// Checks that `rows` rows are enough for `k` clusters.
 ///
 /// # Errors
 /// Kind `Input` if there are fewer rows than clusters.
@@ -282,7 +285,7 @@ pub fn check_rows(k: usize, rows: usize) -> Result<()> {
     }
 }
 
-/// Checks that there are as many distinct rows, of which `distinct` were counted among `rows`, as clusters are asked for.
+/// Checks that there are at least `k` distinct rows; `distinct` of the `rows` rows are.
 ///
 /// # Errors
 /// Kind `Input` if there are fewer.
@@ -293,7 +296,7 @@ pub fn check_distinct(k: usize, distinct: usize, rows: usize) -> Result<()> {
     }
 }
 
-/// What one pass says about the rows.
+/// The result of one pass over the rows.
 struct Statistics {
     mean: Vec<f64>,
     /// Sum over all rows of the squared distance to the mean.
@@ -325,7 +328,7 @@ impl Statistics {
 /// The number of each row's nearest centroid (`k x dim`).
 ///
 /// # Errors
-/// What reading or the device gives.
+/// Errors of reading or of the device.
 pub fn labels(rows: &dyn Rows, centroids: &[f32], device: &dyn Device) -> Result<Vec<u32>> {
     let points = device.points(rows)?;
     let parts = points.fold(centroids, Vec::new, |all: &mut Vec<u32>, _, labels, _| all.extend_from_slice(labels))?;

@@ -53,7 +53,7 @@ proptest! {
     #[test]
     fn inertia_never_grows((dim, k, rows) in problem()) {
         let trace = lloyd(&Dense::new(&rows, dim), &rows[..k * dim], 0.0, true, 1).2;
-        // What lies between clusters grows as the inertia falls; their sum is the scatter.
+        // The scatter between clusters grows as the inertia falls; their sum is the total scatter.
         for pair in trace.windows(2) {
             prop_assert!(pair[1] >= pair[0] * (1.0 - 1e-5), "{:?}", trace);
         }
@@ -98,25 +98,26 @@ fn bounds_equal_plain_iterations_on_many_rows() {
     assert!(plain.0.iter().all(|x| x.abs() <= 1.0));
 }
 
-/// Rows on a grid: `f64` sums of them are exact in any order, so a twin that adds them otherwise has the same bits.
+/// Rows on a grid: their `f64` sums are exact in any order, so a reference that adds them in another order has the same
+/// bits.
 #[derive(Debug, Clone)]
 struct Grid {
     dim: usize,
     k: usize,
-    /// The power of 2 between two points: denormal, or with squares that leave the numbers at either end, or usual.
+    /// The power of 2 between two points: denormal, with squares that underflow or overflow, or usual.
     step: i32,
     rows: Vec<f32>,
-    /// Rows, as they are, or all but one far out, or some of them far out, the same, or beside the rows.
+    /// Rows as they are, or with one row, or several equal or different ones, far out.
     seeds: Vec<f32>,
 }
 
 fn grid() -> impl Strategy<Value = Grid> {
     let dim = prop_oneof![2 => Just(1usize), 4 => 2usize..20, 2 => 126usize..135];
     let n = prop_oneof![1 => Just(1usize), 8 => 2usize..150];
-    // Of each feature: zeros, few points (so that rows repeat), many.
+    // Each feature has only zeros, few values (so that rows repeat), or many.
     let points = prop::sample::select(vec![1i32, 2, 4, 400]);
     let step = prop::sample::select(vec![0, 0, 0, -149, -80, -60, 48, 56, 60, 100]);
-    // Clusters: one, as many as rows, or some.
+    // The number of clusters: one, as many as rows, or some number between.
     (dim, n, 0u8..4, points, step, 0i32..6, any::<u64>()).prop_map(|(dim, n, clusters, points, step, kind, seed)| {
         let mut rng = Seed(seed).stream("test", 0);
         let mut below = |most: i32| rand::Rng::random_range(&mut rng, 0..most);
@@ -128,7 +129,7 @@ fn grid() -> impl Strategy<Value = Grid> {
         let power = |e: i32| 2.0f64.powi(e) as f32;
         let rows: Vec<f32> = (0..n * dim).map(|_| (below(points) - points / 2) as f32 * power(step)).collect();
         let mut seeds = rows[..k * dim].to_vec();
-        // Squared distances to a far one overflow, or nearly do.
+        // Squared distances to a far row overflow, or nearly do.
         let far = power(if kind % 2 == 0 { 70 } else { 61 });
         for (i, c) in seeds.chunks_mut(dim).enumerate() {
             let chosen = if kind < 2 { i32::from(i > 0) } else { below(kind) };
@@ -143,7 +144,7 @@ fn grid() -> impl Strategy<Value = Grid> {
     })
 }
 
-/// The label of a row and its squared distance, by looking at every centroid in order.
+/// The cluster of a row and its squared distance, by comparing every centroid in order.
 fn naive_nearest(row: &[f32], centroids: &[f32]) -> (usize, f32) {
     let distances = centroids.chunks(row.len()).map(|c| squared_distance(row, c)).enumerate();
     distances.fold((0, f32::INFINITY), |best, (c, d)| if d < best.1 { (c, d) } else { best })
@@ -195,7 +196,7 @@ fn naive_lloyd(rows: &[f32], dim: usize, seeds: &[f32], most: usize, least_shift
     (centroids, most, false)
 }
 
-/// What is said of the clusters in the end, and in which order.
+/// The final figures and order of the clusters.
 fn naive_finish(rows: &[f32], dim: usize, (centroids, iterations, converged): (Vec<f32>, usize, bool)) -> KMeans {
     let found: Vec<(usize, f32)> = rows.chunks(dim).map(|row| naive_nearest(row, &centroids)).collect();
     let mut clusters: Vec<(u64, f64, &[f32])> = centroids.chunks(dim).map(|c| (0, 0.0, c)).collect();
@@ -216,7 +217,7 @@ fn naive_finish(rows: &[f32], dim: usize, (centroids, iterations, converged): (V
     }
 }
 
-/// Whether squared distances of the rows to their mean add up to no more than `fit` takes.
+/// Whether the sum of squared distances of the rows to their mean is small enough for `fit`.
 fn near_enough(rows: &[f32], dim: usize) -> bool {
     let n = (rows.len() / dim) as f64;
     let feature = |i: usize| rows.iter().skip(i).step_by(dim).map(|&x| f64::from(x));
@@ -227,7 +228,7 @@ fn near_enough(rows: &[f32], dim: usize) -> bool {
     4.0 * (0..dim).map(scatter).sum::<f64>() <= f64::from(f32::MAX)
 }
 
-/// Mini-batches in plain loops, as [`naive_lloyd`] has Lloyd's iterations.
+/// Mini-batches in plain loops, as [`naive_lloyd`] for Lloyd's iterations.
 fn naive_batches(
     rows: &[f32],
     dim: usize,
@@ -275,8 +276,8 @@ fn naive_batches(
     (centroids, most, false)
 }
 
-/// Each empty cluster gets a row in the very iteration, also where the farthest rows must stay: one is alone in its
-/// cluster, or its cluster has given away all rows but one.
+/// Each empty cluster gets a row in the same iteration, also if the farthest rows must stay because they are alone in
+/// their cluster, or their cluster has given away all rows but one.
 #[test]
 fn empty_clusters_pass_over_rows_that_must_stay() {
     let cases: [(&[f32], &[f32]); 3] = [
@@ -320,7 +321,8 @@ proptest! {
         }
     }
 
-    /// Beyond what 32 bits hold of squared distances, rows are refused; within, every figure is that of the twin.
+    /// Rows whose squared distances overflow 32 bits are refused; for all others, every figure is that of the
+    /// reference.
     #[test]
     fn a_fit_from_given_centroids_equals_plain_loops(grid in grid()) {
         let Grid { dim, k, rows, seeds, .. } = grid;
@@ -332,7 +334,7 @@ proptest! {
         }
     }
 
-    /// Rows whose squared distance is 0 in 32 bits count as one; where enough others are left, there is an answer.
+    /// Rows whose squared distance is 0 in 32 bits count as one; if enough others are left, there is a result.
     #[test]
     fn a_fit_equals_plain_loops_from_its_seeds(grid in grid(), size in prop::option::of(1usize..70)) {
         let Grid { dim, k, step, rows, .. } = grid;

@@ -1,22 +1,22 @@
-//! The contract of a clustering loss: what draws embeddings towards clusters while a network learns.
+//! The contract of a clustering loss, which draws embeddings towards clusters while a network learns.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use candle_core::{Result, Tensor, Var};
 
-/// A loss of embeddings that belongs to clusters (the "clustering loss" of Aljalbout et al. 2018, section 2.4). It owns its
-/// parameters, such as centroids, and what it knows of all rows, such as a target. It is a formula over tensors: the
+/// A loss of embeddings and clusters (the "clustering loss" of Aljalbout et al. 2018, section 2.4). It owns its
+/// parameters, such as centroids, and values for all rows, such as a target. It is a formula over tensors: the
 /// gradients come from candle's tape.
 pub trait ClusteringLoss: Debug + Send {
     /// Its name in messages and reports (`"hardening"`).
     fn name(&self) -> &'static str;
 
-    /// What it learns together with the network, with names.
+    /// The parameters that it learns together with the network, with names.
     fn parameters(&self) -> Vec<(&'static str, &Var)>;
 
-    /// Looks at the embeddings of all training rows (`rows x dim`), before the first step and every so often after it.
-    /// Returns the part of the rows that have another cluster than at the last look; 1 at the first.
+    /// Updates it from the embeddings of all training rows (`rows x dim`), before the first step and regularly after
+    /// it. Returns the fraction of the rows that changed their cluster since the last call; 1 at the first.
     ///
     /// # Errors
     /// Candle's.
@@ -29,13 +29,13 @@ pub trait ClusteringLoss: Debug + Send {
     /// Candle's.
     fn of(&self, embeddings: &Tensor, rows: &[u32]) -> Result<Tensor>;
 
-    /// What it knows beside its parameters, by name, to go on with after an interrupt.
+    /// Its state beside its parameters, by name, for a checkpoint.
     fn state(&self) -> Vec<(&'static str, Tensor)>;
 
-    /// Goes back to what [`state`](Self::state) gave.
+    /// Restores a [`state`](Self::state).
     ///
     /// # Errors
-    /// A name that is missing.
+    /// For a missing name.
     fn restore(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()>;
 
     /// The centroids (`k x dim`) that rows are assigned to by distance, if it has any.

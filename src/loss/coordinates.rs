@@ -1,4 +1,4 @@
-//! The distance of the embedding from where a row should lie.
+//! The distance of the embedding from given coordinates.
 
 use candle_core::Tensor;
 
@@ -6,21 +6,21 @@ use super::EmbeddingLoss;
 use crate::kernel::Matrix;
 
 /// The mean squared difference of a row's embedding from its coordinates in a layout, `sum_j (z_j - t_j)^2 / dim`: a
-/// locality-preserving loss (Aljalbout et al. 2018, section 2.4), as the layout holds who neighbours whom. Rows without
-/// coordinates lose nothing.
+/// locality-preserving loss (Aljalbout et al. 2018, section 2.4), since the layout keeps neighbourhoods. The loss of
+/// rows without coordinates is 0.
 #[derive(Debug, Clone)]
 pub struct CoordinateLoss<'a> {
-    /// Where each training row's coordinates are; [`NOWHERE`](Self::NOWHERE) for a row that has none.
+    /// The index of each training row's coordinates; [`NOWHERE`](Self::NOWHERE) for a row without any.
     places: Vec<u32>,
     values: &'a [f32],
     dim: usize,
     factor: f64,
-    /// What a row with coordinates counts, so that those without take nothing from the mean.
+    /// The weight of a row with coordinates, such that rows without do not lower the mean.
     share: f64,
 }
 
 impl<'a> CoordinateLoss<'a> {
-    /// The place of a row without coordinates.
+    /// The index for a row without coordinates.
     const NOWHERE: u32 = u32::MAX;
 
     /// `factor` times the loss for `len` training rows, of which `rows` have the coordinates `values` (`rows x dim`).
@@ -34,8 +34,8 @@ impl<'a> CoordinateLoss<'a> {
         Self { places, values, dim, factor, share: 1.0 }
     }
 
-    /// The same, with `share` times the loss of each row that has coordinates: as many times as there are rows for one
-    /// that has them, so that the mean is over these.
+    /// The same, with `share` times the loss of each row that has coordinates: the number of rows over the number of
+    /// rows with coordinates, so that the mean is over the latter.
     pub fn sharing(mut self, share: f64) -> Self {
         self.share = share;
         self

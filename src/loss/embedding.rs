@@ -1,18 +1,18 @@
-//! Losses at the embedding, which join the reconstruction's.
+//! Losses at the embedding, which are added to the reconstruction loss.
 
 use std::fmt::Debug;
 
 use crate::kernel::Matrix;
 
-/// A loss of the embedding, such as the distance to a row's centroid. It is minimised as its mean over the rows of a
-/// mini-batch, together with the reconstruction's.
+/// A loss of the embedding, such as the distance to a row's centroid. Its mean over the rows of a mini-batch is
+/// minimised, together with the reconstruction loss.
 ///
-/// A batch meets it in passes of some rows each, on several threads at once, always cut the same way.
+/// A batch is processed in passes of some rows each, on several threads at once, always cut the same way.
 pub trait EmbeddingLoss: Debug + Sync {
     /// The sum over the rows of a pass of each row's loss, and into `gradient` (rows of the pass x dim of the embedding,
     /// to be overwritten) the derivative of the mean over the batch's `batch_rows` rows with respect to `embedding` (of
     /// the same shape). `rows` are the numbers of the pass's rows among the training rows.
     ///
-    /// It must not depend on what other threads do: the same pass gives the same bits.
+    /// The result must not depend on other threads: the same pass gives the same bits.
     fn sum_and_gradient(&self, embedding: &Matrix, rows: &[u32], batch_rows: usize, gradient: &mut Matrix) -> f64;
 }

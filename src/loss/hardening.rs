@@ -1,4 +1,4 @@
-//! Cluster assignment hardening: soft assignments are drawn towards surer ones.
+//! Cluster assignment hardening: makes soft assignments more confident.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,13 @@ use candle_core::{D, Result, Tensor, Var, bail};
 use super::clustering::ClusteringLoss;
 use super::reconstruction::Reduction;
 
-/// Rows whose differences from all centroids are made at a time.
+/// The number of rows whose differences from all centroids are computed at a time.
 const BLOCK_ROWS: usize = 4096;
 
-/// The divergence `KL(P || Q)` of Xie et al. 2016 (DEC), section 3.1: `Q` are the rows' soft assignments to the centroids
-/// (equation 1, Student's t with one degree of freedom), `P` the target that sharpens those of all rows (equation 3). The
-/// centroids learn with the network; the target is computed anew at every [`refresh`](ClusteringLoss::refresh).
+/// The divergence `KL(P || Q)` of Xie et al. 2016 (DEC), section 3.1: `Q` are the rows' soft assignments to the
+/// centroids (equation 1, Student's t with one degree of freedom), `P` the target, which sharpens them (equation 3).
+/// The centroids are learned with the network; the target is computed again at every
+/// [`refresh`](ClusteringLoss::refresh).
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -33,9 +34,9 @@ const BLOCK_ROWS: usize = 4096;
 pub struct Hardening {
     centroids: Var,
     over_rows: Reduction,
-    /// `rows x k`, once all rows were looked at.
+    /// The target, `rows x k`, once there was a refresh.
     target: Option<Tensor>,
-    /// The cluster of every row at the last look.
+    /// The cluster of every row at the last refresh.
     labels: Option<Tensor>,
 }
 
@@ -43,7 +44,7 @@ impl Hardening {
     /// The loss with these first centroids (`k x dim`), as the mean or the sum over the rows of a batch.
     ///
     /// # Errors
-    /// Candle's, for centroids that are no matrix.
+    /// Candle's, for centroids that are not a matrix.
     pub fn new(centroids: &Tensor, over_rows: Reduction) -> Result<Self> {
         centroids.dims2()?;
         Ok(Self { centroids: Var::from_tensor(centroids)?, over_rows, target: None, labels: None })
@@ -97,10 +98,10 @@ impl ClusteringLoss for Hardening {
     }
 
     fn of(&self, embeddings: &Tensor, rows: &[u32]) -> Result<Tensor> {
-        let Some(target) = &self.target else { bail!("hardening has no target before the first look at all rows") };
+        let Some(target) = &self.target else { bail!("hardening has no target before the first refresh") };
         let p = target.index_select(&Tensor::new(rows, target.device())?, 0)?;
         let q = self.assignments(embeddings)?;
-        // Where the target is 0, so is its part of the divergence.
+        // Where the target is 0, its part of the divergence is 0.
         let divergence = (&p * ((&p + 1e-20)?.log()? - q.log()?)?)?.sum_all()?;
         match self.over_rows {
             Reduction::Mean => divergence / rows.len() as f64,

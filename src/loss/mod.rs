@@ -1,4 +1,4 @@
-//! Losses, one file each: formulas over candle's tensors, and those of the fused road with value and gradient.
+//! Losses, one file each: formulas over candle's tensors, and losses of the fused trainer with value and gradient.
 
 mod clustering;
 mod coordinates;

@@ -7,19 +7,20 @@ use crate::kernel::dense::{sum_of_squares, sum_of_squares_on};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PenaltyForm {
-    /// The L2 norm of all weights and biases, as equation 6 of Lu and Li 2021 reads: its gradient at a parameter is the
-    /// factor times the parameter's share of the norm.
+    /// The L2 norm of all weights and biases, as in equation 6 of Lu and Li 2021: its gradient at a parameter is the
+    /// factor times the parameter over the norm.
     #[default]
     Norm,
-    /// Its square: its gradient is twice the factor times the parameter, which is PyTorch's `weight_decay` of as much.
+    /// Its square: its gradient is twice the factor times the parameter, like PyTorch's `weight_decay` of twice the
+    /// factor.
     Squared,
 }
 
 /// `beta` times the L2 norm of all weights and biases, or times its square (Lu and Li 2021, equation 6).
 ///
-/// The form matters. Feature weights make the reconstruction's error small (about 0.01 on MNIST), while the squared norm
-/// of a fresh network is over 1000: with `beta` 1e-5 its square outweighs the error, and Adam drives every weight to
-/// zero until all rows have one embedding. The norm itself leaves the network its freedom.
+/// The form matters. Feature weights make the reconstruction error small (about 0.01 on MNIST), while the squared norm
+/// of a new network is over 1000: with `beta` 1e-5 its square outweighs the error, and Adam drives every weight to zero
+/// until all rows have the same embedding. The norm itself is small enough.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct L2Penalty {
     /// The factor; 1e-5 in the paper.
@@ -45,8 +46,8 @@ impl L2Penalty {
         }
     }
 
-    /// What a parameter is multiplied by to give its part of the gradient, for the parameters as they are. The norm is
-    /// summed on the pool's threads, with the same bits on any number of them.
+    /// The weight decay: the factor of a parameter that gives the penalty's gradient, for the current parameters. The
+    /// norm is summed on the pool's threads, with the same bits on any number of them.
     ///
     /// ```
     /// use dacpipe::kernel::Pool;

@@ -1,4 +1,4 @@
-//! How far rows are from what a decoder makes of them, as a formula over tensors.
+//! The reconstruction loss as a formula over tensors.
 
 use candle_core::{Result, Tensor};
 use schemars::JsonSchema;
@@ -19,7 +19,7 @@ pub enum ErrorMeasure {
 
 /// How the errors of a row's values, or the losses of a batch's rows, become one.
 ///
-/// The two differ by the number of values, 784 on MNIST, so that a factor means another thing with each.
+/// The two differ by the number of values, 784 on MNIST, so the factor of a loss has another meaning with each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reduction {
@@ -30,7 +30,7 @@ pub enum Reduction {
     Sum,
 }
 
-/// The reconstruction's loss: the mean over the rows of a batch of each row's error.
+/// The reconstruction loss: the mean of the errors of a batch's rows.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -47,16 +47,16 @@ pub enum Reduction {
 /// ```
 #[derive(Debug, Clone)]
 pub struct ReconstructionLoss {
-    /// What the error of a value is.
+    /// The error of a value.
     pub measure: ErrorMeasure,
     /// How the errors of a row's values become one.
     pub over_values: Reduction,
-    /// What each value counts (`dim`; Lu and Li 2021, equation 4); none: all the same.
+    /// The weight of each value (`dim`; Lu and Li 2021, equation 4); `None` for equal weights.
     pub weights: Option<Tensor>,
 }
 
 impl ReconstructionLoss {
-    /// The loss of rows `x` (`rows x dim`) that were rebuilt as `y`, a scalar.
+    /// The loss of rows `x` (`rows x dim`) and their reconstructions `y`, a scalar.
     ///
     /// # Errors
     /// Candle's, for shapes that differ.
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
     use candle_core::{Device, Var};
 
-    /// Of PyTorch 2:
+    /// Expected values from PyTorch 2:
     ///
     /// ```python
     /// x = torch.tensor([[0.0, 1.0, 0.25], [1.0, 0.5, 0.0]])

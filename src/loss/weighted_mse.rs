@@ -1,4 +1,4 @@
-//! The reconstruction's error, feature by feature.
+//! The reconstruction error with a weight for each feature.
 
 use crate::kernel::Matrix;
 use crate::kernel::dense::weighted_squared_error;

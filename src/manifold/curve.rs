@@ -1,9 +1,9 @@
-//! The curve that says how strongly two rows of the layout are joined at a distance d: `1 / (1 + a d^{2b})`.
+//! The curve of similarity by the distance d of two rows in the layout: `1 / (1 + a d^{2b})`.
 
-/// How far the curve is fitted, and at how many points, as in the reference implementation.
+/// The range over which the curve is fitted, and the number of points, as in the reference implementation.
 const REACH: f64 = 3.0;
 const POINTS: usize = 300;
-/// Steps of Gauss and Newton; the fit settles in a dozen.
+/// The most Gauss-Newton steps; the fit converges in about a dozen.
 const STEPS: usize = 100;
 
 /// `a` and `b` of the curve that falls from 1 as `exp(-(d - min_dist))` does beyond `min_dist` (McInnes 2018, definition 11),

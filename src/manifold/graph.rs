@@ -1,18 +1,19 @@
 //! UMAP's fuzzy graph of the neighbours (McInnes, Healy and Melville 2018, section 3.1 and algorithms 2 and 3).
 //!
-//! Row i holds row j for near with the membership `exp(-max(0, d_ij - rho_i) / sigma_i)`: `rho_i` is the distance of its
-//! nearest neighbour that is not on the same spot, `sigma_i` makes the memberships of its neighbours sum to the binary
-//! logarithm of their number. Two rows are joined as strongly as either of them holds the other for near:
-//! `a + b - a b`.
+//! Row j is a neighbour of row i with the membership `exp(-max(0, d_ij - rho_i) / sigma_i)`: `rho_i` is the distance of
+//! the nearest neighbour that is not at distance 0, and `sigma_i` is chosen so that the memberships of the neighbours
+//! sum to the binary logarithm of their number. The memberships a and b of two rows in each other's neighbourhoods are
+//! united to an edge of weight `a + b - a b`.
 
 use super::neighbors::Neighbors;
 use crate::kernel::Pool;
 
-/// Halvings in the search for a row's sigma.
+/// Bisection steps in the search for a row's sigma.
 const HALVINGS: usize = 64;
-/// How near the sum of memberships comes to its target.
+/// The tolerance of the sum of memberships.
 const TOLERANCE: f64 = 1e-5;
-/// The least sigma, as a part of the mean distance of the row's neighbours, or of all rows' where those are 0.
+/// The least sigma, as a fraction of the mean distance of the row's neighbours, or of all rows' neighbours if that is
+/// 0.
 const LEAST_SIGMA: f64 = 1e-3;
 /// Rows that a task takes at a time.
 const BLOCK: usize = 1024;
@@ -20,11 +21,11 @@ const BLOCK: usize = 1024;
 /// A symmetric graph, row by row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Graph {
-    /// Where each row's edges begin; one more for the end.
+    /// The index of each row's first edge, and the number of edges at the end.
     pub starts: Vec<usize>,
-    /// The row at the other end of each edge, in rising order within a row.
+    /// The row at the other end of each edge, ascending within a row.
     pub ends: Vec<u32>,
-    /// How strongly both are joined, above 0 and at most 1.
+    /// The weight of each edge, above 0 and at most 1.
     pub weights: Vec<f32>,
 }
 
@@ -49,7 +50,7 @@ impl Graph {
     pub fn fuzzy(neighbors: &Neighbors, pool: &Pool) -> Self {
         let memberships = memberships(neighbors, pool);
         let (count, n) = (neighbors.count, neighbors.rows.len() / neighbors.count.max(1));
-        // Who holds each row for near.
+        // For each row, the rows that have it as a neighbour.
         let mut starts = vec![0_usize; n + 1];
         neighbors.rows.iter().for_each(|&j| starts[j as usize + 1] += 1);
         for i in 0..n {
@@ -106,7 +107,8 @@ impl Graph {
     }
 }
 
-/// Appends the union of what a row holds (`own`) and who holds it, both in rising order, to `edges`; returns its length.
+/// Appends the union of a row's own neighbours and of the rows that have it as a neighbour, both ascending, to `edges`;
+/// returns its length.
 fn unite(own: &[(u32, f32)], holders: &[(u32, f32)], edges: &mut Vec<(u32, f32)>) -> usize {
     let before = edges.len();
     let (mut a, mut b) = (own.iter().copied().peekable(), holders.iter().copied().peekable());

@@ -1,22 +1,22 @@
-//! The layout: rows that are joined are pulled together, others pushed apart, epoch after epoch with smaller steps
-//! (McInnes, Healy and Melville 2018, algorithm 5).
+//! The layout: connected rows are pulled together, others pushed apart, epoch after epoch with smaller steps (McInnes,
+//! Healy and Melville 2018, algorithm 5).
 //!
-//! The reference implementation moves both ends of one edge after the other, which is fast on several threads only where
-//! they race, and then no two runs give the same. Moving one end only needs no race, but makes the layout hotter: it
-//! forgets its start and spreads into all dimensions alike. Here rows are dealt to [`BLOCKS`] blocks, and the blocks meet
-//! in pairs, like the players of a tournament in which everybody meets everybody: in each round all pairs at once, each
-//! with the edges between its two blocks one after the other. What a pair does depends on nothing but the positions, the
-//! epoch and its number, so rounds run on any number of threads with the same bits, and a layout goes on from the
-//! positions after any epoch.
+//! The reference implementation processes edges one by one and moves both ends of each. On several threads that needs
+//! data races, and then no two runs give the same result. Moving only one end needs no races, but makes the layout
+//! noisier: it forgets its initial coordinates and spreads into all dimensions alike. Here rows are divided into
+//! [`BLOCKS`] blocks, and the blocks are paired as in a round-robin tournament: each round processes disjoint pairs of
+//! blocks in parallel, and each pair processes the edges between its two blocks one by one. The result of a pair
+//! depends only on the positions, the epoch and the pair's number, so any number of threads gives the same bits, and a
+//! layout can be resumed from the positions after any epoch.
 
 use super::graph::Graph;
 use crate::kernel::Pool;
 use crate::kernel::forces::{Edge, Forces, Step, meet, stride};
 
-/// Blocks of rows, an even number: row i is in block i modulo this. Half as many threads can work at once.
+/// The number of blocks, which is even: row i is in block i modulo this. At most half as many threads can work at once.
 const BLOCKS: usize = 32;
 
-/// A layout under way. Its rows lie block after block.
+/// A layout in progress. Its rows are stored block after block.
 pub struct Layout {
     dim: usize,
     stride: usize,
@@ -34,30 +34,31 @@ pub struct Layout {
 pub struct LayoutSpec {
     /// Coordinates of a row.
     pub dim: usize,
-    /// Epochs in all.
+    /// The number of epochs.
     pub epochs: usize,
-    /// Rows that each pull pushes away from.
+    /// The number of rows to push away from for each pull.
     pub draws: usize,
     /// `a` and `b` of the [curve](super::curve()).
     pub curve: (f64, f64),
-    /// What the draws depend on.
+    /// The seed of the random draws.
     pub seed: u64,
 }
 
-/// Where the rows of a block begin, among `rows`.
+/// The index of the first of `rows` rows in a block.
 fn block_start(block: usize, rows: usize) -> usize {
     block * (rows / BLOCKS) + block.min(rows % BLOCKS)
 }
 
-/// Where row `row` lies among `rows`.
+/// The stored index of row `row` of `rows`.
 fn place(row: usize, rows: usize) -> usize {
     block_start(row % BLOCKS, rows) + row / BLOCKS
 }
 
-/// The rounds of a tournament: in each, every block once, in pairs; the first round is every block by itself.
+/// The rounds of the tournament: in each, every block occurs once, in pairs; in the first round, every block is paired
+/// with itself.
 fn rounds() -> impl Iterator<Item = Vec<(usize, usize)>> {
     let alone = (0..BLOCKS).map(|block| (block, block)).collect();
-    // The circle method: one block stays, the others go round it.
+    // The circle method: one block stays, the others rotate.
     let circle = BLOCKS - 1;
     let round = move |r: usize| {
         let across = (1..BLOCKS / 2).map(|i| ((r + i) % circle, (r + circle - i) % circle));
@@ -78,7 +79,7 @@ impl Layout {
             for (&end, &weight) in ends.iter().zip(weights) {
                 let (end, rate) = (end as usize, weight / greatest);
                 let (block, other) = (row % BLOCKS, end % BLOCKS);
-                // Each edge once, and one that would pull less than once not at all.
+                // Each edge is taken once; an edge that would pull less than once is left out.
                 let first = block < other || (block == other && row < end);
                 if first && rate * epochs as f32 >= 1.0 {
                     let edge = Edge { a: (row / BLOCKS) as u32, b: (end / BLOCKS) as u32, rate };
@@ -97,13 +98,13 @@ impl Layout {
         self.positions.len() / self.stride
     }
 
-    /// Where the rows are, `rows x dim`.
+    /// The positions of the rows, `rows x dim`.
     pub fn positions(&self) -> Vec<f32> {
         let row = |row: usize| &self.positions[place(row, self.rows()) * self.stride..][..self.dim];
         (0..self.rows()).flat_map(row).copied().collect()
     }
 
-    /// Puts the rows where they were after an epoch.
+    /// Restores the positions after an epoch.
     pub fn set_positions(&mut self, positions: &[f32]) {
         let rows = self.rows();
         for (row, position) in positions.chunks_exact(self.dim).enumerate() {
@@ -111,7 +112,7 @@ impl Layout {
         }
     }
 
-    /// Epoch number `epoch`, from 0 on.
+    /// Runs epoch number `epoch`, from 0.
     pub fn epoch(&mut self, epoch: usize, pool: &Pool) {
         let (rows, stride) = (self.rows(), self.stride);
         let before = self.positions.clone();

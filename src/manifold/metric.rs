@@ -1,4 +1,4 @@
-//! How far apart two rows are.
+//! Distances between rows.
 
 use std::ops::Range;
 
@@ -14,15 +14,15 @@ pub enum Metric {
     Euclidean,
     /// One minus the cosine of the angle between two rows. A row of zeros is at distance 1 from every other.
     Cosine,
-    /// One minus the correlation of two rows: the cosine after each row's own mean was taken away.
+    /// One minus the correlation of two rows: the cosine after each row's own mean was subtracted.
     Correlation,
 }
 
-/// Rows changed so that the squared Euclidean distance orders them as the metric does.
+/// Rows transformed so that the squared Euclidean distance orders them as the metric does.
 pub(super) struct Prepared<'a> {
     rows: &'a dyn Rows,
     metric: Metric,
-    /// The mean row: distances about it lose the fewest digits.
+    /// The mean row, which is subtracted so that distances lose fewer digits.
     mean: Vec<f32>,
 }
 
@@ -41,7 +41,7 @@ impl<'a> Prepared<'a> {
         Ok(Self { rows, metric, mean })
     }
 
-    /// The distance by the metric, where `squared` is the squared Euclidean distance of two prepared rows.
+    /// The distance by the metric, if `squared` is the squared Euclidean distance of two prepared rows.
     pub fn distance(&self, squared: f32) -> f32 {
         match self.metric {
             Metric::Euclidean => squared.sqrt(),

@@ -1,5 +1,5 @@
-//! The nearest neighbours of every row: exact while that is affordable; beyond, a row looks only into the nearest cells
-//! of a coarse k-means, as many of them as a recall measured on some rows asks for.
+//! The nearest neighbours of every row: exact if that is affordable; else each row is only compared with the nearest
+//! cells of a coarse k-means. The number of cells is chosen by the recall on some rows.
 
 use rand::Rng;
 use rand::seq::index;
@@ -14,57 +14,60 @@ use crate::kernel::{Pool, Rows};
 use crate::kmeans::{self, KMeansSpec};
 use crate::seed::Seed;
 
-/// Up to this many multiplications, `rows^2 x dim`, every pair of rows is measured: some ten seconds on two cores.
+/// Up to this many multiplications, `rows^2 x dim`, all pairs are compared: some ten seconds on two cores.
 pub const EXACT_WORK: f64 = 1e12;
 /// Rows in a group of the exact search.
 const GROUP: usize = 512;
-/// The part of the true neighbours that must lie in the cells that are looked into.
+/// The fraction of the true neighbours that must lie in the searched cells.
 const RECALL: f64 = 0.98;
-/// Rows whose true neighbours are found to choose the number of cells, and as many again to measure the recall.
+/// The number of rows whose true neighbours are found to choose the number of cells; as many others measure the recall.
 const SAMPLE: usize = 256;
-/// Candidates beyond the neighbours asked for: the order by scores differs from the order by distances in the last digits.
+/// Candidates beyond the number of neighbours: the order by scores differs from the order by distances in the last
+/// digits.
 const SPARE: usize = 4;
-/// A squared distance below this part of the two squared norms has lost digits, and is computed anew by differences.
+/// A squared distance below this fraction of the two squared norms has lost digits, and is computed again from
+/// differences.
 const CANCELLED: f32 = 1.0 / 64.0;
 
 /// The nearest neighbours of each row, nearest first; a row is not its own neighbour.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Neighbors {
-    /// Neighbours of a row.
+    /// The number of neighbours of a row.
     pub count: usize,
     /// Their numbers, `rows x count`.
     pub rows: Vec<u32>,
     /// Their distances by the metric, `rows x count`.
     pub distances: Vec<f32>,
-    /// The part of the true neighbours that was found, measured on some rows; 1 for an exact search.
+    /// The fraction of the true neighbours that was found, measured on some rows; 1 for an exact search.
     pub recall: f64,
 }
 
-/// How neighbours are looked for.
+/// A search for neighbours.
 #[derive(Clone, Copy)]
 pub struct NeighborSearch<'a> {
-    /// What is near.
+    /// The distance between rows.
     pub metric: Metric,
-    /// Up to this many multiplications every pair of rows is measured; usually [`EXACT_WORK`].
+    /// Up to this many multiplications all pairs are compared; usually [`EXACT_WORK`].
     pub exact_work: f64,
     /// The source of every random choice.
     pub seed: Seed,
-    /// Where cells are found; it has the compute threads too.
+    /// The device that finds the cells; it also has the compute threads.
     pub device: &'a dyn Device,
     /// Where interrupts come from.
     pub control: &'a Control,
 }
 
 impl NeighborSearch<'_> {
-    /// The `count` nearest neighbours of each of `rows` (at most one fewer than there are rows). `told` is given the part
-    /// of the work that is done, from 0 to 1.
+    /// The `count` nearest neighbours of each of `rows` (at most one fewer than there are rows). `progress` is called
+    /// with the fraction of the work that is done.
     ///
-    /// All pairs take `O(rows^2 x dim)`, cells about `O(rows^1.5 x dim)` times the number of cells that a recall of 0.98
-    /// needs. Memory: 8 bytes a neighbour and candidate, and blocks of fixed size; with cells also their centroids.
+    /// All pairs take `O(rows^2 x dim)`, cells about `O(rows^1.5 x dim)` times the number of cells that a recall of
+    /// 0.98 needs. Memory: 8 bytes per neighbour and candidate, and blocks of fixed size; with cells also their
+    /// centroids.
     ///
     /// # Errors
-    /// Kind `Input` if a value is not finite; `Cancelled`; what reading gives.
-    pub fn find(&self, rows: &dyn Rows, count: usize, told: &mut dyn FnMut(f64)) -> Result<Neighbors> {
+    /// Kind `Input` if a value is not finite; `Cancelled`; errors of reading.
+    pub fn find(&self, rows: &dyn Rows, count: usize, progress: &mut dyn FnMut(f64)) -> Result<Neighbors> {
         let pool = self.device.pool();
         let prepared = Prepared::new(rows, self.metric, pool)?;
         let n = rows.len();
@@ -78,12 +81,12 @@ impl NeighborSearch<'_> {
             }
             false => self.cells(&prepared, count)?,
         };
-        let best = search(&prepared, &groups, &tiles, keep, pool, self.control, told)?;
+        let best = search(&prepared, &groups, &tiles, keep, pool, self.control, progress)?;
         let (numbers, distances) = settle(&prepared, &tiles, best, keep, count, pool)?;
         Ok(Neighbors { count, rows: numbers, distances, recall })
     }
 
-    /// Cells of a coarse k-means, which of them the rows of each look into, and the recall that this gives.
+    /// Cells of a coarse k-means, the cells that the rows of each cell search, and the recall of that.
     fn cells(&self, rows: &Prepared<'_>, count: usize) -> Result<(Vec<Tile>, Groups, f64)> {
         let Self { seed, device, control, .. } = *self;
         let n = rows.len();
@@ -101,7 +104,7 @@ impl NeighborSearch<'_> {
         let groups = by_label(&labels, k);
         let nearest = nearest_cells(&found.centroids, rows.dim(), device.pool());
 
-        // How far down its cell's list the true neighbours of a row lie.
+        // How many cells of its cell's list are needed to find the true neighbours of a row.
         let mut rng = seed.stream("manifold.recall", 0);
         let sample: Vec<u32> = index::sample(&mut rng, n, (2 * SAMPLE).min(n)).into_iter().map(|i| i as u32).collect();
         let everywhere = whole(n);
@@ -122,7 +125,7 @@ impl NeighborSearch<'_> {
         let within = held.iter().flatten().filter(|&&depth| depth < probes).count();
         let recall = within as f64 / held.iter().flatten().count().max(1) as f64;
         let probed = |g: usize| {
-            // Small cells may hold too few rows: then more of them.
+            // Small cells may have too few rows: then more of them are searched.
             let mut held = 0;
             let enough = nearest[g].iter().position(|&cell| {
                 held += groups.ranges[cell as usize].len();
@@ -136,13 +139,13 @@ impl NeighborSearch<'_> {
     }
 }
 
-/// All rows in their order, in groups that every row looks into.
+/// All rows in order, in groups that every row searches.
 fn whole(n: usize) -> Groups {
     let ranges = (0..n).step_by(GROUP).map(|start| start..n.min(start + GROUP)).collect();
     Groups { order: (0..n as u32).collect(), ranges }
 }
 
-/// The rows of every group in tiles that look into the groups that `probes` names.
+/// The rows of every group, in tiles that search the groups in `probes`.
 fn tiles_of(groups: &Groups, probes: impl Fn(usize) -> Vec<u32>) -> Vec<Tile> {
     let mut tiles = Vec::new();
     for (g, range) in groups.ranges.iter().enumerate() {
@@ -154,7 +157,7 @@ fn tiles_of(groups: &Groups, probes: impl Fn(usize) -> Vec<u32>) -> Vec<Tile> {
     tiles
 }
 
-/// The rows of each label, in their order.
+/// The rows of each cluster, in order.
 fn by_label(labels: &[u32], k: usize) -> Groups {
     let mut ends = vec![0; k + 1];
     labels.iter().for_each(|&label| ends[label as usize + 1] += 1);
@@ -170,7 +173,7 @@ fn by_label(labels: &[u32], k: usize) -> Groups {
     Groups { order, ranges }
 }
 
-/// The cells in the order of their centroids' distance, for each cell.
+/// For each cell, all cells in the order of the distance of their centroids.
 fn nearest_cells(centroids: &[f32], dim: usize, pool: &Pool) -> Vec<Vec<u32>> {
     pool.map(centroids.len() / dim, |cell| {
         let mut distances = vec![0.0; centroids.len() / dim];
@@ -181,7 +184,7 @@ fn nearest_cells(centroids: &[f32], dim: usize, pool: &Pool) -> Vec<Vec<u32>> {
     })
 }
 
-/// Distances of the candidates, the nearest `count` of each row, in the order of the rows.
+/// The nearest `count` candidates of each row with their distances, in the order of the rows.
 fn settle(
     rows: &Prepared<'_>,
     tiles: &[Tile],

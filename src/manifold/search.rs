@@ -1,4 +1,4 @@
-//! The nearest of some rows for others, by matrix products of blocks.
+//! Finds the nearest of some rows for others, by matrix products of blocks.
 
 use std::ops::Range;
 
@@ -9,35 +9,35 @@ use crate::kernel::gemm::{Left, Panels, Start, gemm, pack_transposed, right_of_p
 use crate::kernel::nearest::{Candidate, keep_best, squared_norms};
 use crate::kernel::{Pool, Rows};
 
-/// Rows that look for their neighbours together.
+/// Rows in a tile, which are searched for together.
 pub(super) const TILE: usize = 64;
 /// Columns of the right operand in a panel.
 const PANEL: usize = 16;
-/// Columns that a tile meets at a time: their scores stay in the second-level cache.
+/// Columns that a tile is compared with at a time: their scores stay in the L2 cache.
 const COLUMNS: usize = 512;
 /// Bytes of packed rows at a time.
 const PACKED_BYTES: usize = 16 << 20;
 
-/// Rows among which neighbours are looked for, cut into groups.
+/// The rows that are searched, cut into groups.
 pub(super) struct Groups {
     /// Row numbers, group after group.
     pub order: Vec<u32>,
-    /// Where each group lies in `order`.
+    /// The range of each group in `order`.
     pub ranges: Vec<Range<usize>>,
 }
 
-/// Rows that look for their neighbours in the same groups.
+/// Rows whose neighbours are searched in the same groups.
 pub(super) struct Tile {
     /// At most [`TILE`].
     pub rows: Vec<u32>,
-    /// The groups, in rising order.
+    /// The groups, ascending.
     pub groups: Vec<u32>,
 }
 
-/// The `keep` best candidates of every row of every tile, tile after tile, sorted by falling score: half the squared
-/// distance, taken from half the squared norm of the row that looks.
+/// The `keep` best candidates of every row of every tile, tile after tile, sorted by descending score: half the squared
+/// norm of the row minus half the squared distance.
 ///
-/// `told` is given the part of the work that is done, from 0 to 1.
+/// `progress` is called with the fraction of the work that is done.
 pub(super) fn search(
     rows: &Prepared<'_>,
     groups: &Groups,
@@ -45,7 +45,7 @@ pub(super) fn search(
     keep: usize,
     pool: &Pool,
     control: &Control,
-    told: &mut dyn FnMut(f64),
+    progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<Candidate>> {
     let dim = rows.dim();
     let starts: Vec<usize> =
@@ -65,7 +65,7 @@ pub(super) fn search(
             block.meet(rows, &tile.rows, probed, keep, best)
         })?;
         first = block.groups.end;
-        told(first as f64 / groups.ranges.len() as f64);
+        progress(first as f64 / groups.ranges.len() as f64);
     }
     Ok(best)
 }
@@ -75,7 +75,7 @@ struct Block<'a> {
     groups: Range<usize>,
     order: &'a [u32],
     ranges: &'a [Range<usize>],
-    /// Where each group's panels begin, in columns.
+    /// The first column of each group's panels.
     columns: Vec<usize>,
     panels: Vec<f32>,
     /// Minus half the squared norm of each column's row.
@@ -83,7 +83,7 @@ struct Block<'a> {
 }
 
 impl<'a> Block<'a> {
-    /// As many groups from `first` on as `most` columns hold, at least one.
+    /// Packs as many groups from `first` on as fit into `most` columns, at least one.
     fn new(rows: &Prepared<'_>, groups: &'a Groups, first: usize, most: usize, pool: &Pool) -> Result<Self> {
         let dim = rows.dim();
         let (mut columns, mut end, mut last) = (vec![0], 0, first);
@@ -114,7 +114,7 @@ impl<'a> Block<'a> {
         Ok(Self { groups: first..last, order: &groups.order, ranges: &groups.ranges, columns, panels, offsets })
     }
 
-    /// Takes the rows of the groups `probed` into the candidates of `tile`.
+    /// Merges the rows of the groups `probed` into the candidates of `tile`.
     fn meet(
         &self,
         rows: &Prepared<'_>,

@@ -1,12 +1,11 @@
-//! Where the layout starts: the eigenvectors of the graph's normalised Laplacian with the least eigenvalues, but for the
-//! first, which is constant (Belkin and Niyogi 2003).
+//! The initial coordinates of the layout: the eigenvectors of the graph's normalised Laplacian with the least
+//! eigenvalues, without the first, which is trivial (Belkin and Niyogi 2003).
 //!
 //! They are the eigenvectors of `D^{-1/2} W D^{-1/2}` with the greatest eigenvalues, found by subspace iteration with a
-//! Chebyshev filter: a polynomial that is small on the unwanted eigenvalues and grows fast beyond them, then the best
-//! vectors of the subspace (Rayleigh and Ritz), and again with a sharper filter. Only the start of a layout depends on
-//! them, so they need not be exact.
+//! Chebyshev filter: a polynomial that is small on the unwanted eigenvalues and grows fast beyond them, followed by a
+//! Rayleigh-Ritz step, repeated with a sharper filter. They need not be exact, since the layout only starts from them.
 //!
-//! Components that no edge joins are laid out each by itself, about points far from each other.
+//! Each connected component is laid out by itself, around a point far from the others.
 
 use rand::Rng;
 
@@ -20,18 +19,18 @@ use crate::seed::Seed;
 /// Rounds of filter and Rayleigh-Ritz, and products with the matrix in each.
 const ROUNDS: usize = 5;
 const DEGREE: usize = 24;
-/// Vectors beyond those that are wanted, which converge the slowest.
+/// Additional vectors, which converge the slowest.
 const SPARE: usize = 5;
 /// Rows that a task takes at a time.
 const BLOCK: usize = 1024;
-/// Half the width of the start's coordinates.
+/// Half the width of the initial coordinates.
 const REACH: f32 = 10.0;
-/// The size of the noise that sets rows on the same spot apart.
+/// The size of the noise that separates rows at the same position.
 const NOISE: f32 = 1e-4;
-/// Components smaller than this many times `dim` are strewn about their point at random.
+/// Components smaller than this many times `dim` are placed at random around their point.
 const SMALL: usize = 2;
 
-/// The start of a layout of `dim` coordinates: `rows x dim` values from 0 to 10.
+/// The initial coordinates of a layout in `dim` dimensions: `rows x dim` values from 0 to 10.
 ///
 /// # Errors
 /// Kind `Cancelled`.
@@ -55,13 +54,13 @@ pub fn start(graph: &Graph, dim: usize, seed: Seed, pool: &Pool, control: &Contr
     Ok(positions)
 }
 
-/// Turns positions at random. An eigenvector that sets few rows apart leaves all others on one spot of its axis, and the
-/// layout would keep that axis flat; turned, every axis has a part of each eigenvector.
+/// Rotates positions at random. An eigenvector that separates only a few rows has almost the same value for all others,
+/// and the layout would keep that axis flat; after the rotation, every axis has a part of each eigenvector.
 fn turn(positions: &mut [f32], dim: usize, rng: &mut impl Rng) {
     let mut axes: Vec<Vec<f64>> = Vec::with_capacity(dim);
     while axes.len() < dim {
         let mut axis: Vec<f64> = (0..dim).map(|_| f64::from(normal(rng))).collect();
-        // Gram and Schmidt, twice, so that rounding leaves nothing of the axes before.
+        // Gram-Schmidt, applied twice to remove rounding errors.
         for _ in 0..2 {
             for other in &axes {
                 let along: f64 = axis.iter().zip(other).map(|(x, y)| x * y).sum();
@@ -82,8 +81,8 @@ fn turn(positions: &mut [f32], dim: usize, rng: &mut impl Rng) {
     }
 }
 
-/// Components about points of their own: the ends of the axes while there are enough of them, then random points, each
-/// component as wide as half the distance to the nearest other point.
+/// The point of each component: the ends of the axes if there are enough of them, else random points; the width of a
+/// component is half the distance to the nearest other point.
 fn apart(
     graph: &Graph,
     component: &[u32],
@@ -103,7 +102,7 @@ fn apart(
     }
     let mut members = vec![Vec::new(); count];
     component.iter().enumerate().for_each(|(row, &c)| members[c as usize].push(row as u32));
-    // With many components the distances of all pairs would grow with the square of their number.
+    // With many components, computing all pairs of distances would take quadratic time.
     let near =
         if count <= 2 * dim { 2.0_f32.sqrt() } else { (dim as f32).sqrt() / (count as f32).powf(1.0 / dim as f32) };
     let mut positions = vec![0.0; component.len() * dim];
@@ -147,7 +146,7 @@ fn eigenvectors(graph: &Graph, dim: usize, seed: Seed, pool: &Pool, control: &Co
     let matrix = Normalised::of(graph, pool);
     let mut rng = seed.stream("manifold.subspace", 0);
     let mut block: Vec<f32> = (0..n * width).map(|_| normal(&mut rng)).collect();
-    // The first eigenvector is known: the roots of the degrees.
+    // The first eigenvector is known: the square roots of the degrees.
     for (row, root) in block.chunks_exact_mut(width).zip(&matrix.roots) {
         row[0] = *root;
     }
@@ -160,7 +159,7 @@ fn eigenvectors(graph: &Graph, dim: usize, seed: Seed, pool: &Pool, control: &Co
             orthonormalise(&mut block, width, pool);
         }
         let values = ritz(&matrix, &mut block, width, pool);
-        // All but the spare ones are wanted; below the last of these, nothing is.
+        // The wanted vectors are all but the spare ones; the filter suppresses eigenvalues below the last of them.
         cut = values[width - 1].clamp(0.0, 0.999);
     }
     let wanted = dim.min(width - 1);
@@ -175,7 +174,7 @@ fn eigenvectors(graph: &Graph, dim: usize, seed: Seed, pool: &Pool, control: &Co
 struct Normalised<'a> {
     graph: &'a Graph,
     weights: Vec<f32>,
-    /// The roots of the degrees.
+    /// The square roots of the degrees.
     roots: Vec<f32>,
 }
 
@@ -274,8 +273,8 @@ fn times(block: &mut [f32], width: usize, factors: &[f64], pool: &Pool) {
     });
 }
 
-/// Makes the columns orthonormal: by the eigenvectors of their products, so that columns that nearly coincide do no harm.
-/// Twice, because the first time leaves the rounding of a badly conditioned block.
+/// Makes the columns orthonormal, by the eigenvectors of their Gram matrix, so that nearly dependent columns do no
+/// harm. It is applied twice, since a badly conditioned block leaves rounding errors the first time.
 fn orthonormalise(block: &mut [f32], width: usize, pool: &Pool) {
     for _ in 0..2 {
         let (values, vectors) = eigen(&products(block, block, width, pool), width);
@@ -290,8 +289,8 @@ fn orthonormalise(block: &mut [f32], width: usize, pool: &Pool) {
     }
 }
 
-/// Turns an orthonormal block into the best approximations of eigenvectors that its columns span, greatest eigenvalue
-/// first, and returns the eigenvalues.
+/// The Rayleigh-Ritz step: turns an orthonormal block into the best approximations of eigenvectors in its span,
+/// greatest eigenvalue first, and returns the eigenvalues.
 fn ritz(matrix: &Normalised<'_>, block: &mut [f32], width: usize, pool: &Pool) -> Vec<f64> {
     let image = matrix.apply(block, width, [1.0, 0.0], None, pool);
     let mut projected = products(block, &image, width, pool);

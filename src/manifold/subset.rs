@@ -1,4 +1,4 @@
-//! Some of the rows.
+//! A subset of the rows.
 
 use std::ops::Range;
 
@@ -7,15 +7,15 @@ use rand::seq::index;
 
 use crate::kernel::{self, Rows};
 
-/// Some rows of others, in their order.
+/// A subset of rows, in order.
 pub struct Subset<'a> {
     rows: &'a dyn Rows,
-    /// Their numbers, rising; none for all.
+    /// The row numbers, ascending; `None` for all rows.
     numbers: Option<Vec<u32>>,
 }
 
 impl<'a> Subset<'a> {
-    /// The rows of these numbers.
+    /// The rows with these numbers.
     pub fn of(rows: &'a dyn Rows, numbers: Vec<u32>) -> Self {
         Self { rows, numbers: Some(numbers) }
     }
@@ -30,7 +30,7 @@ impl<'a> Subset<'a> {
         Self { rows, numbers: Some(numbers) }
     }
 
-    /// The numbers of its rows among the others.
+    /// The numbers of its rows among all rows.
     pub fn numbers(&self) -> Vec<u32> {
         self.numbers.clone().unwrap_or_else(|| (0..self.rows.len() as u32).collect())
     }

@@ -122,8 +122,8 @@ fn neighbours_are_those_of_all_pairs_by_every_metric() {
             let mut all: Vec<f64> = (0..rows.len()).filter(|&j| j != i).map(|j| distance(i, j)).collect();
             all.sort_by(f64::total_cmp);
             for (n, expected) in all[..9].iter().enumerate() {
-                let (j, told) = (found.rows[i * 9 + n] as usize, f64::from(found.distances[i * 9 + n]));
-                assert!((told - expected).abs() < 1e-4 && (distance(i, j) - told).abs() < 1e-4, "{metric:?} {i} {n}");
+                let (j, shown) = (found.rows[i * 9 + n] as usize, f64::from(found.distances[i * 9 + n]));
+                assert!((shown - expected).abs() < 1e-4 && (distance(i, j) - shown).abs() < 1e-4, "{metric:?} {i} {n}");
             }
         }
     }
@@ -178,7 +178,7 @@ fn clusters_lie_together_with_the_same_bits_on_any_number_of_threads() {
 #[test]
 fn features_count_by_their_weights() {
     let (mut values, blob) = blobs(2);
-    // A feature of noise that is larger than all that tells the blobs apart.
+    // A noise feature that is larger than everything that separates the blobs.
     for (row, values) in values.chunks_exact_mut(8).enumerate() {
         values[7] = 4000.0 * ((row * 7919 % 127) as f32 / 127.0);
     }

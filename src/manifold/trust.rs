@@ -4,10 +4,10 @@ use crate::error::Result;
 use crate::kernel::nearest::squared_distances;
 use crate::kernel::{Pool, Rows};
 
-/// The trustworthiness of the vectors `to` (`rows x dim`) as a map of `from` (Venna and Kaski 2001): one minus the penalty
-/// for rows that are among the `k` nearest in `to` without being so in `from`, by how far down they are in `from`. 1 is
-/// perfect, about 0.5 is chance. `k` is cut to less than half the rows; 1 for fewer than four rows.
-/// `O(rows^2 x (dim + log rows))` time, `O(rows)` memory a thread.
+/// The trustworthiness of the vectors `to` (`rows x dim`) as a map of `from` (Venna and Kaski 2001): one minus the
+/// penalty for rows that are among the `k` nearest in `to` but not in `from`, by their rank in `from`. 1 is perfect,
+/// about 0.5 is chance. `k` is reduced to less than half the rows; the result is 1 for fewer than four rows. `O(rows^2
+/// x (dim + log rows))` time, `O(rows)` memory per thread.
 ///
 /// ```
 /// use dacpipe::kernel::{Dense, Pool};
@@ -19,10 +19,10 @@ use crate::kernel::{Pool, Rows};
 /// ```
 ///
 /// # Errors
-/// What reading gives.
+/// Errors of reading.
 ///
 /// # Panics
-/// If `to` is not a vector each row.
+/// If `to` does not have one vector per row.
 pub fn trustworthiness(from: &dyn Rows, to: &[f32], dim: usize, k: usize, pool: &Pool) -> Result<f64> {
     let n = from.len();
     assert_eq!(to.len(), n * dim, "a vector each row");
@@ -45,7 +45,7 @@ pub fn trustworthiness(from: &dyn Rows, to: &[f32], dim: usize, k: usize, pool: 
     Ok(1.0 - 2.0 / (n * k * (2.0 * n - 3.0 * k - 1.0)) * penalties.into_iter().sum::<u64>() as f64)
 }
 
-/// All rows but `own`, the nearest first; equally near ones by number.
+/// All rows but `own`, the nearest first; ties by number.
 fn order(squared: &[f32], own: usize) -> Vec<u32> {
     let mut order: Vec<u32> = (0..squared.len() as u32).filter(|&row| row as usize != own).collect();
     order.sort_unstable_by(|&a, &b| squared[a as usize].total_cmp(&squared[b as usize]).then(a.cmp(&b)));

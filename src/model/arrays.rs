@@ -9,11 +9,11 @@ use safetensors::tensor::{Dtype, TensorView, serialize};
 use crate::error::{Error, Result};
 use crate::stage::Tensor;
 
-/// Learned arrays as a safetensors file, the one codec of models and of what an interrupted run leaves: the arrays by
-/// name, and beside them one text under a name, if any. (Of several, the order would be left to chance.)
+/// Encodes learned arrays as a safetensors file, both for models and for the state of interrupted runs: the arrays by
+/// name, and at most one named text beside them. (The order of several texts would be random.)
 ///
 /// # Errors
-/// Kind `Internal` for an array that has more or fewer values than its shape says.
+/// Kind `Internal` for an array whose number of values differs from its shape.
 pub(crate) fn encode_arrays<T: Borrow<Tensor>>(
     tensors: &BTreeMap<String, T>,
     metadata: Option<(&str, &str)>,
@@ -34,7 +34,7 @@ pub(crate) fn encode_arrays<T: Borrow<Tensor>>(
 /// The arrays and the texts that [`encode_arrays`] was given.
 ///
 /// # Errors
-/// Kind `Model` if it is no safetensors file or has an array of another type than `f32`.
+/// Kind `Model` if it is not a safetensors file or has an array of another type than `f32`.
 pub(crate) fn decode_arrays(bytes: &[u8]) -> Result<(BTreeMap<String, Tensor>, HashMap<String, String>)> {
     let damaged = |e| Error::model("not a safetensors file").with_source(e);
     let file = SafeTensors::deserialize(bytes).map_err(damaged)?;

@@ -1,4 +1,4 @@
-//! A model's directory: its two files, written and read.
+//! Writes and reads a model's directory, which has two files.
 
 use std::collections::BTreeMap;
 
@@ -17,19 +17,19 @@ use crate::store::Location;
 const TENSORS: &str = "model.safetensors";
 
 impl Model {
-    /// The names of the files in a model's directory, in the order in which they are removed: without its manifest a
-    /// directory is no model.
+    /// The names of the files in a model's directory, in the order in which they are removed: a directory without a
+    /// manifest is not a model.
     pub(crate) const FILES: [&str; 2] = [MANIFEST, TENSORS];
 
-    /// Writes the model into the directory `models/<first 16 digits of its hash>` and returns where that is. A model
-    /// that is there already is left as it is, and written anew if a file of it is missing or damaged.
+    /// Writes the model into the directory `models/<first 16 digits of its hash>` and returns that place. A model that
+    /// is already there is left as it is, unless a file of it is missing or damaged.
     ///
     /// # Errors
     /// Kind `Io` if the store fails.
     pub async fn save(&self, models: &Location) -> Result<Location> {
         let artifacts: Vec<Artifact> = self.stages.iter().map(|stage| stage.save()).collect();
         let file = |name: &str| format!("{}/{name}", self.hash.short());
-        // Each file appears whole or not at all.
+        // Each file appears completely or not at all.
         for (name, content) in [
             (file(TENSORS), Bytes::from(encode_tensors(&artifacts)?)),
             (file(MANIFEST), envelope_of(&self.content, &self.hash).into()),
@@ -44,8 +44,8 @@ impl Model {
     /// Reads a model from its directory, to be applied on the CPU.
     ///
     /// # Errors
-    /// Kind `Model` if there is none, a file is damaged or incomplete, its content does not have its hash, a stage is
-    /// of an unknown kind, or the stages do not fit each other; `Io` if the store fails.
+    /// Kind `Model` if there is none, a file is damaged or incomplete, its content does not have its hash, a stage has
+    /// an unknown kind, or the stages do not fit together; `Io` if the store fails.
     pub async fn load(directory: &Location) -> Result<Self> {
         Self::load_with(directory, &Registry::default()).await
     }
@@ -80,7 +80,7 @@ impl Model {
     }
 }
 
-/// The arrays of all stages in one file, each under the number of its stage.
+/// The arrays of all stages in one file, each with the number of its stage in its name.
 pub(super) fn encode_tensors(artifacts: &[Artifact]) -> Result<Vec<u8>> {
     let mut named: BTreeMap<String, &Tensor> = BTreeMap::new();
     for (i, artifact) in artifacts.iter().enumerate() {
@@ -146,10 +146,10 @@ mod tests {
         assert_eq!(loaded.stages()[0].save().tensors, saved.stages()[0].save().tensors);
         assert_eq!((loaded.dim_in(), loaded.embedding_dim(), loaded.assigns()), (2, 2, false));
         assert_eq!(loaded.embed(&[1.0, 2.0]).unwrap(), [1.1, 2.0]);
-        // Saved again, from what was loaded, nothing changes.
+        // Saving the loaded model changes nothing.
         assert_eq!(loaded.save(&models).await.unwrap().to_string(), place.to_string());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-        // What was damaged is mended.
+        // Saving repairs a damaged file.
         let arrays = dir.path().join(saved.hash().short()).join(TENSORS);
         let whole = std::fs::read(&arrays).unwrap();
         std::fs::write(&arrays, &whole[..10]).unwrap();
@@ -164,7 +164,7 @@ mod tests {
         let e = Model::load(&place).await.unwrap_err();
         assert_eq!(e.kind(), Kind::Model);
         assert!(e.to_string().contains("no model at") && e.to_string().contains(MANIFEST), "{e}");
-        // A save that was cut short left the arrays alone.
+        // A save that was interrupted leaves only the arrays.
         std::fs::write(dir.path().join(TENSORS), files(&model(&[1.0, 2.0])).1).unwrap();
         assert!(Model::load(&place).await.unwrap_err().to_string().contains(MANIFEST));
     }

@@ -1,4 +1,4 @@
-//! What a model says about itself, and the lines in which it is written.
+//! The manifest of a model: its metadata, and their text form.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ pub(super) const MANIFEST: &str = "manifest.json";
 /// The version of the directory's layout that this release writes and reads.
 const FORMAT: u64 = 1;
 
-/// What a model says about itself beside its stages. Nothing in it may depend on when or where it was made, or the
-/// same training would get two hashes.
+/// The metadata of a model. Nothing in it may depend on when or where it was made, or the same training would get two
+/// hashes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The pipeline's name.
     pub name: String,
-    /// What its rows are and how they are made.
+    /// Its input rows and how they are made.
     pub input: ModelInput,
     /// The pipeline's seed.
     pub seed: u64,
-    /// The label column that learning looked at, if any.
+    /// The label column that was used in learning, if any.
     pub labels_used: Option<String>,
     /// Figures of the learning stages (loss per epoch, inertia), by stage.
     pub figures: serde_json::Map<String, Value>,
@@ -38,13 +38,13 @@ pub struct ModelInput {
     pub column: String,
     /// Its width.
     pub dim: usize,
-    /// The names of its values; empty where they have none.
+    /// The names of its values; empty if they have none.
     pub names: Vec<String>,
-    /// The source that the training rows came from, as its spec; null where rows are given by the caller.
+    /// The spec of the source of the training rows; null if the caller gave the rows.
     pub source: Value,
-    /// How recordings are cut into windows; null where the source yields vectors.
+    /// How recordings are cut into windows; null if the source yields vectors.
     pub window: Value,
-    /// What is computed from a window; null where the source yields vectors.
+    /// The features of a window; null if the source yields vectors.
     pub features: Value,
 }
 
@@ -71,7 +71,7 @@ pub(super) struct Content {
     pub stages: Vec<SavedStage>,
 }
 
-/// The manifest as it is read.
+/// A parsed manifest.
 #[derive(Deserialize)]
 struct Envelope {
     format: u64,
@@ -96,17 +96,17 @@ fn not_json(e: serde_json::Error) -> Error {
     Error::internal("a model's manifest cannot be written as JSON").with_source(e)
 }
 
-/// The file: one line of what is not hashed, the content's lines, one closing line.
+/// The file: one line that is not hashed, the content's lines, one closing line.
 pub(super) fn envelope_of(content: &str, hash: &ModelHash) -> String {
     let version = env!("CARGO_PKG_VERSION");
     format!("{{\"format\": {FORMAT}, \"dacpipe\": \"{version}\", \"hash\": \"{hash}\", \"content\":\n{content}\n}}\n")
 }
 
-/// What a manifest says: its content as it is written, the same read, and the hash that it should have.
+/// Reads a manifest: the text of its content, the parsed content, and the hash that it should have.
 pub(super) fn read_manifest(manifest: &[u8]) -> Result<(&str, Content, ModelHash)> {
     let text = std::str::from_utf8(manifest).map_err(|_| Error::model(format!("{MANIFEST} is not UTF-8 text")))?;
     let envelope: Envelope = serde_json::from_str(text).map_err(|e| {
-        // A newer format may not even have these fields, so say that first.
+        // A newer format may lack these fields, so the format is checked first.
         match serde_json::from_str::<Value>(text).ok().and_then(|v| v.get("format")?.as_u64()) {
             Some(format) if format != FORMAT => other_format(format),
             _ => Error::model(format!("{MANIFEST} is not a model's manifest")).with_source(e),

@@ -9,9 +9,9 @@
 //!                         name, input (column, width, feature names, how rows are made), seed, stages, figures
 //! ```
 //!
-//! The hash is the SHA-256 over the content lines of the manifest and the bytes of the arrays, so two trainings that
-//! learned the same are one model, and a file that was changed by hand or cut short is noticed when it is read. The
-//! manifest is written last: a directory without it is no model.
+//! The hash is the SHA-256 over the content lines of the manifest and the bytes of the arrays, so two trainings with
+//! the same result are one model, and a file that was changed or cut short is noticed when it is read. The manifest is
+//! written last: a directory without it is not a model.
 //!
 //! ```
 //! use dacpipe::model::{Manifest, Model, ModelInput};
@@ -59,10 +59,10 @@ pub struct Model {
     hash: ModelHash,
     /// How many stages come before the one that appends the cluster.
     before_label: usize,
-    /// The stage that makes embeddings of the features, where there is one.
+    /// The stage that makes embeddings of the features, if there is one.
     embeds: Option<usize>,
     embedding_dim: usize,
-    /// What leads from the vectors that are clustered back to the features, where those are the features less an origin.
+    /// The inverse map from the clustered vectors to the features, if the vectors are the features minus an origin.
     back: Option<Origin>,
 }
 
@@ -115,7 +115,7 @@ impl Model {
         Ok(Self { manifest, stages, content, hash, before_label, embeds, embedding_dim, back })
     }
 
-    /// What the model says about itself.
+    /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -135,12 +135,12 @@ impl Model {
         &self.manifest.name
     }
 
-    /// Values in a row that it takes.
+    /// The width of its input rows.
     pub fn dim_in(&self) -> usize {
         self.manifest.input.dim
     }
 
-    /// Values in the vector that is clustered: the embedding's, or the features' where nothing embeds them.
+    /// The width of the clustered vectors: the embedding's, or the features' if nothing embeds them.
     pub fn embedding_dim(&self) -> usize {
         self.embedding_dim
     }
@@ -150,12 +150,12 @@ impl Model {
         self.embeds.is_some()
     }
 
-    /// True if it has a stage that labels rows.
+    /// True if it has a stage that assigns rows to clusters.
     pub fn assigns(&self) -> bool {
         self.before_label < self.stages.len()
     }
 
-    /// The clusters of the stage that labels rows, if it has one.
+    /// The number of clusters, if it has a stage that assigns rows to them.
     pub fn clusters(&self) -> Option<&dyn Clusters> {
         self.stages.iter().find_map(|stage| stage.clusters())
     }
@@ -176,9 +176,9 @@ impl Model {
         Ok(schema)
     }
 
-    /// Applies all stages to a batch. The same row gives the same bits in any batch. Vectors are in single or double
-    /// precision, whatever the model learned from; features that lie far from zero for how far they are apart, as times
-    /// do, are only told apart in double precision.
+    /// Applies all stages to a batch. The same row gives the same bits in any batch. Vectors may have single or double
+    /// precision, whatever the model learned from. Features whose differences are small compared with their values,
+    /// such as times, need double precision.
     ///
     /// # Errors
     /// Kind `Model` for vectors of another width (both are named), `Input` for a missing column, nulls, or a value that
@@ -189,8 +189,8 @@ impl Model {
         self.apply_stages(batch.clone(), &self.stages)
     }
 
-    /// Vectors that are clustered, row-major, as the features that they are where nothing but an origin was subtracted of
-    /// those, and otherwise as they are. In double precision, which tells apart what lies far from zero.
+    /// The clustered vectors, row-major, with the origin added if they are the features minus an origin, and otherwise
+    /// unchanged. In double precision, which keeps small differences of large values.
     pub fn in_source_units(&self, vectors: &[f32]) -> Vec<f64> {
         match &self.back {
             Some(back) => back.widened(vectors),
@@ -198,14 +198,14 @@ impl Model {
         }
     }
 
-    /// The stage that does to a column of vectors what [`in_source_units`](Self::in_source_units) does to bare ones,
-    /// in single precision.
+    /// A stage that applies [`in_source_units`](Self::in_source_units) to a column of vectors, in single precision.
     pub(crate) fn back_to_source_units(&self) -> Option<Arc<dyn Transform>> {
         self.back.clone().map(|back| Arc::new(back) as Arc<dyn Transform>)
     }
 
-    /// The vectors that are clustered, of `rows` (row-major, [`dim_in`](Self::dim_in) values each):
-    /// [`embedding_dim`](Self::embedding_dim) values each. Where they are the features less an origin, the features.
+    /// The clustered vectors of `rows` (row-major, [`dim_in`](Self::dim_in) values each), with
+    /// [`embedding_dim`](Self::embedding_dim) values each. If they are the features minus an origin, the features are
+    /// returned.
     ///
     /// # Errors
     /// Kind `Model` if `rows` is not a whole number of rows, otherwise as [`apply`](Self::apply).
@@ -221,7 +221,7 @@ impl Model {
     /// The clusters of `rows` (row-major, [`dim_in`](Self::dim_in) values each).
     ///
     /// # Errors
-    /// Kind `Model` if no stage labels rows or `rows` is not a whole number of rows, otherwise as
+    /// Kind `Model` if no stage assigns rows to clusters, or `rows` is not a whole number of rows; otherwise as
     /// [`apply`](Self::apply).
     pub fn assign<'a>(&self, rows: impl Into<Values<'a>>) -> Result<Assignments> {
         let found = self.stages.get(self.before_label).map(|stage| (stage.kind(), stage.action()));
@@ -263,7 +263,7 @@ impl Model {
         Ok(batch)
     }
 
-    /// An error of kind `Model` naming both widths, unless `dim` is the one it was made for.
+    /// An error of kind `Model` naming both widths, unless `dim` is the width that it was made for.
     pub fn check_width(&self, dim: usize) -> Result<()> {
         match self.dim_in() == dim {
             true => Ok(()),
@@ -276,7 +276,7 @@ impl Model {
         }
     }
 
-    /// A stage may hide what is not finite: `scale` would take infinity for the greatest value it knows.
+    /// A stage may hide values that are not finite: `scale` would clamp infinity to the greatest value it knows.
     fn check_finite(&self, rows: Values<'_>) -> Result<()> {
         let (at, value) = match rows {
             Values::Single(rows) => match not_finite(rows) {
@@ -302,17 +302,17 @@ impl Model {
     }
 }
 
-/// Where the first value that is not finite is.
+/// The position of the first value that is not finite.
 fn not_finite(values: &[f32]) -> Option<usize> {
     first_bad(values, |value| value.is_finite())
 }
 
-/// Where the first value that is not finite in single precision is.
+/// The position of the first value that is not finite in single precision.
 pub(crate) fn not_single(values: &[f64]) -> Option<usize> {
     first_bad(values, |value| (value as f32).is_finite())
 }
 
-/// Where the first value that is not `good` is. Looks at whole blocks first, which costs next to nothing.
+/// The position of the first value that is not `good`. Checks whole blocks first, which costs next to nothing.
 fn first_bad<T: Copy>(values: &[T], good: impl Fn(T) -> bool) -> Option<usize> {
     let block = 1024;
     let damaged = |block: &[T]| !block.iter().fold(true, |all, &value| all & good(value));
@@ -320,7 +320,7 @@ fn first_bad<T: Copy>(values: &[T], good: impl Fn(T) -> bool) -> Option<usize> {
     values[first..].iter().position(|&value| !good(value)).map(|at| first + at)
 }
 
-/// The column that holds the vectors: the embedding where there is one, else what the model reads.
+/// The column of the vectors: the embedding if there is one, else the model's input.
 fn vector_column<'a>(schema: &Schema, input: &'a str) -> &'a str {
     if schema.index_of(EMBEDDING).is_ok() { EMBEDDING } else { input }
 }

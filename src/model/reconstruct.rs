@@ -1,4 +1,4 @@
-//! Rows as the autoencoder of a model rebuilds them, and how far they are from what they were.
+//! Reconstructs rows with the autoencoder of a model, and computes the reconstruction error.
 
 use std::sync::Arc;
 
@@ -8,20 +8,20 @@ use crate::error::{Error, Result};
 use crate::reconstruct::{errors, rebuilt, with_errors};
 use crate::stage::{Apply, FEATURES, InverseMap, Transform};
 
-/// Rows as an autoencoder rebuilds them.
+/// Rows reconstructed by an autoencoder.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Reconstruction {
-    /// The rebuilt features, row-major, in the units of those that were given.
+    /// The reconstructed features, row-major, in the units of the input.
     pub features: Vec<f32>,
-    /// The same as the decoder gives them, scaled.
+    /// The same before scaling back: the output of the decoder.
     pub scaled: Vec<f32>,
     /// The reconstruction error of each row, as [`reconstruct`](crate::reconstruct) defines it.
     pub error: Vec<f32>,
 }
 
 impl Model {
-    /// What the model rebuilds of `rows` (row-major, [`dim_in`](Self::dim_in) values each): scaled, embedded, decoded,
-    /// and scaled back. The same row gives the same bits in any batch.
+    /// The reconstruction of `rows` (row-major, [`dim_in`](Self::dim_in) values each): they are scaled, embedded,
+    /// decoded, and scaled back. The same row gives the same bits in any batch.
     ///
     /// ```
     /// use dacpipe::model::{Manifest, Model, ModelInput};
@@ -32,7 +32,7 @@ impl Model {
     /// use dacpipe::scale::{Scale, ScaleMethod};
     /// use std::sync::Arc;
     ///
-    /// // Keeps the first of two features and forgets the second, which it takes for a half.
+    /// // Keeps the first of two features and replaces the second by a half.
     /// let layer = |inputs, outputs| DenseSpec { inputs, outputs, activation: Activation::Identity };
     /// let layers = Architecture { encoder: vec![layer(2, 1)], decoder: vec![layer(1, 2)] };
     /// let mut parameters = vec![0.0; layers.flat_len()];
@@ -53,8 +53,8 @@ impl Model {
     /// ```
     ///
     /// # Errors
-    /// Kind `Model` if there is no autoencoder, its decoder was not kept, a stage before it does not know the way back, or
-    /// `rows` is not a whole number of rows; otherwise as [`apply`](Self::apply).
+    /// Kind `Model` if there is no autoencoder, its decoder was not kept, a stage before it has no inverse, or `rows`
+    /// is not a whole number of rows; otherwise as [`apply`](Self::apply).
     pub fn reconstruct<'a>(&self, rows: impl Into<Values<'a>>) -> Result<Reconstruction> {
         let at = self.decodes()?;
         let inverses = self.way_back(at)?;
@@ -68,7 +68,7 @@ impl Model {
         Ok(Reconstruction { features, scaled, error })
     }
 
-    /// `rows` (row-major, [`dim_in`](Self::dim_in) values each) as the autoencoder is given them.
+    /// `rows` (row-major, [`dim_in`](Self::dim_in) values each) as input of the autoencoder.
     ///
     /// # Errors
     /// Kind `Model` if there is no autoencoder, its decoder was not kept, or `rows` is not a whole number of rows;
@@ -100,7 +100,7 @@ impl Model {
         Ok(stages)
     }
 
-    /// The number of the stage that embeds and can rebuild.
+    /// The number of the stage that embeds and can reconstruct.
     pub(crate) fn decodes(&self) -> Result<usize> {
         let at = self.embeds.ok_or_else(|| self.lacks("autoencoder"))?;
         match self.stages[at].inverse() {
@@ -128,7 +128,7 @@ impl Model {
         Ok(inverses)
     }
 
-    /// The rebuilt rows as the decoder of stage number `at` gives them, and their errors.
+    /// The reconstructed rows from the decoder of stage number `at`, and their errors.
     fn rebuild(&self, rows: Values<'_>, at: usize) -> Result<(Vec<f32>, Vec<f32>)> {
         let given = self.apply_stages(self.batch(rows)?, &self.stages[..at])?;
         let stage = &self.stages[at];

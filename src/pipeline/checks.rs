@@ -1,4 +1,4 @@
-//! What is found out before anything is learned.
+//! Checks before anything is learned.
 
 use arrow::datatypes::Schema;
 
@@ -15,7 +15,7 @@ use crate::source::Source;
 use crate::stage::{EMBEDDING, FEATURES};
 
 impl Execution<'_> {
-    /// That what this run will write is something, and fits the table.
+    /// Checks that this run will write something, and that it fits the table.
     pub fn check_output(&self) -> Result<()> {
         let plan = &self.pipeline.plan;
         let there = self.source.provider.schema();
@@ -33,7 +33,7 @@ impl Execution<'_> {
         self.writer.check(&Schema::new(fields)).map(|_| ())
     }
 
-    /// That there are rows to label. Reads the split column alone, and that only up to the first such row.
+    /// Checks that there are rows to label. Reads only the split column, up to the first such row.
     pub async fn check_parts(&self) -> Result<()> {
         let split = &self.pipeline.plan.split;
         let Some((column, part)) = split.part(&split.label)? else { return Ok(()) };
@@ -47,8 +47,8 @@ impl Execution<'_> {
         }
     }
 
-    /// How many distinct rows are counted in the first pass: as many as clusters are looked for. None are where rows that
-    /// are equal may come to lie apart: in a layout, or by a stage that is not dacpipe's.
+    /// How many distinct rows are counted in the first pass: as many as there will be clusters. None if equal rows may
+    /// get different vectors: in a layout, or by a custom stage.
     pub fn distinct_needed(&self) -> usize {
         let clusters = self.pipeline.plan.stages.iter().find_map(|stage| match stage {
             StageSpec::KMeans(ClusterSpec { kmeans, begin: Begin::Vectors, .. }) => Some(kmeans.k),
@@ -58,7 +58,7 @@ impl Execution<'_> {
         clusters.filter(|_| self.pipeline.is_as_planned()).unwrap_or(0)
     }
 
-    /// That the rows of the first pass are enough to learn from.
+    /// Checks that the first pass gave enough rows to learn from.
     pub async fn check_rows(&self, Collected { rows, distinct, .. }: &Collected) -> Result<()> {
         let plan = &self.pipeline.plan;
         if rows.len() == 0 {
@@ -70,8 +70,8 @@ impl Execution<'_> {
         kmeans::check_distinct(self.distinct_needed(), *distinct, rows.len()).map_err(|e| e.while_doing("stage kmeans"))
     }
 
-    /// The error for a part of the split (the key `key` of the file) without rows to `learn from` or to `label`, naming
-    /// the parts that there are.
+    /// The error for a split (of the key `key` in the file) without rows to `learn from` or to `label`; names the
+    /// splits that there are.
     async fn no_rows(&self, key: &str, purpose: &str, part: Option<&str>) -> Error {
         let (Some(part), Some(split)) = (part, &self.pipeline.plan.split.column) else {
             return no_rows(&self.source, purpose);

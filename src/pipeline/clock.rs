@@ -1,4 +1,4 @@
-//! When a run began, and what follows from it: its name, and the time that its labels carry.
+//! When a run began; gives its name, and the time in the column `labelled_at`.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant, SystemTime};
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 pub(super) struct Clock {
     pub began: Instant,
     pub started_at: SystemTime,
-    /// The time that labels carry: `SOURCE_DATE_EPOCH` if set, for files that are the same byte for byte.
+    /// The time in `labelled_at`: `SOURCE_DATE_EPOCH` if set, so that files are the same byte for byte.
     pub labelled_at: SystemTime,
 }
 
@@ -32,7 +32,7 @@ impl Clock {
         Ok(Self { began: Instant::now(), started_at, labelled_at })
     }
 
-    /// The name of a run: when it began, what it runs, and digits that no other process draws at the same moment.
+    /// The name of a run: its time, its pipeline, and digits that differ between processes at the same time.
     pub fn run_id(&self, fingerprint: &str) -> String {
         let when = humantime::format_rfc3339_millis(self.started_at).to_string();
         let when: String = when.chars().filter(char::is_ascii_alphanumeric).collect();

@@ -1,4 +1,4 @@
-//! The first pass: the rows to learn from, out of the source and into the replay cache.
+//! The first pass: reads the rows to learn from into the replay cache.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hasher};
@@ -18,25 +18,25 @@ use crate::kernel::Rows;
 use crate::replay::{RowStore, RowStoreBuilder};
 use crate::stage::FEATURES;
 
-/// Most classes that are learned from: feature weights hold sums for each class and feature.
+/// The most different labels to learn from: feature weights hold sums for each label and feature.
 const MOST_CLASSES: usize = 10_000;
 
-/// The name under which rows to learn from take their memory.
+/// The name of the memory reservation for the rows to learn from.
 pub(super) const CACHE: &str = "replay cache";
 
 /// Rows to learn from.
 pub(super) struct Collected {
-    /// The feature vectors, as the source yields them.
+    /// The feature vectors of the source.
     pub rows: Stored,
-    /// The class of each row, where a stage learns from a label column.
+    /// The class of each row (the number of its label), if a stage learns from a label column.
     pub classes: Option<Vec<Option<u32>>>,
-    /// How many rows are distinct, up to what was asked for.
+    /// The number of distinct rows, counted up to what was asked for.
     pub distinct: usize,
     /// SHA-256 of the rows and their classes, in hex: what `--resume` compares.
     pub digest: String,
 }
 
-/// Rows in the precision of their source.
+/// Rows in the precision of the source.
 pub(super) enum Stored {
     Single(RowStore),
     Double(RowStore<f64>),
@@ -65,7 +65,7 @@ impl Stored {
     }
 }
 
-/// Where rows are collected, in the precision of their source.
+/// Collects rows, in the precision of the source.
 enum Builder {
     Single(RowStoreBuilder),
     Double(RowStoreBuilder<f64>),
@@ -99,7 +99,7 @@ impl Builder {
     }
 }
 
-/// Drains `stream`, whose columns are the features and perhaps `label`, into a replay cache that takes its memory from
+/// Reads `stream`, whose columns are the features and perhaps `label`, into a replay cache that takes its memory from
 /// `memory`. Distinct rows are counted up to `most`.
 pub(super) async fn collect(
     mut stream: SendableRecordBatchStream,
@@ -150,7 +150,7 @@ pub(super) async fn collect(
     Ok(Collected { rows: store, classes, distinct: distinct.seen.len(), digest })
 }
 
-/// Counts distinct rows by their hashes, up to some: as many hashes are held, and no more are made once there are so many.
+/// Counts distinct rows by their hashes, up to a limit, after which rows are no longer hashed.
 struct Distinct {
     most: usize,
     seen: HashSet<u64>,
@@ -158,7 +158,7 @@ struct Distinct {
 
 impl Distinct {
     fn push(&mut self, values: Values<'_>, dim: usize) {
-        // The two zeros are one number.
+        // 0 and -0 are equal.
         match values {
             Values::Single(values) => self.rows(values, dim, |value| u64::from((value + 0.0).to_bits())),
             Values::Double(values) => self.rows(values, dim, |value| (value + 0.0).to_bits()),

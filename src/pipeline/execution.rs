@@ -46,14 +46,14 @@ pub(super) struct Execution<'a> {
     pub sink: Location,
     pub writer: TableWriter,
     pub state_dir: StateDir,
-    /// Whether it goes on with the state that an interrupted run left.
+    /// Whether it goes on with the state of an interrupted run.
     pub goes_on: bool,
 }
 
 impl<'a> Execution<'a> {
-    /// Opens the source and then the table, so that a source that is not there leaves no trace of a table. The table is
-    /// opened before anything is learned: that it cannot be written is not found out after an hour of training.
-    /// Rows that are set aside go to `bad`.
+    /// Opens the source and then the table, so that a missing source leaves no trace of a table. The table is opened
+    /// before anything is learned, so that one that cannot be written is found at once and not after an hour of
+    /// training. Rows that are set aside go to `bad`.
     pub async fn open(
         pipeline: &'a Pipeline,
         options: &'a RunOptions,
@@ -91,7 +91,7 @@ impl Execution<'_> {
     pub async fn learn(&self) -> Result<Learned> {
         let plan = &self.pipeline.plan;
         if self.pipeline.stages.is_empty() {
-            // Nothing learns, so no row need be read before those that are written.
+            // Nothing learns, so no rows are read before those that are written.
             self.open_state("")?;
             return Ok(Learned::default());
         }
@@ -111,7 +111,7 @@ impl Execution<'_> {
         Ok(learned)
     }
 
-    /// Fits the stages on a thread of their own, so that no worker of the I/O runtime computes.
+    /// Fits the stages on a separate thread, so that no worker of the I/O runtime computes.
     async fn learn_from(&self, collected: Collected) -> Result<Learned> {
         let plan = &self.pipeline.plan;
         let state = self.open_state(&collected.digest)?;
@@ -138,7 +138,7 @@ impl Execution<'_> {
         resume::open_state(self.state_dir.path(), self.pipeline, data, self.goes_on, &self.options.control)
     }
 
-    /// The specification of raw k-means, where there is an embedding to compare it with and labels to compare by.
+    /// The spec of raw k-means, if there is an embedding to compare it with, and labels to compare both with.
     fn baseline(&self) -> Option<KMeansSpec> {
         self.source.label.as_ref()?;
         self.pipeline.plan.stages.iter().find_map(|stage| match stage {
@@ -177,7 +177,7 @@ impl Execution<'_> {
         learned.reports.push(StageReport::new("label", began, format!("{} rows", tally.rows())));
         let mut report = self.report(learned, &model, &model_path, &tally);
         report.skipped_rows = skipped_rows;
-        // Should the process die right after the commit, a resumed run finds that its rows are there already.
+        // If the process dies right after the commit, a resumed run finds that its rows are in the table.
         let state = RunState::at(self.state_dir.path());
         state.keep_report(&report)?;
         let Committed { version, replaced_rows, .. } = self.writer.commit(info).await?;
@@ -188,7 +188,7 @@ impl Execution<'_> {
         Ok(report)
     }
 
-    /// The pass over the rows to label, with `k` clusters, 0 for none, that leaves out rows whose keys are `existing`.
+    /// The pass over the rows to label, with `k` clusters (0 for none), without rows whose keys are `existing`.
     fn label_pass(
         &self,
         learned: &Learned,
@@ -223,8 +223,7 @@ impl Execution<'_> {
     }
 }
 
-/// The `clusters` table of what was counted, with centroids in the units of the rows where those were clustered as they
-/// are.
+/// The `clusters` table of the counts, with centroids in the source's units if the features themselves were clustered.
 pub(super) fn clusters(tally: &Tally, model: &Model, found: &dyn Clusters) -> Result<RecordBatch> {
     tally.clusters(found.centroids().map(|centroids| model.in_source_units(&centroids)).unwrap_or_default())
 }

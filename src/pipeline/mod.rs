@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The source is read twice: once for the rows to learn from, kept in the replay cache, and once, after everything is
-//! fitted, for the rows to label. Nothing is in the table before the commit at the very end; a run that fails or is
-//! killed leaves it as it was, and `resume` goes on from the last epoch.
+//! fitted, for the rows to label. Nothing is in the table before the commit at the end; a run that fails or is killed
+//! leaves it as it was, and `resume` goes on from the last epoch.
 
 use std::sync::Arc;
 
@@ -49,8 +49,8 @@ use execution::Execution;
 /// How to run.
 #[derive(Debug, Clone, Default)]
 pub struct RunOptions {
-    /// Go on with an interrupted run of the same pipeline over the same data; start where none was interrupted, and do
-    /// nothing where the table has the pipeline's run already. A note among the events says which.
+    /// Go on with an interrupted run of the same pipeline over the same data. Starts if none was interrupted, and does
+    /// nothing if the table already has the run. An event says which.
     pub resume: bool,
     /// Where events go and where interrupts come from.
     pub control: Control,
@@ -68,7 +68,7 @@ impl Pipeline {
     /// The pipeline of a plan.
     ///
     /// # Errors
-    /// Kind `Config` if the device that the plan asks for is not there.
+    /// Kind `Config` if the device that the plan asks for is not available.
     pub fn new(plan: Plan) -> Result<Self> {
         plan.device.check()?;
         let mut vectors = FEATURES;
@@ -119,7 +119,7 @@ impl Pipeline {
     /// Reads, learns, labels and commits.
     ///
     /// # Errors
-    /// As documented for [`Kind`](crate::Kind). Whatever fails, the table is as it was before, or has all of this run.
+    /// As documented for [`Kind`](crate::Kind). Whatever fails, the table stays as it was, or has all rows of this run.
     pub async fn run(&self, options: &RunOptions) -> Result<RunReport> {
         let clock = Clock::start()?;
         let report = match resume::committed(&self.plan, options).await? {

@@ -1,4 +1,4 @@
-//! What a run writes beside the labels: the columns that are kept, the model, the commit's account of the source, the
+//! What a run writes beside the clusters: the columns that are kept, the model, the commit's note of the source, the
 //! rows that were set aside, and the report.
 
 use std::time::Instant;
@@ -17,11 +17,11 @@ use crate::stage::FEATURES;
 use crate::store::Location;
 use crate::table::SourceInfo;
 
-/// Files that the report names of a kind.
+/// The most files that the report lists.
 const MOST_NAMED: usize = 100;
 
 impl Execution<'_> {
-    /// The columns of the source that are written beside the labels, in order.
+    /// The columns of the source that are written beside the clusters, in order.
     pub fn kept(&self) -> Vec<String> {
         let plan = &self.pipeline.plan;
         let mut kept = plan.sink.keys.clone();
@@ -33,7 +33,7 @@ impl Execution<'_> {
         kept
     }
 
-    /// What the sink asks for beside them.
+    /// What else the sink asks for.
     pub fn choice(&self) -> Choice {
         let SinkSpec { vectors, embedding, reconstruction_error, .. } = self.pipeline.plan.sink;
         Choice { vectors, embedding, reconstruction_error }
@@ -63,7 +63,7 @@ impl Execution<'_> {
         Model::new(manifest, learned.transforms.clone())
     }
 
-    /// The report of the run as it stands before the commit.
+    /// The report of the run before the commit.
     pub fn report(&self, learned: Learned, model: &Model, model_path: &Location, tally: &Tally) -> RunReport {
         let plan = &self.pipeline.plan;
         let vectors = Written::by(model, self.choice(), self.kept()).report();
@@ -104,14 +104,14 @@ impl Execution<'_> {
     }
 }
 
-/// True if a directory of recordings says that they were simulated.
+/// True if a file in the directory of recordings says that they were simulated.
 fn is_simulated(source: &SourceSpec) -> bool {
     let SourceSpec::Hapt(spec) = source else { return false };
     let place = Location::parse(&spec.path).ok();
     place.and_then(|place| place.local_path().map(|path| path.join("SIMULATED").exists())).unwrap_or(false)
 }
 
-/// What the commit says of the source.
+/// The commit's note of the source.
 pub(super) fn source_info(source: &Source, tally: &Tally) -> SourceInfo {
     SourceInfo {
         description: source.description.clone(),
@@ -120,8 +120,8 @@ pub(super) fn source_info(source: &Source, tally: &Tally) -> SourceInfo {
     }
 }
 
-/// A source's specification without where it was read, as the same rows from another place make the same model, and
-/// with the sampling rate that its times showed: recordings of another rate are not described by the same features.
+/// A source's spec without its path, since the same rows from another place make the same model, and with the sampling
+/// rate that was found, since the model does not fit recordings of another rate.
 fn as_learned_from(mut spec: serde_json::Value, source: &Source) -> serde_json::Value {
     if let Some(path) = spec.get_mut("path") {
         *path = "".into();
@@ -132,8 +132,8 @@ fn as_learned_from(mut spec: serde_json::Value, source: &Source) -> serde_json::
     spec
 }
 
-/// Writes the rows that were set aside as a Parquet file beside the table; returns its path below that, or nothing if
-/// there are none.
+/// Writes the rows that were set aside as a Parquet file beside the table; returns its path below the table, or `None`
+/// if there are no such rows.
 pub(super) async fn quarantine(sink: &Location, run_id: &str, bad: &BadRows) -> Result<Option<String>> {
     if bad.is_empty() {
         return Ok(None);
@@ -153,8 +153,8 @@ pub(super) async fn quarantine(sink: &Location, run_id: &str, bad: &BadRows) -> 
     Ok(Some(name))
 }
 
-/// The error `e` of a run that commits nothing; the rows that it had set aside are written nevertheless, beside the table
-/// that is not there, and named.
+/// The error `e` of a run that commits nothing. The rows that it had set aside are still written, beside where the
+/// table would be, and the error names that file.
 pub(super) async fn with_quarantine(e: Error, sink: &str, run_id: &str, bad: &BadRows) -> Error {
     if e.kind() != Kind::Input || bad.is_empty() {
         return e;
@@ -174,7 +174,7 @@ pub(super) async fn with_quarantine(e: Error, sink: &str, run_id: &str, bad: &Ba
     }
 }
 
-/// Writes the page of a run's report, beside its table.
+/// Writes the page of a run's report beside its table.
 pub(super) async fn draw_report(plan: &Plan, control: &Control) -> Result<()> {
     let began = Instant::now();
     let table = Location::parse(&plan.sink.path)?;

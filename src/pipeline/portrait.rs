@@ -22,7 +22,7 @@ pub(super) struct Portrait {
     label: Option<String>,
 }
 
-/// A portrait as it lies beside the table.
+/// The files of a portrait beside the table.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     pub profile: Option<RecordBatch>,
@@ -30,7 +30,8 @@ pub(super) struct Kept {
 }
 
 impl Portrait {
-    /// Of rows of schema `labelled`, as the stages leave them, in `k` clusters; `label` names their column of labels.
+    /// A portrait of rows with schema `labelled`, the output of the stages, in `k` clusters; `label` names their column
+    /// of labels.
     pub fn new(labelled: &Schema, k: usize, label: Option<&str>, control: &Control) -> Result<Self> {
         let dim = column::vector_dim(labelled, INPUT)?;
         let profile = ProfileBuilder::new(k, dim);
@@ -61,7 +62,7 @@ impl Portrait {
         self.sample.add(&SampledRows { clusters, vectors, dim, features: &features.narrow(), labels })
     }
 
-    /// What lies beside the table, of rows that `model` labelled, with features of these names.
+    /// The files beside the table, for rows that `model` labelled, with features of these names.
     pub fn finish(self, names: &[String], model: &str) -> Result<Kept> {
         let profile = self.profile.map(|profile| profile.finish(names, model)).transpose()?;
         Ok(Kept { profile, sample: Some(self.sample.finish(model)?) })

@@ -1,4 +1,5 @@
-//! From the precision of the source to single precision, in which everything is learned; and what is lost by it.
+//! Converts rows from the precision of the source to single precision, in which everything is learned, and reports what
+//! is lost.
 
 use std::sync::Arc;
 
@@ -13,10 +14,10 @@ use crate::origin::{Fallen, Look, Origin};
 use crate::replay::{RowStore, RowStoreBuilder};
 use crate::report::{FELL_TOGETHER, FellTogether};
 
-/// The rows in single precision, a look at them as they were, and what was subtracted of them if anything was.
+/// The rows in single precision, a sample of them in their old precision, and the origin that was subtracted, if any.
 ///
 /// # Errors
-/// What reading and writing the replay cache gives.
+/// Errors of reading and writing the replay cache.
 pub(super) fn to_single(rows: Stored, memory: &Arc<dyn MemoryPool>) -> Result<(RowStore, Look, Option<Origin>)> {
     let rows = match rows {
         Stored::Single(rows) => {
@@ -33,7 +34,7 @@ pub(super) fn to_single(rows: Stored, memory: &Arc<dyn MemoryPool>) -> Result<(R
     Ok((single, look, origin))
 }
 
-/// The same with the features' names; one without a name goes by its place.
+/// The same with the features' names; a feature without a name is called by its index.
 pub(super) fn named(fallen: &[Fallen], names: &[String]) -> Vec<FellTogether> {
     let name = |place: usize| names.get(place).cloned().unwrap_or_else(|| place.to_string());
     fallen
@@ -42,16 +43,16 @@ pub(super) fn named(fallen: &[Fallen], names: &[String]) -> Vec<FellTogether> {
         .collect()
 }
 
-/// One line for people, where any feature fell together in the `rows` that were looked at.
+/// A warning, if different values of a feature became equal in the `rows` that were examined.
 pub(super) fn warning(fallen: &[FellTogether], rows: usize) -> Option<String> {
     let each: Vec<String> = fallen.iter().map(FellTogether::describe).collect();
     let each = listed(each.iter().map(String::as_str));
     (!fallen.is_empty()).then(|| {
-        format!("single precision does not tell all values of these features apart, in {rows} rows looked at: {each}")
+        format!("single precision does not distinguish all values of these features, in {rows} rows examined: {each}")
     })
 }
 
-/// The figures of the source's step that tell the same.
+/// The same as figures of the source's step.
 ///
 /// # Errors
 /// Kind `Internal` if they cannot be written as JSON.

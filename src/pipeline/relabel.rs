@@ -1,4 +1,4 @@
-//! New rows through a saved model: no pipeline file, no label column, nothing but the model and the rows.
+//! Labels new rows with a saved model: needs no pipeline file and no label column, only the model and the rows.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use crate::store::Location;
 use crate::table::{CommitInfo, Committed, Labels, Log, Mode, OnExisting, Snapshot, TableWriter, WriteOptions};
 use crate::vectors::VectorForm;
 
-/// What the rows to label are.
+/// The kind of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InputKind {
     /// Recordings in the layout of the HAPT data set.
@@ -47,15 +47,15 @@ pub struct Relabel {
     pub input: String,
     /// The table.
     pub output: String,
-    /// What the rows are: from the input's name and the model's pipeline if `None`.
+    /// The kind of the input; if `None`, it follows from the input's name and the model's pipeline.
     pub kind: Option<InputKind>,
-    /// The column of feature vectors of Parquet input; that of the model's pipeline, or `features`, if `None`.
+    /// The column of feature vectors in Parquet input; if `None`, that of the model's pipeline, or `features`.
     pub features: Option<String>,
-    /// The key columns to write; those of the source if empty.
+    /// The key columns to write; if empty, those of the source.
     pub keys: Vec<String>,
-    /// Where windows are cut; as the model's pipeline did if `None`.
+    /// Where windows are cut; if `None`, as in the model's pipeline.
     pub within: Option<Within>,
-    /// Whether the table keeps what it holds.
+    /// Whether the table keeps its rows.
     pub mode: Mode,
     /// What an append does with rows whose keys the table has.
     pub on_existing: OnExisting,
@@ -63,11 +63,11 @@ pub struct Relabel {
     pub embedding: bool,
     /// Write the reconstruction errors, too.
     pub reconstruction_error: bool,
-    /// Write the vectors that are clustered, too, or alone where the model makes no clusters.
+    /// Write the vectors that are clustered, too; if the model makes no clusters, only them.
     pub vectors: Option<VectorForm>,
     /// What happens to rows that cannot be used.
     pub on_bad_row: OnBadRow,
-    /// Compute threads; one a core if `None`.
+    /// Compute threads; if `None`, one per core.
     pub threads: Option<usize>,
     /// Where the model is applied.
     pub device: DeviceChoice,
@@ -78,40 +78,40 @@ pub struct Relabel {
 pub struct RelabelReport {
     /// Rows that were labelled.
     pub rows: u64,
-    /// Rows that were left out, as the table has their keys from this model.
+    /// Rows that were left out, because this model has labelled rows with their keys in the table.
     pub skipped_rows: u64,
-    /// Rows of the table that gave way to these, as they have the same keys.
+    /// Rows of the table that were replaced, because they have the same keys.
     pub replaced_rows: u64,
     /// Rows that were set aside.
     pub quarantined_rows: u64,
-    /// What became of the samples of the recordings; none where rows are read as they are.
+    /// What became of the samples of the recordings; `None` for feature vectors.
     pub samples: Option<Samples>,
-    /// The file that holds the rows that were set aside, if there are any.
+    /// The file with the rows that were set aside, if there are any.
     pub quarantine: Option<String>,
-    /// Rows of each cluster; none where the model makes no clusters.
+    /// Rows of each cluster; empty if the model makes no clusters.
     pub cluster_sizes: Vec<u64>,
     /// The vectors that were written, if any were.
     pub vectors: Option<VectorsReport>,
     /// The model's content hash.
     pub model: String,
-    /// The table, and its version after this.
+    /// The table's directory.
     pub table: String,
     /// The table's version after this.
     pub table_version: u64,
     /// Wall-clock seconds.
     pub seconds: f64,
-    /// What whoever reads the table should know of how it was written.
+    /// Notes for the user on how the table was written.
     pub notes: Vec<String>,
 }
 
-/// Bytes that a relabelling may hold in operators; it buffers nothing itself.
+/// The memory limit of DataFusion's operators; relabelling itself buffers nothing.
 const MEMORY_LIMIT: u64 = 256 << 20;
 
 impl Relabel {
     /// Labels the rows and commits them.
     ///
     /// # Errors
-    /// As documented for [`Kind`]. Whatever fails, the table is as it was before.
+    /// As documented for [`Kind`]. Whatever fails, the table stays as it was.
     pub async fn run(&self, control: &Control) -> Result<RelabelReport> {
         self.run_with(&Registry::default(), control).await
     }
@@ -147,7 +147,7 @@ impl Relabel {
             true => row_keys(&source),
             false => self.keys.clone(),
         };
-        // Some of the columns that identify a row do not.
+        // Only a part of the key columns does not identify a row.
         let keys = if missing_keys.is_empty() { keep.clone() } else { Vec::new() };
         let there = self.appends_to(&output).await?;
         let write = WriteOptions::new(self.mode, &run_id).keys(&keys).on_existing(self.on_existing);
@@ -214,7 +214,7 @@ impl Relabel {
         let clusters = model.clusters().map(|found| clusters(&tally, &model, found)).transpose()?;
         let samples = source.samples();
         if let Some(first) = source.left_alone().first() {
-            notes.push(format!("what stands behind the compressed data of {first} was not read"));
+            notes.push(format!("the data after the compressed part of {first} was not read"));
         }
         let source = source_info(&source, &tally);
         let info = CommitInfo { source, clusters, profile, sample, quarantine: quarantine.clone(), skipped_rows };
@@ -244,15 +244,16 @@ impl Relabel {
         }
     }
 
-    /// What is written beside the columns `kept` of the source.
+    /// What is written beside the source's columns `kept`.
     fn written(&self, model: &Model, kept: Vec<String>) -> Written {
         let Self { vectors, embedding, reconstruction_error, .. } = *self;
         Written::by(model, Choice { vectors, embedding, reconstruction_error }, kept)
     }
 
-    /// The input as a source, and in `bad` its bad rows so far. Where the model was learned on windows cut within labels and the
-    /// input has none, windows are cut over whole recordings; where it lacks columns that the model's pipeline carried
-    /// along, none are. Vectors that lack key columns of the model's pipeline are read without these.
+    /// The input as a source, with its bad rows so far in `bad`. If the model was learned on windows cut within labels
+    /// and the input has no labels, windows are cut over whole recordings. If it lacks columns that the model's
+    /// pipeline carried along, none are carried. Vectors that lack key columns of the model's pipeline are read without
+    /// them.
     async fn open(
         &self,
         input: &ModelInput,
@@ -275,7 +276,7 @@ impl Relabel {
                 if !keep {
                     keep_nothing(&mut spec);
                 }
-                // Each attempt counts its own: what one could not use, another may.
+                // Each attempt has its own bad rows: another attempt may be able to use them.
                 let rows = Arc::new(BadRows::new());
                 let opened = source::open(&spec, &options, Arc::clone(&rows)).await;
                 if opened.is_ok() || why.is_none() {
@@ -314,8 +315,8 @@ impl Relabel {
         Err(self.with_other_kind(input, &first, why))
     }
 
-    /// The error `why`, met with the input read as `spec`; where its name alone said so, and the model was learned on
-    /// recordings, with the flag by which it is read as these.
+    /// The error `why` of reading the input as `spec`. If only its name suggested this kind, and the model was learned
+    /// on recordings, the error mentions the flag that reads it as recordings.
     fn with_other_kind(&self, input: &ModelInput, spec: &SourceSpec, why: Error) -> Error {
         let trained_on: Result<Option<SourceSpec>> = from_json(&input.source, "source");
         let by_name = self.kind.is_none() && self.features.is_none() && matches!(spec, SourceSpec::Parquet(_));
@@ -399,7 +400,7 @@ impl Relabel {
             None => trained_features.unwrap_or_else(|| Features::Column(FEATURES.into())),
         };
         let keys = if self.keys.is_empty() { keys } else { self.keys.clone() };
-        // Where rows may be set aside, those are that the model does not take, however many they are.
+        // Under quarantine, rows that the model does not accept are set aside, however many they are.
         let judged = matches!(features, Features::Column(_)) && self.on_bad_row == OnBadRow::Quarantine;
         let dim = judged.then_some(dim);
         ParquetSpec { path, features, dim, label: None, keys, split: None, keep }
@@ -435,8 +436,8 @@ impl Opened {
     }
 }
 
-/// The vectors of `spec` without the key columns that they lack, and the bad rows so far; `None` if that is not what is
-/// wrong.
+/// The vectors of `spec` without the key columns that they lack, and the bad rows so far; `None` if missing keys are
+/// not the problem.
 async fn without_missing_keys(spec: &ParquetSpec, options: &SourceOptions) -> Option<(Opened, Arc<BadRows>)> {
     let open = |keys: Vec<String>| {
         let spec = SourceSpec::Parquet(ParquetSpec { keys, ..spec.clone() });

@@ -1,5 +1,5 @@
-//! The end of a run, and what a resumed run finds: a run that was interrupted, one that died between its commit and its
-//! end, one that is complete, or none.
+//! The end of a run, and the start of a resumed one, which may find an interrupted run, one that died between its
+//! commit and its end, a complete one, or none.
 
 use std::path::Path;
 
@@ -12,19 +12,19 @@ use crate::report::RunReport;
 use crate::store::Location;
 use crate::table::Log;
 
-/// The file beside the table that holds the report of its last run.
+/// The file beside the table with the report of its last run.
 const RUN: &str = "run.json";
 
-/// What tells the state of a run of `pipeline` from that of another one, or of other data, whose digest is `data`.
+/// The identity of a run's state: its `pipeline` and the digest of its `data`.
 pub(super) fn identity(pipeline: &Pipeline, data: &str) -> String {
     let stages: Vec<&str> = pipeline.stages().collect();
     format!("{} {} {data}", pipeline.plan.fingerprint, stages.join("-"))
 }
 
-/// Whether a run goes on with an interrupted one, if it was asked to resume. That it does not, it says.
+/// Whether a run that was asked to resume has an interrupted one to go on with. If not, an event says so.
 ///
 /// # Errors
-/// Kind `Config` if the interrupted run was one of another pipeline: nothing need be read to know that.
+/// Kind `Config` if the interrupted run was one of another pipeline. This is known before any data is read.
 pub(super) fn goes_on(pipeline: &Pipeline, options: &RunOptions) -> Result<bool> {
     if !options.resume {
         return Ok(false);
@@ -39,8 +39,8 @@ pub(super) fn goes_on(pipeline: &Pipeline, options: &RunOptions) -> Result<bool>
     Ok(false)
 }
 
-/// Opens the state in `dir`: the one that an interrupted run left over the same data, whose digest is `data`, if this one
-/// `goes_on`, and then says so.
+/// Opens the state in `dir`. If this run `goes_on`, it is the state of an interrupted run over the same data, whose
+/// digest is `data`, and an event says so.
 ///
 /// # Errors
 /// As of [`RunState::open`].
@@ -58,8 +58,8 @@ pub(super) fn open_state(
     Ok(state)
 }
 
-/// The report of the run that a resumed one need not repeat: it is in the table. Where it died after its commit, it is
-/// ended now; running it again would append its rows a second time.
+/// The report of a run that is already in the table, so that a resumed run need not repeat it. If it died after its
+/// commit, its end is completed now; running it again would append its rows a second time.
 pub(super) async fn committed(plan: &Plan, options: &RunOptions) -> Result<Option<RunReport>> {
     if !options.resume {
         return Ok(None);
@@ -87,13 +87,13 @@ pub(super) async fn committed(plan: &Plan, options: &RunOptions) -> Result<Optio
     Ok(Some(report))
 }
 
-/// The report of the last run into the table, if it can be read.
+/// The report of the table's last run, if it can be read.
 async fn complete(sink: &Location) -> Option<RunReport> {
     let bytes = sink.get(RUN).await.unwrap_or_default();
     bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok())
 }
 
-/// An error if a file that is not dacpipe's has the place of the run's report: that would be written over it.
+/// Refuses to overwrite a file that is not dacpipe's and has the name of the run's report.
 ///
 /// # Errors
 /// Kind `Config` then.
@@ -106,7 +106,7 @@ pub(super) async fn check_report_place(sink: &Location) -> Result<()> {
     };
     if let Some(path) = sink.local_path().map(|root| root.join(RUN)) {
         match path.symlink_metadata() {
-            // Nothing is there; or nothing can be, which the writer says.
+            // Nothing is there, or nothing can be there, which the writer will report.
             Err(_) => return Ok(()),
             Ok(there) if !there.is_file() => return refuse("is a link, or no file"),
             Ok(_) => {}
@@ -120,7 +120,7 @@ pub(super) async fn check_report_place(sink: &Location) -> Result<()> {
     }
 }
 
-/// Writes `run.json` and forgets the state: the run is over.
+/// Writes `run.json` and removes the state: the run is complete.
 pub(super) async fn finish(sink: &Location, state: &RunState, report: &RunReport) -> Result<()> {
     let about = || format!("version {} of {sink} is committed", report.table_version);
     sink.put(RUN, report.to_json()?.into()).await.map_err(|e| e.while_doing(about()))?;

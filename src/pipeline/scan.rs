@@ -1,4 +1,4 @@
-//! What is asked of a source, as DataFusion plans.
+//! DataFusion plans that read a source.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use crate::column;
 use crate::error::Result;
 use crate::source::Source;
 
-/// Bytes of features in one batch of the scans: batches in flight stay small whatever the width of a row.
+/// Bytes of features in one batch of a scan, so that batches in flight stay small whatever the width of a row.
 const BATCH_BYTES: usize = 2 << 20;
 
-/// A session for scans that keep the order of rows, whose operators and replay cache hold at most half the limit. The
-/// other half is for batches in flight, embeddings, and the layout or the network that is being learned.
+/// A session for scans that keep the order of rows. Its operators and replay cache use at most half of the memory
+/// limit; the other half is for batches in flight, embeddings, and the layout or the network that is being learned.
 pub(super) fn session(memory_limit: u64, dim: usize) -> Result<SessionContext> {
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(GreedyMemoryPool::new(memory_limit as usize / 8 * 3)))
@@ -27,7 +27,7 @@ pub(super) fn session(memory_limit: u64, dim: usize) -> Result<SessionContext> {
     Ok(SessionContext::new_with_config_rt(config, runtime))
 }
 
-/// The rows whose split column has the value given, or all, with the columns asked for.
+/// The rows whose split column has the given value, or all rows, with the columns asked for.
 pub(super) fn select(
     ctx: &SessionContext,
     source: &Source,
@@ -38,7 +38,7 @@ pub(super) fn select(
     if let Some((column, value)) = part {
         let schema = source.provider.schema();
         let field = schema.field_with_name(column).map_err(|_| column::missing(&schema, column))?;
-        // Sources filter on text themselves; a cast would hide the column from them.
+        // Sources can only filter on the text column itself; a cast would prevent that.
         let name = match field.data_type() {
             DataType::Utf8 => ident(column),
             _ => cast(ident(column), DataType::Utf8),

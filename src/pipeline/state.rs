@@ -1,10 +1,10 @@
-//! What an interrupted run leaves behind for `run --resume`: the stages already fitted, and the latest state of the
-//! one that was learning.
+//! The state of an interrupted run for `run --resume`: the stages already fitted, and the latest checkpoint of the one
+//! that was learning.
 //!
-//! Every file is written beside its place and renamed, so a kill at any moment leaves the file before or the file
-//! after. The state belongs to one pipeline over one data set: a digest of both is kept and compared. The file that holds
-//! it begins with a mark, and so does the lock: what lies in a directory without the mark is not dacpipe's, and neither
-//! removed nor overwritten. No link is followed.
+//! Every file is written under a temporary name and renamed, so a kill at any moment leaves either the old or the new
+//! file. The state belongs to one pipeline over one data set: a digest of both is kept and compared. The file with the
+//! digest and the lock file begin with a mark. Files in a directory without the mark are not dacpipe's, and are neither
+//! removed nor overwritten. Links are not followed.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -19,10 +19,10 @@ use crate::stage::{Artifact, Checkpoint};
 use crate::store::{Location, TEMPORARY, failed};
 use crate::unlinked;
 
-/// Where states lie below the working directory.
+/// The directory of states below the working directory.
 const STATES: &str = ".dacpipe";
 
-/// Where an interrupted run leaves its state: in a local table's directory, else under the working directory.
+/// The directory of a run's state: in a local table's directory, else below the working directory.
 pub(super) fn state_dir(sink: &Location, name: &str) -> PathBuf {
     match sink.local_path() {
         Some(path) => path.join("_run"),
@@ -30,7 +30,7 @@ pub(super) fn state_dir(sink: &Location, name: &str) -> PathBuf {
     }
 }
 
-/// A state directory that is this run's as long as this lives.
+/// A state directory that is locked for this run as long as this value lives.
 #[derive(Debug)]
 pub(super) struct StateDir {
     path: PathBuf,
@@ -38,10 +38,10 @@ pub(super) struct StateDir {
 }
 
 impl StateDir {
-    /// The directory `path`, or, where another run into the same table has that, one of its own beside it.
+    /// Locks the directory `path`, or, if another run into the same table has it, one of its own beside it.
     ///
     /// # Errors
-    /// Kind `Table` if another run has it and this one is to resume what is there; `Io` if it cannot be made.
+    /// Kind `Table` if another run has it and this one is to resume; `Io` if it cannot be made.
     pub fn claim(path: &Path, run_id: &str, resume: bool) -> Result<Self> {
         if let Some(claimed) = Self::try_claim(path)? {
             return Ok(claimed);
@@ -96,12 +96,13 @@ impl StateDir {
 
 impl Drop for StateDir {
     fn drop(&mut self) {
-        // Where no state was kept, nothing stays.
+        // A directory without a state is removed.
         if !self.path.join(IDENTITY).exists() {
             let _ = std::fs::remove_file(self.path.join(LOCK));
             let _ = std::fs::remove_dir(&self.path);
         }
-        // Closing the file is not enough: a process that was started meanwhile has it open until it runs its program.
+        // Closing the file is not enough: a child process that is being started has it open until it executes its
+        // program.
         let _ = self.lock.unlock();
     }
 }
@@ -113,12 +114,12 @@ pub struct RunState {
 }
 
 impl RunState {
-    /// The state in `dir` of a run identified by `identity` (pipeline and data). With `resume`, the state that is
-    /// there goes on if its identity is the same; without, it is cleared.
+    /// The state in `dir` of a run identified by `identity` (pipeline and data). With `resume`, an existing state is
+    /// kept if its identity is the same; without, it is removed.
     ///
     /// # Errors
-    /// Kind `Config` if `resume` is asked for and what is there is of another pipeline or of other data, or if a file that
-    /// is not dacpipe's has the place of one of the state.
+    /// Kind `Config` if `resume` is asked for and the state is that of another pipeline or other data, or if a file
+    /// that is not dacpipe's has the name of one of the state.
     pub fn open(dir: &Path, identity: &str, resume: bool) -> Result<Self> {
         let file = dir.join(IDENTITY);
         let state = Self::at(dir);
@@ -134,7 +135,7 @@ impl RunState {
         Ok(state)
     }
 
-    /// That the identity of the state begins with `begins`: it is of the same pipeline, over whatever data.
+    /// Checks that the identity of the state begins with `begins`: the same pipeline, over any data.
     ///
     /// # Errors
     /// Kind `Config` if it does not.
@@ -145,7 +146,7 @@ impl RunState {
         }
     }
 
-    /// Whose state it is; empty if it does not say so.
+    /// The identity of the state; empty if there is none.
     fn identity(&self) -> Result<String> {
         let file = self.dir.join(IDENTITY);
         let found = std::fs::read_to_string(&file).map_err(|e| at(&file, "cannot read", e))?;
@@ -159,12 +160,12 @@ impl RunState {
         ))
     }
 
-    /// The state in `dir`, as it is.
+    /// The state in `dir`, unchecked.
     pub fn at(dir: &Path) -> Self {
         Self { dir: dir.to_path_buf() }
     }
 
-    /// Whether an interrupted run left its state in `dir`.
+    /// Whether there is the state of an interrupted run in `dir`.
     pub fn is_left(dir: &Path) -> bool {
         let file = dir.join(IDENTITY);
         let begins = |file: File| -> std::io::Result<bool> {
@@ -187,7 +188,7 @@ impl RunState {
         Ok(Some(Kept { about, artifact }))
     }
 
-    /// Keeps the fitted stage number `index`, and drops the checkpoint it learned with.
+    /// Saves the fitted stage number `index`, and removes its checkpoint.
     pub fn keep_fitted(&self, index: usize, kept: Kept) -> Result<()> {
         let Kept { about, mut artifact } = kept;
         let about = serde_json::to_value(about).map_err(|e| Error::internal("a fitted stage").with_source(e))?;
@@ -196,12 +197,12 @@ impl RunState {
         remove(&self.checkpoint_path(index))
     }
 
-    /// Where stage number `index` keeps its state while it learns.
+    /// The checkpoint of stage number `index` while it learns.
     pub fn checkpoint(&self, index: usize) -> StageCheckpoint {
         StageCheckpoint { path: self.checkpoint_path(index) }
     }
 
-    /// Keeps the report of a run that is about to commit.
+    /// Saves the report of a run that is about to commit.
     pub fn keep_report(&self, report: &RunReport) -> Result<()> {
         write_whole(&self.dir.join(REPORT), report.to_json()?.as_bytes())
     }
@@ -227,10 +228,10 @@ impl RunState {
         Ok(())
     }
 
-    /// Removes the files of a state, and nothing else that may be there.
+    /// Removes the files of a state, and no others.
     ///
     /// # Errors
-    /// Kind `Config` if a file with the name of one of them is there without the mark.
+    /// Kind `Config` if a file has the name of one of them but not the mark.
     fn forget(&self) -> Result<()> {
         let marked = Self::is_left(&self.dir);
         let entries = match std::fs::read_dir(&self.dir) {
@@ -250,7 +251,8 @@ impl RunState {
             if in_the_way && !(marked && is_file) {
                 return Err(not_ours(&entry.path()));
             }
-            // The mark goes last: should this end half way, the rest is still known to be a state's.
+            // The file with the mark is removed last: if this is interrupted, the rest is still known to belong to a
+            // state.
             if marked && is_file && name != IDENTITY && (in_the_way || name.starts_with(TEMPORARY)) {
                 remove(&entry.path())?;
             }
@@ -270,22 +272,22 @@ impl RunState {
     }
 }
 
-/// A fitted stage as it is kept.
+/// A saved fitted stage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Kept {
     /// What it is and how it was learned.
     pub about: About,
-    /// What rebuilds it.
+    /// The data that restore it.
     pub artifact: Artifact,
 }
 
-/// What a kept stage is and how it was learned. The model names its figures, so a resumed run needs them to make the
-/// same model.
+/// What a saved stage is and how it was learned. A model contains these figures, so a resumed run needs them to make
+/// the same model.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct About {
     /// The kind under which it is saved.
     pub kind: String,
-    /// One line for people.
+    /// A description in one line.
     pub summary: String,
     /// Its figures by name.
     pub figures: serde_json::Map<String, serde_json::Value>,
@@ -293,15 +295,15 @@ pub struct About {
 
 /// The file that a run holds locked while the state is its own.
 const LOCK: &str = "lock";
-/// What a lock's file begins with, before the number of the process.
+/// The mark of the lock file, before the number of the process.
 const LOCK_MARK: &str = "dacpipe process ";
-/// The file that says whose state it is.
+/// The file with the identity of the state.
 const IDENTITY: &str = "identity";
-/// What it begins with.
+/// Its mark.
 const MARK: &str = "dacpipe run state\n";
-/// The file that holds the report of a run that is about to commit.
+/// The file with the report of a run that is about to commit.
 const REPORT: &str = "report.json";
-/// Bytes of the hash that a file begins with.
+/// Length of the hash at the start of a file.
 const HASH_BYTES: usize = 32;
 /// The key of the settings under which [`About`] is kept.
 const ABOUT: &str = "__about";
@@ -354,9 +356,9 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     unlinked::write(path, bytes, TEMPORARY).map_err(|e| failed("writing", &path.display().to_string(), e))
 }
 
-/// Makes a directory of states and those above it, none of them through a link.
+/// Makes a directory of states and its parents, none of them through a link.
 fn make_dir(path: &Path) -> Result<()> {
-    // The directory above is dacpipe's own as well where states lie below the working directory.
+    // Below the working directory, the parent of the state directories is dacpipe's own as well.
     if let Some(above) = path.parent().filter(|above| above.ends_with(STATES)) {
         unlinked::make_dir(above).map_err(|e| at(above, "cannot create", e))?;
     }

@@ -1,4 +1,4 @@
-//! What the label pass counts as it goes: cluster sizes and distances, and agreement with the labels.
+//! The counts of the label pass: cluster sizes and distances, and agreement with the labels.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,19 +24,19 @@ pub(super) struct Tally {
     raw: BTreeMap<String, Contingency>,
 }
 
-/// The columns that a [`Tally`] looks at.
+/// The columns that a [`Tally`] reads.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Columns {
     /// The label column.
     pub label: Option<String>,
-    /// The column that tells the parts of the split.
+    /// The split column.
     pub split: Option<String>,
     /// The column of raw k-means' clusters.
     pub raw: Option<String>,
 }
 
 impl Tally {
-    /// Counts for `k` clusters; for none, of rows alone.
+    /// Counts for `k` clusters; for 0, only rows are counted.
     pub fn new(k: usize) -> Self {
         Self { sizes: vec![0; k], distances: vec![0.0; k], ..Self::default() }
     }
@@ -76,7 +76,7 @@ impl Tally {
         Ok(())
     }
 
-    /// Agreement of the clusters with the labels, and of raw k-means' clusters, by part of the split and over all.
+    /// Agreement with the labels of the clusters, and of raw k-means' clusters, by split and over all rows.
     pub fn scores(&self) -> (BTreeMap<String, Scores>, BTreeMap<String, Scores>) {
         (scores(&self.scores), scores(&self.raw))
     }

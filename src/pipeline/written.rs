@@ -1,4 +1,4 @@
-//! What a label pass writes of each row: the source's columns that are kept, and what the stages make.
+//! The columns that a label pass writes: those kept from the source, and those that the stages make.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS, RECONSTRUCTION_ERROR, Tra
 use crate::table::{LABELLED_AT, MODEL};
 use crate::vectors::{Spread, VectorForm, column_names};
 
-/// What is to be written beside the clusters.
+/// What is written beside the clusters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Choice {
     pub vectors: Option<VectorForm>,
@@ -22,15 +22,15 @@ pub(super) struct Choice {
 }
 
 impl Choice {
-    /// Whether it is anything.
+    /// Whether anything is.
     pub fn is_something(self) -> bool {
         self.vectors.is_some() || self.embedding || self.reconstruction_error
     }
 }
 
-/// The vectors as the last stage that makes any leaves them.
+/// The vectors that the last stage gives.
 pub(super) struct LastVectors<'a> {
-    /// Their column: [`EMBEDDING`], or [`FEATURES`] where nothing embeds them.
+    /// Their column: [`EMBEDDING`], or [`FEATURES`] if nothing embeds them.
     pub column: &'static str,
     /// Values in a vector.
     pub dim: usize,
@@ -38,7 +38,7 @@ pub(super) struct LastVectors<'a> {
     pub names: &'a [String],
 }
 
-/// The columns of a table and what makes them.
+/// The columns of a table and where they come from.
 pub(super) struct Written {
     choice: Choice,
     /// The source's columns that are kept.
@@ -46,12 +46,12 @@ pub(super) struct Written {
     clusters: bool,
     column: &'static str,
     dim: usize,
-    /// The names of the values; of their columns, where each has its own.
+    /// The names of the values, or of their columns if each has its own.
     names: Vec<String>,
 }
 
 impl Written {
-    /// The source's columns `kept`, the labels if there are `clusters`, and what was chosen.
+    /// The source's columns `kept`, the cluster columns if there are `clusters`, and what was chosen.
     pub fn new(choice: Choice, kept: Vec<String>, clusters: bool, last: &LastVectors<'_>) -> Self {
         let LastVectors { column, dim, names } = *last;
         let mut names = match column == FEATURES && names.len() == dim {
@@ -59,7 +59,7 @@ impl Written {
             false => (0..dim).map(|i| format!("{column}_{i}")).collect(),
         };
         if choice.vectors == Some(VectorForm::Columns) {
-            // All that a table may have, not only what this one has: what else is written changes no name.
+            // Names avoid all columns that a table may have, so that they do not depend on what else is written.
             let made = [FEATURES, EMBEDDING, RECONSTRUCTION_ERROR, MODEL, LABELLED_AT];
             let made = made.into_iter().chain(LABEL_COLUMNS);
             names = column_names(&names, kept.iter().map(String::as_str).chain(made));
@@ -101,10 +101,10 @@ impl Written {
         self.kept.iter().cloned().chain(made).collect()
     }
 
-    /// The stages of `model` as the pass applies them.
+    /// The stages of `model` that the pass applies.
     ///
     /// # Errors
-    /// Kind `Model` if the reconstruction error is asked for and the model cannot rebuild rows.
+    /// Kind `Model` if the reconstruction error is asked for and the model cannot reconstruct rows.
     pub fn stages(&self, model: &Model) -> Result<Vec<Arc<dyn Transform>>> {
         let mut stages = match self.choice.reconstruction_error {
             true => model.stages_with_error()?,
@@ -119,7 +119,7 @@ impl Written {
         Ok(stages)
     }
 
-    /// That there is an embedding where it is asked for, and that the stages leave anything to write.
+    /// Checks that there is an embedding if one is asked for, and that there is something to write.
     ///
     /// # Errors
     /// Kind `Config`; `how` says how vectors are asked for.

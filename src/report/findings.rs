@@ -1,10 +1,10 @@
-//! What a report tells of a table, as plain values: gathered from the table, drawn by `page`.
+//! The content of a report as plain values, gathered from the table and drawn by `page`.
 
 use std::collections::BTreeMap;
 
 use super::run::RunReport;
 
-/// A part of the report, or the sentence that says why it is not there and how to get it.
+/// A part of the report, or a sentence that says why it is missing and how to get it.
 pub type Part<T> = std::result::Result<T, String>;
 
 /// Everything that a report shows.
@@ -12,7 +12,7 @@ pub type Part<T> = std::result::Result<T, String>;
 pub struct Findings {
     /// The table's name.
     pub name: String,
-    /// Where it is.
+    /// The table's place.
     pub table: String,
     /// Its version.
     pub version: u64,
@@ -20,9 +20,9 @@ pub struct Findings {
     pub model: String,
     /// Its rows.
     pub rows: u64,
-    /// The size of each cluster, those without rows included.
+    /// The size of each cluster, including empty ones.
     pub sizes: BTreeMap<i32, u64>,
-    /// What the run said that wrote the newest version.
+    /// The report of the run that wrote the newest version.
     pub run: Part<RunReport>,
     /// The clusters against the labels.
     pub agreement: Part<Agreement>,
@@ -30,15 +30,15 @@ pub struct Findings {
     pub sample: Part<Drawn>,
     /// The weight of each feature.
     pub weights: Part<Vec<f64>>,
-    /// What is known of each cluster's features.
+    /// The features that set each cluster apart.
     pub portraits: Part<Vec<Portrait>>,
     /// Rows before and after the network.
     pub rebuilt: Part<Vec<Rebuilt>>,
-    /// What a reader must know of the figures.
+    /// Notes on the figures for the reader.
     pub notes: Vec<String>,
     /// The names of the features; empty where they have none.
     pub features: Vec<String>,
-    /// Values in a row of features; 0 where it is not known.
+    /// The number of features of a row; 0 if it is not known.
     pub width: usize,
 }
 
@@ -56,7 +56,7 @@ pub struct Agreement {
 /// Rows drawn from a table, by number of row.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Drawn {
-    /// Where they lie in the plane of the first two principal components.
+    /// Their coordinates in the plane of the first two principal components.
     pub points: Vec<[f64; 2]>,
     /// The shares of the variance that the two components have.
     pub shares: [f64; 2],
@@ -75,7 +75,7 @@ pub struct Portrait {
     pub cluster: i32,
     /// Its features, those first whose mean differs most.
     pub apart: Vec<Apart>,
-    /// The mean of every feature, and the least and the greatest mean over all clusters; only where rows are images.
+    /// The mean of every feature, and the least and the greatest mean over all clusters; only if rows are images.
     pub image: Option<Vec<f64>>,
 }
 
@@ -92,16 +92,16 @@ pub struct Apart {
     pub difference: f64,
 }
 
-/// A row as the network was given it, and as its decoder gave it back.
+/// A row as the input of the network, and as the output of its decoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rebuilt {
     /// Its cluster.
     pub cluster: i32,
     /// Its label.
     pub label: Option<String>,
-    /// The values that went in.
+    /// The input.
     pub input: Vec<f64>,
-    /// The values that came out.
+    /// The output.
     pub output: Vec<f64>,
 }
 
@@ -112,8 +112,8 @@ impl Findings {
     }
 }
 
-/// The side of the images that rows of `width` values with these names are taken for: a square number of values, which
-/// have no names or only their places in one list, as in `pixels[7]`.
+/// The side of the images that rows of `width` values with these names probably are: a square number of values that
+/// have no names, or only their indices in one list, as in `pixels[7]`.
 pub fn side(width: usize, names: &[String]) -> Option<usize> {
     const LEAST: usize = 8;
     let list = names.first().and_then(|name| name.strip_suffix("[0]"));

@@ -1,4 +1,4 @@
-//! What there is to tell of a table: read from its log, its rows, what lies beside them, its model and `run.json`.
+//! Gathers the content of a report: from the table's log, its rows, the files beside them, its model and `run.json`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::stage::{EMBEDDING, LABEL_COLUMNS};
 use crate::store::Location;
 use crate::table::{FeatureProfile, LabelTable, MODEL, SampleBuilder, SampledRow, SampledRows, compare, sampled_rows};
 
-/// The columns that are taken for labels when none is named, in this order.
+/// The columns that are taken as labels if none is named, in this order.
 pub const USUAL_LABELS: [&str; 5] = ["activity", "label", "class", "target", "y"];
 
 /// Features kept of each cluster.
@@ -30,8 +30,8 @@ const APART: usize = 8;
 /// run's.
 ///
 /// # Errors
-/// Kind `Table` if there is no table, it is damaged, or has no clusters; `Input` if it has no column `labels`. What else
-/// is not there is a sentence in the findings.
+/// Kind `Table` if there is no table, it is damaged, or has no clusters; `Input` if it has no column `labels`. Whatever
+/// else is missing becomes a sentence in the findings.
 pub async fn gather(location: &Location, labels: Option<&str>) -> Result<Findings> {
     let table = Arc::new(LabelTable::open_at(location, None).await?);
     let snapshot = table.snapshot().clone();
@@ -47,7 +47,7 @@ pub async fn gather(location: &Location, labels: Option<&str>) -> Result<Finding
     let sample = unless_damaged(table.sample().await, &mut notes)?.flatten();
     let sample = sample.map(|sample| sampled_rows(&sample, &newest));
     let label = label_column(&table, labels, run.as_ref().ok(), sample.as_deref())?;
-    // The rows in their order, which decides what is drawn.
+    // The rows in their order, since the order decides which are drawn.
     let in_order = SessionConfig::new().with_target_partitions(1);
     let look =
         Look { table: Arc::clone(&table), model: newest.clone(), ctx: SessionContext::new_with_config(in_order) };
@@ -101,11 +101,11 @@ pub async fn gather(location: &Location, labels: Option<&str>) -> Result<Finding
     })
 }
 
-/// What was found beside the rows. That a file there is damaged is a note and a warning: the rest can be shown without.
+/// A file beside the rows. If it is damaged, that is a note and a warning: the rest can be shown without it.
 fn unless_damaged<T>(found: Result<T>, notes: &mut Vec<String>) -> Result<Option<T>> {
     match found {
         Err(e) if e.kind() == Kind::Table => {
-            tracing::warn!("{e}; what it holds is left out of the report");
+            tracing::warn!("{e}; its content is left out of the report");
             notes.push(format!("A file beside the table is left out: {e}."));
             Ok(None)
         }
@@ -207,7 +207,7 @@ impl Look {
         Ok((sizes, agreement))
     }
 
-    /// The clusters, those without rows included.
+    /// The clusters, including empty ones.
     async fn clusters(&self) -> Result<Vec<i32>> {
         let rows = self.ctx.read_table(self.table.clusters())?.filter(ident(MODEL).eq(lit(&self.model)))?;
         let batches = rows.select([ident(LABEL_COLUMNS[0])])?.collect().await?;
@@ -236,7 +236,7 @@ impl Look {
     }
 }
 
-/// The sample in the plane.
+/// The sample, projected to the plane.
 fn plane(rows: &[SampledRow], label: Option<&str>) -> Part<Drawn> {
     if rows.is_empty() {
         return Err(
@@ -258,13 +258,13 @@ fn plane(rows: &[SampledRow], label: Option<&str>) -> Part<Drawn> {
     })
 }
 
-/// Rows of the sample as the network is given them and as its decoder gives them back, of all clusters in turn; none where
-/// no network embeds rows, or where what they were is not known any more.
+/// Rows of the sample as inputs and outputs of the network, of all clusters in turn; `None` if no network embeds rows,
+/// or if the features of the rows were not kept.
 fn rebuilt(model: &Part<Model>, sample: &[SampledRow]) -> Part<Vec<Rebuilt>> {
     let Some(model) = model.as_ref().ok().filter(|model| model.embeds()) else { return Ok(Vec::new()) };
     let mut rows: Vec<(&SampledRow, &Vec<f32>)> =
         sample.iter().filter_map(|row| Some((row, row.features.as_ref()?))).collect();
-    // One row of each cluster, then the second of each, and so on: where few are drawn, all clusters are.
+    // One row of each cluster, then the second of each, and so on, so that a few rows cover all clusters.
     let mut turns: BTreeMap<i32, u32> = BTreeMap::new();
     rows.sort_by_cached_key(|(row, _)| {
         let turn = turns.entry(row.cluster).or_default();
@@ -286,14 +286,14 @@ fn rebuilt(model: &Part<Model>, sample: &[SampledRow]) -> Part<Vec<Rebuilt>> {
     Ok(rows.into_iter().zip(pairs).map(row).collect())
 }
 
-/// The weights that a stage of the model learned; none where no stage does.
+/// The weights that a stage of the model learned; `None` if no stage did.
 fn weights(model: &Part<Model>) -> Part<Vec<f64>> {
     let model = model.as_ref().map_err(String::clone)?;
     let weights = model.stages().iter().find_map(|stage| stage.feature_weights());
     Ok(weights.unwrap_or_default().iter().map(|weight| f64::from(*weight)).collect())
 }
 
-/// The names that a profile has of `width` features; none where it has only their places.
+/// The names of `width` features in a profile; empty if it has only their indices.
 fn names(profile: &[FeatureProfile], width: usize) -> Vec<String> {
     let mut names = vec![String::new(); width];
     for feature in profile {
@@ -303,7 +303,7 @@ fn names(profile: &[FeatureProfile], width: usize) -> Vec<String> {
     if places { Vec::new() } else { names }
 }
 
-/// What sets each cluster apart; with mean images of this side where rows are images.
+/// What sets each cluster apart; with mean images of this side if rows are images.
 fn portraits(profile: &[FeatureProfile], side: Option<usize>) -> Part<Vec<Portrait>> {
     if profile.is_empty() {
         return Err(

@@ -1,4 +1,4 @@
-//! HTML that data cannot break: markup is made of literals, of text that was escaped, and of figures.
+//! Safe HTML: markup is made only of literals, of escaped text, and of figures.
 
 use super::draw::{Figure, escape};
 
@@ -7,7 +7,7 @@ use super::draw::{Figure, escape};
 pub(super) struct Markup(String);
 
 impl Markup {
-    /// What the piece is.
+    /// The HTML text.
     pub fn into_string(self) -> String {
         self.0
     }
@@ -17,23 +17,23 @@ impl Markup {
         Self(format!("<style>{}</style>", sheets.concat()))
     }
 
-    /// The pieces one after the other.
+    /// Concatenates the pieces.
     pub fn join(pieces: impl IntoIterator<Item = Markup>) -> Self {
         Self(pieces.into_iter().map(|piece| piece.0).collect())
     }
 }
 
-/// Text, from wherever it comes.
+/// Escaped text.
 pub(super) fn text(text: impl AsRef<str>) -> Markup {
     Markup(escape(text.as_ref()))
 }
 
-/// Markup as it stands in the source.
+/// Markup that is written in the source code.
 pub(super) fn literal(markup: &'static str) -> Markup {
     Markup(markup.to_owned())
 }
 
-/// An element with a class (none if empty) around pieces.
+/// An element with a CSS class (none if empty) around pieces.
 pub(super) fn element(name: &'static str, class: &'static str, inside: impl IntoIterator<Item = Markup>) -> Markup {
     let inside = Markup::join(inside).0;
     let class = if class.is_empty() { String::new() } else { format!(" class=\"{class}\"") };

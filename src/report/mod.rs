@@ -1,8 +1,9 @@
-//! What a run tells people and programs: progress on stderr, a summary on stdout, `run.json`, and a page to look at.
+//! The outputs of a run beside its table: progress on stderr, a summary on stdout, `run.json`, and a report as an HTML
+//! page.
 //!
-//! The page (`dacpipe report`, or `report = true` in the pipeline file) is made in three steps: [`gather()`] reads what
-//! there is of a table into [`Findings`], plain values; [`page`] lays them out, with the figures of [`draw`]; and
-//! [`write()`] writes the files. What the data say reaches the page as text only, see `markup`.
+//! The page (`dacpipe report`, or `report = true` in the pipeline file) is made in three steps: [`gather()`] reads a
+//! table into [`Findings`], plain values; [`page`] lays them out, with the figures of [`draw`]; and [`write()`] writes
+//! the files. Data reach the page only as escaped text, see `markup`.
 
 pub mod draw;
 pub mod findings;

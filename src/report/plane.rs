@@ -1,28 +1,28 @@
-//! Rows in the plane: their first two principal components.
+//! Projects rows to the plane of their first two principal components.
 
-/// Steps of the power method, at most.
+/// The most steps of the power method.
 const STEPS: usize = 300;
-/// A direction that moves less than this is found.
+/// The power method ends when a direction moves less than this.
 const STILL: f64 = 1e-10;
 
 /// Rows in the plane.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Plane {
-    /// A point a row.
+    /// One point per row.
     pub points: Vec<[f64; 2]>,
     /// The share of the variance that each of the two components has.
     pub shares: [f64; 2],
 }
 
 /// The first two principal components of `rows` (row-major, `dim` values each), by the power method on the rows
-/// themselves: `O(steps x rows x dim)` time, and no memory that grows with the square of anything. The sign of a
-/// component is that which makes its largest weight positive.
+/// themselves: `O(steps x rows x dim)` time, and no covariance matrix in memory. The sign of a component is chosen so
+/// that its largest weight is positive.
 pub(super) fn principal(rows: &[f32], dim: usize) -> Plane {
     let n = rows.len() / dim.max(1);
     if n == 0 || dim == 0 {
         return Plane { points: vec![[0.0; 2]; n], shares: [0.0; 2] };
     }
-    // Differences from the first row: of a value that never changes they are zero, and so is their mean.
+    // Differences from the first row are exactly zero for a constant value, and so is their mean.
     let origin = &rows[..dim];
     let mut centred: Vec<f64> =
         rows.iter().zip(origin.iter().cycle()).map(|(x, o)| f64::from(*x) - f64::from(*o)).collect();
@@ -50,7 +50,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// The direction of the most variance, at a right angle to `before`; zeros if there is none.
+/// The direction of the most variance orthogonal to `before`; zeros if there is none.
 fn direction(rows: &[f64], dim: usize, before: Option<&[f64]>) -> Vec<f64> {
     let straighten = |vector: &mut [f64]| {
         if let Some(before) = before {
@@ -63,7 +63,7 @@ fn direction(rows: &[f64], dim: usize, before: Option<&[f64]>) -> Vec<f64> {
             false => vector.fill(0.0),
         }
     };
-    // The row that is longest at a right angle to `before`: it has a part of every direction that the rows have.
+    // Starts from the row that is longest orthogonal to `before`, which cannot be orthogonal to all variance.
     let mut found = rows.chunks_exact(dim).map(<[f64]>::to_vec).fold((0.0, vec![0.0; dim]), |longest, mut row| {
         if let Some(before) = before {
             let along = dot(&row, before);
@@ -114,7 +114,7 @@ mod tests {
     fn components_are_the_directions_of_the_spread() {
         let Plane { points, shares } = principal(&rows(), 3);
         assert!(shares[0] > 0.98 && (shares[0] + shares[1] - 1.0).abs() < 1e-9, "{shares:?}");
-        // Distances are kept: a turn changes none of them.
+        // A rotation keeps all distances.
         let rows = rows();
         for (a, b) in [(0, 1), (17, 400), (250, 251)] {
             let far: f32 = (0..3).map(|i| (rows[3 * a + i] - rows[3 * b + i]).powi(2)).sum::<f32>();

@@ -1,4 +1,4 @@
-//! Progress on stderr: a bar a stage when it is a terminal, a plain line now and then otherwise.
+//! Progress on stderr: a bar per stage if it is a terminal, else a plain line now and then.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ impl Progress {
         Self { state: Mutex::new(state) }
     }
 
-    /// Nothing but which way the run takes.
+    /// Only the notes of the run.
     pub fn notes_alone() -> Self {
         Self { state: Mutex::new(State::Notes) }
     }
@@ -106,7 +106,7 @@ fn style(template: &str, unit: &str) -> ProgressStyle {
     ProgressStyle::with_template(&template.replace("{unit}", unit)).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// The line for an event, or `None` where plain output says nothing.
+/// The line for an event, or `None` if plain output shows none.
 fn plain_line(event: &Event, total: Option<u64>, unit: &str, elapsed: Duration) -> Option<String> {
     match event {
         Event::Started { .. } => None,

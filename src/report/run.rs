@@ -1,4 +1,4 @@
-//! `run.json`: one execution, for programs.
+//! `run.json`: the report of one run.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -17,17 +17,17 @@ pub struct Follows {
     pub layout: f64,
     /// Training rows that were held out.
     pub rows: u64,
-    /// The mean squared difference of their embedding from their coordinates, which vary by 1.
+    /// The mean squared difference between their embedding and their coordinates, whose variance is 1.
     pub error: f64,
     /// The trustworthiness of their embedding among themselves.
     pub trustworthiness: f64,
 }
 
-/// Rows below which the trustworthiness among them says nothing.
+/// The least number of rows for a meaningful trustworthiness.
 const FEW_HELD_OUT: u64 = 50;
 
 impl RunReport {
-    /// How well rows that the network has not seen follow the layout, where it was taught one and enough were held out.
+    /// How well held-out rows follow the layout, if the network was taught one and enough rows were held out.
     pub fn follows(&self) -> Option<Follows> {
         let layout = self.stages.iter().find_map(|stage| stage.figures.get("trustworthiness")?.as_f64())?;
         let held_out = self.stages.iter().find_map(|stage| stage.figures.get("held_out"))?;
@@ -40,19 +40,19 @@ impl RunReport {
 /// The figure of the step `source` that lists the features that [fell together](FellTogether).
 pub const FELL_TOGETHER: &str = "fell_together";
 
-/// A feature of which different values became the same number on the way to single precision, or to the scaled features.
+/// A feature whose different values became the same number by rounding to single precision, or by scaling.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 pub struct FellTogether {
     /// Its name.
     pub feature: String,
-    /// How many different values it has in the rows that were looked at.
+    /// How many different values it has in the rows that were examined.
     pub values: usize,
-    /// How many different numbers became of them.
+    /// How many different numbers are left of them.
     pub left: usize,
 }
 
 impl FellTogether {
-    /// For people: `ts (40 values became 1)`.
+    /// As text: `ts (40 values became 1)`.
     pub fn describe(&self) -> String {
         format!("{} ({} values became {})", self.feature, self.values, self.left)
     }
@@ -70,7 +70,7 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-/// One execution of a pipeline, as `run.json` holds it.
+/// The report of one run of a pipeline, as in `run.json`.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 pub struct RunReport {
     /// dacpipe's version.
@@ -79,7 +79,7 @@ pub struct RunReport {
     pub name: String,
     /// This execution's identifier.
     pub run: String,
-    /// The fingerprint of the pipeline file as it was resolved.
+    /// The fingerprint of the resolved pipeline file.
     pub pipeline: String,
     /// The seed of every random choice.
     pub seed: u64,
@@ -87,59 +87,59 @@ pub struct RunReport {
     pub started_at: String,
     /// Wall-clock seconds of the whole run.
     pub seconds: f64,
-    /// What was read, for people.
+    /// A description of the source.
     pub source: String,
     /// True if the source says that its recordings were simulated.
     pub simulated: bool,
     /// Rows that were learned from.
     pub fit_rows: u64,
-    /// Rows that were labelled, or written as vectors alone.
+    /// Rows that were labelled, or written as vectors without clusters.
     pub labelled_rows: u64,
     /// Rows that were set aside.
     pub quarantined_rows: u64,
-    /// What became of the samples of the recordings; none where rows are read as they are.
+    /// What became of the samples of the recordings; `None` for feature vectors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<Samples>,
-    /// Files behind whose compressed data something stands that was not read, up to a hundred.
+    /// Files with something after their compressed data, which was not read; up to a hundred.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_alone: Vec<String>,
-    /// Rows that an append left out, as the table has their keys from this model.
+    /// Rows that an append left out, because this model has labelled rows with their keys in the table.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skipped_rows: u64,
-    /// Rows of the table that gave way to these, as they have the same keys.
+    /// Rows of the table that were replaced, because they have the same keys.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub replaced_rows: u64,
-    /// Threads that computed.
+    /// Compute threads.
     pub threads: usize,
-    /// Bytes the pipeline may hold, and rows of the replay cache that were spilled to stay below it.
+    /// The memory limit in bytes.
     pub memory_limit: u64,
-    /// Rows of the replay cache that went to disk.
+    /// Rows of the replay cache that were spilled to disk to stay below it.
     pub spilled_rows: u64,
     /// The steps in order, with their times and figures.
     pub stages: Vec<StageReport>,
-    /// Cluster sizes, in the order of the clusters; none where the pipeline finds no clusters.
+    /// Cluster sizes, in the order of the clusters; empty if the pipeline finds no clusters.
     pub cluster_sizes: Vec<u64>,
-    /// The vectors in the table, where `sink.vectors` asks for them.
+    /// The vectors in the table, if `sink.vectors` asks for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vectors: Option<VectorsReport>,
-    /// The label column that the clusters were compared with, where there is one. Labels take part in learning only
-    /// if [`labels_used`](Self::labels_used) says so.
+    /// The label column that the clusters were compared with, if there is one. Labels are used in learning only if
+    /// [`labels_used`](Self::labels_used) says so.
     pub label_column: Option<String>,
     /// True if a stage learned from the labels (DAC's equation 5 does).
     pub labels_used: bool,
-    /// Agreement of the clusters with the labels: by part of the split and `"all"`.
+    /// Agreement of the clusters with the labels: by split, and over `"all"` rows.
     pub scores: BTreeMap<String, Scores>,
     /// The same for k-means on the features that the autoencoder was given.
     pub raw_kmeans: BTreeMap<String, Scores>,
-    /// The model's content hash and where it is.
+    /// The model's content hash.
     pub model: String,
-    /// Where the model is.
+    /// The model's directory.
     pub model_path: String,
-    /// Where the table is, and its version after this run.
+    /// The table's directory.
     pub table: String,
     /// The table's version after this run.
     pub table_version: u64,
-    /// The page of the run's report, if the pipeline asked for one.
+    /// The path of the report's page, if the pipeline asked for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<String>,
 }
@@ -158,14 +158,14 @@ impl RunReport {
 pub struct VectorsReport {
     /// Values in a vector.
     pub dim: usize,
-    /// The column of lists that holds them; none where each value has a column of its own.
+    /// The column of lists that holds them; `None` if each value has a column of its own.
     pub column: Option<String>,
-    /// The names of the values, in order; where each has a column, those of the columns.
+    /// The names of the values, in order; the column names if each has a column.
     pub names: Vec<String>,
 }
 
 impl VectorsReport {
-    /// Where the vectors are, for people: `561 values a row, a column each`.
+    /// A description: `561 values a row, a column each`.
     pub fn describe(&self) -> String {
         match &self.column {
             Some(column) => format!("{} values a row, in column {column}", self.dim),
@@ -181,14 +181,14 @@ pub struct StageReport {
     pub stage: String,
     /// Wall-clock seconds.
     pub seconds: f64,
-    /// One line for people.
+    /// A description in one line.
     pub summary: String,
-    /// Its figures by name: loss by epoch, inertia, iterations.
+    /// Its figures by name, such as loss by epoch, inertia, iterations.
     pub figures: Map<String, Value>,
 }
 
 impl StageReport {
-    /// The report of a step without figures that began at `began` and ends now.
+    /// The report of a step without figures, which began at `began` and ends now.
     pub fn new(stage: &str, began: Instant, summary: String) -> Self {
         Self { stage: stage.into(), seconds: began.elapsed().as_secs_f64(), summary, figures: Map::new() }
     }
@@ -203,6 +203,6 @@ pub struct Scores {
     pub ari: f64,
     /// Normalised mutual information (arithmetic mean).
     pub nmi: f64,
-    /// Accuracy under the best matching of clusters to labels; none where there are too many labels to match.
+    /// Accuracy under the best matching of clusters to labels; `None` if there are too many labels to match.
     pub acc: Option<f64>,
 }

@@ -1,4 +1,4 @@
-//! The short table that ends a run.
+//! The summary at the end of a run.
 
 use std::fmt::Write;
 
@@ -8,8 +8,8 @@ use super::run::{FellTogether, Follows, RunReport, Scores};
 use crate::column::listed;
 use crate::terminal::one_line;
 
-/// The end of a run for people: rows, clusters and vectors, as far as there are any, agreement with labels beside raw
-/// k-means, seconds a stage, and the command to try next.
+/// The summary of a run: rows, clusters and vectors, as far as there are any, agreement with labels beside raw k-means,
+/// seconds per stage, and a command to try next.
 pub fn summary(report: &RunReport) -> String {
     let mut out = String::new();
     let kind = if report.simulated { " (SIMULATED recordings, not real ones)" } else { "" };
@@ -38,7 +38,7 @@ pub fn summary(report: &RunReport) -> String {
     }
     if !report.left_alone.is_empty() {
         let files = listed(report.left_alone.iter().map(String::as_str));
-        let _ = writeln!(out, "  not read  what stands behind the compressed data of {}", one_line(&files));
+        let _ = writeln!(out, "  not read  the data after the compressed part of {}", one_line(&files));
     }
     let fallen: Vec<String> = report.fell_together().iter().map(FellTogether::describe).collect();
     if !fallen.is_empty() {
@@ -75,7 +75,7 @@ pub fn summary(report: &RunReport) -> String {
     out
 }
 
-/// The SQL line that a reader of the summary can paste.
+/// An SQL query for the reader to paste.
 fn next(report: &RunReport) -> String {
     let name = &report.name;
     if report.cluster_sizes.is_empty() {
@@ -91,7 +91,7 @@ fn next(report: &RunReport) -> String {
         return command(name, &report.table, &query);
     }
     let columns = match &report.label_column {
-        // Quoted, as it may have capitals or be a word of SQL.
+        // Quoted, since it may have capitals or be a keyword.
         Some(label) => format!("{}, cluster", quoted(label)),
         None => "cluster".to_string(),
     };
@@ -99,7 +99,7 @@ fn next(report: &RunReport) -> String {
     command(name, &report.table, &query)
 }
 
-/// The query as a command that a shell takes as it is.
+/// The query as a command for a shell.
 fn command(name: &str, table: &str, query: &str) -> String {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
     let plain = table.chars().all(|c| c.is_alphanumeric() || "/._-:=+@,%".contains(c));
@@ -107,7 +107,7 @@ fn command(name: &str, table: &str, query: &str) -> String {
     format!("dacpipe sql --table {name}={table} -c {}", quoted(query))
 }
 
-/// A name as SQL takes it, whatever characters it holds.
+/// A name quoted for SQL, whatever characters it contains.
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

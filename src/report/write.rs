@@ -1,4 +1,4 @@
-//! The files of a report.
+//! Writes the files of a report.
 
 use super::draw::GENERATOR;
 use super::findings::Findings;
@@ -23,29 +23,28 @@ pub struct Written {
     pub bytes: u64,
 }
 
-/// Where the page of a table's own report is, for messages and `run.json`.
+/// The path of the page of a table's own report, for messages and `run.json`.
 pub fn page_of(table: &Location) -> String {
     table.show(&format!("{DIRECTORY}/{PAGE}"))
 }
 
-/// Looks at the table at `table` and writes its report into the directory `to`; `labels` names its column of labels.
+/// Writes a report of the table at `table` into the directory `to`; `labels` names its column of labels.
 ///
 /// # Errors
-/// As [`gather`]; kind `Io` if a file cannot be written, `Config` if a file that is not dacpipe's, or a link, is in the
-/// place of one of the report.
-/// Secrets are in none of the files.
+/// As [`gather`]; kind `Io` if a file cannot be written, `Config` if a file that is not dacpipe's, or a link, has the
+/// name of one of the report. The files contain no secrets.
 pub async fn write(table: &Location, labels: Option<&str>, to: &Location) -> Result<Written> {
     write_findings(&gather(table, labels).await?, to).await
 }
 
-/// Whether a figure of a report may have this name.
+/// Whether this can be the name of a figure of a report.
 fn is_figure(name: &str) -> bool {
     const NAMES: [&str; 6] =
         ["embedding-clusters", "embedding-labels", "contingency", "sizes", "feature-weights", "reconstructions"];
     NAMES.contains(&name) || ["autoencoder-", "deep_clustering-"].iter().any(|stage| name.starts_with(stage))
 }
 
-/// Whether there is anything of this name, a link included.
+/// Whether this name exists, also as a link.
 async fn is_there(to: &Location, name: &str) -> Result<bool> {
     Ok(match to.local_path() {
         Some(dir) => dir.join(name).symlink_metadata().is_ok(),
@@ -53,7 +52,7 @@ async fn is_there(to: &Location, name: &str) -> Result<bool> {
     })
 }
 
-/// Whether the file of this name begins as one of a report does; what a link leads to is never one.
+/// Whether the file of this name begins as a file of a report does; a link never counts.
 async fn is_ours(to: &Location, name: &str) -> Result<bool> {
     const BEGINNING: usize = 1024;
     if to.local_path().is_some_and(|dir| !unlinked::is_file(&dir.join(name))) {
@@ -85,7 +84,7 @@ async fn write_findings(findings: &Findings, to: &Location) -> Result<Written> {
             )));
         }
     }
-    // Figures of an earlier page that this one does not have.
+    // Removes figures of an earlier page that this one does not have.
     for file in to.list("").await.unwrap_or_default() {
         let Some(name) = file.location.filename() else { continue };
         let like_ours = name.strip_suffix(".svg").is_some_and(is_figure);
@@ -93,7 +92,7 @@ async fn write_findings(findings: &Findings, to: &Location) -> Result<Written> {
             to.delete(name).await?;
         }
     }
-    // The page last: what it says lies beside it does.
+    // The page comes last, so that the figures it mentions exist.
     for (name, content) in files.into_iter().chain([(PAGE.to_owned(), html)]) {
         to.put(&name, content.into()).await?;
     }

@@ -6,7 +6,7 @@
 /// The order of the autoregressions.
 pub const AR_ORDER: usize = 4;
 
-/// The two prediction errors of [`burg`], kept between windows.
+/// Buffers of [`burg`] for the two prediction errors, reused for every window.
 #[derive(Debug, Clone)]
 pub struct BurgScratch<const L: usize> {
     forward: Vec<[f64; L]>,
@@ -14,17 +14,17 @@ pub struct BurgScratch<const L: usize> {
 }
 
 impl<const L: usize> BurgScratch<L> {
-    /// For windows of `length` samples (others work, and allocate once).
+    /// Buffers for windows of `length` samples (longer ones work, and allocate once).
     pub fn new(length: usize) -> Self {
         Self { forward: Vec::with_capacity(length), backward: Vec::with_capacity(length) }
     }
 }
 
 /// The coefficients `a1 … a4` of each lane's autoregression `x[t] = -a1 x[t-1] - … - a4 x[t-4] + e[t]` by Burg's method
-/// (J. P. Burg, *Maximum entropy spectral analysis*, 1975), with the signs of MATLAB's `arburg`. The mean is not taken
-/// away. A lane that is all 0, or too short for a coefficient, has 0 there.
+/// (J. P. Burg, *Maximum entropy spectral analysis*, 1975), with the signs of MATLAB's `arburg`. The mean is not
+/// subtracted. A coefficient is 0 if the lane is all 0, or too short for it.
 ///
-/// Each step of the recursion is one pass, which also sums up what the next step needs.
+/// Each step of the recursion is one pass, which also computes the sums for the next step.
 #[inline(always)]
 pub fn burg<const L: usize>(x: &[[f64; L]], scratch: &mut BurgScratch<L>) -> [[f64; L]; AR_ORDER] {
     let mut a = [[0.0; L]; AR_ORDER];
@@ -78,8 +78,8 @@ fn products<const L: usize>(f: &[[f64; L]], b: &[[f64; L]]) -> ([f64; L], [f64; 
     (cross, power)
 }
 
-/// Replaces the errors of one order by those of the next and gives the [`products`] of the new errors, the backward
-/// ones one sample late.
+/// Replaces the errors of one order by those of the next, and returns the [`products`] of the new errors, the backward
+/// ones delayed by one sample.
 #[inline(always)]
 fn lattice_step<const L: usize>(f: &mut [[f64; L]], b: &mut [[f64; L]], k: &[f64; L]) -> ([f64; L], [f64; L]) {
     let (mut cross, mut power) = ([0.0; L], [0.0; L]);
@@ -97,10 +97,10 @@ fn lattice_step<const L: usize>(f: &mut [[f64; L]], b: &mut [[f64; L]], k: &[f64
     (cross, power)
 }
 
-/// Replaces one sample's errors by those of the next order, and gives them.
+/// Replaces one sample's errors by those of the next order, and returns them.
 #[inline(always)]
 fn next_errors<const L: usize>(f: &mut [f64; L], b: &mut [f64; L], k: &[f64; L]) -> ([f64; L], [f64; L]) {
-    // Rows are copied in and out as a whole, which shows that they do not overlap while lanes are computed.
+    // Rows are copied in and out as a whole, so that the compiler knows that they do not overlap.
     let (old_f, old_b) = (*f, *b);
     let (mut new_f, mut new_b) = ([0.0; L], [0.0; L]);
     for l in 0..L {
@@ -120,7 +120,7 @@ mod tests {
         (a - b).abs() <= tolerance * (1.0 + b.abs())
     }
 
-    /// The recursion as it is written in textbooks, one lane, nothing fused.
+    /// The textbook form of the recursion, for one lane.
     fn slow_burg(x: &[f64]) -> Vec<f64> {
         let (mut f, mut b, mut a) = (x.to_vec(), x.to_vec(), vec![1.0]);
         for m in 0..AR_ORDER {

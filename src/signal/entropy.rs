@@ -3,21 +3,21 @@
 // Lanes are indexed, as in `statistics`.
 #![allow(clippy::needless_range_loop)]
 
-/// The entropy, in bits, of values sorted into 256 levels of \[0, 1\]: level `round(255 x)`, values outside going to
+/// The entropy, in bits, of values sorted into 256 levels of \[0, 1\]: level `round(255 x)`, values outside count in
 /// the first or last level (MATLAB's `entropy` for images, which the published HAPT features use).
 ///
-/// Keeps its counts and a table of `c log2 c` between windows, so that one window costs `O(n)` without a logarithm
-/// and without clearing the levels it did not touch.
+/// The counts and a table of `c log2 c` are kept between windows, so that a window takes `O(n)` without logarithms, and
+/// only the levels that it used are cleared.
 #[derive(Debug, Clone)]
 pub struct LevelEntropy {
-    /// 256 a lane.
+    /// 256 per lane.
     counts: Vec<u32>,
     bits: Vec<f64>,
     levels: Vec<u8>,
 }
 
 impl LevelEntropy {
-    /// For windows of `length` samples of `lanes` signals (others work, and larger ones make the tables longer).
+    /// For windows of `length` samples of `lanes` signals (larger ones work, and make the tables longer).
     pub fn new(length: usize, lanes: usize) -> Self {
         let levels = Vec::with_capacity(length * lanes);
         let mut new = Self { counts: vec![0; 256 * lanes], bits: vec![0.0], levels };
@@ -92,8 +92,8 @@ pub fn histogram_entropy(x: &[f64], min: f64, max: f64) -> f64 {
     -counts.iter().filter(|c| **c > 0).map(bits).sum::<f64>()
 }
 
-/// The whole part of a number from 0 to 2^51 in the lowest bits, by additions alone: a cast checks its range, one value
-/// at a time.
+/// The integer part of a number from 0 to 2^51 in the lowest bits, by addition: a cast would check the range and
+/// prevent vectorization.
 #[inline(always)]
 fn whole(v: f64) -> u64 {
     const UNIT: f64 = (1_u64 << 52) as f64;

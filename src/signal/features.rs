@@ -7,11 +7,12 @@ use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// What is computed of each window.
+/// Which features are computed from each window.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FeatureSet {
-    /// The 561 features of the HAPT data set (see [`hapt561`]), of exactly six channels at 50 Hz in windows of 128.
+    /// The 561 features of the HAPT data set (see [`hapt561`]), for exactly six channels at 50 Hz in windows of 128
+    /// samples.
     Hapt561,
     /// Statistics and spectra of any channels.
     Summary(SummarySpec),
@@ -35,8 +36,8 @@ pub(super) fn check_count(count: usize) -> Result<()> {
     }
 }
 
-/// Computes the features of windows. Shared by threads, each with a [`Scratch`] of its own; the features of a window
-/// depend on nothing but its recording and its start.
+/// Computes the features of windows. It is shared by threads, each with a [`Scratch`] of its own; the features of a
+/// window depend only on its recording and its start.
 ///
 /// ```
 /// use dacpipe::signal::features::{FeatureExtractor, FeatureSet};
@@ -66,7 +67,7 @@ enum Set {
     Samples,
 }
 
-/// A whole recording, filtered as the feature set wants it.
+/// A whole recording, with the filters of the feature set applied.
 #[derive(Debug, Clone, Default)]
 pub struct Prepared {
     samples: usize,
@@ -86,7 +87,7 @@ impl Default for Signals {
 }
 
 impl Signals {
-    /// Those of [`hapt561`], with the room that they have.
+    /// The signals of [`hapt561`], with their buffers.
     fn hapt561(&mut self) -> &mut hapt561::Signals {
         if let Self::Plain(_) = self {
             *self = Self::Hapt561(hapt561::Signals::default());
@@ -117,12 +118,12 @@ enum Buffers {
 }
 
 impl FeatureExtractor {
-    /// An extractor for recordings with these channels, in this order, `rate_hz` samples a second.
+    /// An extractor for recordings with these channels, in this order, at `rate_hz` samples per second.
     ///
     /// # Errors
     /// A [`Kind::Config`](crate::Kind::Config) error that says what the feature set accepts: no channels, a name twice,
-    /// a rate that is not positive, a window without samples; for [`FeatureSet::Hapt561`] anything but six channels,
-    /// 50 Hz and windows of 128; for a summary see [`Summary::new`].
+    /// a rate that is not positive, a window without samples; for [`FeatureSet::Hapt561`] anything but six channels, 50
+    /// Hz and windows of 128 samples; for a summary see [`Summary::new`].
     pub fn new(set: &FeatureSet, channels: &[String], rate_hz: f64, window: &WindowSpec) -> Result<Self> {
         window.validate()?;
         if channels.is_empty() {
@@ -184,10 +185,10 @@ impl FeatureExtractor {
         Ok(prepared)
     }
 
-    /// [`prepare`](Self::prepare), into the room of a recording that is no longer needed.
+    /// [`prepare`](Self::prepare), reusing the buffers of a recording that is no longer needed.
     ///
     /// # Errors
-    /// The same; `prepared` then holds what it held or nothing of use.
+    /// The same; the content of `prepared` is then undefined.
     pub fn prepare_into(&self, channels: &[Vec<f64>], prepared: &mut Prepared) -> Result<()> {
         if channels.len() != self.channels.len() {
             let (got, want) = (channels.len(), self.channels.join(", "));
@@ -245,13 +246,13 @@ impl FeatureExtractor {
         }
     }
 
-    /// Whether the features are the samples themselves, which [`samples`](Self::samples) gives as they were read.
+    /// Whether the features are the samples themselves, which [`samples`](Self::samples) gives in double precision.
     pub fn is_samples(&self) -> bool {
         matches!(self.set, Set::Samples)
     }
 
-    /// What [`extract`](Self::extract) gives of the window that starts at sample `start`, in double precision, where the
-    /// features are the samples themselves; nothing where they are not.
+    /// The features of the window that starts at sample `start`, in double precision, if they are the samples
+    /// themselves; else nothing.
     pub fn samples<'a>(&self, recording: &'a Prepared, start: usize) -> impl Iterator<Item = f64> + 'a {
         let length = self.length;
         let signals = match (&self.set, &recording.signals) {

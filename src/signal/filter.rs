@@ -1,7 +1,7 @@
 //! Causal filters over whole recordings: a running median and Butterworth low-passes.
 //!
-//! Both take and give as many samples as they were given, start from silence (samples before the first are 0), and
-//! the low-pass looks back only. A high-pass is the signal minus its low-pass.
+//! Both return as many samples as they get, and take samples before the first as 0; the low-pass only looks back. A
+//! high-pass is the signal minus its low-pass.
 
 use crate::error::{Error, Result};
 
@@ -10,10 +10,10 @@ const LONGEST_MEDIAN: usize = 65_535;
 /// The highest order of a low-pass.
 const HIGHEST_ORDER: usize = 20;
 
-/// The running median of `length` samples centred on each sample of `x`; samples beyond the ends count as 0, as
-/// `scipy.signal.medfilt` has them.
+/// The running median of `length` samples centred on each sample of `x`; samples beyond the ends count as 0, as in
+/// `scipy.signal.medfilt`.
 ///
-/// Takes time `O(n log length + n length)` with a small factor on the second term (a sorted window that is shifted).
+/// Time `O(n log length + n length)`, with a small factor on the second term (from shifting a sorted window).
 ///
 /// # Errors
 /// A [`Kind::Config`](crate::Kind::Config) error when `length` is even.
@@ -45,7 +45,7 @@ pub fn median(x: &[f64], length: usize) -> Result<Vec<f64>> {
     Ok(out)
 }
 
-/// [`median`] of three samples, one after the other.
+/// [`median`] of length three.
 pub(super) fn median_of_three(x: &[f64]) -> impl Iterator<Item = f64> {
     let mut before = 0.0;
     let after = x.iter().skip(1).chain(std::iter::once(&0.0));
@@ -56,7 +56,7 @@ pub(super) fn median_of_three(x: &[f64]) -> impl Iterator<Item = f64> {
     })
 }
 
-/// Takes `old` out of a sorted slice and puts `new` in, moving only what lies between the two places.
+/// Replaces `old` by `new` in a sorted slice, moving only the values between the two places.
 fn replace_sorted(sorted: &mut [f64], old: f64, new: f64) {
     let from = sorted.partition_point(|v| v.total_cmp(&old).is_lt());
     let to = sorted.partition_point(|v| v.total_cmp(&new).is_lt());
@@ -83,13 +83,13 @@ pub struct LowPass {
 }
 
 impl LowPass {
-    /// The digital Butterworth filter of any `order` with its corner at `cutoff_hz` (the gain there is 1/√2), for
-    /// signals of `rate_hz` samples a second, made from the analogue one by the bilinear transform and kept as
-    /// second-order sections, which stay accurate where one long polynomial would not (Oppenheim and Schafer,
-    /// *Discrete-Time Signal Processing*, chapter 7).
+    /// The digital Butterworth filter of any `order` with the cutoff frequency `cutoff_hz` (where the gain is 1/√2),
+    /// for signals of `rate_hz` samples per second. It is made from the analogue filter by the bilinear transform and
+    /// kept as second-order sections, which are numerically more accurate than one long polynomial (Oppenheim and
+    /// Schafer, *Discrete-Time Signal Processing*, chapter 7).
     ///
     /// # Errors
-    /// A [`Kind::Config`](crate::Kind::Config) error when `order` is 0, or the corner is not between 0 and half the
+    /// A [`Kind::Config`](crate::Kind::Config) error when `order` is 0, or the cutoff is not between 0 and half the
     /// rate.
     ///
     /// ```
@@ -151,8 +151,8 @@ impl LowPass {
 }
 
 impl Section {
-    /// `N` sections one after the other, in one pass: a section waits for its own last output, and meanwhile the others
-    /// go on. The transposed direct form II: two numbers of state a lane.
+    /// Applies `N` sections in one pass, so that while one waits for its last output, the others go on. Transposed
+    /// direct form II: two numbers of state per lane.
     #[inline(always)]
     fn run<const N: usize, const L: usize>(sections: [Self; N], x: &mut [[f64; L]]) {
         let mut state = [[[0.0; L]; 2]; N];

@@ -1,11 +1,12 @@
 //! The 561 features of the HAPT data set, from raw accelerations and angular velocities.
 //!
 //! `features_info.txt` of *Smartphone-Based Recognition of Human Activities and Postural Transitions* (Reyes-Ortiz and
-//! others, Neurocomputing 171, 2016) names the features but leaves many definitions open, and in places differs from
-//! what was published. What follows is what reproduces the published figures.
+//! others, Neurocomputing 171, 2016) names the features but leaves many definitions open, and sometimes differs from
+//! the published features. The following definitions reproduce the published figures.
 //!
 //! # Signals, over a whole recording at 50 Hz
-//! Every filter runs forward from silence, so nothing looks ahead further than the median's one sample.
+//! Every filter runs forward and takes samples before the first as 0, so nothing looks ahead further than the median's
+//! one sample.
 //!
 //! | signal | from |
 //! |---|---|
@@ -19,10 +20,10 @@
 //! # Features of a window of 128 samples
 //! - Mean, `STD` (divided by n - 1), `Mad` (mean, not median, absolute deviation), maximum, minimum, `SMA` (mean
 //!   absolute value, summed over the axes), energy (mean square), `IQR` (quantile `p` at sorted position `p n - 1/2`),
-//!   `ARCoeff` (Burg, order 4, `a1 … a4` in `x[t] = -a1 x[t-1] - …`, mean not taken away), correlations xy, xz, yz.
-//! - `ropy` is the entropy in bits over 256 levels of \[0, 1\], values outside going to the first or last level: what
-//!   MATLAB's `entropy` gives for a signal taken for an image. It depends on the unit. Jerks enter it per sample
-//!   rather than per second (divided by 50).
+//!   `ARCoeff` (Burg, order 4, `a1 … a4` in `x[t] = -a1 x[t-1] - …`, mean not subtracted), correlations xy, xz, yz.
+//! - `ropy` is the entropy in bits over 256 levels of \[0, 1\], values outside count in the first or last level: what
+//!   MATLAB's `entropy` gives for a signal taken as an image. It depends on the unit; jerks are taken per sample, not
+//!   per second (divided by 50).
 //! - Spectra are amplitudes `2 |X_k| / 128` of bins 1 to 64, without bin 0. `MaxInds` is the bin with the largest
 //!   amplitude, `MeanFreq` the mean frequency in Hz weighted with the amplitudes, skewness and kurtosis those of the 64
 //!   amplitudes, `BandsEnergyOld` the sum of squares over bins 1-8, 9-16, …, 57-64, then 1-16, …, 49-64, then 1-24 and
@@ -31,15 +32,15 @@
 //!
 //! # Agreement with the published features
 //! On the real recordings, over the 7 767 training windows, the 522 published correlations (29 features with 18) differ
-//! by 0.000 000 3 on average and 0.000 000 5 at most, and the published first five rows (19 features, scaled to
-//! \[-1, 1\] by the minimum and maximum over all 10 929 windows) by as little: the published figures have six decimals,
-//! and every one of them is met. No feature differs among those for which figures are published.
+//! by 0.000 000 3 on average and 0.000 000 5 at most, and the published first five rows (19 features, scaled to \[-1,
+//! 1\] by the minimum and maximum over all 10 929 windows) by as little: all published figures agree to their six
+//! decimals.
 //!
-//! The published figures cannot tell apart what only shifts or stretches a feature (the unit of `MeanFreq`, a sum
-//! instead of a mean, kurtosis less 3), and there are none for `SMA` over three axes, `Correlation`, `BandsEnergyOld`
-//! and the features of gravity; these follow `features_info.txt` and the definitions above. Of the entropies of
-//! spectra one is published, `fBodyGyroJerkMag-ropy-1`: it fixes the product of the jerk's unit and the amplitude's,
-//! and that the jerk is the one per sample is the reading under which every spectrum has the same `2/128`.
+//! The published figures do not determine the shift and scale of a feature (the unit of `MeanFreq`, a sum instead of a
+//! mean, kurtosis minus 3), and there are none for `SMA` over three axes, `Correlation`, `BandsEnergyOld` and the
+//! features of gravity; these follow `features_info.txt` and the definitions above. Of the entropies of spectra, only
+//! `fBodyGyroJerkMag-ropy-1` is published. It determines the product of the units of jerk and amplitude; with the jerk
+//! per sample, every spectrum has the same factor `2/128`.
 
 use std::ops::Range;
 
@@ -68,7 +69,7 @@ const TIME_MAGNITUDE: usize = 13;
 /// Features of a three-axis spectrum, and of a magnitude's.
 const FREQUENCY_AXES: usize = 79;
 const FREQUENCY_MAGNITUDE: usize = 13;
-/// What jerks are multiplied with before their entropy is taken: they count per sample.
+/// The factor of jerks before their entropy is computed, which makes them per sample.
 const JERK_SCALE: f64 = 1.0 / RATE_HZ;
 /// Where each group of features starts.
 const MAGNITUDES_AT: usize = 5 * TIME_AXES;
@@ -88,11 +89,12 @@ const WITH_SPECTRA: [usize; 3] = [BODY, JERK, GYRO];
 
 /// Three axes and their magnitude.
 type Row = [f64; 4];
-/// Those of two signals: sums wait for their last addition, and those of twice as many lanes wait no longer.
+/// The lanes of two signals together: sums are limited by the latency of additions, so twice as many lanes take no
+/// longer.
 type Pair = [f64; 8];
 
-/// The names of the 561 features in their order, as in the data set's `features.txt` (some of which stand for several
-/// features each).
+/// The names of the 561 features in their order, as in the data set's `features.txt` (in which some names stand for
+/// several features).
 ///
 /// ```
 /// let names = dacpipe::signal::hapt561::names();
@@ -184,7 +186,7 @@ pub struct Scratch {
     gravity_burg: BurgScratch<4>,
     fft: SpectrumScratch,
     motion: Vec<Pair>,
-    /// Nothing is written to the lanes that have no spectrum.
+    /// Lanes without a spectrum are never written.
     jerk: Vec<Pair>,
 }
 
@@ -216,8 +218,8 @@ impl Hapt561 {
         }
     }
 
-    /// Filters a whole recording, given as [`CHANNELS`] channels of the same length, into `signals`, whose room is used
-    /// again. Time and memory `O(samples)`: 160 bytes a sample.
+    /// Filters a whole recording, given as [`CHANNELS`] channels of the same length, into `signals`, whose buffers are
+    /// reused. Time and memory `O(samples)`: 160 bytes per sample.
     ///
     /// # Errors
     /// A [`Kind::Input`](crate::Kind::Input) error for another number of channels or lengths that differ; `signals` stay
@@ -268,7 +270,7 @@ vectorised! {
         let found = InFrequency::of(motion_spectrum, 1.0, spectral_quartiles, entropy);
         places.in_frequency(BODY, &found, 0);
         places.in_frequency(GYRO, &found, 4);
-        // Of the angular velocity's jerk, the magnitude alone.
+        // Of the angular velocity's jerk, only the magnitude has a spectrum.
         hapt.spectrum.amplitudes(jerk, [0, 1, 2, 3, 7], jerk_spectrum, fft);
         let found = InFrequency::of(jerk_spectrum, JERK_SCALE, spectral_quartiles, entropy);
         places.in_frequency(JERK, &found, 0);
@@ -278,7 +280,7 @@ vectorised! {
     }
 }
 
-/// The running median of each axis, side by side, with room for the magnitudes.
+/// The running median of each axis, side by side, with lanes for the magnitudes.
 fn despike(axes: [&Vec<f64>; 6], rows: &mut Vec<Pair>) {
     let [ax, ay, az, gx, gy, gz] = axes.map(|axis| median_of_three(axis));
     rows.clear();
@@ -288,11 +290,11 @@ fn despike(axes: [&Vec<f64>; 6], rows: &mut Vec<Pair>) {
 }
 
 vectorised! {
-    /// Makes the five signals of the two without spikes.
+    /// Computes the five signals from the two despiked ones.
     fn filter(hapt: &Hapt561, signals: &mut Signals) {
         let Signals { motion, jerk, gravity } = signals;
         hapt.noise.run(motion);
-        // The drift has gravity's place until gravity takes it.
+        // Gravity's lanes hold the drift until gravity is computed.
         subtract(motion, 4, &hapt.drift, gravity);
         subtract(motion, 0, &hapt.gravity, gravity);
         derivative(motion, jerk);
@@ -302,7 +304,7 @@ vectorised! {
     }
 }
 
-/// Takes what `low_pass` leaves of the four lanes from `lane` on away from them, and leaves it in `slow`.
+/// Low-passes the four lanes from `lane` on into `slow`, and subtracts that from them.
 #[inline(always)]
 fn subtract(rows: &mut [Pair], lane: usize, low_pass: &LowPass, slow: &mut Vec<Row>) {
     slow.clear();
@@ -329,7 +331,7 @@ fn derivative(x: &[Pair], out: &mut Vec<Pair>) {
     out.resize(x.len(), [0.0; 8]);
 }
 
-/// What is found in a window of signals of four lanes each.
+/// The statistics of a window of signals of four lanes each.
 struct InTime<const L: usize> {
     common: Common<L>,
     autoregression: [[f64; L]; AR_ORDER],
@@ -351,7 +353,7 @@ impl<const L: usize> InTime<L> {
     }
 }
 
-/// What is found in a spectrum of signals of four lanes each.
+/// The statistics of a spectrum of signals of four lanes each.
 struct InFrequency<'a> {
     spectrum: &'a [Pair],
     common: Common<8>,
@@ -377,7 +379,7 @@ struct Common<const L: usize> {
 }
 
 impl<const L: usize> Common<L> {
-    /// Values are multiplied by `scale` before their entropy is taken.
+    /// Values are multiplied by `scale` before their entropy is computed.
     #[inline(always)]
     fn of(x: &[[f64; L]], scale: f64, quartiles: &mut Quartiles, entropy: &mut LevelEntropy) -> Self {
         let description = describe(x);
@@ -398,7 +400,7 @@ fn angles(means: &[[f64; 3]; 5], out: &mut [f32]) {
 /// Energies of an axis' spectrum over 8 bands of 8 bins, 4 of 16, 2 of 24.
 const BANDS: usize = 14;
 
-/// Where the features of each signal go.
+/// The positions of the features of each signal.
 struct Places<'a>(&'a mut [f32]);
 
 impl Places<'_> {

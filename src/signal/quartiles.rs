@@ -1,14 +1,14 @@
-//! Interquartile ranges, which need two or four of the sorted values and not the others.
+//! Interquartile ranges, which need only two or four of the sorted values.
 //!
 //! The quantile `p` of `n` values is the sorted value at position `p n - 1/2`, counted from 0 and interpolated between
 //! neighbours (definition 5 of Hyndman and Fan, 1996; MATLAB's `prctile`).
 
-/// Where a quantile lies.
+/// The position of a quantile.
 #[derive(Debug, Clone, Copy)]
 struct Position {
     /// The rank of the sorted value at the position or before it.
     rank: usize,
-    /// That of its neighbour; of the last value, itself.
+    /// The rank of the next value; for the last value, its own.
     next: usize,
     /// How far the position is from `rank` to `next`, below 1.
     weight: f64,
@@ -55,9 +55,10 @@ pub fn interquartile_range(x: &[f64], values: &mut Vec<f64>) -> f64 {
 
 /// Interquartile ranges of signals side by side.
 ///
-/// What is compared with what does not depend on the values: a sorting network, so that all lanes take the same steps
-/// and no step is a branch. Batcher's network needs `O(n log² n)` comparisons, less those that no quartile depends on:
-/// 1 244 of 1 471 are left for 128 samples. Selection takes fewer, one lane at a time, and mispredicts half of them.
+/// A sorting network compares the same positions whatever the values are, so all lanes take the same steps, without
+/// branches. Batcher's network needs `O(n log² n)` comparisons, minus those that no quartile depends on: 1 244 of 1 471
+/// are left for 128 samples. Selection needs fewer, but works on one lane at a time, and half of its branches are
+/// mispredicted.
 #[derive(Debug, Clone)]
 pub struct Quartiles {
     length: usize,
@@ -69,7 +70,7 @@ pub struct Quartiles {
 }
 
 impl Quartiles {
-    /// For windows of `length` samples, 1 or more, of `lanes` signals (fewer or more work).
+    /// For windows of `length` samples, 1 or more, of `lanes` signals (other numbers work, too).
     ///
     /// # Panics
     /// For a `length` of 0.
@@ -77,7 +78,7 @@ impl Quartiles {
         let quartiles = Position::quartiles(length);
         let mut needed = vec![false; length];
         quartiles.iter().for_each(|at| (needed[at.rank], needed[at.next]) = (true, true));
-        // Backwards: a comparison is needed if one of its results is, and then needs both of its values.
+        // Goes backwards: a comparison is needed if one of its results is, and then both of its inputs are.
         let mut comparisons = merge_exchange(length);
         comparisons.reverse();
         comparisons.retain(|&[low, high]| {
@@ -88,7 +89,7 @@ impl Quartiles {
             counts
         });
         comparisons.reverse();
-        // Half the bytes: the list is read once a window, beside the window in the first-level cache.
+        // 16 bits halve the size: the list is read once per window and should fit into the L1 cache together with it.
         let comparisons = comparisons.into_iter().map(|pair| pair.map(|row| row as u32)).collect();
         Self { length, quartiles, comparisons, rows: Vec::with_capacity(length * lanes) }
     }
@@ -125,8 +126,8 @@ fn in_order<const L: usize>(a: [f64; L], b: [f64; L]) -> ([f64; L], [f64; L]) {
     let (mut smaller, mut larger) = ([0.0; L], [0.0; L]);
     for l in 0..L {
         larger[l] = if b[l] < a[l] { a[l] } else { b[l] };
-        // The one that is left. Choosing it as well would become a store under a mask, for which the next load of the
-        // row has to wait: three times the time.
+        // The other value, computed without a second selection: the compiler would turn that into a masked store, for
+        // which the next load of the row has to wait, and take three times as long.
         smaller[l] = f64::from_bits(a[l].to_bits() ^ b[l].to_bits() ^ larger[l].to_bits());
     }
     (smaller, larger)

@@ -1,4 +1,4 @@
-//! Amplitude spectra of windows, and what is read off them.
+//! Amplitude spectra of windows, and their statistics.
 
 // Lanes are indexed, as in `statistics`.
 #![allow(clippy::needless_range_loop)]
@@ -92,10 +92,10 @@ impl Spectrum {
     }
 }
 
-/// Where the weight of each lane's spectrum lies, in bins; bins count from 1.
+/// The peak and the mean of each lane's spectrum, in bins counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Centre<const L: usize> {
-    /// The bin of the largest amplitude, the lowest of several.
+    /// The bin of the largest amplitude; on a tie, the lowest.
     pub peak: [f64; L],
     /// The mean bin, weighted with the amplitudes; 0 for a spectrum of zeros.
     pub mean: [f64; L],

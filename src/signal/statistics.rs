@@ -1,16 +1,16 @@
 //! Statistics of one window.
 //!
-//! A window is a slice of rows, one a sample; a row holds `L` signals side by side (`[f64; 1]` for one signal), and
-//! every function gives one figure a lane. Signals that do not vary have a standard deviation, correlation and
-//! autoregression of 0, never NaN. Windows hold one sample or more.
+//! A window is a slice of rows, one per sample. A row has `L` signals side by side (`[f64; 1]` for one signal), and
+//! every function gives one figure per lane. Constant signals have a standard deviation, correlation and autoregression
+//! of 0, never NaN. Windows have at least one sample.
 
-// Functions of windows are inlined always, so that they get the vector instructions of the feature set that calls them.
+// Functions of windows are always inlined, so that they use the SIMD instructions that their caller is compiled for.
 
-// Lanes are indexed because every loop body updates several arrays at one lane; iterators over five arrays zipped
-// together hide that from the reader and from the vectoriser.
+// Lanes are indexed because every loop body updates several arrays at one lane; zipped iterators over five arrays would
+// hide that from the reader and the compiler.
 #![allow(clippy::needless_range_loop)]
 
-/// What [`describe`] finds out about each lane.
+/// The result of [`describe`] for each lane.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Description<const L: usize> {
     /// Mean.
@@ -74,7 +74,7 @@ pub fn describe<const L: usize>(x: &[[f64; L]]) -> Description<L> {
 }
 
 /// The third and fourth standardised moments of each lane, divided by `n` as MATLAB's `skewness` and `kurtosis` do (a
-/// normal distribution has kurtosis 3); 0 where a lane does not vary.
+/// normal distribution has kurtosis 3); 0 for a constant lane.
 #[inline(always)]
 pub fn skewness_and_kurtosis<const L: usize>(x: &[[f64; L]], mean: &[f64; L]) -> ([f64; L], [f64; L]) {
     let n = x.len() as f64;
@@ -99,8 +99,8 @@ pub fn skewness_and_kurtosis<const L: usize>(x: &[[f64; L]], mean: &[f64; L]) ->
     (skewness, kurtosis)
 }
 
-/// Pearson's correlations xy, xz and yz of signals of three axes, given their means; each signal takes four lanes, x, y,
-/// z and one that is left out, and its correlations are in the first three of them. 0 where an axis does not vary.
+/// Pearson's correlations xy, xz and yz of signals of three axes, given their means; each signal takes four lanes, x,
+/// y, z and an unused one, and its correlations are in the first three of them. 0 for a constant axis.
 #[inline(always)]
 pub fn correlations<const L: usize>(x: &[[f64; L]], mean: &[f64; L]) -> [f64; L] {
     const { assert!(L.is_multiple_of(4)) };
@@ -125,12 +125,12 @@ pub fn correlations<const L: usize>(x: &[[f64; L]], mean: &[f64; L]) -> [f64; L]
     found
 }
 
-/// The lane of y for that of x, z for y, x for z.
+/// The next axis: the lane of y for x, z for y, x for z.
 const fn next_axis(lane: usize) -> usize {
     lane / 4 * 4 + [1, 2, 0, 3][lane % 4]
 }
 
-/// Pearson's correlation of two signals of the same length, given their means; 0 where one does not vary.
+/// Pearson's correlation of two signals of the same length, given their means; 0 if one is constant.
 pub fn correlation(x: &[f64], y: &[f64], mean_x: f64, mean_y: f64) -> f64 {
     let (mut xx, mut yy, mut xy) = (0.0, 0.0, 0.0);
     for (x, y) in x.iter().zip(y) {
@@ -142,7 +142,7 @@ pub fn correlation(x: &[f64], y: &[f64], mean_x: f64, mean_y: f64) -> f64 {
     ratio(xy, (xx * yy).sqrt())
 }
 
-/// The angle between two vectors, in radians from 0 to π; π/2 where one of them is 0.
+/// The angle between two vectors, in radians from 0 to π; π/2 if one of them is 0.
 ///
 /// ```
 /// use dacpipe::signal::statistics::angle;

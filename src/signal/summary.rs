@@ -53,7 +53,7 @@ pub enum SpectralStatistic {
     MeanHz,
     /// Standard deviation of the amplitudes.
     Std,
-    /// Entropy in bits of the power spectrum taken for a distribution over its bins; 0 for a flat signal.
+    /// Entropy in bits of the power spectrum, taken as a distribution over its bins; 0 for a constant signal.
     Entropy,
     /// Skewness of the amplitudes.
     Skewness,
@@ -92,7 +92,7 @@ pub struct SummarySpec {
     pub spectrum: Vec<SpectralStatistic>,
     /// Equal bands of the spectrum whose energies are features; 8 by default, 0 for none.
     pub bands: usize,
-    /// Whether each pair of channels gives a correlation; true by default.
+    /// Whether the correlation of each pair of channels is a feature; true by default.
     pub correlations: bool,
     /// Euclidean norms of groups of channels, as signals of their own under the group's name.
     pub magnitudes: BTreeMap<String, Vec<String>>,
@@ -133,7 +133,7 @@ impl Default for SummarySpec {
     }
 }
 
-/// A [`SummarySpec`] worked out for given channels, rate and window.
+/// A [`SummarySpec`] resolved for given channels, rate and window.
 #[derive(Debug, Clone)]
 pub struct Summary {
     spec: SummarySpec,
@@ -160,13 +160,13 @@ impl Summary {
     /// Resolves the groups' channels, designs the filter and plans the transform.
     ///
     /// # Errors
-    /// A [`Kind::Config`](crate::Kind::Config) error that names what cannot be: a group of an unknown channel or with
-    /// a channel's name, an even median, a corner beyond half the rate, more bands than the spectrum has bins, or
+    /// A [`Kind::Config`](crate::Kind::Config) error that names what is invalid: a group of an unknown channel or with
+    /// a channel's name, an even median, a cutoff above half the rate, more bands than the spectrum has bins, or
     /// nothing to compute.
     pub fn new(spec: &SummarySpec, channels: &[String], rate_hz: f64, length: usize) -> Result<Self> {
         let signals = channels.len().saturating_add(spec.magnitudes.len()).saturating_mul(1 + usize::from(spec.jerk));
         let pairs = if spec.correlations { channels.len().saturating_mul(channels.len()) / 2 } else { 0 };
-        // Before the names are made: there is one for each.
+        // Checked before the names are made, of which there is one per feature.
         check_count(
             signals.saturating_mul(spec.statistics.len().max(1)).saturating_add(pairs).saturating_add(spec.bands),
         )?;

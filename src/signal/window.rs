@@ -21,7 +21,7 @@ pub enum Within {
 )]
 #[serde(rename_all = "snake_case")]
 pub enum WindowLabel {
-    /// The one that all of its samples have, or none.
+    /// The label that all of its samples have, or none.
     #[default]
     Whole,
     /// The one that most of its samples have; of several, the one that comes first. The share of the samples that have it

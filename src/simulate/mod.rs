@@ -3,11 +3,11 @@
 //! Each user stands, sits, lies, walks and takes stairs in a protocol like that of HAPT (Reyes-Ortiz et al., 2016):
 //! twelve activities, six of them transitions between postures, with unlabelled gaps. A body frame (up, side, forward)
 //! is moved through poses and gaits (`motion`) with the user's own tilt, cadence, harmonics and amplitudes (`subject`);
-//! a sensor turned by the user's way of wearing it then reads gravity plus movement as specific force, and the
-//! derivative of the pose as angular velocity, with noise, drift and quantisation (`sensor`). No recorded data is used:
-//! the constants were chosen by hand to lie within the spread of the published recordings, and so that clusters are as hard
-//! to find as there: with thirty users and six minutes, as in HAPT, k-means on the features reaches an ARI of .49 on the
-//! test users (HAPT: .43), and `pipelines/hapt.toml` .66 (.65).
+//! a sensor, oriented as the user wears it, then reads gravity plus movement as specific force, and the derivative of
+//! the pose as angular velocity, with noise, drift and quantisation (`sensor`). No recorded data is used: the constants
+//! were chosen by hand within the spread of the published recordings, so that clusters are as hard to find as in them:
+//! with thirty users and six minutes, as in HAPT, k-means on the features reaches an ARI of .49 on the test users
+//! (HAPT: .43), and `pipelines/hapt.toml` .66 (.65).
 //!
 //! ```
 //! use dacpipe::simulate::{SimulateSpec, hapt};
@@ -32,7 +32,7 @@ use crate::seed::Seed;
 
 pub use write::{Summary, WriteOptions, write_hapt};
 
-/// Samples a second of every simulated channel.
+/// Samples per second of every simulated channel.
 pub const RATE_HZ: f64 = 50.0;
 /// Accelerations are multiples of this many g.
 pub const ACCELERATION_QUANTUM: f64 = 1.0 / 720.0;
@@ -47,7 +47,8 @@ pub struct SimulateSpec {
     /// Recordings of each user, at least 1. The phone is worn at the side in a user's odd recordings and where the
     /// user prefers it in the even ones.
     pub experiments_per_user: usize,
-    /// Minutes of a recording, about, from 1 to 60. Transitions keep their pace; all else is shortened or stretched.
+    /// Approximate minutes of a recording, from 1 to 60. Transitions keep their pace; everything else is shortened or
+    /// stretched.
     pub minutes: f64,
     /// The source of every random choice.
     pub seed: Seed,
@@ -162,23 +163,23 @@ pub struct Experiment {
     pub number: usize,
     /// The user's number, from 1.
     pub user: usize,
-    /// Whether the user belongs to the test part.
+    /// Whether the user belongs to the test split.
     pub test: bool,
-    /// Specific force on the phone's three axes in g, a multiple of [`ACCELERATION_QUANTUM`], one a sample.
+    /// Specific force on the phone's three axes in g, multiples of [`ACCELERATION_QUANTUM`], one per sample.
     pub acceleration: Vec<[f64; 3]>,
-    /// Angular velocity about the three axes in rad/s, a multiple of [`ANGULAR_VELOCITY_QUANTUM`], one a sample.
+    /// Angular velocity about the three axes in rad/s, multiples of [`ANGULAR_VELOCITY_QUANTUM`], one per sample.
     pub angular_velocity: Vec<[f64; 3]>,
-    /// The labelled intervals, in order and apart.
+    /// The labelled intervals, in order and without overlap.
     pub labels: Vec<Interval>,
 }
 
-/// The recordings of `spec`, made one at a time as they are asked for: about 900 KB each for six minutes.
+/// The recordings of `spec`, generated one at a time: about 900 KB each for six minutes.
 ///
-/// The same specification gives the same recordings, and a recording depends on the seed and its own number alone: more
-/// users or fewer leave the others as they were (only who is in the test part may change).
+/// The same spec gives the same recordings. A recording depends only on the seed and its own number: adding users does
+/// not change the recordings of the others (but may change who is in the test split).
 ///
 /// # Errors
-/// Kind `Config` where a number of `spec` is out of its range.
+/// Kind `Config` if a number of `spec` is out of its range.
 pub fn hapt(spec: SimulateSpec) -> Result<impl Iterator<Item = Experiment>> {
     spec.validate()?;
     let test = test_users(&spec);
@@ -188,7 +189,7 @@ pub fn hapt(spec: SimulateSpec) -> Result<impl Iterator<Item = Experiment>> {
     }))
 }
 
-/// Three users in ten, at least one, are in the test part.
+/// Three users in ten, at least one, are in the test split.
 fn test_users(spec: &SimulateSpec) -> Vec<bool> {
     let mut rng = spec.seed.stream("simulate split", 0);
     let mut left = (3 * spec.users / 10).max(1);
@@ -204,7 +205,7 @@ fn test_users(spec: &SimulateSpec) -> Vec<bool> {
 
 fn experiment(spec: &SimulateSpec, user: usize, turn: usize, test: bool) -> Experiment {
     let subject = subject::Subject::draw(&mut spec.seed.stream("simulate user", user as u64));
-    // Not the running number: that of the same recording would depend on the experiments per user.
+    // Not the experiment's number, since for the same recording it would depend on the experiments per user.
     let mut rng = spec.seed.stream("simulate recording", (user * SimulateSpec::MOST + turn) as u64);
     let segments = protocol::schedule(spec.minutes, &mut rng);
     let body = motion::perform(&subject, &segments, &mut rng);
@@ -226,7 +227,7 @@ fn normal(rng: &mut impl Rng) -> f64 {
     radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()
 }
 
-/// A normal draw around `mean`, kept within three deviations so that no user is a freak.
+/// A normal draw around `mean`, clamped to three deviations so that no user is extreme.
 fn around(rng: &mut impl Rng, mean: f64, deviation: f64) -> f64 {
     mean + deviation * normal(rng).clamp(-3.0, 3.0)
 }

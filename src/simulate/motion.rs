@@ -9,7 +9,7 @@ use super::subject::{Gait, Pose, Subject, Wave};
 use super::{RATE_HZ, around, normal};
 
 const STEP: f64 = 1.0 / RATE_HZ;
-/// Metres a second squared in one g.
+/// One g in metres per second squared.
 const GRAVITY: f64 = 9.80665;
 /// Frequency in Hz and decay time in seconds of the ringing after a heel strike.
 const RINGING: (f64, f64) = (11.0, 0.05);
@@ -45,7 +45,7 @@ pub(super) fn perform(subject: &Subject, segments: &[Segment], rng: &mut impl Rn
     body.samples
 }
 
-/// Samples of a gap that belong to the gait beside it: a second to come into it or out of it.
+/// Samples of a gap that belong to the gait next to it: a second to begin it or to end it.
 fn run_up(gap: Option<&Segment>) -> usize {
     match gap {
         Some(Segment { motion: Motion::Gap, samples, .. }) => (samples / 2).min(RATE_HZ as usize),
@@ -56,7 +56,7 @@ fn run_up(gap: Option<&Segment>) -> usize {
 struct Body<'a, R> {
     subject: &'a Subject,
     rng: &'a mut R,
-    /// Where the trunk rests now.
+    /// The trunk angles of the current posture.
     pose: Pose,
     samples: Vec<BodySample>,
 }
@@ -85,7 +85,7 @@ impl<R: Rng> Body<'_, R> {
         }
     }
 
-    /// Goes from the present posture to another, smoothly: bends forward, goes down or up, turns, lands.
+    /// Moves smoothly from the current posture to another: bends forward, goes down or up, turns, lands.
     fn change(&mut self, to: Posture, samples: usize) {
         let (from, target) = (self.pose, self.subject.pose(to, self.rng));
         let on_bed = |pitch: f64| pitch > 0.9;
@@ -122,7 +122,7 @@ impl<R: Rng> Body<'_, R> {
         self.pose = target;
     }
 
-    /// Walks at a steady pace, after `before` samples of coming into it and before `after` of coming out of it.
+    /// Walks at a steady pace, with `before` samples to begin it and `after` samples to end it.
     fn gait(&mut self, terrain: Terrain, before: usize, samples: usize, after: usize) {
         let gait = self.subject.gait(terrain);
         let pace = around(self.rng, 1.0, 0.03);
@@ -149,7 +149,7 @@ impl<R: Rng> Body<'_, R> {
     }
 
     /// Steps at `pace` times the gait's cadence with its waves times `strength`, turning by `turn` rad/s; both are
-    /// functions of the share of the segment that is over.
+    /// functions of the fraction of the segment that has passed.
     fn walk(
         &mut self,
         gait: &Gait,
@@ -168,7 +168,7 @@ impl<R: Rng> Body<'_, R> {
             rhythm.advance(gait, self.rng);
             let size = strength(at) * rhythm.size;
             let (step, stride) = (rhythm.step(), rhythm.stride);
-            // The trunk comes into its lean within a second.
+            // The trunk leans within a second.
             self.pose.pitch += (lean.pitch - self.pose.pitch) * 2.5 * STEP;
             self.pose.roll += (lean.roll - self.pose.roll) * 2.5 * STEP;
             let [pitch, roll, turning] = wander.each_mut().map(|w| w.advance(self.rng));
@@ -186,7 +186,7 @@ impl<R: Rng> Body<'_, R> {
         }
     }
 
-    /// Appends a sample whose trunk is `from_rest` away from where it rests.
+    /// Appends a sample whose trunk angles differ by `from_rest` from the posture.
     fn push(&mut self, from_rest: Pose, turning: f64, acceleration: [f64; 3]) {
         let pose = Pose { pitch: self.pose.pitch + from_rest.pitch, roll: self.pose.roll + from_rest.roll };
         self.samples.push(BodySample { pose, turning, acceleration });
@@ -228,7 +228,7 @@ struct Smooth {
 }
 
 impl Smooth {
-    /// Noise of the given deviation that forgets within about `seconds`.
+    /// Noise of the given deviation with a correlation time of about `seconds`.
     fn new(seconds: f64, deviation: f64) -> Self {
         let keep = (-STEP / seconds).exp();
         // Variance after both poles of unit white noise: (1 - keep)^4 (1 + keep^2) / (1 - keep^2)^3.
@@ -275,7 +275,7 @@ impl Fidget {
 struct Rhythm {
     /// The phase of the stride, two steps, in radians.
     stride: f64,
-    /// The present strength, near 1.
+    /// The current strength, near 1.
     size: f64,
     target: f64,
     steps_per_second: f64,
@@ -300,7 +300,7 @@ impl Rhythm {
             self.steps_per_second = self.cadence * around(rng, 1.0, 0.035);
             self.target = around(rng, 1.0, 0.09) * (1.0 + self.foot() * gait.asymmetry);
         }
-        // A new strength comes in within a tenth of a second, without a jump.
+        // The strength changes within a tenth of a second, without a jump.
         self.size += (self.target - self.size) * 10.0 * STEP;
     }
 

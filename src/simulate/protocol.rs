@@ -4,7 +4,7 @@ use rand::Rng;
 
 use super::{Activity, Interval, around};
 
-/// How a body rests.
+/// A posture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Posture {
     Stand,
@@ -12,7 +12,7 @@ pub(super) enum Posture {
     Lie,
 }
 
-/// What is walked on.
+/// The ground for walking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Terrain {
     Level,
@@ -26,7 +26,7 @@ pub(super) enum Motion {
     Hold(Posture),
     Change(Posture),
     Gait(Terrain),
-    /// Between two labelled intervals: a few steps, a turn, standing about.
+    /// Between two labelled intervals: a few steps, a turn, standing.
     Gap,
 }
 
@@ -78,7 +78,7 @@ pub(super) fn schedule(minutes: f64, rng: &mut impl Rng) -> Vec<Segment> {
     segments
 }
 
-/// Samples of a segment. Transitions are as fast in a short protocol as in a long one.
+/// The number of samples of a segment. Transitions are as fast in a short protocol as in a long one.
 fn duration(motion: Motion, scale: f64, rng: &mut impl Rng) -> usize {
     let (mean, deviation, scale) = match motion {
         Motion::Hold(_) => (920.0, 95.0, scale),

@@ -1,4 +1,4 @@
-//! The phone: a turned frame, offsets, noise, drift and quantisation.
+//! The phone: orientation, offsets, noise, drift and quantisation.
 
 use rand::Rng;
 
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn gravity_turns_as_the_gyroscope_says() {
-        // In a turning frame a fixed direction g changes by g x omega.
+        // In a rotating frame a fixed direction g changes by g x omega.
         let wear = Wear { around: 0.7, tilt: [0.05, -0.1], gyroscope_offset: [0.0; 3], accelerometer_offset: [0.0; 3] };
         let body: Vec<_> = (0..50)
             .map(|i| {

@@ -22,7 +22,7 @@ pub(super) struct Wave {
 /// A gait. Waves of the step repeat with every step, those of the stride with every second one.
 #[derive(Debug, Clone)]
 pub(super) struct Gait {
-    /// Steps a second.
+    /// Steps per second.
     pub cadence: f64,
     /// Vertical acceleration in g: harmonics 1, 2, 3 of the step.
     pub up: [Wave; 3],
@@ -32,7 +32,7 @@ pub(super) struct Gait {
     pub side: [Wave; 2],
     /// Peak of the damped ringing after a heel strike, in g.
     pub impact: f64,
-    /// How much stronger every other step is, as a share.
+    /// How much stronger every other step is, as a fraction.
     pub asymmetry: f64,
     /// Swing of the pitch angle in radians, harmonic 1 of the step.
     pub pitch: Wave,
@@ -40,7 +40,7 @@ pub(super) struct Gait {
     pub roll: Wave,
     /// Turning of the hips in rad/s: harmonics 1, 2 of the stride.
     pub yaw: [Wave; 2],
-    /// Mean turning in rad/s: stairs wind.
+    /// Mean turning in rad/s, for winding stairs.
     pub turn: f64,
     /// Trunk angles around which it swings.
     pub lean: Pose,
@@ -54,9 +54,9 @@ pub(super) struct Subject {
     lie: Pose,
     /// Slow swaying while standing, in radians.
     pub sway: f64,
-    /// Small movements a second at rest.
+    /// Small movements per second at rest.
     pub restlessness: f64,
-    /// Breaths a second.
+    /// Breaths per second.
     pub breath: f64,
     /// Metres the hips go down to sit.
     pub seat_drop: f64,
@@ -72,7 +72,7 @@ pub(super) struct Subject {
     preferred_side: f64,
 }
 
-/// How the phone is worn and how its sensors err.
+/// How the phone is worn, and the errors of its sensors.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wear {
     /// Where around the waist, in radians: 0 at the side, a quarter turn in front.
@@ -109,7 +109,7 @@ impl Subject {
         }
     }
 
-    /// The trunk angles in `posture`, a little different each time it is taken.
+    /// The trunk angles in `posture`, a little different each time.
     pub fn pose(&self, posture: Posture, rng: &mut impl Rng) -> Pose {
         let (mean, pitch, roll) = match posture {
             Posture::Stand => (self.stand, 0.025, 0.02),
@@ -141,7 +141,7 @@ impl Subject {
 
 impl Gait {
     fn level(stand: Pose, rng: &mut impl Rng) -> Self {
-        // One factor for all: who walks briskly swings everything more.
+        // One factor for all: all movements of a brisk walker are stronger.
         let vigor = lognormal(rng, 0.16);
         let mut wave = |amplitude: f64, phase: f64| Wave {
             amplitude: vigor * amplitude * lognormal(rng, 0.2),
@@ -162,7 +162,7 @@ impl Gait {
         }
     }
 
-    /// Slower and less even, bent forward, lifting the body in a second push within the step, winding to one side.
+    /// Upstairs: slower and less even, bent forward, with a second push within the step, turning to one side.
     fn upstairs(&self, rng: &mut impl Rng) -> Self {
         let mut gait = self.clone();
         gait.cadence *= around(rng, 0.85, 0.03);
@@ -181,7 +181,7 @@ impl Gait {
         gait
     }
 
-    /// Hard landings with strong overtones, upright, winding to the other side.
+    /// Downstairs: hard landings with strong overtones, upright, turning to the other side.
     fn downstairs(&self, rng: &mut impl Rng) -> Self {
         let mut gait = self.clone();
         gait.cadence *= around(rng, 1.0, 0.05);
@@ -200,7 +200,7 @@ impl Gait {
     }
 }
 
-/// A factor around 1 whose logarithm deviates by `deviation`.
+/// A factor around 1 whose logarithm has the standard deviation `deviation`.
 fn lognormal(rng: &mut impl Rng, deviation: f64) -> f64 {
     (deviation * normal(rng).clamp(-2.5, 2.5)).exp()
 }

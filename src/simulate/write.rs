@@ -11,11 +11,11 @@ use super::{Activity, Experiment, SimulateSpec, hapt};
 use crate::error::{Error, Result};
 use crate::unlinked;
 
-/// The file that tells simulated recordings from real ones; it holds the command that makes them.
+/// The file that marks simulated recordings; it contains the command that makes them.
 const MARKER: &str = "SIMULATED";
 /// What that command begins with.
 const COMMAND: &str = "dacpipe simulate hapt";
-/// HAPT's windows: samples in one, samples from one to the next.
+/// HAPT's windows: their length and stride in samples.
 const WINDOW: (usize, usize) = (128, 64);
 
 /// How recordings are written.
@@ -49,14 +49,14 @@ pub struct Summary {
 /// The same specification and options give the same bytes. One recording is in memory at a time.
 ///
 /// # Errors
-/// Kind `Config` where a number of `spec` is out of its range, or the directory holds files that are not simulated
-/// recordings, or simulated recordings without [`WriteOptions::force`]; kind `Io` where a file cannot be written.
+/// Kind `Config` if a number of `spec` is out of its range, or the directory contains files that are not simulated
+/// recordings, or simulated recordings without [`WriteOptions::force`]; kind `Io` if a file cannot be written.
 pub fn write_hapt(directory: impl AsRef<Path>, spec: SimulateSpec, options: WriteOptions) -> Result<Summary> {
     let experiments = hapt(spec)?;
     prepare(directory.as_ref(), options.force)?;
     let mut files = Files { directory: directory.as_ref(), bytes: 0 };
     let command = command_line(&spec, options.gzip);
-    // First, so that what an interrupted command leaves can be replaced with `force`.
+    // Written first, so that the files of an interrupted command can be replaced with `force`.
     files.text(MARKER, &format!("{command}\n"))?;
     let mut summary = Summary::default();
     let mut labels = String::new();
@@ -106,7 +106,7 @@ fn readme(command: &str) -> String {
     )
 }
 
-/// Makes sure that writing into `directory` destroys nothing but simulated recordings.
+/// Checks that writing into `directory` only replaces simulated recordings.
 fn prepare(directory: &Path, force: bool) -> Result<()> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -133,7 +133,7 @@ fn prepare(directory: &Path, force: bool) -> Result<()> {
     make_directories(directory)
 }
 
-/// Whether a marker of ours says that the directory holds simulated recordings; what a link leads to says nothing.
+/// Whether the marker file says that the directory contains simulated recordings; a link does not count.
 fn is_marked(directory: &Path) -> bool {
     let marker = directory.join(MARKER);
     unlinked::is_file(&marker) && fs::read_to_string(marker).is_ok_and(|text| text.starts_with(COMMAND))
@@ -147,7 +147,7 @@ fn make_directories(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes earlier recordings: there may have been more of them, or under other names.
+/// Removes earlier recordings, of which there may have been more, or with other names.
 fn remove_recordings(raw: &Path) -> Result<()> {
     if !unlinked::is_dir(raw) {
         return Ok(());
@@ -167,7 +167,7 @@ fn remove_recordings(raw: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a file of a recording is named so: `acc_exp01_user01.txt`, perhaps with `.gz`.
+/// Whether this is the name of a recording's file: `acc_exp01_user01.txt`, perhaps with `.gz`.
 fn is_recording(name: &str) -> bool {
     let numbers = || {
         let name = name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".txt")?;
@@ -182,7 +182,7 @@ fn failed(action: &str, path: &Path, e: std::io::Error) -> Error {
     Error::io(format!("cannot {action} {}", path.display())).with_source(e)
 }
 
-/// The label files of one part of the users.
+/// The label files of one split of the users.
 #[derive(Default)]
 struct Part {
     activities: String,
@@ -253,7 +253,7 @@ impl Files<'_> {
 
 fn write_readings(out: &mut impl Write, readings: &[[f64; 3]], decimals: usize) -> std::io::Result<()> {
     for [x, y, z] in readings {
-        // Adding zero makes -0 a plain 0.
+        // Adding zero turns -0 into 0.
         writeln!(out, "{:.decimals$} {:.decimals$} {:.decimals$}", x + 0.0, y + 0.0, z + 0.0)?;
     }
     Ok(())

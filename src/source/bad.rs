@@ -1,4 +1,4 @@
-//! What happens to a row that cannot be used: an error, or a place in a table of its own.
+//! What happens to a row that cannot be used: it is an error, or it is listed in the quarantine table.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -35,15 +35,15 @@ pub struct BadRow {
     pub reason: String,
 }
 
-/// The bad rows met so far. A row is listed once, however often its file is read.
+/// The bad rows found so far. A row is listed once, however often its file is read.
 #[derive(Debug, Default)]
 pub struct BadRows {
     rows: Mutex<BTreeMap<(String, u64), String>>,
 }
 
 impl BadRows {
-    /// How many rows are listed before reading gives up: a list that long says that the file is not what it was taken
-    /// for, and memory is bounded.
+    /// How many rows are listed before reading gives up. A longer list means that the file is in another format than
+    /// assumed, and would take unbounded memory.
     pub const LIMIT: usize = 100_000;
 
     /// An empty list.
@@ -71,7 +71,7 @@ impl BadRows {
         self.lock().iter().map(bad).collect()
     }
 
-    /// The first of them, by file and line.
+    /// The first row, by file and line.
     pub fn first(&self) -> Option<BadRow> {
         let rows = self.lock();
         let ((file, line), reason) = rows.first_key_value()?;
@@ -90,7 +90,7 @@ impl BadRows {
     /// The rows as a record batch, by file and line.
     ///
     /// # Errors
-    /// None in practice; the arrays are made to fit the schema.
+    /// None in practice: the arrays always fit the schema.
     pub fn to_batch(&self) -> Result<RecordBatch> {
         let rows = self.rows();
         let files = StringArray::from_iter_values(rows.iter().map(|r| &r.file));
@@ -105,7 +105,7 @@ impl BadRows {
     }
 }
 
-/// The policy, and the list that it may fill.
+/// The policy for bad rows, and the list that they go to under quarantine.
 #[derive(Debug, Clone)]
 pub struct Rejects {
     policy: OnBadRow,
@@ -113,12 +113,13 @@ pub struct Rejects {
 }
 
 impl Rejects {
-    /// Rejected rows are an error or go to `bad`, as `policy` says.
+    /// Under `policy`, rejected rows are an error or go to `bad`.
     pub fn new(policy: OnBadRow, bad: Arc<BadRows>) -> Self {
         Self { policy, bad }
     }
 
-    /// Whether rows may be left out, so that every scan has to judge the same rows, whatever columns it asks for.
+    /// Whether bad rows are left out. Every scan must then check all values, whatever columns it asks for, so that all
+    /// scans leave out the same rows.
     pub fn leaves_out(&self) -> bool {
         self.policy == OnBadRow::Quarantine
     }
@@ -129,12 +130,12 @@ impl Rejects {
         Some(format!("{}: {reason}", place(&file, line)))
     }
 
-    /// Takes note that line `line` of `file` (0: all of it) cannot be used.
+    /// Records that line `line` of `file` (0: all of it) cannot be used.
     ///
     /// # Errors
     /// Kind `Input`: always under [`OnBadRow::Fail`], and once [`BadRows::LIMIT`] rows are listed.
     pub fn reject(&self, file: &str, line: u64, reason: impl Into<String>) -> Result<()> {
-        // The name of a file may be a URL, and hold a secret; an error redacts itself.
+        // The name of a file may be a URL that contains a secret. Errors redact themselves; the list does not.
         let (reason, file) = (redacted(&reason.into()).into_owned(), &*redacted(file));
         let place = place(file, line);
         if self.policy == OnBadRow::Fail {
@@ -142,7 +143,7 @@ impl Rejects {
         }
         let mut rows = self.bad.lock();
         let listed = rows.len();
-        // A later pass meets the same rows again: they take no room.
+        // A later pass finds the same rows again; they are not counted again.
         if let Entry::Vacant(entry) = rows.entry((file.to_string(), line)) {
             if listed >= BadRows::LIMIT {
                 let limit = BadRows::LIMIT;
@@ -155,7 +156,7 @@ impl Rejects {
 }
 
 impl Rejects {
-    /// Takes note that `file` cannot be used at all, because of `e`.
+    /// Records that `file` cannot be used at all, because of `e`.
     ///
     /// # Errors
     /// As [`reject`](Self::reject); and `e` itself if it is not about the data (kind `Io`, say).

@@ -1,4 +1,4 @@
-//! What a time is: a number in a unit, an ISO 8601 time, a time of day, or text of a given format. All become whole
+//! Reads times: a number in a unit, an ISO 8601 time, a time of day, or text of a given format. All become whole
 //! nanoseconds, so that no digit of an epoch time is lost.
 
 use std::borrow::Cow;
@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TimeUnit {
-    /// Told by each value: ISO 8601, a time of day, or a number. Numbers below 1e8 are seconds; greater ones are
-    /// seconds, milliseconds, microseconds or nanoseconds since 1970, whichever gives a year from 1980 to 2100.
+    /// Recognised from each value: ISO 8601, a time of day, or a number. Numbers below 1e8 are seconds; greater ones
+    /// are seconds, milliseconds, microseconds or nanoseconds since 1970, whichever gives a year from 1980 to 2100.
     #[default]
     Auto,
     /// Seconds.
@@ -32,14 +32,15 @@ const UNITS: [TimeUnit; 4] = [TimeUnit::S, TimeUnit::Ms, TimeUnit::Us, TimeUnit:
 pub(super) const SECOND: i64 = 1_000_000_000;
 const HOUR: i64 = 3600 * SECOND;
 const DAY: i64 = 24 * HOUR;
-/// Times are no further from 0, so that the difference of two fits into 64 bits, days that have passed included.
+/// The greatest distance of a time from 0, such that the difference of two times fits into 64 bits, including added
+/// days.
 const FARTHEST: u64 = 1 << 62;
-/// The least number that is taken for a time since 1970, and the years that such times are from, in seconds.
+/// The least number that is taken for a time since 1970, and the range of such times, in seconds.
 const EPOCH_FROM: f64 = 1e8;
 const EPOCH_SECONDS: std::ops::Range<f64> = 315_532_800.0..4_102_444_800.0;
 
 impl TimeUnit {
-    /// The power of ten of its nanoseconds.
+    /// The power of ten that turns the unit into nanoseconds.
     fn zeros(self) -> u32 {
         match self {
             TimeUnit::Auto | TimeUnit::S => 9,
@@ -49,7 +50,7 @@ impl TimeUnit {
         }
     }
 
-    /// The unit smaller than a second that the name of a column ends with or holds as a word, such as `t_ms`.
+    /// The unit below a second that a column's name ends with or contains as a word, such as `t_ms`.
     pub(super) fn in_name(name: &str) -> Option<Self> {
         let unit = |word: &str| match word {
             "ms" | "msec" | "msecs" | "millis" | "millisec" | "milliseconds" => Some(TimeUnit::Ms),
@@ -76,7 +77,7 @@ impl TimeUnit {
 /// A time as it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
-    /// Nanoseconds: since 1970 (UTC) where the text says so, since midnight for a time of day, else since whatever
+    /// Nanoseconds: since 1970 (UTC) for a date or an epoch time, since midnight for a time of day, else since whatever
     /// the sensor counts from.
     pub ns: i64,
     /// Whether it is a time of day, without a date.
@@ -94,7 +95,7 @@ impl Clock {
     /// Times in `unit`, or in the `format` of chrono's strftime.
     ///
     /// # Errors
-    /// Kind `Config` for a format that is none.
+    /// Kind `Config` for an invalid format.
     pub fn new(unit: TimeUnit, format: Option<&str>) -> Result<Self> {
         if let Some(format) = format {
             check_format(format).map_err(Error::config)?;
@@ -102,7 +103,7 @@ impl Clock {
         Ok(Self { unit, format: format.map(String::from) })
     }
 
-    /// The time that `text` says, or what is wrong with it and what would be accepted.
+    /// The time in `text`, or what is wrong with it and what would be accepted.
     pub fn read(&self, text: &[u8]) -> Result<Stamp, String> {
         let far = || {
             let found = shown(text);
@@ -113,7 +114,7 @@ impl Clock {
         self.parse(text)?.filter(|stamp| stamp.ns.unsigned_abs() <= FARTHEST).ok_or_else(far)
     }
 
-    /// The time that `text` says; inside, `None` if 64 bits do not hold its nanoseconds.
+    /// The time in `text`; `Ok(None)` if its nanoseconds do not fit into 64 bits.
     fn parse(&self, text: &[u8]) -> Result<Option<Stamp>, String> {
         if let Some(format) = &self.format {
             let wrong = |why: String| format!("{} is not a time of the format {format:?}{why}", shown(text));
@@ -172,7 +173,7 @@ impl Clock {
     }
 }
 
-/// What is wrong with `format` as one of chrono's strftime.
+/// Checks that `format` is a strftime format of chrono.
 pub(crate) fn check_format(format: &str) -> Result<(), String> {
     let items: Vec<Item> = StrftimeItems::new(format).collect();
     let says = |item: &Item| matches!(item, Item::Numeric(..) | Item::Fixed(_));
@@ -184,7 +185,7 @@ pub(crate) fn check_format(format: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The unit in which a number of this size is a time, where it is absent.
+/// The unit of a number of this size, where no unit is given.
 fn by_size(size: f64) -> Option<TimeUnit> {
     if size.abs() < EPOCH_FROM {
         return Some(TimeUnit::S);
@@ -235,8 +236,8 @@ fn digits(text: &[u8]) -> Option<i64> {
     text.iter().try_fold(0, number)
 }
 
-/// The nanoseconds since 1970 of an ISO 8601 time; without a zone it is taken for UTC, without a time for midnight.
-/// `None` for other text; inside, `None` for a year whose nanoseconds 64 bits do not hold.
+/// The nanoseconds since 1970 of an ISO 8601 time; without a zone it is taken as UTC, without a time as midnight.
+/// `None` for other text; `Some(None)` for a year whose nanoseconds do not fit into 64 bits.
 fn iso(text: &[u8]) -> Option<Option<i64>> {
     let separator = *text.get(4)?;
     let (date, rest) = match separator {
@@ -246,7 +247,7 @@ fn iso(text: &[u8]) -> Option<Option<i64>> {
     let (year, month, day) = match separator {
         b'-' | b'/' if date[7] == separator => (&date[..4], &date[5..7], &date[8..]),
         b'-' | b'/' => return None,
-        // The form without separators is told from a number by its T.
+        // The form without separators differs from a number by its T.
         _ if rest.first() == Some(&b'T') => (&date[..4], &date[4..6], &date[6..]),
         _ => return None,
     };
@@ -275,7 +276,7 @@ fn with_colons(clock: &[u8]) -> Option<Vec<u8>> {
     Some([hours, minutes, seconds].join(&b':'))
 }
 
-/// The nanoseconds by which a zone is before UTC; none is UTC.
+/// The offset of a zone from UTC in nanoseconds; no zone is UTC.
 fn offset(zone: &[u8]) -> Option<i64> {
     let zone = zone.trim_ascii();
     if [&b""[..], b"Z", b"z", b"UTC", b"GMT"].contains(&zone) {
@@ -295,8 +296,8 @@ fn offset(zone: &[u8]) -> Option<i64> {
     (hours < 24 && minutes < 60).then_some(sign * (hours * HOUR + minutes * 60 * SECOND))
 }
 
-/// The nanoseconds since midnight of `12:15:30`, with a fraction behind a point, a comma, or as milliseconds behind a
-/// colon; since midnight in UTC where a zone is behind it.
+/// The nanoseconds since midnight of `12:15:30`, with a fraction after a point or a comma, or milliseconds after a
+/// colon; since midnight in UTC where a zone follows.
 fn time_of_day(text: &[u8]) -> Option<i64> {
     let text = text.strip_prefix(b"T").unwrap_or(text);
     let end = text.iter().position(|b| !b"0123456789:.,".contains(b)).unwrap_or(text.len());
@@ -308,8 +309,8 @@ fn time_of_day(text: &[u8]) -> Option<i64> {
     }
 }
 
-/// The same, `12:15` too where seconds are not `needed`. More than 23 hours are what a stopwatch shows, and only taken
-/// where there is no date.
+/// The same, and also `12:15` if not `seconds_needed`. More than 23 hours, as a stopwatch shows, are only accepted
+/// without a date.
 fn clock_time(text: &[u8], seconds_needed: bool) -> Option<i64> {
     let mut parts = text.splitn(3, |&b| b == b':');
     let (hours, minutes, seconds) = (parts.next()?, parts.next()?, parts.next());
@@ -333,7 +334,7 @@ fn clock_time(text: &[u8], seconds_needed: bool) -> Option<i64> {
     fits.then_some(hours * HOUR + (60 * minutes + seconds) * SECOND + ns)
 }
 
-/// The time that `text` says in `format`.
+/// The time in `text`, read as `format`.
 fn by_format(text: &str, format: &str) -> Result<Option<Stamp>, String> {
     let mut parsed = Parsed::new();
     parse(&mut parsed, text, StrftimeItems::new(format)).map_err(|e| e.to_string())?;
@@ -358,7 +359,7 @@ fn by_format(text: &str, format: &str) -> Result<Option<Stamp>, String> {
     }
 }
 
-/// Times of day of one recording, over midnight.
+/// Turns times of day of one recording into ascending times, past midnight.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Midnight {
     day: i64,
@@ -366,8 +367,8 @@ pub(super) struct Midnight {
 }
 
 impl Midnight {
-    /// The time of `stamp`, a day later for each midnight that the times of day before it went past. They did where they
-    /// go back by more than half a day.
+    /// The time of `stamp`, a day later for each midnight that has passed. A step back by more than half a day means
+    /// that midnight has passed.
     pub fn pass(&mut self, stamp: Stamp) -> i64 {
         if !stamp.of_day {
             return stamp.ns;
@@ -388,7 +389,7 @@ impl Midnight {
     }
 }
 
-/// So many nanoseconds for people: `20 ms`.
+/// A number of nanoseconds for messages: `20 ms`.
 pub(super) fn duration(ns: f64) -> Cow<'static, str> {
     if ns == 0.0 {
         return "0 s".into();

@@ -1,70 +1,74 @@
-//! Sensor recordings in CSV files: a line a sample, a column a channel; or in Parquet files, a row a sample.
+//! Sensor recordings in CSV files, one sample a line and one channel a column, or in Parquet files, one sample a row.
 //!
 //! # Parquet
-//! A file whose name ends with `.parquet` or `.pq` is read as one, and so is a local one that begins and ends with `PAR1`; of
-//! a directory, where it holds no text files. All that is said of lines here holds for its rows: a null is an empty field, a
-//! column of times is read as ISO 8601, and numbers as they are. A [`Dialect`] says how text is written, and is refused
-//! where all files are Parquet.
+//! A file whose name ends with `.parquet` or `.pq` is read as Parquet, and so is a local file that begins and ends with
+//! `PAR1`. A directory's Parquet files are read if it has no text files. What is said about lines below holds for rows
+//! as well: a null is an empty field, and a column of times reads as ISO 8601. A [`Dialect`] describes text, so it is
+//! refused where all files are Parquet.
 //!
 //! # What a recording is
-//! The lines of one file with the same values of the key columns, in the order in which they are written. Where recordings
-//! take turns, as where several devices write to one file in the order of time, the lines are sorted by recording first,
-//! on disk where they are many: as if each recording stood by itself. The first 4096 lines show it, or `interleaved` says
-//! it. Runs of equal labels are its labelled intervals; an empty label is no label. With a time column, a step of more than
-//! 1.5 sample periods, or back, is a gap: no window reaches across it, windows start afresh behind it, and `start` goes on counting. So it is where
-//! the split changes. Every sample that is in no window is counted with the reason: see [`Samples`].
+//! The lines of one file with the same values in the key columns, in the order in which they are written. Where the
+//! lines of several recordings alternate, as when several devices write to one file in the order of time, the lines are
+//! sorted by recording first, on disk where there are many. The first 4096 lines show whether they alternate, or
+//! `interleaved` says so. Runs of equal labels are its labelled intervals; an empty label is no label. With a time
+//! column, a step of more than 1.5 sample periods, or back, is a gap: no window reaches across it, windows start anew
+//! after it, and `start` goes on counting. The same holds where the split changes. Every sample that is in no window is
+//! counted with the reason: see [`Samples`].
 //!
 //! # Times and rates
-//! [`TimeUnit`] says what a time is; inside, times are whole nanoseconds. Without `rate_hz`, the rate is the one that most
-//! recordings show at the beginnings of the first 64 files; of two that as many show, the first. Every recording is held
-//! against it by its own times: one at another rate (a tenth more or less) is set aside, or interpolated if the rules
-//! say so.
+//! [`TimeUnit`] describes how times are written; internally they are whole nanoseconds. Without `rate_hz`, the rate is
+//! the most frequent one among the recordings at the beginnings of the first 64 files; on a tie, the first. The times
+//! of every recording are checked against it: a recording at another rate (more than a tenth off) is set aside, or
+//! interpolated if the rules say so.
 //!
-//! [`SampleRules`] put in order, spread, drop or fill what is not as it should be, in this order: lines are sorted within
-//! the bound, repeated ones are dropped, those under one time are spread, gaps are found, empty channels are filled.
+//! [`SampleRules`] can repair lines, in this order: lines are sorted by time within a bound, repeated lines are
+//! dropped, lines with the same time are spread, gaps are found, empty channels are filled.
 //!
 //! # What is carried along
-//! Windows have the times of their first and last sample where there is a time column, and what is asked for of other
-//! columns: see [`Keep`]. A missing value there is null; text in a column of which a mean, a least or a greatest value is
-//! kept makes a bad row.
+//! Windows have the times of their first and last sample where there is a time column, and the values of the columns
+//! that [`Keep`] names. A missing value there is null; text in a column whose mean, least or greatest value is kept
+//! makes a bad row.
 //!
 //! # How files are written
-//! As RFC 4180 says, in UTF-8, or as [`Dialect`] does: other encodings, delimiters, quotes, numbers with a decimal comma,
-//! comments. Lines end with LF, CR LF or CR, and empty ones are no rows; line numbers count every line. Empty fields
-//! beyond the columns (a delimiter at the end of a line) are nothing. A mark of UTF-8 or UTF-16 at the start of a file is
-//! understood whatever the encoding is said to be, and so is a first line `sep=;` where no delimiter is given.
+//! As RFC 4180 describes, in UTF-8. A [`Dialect`] changes that: other encodings, delimiters, quotes, decimal commas,
+//! comments. Lines end with LF, CR LF or CR. Empty lines are skipped, but line numbers count every line. Empty fields
+//! beyond the columns (a delimiter at the end of a line) are ignored. A byte-order mark of UTF-8 or UTF-16 takes
+//! precedence over the given encoding, and a first line `sep=;` sets the delimiter where none is given.
 //!
-//! The header is the first row that names all columns of the pipeline, within the first 64 rows and 1 MiB: what is before
-//! it is a preamble, unless it could be a sample, which is an error. A column that the header names twice is refused; a
-//! name `column_5` that is in no header stands for the fifth column.
+//! The header is the first row that names all columns of the pipeline, within the first 64 rows and 1 MiB. Rows before
+//! it are a preamble; if one of them could be a sample, that is an error. A column that the header names twice is
+//! refused. The name `column_5` stands for the fifth column unless the header has that name.
 //!
-//! A line is no longer than 1 MiB (as UTF-8), and a row with line breaks in quotes no longer than that and 64 lines; nor is
-//! a value in Parquet.
+//! A line has at most 1 MiB (as UTF-8), and so has a value in Parquet. A row with line breaks in quotes has at most 1
+//! MiB and 64 lines.
 //!
 //! # Bad rows
-//! A line with too few or too many fields, an empty key, a key, a label or a split that is not of the encoding, a channel
-//! that is no finite number, a time that is none or repeats the one before; NUL bytes, a line that is too long, the
-//! header once more. A quote that does not close within the bounds of a row, or only behind whole lines that are rows
-//! themselves, makes the line bad on which it opens; the lines behind it are read as they are.
+//! A line with too few or too many fields; an empty key; a key, a label or a split that is invalid in the encoding; a
+//! channel that is not a finite number; a time that is invalid or repeats the one before; NUL bytes; a line that is too
+//! long; a repeated header. A quote that does not close within the bounds of a row, or only after whole lines that are
+//! rows themselves, makes the line bad on which it opens; the lines after it are read normally.
 //!
 //! Under [`OnBadRow::Quarantine`](super::OnBadRow::Quarantine) such a line takes the place of a sample: the windows that
 //! hold it are left out, all others stay, and filters over the recording go on as if the sensor had held its last value.
 //! A file that cannot be read is left out from where the damage is; a recording at another sampling rate is left out.
 //!
-//! Of recordings that take turns, a line without keys is of none: it is listed, and stands for no sample.
+//! Where recordings alternate, a line without keys belongs to none of them: it is listed, and takes the place of no
+//! sample.
 //!
-//! Where lines are not sorted, keys that come back after lines with others are bad too, as are those that come back in
-//! another file: their windows would be pieces, and (keys, `start`) would not be unique. Under quarantine each such run of
-//! lines is one entry, by its first line, and is left out. Recordings may also [continue](AcrossFiles::Continue) over files.
+//! Where lines are not sorted by recording, a recording that comes back after lines of another one is bad, and so is
+//! one that comes back in another file: it would be cut to pieces, and (keys, `start`) would not be unique. Under
+//! quarantine each such run of lines is left out, and listed once, with its first line. Recordings may also
+//! [continue](AcrossFiles::Continue) over files.
 //!
 //! # Keys, labels and splits outside of files
-//! The key `file` is the file's name, where it has no column of that name. Directories may name keys, the label and the
-//! split (`split=train/day=2024-01-01/a.csv`; see [`hive`](super::hive)); a row of a file that has such a column, too, is bad
-//! if it says another value.
+//! The key `file` is the file's name, where the file has no column of that name. Directories may name keys, the label
+//! and the split (`split=train/day=2024-01-01/a.csv`; see [`hive`](super::hive)); where the file has such a column as
+//! well, rows with another value are bad.
 //!
 //! # Memory
-//! Files are read as a stream. A recording is in memory while its windows are described; samples that are rows by
-//! themselves (no window stage) are passed on in pieces. Sorting and spreading hold as many lines as their bounds say.
+//! Files are read as a stream. A recording is in memory while the features of its windows are computed; without a
+//! window stage, each sample is a row and recordings are passed on in pieces. Sorting and spreading hold as many lines
+//! as their bounds allow.
 
 use std::sync::Arc;
 
@@ -125,10 +129,11 @@ pub struct CsvSpec {
     /// The column of the time of each sample.
     #[serde(default)]
     pub time: Option<TimeColumn>,
-    /// How its times are written, as chrono's strftime says it; else as their unit says.
+    /// How its times are written, as a strftime format of chrono; if absent, as the unit says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_format: Option<String>,
-    /// Samples a second; taken from the time column if absent, and 1 (so frequencies are a sample) if that is too.
+    /// Samples per second. If absent, it is taken from the time column; without one it is 1, so that frequencies are
+    /// per sample.
     #[serde(default)]
     pub rate_hz: Option<f64>,
     /// The columns whose values tell recordings apart. With none, each file is a recording, with a key column `file`.
@@ -137,7 +142,7 @@ pub struct CsvSpec {
     /// The column of labels.
     #[serde(default)]
     pub label: Option<String>,
-    /// The column that says which part of the data a recording belongs to; empty is none.
+    /// The column that says which part of the data a recording belongs to; an empty value means none.
     #[serde(default)]
     pub split: Option<String>,
     /// How the files are written.
@@ -146,7 +151,8 @@ pub struct CsvSpec {
     /// How lines become the samples of recordings.
     #[serde(default, skip_serializing_if = "SampleRules::is_default")]
     pub rules: SampleRules,
-    /// Whether recordings take turns in a file: its lines are sorted by recording then. Absent, as its first lines show.
+    /// Whether the lines of several recordings alternate in a file, and are sorted by recording. If absent, the first
+    /// lines of each file show it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interleaved: Option<bool>,
     /// The columns that are carried along.
@@ -173,21 +179,21 @@ impl CsvSpec {
         }
     }
 
-    /// The columns that every file has: of numbers, of times, and those that are carried along.
+    /// The columns that every file must have: channels, times, and those that are carried along.
     fn columns(&self) -> impl Iterator<Item = &String> {
         let time = self.time.iter().map(|time| &time.column);
         self.channels.iter().chain(time).chain(self.keep.iter().map(|keep| &keep.column))
     }
 
-    /// Keys, label and split, which may stand in a file's path.
+    /// Keys, label and split, whose values may be in a file's path instead.
     fn attributes(&self) -> impl Iterator<Item = &String> {
         self.keys.iter().chain(&self.label).chain(&self.split)
     }
 
-    /// What reads its times.
+    /// The reader of its times.
     ///
     /// # Errors
-    /// Kind `Config` for a `time_format` that is none.
+    /// Kind `Config` for an invalid `time_format`.
     fn clock(&self) -> Result<Clock> {
         let unit = self.time.as_ref().map(|time| time.unit).unwrap_or_default();
         Clock::new(unit, self.time_format.as_deref())
@@ -220,30 +226,30 @@ pub struct Csv {
 struct Layout {
     spec: CsvSpec,
     files: Vec<DataFile>,
-    /// Whether windows of many samples are cut, so that a recording has to be whole.
+    /// Whether windows of several samples are cut, for which a recording must not be passed on in pieces.
     whole: bool,
-    /// The nanoseconds from a sample to the next, where they matter.
+    /// The nanoseconds from a sample to the next, where there are times.
     period: Option<f64>,
 }
 
 /// What is wrong with a file without samples.
-const NO_LINES: &str = "no lines but the header, expected a line a sample";
+const NO_LINES: &str = "no lines but the header, expected one line per sample";
 
-/// The key column of recordings that have no other.
+/// The key column of recordings without other keys.
 const FILE: &str = "file";
 
 impl Csv {
-    /// Finds the files, and reads the start of some to tell the sampling rate, where it is not given. `whole`: whether
-    /// windows of many samples will be cut.
+    /// Finds the files, and reads the start of some to find the sampling rate, where it is not given. `whole`: whether
+    /// windows of several samples will be cut.
     ///
     /// # Errors
-    /// Kind `Config` if `spec` is not one of a CSV source, `Input` if no file is there, a column is missing, or no
-    /// recording's times tell a rate.
+    /// Kind `Config` if `spec` is invalid, `Input` if there is no file, a column is missing, or the times of no
+    /// recording show a rate.
     pub async fn open(spec: &CsvSpec, whole: bool, rejects: Rejects) -> Result<Self> {
         Self::of_files(spec, files_at(&spec.path).await?, whole, rejects).await
     }
 
-    /// As [`open`](Self::open), of the `files` and not of those at the path.
+    /// As [`open`](Self::open), but reads `files` instead of the files at the path.
     ///
     /// # Errors
     /// As there.
@@ -282,12 +288,12 @@ impl Csv {
         .await
     }
 
-    /// One line for people.
+    /// A description in one line.
     pub fn describe(&self) -> String {
         let (files, channels) = (self.layout.files.len(), self.layout.spec.channels.len());
         let kind = if self.layout.files.iter().all(table::is_table) { "Parquet" } else { "CSV" };
         let rate = if self.rate_hz == 1.0 { String::new() } else { format!(" at {} Hz", self.rate_hz) };
-        // What is before it is not read, and that is not to go unnoticed.
+        // The lines before the header are skipped, which the user should notice.
         let header =
             if self.header_line > 1 { format!(", header on line {}", self.header_line) } else { String::new() };
         format!("{channels} channels{rate} in {files} {kind} files at {}{header}", shown_name(&self.layout.spec.path))
@@ -338,7 +344,7 @@ impl Layout {
         fields
     }
 
-    /// What the times count from, as the first says that can be read.
+    /// What the times count from, by the first one that can be read.
     fn times(&self) -> Option<Times> {
         self.spec.time.as_ref()?;
         for file in &self.files {
@@ -352,7 +358,7 @@ impl Layout {
         Some(Times::Unknown)
     }
 
-    /// That a file has the columns, and the line of the first one's header; 0 without one.
+    /// Checks that at least one file has the columns. Returns the header line of the first such file; 0 without one.
     fn check_usable(&self, rejects: &Rejects) -> Result<u64> {
         let mut first_problem = None;
         for file in &self.files {

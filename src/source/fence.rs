@@ -1,7 +1,7 @@
-//! A fence around the reading of one file: a panic in code of others that decodes it is an error of that file.
+//! A fence around the reading of one file: a panic in a third-party decoder becomes an error of that file.
 //!
-//! Decoders are written for files that are whole. Of a damaged one some of them index past an end or ask for more memory
-//! than can be; that ends the reading of the file and not the run, and nothing of it reaches the terminal but our own words.
+//! On a damaged file, some decoders index past an end or ask for more memory than there is. That ends the reading of
+//! the file and not the run, and only our own message reaches the terminal.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -30,7 +30,7 @@ impl Quiet {
         HOOK.call_once(|| {
             let loud = take_hook();
             set_hook(Box::new(move |panic| {
-                // A thread whose variables are gone already is in no fence.
+                // A thread that is ending has no thread-locals left, and is in no fence.
                 if !FENCED.try_with(Cell::get).unwrap_or(false) {
                     loud(panic);
                 }
@@ -46,14 +46,14 @@ impl Drop for Quiet {
     }
 }
 
-/// What `work` gives, or the message with which it panicked: one line, not too long. What it leaves half done is for the
-/// caller to drop.
+/// The result of `work`, or the message with which it panicked: one line, not too long. The caller must drop whatever
+/// `work` was changing.
 pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     let _quiet = Quiet::enter();
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| message_of(&*panic))
 }
 
-/// Reads of `file` by `work`.
+/// Runs `work`, which reads `file`.
 ///
 /// # Errors
 /// What `work` returns; kind `Input`, naming the file, if it panics.
@@ -75,7 +75,7 @@ pub fn fenced<T>(file: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
 /// As [`fenced`].
 pub async fn fenced_async<T>(file: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
     let mut work = pin!(work);
-    // A future that panicked is not asked again: what is returned here is the end.
+    // A future that panicked is not polled again: the error returned here ends it.
     poll_fn(|cx| match caught(|| work.as_mut().poll(cx)) {
         Ok(poll) => poll,
         Err(message) => Poll::Ready(Err(gave_up(file, &message))),

@@ -1,4 +1,4 @@
-//! Filters over some of a table's columns, which its scan decides itself, exactly.
+//! Filters that a table's scan applies itself, exactly, because they need only some of its columns.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_expr::PhysicalExpr;
 
-/// Whether `filter` needs nothing but columns of `known`, and is the same however often it is evaluated.
+/// Whether `filter` needs only columns of `known`, and is not volatile.
 fn decided(filter: &Expr, known: &Schema) -> bool {
     let columns = filter.column_refs();
     let all_known = columns.iter().all(|column| known.index_of(column.name()).is_ok());
     !columns.is_empty() && all_known && !filter.is_volatile() && !filter.contains_outer()
 }
 
-/// What a scan that decides the filters over the columns of `known` says of each filter.
+/// Says for each filter whether a scan can apply it, given the columns `known`.
 pub(super) fn pushdown(filters: &[&Expr], known: &Schema) -> Vec<TableProviderFilterPushDown> {
     let answer = |filter: &&Expr| match decided(filter, known) {
         true => TableProviderFilterPushDown::Exact,
@@ -30,7 +30,7 @@ pub(super) fn pushdown(filters: &[&Expr], known: &Schema) -> Vec<TableProviderFi
     filters.iter().map(answer).collect()
 }
 
-/// What must be true of a row.
+/// A condition on rows.
 #[derive(Debug, Clone)]
 pub struct Condition {
     predicate: Arc<dyn PhysicalExpr>,
@@ -38,29 +38,29 @@ pub struct Condition {
 }
 
 impl Condition {
-    /// Those of `filters` that need nothing but columns of `known`, as one condition; `None` if there are none.
+    /// The `filters` that need only columns of `known`, as one condition; `None` if there are none.
     ///
     /// # Errors
-    /// What planning the filters gives.
+    /// Errors of planning the filters.
     pub(super) fn new(state: &dyn Session, filters: &[Expr], known: &Schema) -> Result<Option<Self>> {
         let Some(filter) = conjunction(filters.iter().filter(|f| decided(f, known)).cloned()) else { return Ok(None) };
         let names: BTreeSet<&str> = filter.column_refs().iter().map(|column| column.name()).collect();
         let needed = known.fields().iter().filter(|field| names.contains(field.name().as_str()));
-        // A column may be declared to hold no null, which its scan sees to, and which is only then so.
+        // A column that the table declares non-null may still hold nulls here: the scan removes them later.
         let columns = Schema::new(needed.map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>());
         let predicate = state.create_physical_expr(filter, &DFSchema::try_from(columns.clone())?)?;
         Ok(Some(Self { predicate, columns: Arc::new(columns) }))
     }
 
-    /// The columns that it is about.
+    /// The columns that it needs.
     pub(super) fn columns(&self) -> &SchemaRef {
         &self.columns
     }
 
-    /// For which rows it is true (null: not known to be), given the values of each of its columns.
+    /// The rows for which it is true (null: unknown), given the values of each of its columns.
     ///
     /// # Errors
-    /// What getting the values or the evaluation gives.
+    /// Errors of getting the values or of the evaluation.
     pub(super) fn evaluate(
         &self,
         values: impl Fn(&Arc<Field>) -> std::result::Result<ArrayRef, ArrowError>,

@@ -2,21 +2,22 @@
 //!
 //! The layout is that of "Smartphone-Based Recognition of Human Activities and Postural Transitions" (Reyes-Ortiz et
 //! al., UCI Machine Learning Repository, data set 341). Below the directory there are
-//! - `RawData/acc_expXX_userYY.txt` and `RawData/gyro_expXX_userYY.txt`: a line a sample at 50 Hz, three numbers each;
+//! - `RawData/acc_expXX_userYY.txt` and `RawData/gyro_expXX_userYY.txt`: one sample a line at 50 Hz, three numbers
+//!   each;
 //! - `RawData/labels.txt`: experiment, user, activity, first and last sample, counted from 1;
 //! - `Train/subject_id_train.txt`, `Test/subject_id_test.txt` (optional): the users of each split;
 //! - `activity_labels.txt` (optional): the names of the activities.
 //!
-//! Each may be compressed by gzip, bzip2 or zstd, with `.gz`, `.bz2` or `.zst` after its name, and has at most 256 MiB of
-//! text: it is held whole while its numbers are read.
+//! Each may be compressed by gzip, bzip2 or zstd, with `.gz`, `.bz2` or `.zst` after its name. It has at most 256 MiB
+//! of text, since it is in memory as a whole while its numbers are read.
 //!
 //! # Bad rows
 //! Under [`OnBadRow::Quarantine`](super::OnBadRow::Quarantine)
-//! - a line that is not three finite numbers: windows that hold this sample are left out; filters over the recording
+//! - a line that is not three finite numbers: windows that contain this sample are left out; filters over the recording
 //!   go on as if the sensor had held its last value;
 //! - files of different length: the samples that both have are used;
-//! - a labels row beyond the end of its recording: the part of it that was recorded is used;
-//! - another bad labels row, a recording of which one file is missing, empty or damaged: left out.
+//! - a labels row that goes beyond the end of its recording: the part that was recorded is used;
+//! - any other bad labels row, or a recording with a file that is missing, empty or damaged: it is left out.
 
 mod labels;
 mod sensor;
@@ -63,7 +64,7 @@ pub struct Hapt {
     rejects: Rejects,
 }
 
-/// One recording: where it is and what is known of it before it is read.
+/// One recording: its files, and what is known about it before it is read.
 #[derive(Debug)]
 struct Entry {
     experiment: i32,
@@ -79,7 +80,7 @@ impl Hapt {
     /// Finds the recordings below `spec.path` and reads their labels.
     ///
     /// # Errors
-    /// Kind `Input` if there is no recording, if `labels_needed` and there is no `labels.txt`, if a file is there both
+    /// Kind `Input` if there is no recording, if `labels_needed` and there is no `labels.txt`, if a file exists both
     /// plain and compressed, if a user belongs to both splits; and for bad rows under `Fail`.
     pub async fn open(spec: &HaptSpec, labels_needed: bool, rejects: Rejects) -> Result<Self> {
         let files = list(&spec.path, &[".txt"]).await?;
@@ -87,7 +88,7 @@ impl Hapt {
         blocking(move || Self::index(path, files, labels_needed, rejects)).await
     }
 
-    /// One line for people.
+    /// A description in one line.
     pub fn describe(&self) -> String {
         format!("{} recordings of 6 channels at {RATE_HZ} Hz in {}", self.recordings.len(), self.path)
     }
@@ -253,7 +254,7 @@ impl Entry {
     }
 }
 
-/// The experiment and the user that a file's name says.
+/// The experiment and the user in a file's name.
 fn numbers_of(name: &str) -> Option<(i32, i32)> {
     let name = name.strip_prefix("RawData/")?.strip_suffix(".txt")?;
     let name = name.strip_prefix("acc").or_else(|| name.strip_prefix("gyro"))?;

@@ -1,12 +1,12 @@
-//! Columns in the paths of files, as Hive, Spark and Arrow's data sets write them: `split=train/day=2024-01-01/a.parquet`.
+//! Columns in the paths of files, as Hive, Spark and Arrow write them: `split=train/day=2024-01-01/a.parquet`.
 
 use std::collections::BTreeMap;
 
 /// The name that stands for null.
 const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 
-/// The columns that the directories of `path` name, and their values, with what is escaped by `%` decoded; `None` is null.
-/// Of two directories that name a column the last one counts.
+/// The columns that the directories of `path` name, and their values with `%` escapes decoded; `None` is null. If two
+/// directories name the same column, the last one counts.
 ///
 /// ```
 /// use dacpipe::source::hive::columns;
@@ -26,14 +26,14 @@ pub fn columns(path: &str) -> BTreeMap<String, Option<String>> {
     directories.split('/').filter_map(column).collect()
 }
 
-/// `text` with its `%41` as the bytes that they stand for; as it is where those are no text.
+/// `text` with escapes such as `%41` decoded; unchanged if the result is not UTF-8.
 fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
         let escaped = after.first_chunk::<2>().filter(|_| first == b'%');
         let escaped = escaped.and_then(|digits| std::str::from_utf8(digits).ok());
-        // A sign before a digit would be a number, too.
+        // Parsing alone would accept a sign before a digit.
         let escaped = escaped.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
         match escaped.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
             Some(byte) => {

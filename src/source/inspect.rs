@@ -1,9 +1,8 @@
-//! What files look like to dacpipe: how they are written, what their columns hold, and the `[source]` section that
-//! would read them.
+//! Inspects files: how they are written, what their columns hold, and which `[source]` section would read them.
 //!
-//! Everything is told from the start of the first file and the beginnings of up to 63 more; nothing is learned and nothing
-//! written. What is suggested is a guess: names and values decide which column is a time, a key or a class. It is tried on
-//! what was looked at, so that what would be a bad row is said.
+//! All of it comes from the start of the first file and the beginnings of up to 63 more; nothing is learned or written.
+//! The suggested section is a guess: names and values decide which column is a time, a key or a label. The section is
+//! tried on the same rows, so that bad rows are reported.
 
 use std::io::Read;
 use std::path::Path;
@@ -44,7 +43,7 @@ pub struct Inspection {
     pub file: String,
     /// How many files are there.
     pub files: usize,
-    /// What was understood: its format, its rows, its times.
+    /// What was found out: its format, its rows, its times.
     pub facts: Vec<Fact>,
     /// Its columns.
     pub columns: Vec<Column>,
@@ -56,7 +55,7 @@ pub struct Inspection {
     pub source: Option<String>,
 }
 
-/// Something that was understood of a file.
+/// Something that was found out about a file.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Fact {
     /// What it is about, such as "encoding".
@@ -69,11 +68,11 @@ fn fact(about: &'static str, found: impl Into<String>) -> Fact {
     Fact { about, found: found.into() }
 }
 
-/// Looks at what is at `path`: a file, a directory, a glob or a URL, as a source would take it, or a directory in the
-/// HAPT layout. Shows `rows` first rows.
+/// Inspects `path`: a file, a directory, a glob or a URL, as a source would take it, or a directory in the HAPT layout.
+/// Shows the first `rows` rows.
 ///
 /// # Errors
-/// Kind `Input` if nothing is there, or it is neither text of values nor Parquet; `Io` if it cannot be read.
+/// Kind `Input` if there is nothing, or neither a text table nor Parquet; `Io` if it cannot be read.
 pub async fn inspect(path: &str, rows: usize) -> Result<Inspection> {
     if let Some(found) = hapt(path)? {
         return Ok(found);
@@ -84,7 +83,7 @@ pub async fn inspect(path: &str, rows: usize) -> Result<Inspection> {
     };
     let start = {
         let first = first.clone();
-        // What cannot be read is said by those who read it.
+        // A file that cannot be read is reported later, by its reader.
         blocking(move || Ok(start_of(&first, 4).map(|(start, _)| start).unwrap_or_default())).await?
     };
     let mut found = match start == b"PAR1" || is_table(&first) {
@@ -104,11 +103,11 @@ pub async fn inspect(path: &str, rows: usize) -> Result<Inspection> {
     Ok(found)
 }
 
-/// The first `size` bytes of `file`, decompressed, fewer if it ends before; and what is wrong behind them, if it is
-/// damaged there.
+/// The first `size` bytes of `file`, decompressed, fewer if it ends before; and the error that ended the reading, if it
+/// is damaged.
 ///
 /// # Errors
-/// Those of a file of which nothing can be read.
+/// The error of a file of which nothing can be read.
 fn start_of(file: &DataFile, size: u64) -> Result<(Vec<u8>, Option<Error>)> {
     let mut start = Vec::new();
     let read = file.open()?.take(size).read_to_end(&mut start).map_err(|e| file.unreadable(e));
@@ -118,7 +117,7 @@ fn start_of(file: &DataFile, size: u64) -> Result<(Vec<u8>, Option<Error>)> {
     }
 }
 
-/// What a local directory in the HAPT layout holds; none if it is another one.
+/// What a local directory in the HAPT layout contains; `None` for any other directory.
 fn hapt(path: &str) -> Result<Option<Inspection>> {
     let raw = Path::new(path).join("RawData");
     if path.contains("://") || !raw.is_dir() {
@@ -153,7 +152,7 @@ fn hapt(path: &str) -> Result<Option<Inspection>> {
     }))
 }
 
-/// Says what the trial of a section found.
+/// Reports what the trial of a section found.
 fn judge(trial: Result<Trial>, what: &str, facts: &mut Vec<Fact>, notes: &mut Vec<String>) -> Result<()> {
     match trial {
         Ok(Trial { good, bad: 0, .. }) => facts.push(fact("tried", format!("all {good} {what} are good"))),
@@ -165,7 +164,7 @@ fn judge(trial: Result<Trial>, what: &str, facts: &mut Vec<Fact>, notes: &mut Ve
                 notes.push(format!("the first bad row is {place}: {}", row.reason));
             }
         }
-        // What the data is not, the section may still say with a change.
+        // The section does not fit the data, but the user may be able to change it so that it does.
         Err(e) if matches!(e.kind(), Kind::Input | Kind::Config) => {
             notes.push(format!("the section does not read it as it is: {e}"));
         }
@@ -174,7 +173,7 @@ fn judge(trial: Result<Trial>, what: &str, facts: &mut Vec<Fact>, notes: &mut Ve
     Ok(())
 }
 
-/// A value as it stands among the first rows: the beginning of a long one.
+/// A value as shown among the first rows; a long one is cut.
 fn in_a_cell(value: &[u8]) -> String {
     const LONGEST: usize = 24;
     let text = String::from_utf8_lossy(&value[..value.len().min(8 * LONGEST)]);

@@ -1,5 +1,5 @@
-//! Columns that a source carries along to the table, beside what is learned from: which, and what a window says of the
-//! values that its samples have there.
+//! Columns that a source carries along to the table without learning from them, and how their values over a window
+//! become one.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::bad::shown;
 use super::text::number;
 
-/// What a number column may hold in the place of a missing value, beside nothing.
+/// What a column of numbers may contain instead of a missing value, beside an empty field.
 const MISSING: [&str; 9] = ["NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "-", "?"];
 
 /// A column that is carried along.
@@ -21,10 +21,10 @@ const MISSING: [&str; 9] = ["NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "-
 pub struct Keep {
     /// Its name in the source.
     pub column: String,
-    /// What a window says of it.
+    /// How its values over a window become one.
     #[serde(default)]
     pub aggregate: Aggregate,
-    /// Its name in the table; that in the source if absent.
+    /// Its name in the table; its name in the source if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
@@ -50,24 +50,25 @@ pub enum Aggregate {
 }
 
 impl Aggregate {
-    /// Whether it is one of numbers.
+    /// Whether it needs numbers.
     pub fn is_of_numbers(self) -> bool {
         matches!(self, Self::Mean | Self::Min | Self::Max)
     }
 }
 
-/// The name of the column that says which share of a window's samples have its most frequent value, named `mode`.
+/// The name of the column with the share of a window's samples that have the most frequent value, which is in column
+/// `mode`.
 pub fn share_of(mode: &str) -> String {
     format!("{mode}_share")
 }
 
-/// The column of shares beside the most frequent values named `mode`.
+/// The column of shares beside column `mode` of most frequent values.
 pub(super) fn share_field(mode: &str) -> Field {
     Field::new(share_of(mode), DataType::Float64, true)
 }
 
 impl Keep {
-    /// Column `column` under its own name, of each window the first value.
+    /// Column `column` under its own name, with the first value of each window.
     pub fn new(column: impl Into<String>) -> Self {
         Self { column: column.into(), aggregate: Aggregate::default(), name: None }
     }
@@ -115,7 +116,7 @@ impl Keep {
     }
 }
 
-/// What a sample has in a column that is kept.
+/// The value of one sample in a column that is kept.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) enum Cell {
     #[default]
@@ -124,17 +125,17 @@ pub(super) enum Cell {
     Text(String),
 }
 
-/// What the samples of a recording have in a column that is kept: numbers or text, as its aggregate is of. Where nothing is
-/// set, the value is missing.
+/// The values of a recording in a column that is kept: numbers or text, as its aggregate needs. Values that are not set
+/// are missing.
 #[derive(Debug, Clone, Default)]
 pub struct Values {
-    /// NaN where there is none; those behind the last are missing, too.
+    /// NaN where a value is missing; values after the last one are missing, too.
     numbers: Vec<f64>,
     text: Runs,
 }
 
 impl Values {
-    /// Sets that of sample `at`, which is behind all that were set.
+    /// Sets the value of sample `at`, which comes after all those that were set.
     pub(super) fn set(&mut self, at: usize, cell: &Cell) {
         match cell {
             Cell::Missing => {}
@@ -146,7 +147,8 @@ impl Values {
         }
     }
 
-    /// Sets that of sample `at`, which is behind all that were set, to that of sample `from` of `other`.
+    /// Sets the value of sample `at`, which comes after all those that were set, to the value of sample `from` of
+    /// `other`.
     pub(super) fn set_from(&mut self, at: usize, other: &Values, from: usize) {
         if let Some(&number) = other.numbers.get(from) {
             self.set(at, &Cell::Number(number));
@@ -156,12 +158,12 @@ impl Values {
         }
     }
 
-    /// Those of the samples from `at` on, counted from there.
+    /// Splits off the values of the samples from `at` on, counted from there.
     pub(super) fn split_off(&mut self, at: usize) -> Self {
         let place = self.text.place(at);
         let mut behind = self.text.0.split_off(place);
         if let Some((_, value)) = behind.first() {
-            // A run that reaches over the place is in both.
+            // A run that reaches across `at` is in both parts.
             let begin = self.text.0.last().map_or(0, |(end, _)| *end);
             if begin < at {
                 self.text.0.push((at, value.clone()));
@@ -180,7 +182,7 @@ pub(super) struct Mode {
 }
 
 impl Mode {
-    /// That of runs of equal values, by how many of the `samples` each has, in order.
+    /// The most frequent value of `runs` of equal values, each with its number of samples, out of `samples` in all.
     pub(super) fn of<'a>(runs: impl Iterator<Item = (&'a Arc<str>, usize)>, samples: usize) -> Option<Self> {
         let mut counts: Vec<(&Arc<str>, usize)> = Vec::new();
         let mut places: HashMap<&Arc<str>, usize> = HashMap::new();
@@ -191,14 +193,14 @@ impl Mode {
                 None => counts.push((value, count)),
             }
         }
-        // Of equal counts the first, where `max_by_key` takes the last.
+        // On a tie the first counts, and `max_by_key` takes the last.
         let (value, count) = counts.into_iter().rev().max_by_key(|(_, count)| *count)?;
         Some(Self { value: value.clone(), share: count as f64 / samples.max(1) as f64 })
     }
 }
 
 impl Keep {
-    /// Its columns for windows, each given by the values of its recording and the samples that are in it.
+    /// Its columns for `windows`, each given as the values of a recording and the range of its samples.
     pub(super) fn arrays<'a>(&self, windows: impl Iterator<Item = (&'a Values, Range<usize>)>) -> Vec<ArrayRef> {
         let numbers = |(values, window): (&'a Values, Range<usize>)| {
             values.numbers.iter().copied().take(window.end).skip(window.start).filter(|value| !value.is_nan())
@@ -233,7 +235,7 @@ impl Keep {
     }
 }
 
-/// Text that often repeats: each value with the place behind the last sample that has it.
+/// Text that often repeats, as runs: the end of each run and its value.
 #[derive(Debug, Clone, Default)]
 struct Runs(Vec<(usize, Option<Arc<str>>)>);
 
@@ -248,7 +250,7 @@ impl Runs {
         }
     }
 
-    /// The place of the run that sample `at` is in.
+    /// The index of the run that sample `at` is in.
     fn place(&self, at: usize) -> usize {
         self.0.partition_point(|(end, _)| *end <= at)
     }
@@ -257,7 +259,7 @@ impl Runs {
         self.0.get(self.place(at)).and_then(|(_, value)| value.as_ref())
     }
 
-    /// The values of the samples of `window`, and how many of them in turn have each.
+    /// The runs of equal values in `window`, each with its number of samples.
     fn within(&self, window: Range<usize>) -> impl Iterator<Item = (&Arc<str>, usize)> {
         let runs = self.0[self.place(window.start)..].iter().scan(window.start, move |from, (to, value)| {
             let (begin, stop) = (*from, window.end.min(*to));
@@ -279,7 +281,7 @@ mod tests {
         Keep { aggregate, ..Keep::new("load") }
     }
 
-    /// What `aggregate` says of windows of `texts`.
+    /// The columns that `aggregate` makes of windows of `texts`.
     fn said(aggregate: Aggregate, texts: &[&str], windows: &[Range<usize>]) -> Vec<ArrayRef> {
         let keep = keep(aggregate);
         let (mut values, mut cell) = (Values::default(), Cell::default());
@@ -312,7 +314,7 @@ mod tests {
     #[test]
     fn a_mode_comes_with_its_share() {
         let values = ["b", "a", "a", "b", "", "", "", "c"];
-        // Two of each: the one that comes first. Missing values do not count, but are samples.
+        // On a tie, the one that comes first. Missing values are not counted as values, but as samples.
         let said = said(Aggregate::Mode, &values, &[0..4, 1..4, 3..8, 4..7]);
         assert_eq!(texts(&said[0]), [Some("b"), Some("a"), Some("b"), None]);
         assert_eq!(numbers(&said[1]), [Some(0.5), Some(2.0 / 3.0), Some(0.2), None]);

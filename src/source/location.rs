@@ -1,7 +1,7 @@
-//! Where a source's files are: a path, a directory, a glob, or the URL of an object store; plain or compressed.
+//! Finds and opens a source's files: a path, a directory, a glob, or the URL of an object store; plain or compressed.
 //!
-//! A place is a [`Location`], as everywhere; what is found there is decided here. A file that is reached twice, by a link
-//! to it or to its directory, is read once. Names are shown so that they stay on one line, whatever characters are in them.
+//! A place is a [`Location`]; this module decides which files are found there. A file that is reached twice, through a
+//! link to it or to its directory, is read once. Names are shown on one line, whatever characters are in them.
 
 mod compression;
 mod listing;
@@ -33,41 +33,41 @@ pub(super) const WILDCARDS: [char; 3] = ['*', '?', '['];
 pub struct DataFile {
     name: String,
     below: String,
-    /// Its path, where it is on this machine.
+    /// Its path, if it is on this machine.
     local: Option<PathBuf>,
-    /// Its place in a store; none for a file of this machine whose name a store cannot spell.
+    /// Its place in a store; `None` for a local file whose name is not valid in a store.
     place: Option<Location>,
-    /// Its size as the store listed it; a local file is asked when it is read.
+    /// Its size as the store listed it; the size of a local file is looked up when it is read.
     listed_size: u64,
-    /// What stands for its content, decompressed, where a part of it was taken.
+    /// What is read instead of the file's content, if set: a decompressed part of it.
     held: Option<Bytes>,
-    /// Whether something was met behind its compressed data, which is not read.
+    /// Whether something was found after its compressed data, which is not read.
     more: Arc<AtomicBool>,
 }
 
 impl DataFile {
-    /// The file at `path`, of `bytes` bytes, of the table in the directory `table`.
+    /// The file of `bytes` bytes at `path` in the Delta table `table`.
     ///
     /// # Errors
-    /// Kind `Config` if `path` is none.
+    /// Kind `Config` if `path` is invalid.
     pub(super) fn in_table(table: &Location, path: &str, bytes: u64) -> Result<Self> {
         let (name, place) = (table.show(path), table.join(path)?);
         let local = place.local_path().map(Path::to_path_buf);
         Ok(Self::at(name, path.to_owned(), local, Some(place), bytes))
     }
 
-    /// The file of this name, at `below` of what was asked for, on this machine or in a store that says it has
-    /// `listed_size` bytes.
+    /// The file `name`, whose path below what was asked for is `below`, on this machine or in a store that lists it
+    /// with `listed_size` bytes.
     fn at(name: String, below: String, local: Option<PathBuf>, place: Option<Location>, listed_size: u64) -> Self {
         Self { name, below, local, place, listed_size, held: None, more: Arc::default() }
     }
 
-    /// Whether reading it has met something behind its compressed data, which was left alone.
+    /// Whether something was found after its compressed data, which was not read.
     pub(super) fn has_more(&self) -> bool {
         self.more.load(Ordering::Relaxed)
     }
 
-    /// How many bytes it has as it is stored, or of what is held of it.
+    /// Its size in bytes as stored, or that of the part that stands for it.
     ///
     /// # Errors
     /// As opening it.
@@ -84,7 +84,7 @@ impl DataFile {
         Self { held: Some(content.into()), ..self.clone() }
     }
 
-    /// Where it is, if it is a local one.
+    /// Its path, if it is on this machine.
     pub(super) fn local_path(&self) -> Option<&Path> {
         self.local.as_deref()
     }
@@ -129,7 +129,7 @@ impl DataFile {
         }
     }
 
-    /// The open file as its bytes are, where it is a local one.
+    /// The open file without decompression, if it is on this machine.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -141,7 +141,7 @@ impl DataFile {
     /// The object store that it is in, its path there, and its size in bytes.
     ///
     /// # Errors
-    /// Kind `Input` if it is not there, or has a name that no store can spell.
+    /// Kind `Input` if it does not exist, or has a name that is not valid in a store.
     pub fn object(&self) -> Result<(Arc<dyn ObjectStore>, ObjectPath, u64)> {
         let size = match &self.local {
             Some(path) => check_regular(path).map_err(|e| self.unreadable(e))?,
@@ -158,12 +158,12 @@ impl DataFile {
         ))
     }
 
-    /// The error for `e`, met while reading.
+    /// The error for `e`, found while reading.
     pub fn unreadable(&self, e: io::Error) -> Error {
         self.unreadable_after(e, "")
     }
 
-    /// The error for `e`, met while reading `after` what was good (`" after 7 rows"`).
+    /// The error for `e`, found while reading; `after` says how far reading got (`" after 7 rows"`).
     pub(super) fn unreadable_after(&self, e: io::Error, after: &str) -> Error {
         let damaged = [io::ErrorKind::InvalidInput, io::ErrorKind::InvalidData, io::ErrorKind::UnexpectedEof];
         match e.kind() {
@@ -176,7 +176,7 @@ impl DataFile {
         }
     }
 
-    /// Where a file was looked for that is not there.
+    /// Says where a missing file was looked for.
     fn looked(&self) -> String {
         let Some(path) = &self.local else { return "no such file".into() };
         let shown = |path: &Path| shown_name(path);
@@ -191,17 +191,17 @@ impl DataFile {
     }
 }
 
-/// The files at `path` whose names end with one of `extensions` (or with one and `.gz`, `.bz2`, `.zst` or another end that
-/// says how a file is compressed), in the order of their paths.
+/// The files at `path` whose names end with one of `extensions` (or with one and `.gz`, `.bz2`, `.zst` or the ending of
+/// another compression), in the order of their paths.
 ///
 /// `path` is a file, whose extension does not matter; a directory, with everything below it but names that start with
-/// `.` or `_`; a glob of `*`, `?`, `[…]` and `**`, whose directories are taken as that, and which matches no name that
-/// starts with a dot unless a dot is written there; or the same under `file://`, `memory://`, `s3://`, `gs://`, `az://`,
-/// `http://` or `https://` (which know single files only). Stores take their credentials from the environment, as for
-/// every [`Location`].
+/// `.` or `_`; a glob of `*`, `?`, `[…]` and `**`, which may also match directories, and which matches a leading dot
+/// only if the dot is written; or the same under `file://`, `memory://`, `s3://`, `gs://`, `az://`, `http://` or
+/// `https://` (which know single files only). Stores take their credentials from the environment, as for every
+/// [`Location`].
 ///
 /// # Errors
-/// Kind `Input` if nothing is there or the glob is none, `Config` for a URL that no store understands, `Io` if listing
+/// Kind `Input` if there is nothing or the glob is invalid, `Config` for a URL of an unknown store, `Io` if listing
 /// fails.
 pub async fn list(path: &str, extensions: &'static [&'static str]) -> Result<Vec<DataFile>> {
     let mut files = match split_glob(path) {
@@ -216,8 +216,9 @@ pub async fn list(path: &str, extensions: &'static [&'static str]) -> Result<Vec
     Ok(files)
 }
 
-/// The last directory of a glob that has no wildcard, with its `/`, and what is matched below it. `None` for the name
-/// of something that is there whatever characters are in it, and for web addresses, in which `?` means something else.
+/// Splits a glob into its last directory before any wildcard, with its `/`, and the pattern below it. `None` for the
+/// name of something that exists, even if it contains wildcards, and for web addresses, in which `?` means something
+/// else.
 pub(super) fn split_glob(path: &str) -> Option<(&str, &str)> {
     let wildcard = path.find(WILDCARDS)?;
     if path.starts_with("http") || (!path.contains("://") && Path::new(path).exists()) {
@@ -238,7 +239,7 @@ async fn list_whole(path: &str, extensions: &'static [&'static str]) -> Result<V
         let found = std::fs::metadata(local).map_err(|e| file.unreadable(e))?;
         if !found.is_dir() {
             check_regular(local).map_err(|e| file.unreadable(e))?;
-            // Its own name, and not that of what a link leads to.
+            // Its own name, not the name that a link leads to.
             if let (false, Some(name)) = (path.contains("://"), Path::new(path).file_name()) {
                 file.below = shown_name(name);
             }
@@ -258,7 +259,7 @@ async fn list_whole(path: &str, extensions: &'static [&'static str]) -> Result<V
     Directory { place, shown, extensions }.files().await
 }
 
-/// Whether the content of a local file, or the name of another one, says that it is compressed. Blocks.
+/// Whether a file is compressed: by its content if it is local, else by its name. Blocks.
 ///
 /// # Errors
 /// As opening it.
@@ -269,7 +270,7 @@ pub(super) fn is_compressed(file: &DataFile) -> Result<bool> {
     }
 }
 
-/// Runs `work`, which blocks, on a task made for that; it is waited for.
+/// Runs `work`, which blocks, on a blocking task, and waits for it.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let task = datafusion::common::runtime::SpawnedTask::spawn_blocking(work);
     task.join_unwind().await.map_err(|_| Error::cancelled("the runtime was shut down"))?
@@ -407,7 +408,7 @@ mod tests {
         let expected = ["2024/a.csv", "2025/deep/b.csv", "linked.csv", "x/c.csv", "z.csv"];
         assert_eq!(below(root.display().to_string()).await, expected);
         assert_eq!(below(format!("{}/**/*.csv", root.display())).await, expected);
-        // What only a link names is read by it.
+        // What can only be reached through a link is read through it.
         assert_eq!(below(format!("{}/0_l*", root.display())).await, ["0_latest/deep/b.csv"]);
         let file = list(&format!("{}/z*.csv", root.display()), CSV).await.unwrap().remove(0);
         let e = blocking(move || file.read(1)).await.unwrap_err();
@@ -441,7 +442,7 @@ mod tests {
             let e = list(path, CSV).await.unwrap_err();
             assert!(e.kind() == crate::Kind::Input && e.to_string().contains(what), "{e}");
         }
-        // Beside others it is one bad file, when it is opened.
+        // Among other files it is one bad file, found when it is opened.
         let file = list(dir.path().to_str().unwrap(), CSV).await.unwrap().remove(0);
         assert!(file.object().unwrap_err().to_string().contains("a pipe"));
         assert!(blocking(move || file.read(1)).await.unwrap_err().to_string().contains("a pipe"));

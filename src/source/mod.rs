@@ -1,8 +1,8 @@
 //! Where rows come from: sensor recordings cut into windows, or feature vectors, as DataFusion tables.
 //!
 //! [`open`] checks a source and gives a [`Source`]: a [`TableProvider`] whose scans yield key columns, the split, the
-//! label and a column `features` of vectors, in an order that depends on the data alone. Scans read on blocking tasks
-//! behind bounded channels, hold one recording a thread at most, and stop when their stream is dropped.
+//! label and a column `features` of vectors, in an order that depends only on the data. Scans read on blocking tasks
+//! behind bounded channels, hold at most one recording per thread, and stop when their stream is dropped.
 //!
 //! A missing value is a bad row, and bad rows are never dropped silently: see [`OnBadRow`].
 
@@ -70,14 +70,14 @@ pub enum SourceSpec {
     Parquet(ParquetSpec),
 }
 
-/// What a pipeline wants of its source.
+/// What a pipeline asks of its source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceOptions {
-    /// How recordings are cut; without it each sample is a row. Not for feature vectors.
+    /// How recordings are cut into windows; without it each sample is a row. Not for feature vectors.
     pub window: Option<WindowSpec>,
-    /// Which label a window has. Not for feature vectors.
+    /// Which label a window gets. Not for feature vectors.
     pub window_label: WindowLabel,
-    /// How windows are described; without it by their samples. Not for feature vectors.
+    /// Which features are computed from a window; without it, its samples are the features. Not for feature vectors.
     pub features: Option<FeatureSet>,
     /// What happens to rows that cannot be used.
     pub on_bad_row: OnBadRow,
@@ -108,23 +108,23 @@ pub struct Source {
     pub label: Option<String>,
     /// The split column, if there is one.
     pub split: Option<String>,
-    /// The columns that are there to be written, beside those that say which row it is: what is kept of the source, the
-    /// times of windows, the share of a window's label.
+    /// The further columns for the table, which do not identify a row: columns that are kept, the times of windows, the
+    /// share of a window's label.
     pub carried: Vec<String>,
     /// The names of the values of a feature vector.
     pub feature_names: Vec<String>,
     /// Values in a feature vector.
     pub dim: usize,
-    /// One line for people.
+    /// A description in one line.
     pub description: String,
-    /// Its table once more, where it cuts windows.
+    /// The same table again, if it cuts windows.
     windows: Option<WindowTable>,
     rejects: Rejects,
 }
 
 impl Source {
-    /// After a scan that ran to its end and gave no row: why, where the source knows. `None` if it does not, as for a
-    /// filter that no row passes.
+    /// Why a scan that ran to its end gave no row. `None` if the source does not know, as for a filter that no row
+    /// passes.
     pub fn why_no_rows(&self) -> Option<String> {
         let short = self.windows.as_ref().and_then(WindowTable::too_short);
         let samples = self.samples().filter(|samples| samples.read > 0).map(|samples| format!("samples: {samples}"));
@@ -133,24 +133,25 @@ impl Source {
         (!why.is_empty()).then(|| why.join("; "))
     }
 
-    /// What became of the samples of the last scan that ran to its end; none before the first, and for feature vectors.
+    /// What became of the samples of the last scan that ran to its end; `None` before the first one, and for feature
+    /// vectors.
     pub fn samples(&self) -> Option<Samples> {
         self.windows.as_ref().and_then(WindowTable::samples)
     }
 
-    /// The files, among those that were read so far, behind whose compressed data something stands that was left alone.
+    /// The files read so far that have something after their compressed data, which was not read.
     pub fn left_alone(&self) -> Vec<String> {
         self.windows.as_ref().map(WindowTable::left_alone).unwrap_or_default()
     }
 
-    /// Samples a second of its recordings, as given or as their times show; none for feature vectors.
+    /// Samples per second of its recordings, as given or as their times show; `None` for feature vectors.
     pub fn rate_hz(&self) -> Option<f64> {
         self.windows.as_ref().map(WindowTable::rate_hz)
     }
 }
 
-/// Opens a source: finds its files, and reads of them what is needed to know the schema. Bad rows go to `bad` or are
-/// errors, as `options.on_bad_row` says.
+/// Opens a source: finds its files, and reads as much of them as the schema needs. Bad rows go to `bad` or are errors,
+/// as `options.on_bad_row` says.
 ///
 /// # Errors
 /// Kind `Input` if files are missing, malformed, or lack a column that `spec` names; `Config` if `options` ask for
@@ -212,7 +213,7 @@ pub async fn open(spec: &SourceSpec, options: &SourceOptions, bad: Arc<BadRows>)
     }
 }
 
-/// The source of the windows of `recordings`.
+/// A source that cuts windows from `recordings`.
 ///
 /// # Errors
 /// Kind `Config` if windows or features cannot be made of these recordings, `Input` if two columns share a name.
@@ -238,7 +239,7 @@ fn of_recordings(
     Ok(Source { provider, keys, label, split, carried, feature_names, dim, description, windows: Some(table), rejects })
 }
 
-/// Every column of a source has a name of its own.
+/// Checks that no two columns share a name.
 fn check_names(schema: &arrow::datatypes::Schema) -> Result<()> {
     let mut seen = std::collections::BTreeSet::new();
     match schema.fields().iter().find(|f| !seen.insert(f.name())) {
@@ -251,7 +252,7 @@ fn check_names(schema: &arrow::datatypes::Schema) -> Result<()> {
     }
 }
 
-/// The error for column `name`, which `file` does not have; suggests the nearest of `there`.
+/// The error for a column `name` that `file` does not have; suggests the nearest name of `there`.
 fn no_column<'a>(file: &str, name: &str, there: impl Iterator<Item = &'a str>) -> Error {
     let there: Vec<&str> = there.collect();
     let plain = |c: &str| !c.chars().any(char::is_control) && c.len() <= 60;
@@ -263,7 +264,7 @@ fn no_column<'a>(file: &str, name: &str, there: impl Iterator<Item = &'a str>) -
             false => format!("; did you mean {}?", bad::shown(c.as_bytes())),
         })
         .unwrap_or_default();
-    // A damaged header may have names without end.
+    // A damaged header may have any number of names.
     const MOST: usize = 32;
     let listed = |c: &&str| {
         if plain(c) { c.to_string() } else { bad::shown(c.as_bytes()) }

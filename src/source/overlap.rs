@@ -1,4 +1,4 @@
-//! Whether a source and a table lie in each other, however their paths are spelled.
+//! Checks that a source and a table do not overlap, however their paths are spelled.
 
 use std::path::{Path, PathBuf};
 
@@ -6,9 +6,9 @@ use super::location::{enters, links, split_glob};
 use crate::store::Location;
 use crate::table::DATA;
 
-/// What is wrong if a run reads `source`, a path, a glob or a URL, and writes the table `sink`: a run would read its own
-/// table the next time, or write among its input. Links, `..` and `file://` are resolved, and those that lie in the source
-/// are followed; `None` if the two are apart.
+/// What is wrong if a run reads `source`, a path, a glob or a URL, and writes the table `sink`: the next run would read
+/// the table of this one, or a run would write into its input. Links, `..` and `file://` are resolved, and links inside
+/// the source are followed. `None` if the two are apart.
 pub fn overlap(source: &str, sink: &str) -> Option<String> {
     let (fixed, pattern) = split_glob(source).map_or((source, None), |(fixed, pattern)| (fixed, Some(pattern)));
     let fixed = if fixed.is_empty() { "." } else { fixed };
@@ -19,7 +19,7 @@ pub fn overlap(source: &str, sink: &str) -> Option<String> {
             false => "the source lies in the directory of the table".into(),
         });
     }
-    // A glob goes into the directories below that it matches, down to those with the rows of the table.
+    // A glob enters the directories that it matches, perhaps down to the table's data files.
     let reached = |below: &str| enters(pattern, &format!("{below}/{DATA}"));
     if let Some(below) = below(&read, &table) {
         return (pattern.is_none() || reached(&below)).then(|| INTO_SOURCE.into());
@@ -35,10 +35,10 @@ pub fn overlap(source: &str, sink: &str) -> Option<String> {
 
 const INTO_SOURCE: &str = "the table would be written into the source";
 
-/// Entries of a source's directories that are looked at for links.
+/// The most directory entries of a source that are searched for links.
 const MOST_ENTRIES: usize = 100_000;
 
-/// The path of `inner` below `outer`, with `/` between names; `None` if it does not lie there.
+/// The path of `inner` below `outer`, with `/` between names; `None` if it is not below it.
 fn below(outer: &Location, inner: &Location) -> Option<String> {
     if !outer.holds(inner) {
         return None;
@@ -116,7 +116,7 @@ mod tests {
         symlink("../own", root.join("in/own")).unwrap();
         symlink("../../out", root.join("in/.hidden/out")).unwrap();
         assert_eq!(of("in", "out/t"), None);
-        // To the table, to what holds it, into it, to one of its files; also over another link.
+        // Links to the table, to its parent, into it, to one of its files; also through another link.
         for target in ["out/t", "out", "out/t/data", "out/t/data/x.parquet"] {
             let link = root.join("in/2024/x.csv");
             symlink(root.join(target), &link).unwrap();

@@ -1,25 +1,26 @@
 //! Feature vectors in Parquet files.
 //!
-//! The vectors are a column of lists (of any kind of list) of integers, floats, decimals or booleans, or a column each
-//! value. Scans give them as `features`, in the order of the files' paths and of their rows: vectors of `Float32` where that
-//! holds every value of the files' own types, of `Float64` where it may not (doubles, whole numbers of 32 bits and more,
+//! The vectors are one column of lists (of any kind) of integers, floats, decimals or booleans, or one column per
+//! value. Scans give them as `features`, in the order of the files' paths and of their rows. They are `Float32` if that
+//! can represent every value of the files' types, and `Float64` if not (doubles, integers of 32 bits and more,
 //! decimals). Only the columns that a scan and its filters ask for are read.
 //!
 //! # Where columns are
-//! A column may lie inside structs, named with dots (`acc.x`). Keys, split and label may stand in the path instead
-//! (`split=train/part-0.parquet`; as text): where the file has the column, too, both must agree. A directory that is a
-//! Delta table is read by its log, at its newest version: files that were replaced or removed are not read, the values of
-//! partitions come from the log, and a column that a file is older than is null.
+//! A column may lie inside structs, named with dots (`acc.x`). Keys, split and label may be in the path instead
+//! (`split=train/part-0.parquet`; as text); where the file has the column as well, both must agree. A directory that is
+//! a Delta table is read at its newest version: files that were replaced or removed are not read, partition values come
+//! from the log, and a column that was added after a file was written is null in it.
 //!
 //! # Files that differ
-//! All footers are read first ([`mod@survey`]). The type of a column is one that holds the values of all files. Where there is
-//! none, as for text and numbers, the files that are most agree, and the others are bad. A vector has as many values as
-//! `dim` says, the type of the column, or most of about [`survey::WIDTH_ROWS`] rows over the files.
+//! All footers are read first ([`mod@survey`]). The type of a column is one that can represent the values of all files.
+//! If there is no such type, as for text and numbers, the largest group of files that agree is used, and the others are
+//! bad. The length of a vector is given by `dim`, or else by the type of the column, or else by most of about
+//! [`survey::WIDTH_ROWS`] rows over the files.
 //!
 //! # Bad rows
-//! A null vector, value or key, a vector of another length, a value that is not finite in single precision, a value that
-//! contradicts the path, a time of 96 bits with digits below a microsecond. A file that cannot be read, whose numbers contradict each other, or that lacks a column, is bad
-//! as a whole.
+//! A null vector, value or key; a vector of another length; a value that is not finite in single precision; a value
+//! that contradicts the path; a 96-bit time with digits below a microsecond. A file is bad as a whole if it cannot be
+//! read, its metadata contradicts itself, or it lacks a column.
 
 use std::sync::Arc;
 
@@ -78,7 +79,7 @@ pub struct ParquetSpec {
     pub path: String,
     /// The column or the columns of the vectors.
     pub features: Features,
-    /// How many values a vector in a column of lists has; most of them decide if `None`.
+    /// How many values a vector in a column of lists has; if `None`, the most frequent length.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dim: Option<usize>,
     /// The column of labels, nullable.
@@ -90,7 +91,7 @@ pub struct ParquetSpec {
     /// The column that says which part of the data a row belongs to, nullable; becomes text.
     #[serde(default)]
     pub split: Option<String>,
-    /// The columns that are carried along as they are, nullable.
+    /// The columns that are carried along unchanged, nullable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep: Vec<String>,
 }
@@ -101,7 +102,7 @@ pub struct ParquetSpec {
 pub enum Features {
     /// In one column of lists.
     Column(String),
-    /// A column each value.
+    /// In one column per value.
     Columns(Vec<String>),
 }
 
@@ -114,7 +115,7 @@ impl Features {
     }
 }
 
-/// Opens the files of `spec`: looks at the footers of all, and at some of their vectors.
+/// Opens the files of `spec`: reads all footers, and some vectors.
 ///
 /// # Errors
 /// Kind `Input` if no file can be used, a column is missing or has another type than expected, or vectors are empty;
@@ -221,16 +222,17 @@ impl PartitionStream for Scan {
 
     fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let rows = batch_rows(self.table.dim, context.session_config().batch_size());
-        // Of how many rows a filter takes the first ones is not known before.
+        // With a filter, the number of rows needed to reach the limit is not known.
         let rows = rows.min(self.limit.filter(|_| self.filter.is_none()).unwrap_or(rows)).max(1);
         let mut builder = RecordBatchReceiverStream::builder(self.schema.clone(), 2);
         let out = builder.tx();
         let scan = self.clone();
         let runtime = Handle::current();
-        // Decoding is arithmetic, and local files are read as it goes: neither belongs on a worker thread.
+        // Decoding is computation, and local files are read during it: neither belongs on an async worker thread.
         builder.spawn_blocking(move || {
             runtime.block_on(async {
-                // By the channel and not as the task's result, so that it does not overtake the rows before it.
+                // The error goes through the channel and is not the task's result, so that it does not overtake the
+                // rows before it.
                 let done = match is_double(&scan.table.schema, FEATURES) {
                     true => scan.run::<f64>(rows, &out).await,
                     false => scan.run::<f32>(rows, &out).await,
@@ -283,7 +285,7 @@ impl Scan {
         Ok(())
     }
 
-    /// The rows of `file` as they are stored, with the columns that are needed.
+    /// The stored rows of `file`, with the columns that are needed.
     async fn open<T: Number>(&self, file: &VectorFile, rows: usize) -> Result<(ParquetFile, Batches<T>)> {
         let spec = &self.table.spec;
         let open = ParquetFile::open(file, spec).await?;
@@ -308,12 +310,12 @@ impl Scan {
         Ok((open, batches))
     }
 
-    /// Whether vectors are read: they are asked for, or which rows are left out depends on them.
+    /// Whether vectors are read: because they are asked for, or because bad ones are left out.
     fn needs_vectors(&self) -> bool {
         self.schema.index_of(FEATURES).is_ok() || self.table.rejects.leaves_out()
     }
 
-    /// The good rows of `stored`, a batch of the file `open`, that pass the filter, with the columns of the scan.
+    /// The good rows of `stored`, a batch of the file `open`, that pass the filter; with the columns of the scan.
     fn convert<T: Number>(&self, open: &ParquetFile, stored: Stored<T>) -> Result<RecordBatch> {
         let spec = &self.table.spec;
         let Stored { batch: stored, exact, vectors } = stored;
@@ -349,7 +351,7 @@ impl Scan {
         }
         let passes = match &self.filter {
             Some(filter) => Some(filter.evaluate(|field| {
-                // What is wrong with these rows is said where the column is asked for.
+                // Bad values of this column are reported by scans that ask for it.
                 let column = open
                     .column(field.name())
                     .and_then(|column| column.of_table(&stored, field, &mut vec![None; stored.num_rows()]));
@@ -381,7 +383,7 @@ impl Scan {
         if good.true_count() == good.len() {
             return Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?);
         }
-        // Keys are declared to be never null, which holds once the bad rows are gone.
+        // Keys are declared non-null, which only holds once the bad rows are removed.
         let loose = self.schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true));
         let loose = Arc::new(Schema::new(loose.collect::<Vec<_>>()));
         let batch = RecordBatch::try_new_with_options(loose, columns, &options)?;

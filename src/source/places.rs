@@ -1,18 +1,19 @@
-//! Where samples stand: the file and the line of each, held as runs of lines that follow each other.
+//! The file and the line of each sample, stored as runs of consecutive lines.
 
 use std::sync::Arc;
 
-/// The places of the samples of a recording. Memory grows with the breaks: blank and bad lines, sorting, another file.
+/// The places of the samples of a recording. Memory grows with the number of runs: blank and bad lines, sorting,
+/// another file.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Places {
     /// The first sample of each run, and its line.
     lines: Vec<(usize, u64)>,
-    /// The first sample that is in a file.
+    /// The first sample in each file.
     files: Vec<(usize, Arc<str>)>,
 }
 
 impl Places {
-    /// Samples on the lines from `line` on of one `file`.
+    /// Samples on consecutive lines of `file`, from `line` on.
     ///
     /// ```
     /// let places = dacpipe::source::places::Places::starting("a.csv".into(), 2);
@@ -22,7 +23,7 @@ impl Places {
         Self { lines: vec![(0, line)], files: vec![(0, file)] }
     }
 
-    /// Says that `sample` stands on `line` of `file`. Samples are told of in their order.
+    /// Records that `sample` is on `line` of `file`. Called for samples in ascending order.
     pub fn set(&mut self, sample: usize, file: &Arc<str>, line: u64) {
         if self.lines.last().is_none_or(|(first, before)| before + (sample - first) as u64 != line) {
             self.lines.push((sample, line));
@@ -46,7 +47,7 @@ impl Places {
         after.checked_sub(1).map_or_else(|| "".into(), |at| Arc::clone(&self.files[at].1))
     }
 
-    /// Leaves the samples before `at`, and gives the others, which are counted from 0 then.
+    /// Splits off the samples from `at` on, which are counted from 0 then.
     pub fn split_off(&mut self, at: usize) -> Self {
         let (file, (_, line)) = (self.file(at), self.of(at));
         let mut rest = Self::starting(file, line);
@@ -76,7 +77,7 @@ mod tests {
     }
 
     proptest! {
-        /// Every sample has the place that was told, also where samples are split off.
+        /// Every sample has the place that was set, also after samples were split off.
         #[test]
         fn places_are_those_that_were_told(
             told in prop::collection::vec((0usize..2, 1u64..6), 1..40), at in 0usize..40,

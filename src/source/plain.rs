@@ -1,7 +1,7 @@
-//! A text file as a table of its own, as it is: its first line names the columns, the types are those of its first rows.
+//! A text file as a table for SQL: its first line names the columns, and its first rows give the types.
 //!
-//! For SQL over files that are compressed, in UTF-16, or have another sign than a comma between fields, and quotes of
-//! another kind; DataFusion's own reader takes all others.
+//! It is used for files that are compressed, in UTF-16, or have another delimiter than a comma or other quotes.
+//! DataFusion's own reader takes all other files.
 
 use std::io::{BufRead, Read};
 use std::sync::Arc;
@@ -24,27 +24,26 @@ use crate::error::{Error, Result};
 
 /// How much of a file is looked at, decompressed.
 const LOOKED_AT: u64 = 1 << 20;
-/// Rows from which the types of columns are told.
+/// Rows from which the types of columns are inferred.
 const ROWS: usize = 1000;
 
 /// How a file is written.
 #[derive(Debug, Clone)]
 struct Layout {
     encoding: Encoding,
-    /// Whether its first line says what is between fields (`sep=;`).
+    /// Whether its first line sets the delimiter (`sep=;`).
     said: bool,
     delimiter: u8,
     quote: u8,
     escape: Option<u8>,
 }
 
-/// The name of a text file that is a table by itself, without the end that says how it is compressed.
+/// The name of a text file without the ending of its compression.
 pub(crate) fn name_of(path: &str) -> &str {
     super::location::plain_name(path)
 }
 
-/// The text file at `path` as a table; `None` where it is one that DataFusion reads as well: plain, of UTF-8, with
-/// `delimiter` between fields.
+/// The text file at `path` as a table; `None` if DataFusion can read it: plain UTF-8 with `delimiter` between fields.
 ///
 /// # Errors
 /// Kind `Input` if it is not there, empty, or compressed in a way that is not read; `Io` if it cannot be read.
@@ -61,7 +60,7 @@ pub(crate) async fn text_table(path: &str, delimiter: u8) -> Result<Option<Arc<d
         let layout = match Start::of(bytes, whole) {
             Ok(start) => Layout::of(&start, delimiter),
             Err(what) if compressed => return Err(Error::input(format!("{}: {what}", file.name()))),
-            // Who reads it says what is wrong.
+            // Its reader will report what is wrong.
             Err(_) => return Ok(None),
         };
         if !compressed && layout.is_usual(delimiter) {
@@ -76,7 +75,7 @@ pub(crate) async fn text_table(path: &str, delimiter: u8) -> Result<Option<Arc<d
 }
 
 impl Layout {
-    /// That of a file that begins with `start`, in which `usual` is between fields if nothing else clearly is.
+    /// The layout of a file that begins with `start`; its delimiter is `usual` unless another one is clear.
     fn of(start: &Start, usual: u8) -> Self {
         let text = start.text();
         let mut lines = text.lines();
@@ -90,7 +89,7 @@ impl Layout {
             Delimiter::One(sign) => Some(sign),
             Delimiter::Blanks => None,
         });
-        // Text alone shows no layout; the names may.
+        // Rows of text show no delimiter, but the header may.
         let others = [';', '\t', '|'].into_iter().filter(|_| guessed.is_none() && count(char::from(usual)) == 0);
         let delimiter = match said {
             Some(Delimiter::One(sign)) => Some(sign),
@@ -118,7 +117,7 @@ impl Layout {
         self.escape.into_iter().fold(format, Format::with_escape)
     }
 
-    /// The text of `file`, from the line that names the columns on.
+    /// The text of `file`, from the header on.
     fn open(&self, file: &DataFile) -> Result<Box<dyn BufRead + Send>> {
         let (mut text, _) = open_text(file, self.encoding)?;
         if self.said {
@@ -130,7 +129,7 @@ impl Layout {
     fn schema(&self, file: &DataFile) -> Result<Schema> {
         let found = self.format().infer_schema(self.open(file)?, Some(ROWS));
         let (schema, _) = found.map_err(|e| Error::from(e).while_doing(file.name()))?;
-        // A column without a value may be text as well as anything else.
+        // A column without values is taken as text.
         let fields = schema.fields().iter().map(|field| match field.data_type() {
             DataType::Null => field.as_ref().clone().with_data_type(DataType::Utf8),
             _ => field.as_ref().clone(),
@@ -189,7 +188,7 @@ mod tests {
             ("a\tb\n1\t2\n", b',', b'\t'),
             ("a\tb\n1\t2\n", b'\t', b'\t'),
             ("sep=;\na;b\n1;2\n", b',', b';'),
-            // Names with signs, one column, and text with semicolons inside of its fields.
+            // Names with spaces, one column, and text with semicolons inside its fields.
             ("a b\n1\n2\n", b',', b','),
             ("a,b\nx;y;z,u;v;w\n", b',', b','),
             ("a,b\n1;2;3,1;2;3\n4;5;6,4;5;6\n", b',', b','),

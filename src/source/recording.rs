@@ -23,24 +23,25 @@ pub struct Recording {
     pub constants: Vec<ScalarValue>,
     /// The samples of each channel; all channels have the same number.
     pub channels: Vec<Vec<f64>>,
-    /// The time of each sample in nanoseconds, where recordings have times; else empty. That of a bad sample says nothing.
+    /// The time of each sample in nanoseconds; empty if recordings have no times. The time of a bad sample has no
+    /// meaning.
     pub times: Vec<i64>,
     /// The labelled stretches, in the order in which their windows are yielded.
     pub intervals: Vec<Interval>,
-    /// The samples that stand for bad rows, ascending: windows that hold one are left out.
+    /// The samples that stand for bad rows, ascending. Windows that contain one are left out.
     pub bad: Vec<usize>,
     /// Why it begins and ends where it does.
     pub edges: [Edge; 2],
     /// The number of samples of the same recording before these.
     pub offset: usize,
-    /// What the samples have in each column of [`Recordings::kept`].
+    /// The values of each column of [`Recordings::kept`].
     pub kept: Vec<Values>,
     /// The file and the line of each sample.
     pub places: Places,
 }
 
 impl Recording {
-    /// Its samples.
+    /// The number of samples.
     pub fn len(&self) -> usize {
         self.channels.first().map_or(0, Vec::len)
     }
@@ -62,10 +63,10 @@ pub enum Edge {
     Back,
 }
 
-/// A labelled stretch of a recording: samples `first..end`, counted from 0.
+/// A stretch of a recording with one label: samples `first..end`, counted from 0.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Interval {
-    /// What it shows.
+    /// Its label.
     pub label: Arc<str>,
     /// Its first sample.
     pub first: usize,
@@ -73,7 +74,7 @@ pub struct Interval {
     pub end: usize,
 }
 
-/// Reads recordings; called on a thread that may block and compute.
+/// Reads recordings. Called on a thread that may block.
 pub type Load = Box<dyn FnOnce() -> Result<Vec<Recording>> + Send>;
 
 /// An ordered list of recordings that can be read one after the other, as often as needed.
@@ -103,23 +104,23 @@ pub trait Recordings: Debug + Send + Sync {
         &[]
     }
 
-    /// The files behind whose compressed data something was met that is not read.
+    /// The files that have something after their compressed data, which is not read.
     fn left_alone(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// The recordings that are `wanted`, in order. Called on a thread that may block. What is returned may do the
-    /// reading in `next` or leave it to the [`Load`]s, which run in parallel. Samples that were read and are in none of
-    /// the recordings that are yielded are counted in `counts`.
+    /// The recordings that are `wanted`, in order. Called on a thread that may block. The iterator may read in `next`
+    /// or leave the reading to the [`Load`]s, which run in parallel. Samples that were read but are in none of the
+    /// yielded recordings are counted in `counts`.
     fn open(&self, wanted: Wanted, counts: Counts) -> Box<dyn Iterator<Item = Result<Load>> + Send>;
 }
 
-/// Says which recordings a scan needs, by their constants.
+/// A condition on the constants of recordings: which of them a scan needs.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted(Option<(SchemaRef, Condition)>);
 
 impl Wanted {
-    /// Those for whose constants, of schema `constants`, the condition is true.
+    /// The recordings whose constants, of schema `constants`, fulfil the condition.
     pub fn by(constants: SchemaRef, condition: Condition) -> Self {
         Self(Some((constants, condition)))
     }
@@ -127,7 +128,7 @@ impl Wanted {
     /// Whether the recording with these constants is needed.
     ///
     /// # Errors
-    /// What the evaluation of the condition gives.
+    /// Errors of evaluating the condition.
     pub fn takes(&self, constants: &[ScalarValue]) -> Result<bool> {
         let Some((schema, condition)) = &self.0 else { return Ok(true) };
         let value = |field: &Arc<Field>| Ok(constants[schema.index_of(field.name())?].to_array()?);
@@ -136,7 +137,7 @@ impl Wanted {
     }
 }
 
-/// Where a window starts in its recording, and the label of the interval that it is in.
+/// A window: its first sample, and its label.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Window {
     /// Its first sample.
@@ -145,7 +146,7 @@ pub struct Window {
     pub label: Option<Arc<str>>,
 }
 
-/// The windows of `recording` that hold no bad sample, in order: by interval, or by start over the whole recording.
+/// The windows of `recording` that contain no bad sample, in order: by interval, or by start over the whole recording.
 ///
 /// With [`Within::Recordings`] a window has the label of the interval that covers all of it, and none otherwise.
 pub fn windows(spec: &WindowSpec, recording: &Recording) -> Vec<Window> {
@@ -173,7 +174,7 @@ pub fn windows(spec: &WindowSpec, recording: &Recording) -> Vec<Window> {
     windows
 }
 
-/// The samples of the longest stretch of `recording` in which windows are cut.
+/// The number of samples in the longest stretch of `recording` in which windows are cut.
 pub fn longest_stretch(spec: &WindowSpec, recording: &Recording) -> usize {
     let samples = recording.len();
     match spec.within {
@@ -185,7 +186,7 @@ pub fn longest_stretch(spec: &WindowSpec, recording: &Recording) -> usize {
     }
 }
 
-/// Finds the interval that covers each of ever later windows, in one pass.
+/// Finds the interval that covers each window, in one pass over ascending windows.
 struct Cover<'a> {
     intervals: Vec<&'a Interval>,
     next: usize,
@@ -207,7 +208,7 @@ impl<'a> Cover<'a> {
     }
 }
 
-/// Finds the most frequent label of each of ever later windows, in one pass.
+/// Finds the most frequent label of each window, in one pass over ascending windows.
 pub(super) struct Modes<'a> {
     intervals: Vec<&'a Interval>,
     next: usize,
@@ -220,7 +221,7 @@ impl<'a> Modes<'a> {
         Self { intervals, next: 0 }
     }
 
-    /// That of samples `start..end`; unlabelled ones count as samples.
+    /// The most frequent label of samples `start..end`; samples without a label count in the share.
     pub(super) fn of(&mut self, start: usize, end: usize) -> Option<Mode> {
         // An interval that ends before this window ends before every later one.
         while self.intervals.get(self.next).is_some_and(|i| i.end <= start) {
@@ -248,8 +249,8 @@ pub fn hold(channels: &mut [Vec<f64>], bad: &[usize]) {
     }
 }
 
-/// The first value of `row` that is not finite goes to `rejects` as the window that starts at `line` of `file`.
-/// Returns whether the row is good.
+/// Rejects the window that starts at `line` of `file` if its features `row` are not all finite. Returns whether they
+/// are.
 pub fn check_finite(row: &[f32], names: &[String], file: &str, line: u64, rejects: &Rejects) -> Result<bool> {
     let Some(at) = row.iter().position(|v| !v.is_finite()) else { return Ok(true) };
     let name = names.get(at).map_or("?", String::as_str);

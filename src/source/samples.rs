@@ -1,5 +1,5 @@
-//! What became of the samples of recordings: each is in a window, set aside, or counted with the reason why no window
-//! holds it.
+//! What became of the samples of recordings: each is in a window, set aside, or counted with the reason why it is in no
+//! window.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,29 +9,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::recording::{Edge, Interval, Recording};
 use crate::signal::window::{WindowSpec, Within};
 
-/// Why no window holds a sample that is good.
+/// Why a good sample is in no window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unused {
-    /// Behind the last window of its recording or labelled stretch: another would not fit.
+    /// After the last window of its recording or labelled stretch: another one would not fit.
     Tail,
     /// Between two windows, as the stride is longer than a window.
     BetweenWindows,
     /// In a recording, or a part of one, that is shorter than a window.
     ShortRecording,
-    /// Before or behind a gap in time, too near to it for a window.
+    /// Before or after a gap in time, too near to it for a window.
     Gap,
-    /// Before or behind a place where time goes back, too near to it for a window.
+    /// Before or after a place where time goes back, too near to it for a window.
     OutOfOrder,
     /// In a labelled stretch that is shorter than a window.
     ShortLabel,
     /// Without a label, where windows are cut within labels.
     Unlabelled,
-    /// Only in windows that hold a bad row.
+    /// Only in windows that contain a bad row.
     BesideBadRow,
     /// Only in windows with a feature that is not finite.
     BesideBadWindow,
-    /// Of a line that repeats the one before it.
+    /// From a line that repeats the one before it.
     Repeated,
 }
 
@@ -54,13 +54,13 @@ impl fmt::Display for Unused {
 
 /// What became of the samples of a scan: `read` = `in_windows` + `set_aside` + the sum of `unused`.
 ///
-/// Where no windows are cut, each sample is a window of its own. A recording that was resampled counts with the samples
-/// that it has then.
+/// Where no windows are cut, each sample is a window of its own. A recording that was resampled counts with its new
+/// number of samples.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Samples {
-    /// Samples that were read, of the recordings that the scan wants.
+    /// Samples that were read, of the recordings that the scan asked for.
     pub read: u64,
-    /// Samples that are in one window at least.
+    /// Samples that are in at least one window.
     pub in_windows: u64,
     /// Samples that stand for bad rows, or belong to a recording that was set aside.
     pub set_aside: u64,
@@ -69,12 +69,12 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// Samples that are good and yet in no window.
+    /// Good samples that are in no window.
     pub fn unused(&self) -> u64 {
         self.unused.values().sum()
     }
 
-    /// Adds those of another part of the same scan.
+    /// Adds the counts of another part of the same scan.
     pub fn add(&mut self, other: &Samples) {
         self.read += other.read;
         self.in_windows += other.in_windows;
@@ -84,7 +84,7 @@ impl Samples {
         }
     }
 
-    /// Counts a good sample that no window will hold.
+    /// Counts good samples that will be in no window.
     pub(super) fn add_unused(&mut self, reason: Unused, count: u64) {
         self.read += count;
         *self.unused.entry(reason).or_default() += count;
@@ -119,19 +119,19 @@ impl fmt::Display for Samples {
 pub struct Counts(Arc<Mutex<Samples>>);
 
 impl Counts {
-    /// Lets `add` count.
+    /// Calls `add` with the counts.
     pub fn count(&self, add: impl FnOnce(&mut Samples)) {
         // Sums are consistent at every moment.
         add(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// What was counted so far.
+    /// The counts so far.
     pub fn get(&self) -> Samples {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// What a sample is while the samples of a recording are told apart; greater ones take the place of lesser ones.
+/// What a sample is counted as. Greater values replace lesser ones while a recording is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Fate {
     Unused(Unused),
@@ -141,8 +141,8 @@ enum Fate {
     Bad,
 }
 
-/// What became of the samples of `recording`, of which the windows that start at `kept` (in the order in which windows
-/// are cut) became rows, and those at `dropped` did not, as they have no finite features.
+/// Counts the samples of `recording`. The windows that start at `kept` (in the order in which windows are cut) became
+/// rows; those at `dropped` did not, since their features are not finite.
 pub(crate) fn account(spec: &WindowSpec, recording: &Recording, kept: &[usize], dropped: &[usize]) -> Samples {
     let samples = recording.len();
     let mut fates = vec![Fate::Unused(Unused::Unlabelled); samples];
@@ -185,7 +185,7 @@ pub(crate) fn account(spec: &WindowSpec, recording: &Recording, kept: &[usize], 
     counts
 }
 
-/// What an end of a stretch says of the samples there: why a stretch is short, and why it has a tail.
+/// The reasons that an end of a stretch gives for unused samples: because the stretch is too short, or as its tail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Ends {
     short: Unused,
@@ -208,12 +208,12 @@ fn ends_of(recording: &Recording) -> [Ends; 2] {
     recording.edges.map(Ends::of)
 }
 
-/// Says of each sample of a stretch why it may be in no window; those of windows wait for [`mark`], else a bad row is
-/// why.
+/// Sets why each sample of a stretch may be in no window. Samples in a window are taken as beside a bad row until
+/// [`mark`] sets them.
 fn cut(spec: &WindowSpec, stretch: Range<usize>, [before, after]: [Ends; 2], fates: &mut [Fate]) {
     let mut put = |range: Range<usize>, fate: Fate| {
         for slot in &mut fates[range] {
-            // Where stretches overlap, the one whose windows hold the sample counts.
+            // Where stretches overlap, the one whose windows contain the sample counts.
             if *slot < Fate::BesideBadRow {
                 *slot = fate;
             }
@@ -235,11 +235,11 @@ fn cut(spec: &WindowSpec, stretch: Range<usize>, [before, after]: [Ends; 2], fat
     }
 }
 
-/// Gives the samples of the windows at `starts` this fate, where it is the greater one.
+/// Gives the samples of the windows at `starts` this fate, if it is greater than theirs.
 fn mark(spec: &WindowSpec, starts: &[usize], fate: Fate, fates: &mut [Fate]) {
     let mut done = 0..0;
     for &start in starts {
-        // Windows overlap: each sample of those that follow each other is looked at once.
+        // Windows overlap; each sample is visited only once.
         let from = if done.contains(&start) { done.end } else { start };
         let end = start + spec.length;
         for slot in &mut fates[from..end.max(from)] {

@@ -1,11 +1,11 @@
-//! Stretches of time, as people write them: `"20 ms"`.
+//! Time spans, written as `"20 ms"`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A stretch of time in whole nanoseconds, written as a number and a unit.
+/// A time span in whole nanoseconds, written as a number and a unit.
 ///
 /// ```
 /// use dacpipe::source::Span;
@@ -28,7 +28,7 @@ const UNITS: [(&str, i64); 6] = [
 ];
 
 impl Span {
-    /// How many nanoseconds it is.
+    /// The number of nanoseconds.
     pub fn nanoseconds(self) -> i64 {
         self.0
     }
@@ -38,14 +38,14 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no stretch of time; write \"20 ms\" or \"2 min\" (ns, us, ms, s, min, h)");
+        let wrong = || format!("{text:?} is not a time span; write \"20 ms\" or \"2 min\" (ns, us, ms, s, min, h)");
         let trimmed = text.trim();
         let unit = trimmed.find(|c: char| c.is_alphabetic()).ok_or_else(wrong)?;
         let (number, unit) = trimmed.split_at(unit);
         let number: f64 = number.trim().parse().map_err(|_| wrong())?;
         let (_, size) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
         let nanoseconds = number * *size as f64;
-        // Up to some hundred years; a NaN is in no range.
+        // Up to some hundred years; NaN is in no range.
         match (0.0..9e18).contains(&nanoseconds) {
             true => Ok(Self(nanoseconds.round() as i64)),
             false => Err(wrong()),
@@ -54,7 +54,7 @@ impl FromStr for Span {
 }
 
 impl fmt::Display for Span {
-    /// In the greatest unit of which it is a whole number.
+    /// In the greatest unit in which it is a whole number.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match UNITS.iter().find(|(_, size)| self.0 > 0 && self.0 % size == 0) {
             Some((name, size)) => write!(f, "{} {name}", self.0 / size),

@@ -1,4 +1,4 @@
-//! Text files of numbers: lines, tokens, and the numbers that count.
+//! Text files of numbers: lines, tokens and numbers.
 
 use super::bad::shown;
 
@@ -9,7 +9,7 @@ pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|&b| b == b'\n').take(count)
 }
 
-/// What stands between white space.
+/// The tokens of a line, separated by white space.
 pub(super) fn tokens(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(u8::is_ascii_whitespace).filter(|t| !t.is_empty())
 }
@@ -19,7 +19,7 @@ pub(super) fn number(token: &[u8]) -> Result<f64, String> {
     number_written(token, token)
 }
 
-/// As [`number`], of what stands as `written` in the file.
+/// As [`number`]; messages quote `written`, the text in the file.
 pub(super) fn number_written(token: &[u8], written: &[u8]) -> Result<f64, String> {
     match fast_float2::parse::<f64, _>(token) {
         Ok(value) if (value as f32).is_finite() => Ok(value),

@@ -1,4 +1,4 @@
-//! When samples were taken, and the columns that say when windows begin and end.
+//! The times of samples, and the columns with the times of windows.
 
 use std::sync::Arc;
 
@@ -12,7 +12,8 @@ pub const START_TIME: &str = "start_time";
 /// The column of the time of a window's last sample.
 pub const END_TIME: &str = "end_time";
 
-/// Times of so many seconds and more count from 1970: that is 1973, or three years of a recording.
+/// Times from this many seconds on are taken to count from 1970: they are after 1973, and no recording takes three
+/// years.
 const SINCE_1970: i64 = 100_000_000;
 
 /// What times count from.
@@ -20,12 +21,12 @@ const SINCE_1970: i64 = 100_000_000;
 pub enum Times {
     /// 1970, in UTC: they are points in time.
     Epoch,
-    /// Anything else, such as the begin of the recording.
+    /// Anything else, such as the start of the recording.
     Unknown,
 }
 
 impl Times {
-    /// Those of a source whose first time is `nanoseconds`.
+    /// What the times of a source count from whose first time is `nanoseconds`.
     pub(super) fn beginning_with(nanoseconds: i64) -> Self {
         if nanoseconds / SECOND >= SINCE_1970 { Self::Epoch } else { Self::Unknown }
     }

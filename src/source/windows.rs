@@ -1,4 +1,4 @@
-//! The table of the windows of recordings, as DataFusion scans it.
+//! The windows of recordings as a table for DataFusion.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,27 +31,27 @@ use crate::signal::features::{FeatureExtractor, Prepared, Scratch};
 use crate::signal::window::{WindowLabel, WindowSpec, Within};
 use crate::stage::FEATURES;
 
-/// The column of where a window starts: its first sample, counted from 0 in its recording.
+/// The column with the start of a window: its first sample, counted from 0 in its recording.
 pub const START: &str = "start";
 
 /// Most bytes of features in a batch.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// Recordings taken beyond those that are worked on.
+/// Recordings that are read ahead, beyond one per thread.
 const AHEAD: usize = 2;
 
-/// How many rows of `dim` values a batch of at most `most` rows has.
+/// The number of rows in a batch of vectors of `dim` values, at most `most`.
 pub fn batch_rows(dim: usize, most: usize) -> usize {
     (BATCH_BYTES / (4 * dim.max(1))).min(most).max(1)
 }
 
-/// The windows of recordings: the recordings' constants, the label (nullable) and its share where it is the most frequent
-/// one, `start`, `start_time` and `end_time` where samples have times, the columns that are carried along, and `features`, in
-/// double precision where those are the samples themselves.
+/// The windows of recordings. Columns: the recordings' constants; the label (nullable), and its share if it is the most
+/// frequent one; `start`; `start_time` and `end_time` where samples have times; the columns that are carried along; and
+/// `features`, in double precision if they are the samples themselves.
 ///
-/// One partition. Rows come in the order of the recordings and of their windows, whatever the number of threads.
-/// Filters on the constants skip whole recordings unread; `features` are computed only if a scan asks for them; a limit
-/// stops the reading. Memory holds as many recordings as there are threads, and a few batches.
+/// There is one partition. Rows come in the order of the recordings and of their windows, whatever the number of
+/// threads. Filters on the constants skip whole recordings unread; `features` are computed only if a scan asks for
+/// them; a limit stops the reading. Memory holds about one recording per thread, and a few batches.
 #[derive(Debug, Clone)]
 pub struct WindowTable {
     recordings: Arc<dyn Recordings>,
@@ -59,29 +59,29 @@ pub struct WindowTable {
     label: WindowLabel,
     extractor: Arc<FeatureExtractor>,
     schema: SchemaRef,
-    /// What each column of the schema is.
+    /// What each column of the schema contains.
     makes: Arc<[Makes]>,
     threads: usize,
     rejects: Rejects,
-    /// One more than the samples of the longest stretch in the recordings that were read; 0 before the first.
+    /// One more than the number of samples of the longest stretch that was read; 0 before the first recording.
     longest: Arc<AtomicUsize>,
     /// What became of the samples of the last scan that ran to its end.
     samples: Arc<Mutex<Option<Samples>>>,
 }
 
 impl WindowTable {
-    /// Samples a second of the recordings.
+    /// Samples per second of the recordings.
     pub fn rate_hz(&self) -> f64 {
         self.recordings.rate_hz()
     }
 
-    /// The files behind whose compressed data something was met that is not read.
+    /// The files that have something after their compressed data, which is not read.
     pub(super) fn left_alone(&self) -> Vec<String> {
         self.recordings.left_alone()
     }
 
-    /// The windows `window` of `recordings`, labelled as `label` says, each described by `extractor`, which works on up to
-    /// `threads` recordings at a time.
+    /// The windows of `recordings` that `window` cuts, labelled as `label` says, with the features that `extractor`
+    /// computes, for up to `threads` recordings at a time.
     pub fn new(
         recordings: Arc<dyn Recordings>,
         window: WindowSpec,
@@ -119,8 +119,8 @@ impl WindowTable {
         Self { recordings, window, label, extractor, schema, makes, threads, rejects, longest, samples }
     }
 
-    /// The columns that are there to be written beside those that identify a row: the label's share, times, and what is
-    /// carried along.
+    /// The columns for the table that do not identify a row: the label's share, times, and the columns that are carried
+    /// along.
     pub fn carried(&self) -> Vec<String> {
         let columns = self.schema.fields().iter().zip(self.makes.iter());
         let carried = columns.filter(|(_, makes)| match makes {
@@ -130,12 +130,12 @@ impl WindowTable {
         carried.map(|(field, _)| field.name().clone()).collect()
     }
 
-    /// What became of the samples of the last scan that ran to its end; `None` before the first.
+    /// What became of the samples of the last scan that ran to its end; `None` before the first one.
     pub fn samples(&self) -> Option<Samples> {
         self.samples.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// After a scan that gave no row: why, if no window is short enough for what it read.
+    /// Why a scan gave no row, if that is because windows are longer than every stretch that it read.
     pub fn too_short(&self) -> Option<String> {
         let length = self.window.length;
         let longest = self.longest.load(Ordering::Relaxed).checked_sub(1).filter(|&longest| longest < length)?;
@@ -186,14 +186,14 @@ impl TableProvider for WindowTable {
 /// What a column of a [`WindowTable`] holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Makes {
-    /// A constant of the recording, by its place.
+    /// A constant of the recording, by its index.
     Constant(usize),
     Label,
     LabelShare,
     Start,
     StartTime,
     EndTime,
-    /// A column that is carried along: its place among them, and among its columns here.
+    /// A column of one that is carried along: the index of that one, and the index among the columns made of it.
     Kept {
         at: usize,
         part: usize,
@@ -228,8 +228,8 @@ impl PartitionStream for Scan {
             rooms: Mutex::default(),
             counts: Counts::default(),
         });
-        // A scan that will stop early should not have read ahead. Otherwise, a recording that is done early waits for the
-        // one before it, and its thread goes on with the next.
+        // A scan with a limit will stop early and should not read ahead. Otherwise a recording that is done early waits
+        // for the one before it, while its thread goes on with the next.
         let ahead = if self.limit.is_some() { 1 } else { table.threads + AHEAD };
         let wanted = self.wanted.clone();
         let mut builder = RecordBatchReceiverStream::builder(self.schema.clone(), 2);
@@ -261,8 +261,8 @@ async fn read_in_order(
     let mut running: VecDeque<SendableRecordBatchStream> = VecDeque::new();
     let (mut more, mut left) = (true, limit);
     while more || !running.is_empty() {
-        // A recording starts once a thread is free, and not before the one before it: the first, whose batches are taken,
-        // never waits for one whose batches are not.
+        // Recordings start in order, once a thread is free. So the first one, whose batches are being taken, never
+        // waits for a later one, whose batches are not yet.
         let next = async {
             let thread = Arc::clone(&threads).acquire_owned().await;
             (thread, loads.recv().await)
@@ -291,10 +291,10 @@ async fn read_in_order(
     Ok(())
 }
 
-/// What a scan makes of recordings.
+/// Makes batches of recordings for a scan.
 #[derive(Debug)]
 struct Job {
-    /// Room of recordings that are done, for those that come.
+    /// Buffers of recordings that are done, for reuse.
     rooms: Mutex<Vec<Room>>,
     counts: Counts,
     table: WindowTable,
@@ -305,7 +305,7 @@ struct Job {
 }
 
 impl Job {
-    /// Starts to read `load` on a blocking task, which is one of the threads until it is done; its batches wait behind a
+    /// Starts to read `load` on a blocking task, which holds a thread's permit until it is done; its batches wait in a
     /// bounded channel.
     fn start(self: Arc<Self>, load: Result<Load>, thread: OwnedSemaphorePermit) -> SendableRecordBatchStream {
         let mut builder = RecordBatchReceiverStream::builder(self.schema.clone(), 1);
@@ -314,7 +314,8 @@ impl Job {
             let _thread = thread;
             let mut send = |batch| out.blocking_send(Ok(batch)).is_ok();
             let done = load.and_then(|load| self.run(&load()?, &mut send));
-            // By the channel and not as the task's result, so that it does not overtake the rows before it.
+            // The error goes through the channel and is not the task's result, so that it does not overtake the rows
+            // before it.
             if let Err(e) = done {
                 out.blocking_send(Err(e.into())).ok();
             }
@@ -323,7 +324,7 @@ impl Job {
         builder.build()
     }
 
-    /// Makes batches of the windows of `recordings`, until `send` says that nobody wants more.
+    /// Makes batches of the windows of `recordings`, until `send` returns false.
     fn run(&self, recordings: &[Recording], send: &mut dyn FnMut(RecordBatch) -> bool) -> Result<()> {
         let table = &self.table;
         let (names, dim) = (table.extractor.names(), table.extractor.dim());
@@ -375,7 +376,7 @@ impl Job {
             let samples = account(&table.window, recording, &kept, &dropped);
             self.counts.count(|counts| counts.add(&samples));
         }
-        // Before the last batch is waited for.
+        // The buffers are given back before the last batch is sent, which may wait.
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner).push(room);
         if !rows.recording.is_empty() {
             send(self.batch(recordings, rows)?);
@@ -428,7 +429,7 @@ impl Job {
     }
 }
 
-/// What describing a recording takes, kept for the next.
+/// Buffers for computing the features of a recording, kept for the next one.
 #[derive(Debug)]
 struct Room {
     scratch: Scratch,
@@ -439,12 +440,12 @@ struct Room {
 #[derive(Debug, Default)]
 struct Rows {
     recording: Vec<u32>,
-    /// The first sample of each window, counted from that of the stretch in memory.
+    /// The first sample of each window, counted from the first sample in memory.
     first: Vec<usize>,
     label: Vec<Option<Arc<str>>>,
-    /// The share of the samples that have the label, where that is asked for.
+    /// The share of the samples that have the label, where it is asked for.
     share: Vec<Option<f64>>,
     features: Vec<f32>,
-    /// The same in double precision, where they are samples as they were read.
+    /// The features in double precision, where they are the samples themselves.
     samples: Vec<f64>,
 }

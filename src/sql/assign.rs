@@ -30,7 +30,7 @@ pub struct DacAssign {
 }
 
 impl DacAssign {
-    /// The function over the models that `models` finds.
+    /// The function, with the models that `models` finds.
     pub fn new(models: Arc<Models>) -> Self {
         Self { models, signature: Signature::any(2, Volatility::Stable) }
     }

@@ -1,4 +1,4 @@
-//! The arguments of the model functions: which model, and vectors in whatever list type they come.
+//! The arguments of the model functions: a model, and vectors of any list type.
 
 use std::collections::BTreeMap;
 
@@ -46,7 +46,7 @@ fn is_text(data_type: &DataType) -> bool {
     }
 }
 
-/// The width of a list type of numbers, where it has one.
+/// The width of a list type of numbers, if it is fixed.
 fn list_width(function: &str, data_type: &DataType) -> Result<Option<usize>> {
     let (item, width) = match data_type {
         DataType::Null => return Ok(None),
@@ -63,9 +63,9 @@ fn list_width(function: &str, data_type: &DataType) -> Result<Option<usize>> {
 /// The rows of a call that have the same model.
 pub(super) struct Group {
     pub(super) model: std::sync::Arc<Model>,
-    /// Their places in the batch.
+    /// Their indices in the batch.
     pub(super) rows: Vec<usize>,
-    /// Their vectors, row-major. Double precision holds whatever a list does, but for whole numbers beyond 2^53.
+    /// Their vectors, row-major, in double precision, which is exact for all list types but integers beyond 2^53.
     pub(super) values: Vec<f64>,
 }
 
@@ -93,7 +93,7 @@ pub(super) fn groups(function: &str, models: &Models, args: ScalarFunctionArgs) 
     by_model.into_iter().map(group).collect()
 }
 
-/// Any list column as `f64` values and where each row lies in them.
+/// Any list column as `f64` values, and the range of each row.
 struct Vectors {
     values: Float64Array,
     ranges: Vec<std::ops::Range<usize>>,

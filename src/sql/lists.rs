@@ -1,4 +1,5 @@
-//! What the functions that give a vector for a vector share: one list column of what several models make of their rows.
+//! The common part of the functions that map a vector to a vector: they gather the results of several models into one
+//! list column.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::model::Model;
 /// A function of a model that gives a vector for each row.
 pub(super) struct ListFunction {
     pub name: &'static str,
-    /// Values in a vector of this model; an error where it has none.
+    /// The width of this model's vectors; an error if it has none.
     pub width: fn(&Model) -> crate::Result<usize>,
     /// The vectors of rows, row-major.
     pub compute: fn(&Model, &[f64]) -> crate::Result<Vec<f32>>,
@@ -39,7 +40,7 @@ impl ListFunction {
         (self.width)(model).map_err(|e| e.while_doing(self.name))
     }
 
-    /// The vectors of the rows of a call; NULL where model or features are.
+    /// The vectors of the rows of a call; NULL where the model or the features are NULL.
     pub fn invoke(&self, models: &Models, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let (rows, field) = (args.number_rows, Arc::clone(&args.return_field));
         let mut found: Vec<Option<(usize, usize)>> = vec![None; rows];

@@ -1,9 +1,9 @@
 //! The aggregates `ari(a, b)`, `nmi(a, b)` and `clustering_accuracy(a, b)`: how far two labellings of the same rows
 //! agree.
 //!
-//! Labels may be of any type that has a text, and two are the same if their texts are. A row in which either label is
-//! NULL or NaN does not count. Memory is one count per pair of labels that occurs. The partial state holds those counts, so
-//! partitions are added up exactly and the result does not depend on how the rows were split.
+//! Labels may have any type that can be cast to text, and two are equal if their texts are. A row in which either label
+//! is NULL or NaN does not count. Memory is one count for each pair of labels that occurs. The partial state is these
+//! counts, so the result does not depend on how the rows were partitioned.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,12 +26,12 @@ pub enum Metric {
     AdjustedRandIndex,
     /// Mutual information over the arithmetic mean of the entropies: 0 to 1.
     NormalizedMutualInformation,
-    /// The share of rows that agree under the best one-to-one matching of clusters to classes.
+    /// The fraction of rows that agree under the best one-to-one matching of clusters to labels.
     Accuracy,
 }
 
 impl Metric {
-    /// All of them.
+    /// All metrics.
     pub const ALL: [Metric; 3] = [Metric::AdjustedRandIndex, Metric::NormalizedMutualInformation, Metric::Accuracy];
 
     /// Its name in SQL.
@@ -112,7 +112,7 @@ impl AggregateUDFImpl for ClusteringMetric {
 /// One of the two columns.
 #[derive(Debug, Clone, Copy)]
 struct Side {
-    /// Whether its labels are whole numbers, which have another order than their text.
+    /// Whether its labels are integers, which are ordered differently from their texts.
     whole: bool,
 }
 
@@ -172,7 +172,7 @@ impl Accumulator for PairCounts {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        // In the order of the labels, so that the state does not depend on the order of the rows.
+        // Sorted by label, so that the state does not depend on the order of the rows.
         let entries = self.table.entries();
         let text = |label: &Label| Some(label.to_string());
         let a: StringArray = entries.iter().map(|entry| text(entry.0)).collect();

@@ -1,5 +1,5 @@
-//! Everything that touches DataFusion's planner: labelled tables, models as functions, clustering metrics as
-//! aggregates, and the operator that applies stages.
+//! Everything that uses DataFusion's planner: labelled tables, models as functions, clustering metrics as aggregates,
+//! and the operator that applies stages.
 //!
 //! [`register()`] puts all of it into a session in one call:
 //!
@@ -10,13 +10,13 @@
 //! | `hapt_quarantine` | the rows that its runs set aside, where there are any: file, line, reason, run |
 //! | `dac_embed(model, features)` | the vectors that a model clusters: a list of `FLOAT` |
 //! | `dac_assign(model, features)` | `STRUCT(cluster INT, distance FLOAT, margin FLOAT)` |
-//! | `dac_reconstruct(model, features)` | the features as its autoencoder rebuilds them: a list of `FLOAT` |
-//! | `dac_reconstruction_error(model, features)` | how far that is from what they were, scaled: `FLOAT` |
+//! | `dac_reconstruct(model, features)` | the features as its autoencoder reconstructs them: a list of `FLOAT` |
+//! | `dac_reconstruction_error(model, features)` | the mean squared difference between both, scaled: `FLOAT` |
 //! | `cluster_profile('hapt')` | a table: the features of each cluster, those first whose mean differs most from that of all rows |
 //! | `ari(a, b)`, `nmi(a, b)`, `clustering_accuracy(a, b)` | how far two labellings agree |
 //!
-//! `model` is the hash of a model's content (all of it, or as much as tells it apart among the models of the registered
-//! tables), or the path or URI of its directory.
+//! `model` is the hash of a model's content (all of it, or enough digits to be unique among the models of the
+//! registered tables), or the path or URI of its directory.
 //!
 //! ```
 //! # #[tokio::main]

@@ -1,7 +1,7 @@
-//! Finds the model that a SQL function names, reads it once, and shares it.
+//! Finds the model that an SQL function names, reads it once, and shares it.
 //!
-//! Planning a query is not asynchronous and object stores are, so models are read by one thread with a runtime of its
-//! own; whoever asks waits for it. A model that was read stays in memory as long as the session.
+//! Planning a query is synchronous and object stores are asynchronous, so models are read by one thread with its own
+//! runtime, and the planner waits for it. A model that was read stays in memory as long as the session.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
@@ -15,9 +15,9 @@ use crate::model::Model;
 use crate::registry::Registry;
 use crate::store::Location;
 
-/// The digits of a hash that name a model's directory.
+/// The number of digits of a hash in the name of a model's directory.
 const SHORT: usize = 16;
-/// Fewer digits are taken for a name, not for a hash.
+/// Fewer digits are taken as a path, not as a hash.
 const SHORTEST_PREFIX: usize = 4;
 
 /// The models that the functions of one session can find.
@@ -28,7 +28,7 @@ pub struct Models {
     reader: OnceLock<Sender<Request>>,
 }
 
-/// Where models are looked for.
+/// Where models are found.
 #[derive(Debug)]
 struct Finder {
     directories: RwLock<Vec<Directory>>,
@@ -40,7 +40,7 @@ struct Finder {
 /// A directory of models.
 #[derive(Debug, Clone)]
 struct Directory {
-    /// What it belongs to, for messages.
+    /// The table that it belongs to, for messages.
     owner: String,
     location: Location,
 }
@@ -50,7 +50,7 @@ struct Request {
     reply: Sender<Result<Arc<Model>>>,
 }
 
-// Two functions are the same if they find the same models.
+// Two functions are equal if they find the same models.
 impl PartialEq for Models {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.finder, &other.finder)
@@ -81,10 +81,10 @@ impl Models {
 
     /// The model named by its hash, or enough of it, or by the path or URI of its directory.
     ///
-    /// Reads it if nobody has before, which blocks the calling thread.
+    /// Reads it on first use, which blocks the calling thread.
     ///
     /// # Errors
-    /// Kind `Model` if there is none (the known ones are listed), if the digits fit several, or if it is damaged.
+    /// Kind `Model` if there is none (the known ones are listed), if the digits are ambiguous, or if it is damaged.
     pub fn get(&self, name: &str) -> Result<Arc<Model>> {
         if let Some(model) = self.lock().get(name) {
             return Ok(Arc::clone(model));
@@ -96,7 +96,7 @@ impl Models {
             answer.recv().map_err(|_| gone())?
         };
         let model = match tokio::runtime::Handle::try_current() {
-            // Other tasks of this worker, an object store's connection among them, go on meanwhile.
+            // Other tasks of this worker, such as an object store's connection, go on meanwhile.
             Ok(handle) if handle.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread => {
                 tokio::task::block_in_place(wait)?
             }
@@ -124,7 +124,7 @@ fn gone() -> Error {
     Error::internal("the thread that reads models has ended")
 }
 
-/// Runs until nobody can ask any more.
+/// Runs until all senders of requests are dropped.
 fn answer_requests(finder: &Finder, requests: &Receiver<Request>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     for Request { name, reply } in requests {
@@ -132,7 +132,7 @@ fn answer_requests(finder: &Finder, requests: &Receiver<Request>) {
             Ok(runtime) => runtime.block_on(finder.read(&name)).map(Arc::new),
             Err(e) => Err(Error::io(format!("cannot start reading models: {e}"))),
         };
-        // Whoever asked may have been cancelled.
+        // The receiver may have been cancelled.
         let _ = reply.send(answer);
     }
 }
@@ -168,7 +168,7 @@ impl Finder {
         Err(self.unknown(name).await)
     }
 
-    /// The models by the name of their directory, with what they belong to.
+    /// The models by the name of their directory, with the table that they belong to.
     async fn known(&self) -> Result<BTreeMap<String, (String, Location)>> {
         let directories = self.directories.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut known = BTreeMap::new();

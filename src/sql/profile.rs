@@ -35,10 +35,10 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
-/// The table function. It takes the name of a table that was registered with it and gives a row for each feature of each
-/// cluster: `cluster` and its `size`, the feature's `rank` (1 for the one that differs most), `position` and name, its
-/// `mean` and `std` in the cluster, the same over all rows, and the `difference` of the means in standard deviations over
-/// all rows (null for a feature that never changes).
+/// The table function. It takes the name of a registered table and gives a row for each feature of each cluster:
+/// `cluster` and its `size`, the feature's `rank` (1 for the one that differs most), `position` and name, its `mean`
+/// and `std` in the cluster, the same over all rows, and the `difference` of the means in standard deviations over all
+/// rows (null for a constant feature).
 #[derive(Debug, Default)]
 pub struct ClusterProfile {
     tables: RwLock<BTreeMap<String, Arc<LabelTable>>>,
@@ -72,7 +72,7 @@ impl TableFunctionImpl for ClusterProfile {
     }
 }
 
-/// The answer for one table, read when it is scanned.
+/// The result for one table, read when it is scanned.
 #[derive(Debug)]
 struct Profiled {
     name: String,

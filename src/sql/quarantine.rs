@@ -1,4 +1,4 @@
-//! The rows that the runs of a table set aside: `file`, `line` and `reason`, and the `run`.
+//! The table of the rows that the runs of a table set aside: `file`, `line` and `reason`, and the `run`.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
@@ -25,8 +25,8 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(bad.fields().iter().cloned().chain([run]).collect::<Vec<_>>()))
 });
 
-/// The rows that runs set aside whose rows are in the table at `location`, or nothing if there are none. A file that is gone
-/// is one of rows that somebody has seen to.
+/// The rows that were set aside by runs whose rows are in the table at `location`, or `None` if there are none. A
+/// missing file is skipped: users may delete it once they have dealt with its rows.
 pub(super) async fn rows(
     ctx: &SessionContext,
     location: &Location,

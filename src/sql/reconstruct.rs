@@ -1,5 +1,5 @@
-//! `dac_reconstruct(model, features)`: the features as the model's autoencoder rebuilds them, and
-//! `dac_reconstruction_error(model, features)`: how far that is from what they were.
+//! `dac_reconstruct(model, features)`: the features as the model's autoencoder reconstructs them, and
+//! `dac_reconstruction_error(model, features)`: the error of the reconstruction.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub struct DacReconstruct {
 }
 
 impl DacReconstruct {
-    /// The function over the models that `models` finds.
+    /// The function, with the models that `models` finds.
     pub fn new(models: Arc<Models>) -> Self {
         Self { models, signature: Signature::any(2, Volatility::Stable) }
     }
@@ -64,8 +64,8 @@ impl ScalarUDFImpl for DacReconstruct {
 
 /// The SQL function `dac_reconstruction_error(model, features)`.
 ///
-/// Takes what [`DacReconstruct`] takes; gives a `FLOAT`, the bits of the column `reconstruction_error` of a run with that
-/// model, as [`reconstruct`](crate::reconstruct) defines it. NULL features or model give NULL.
+/// Takes the arguments of [`DacReconstruct`]; gives a `FLOAT`, the bits of the column `reconstruction_error` of a run
+/// with that model, as [`reconstruct`](crate::reconstruct) defines it. NULL features or model give NULL.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct DacReconstructionError {
     models: Arc<Models>,
@@ -73,7 +73,7 @@ pub struct DacReconstructionError {
 }
 
 impl DacReconstructionError {
-    /// The function over the models that `models` finds.
+    /// The function, with the models that `models` finds.
     pub fn new(models: Arc<Models>) -> Self {
         Self { models, signature: Signature::any(2, Volatility::Stable) }
     }

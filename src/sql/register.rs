@@ -1,4 +1,4 @@
-//! One call that puts tables, functions and aggregates into a session.
+//! Registers tables, functions and aggregates in a session.
 
 use std::io::Read;
 use std::path::Path;
@@ -33,9 +33,9 @@ use super::quarantine;
 use super::reconstruct::{DacReconstruct, DacReconstructionError};
 use super::versions::{self, TableAt};
 
-/// The directory below a table that holds the models its rows were labelled with.
+/// The directory below a table with the models that labelled its rows.
 pub const MODELS: &str = "models";
-/// The directory below a table that holds, a file a run, the rows that were set aside.
+/// The directory below a table with the rows that were set aside, one file per run.
 pub const QUARANTINE: &str = "quarantine";
 
 /// What to register beside the functions.
@@ -47,13 +47,13 @@ pub struct Options {
     at: At,
 }
 
-/// Which version of labelled tables is meant.
+/// Which version of labelled tables is registered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum At {
     /// The newest.
     #[default]
     Now,
-    /// That of this number.
+    /// The version with this number.
     Version(u64),
     /// The one that was the newest at this time.
     Time(SystemTime),
@@ -67,13 +67,13 @@ struct Named {
 }
 
 impl Options {
-    /// Nothing but the functions.
+    /// Only the functions.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Also the table at `path` (a labelled table's directory or URL, or one Parquet or CSV file, which may be compressed and
-    /// have other signs than commas between fields), as `name`.
+    /// Also the table at `path` (a labelled table's directory or URL, or one Parquet or CSV file, which may be
+    /// compressed and have other delimiters than commas), as `name`.
     pub fn table(mut self, name: &str, path: &str) -> Self {
         self.tables.push(Named { name: name.into(), path: path.into(), required: true });
         self
@@ -85,13 +85,13 @@ impl Options {
         self
     }
 
-    /// Labelled tables as they were then.
+    /// Labelled tables at this version.
     pub fn at(mut self, at: At) -> Self {
         self.at = at;
         self
     }
 
-    /// Also rebuild stages of your own kind in the models that functions name.
+    /// Also restores stages of your own kinds in the models that functions name.
     pub fn stage(mut self, kind: &'static str, restore: Restore) -> Self {
         self.registry = self.registry.stage(kind, restore);
         self
@@ -104,7 +104,7 @@ impl Options {
         self
     }
 
-    /// Also look for hashes among the models in the directory or URL `path`.
+    /// Also finds models by hash in the directory or URL `path`.
     pub fn models(mut self, path: &str) -> Self {
         self.models.push(path.into());
         self
@@ -158,11 +158,11 @@ const AT_ONCE: usize = 16;
 /// and the `run`, for the runs whose rows are in the table. Reads the tables' logs, no data and no
 /// models. Make the session from [`session_config`]: in another dialect `cluster` may need quotes.
 ///
-/// A URL is looked for in the object stores that are registered with `ctx`. Where none is, the store is made with
-/// credentials from the environment, as [`Location`] says.
+/// A URL uses the object store that is registered for it in `ctx`. If there is none, the store is made with credentials
+/// from the environment, as in [`Location`].
 ///
 /// # Errors
-/// A table that is not there or is damaged, or a file that is neither Parquet nor CSV.
+/// For a missing or damaged table, or a file that is neither Parquet nor CSV.
 pub async fn register(ctx: &SessionContext, options: Options) -> Result<Registration> {
     let models = Arc::new(Models::new(ctx.runtime_env(), options.registry));
     for path in &options.models {
@@ -181,13 +181,13 @@ pub async fn register(ctx: &SessionContext, options: Options) -> Result<Registra
         .await;
         (table, opened)
     });
-    // A log is a few small files, of which a store may take its time for each: others are read meanwhile.
+    // A log is a few small files, and a store may be slow for each, so several logs are read at once.
     let mut opened = std::pin::pin!(opened.buffered(AT_ONCE));
     let mut failed = None;
     while let Some((Named { name, required, .. }, tables)) = opened.next().await {
         match tables {
             Ok(tables) => registration.tables.extend(tables),
-            // The others are opened to the end: what reads a log does not bear to be left half done.
+            // The others are still opened to the end: reading a log must not be cancelled half way.
             Err(e) if required => failed = failed.or(Some(e.while_doing(format_args!("table {name}")))),
             Err(e) => registration.left_out.push((name, e)),
         }
@@ -214,7 +214,7 @@ struct Beside<'a> {
     versions: &'a TableAt,
 }
 
-/// A labelled table as it was at some time.
+/// A labelled table at some version.
 pub(super) async fn open_at(location: &Location, at: At) -> Result<LabelTable> {
     let version = match at {
         At::Now => None,
@@ -277,8 +277,8 @@ async fn register_table(ctx: &SessionContext, beside: &Beside<'_>, at: At, named
     Ok(tables)
 }
 
-/// The clusters of a table whose rows another program has changed since they were counted: with the sizes and the mean
-/// distances of the rows that are there.
+/// The clusters of a table whose rows another program has changed since: with sizes and mean distances computed from
+/// the current rows.
 fn counted_anew(ctx: &SessionContext, table: &Arc<LabelTable>) -> Result<Arc<dyn TableProvider>> {
     let [cluster, distance, _] = LABEL_COLUMNS;
     let column = |name: &str| Expr::Column(Column::from_name(name));
@@ -296,7 +296,7 @@ fn counted_anew(ctx: &SessionContext, table: &Arc<LabelTable>) -> Result<Arc<dyn
     Ok(joined.select(columns.collect::<Vec<_>>())?.into_view())
 }
 
-/// Each row of a table once, as the model that labelled it last did; nothing for a table without keys.
+/// Each row of a table once, as labelled by the last model; `None` for a table without keys.
 fn latest(ctx: &SessionContext, table: &Arc<LabelTable>) -> Result<Option<Arc<dyn TableProvider>>> {
     let snapshot = table.snapshot();
     let has = |name: &str| snapshot.schema.index_of(name).is_ok();
@@ -313,7 +313,7 @@ fn latest(ctx: &SessionContext, table: &Arc<LabelTable>) -> Result<Option<Arc<dy
     Ok(Some(rows.into_view()))
 }
 
-/// The URL by which the session finds the place.
+/// The URL of the place in the session.
 fn url_of(ctx: &SessionContext, location: &Location) -> Result<String> {
     location.register(&ctx.runtime_env());
     let store: &Url = location.store_url().as_ref();
@@ -326,7 +326,7 @@ fn url_of(ctx: &SessionContext, location: &Location) -> Result<String> {
     Ok(url.into())
 }
 
-/// Whether a table's log is at the place.
+/// Whether there is a table's log at the place.
 async fn has_log(location: &Location) -> bool {
     let Ok(log) = location.join("_delta_log") else { return false };
     match log.local_path() {
@@ -336,7 +336,7 @@ async fn has_log(location: &Location) -> bool {
     }
 }
 
-/// Whether the file of this machine has the mark with which Parquet files begin.
+/// Whether a local file begins with the magic bytes of Parquet.
 fn begins_as_parquet(file: &Path) -> bool {
     let mut mark = [0; 4];
     crate::store::open_regular(file).and_then(|mut file| file.read_exact(&mut mark)).is_ok() && mark == *b"PAR1"
@@ -346,7 +346,7 @@ fn begins_as_parquet(file: &Path) -> bool {
 #[derive(Clone, Copy)]
 enum FileKind {
     Parquet,
-    /// With what stands between two values.
+    /// With the delimiter.
     Csv(u8),
 }
 
@@ -385,7 +385,8 @@ async fn register_file(
     }
     let url = url_of(ctx, location)?;
     let table = TableReference::bare(name.as_str());
-    // DataFusion reads files of one ending, in the capitals that they have. Of a damaged footer its decoders may panic.
+    // DataFusion reads files with one ending, in the same upper or lower case. Its decoders may panic on a damaged
+    // footer.
     let place = location.to_string();
     let read = async {
         let read = match kind {

@@ -5,10 +5,10 @@
 //!  (decode)         (as many batches at once as threads)                                    (encode)
 //! ```
 //!
-//! The arithmetic runs on tokio's blocking threads, so that no worker thread is held by it and decoding, computing and
-//! encoding overlap. A few batches more are taken from the input than are computed at once: a batch that is done early
-//! waits for the one before it, and the thread goes on with the next. Order and partitions of the input are kept.
-//! Dropping the stream stops the work: no batch is started after that.
+//! The computation runs on tokio's blocking threads, so that it does not block worker threads, and decoding, computing
+//! and encoding overlap. A few more batches are taken from the input than are computed at once: a batch that is done
+//! early waits for the one before it, while its thread goes on with the next. Order and partitions of the input are
+//! kept. Dropping the stream stops the work: no batch is started after that.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,11 +35,11 @@ use crate::stage::{Apply, Transform};
 
 /// Threads of a partition, if not said otherwise.
 const THREADS: usize = 2;
-/// Batches beyond those being computed that a partition takes from its input, so that no thread waits for its next or for
-/// the order; and finished batches that may wait for the reader.
+/// How many batches a partition takes from its input beyond those being computed, so that no thread waits for its next
+/// batch or for the order; also how many finished batches may wait for the reader.
 const AHEAD: usize = 2;
 
-/// Applies fitted stages, in their order, to every batch of its input.
+/// Applies fitted stages, in order, to every batch of its input.
 ///
 /// `EXPLAIN ANALYZE` shows its rows and the time spent in the stages.
 #[derive(Debug, Clone)]
@@ -52,11 +52,11 @@ pub struct StageExec {
 }
 
 impl StageExec {
-    /// `stages` over `input`, on two threads a partition. Features in double precision that none of the stages takes as
-    /// such become single first.
+    /// `stages` over `input`, on two threads per partition. Features in double precision become single first, unless
+    /// one of the stages takes double precision.
     ///
     /// # Errors
-    /// What the stages' `output_schema` finds wrong with the schema of `input`: a missing column, another width.
+    /// Errors of the stages' `output_schema` for the schema of `input`, such as a missing column or another width.
     pub fn try_new(input: Arc<dyn ExecutionPlan>, mut stages: Vec<Arc<dyn Transform>>) -> crate::Result<Self> {
         let mut schema = input.schema();
         if let Some(narrow) = narrowing(&schema, &stages)? {
@@ -80,8 +80,8 @@ impl StageExec {
         })
     }
 
-    /// The same, but each partition computes `threads` batches at a time (one at least). It holds two batches more, and
-    /// two that are done.
+    /// The same, but each partition computes `threads` batches at a time (at least one). It holds two batches more, and
+    /// two finished ones.
     pub fn with_threads(self, threads: usize) -> Self {
         Self { threads: threads.max(1), ..self }
     }
@@ -96,7 +96,7 @@ impl StageExec {
     }
 }
 
-/// A batch to compute, and who waits for it.
+/// A batch to compute, and the receiver of the result.
 struct Work {
     batch: RecordBatch,
     reply: oneshot::Sender<Result<RecordBatch>>,
@@ -171,8 +171,8 @@ impl ExecutionPlan for StageExec {
         let mut builder = RecordBatchReceiverStreamBuilder::new(self.schema(), AHEAD);
         let sender = builder.tx();
 
-        // A thread that is done takes the next batch from the queue by itself: on a busy machine, a task that had to be
-        // woken to hand it over would keep it waiting for milliseconds.
+        // A thread that is done takes the next batch from the queue itself: on a busy machine, waking a task to hand it
+        // over could take milliseconds.
         let (queue, work) = mpsc::channel::<Work>(in_flight);
         let work = Arc::new(Mutex::new(work));
         for _ in 0..self.threads {
@@ -180,7 +180,7 @@ impl ExecutionPlan for StageExec {
             let work = Arc::clone(&work);
             builder.spawn_blocking(move || {
                 while let Some(Work { batch, reply }) = next(&work) {
-                    // Nobody waits any more where the stream was dropped.
+                    // The receiver is gone if the stream was dropped.
                     if reply.is_closed() {
                         break;
                     }
@@ -208,7 +208,7 @@ impl ExecutionPlan for StageExec {
             let mut computed = std::pin::pin!(computed);
             while let Some(batch) = computed.next().await {
                 let failed = batch.is_err();
-                // A closed channel means that nobody reads any more.
+                // A closed channel means that the reader is gone.
                 if sender.send(batch).await.is_err() || failed {
                     break;
                 }

@@ -15,7 +15,7 @@ use crate::store::Location;
 pub(super) const NAME: &str = "table_at";
 
 /// The table function. It takes the name of a registered table, and a version as a number or a time as text
-/// (`2026-03-01T12:00:00Z`), and gives the table's rows as they were then.
+/// (`2026-03-01T12:00:00Z`), and gives the table's rows at that version.
 #[derive(Debug, Default)]
 pub struct TableAt {
     tables: RwLock<BTreeMap<String, Location>>,
@@ -57,7 +57,7 @@ impl TableFunctionImpl for TableAt {
     }
 }
 
-/// Opens the table on a thread of its own: a plan is made where nothing can be awaited.
+/// Opens the table on a thread of its own, since planning is synchronous.
 fn wait(location: Location, at: At) -> Result<crate::table::LabelTable> {
     let failed = |e: std::io::Error| Error::io("cannot start a thread to open a table").with_source(e);
     let open = move || {

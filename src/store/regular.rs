@@ -1,21 +1,20 @@
-//! Files of this machine that can be read from their start to their end: never a pipe that waits for a writer, never a
-//! device without an end.
+//! Opens regular local files: never a pipe that waits for a writer, or a device without an end.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Opens a file. Does not wait.
+/// Opens a file without waiting.
 ///
 /// # Errors
-/// [`Unsupported`](io::ErrorKind::Unsupported) for a pipe, a socket, a device or a directory, which is named as that;
-/// otherwise what the system says.
+/// [`Unsupported`](io::ErrorKind::Unsupported) for a pipe, a socket, a device or a directory, which the message names;
+/// otherwise the system's error.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     check_regular(path)?;
     File::open(path)
 }
 
-/// Checks that there is a file, as [`open_regular`] does, and gives its size in bytes.
+/// Checks that there is a file, as [`open_regular`] does, and returns its size in bytes.
 ///
 /// # Errors
 /// As [`open_regular`].
@@ -33,15 +32,15 @@ pub fn check_regular(path: &Path) -> io::Result<u64> {
     }
 }
 
-/// All of a file that is read once and held whole, such as a pipeline or a query: at most `most` bytes. It may be the
-/// pipe of another process (`/dev/stdin`, `<(…)` of a shell), which has a writer and so an end.
+/// The content of a file that is read once, such as a pipeline or a query: at most `most` bytes. It may be the pipe of
+/// another process (`/dev/stdin`, `<(…)` of a shell), which has a writer and so an end.
 ///
 /// # Errors
 /// [`FileTooLarge`](io::ErrorKind::FileTooLarge) beyond `most` bytes, otherwise as [`open_regular`].
 pub fn read_small(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let file = match check_regular(path) {
         Ok(_) => File::open(path)?,
-        // A pipe between processes has no path of its own; one that has may wait for its writer for ever.
+        // An anonymous pipe has a writer; a named pipe may wait for one for ever.
         Err(_) if is_pipe(path) && std::fs::canonicalize(path).is_err() => File::open(path)?,
         Err(e) => return Err(e),
     };
@@ -54,7 +53,7 @@ pub fn read_small(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// What a file of that type is called in messages.
+/// The name of that type of file in messages.
 pub(super) fn kind_of(kind: std::fs::FileType) -> &'static str {
     special(kind).unwrap_or("a file")
 }

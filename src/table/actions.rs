@@ -1,4 +1,4 @@
-//! Files as the actions of a Delta log: each a line of JSON.
+//! The actions of a Delta log for files: each is a line of JSON.
 
 use deltalake_core::kernel::{Action, Add};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ pub(super) fn line(action: &Action) -> Result<Value> {
     serde_json::to_value(action).map_err(|e| Error::internal("an action that is no JSON").with_source(e))
 }
 
-/// The file comes into the table. `changes` says whether its rows are new there.
+/// Adds the file to the table. `changes` says whether its rows are new there.
 pub(super) fn add_of(file: &DataFile, now: i64, changes: bool) -> Result<Value> {
     line(&Action::Add(Add {
         path: file.path.clone(),
@@ -27,8 +27,8 @@ pub(super) fn add_of(file: &DataFile, now: i64, changes: bool) -> Result<Value> 
     }))
 }
 
-/// The file leaves the table, and stays where it is for readers of earlier versions. Its path is spelled as the log has
-/// it: engines encode names in different ways, and a log takes for two files what is spelled in two ways.
+/// Removes the file from the table; it stays on disk for readers of earlier versions. Its path is spelled as in the
+/// log, since engines encode names differently and the log identifies files by their spelling.
 pub(super) fn remove_of(file: &DataFile, now: i64, changes: bool) -> Value {
     json!({ "remove": {
         "path": file.logged,

@@ -1,11 +1,11 @@
-//! One attempt to write a table: the two directories that are its own, `data/<id>` and `_dacpipe/<id>`, the mark that
-//! says so, and what removes them if nothing comes of it.
+//! One attempt to write a table: its two directories, `data/<id>` and `_dacpipe/<id>`, its mark, and the cleanup if it
+//! fails.
 //!
-//! An attempt begins with its mark, `_dacpipe/<id>/attempt.json`, which it keeps locked and removes after its commit. A
-//! mark of a local table that nobody has locked is of an attempt that died: the next writer removes the files of it,
-//! unless the log has its commit. Nothing else is ever removed: only files of the names that attempts give, in the two
-//! directories of one attempt, and never through a link. In an object store nobody can tell whether a writer lives, so
-//! marks and files of attempts that died stay until `dacpipe table vacuum`; readers never look at them.
+//! An attempt begins with its mark, `_dacpipe/<id>/attempt.json`, which it keeps locked and removes after its commit.
+//! If a mark of a local table is not locked, its attempt has died: the next writer removes its files, unless the log
+//! has its commit. Nothing else is ever removed: only files with the names that attempts give, in the two directories
+//! of one attempt, and never through a link. In an object store it is not known whether a writer lives, so the files of
+//! attempts that died stay until `dacpipe table vacuum`; readers never look at them.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
@@ -19,18 +19,18 @@ use crate::error::{Error, Result};
 use crate::store::{Location, TEMPORARY, failed};
 use crate::unlinked::{is_dir, is_file, make_dir};
 
-/// Where attempts keep what lies beside the rows. Other engines take a directory with such a name for none of theirs.
+/// The directory of the files beside the rows. Other engines ignore directories whose names begin with an underscore.
 pub(super) const BESIDE: &str = "_dacpipe";
-/// Where attempts keep the rows.
+/// The directory of the rows.
 pub(crate) const DATA: &str = "data";
-/// The beginning of the names of directories for rows that stay where others are replaced.
+/// The prefix of the directories for the rows that stay when others of their file are replaced.
 const KEPT: &str = "kept-";
 const MARK: &str = "attempt.json";
 /// The files of an attempt beside its rows.
 const FILES_BESIDE: [&str; 3] = ["clusters.parquet", "profile.parquet", "sample.parquet"];
-/// What a run says of itself.
+/// A run's report about itself.
 const RUN: &str = "run.json";
-/// What may lie in a directory that is to become a table: what runs write there.
+/// The entries that a directory may have and still become a table: those that runs write.
 const OURS: [&str; 8] = [DIRECTORY, BESIDE, DATA, "models", "quarantine", "report", RUN, "_run"];
 
 /// The directory of an attempt's rows.
@@ -38,12 +38,12 @@ pub(super) fn data_dir(id: &str) -> String {
     format!("{DATA}/{id}")
 }
 
-/// The directory in which an attempt writes what is not yet what it will be.
+/// The directory of an attempt's temporary files.
 pub(super) fn staging_dir(id: &str) -> String {
     format!("{BESIDE}/{id}")
 }
 
-/// Where an attempt that replaces rows writes those that stay of file `number`.
+/// The directory where an attempt that replaces rows writes the rows that stay of file `number`.
 pub(super) fn kept_dir(id: &str, number: usize) -> String {
     format!("{DATA}/{id}/{KEPT}{number}")
 }
@@ -64,14 +64,14 @@ fn mark_file(id: &str) -> String {
     format!("{BESIDE}/{id}/{MARK}")
 }
 
-/// What a mark says.
+/// The content of a mark.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Mark {
-    /// Whose mark it is: the name of its directory.
+    /// The attempt's id: the name of its directory.
     attempt: String,
-    /// The newest version when the attempt began. Its commit, if it came to that, is a later one.
+    /// The newest version when the attempt began. Its commit, if there is one, comes later.
     since: Option<u64>,
-    /// The process, for people.
+    /// The process, for information.
     process: u32,
 }
 
@@ -80,17 +80,17 @@ struct Mark {
 pub(super) struct Attempt {
     location: Location,
     id: String,
-    /// Says that this attempt lives.
+    /// The locked mark, which shows that this attempt lives.
     _lock: Option<Lock>,
     armed: bool,
 }
 
 impl Attempt {
-    /// Removes what attempts that died have left in a local table, and leaves this one's mark.
+    /// Removes the files that dead attempts have left in a local table, and writes this one's mark.
     ///
     /// # Errors
-    /// Kind `Config` for an id that is no file name and a place that holds other things than a table, `Table` if the id
-    /// was used before, `Io` if files cannot be written.
+    /// Kind `Config` for an id that is not a file name, or a place that contains other things than a table; `Table` if
+    /// the id was used before; `Io` if files cannot be written.
     pub(super) async fn begin(log: &Log, location: &Location, id: &str) -> Result<Self> {
         check_id(id)?;
         let since = log.newest().await?;
@@ -117,7 +117,7 @@ impl Attempt {
         Ok(Self { location: location.clone(), id: id.to_owned(), _lock: lock, armed: true })
     }
 
-    /// The files now belong to a commit: only the mark goes.
+    /// The files now belong to a commit: removes only the mark.
     pub(super) async fn committed(&mut self) {
         self.armed = false;
         if let Err(e) = forget(&self.location, &self.id).await {
@@ -125,7 +125,7 @@ impl Attempt {
         }
     }
 
-    /// Whether the files were committed cannot be known: they and the mark stay.
+    /// It is not known whether the files were committed: they and the mark stay.
     pub(super) fn leave(&mut self) {
         self.armed = false;
     }
@@ -150,7 +150,7 @@ impl Drop for Attempt {
                 tracing::warn!("files of a failed run stay behind in {location}: {e}");
             }
         } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            // Nobody is left to wait for it, so it must not end with this value as a SpawnedTask would.
+            // A SpawnedTask would be cancelled when this value is dropped, and nobody waits for the task.
             runtime.spawn(async move {
                 if let Err(e) = remove(&location, &id).await {
                     tracing::warn!("files of a failed run stay behind: {e}");
@@ -166,7 +166,8 @@ struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing the file is not enough: a process that was started meanwhile has it open until it runs its program.
+        // Closing the file is not enough: a child process that is being started has it open until it executes its
+        // program.
         if let Err(e) = self.0.unlock() {
             tracing::warn!("the lock of an attempt stays until this process ends: {e}");
         }
@@ -187,7 +188,7 @@ fn is_id(id: &str) -> bool {
     !id.is_empty() && id.len() <= 128 && id.chars().all(fine) && !id.starts_with('.')
 }
 
-/// That a directory is one for a table: a table already, or nothing but what runs write.
+/// Checks that a directory is a table already, or contains only what runs write.
 fn check_place(location: &Location, root: &Path, is_table: bool) -> Result<()> {
     let refuse = |what: String| {
         Err(Error::config(format!("{} cannot be a table: {what}; name a new directory", root.display())))
@@ -222,7 +223,7 @@ fn check_place(location: &Location, root: &Path, is_table: bool) -> Result<()> {
     Ok(())
 }
 
-/// Makes the directory of a local attempt and its mark, locked; none if there is one.
+/// Makes the directory of a local attempt and its mark, locked; `None` if there is a mark already.
 fn leave_mark(location: &Location, root: &Path, id: &str, text: &[u8]) -> Result<Option<Lock>> {
     let path = root.join(mark_file(id));
     let io = |e: std::io::Error| failed("writing", &location.show(&mark_file(id)), e);
@@ -234,9 +235,9 @@ fn leave_mark(location: &Location, root: &Path, id: &str, text: &[u8]) -> Result
     };
     match file.try_lock() {
         Ok(()) => {}
-        // Whoever sweeps has it for a moment, and finds an empty mark.
+        // Another writer's sweep may hold the lock for a moment; it finds an empty mark.
         Err(TryLockError::WouldBlock) => file.lock().map_err(io)?,
-        // A file system without locks: nothing is swept there.
+        // A file system without locks: dead attempts are not removed there.
         Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => {}
         Err(TryLockError::Error(e)) => return Err(io(e)),
     }
@@ -255,14 +256,14 @@ async fn sweep(log: &Log, location: &Location, root: &Path) -> Result<()> {
             Some(false) => {
                 remove_local(root, &id).map_err(|e| failed("removing files below", &location.show(DATA), e))?;
             }
-            // The log does not go back to it, so its files may be anybody's.
+            // The log does not go back that far, so the files may belong to a commit.
             None => {}
         }
     }
     Ok(())
 }
 
-/// The attempts whose marks nobody holds, with their marks, locked so that no other writer sweeps them meanwhile.
+/// The attempts whose marks are not locked, with their marks, now locked so that no other writer sweeps them as well.
 fn dead(root: &Path) -> std::io::Result<Vec<(String, Mark, Lock)>> {
     let beside = root.join(BESIDE);
     let mut found = Vec::new();
@@ -293,7 +294,8 @@ fn dead(root: &Path) -> std::io::Result<Vec<(String, Mark, Lock)>> {
     Ok(found)
 }
 
-/// Whether a writer of the local table at `root` holds its mark. What cannot be looked at may be one.
+/// Whether a writer of the local table at `root` is alive: its mark is locked. A mark that cannot be read counts as
+/// locked.
 pub(super) fn any_lives(root: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(root.join(BESIDE)) else { return false };
     entries.flatten().map(|entry| entry.path().join(MARK)).filter(|mark| is_file(mark)).any(
@@ -310,8 +312,8 @@ pub(super) fn any_lives(root: &Path) -> bool {
     )
 }
 
-/// Whether a commit is by attempt `id`; `None` if the log no longer has all that came after version `since`, which was
-/// the newest when it began. What the log has from before is looked at as well, whatever a mark says.
+/// Whether there is a commit by attempt `id`; `None` if the log no longer has all commits after version `since`, which
+/// was the newest when the attempt began. Earlier commits in the log are searched as well, in case a mark is wrong.
 pub(super) async fn has_commit(log: &Log, id: &str, since: Option<u64>) -> Result<Option<bool>> {
     let Some(newest) = log.newest().await? else { return Ok(Some(false)) };
     Ok(match log.search(newest, |commit| commit.is_by(id)).await? {
@@ -330,7 +332,7 @@ async fn forget(location: &Location, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes the data files, those beside them and the mark of an attempt.
+/// Removes the data files, the files beside them and the mark of an attempt.
 pub(super) async fn remove(location: &Location, id: &str) -> Result<()> {
     if let Some(root) = location.local_path() {
         return remove_local(root, id).map_err(|e| failed("removing files below", &location.show(DATA), e));
@@ -347,7 +349,7 @@ pub(super) async fn remove(location: &Location, id: &str) -> Result<()> {
     location.delete(&mark_file(id)).await
 }
 
-/// The mark goes last, so that whoever dies on the way leaves the rest to the next.
+/// Removes the mark last, so that if this process dies on the way, the next writer removes the rest.
 fn remove_local(root: &Path, id: &str) -> std::io::Result<()> {
     if is_dir(&root.join(DATA)) {
         remove_below(&root.join(data_dir(id)), &|name| is_part(name), 8)?;
@@ -367,8 +369,8 @@ fn remove_local(root: &Path, id: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Removes the files in `dir` whose names are `ours`, and goes down into partition directories, `depth` levels of them. A
-/// directory that is empty afterwards goes too. Links stay.
+/// Removes the files in `dir` whose names are `ours`, and those in partition directories, `depth` levels down.
+/// Directories that are then empty are removed too. Links stay.
 fn remove_below(dir: &Path, ours: &dyn Fn(&str) -> bool, depth: usize) -> std::io::Result<()> {
     if !is_dir(dir) {
         return Ok(());
@@ -389,7 +391,7 @@ fn remove_below(dir: &Path, ours: &dyn Fn(&str) -> bool, depth: usize) -> std::i
     Ok(())
 }
 
-/// Whether a path below the table is one that an attempt gives its data files.
+/// Whether a path below the table is one of an attempt's data files.
 pub(super) fn is_data_file(path: &str) -> bool {
     let mut parts = path.split('/');
     let in_data = parts.next() == Some(DATA) && parts.next().is_some_and(is_id);
@@ -398,7 +400,7 @@ pub(super) fn is_data_file(path: &str) -> bool {
     in_data && parts.all(between) && name.is_some_and(is_part)
 }
 
-/// Whether a path below the table is one that an attempt gives what lies beside its rows.
+/// Whether a path below the table is one of an attempt's files beside the rows.
 pub(super) fn is_file_beside(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
     matches!(parts[..], [BESIDE, id, name] if is_id(id) && FILES_BESIDE.contains(&name))
@@ -412,7 +414,7 @@ pub(super) fn is_part(name: &str) -> bool {
     })
 }
 
-/// Whether a name is right, or is that of a file on its way to a right one: local stores write `name#1` first.
+/// Whether a name is right, or is the temporary form of a right one: local stores write `name#1` first.
 fn is_staged(name: &str, right: impl Fn(&str) -> bool) -> bool {
     match name.split_once('#') {
         Some((name, number)) => right(name) && number.bytes().all(|b| b.is_ascii_digit()),
@@ -424,7 +426,7 @@ fn is_staged(name: &str, right: impl Fn(&str) -> bool) -> bool {
 mod tests {
     use super::*;
 
-    /// A child process has the mark's file open, too, until it runs its program.
+    /// A child process has the mark's file open, too, until it executes its program.
     #[tokio::test]
     async fn an_attempt_is_dead_when_it_is_gone_whoever_has_its_mark_open() {
         let dir = tempfile::tempdir().unwrap();

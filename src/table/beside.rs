@@ -1,4 +1,5 @@
-//! The small Parquet files beside a table's rows: written whole before the commit that names them, read whole.
+//! The small Parquet files beside a table's rows. They are written completely before the commit that names them, and
+//! read as a whole.
 
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
@@ -27,8 +28,8 @@ pub(super) async fn write(location: &Location, path: String, rows: &RecordBatch)
     Ok(FileBeside { path, rows, bytes: size, crc32 })
 }
 
-/// Reads a file that a commit names, whose rows are of `schema`. Numbers of a column may be in another precision, as
-/// tables of before have them.
+/// Reads a file that a commit names, with rows of `schema`. Lists of numbers may have another precision, as in tables
+/// of earlier versions.
 pub(super) async fn read(location: &Location, file: &FileBeside, schema: &SchemaRef) -> Result<RecordBatch> {
     let damaged = |why: &str| Error::table(format!("{} {why}", location.show(&file.path)));
     let bytes = location.get(&file.path).await?.ok_or_else(|| damaged("is missing, and the log names it"))?;
@@ -56,7 +57,7 @@ pub(super) async fn read(location: &Location, file: &FileBeside, schema: &Schema
     concat_batches(schema, &batches).map_err(|e| damaged("has other columns than it must have").with_source(e))
 }
 
-/// The rows of `batch` in the types of `schema`; nothing if they differ in more than the precision of lists.
+/// The rows of `batch` in the types of `schema`; `None` if they differ in more than the precision of lists.
 fn in_types_of(schema: &SchemaRef, batch: &RecordBatch) -> Result<Option<RecordBatch>> {
     if batch.schema_ref().fields() == schema.fields() {
         return Ok(Some(batch.clone()));
@@ -83,7 +84,7 @@ mod tests {
     use arrow::datatypes::{Field, Float64Type, Schema};
     use std::sync::Arc;
 
-    /// One cluster of a table of before, with its centroid in single precision.
+    /// One cluster of an older table, with its centroid in single precision.
     fn of_before(name: &str) -> RecordBatch {
         let item = Arc::new(Field::new("item", DataType::Float32, false));
         let values = Arc::new(arrow::array::Float32Array::from(vec![0.5, 16_777_216.0]));

@@ -1,4 +1,4 @@
-//! Reading data files of a table: whatever is read of one is checked against the sums that its commit gave.
+//! Reads data files of a table and checks every byte that is read against the checksums in its commit.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -29,7 +29,7 @@ pub(super) struct CheckedReads {
 }
 
 impl CheckedReads {
-    /// For files at `location`, of which those in `sums` have sums.
+    /// For files at `location`; those in `sums` have checksums.
     pub(super) fn new(location: Location, sums: HashMap<Path, Checksums>) -> Self {
         Self { location, sums }
     }
@@ -66,7 +66,7 @@ struct CheckedFile {
 }
 
 impl CheckedFile {
-    /// The file as messages name it.
+    /// The file's name for messages.
     fn shown(&self) -> String {
         let below = self.path.prefix_match(self.location.prefix());
         let parts: Vec<String> = below.into_iter().flatten().map(|part| part.as_ref().to_owned()).collect();
@@ -104,7 +104,7 @@ impl CheckedFile {
     }
 }
 
-/// Ranges that cover `ranges`, each byte once, in order.
+/// Ascending ranges that cover `ranges` without overlap.
 fn merged(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut sorted = ranges.to_vec();
     sorted.sort_by_key(|range| range.start);
@@ -118,7 +118,7 @@ fn merged(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     out
 }
 
-/// The error for a file of a table that is not what the log says it is.
+/// The error for a file of a table that differs from what the log says.
 pub(super) fn damaged(location: &Location, file: &str, what: &str) -> Error {
     Error::table(format!("the table {location} is damaged: {file} {what}; restore the file, or write the table anew"))
 }

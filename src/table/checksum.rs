@@ -1,19 +1,19 @@
-//! Checksums of the files that a commit names, so that bytes that changed on the disk are told from those that were
-//! written: Parquet itself would give other values for them and say nothing.
+//! Checksums of the files that a commit names, to find bytes that changed on the disk: Parquet itself would silently
+//! give other values for them.
 //!
-//! A file is summed up in blocks of [`BLOCK`] bytes, so that a reader of some of its columns need not read all of it. The
-//! log keeps the sums of a data file among its tags, which other engines carry along and do not read. Files that other
-//! programs wrote have none.
+//! Each block of [`BLOCK`] bytes has its own checksum, so that a reader of some columns need not read the whole file.
+//! The log keeps the checksums of a data file among its tags, which other engines keep but do not read. Files that
+//! other programs wrote have none.
 
 use std::ops::Range;
 
 use flate2::Crc;
 
-/// Bytes that have a sum of their own.
+/// Bytes of a block.
 pub(super) const BLOCK: u64 = 1 << 20;
-/// The tag of a file in the log that holds its sums.
+/// The tag of a file in the log that holds its checksums.
 pub(super) const TAG: &str = "dacpipe.crc32";
-/// Hexadecimal digits of a sum.
+/// Hexadecimal digits of a checksum.
 const DIGITS: usize = 8;
 
 /// The CRC-32 of each block of a file.
@@ -21,19 +21,19 @@ const DIGITS: usize = 8;
 pub struct Checksums(Vec<u32>);
 
 impl Checksums {
-    /// Those of a whole file.
+    /// The checksums of a whole file.
     pub(super) fn of(content: &[u8]) -> Self {
         let mut summing = Summing::default();
         summing.update(content);
         summing.finish()
     }
 
-    /// As the log has them: the digits of one after the other.
+    /// The text in the log: their digits, concatenated.
     pub(super) fn to_text(&self) -> String {
         self.0.iter().map(|sum| format!("{sum:0DIGITS$x}")).collect()
     }
 
-    /// Of the log's text, for a file of `bytes`; `None` if it is not of that.
+    /// Parses the log's text, for a file of `bytes` bytes; `None` if it does not fit.
     pub(super) fn parse(text: &str, bytes: u64) -> Option<Self> {
         let digits = text.as_bytes().chunks(DIGITS);
         let sum = |digits: &[u8]| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
@@ -47,7 +47,7 @@ impl Checksums {
         start..range.end.div_ceil(BLOCK).saturating_mul(BLOCK).clamp(start, bytes.max(start))
     }
 
-    /// Whether `content`, which lies at `start` of the file and is whole blocks of it, is what was written.
+    /// Whether `content`, which is whole blocks of the file from `start` on, is what was written.
     pub(super) fn fit(&self, start: u64, content: &[u8]) -> bool {
         let first = (start / BLOCK) as usize;
         content.chunks(BLOCK as usize).enumerate().all(|(i, block)| {
@@ -58,7 +58,7 @@ impl Checksums {
     }
 }
 
-/// Sums up a file as it is written.
+/// Computes the checksums of a file as it is written.
 #[derive(Debug, Default)]
 pub(super) struct Summing {
     done: Vec<u32>,

@@ -23,17 +23,17 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
-/// The columns of a table's clusters: `cluster`, `size`, `centroid` (in the space that was clustered; where features are
-/// clustered as they are, in theirs), `mean_distance` (of the cluster's rows to the centroid; null where it has none) and
+/// The columns of a table's clusters: `cluster`, `size`, `centroid` (in the space that was clustered, which may be that
+/// of the features), `mean_distance` (of the cluster's rows to the centroid; null for a cluster without rows) and
 /// `model`.
 pub fn clusters_schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
 }
 
-/// What a run says of its clusters, in the types of [`clusters_schema`], with the model's hash.
+/// The clusters that a run reports, in the types of [`clusters_schema`], with the model's hash.
 ///
 /// # Errors
-/// Kind `Input` if a column is missing, of another kind, or null where it must not be.
+/// Kind `Input` if a column is missing, has another type, or is null where it must not be.
 pub(super) fn normalize(batch: &RecordBatch, model: &str) -> Result<RecordBatch> {
     let mut columns: Vec<ArrayRef> = Vec::new();
     for field in &SCHEMA.fields()[..SCHEMA.fields().len() - 1] {
@@ -87,12 +87,12 @@ static GONE: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
-/// What [`without`] needs to know of rows that leave a table.
+/// The columns that [`without`] needs of rows that leave a table.
 pub(super) fn gone_schema() -> SchemaRef {
     Arc::clone(&GONE)
 }
 
-/// The columns of [`gone_schema`] of rows of a table; null where it has none.
+/// The columns of [`gone_schema`] of rows of a table; null if the table lacks one.
 pub(super) fn gone_of(rows: &RecordBatch) -> Result<RecordBatch> {
     let column = |field: &Arc<Field>| match rows.column_by_name(field.name()) {
         Some(column) => Ok(cast(column, field.data_type())?),
@@ -102,7 +102,8 @@ pub(super) fn gone_of(rows: &RecordBatch) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(gone_schema(), columns)?)
 }
 
-/// The clusters of a table that had `old` and that the rows `gone` leave. Models without a row left go as well.
+/// The clusters of a table that had `old`, after the rows `gone` were removed. Models without a row left are removed as
+/// well.
 pub(super) fn without(old: &RecordBatch, gone: &RecordBatch) -> Result<RecordBatch> {
     let mut left: BTreeMap<(&str, i32), (i64, f64)> = BTreeMap::new();
     let (clusters, distances) =

@@ -1,5 +1,5 @@
-//! What a commit of dacpipe says beside its files: the key `dacpipe` of the commit's information, which other engines
-//! keep and show but do not read.
+//! What a commit of dacpipe says beside its files: the key `dacpipe` of `commitInfo`, which other engines keep and show
+//! but do not read.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,11 +21,11 @@ pub enum Mode {
 /// Where the rows of a commit came from.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SourceInfo {
-    /// For people: kind and path.
+    /// Its kind and path, as text.
     pub description: String,
-    /// Rows read from it.
+    /// The number of its rows that were labelled.
     pub rows: u64,
-    /// How far it was read, in the source's own terms.
+    /// `{ "rows": n }`, the same number again; nothing reads it.
     #[serde(default)]
     pub offsets: serde_json::Value,
 }
@@ -39,16 +39,16 @@ pub struct FileBeside {
     pub bytes: u64,
     /// Its rows.
     pub rows: u64,
-    /// The [sums](super::Checksums) of its bytes, as text; none of files of versions before there were any.
+    /// The [checksums](super::Checksums) of its bytes, as text; absent in versions from before there were any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crc32: Option<String>,
 }
 
-/// What a commit of dacpipe says of the table as it leaves it. A version has the note of the newest commit up to it that
-/// carries one: commits of other programs carry none.
+/// What a commit of dacpipe says about the table after it. A version has the note of the newest commit up to it that
+/// has one: commits of other programs have none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CommitNote {
-    /// The attempt that made the commit: a run, or what tended the table. No two commits share one.
+    /// The attempt that made the commit: a run, or the upkeep of the table. No two commits share one.
     pub attempt: String,
     /// The last run whose rows the table has.
     pub run: String,
@@ -57,19 +57,19 @@ pub struct CommitNote {
     /// Rows that the commit added.
     #[serde(default)]
     pub rows: u64,
-    /// Rows that were left out, as the table had their keys.
+    /// Rows that were left out, because the table had their keys.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skipped_rows: u64,
     /// The clusters that the rows of this version have, where the pipeline makes clusters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clusters: Option<FileBeside>,
-    /// Means and deviations of the features by cluster, where they were summed up.
+    /// Means and deviations of the features by cluster, if they were computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<FileBeside>,
-    /// Rows drawn for a picture, where some were.
+    /// A sample of rows for the report, if one was drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<FileBeside>,
-    /// The file of the rows that this commit's run set aside.
+    /// The file of rows that this commit's run set aside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<String>,
     /// The version of the commit before this one, since the last overwrite, whose run set rows aside.

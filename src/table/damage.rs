@@ -1,4 +1,4 @@
-//! What lies in a log's directory, and what is wrong with a log that cannot be read.
+//! Finds what is wrong with a log that cannot be read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,16 +10,16 @@ use super::log::{DIRECTORY, Log, file_name};
 use crate::error::{Error, Result};
 use crate::store::failed;
 
-/// The longest log entry that is looked at to find what is wrong with a log.
+/// The longest log entry that is read to find what is wrong.
 const LONGEST_ENTRY: u64 = 256 << 20;
 
-/// The most levels of a log's entry in each other. Delta's own have fewer than ten.
+/// The deepest nesting of a log entry. Delta's own have fewer than ten levels.
 const DEEPEST: usize = 100;
-/// Bytes of an entry that cannot nest deep enough to do harm.
+/// Shorter entries cannot be nested deeply enough to overflow the stack.
 const SHALLOW: u64 = 1 << 12;
 
 impl Log {
-    /// What the store lists of the log.
+    /// The files of the log, as the store lists them.
     pub(super) async fn listed(&self) -> Result<Listed> {
         if let Some(found) = self.location.obstacle() {
             return Err(Error::table(format!("{found}; a table is a directory")));
@@ -37,7 +37,7 @@ impl Log {
         Ok(listed)
     }
 
-    /// That no entry which `version` is made of nests so deep that to read it would end the stack.
+    /// Checks that no entry of `version` is nested so deeply that reading it would overflow the stack.
     pub(super) async fn check_depth(&self, listed: &Listed, version: u64) -> Result<()> {
         let from = listed.checkpoints.range(..=version).next_back().map_or(0, |v| v + 1);
         let entries = listed.commits.range(from..).take_while(|(entry, _)| **entry <= version);
@@ -64,7 +64,7 @@ impl Log {
             Ok(()) => match store_failure(&e) {
                 Some(_) => failed("reading", &self.location.show(DIRECTORY), e),
                 None => {
-                    // Behind the first line may be the calls that led there.
+                    // Later lines may contain a backtrace.
                     let why = e.to_string();
                     let why = why.lines().next().unwrap_or_default();
                     Error::table(format!("the log of {} cannot be read: {why}", self.location))
@@ -73,7 +73,7 @@ impl Log {
         }
     }
 
-    /// An error that names the first entry that is missing, empty or, if they are `read`, no log entry.
+    /// An error that names the first entry that is missing, empty or, if entries are `read`, not a valid log entry.
     pub(super) async fn find_damage(&self, listed: &Listed, read: bool) -> Result<()> {
         let (Some(newest), from) = (listed.newest(), listed.checkpoints.last().map_or(0, |v| v + 1)) else {
             return Ok(());
@@ -105,7 +105,7 @@ impl Log {
         if read { self.find_damaged_checkpoint(listed).await } else { Ok(()) }
     }
 
-    /// An error that names a checkpoint that cannot be read, or the pointer to one that is not there.
+    /// An error that names a checkpoint that cannot be read, or a pointer to a missing one.
     async fn find_damaged_checkpoint(&self, listed: &Listed) -> Result<()> {
         let advice = match listed.commits.keys().next() {
             Some(0) => "remove it: the log has every entry",
@@ -137,7 +137,7 @@ impl Log {
     }
 }
 
-/// The versions of which a log has entries, with their sizes, and checkpoints.
+/// The versions with entries in the log, with their sizes, and the checkpoints.
 #[derive(Debug, Default)]
 pub(super) struct Listed {
     commits: BTreeMap<u64, u64>,
@@ -149,14 +149,14 @@ impl Listed {
         self.commits.keys().next_back().max(self.checkpoints.last()).copied()
     }
 
-    /// Whether `version` can be made of a checkpoint and the entries after it.
+    /// Whether `version` can be reconstructed from a checkpoint and the entries after it.
     pub(super) fn reaches(&self, version: u64) -> bool {
         let from = self.checkpoints.range(..=version).next_back().map_or(0, |v| v + 1);
         (from..=version).all(|v| self.commits.contains_key(&v))
     }
 }
 
-/// Whether arrays and objects of a JSON text lie in each other more than `most` times.
+/// Whether arrays and objects of a JSON text are nested more than `most` levels deep.
 fn nests_deeper(text: &[u8], most: usize) -> bool {
     let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
     for &byte in text {
@@ -178,7 +178,7 @@ fn nests_deeper(text: &[u8], most: usize) -> bool {
     false
 }
 
-/// The failure of the store that an error comes from, unless it is that something is not there.
+/// The store's failure that caused an error, unless it is that something was not found.
 fn store_failure<'a>(e: &'a (dyn std::error::Error + 'static)) -> Option<&'a object_store::Error> {
     let mut next = Some(e);
     while let Some(e) = next {

@@ -1,4 +1,4 @@
-//! One entry of a log: what a commit did, and what it says of that.
+//! One entry of a log: what a commit did.
 
 use bytes::Bytes;
 use deltalake_core::kernel::{Add, Remove, StructType};
@@ -14,40 +14,40 @@ use crate::error::{Error, Result};
 pub struct Commit {
     /// The version that it made.
     pub version: u64,
-    /// When, in milliseconds since 1970, as its writer's clock had it.
+    /// Its time by the writer's clock, in milliseconds since 1970.
     pub timestamp: Option<i64>,
     /// What was done, in Delta's words: WRITE, OPTIMIZE, RESTORE.
     pub operation: String,
-    /// Who did it: program and version.
+    /// The writer: program and version.
     pub engine: Option<String>,
     /// The files that it added.
     pub added: Vec<Add>,
     /// The files that it removed.
     pub removed: Vec<Remove>,
-    /// What dacpipe said in it.
+    /// The note of dacpipe in it.
     pub note: Option<CommitNote>,
     mode: Option<Mode>,
 }
 
 impl Commit {
-    /// What a write did to the rows that were there; none of a commit that was no write.
+    /// What a write did to the existing rows; `None` if the commit was not a write.
     pub fn mode(&self) -> Option<Mode> {
         self.mode
     }
 
-    /// Whether attempt `id` made it.
+    /// Whether it is the commit of attempt `id`.
     pub(super) fn is_by(&self, id: &str) -> bool {
         self.note.as_ref().is_some_and(|note| note.attempt == id)
     }
 
-    /// Rows in the files that it added, if it says so.
+    /// The number of rows in the files that it added, if it says so.
     pub fn rows(&self) -> Option<u64> {
         let rows = |add: &Add| ColumnRange::from_delta(add.stats.as_deref().unwrap_or_default()).ok()?.0;
         self.added.iter().map(rows).sum()
     }
 }
 
-/// What was done, in figures, under the names that other engines show.
+/// The operation's metrics, under the names that other engines use.
 pub(super) fn metrics(actions: &[Value]) -> Value {
     let (mut files, mut bytes, mut rows, mut removed) = (0, 0, 0, 0);
     for action in actions {
@@ -69,7 +69,7 @@ pub(super) fn metrics(actions: &[Value]) -> Value {
     figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<serde_json::Map<_, _>>().into()
 }
 
-/// A commit's entry: a JSON object a line, each with one action.
+/// Parses a commit's entry: one JSON object per line, each with one action.
 pub(super) fn parse(version: u64, bytes: &Bytes) -> Result<Commit> {
     let mut commit = Commit {
         version,
@@ -116,7 +116,7 @@ pub(super) fn parse(version: u64, bytes: &Bytes) -> Result<Commit> {
     Ok(commit)
 }
 
-/// Whether a path of a log is of a file in the table.
+/// Whether a path in a log is inside the table.
 pub(super) fn is_inside(path: &str) -> bool {
     !path.is_empty() && !path.contains("://") && !path.starts_with('/') && Path::parse(path).is_ok()
 }

@@ -1,4 +1,4 @@
-//! Rows on their way into Parquet files, a set of files for each value of the partition columns.
+//! Writes rows to Parquet files, with a set of files for each value of the partition columns.
 //!
 //! Rows are cut into blocks of a fixed number before they are encoded, so the files do not depend on how the rows were
 //! cut into batches: the same rows in the same order give the same bytes.
@@ -30,21 +30,21 @@ use crate::store::{Location, failed};
 const BLOCK_ROWS: usize = 4096;
 /// Rows of a row group, at most.
 const GROUP_ROWS: usize = 65_536;
-/// Bytes of a row group, at most; what a file being written holds in memory.
+/// Bytes of a row group, at most, which are in memory while a file is written.
 const GROUP_BYTES: usize = 16 << 20;
-/// Bytes handed to the store at a time. Stores in the cloud want at least 5 MiB.
+/// Bytes given to the store at a time. Cloud stores require at least 5 MiB.
 const UPLOAD_BYTES: usize = 8 << 20;
-/// Values of the partition columns, at most: each has a file open for writing.
+/// The most values of the partition columns: each has a file open for writing.
 const MAX_PARTITIONS: usize = 256;
-/// The name of a partition directory for null, as Hive has it.
+/// The name of a partition directory for null, as in Hive.
 const HIVE_NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 
-/// What the rows of a run are labelled with, the same for all of them.
+/// The values that a run adds to all of its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Labels {
     /// The hash of the model.
     pub model: String,
-    /// When; to the microsecond.
+    /// The time, to the microsecond.
     pub labelled_at: std::time::SystemTime,
 }
 
@@ -55,7 +55,7 @@ type Key = Vec<Option<String>>;
 pub(super) struct FileSet {
     location: Location,
     dir: String,
-    /// The columns of the rows that come.
+    /// The columns of the incoming rows.
     input: SchemaRef,
     table: SchemaRef,
     /// The columns of the files.
@@ -63,7 +63,7 @@ pub(super) struct FileSet {
     partition_by: Vec<String>,
     file_bytes: u64,
     properties: WriterProperties,
-    /// What is written beside the rows that come, in the table's last two columns.
+    /// The values of the table's last two columns, which are added to the incoming rows.
     labels: Option<Labels>,
     parts: BTreeMap<Key, Part>,
 }
@@ -84,7 +84,7 @@ struct OpenFile {
     rows: u64,
 }
 
-/// A file on its way to the store, summed up as it goes.
+/// A file that is being uploaded, with its checksums.
 struct Summed {
     to: BufWriter,
     sums: Arc<Mutex<Summing>>,
@@ -102,8 +102,8 @@ impl AsyncFileWriter for Summed {
 }
 
 impl FileSet {
-    /// Files below `dir` of a table of schema `table`, a new one after `file_bytes`. With `labels`, the rows that come
-    /// lack the two columns that these fill.
+    /// Writes files below `dir` of a table of schema `table`; a new file begins after `file_bytes`. With `labels`, the
+    /// incoming rows lack the two columns that these fill.
     pub(super) fn new(
         location: &Location,
         dir: String,
@@ -134,7 +134,7 @@ impl FileSet {
         &self.input
     }
 
-    /// Writes the rows of a batch, of schema [`input`](Self::input), after those before it.
+    /// Appends the rows of a batch, of schema [`input`](Self::input).
     pub(super) async fn push(&mut self, batch: &RecordBatch) -> Result<()> {
         for (key, indices) in self.keys(batch)? {
             if !self.parts.contains_key(&key) {
@@ -156,7 +156,7 @@ impl FileSet {
         Ok(())
     }
 
-    /// The partition values in a batch and the rows of each, all rows where there is but one.
+    /// The partition values in a batch and the rows of each; all rows if there is only one value.
     fn keys(&self, batch: &RecordBatch) -> Result<Vec<(Key, Option<UInt32Array>)>> {
         if self.partition_by.is_empty() {
             return Ok(vec![(Key::new(), None)]);
@@ -185,7 +185,8 @@ impl FileSet {
         }
         let mut dir = self.dir.clone();
         for (name, value) in self.partition_by.iter().zip(key) {
-            // As Hive writes it, so that plain readers know the directories. The log says which null is none.
+            // As in Hive, so that other readers understand the directories. The log distinguishes null from text of
+            // that name.
             dir = format!("{dir}/{}", directory(name, value.as_deref()));
         }
         let part = Part {
@@ -221,7 +222,7 @@ impl FileSet {
         Ok(())
     }
 
-    /// A block with all columns of the table, without those that the log holds.
+    /// A block with the columns of the data files: all of the table's but the partition columns, which are in the log.
     fn stored_block(&self, block: &RecordBatch) -> Result<RecordBatch> {
         let rows = block.num_rows();
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.stored.fields().len());
@@ -262,7 +263,7 @@ impl FileSet {
         Ok(())
     }
 
-    /// Ends the writing and gives the files, by partition value and then in the order of their rows.
+    /// Ends the writing and returns the files, by partition value and then in the order of their rows.
     pub(super) async fn finish(&mut self) -> Result<Vec<DataFile>> {
         let keys: Vec<Key> = self.parts.keys().cloned().collect();
         let mut files = Vec::new();
@@ -283,7 +284,7 @@ impl FileSet {
         Ok(files)
     }
 
-    /// Ends the writing and lets go of uploads that have begun.
+    /// Ends the writing and aborts uploads that have begun.
     pub(super) async fn abort(&mut self) {
         for open in std::mem::take(&mut self.parts).into_values().filter_map(|part| part.open) {
             if let Err(e) = open.writer.into_inner().to.abort().await {
@@ -298,8 +299,8 @@ impl FileSet {
     }
 }
 
-/// The directory of a partition value: `split=train`. What is not plain is encoded, as some engines read the values from
-/// there; of a long value the beginning and a hash stand there. The log has the values themselves.
+/// The directory of a partition value: `split=train`. Special characters are encoded, since some engines read the
+/// values from there; a long value is replaced by its beginning and a hash. The log has the values themselves.
 fn directory(name: &str, value: Option<&str>) -> String {
     const LONGEST: usize = 120;
     let encoded = |text: &str| {
@@ -314,7 +315,7 @@ fn directory(name: &str, value: Option<&str>) -> String {
             true => {
                 let hash = Sha256::digest(text.as_bytes());
                 let hash: String = hash.iter().take(12).map(|b| format!("{b:02x}")).collect();
-                // Not in the middle of an encoded byte.
+                // Do not cut in the middle of an encoded byte.
                 let cut = (0..=64)
                     .rev()
                     .find(|&at| {
@@ -332,7 +333,7 @@ fn directory(name: &str, value: Option<&str>) -> String {
     };
     let value = match value {
         None => HIVE_NULL.to_owned(),
-        // The text itself, told from null.
+        // Text that looks like the name for null is encoded.
         Some(HIVE_NULL) => format!("%5F{}", &HIVE_NULL[1..]),
         Some(text) => encoded(text),
     };
@@ -359,7 +360,7 @@ pub(super) fn micros(time: std::time::SystemTime) -> i64 {
     }
 }
 
-/// How files of these columns are encoded.
+/// The encoding of files with these columns.
 pub(super) fn properties(stored: &Schema) -> Result<WriterProperties> {
     let mut properties = WriterProperties::builder()
         .set_created_by(concat!("dacpipe version ", env!("CARGO_PKG_VERSION")).to_owned())
@@ -367,7 +368,7 @@ pub(super) fn properties(stored: &Schema) -> Result<WriterProperties> {
         .set_max_row_group_row_count(Some(GROUP_ROWS))
         .set_max_row_group_bytes(Some(GROUP_BYTES));
     for field in stored.fields() {
-        // Measured values hardly repeat: a dictionary of them costs time and saves nothing.
+        // Measured values hardly repeat: a dictionary would cost time and save nothing.
         let path = match field.data_type() {
             DataType::Float32 | DataType::Float64 => vec![field.name().clone()],
             DataType::FixedSizeList(item, _) | DataType::List(item) if item.data_type().is_floating() => {

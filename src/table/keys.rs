@@ -1,4 +1,4 @@
-//! The keys of rows: what tells the rows of a table apart, so that the same row is not labelled twice by one model.
+//! The keys of rows, which identify the rows of a table, so that the same row is not labelled twice by one model.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hasher};
@@ -29,16 +29,16 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnExisting {
-    /// Leaves them out, and counts them: a row that the same model has labelled. Another model's label is another fact.
+    /// Leaves out rows that the same model has labelled, and counts them. A row of another model does not count.
     #[default]
     Skip,
-    /// Takes the rows that are there out of the table, whichever model labelled them, in the commit that adds the new.
+    /// Removes the existing rows from the table, whichever model labelled them, in the commit that adds the new ones.
     Replace,
     /// Fails.
     Error,
 }
 
-/// A key, as good as told apart from every other: 2^64 rows would be needed for a pair that is not.
+/// A 128-bit hash of a key. A collision is only to be expected among 2^64 rows.
 type Digest = u128;
 
 /// Makes digests of the key columns of batches.
@@ -49,7 +49,7 @@ struct Digests {
 }
 
 impl Digests {
-    /// Of the columns `keys` in the types that they have in `table`.
+    /// Digests of the columns `keys`, in the types that they have in `table`.
     fn new(keys: &[String], table: &Schema) -> Result<Self> {
         let columns = keys.iter().map(|name| match table.field_with_name(name) {
             Ok(field) => Ok(field.clone()),
@@ -80,7 +80,7 @@ impl Digests {
         Ok(rows.iter().map(|row| half(0, row.as_ref()) << 64 | half(1, row.as_ref())).collect())
     }
 
-    /// A key for people: `user = 3, start = 128`.
+    /// A key for messages: `user = 3, start = 128`.
     fn show(&self, arrays: &[ArrayRef], row: usize) -> String {
         let shown = |(field, array): (&Field, &ArrayRef)| {
             let value = match array.is_null(row) {
@@ -93,7 +93,7 @@ impl Digests {
     }
 }
 
-/// The keys of the rows that a run writes. Without key columns every row is taken.
+/// The keys of the rows that a run writes. Without key columns every row is accepted.
 #[derive(Debug, Default)]
 pub(super) struct RunKeys {
     digests: Option<Digests>,
@@ -101,16 +101,16 @@ pub(super) struct RunKeys {
 }
 
 impl RunKeys {
-    /// None of the columns `keys` of a table yet.
+    /// An empty set for the columns `keys` of a table.
     pub(super) fn new(keys: &[String], table: &Schema) -> Result<Self> {
         let digests = (!keys.is_empty()).then(|| Digests::new(keys, table)).transpose()?;
         Ok(Self { digests, seen: HashSet::new() })
     }
 
-    /// Takes the keys of a batch.
+    /// Adds the keys of a batch.
     ///
     /// # Errors
-    /// Kind `Input`, naming the key, if a row before had it.
+    /// Kind `Input`, naming the key, if an earlier row had it.
     pub(super) fn add(&mut self, batch: &RecordBatch) -> Result<()> {
         let Some(digests) = &self.digests else { return Ok(()) };
         let arrays = digests.arrays(batch)?;
@@ -127,7 +127,7 @@ impl RunKeys {
         Ok(())
     }
 
-    /// Whether there are keys to tell rows apart by.
+    /// Whether there are key columns.
     pub(super) fn are_kept(&self) -> bool {
         self.digests.is_some() && !self.seen.is_empty()
     }
@@ -139,7 +139,7 @@ impl RunKeys {
         Ok(found.iter().map(|digest| Some(self.seen.contains(digest))).collect())
     }
 
-    /// A key of this run that `table` has from `model`, if there is one.
+    /// A key of this run that a row of `model` in `table` has, if there is one.
     pub(super) async fn met_in(&self, table: Arc<LabelTable>, model: &str) -> Result<Option<String>> {
         let Some(digests) = &self.digests else { return Ok(None) };
         let mut rows = keys_of(table, &digests.columns, Some(model)).await?;
@@ -155,7 +155,7 @@ impl RunKeys {
     }
 }
 
-/// The rows of the key columns of a table, of one model or of all.
+/// The key columns of a table, for the rows of one model or of all.
 async fn keys_of(
     table: Arc<LabelTable>,
     columns: &[Field],
@@ -170,7 +170,7 @@ async fn keys_of(
     Ok(rows.select(columns)?.execute_stream().await?)
 }
 
-/// The keys that a table has already: rows with them are left out of a run, or fail it.
+/// The keys that a table has already: rows with one of them are left out of a run, or are an error.
 #[derive(Debug)]
 pub struct ExistingKeys {
     digests: Digests,
@@ -180,7 +180,7 @@ pub struct ExistingKeys {
 }
 
 impl ExistingKeys {
-    /// Those of the rows of `table` that `model` labelled. About 32 bytes a row.
+    /// The keys of the rows of `table` that `model` labelled. About 32 bytes per row.
     pub(super) async fn read(table: Arc<LabelTable>, keys: &[String], model: &str, refuse: bool) -> Result<Self> {
         let digests = Digests::new(keys, &table.snapshot().schema)?;
         let mut there = HashSet::new();
@@ -197,7 +197,7 @@ impl ExistingKeys {
         self.skipped.load(Ordering::Relaxed)
     }
 
-    /// Which rows of these key columns are new. Counts those that are not.
+    /// Which rows of these key columns are new. Counts the others.
     fn new_rows(&self, batch: &RecordBatch) -> Result<BooleanArray> {
         let arrays = self.digests.arrays(batch)?;
         let found = self.digests.of(&arrays)?;
@@ -223,7 +223,7 @@ impl ExistingKeys {
     }
 }
 
-/// [`ExistingKeys::new_rows`] as a function of a plan. It counts, so it is not to be asked twice for a row.
+/// [`ExistingKeys::new_rows`] as a function in a plan. It counts rows, so it must be evaluated once per row.
 #[derive(Debug)]
 struct IsNew(Arc<ExistingKeys>);
 

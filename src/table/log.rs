@@ -1,7 +1,7 @@
 //! The log of a table: a Delta log, `_delta_log`, which delta-rs reads, writes and checkpoints.
 //!
-//! Here it becomes a [`Snapshot`], the files and columns of one version, and whatever cannot be read right is refused:
-//! damage, features of the protocol that this program lacks, files outside the table.
+//! This module makes a [`Snapshot`] of it, the files and columns of one version, and refuses what cannot be read
+//! correctly: damage, unsupported features of the protocol, files outside the table.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -34,7 +34,7 @@ use crate::store::Location;
 
 /// The directory of the log.
 pub(super) const DIRECTORY: &str = "_delta_log";
-/// The property of a table that names the columns by which its rows are told apart.
+/// The property of a table that names its key columns.
 pub(super) const KEYS: &str = "dacpipe.keys";
 /// Commits from one checkpoint to the next.
 const CHECKPOINT_INTERVAL: u64 = 20;
@@ -44,19 +44,19 @@ const CHECKPOINT_INTERVAL: u64 = 20;
 pub struct DataFile {
     /// Where it lies below the table.
     pub path: String,
-    /// Its path as the log spells it, with some characters encoded; empty of a file that no log has yet.
+    /// Its path as spelled in the log, with some characters encoded; empty for a file that is in no log yet.
     pub logged: String,
-    /// Its rows; not known of some files that other programs wrote.
+    /// Its number of rows; unknown for some files that other programs wrote.
     pub rows: Option<u64>,
     /// Its size.
     pub bytes: u64,
-    /// The one value that each partition column has in it, as text; `None` for null.
+    /// Its value of each partition column, as text; `None` for null.
     pub partition: BTreeMap<String, Option<String>>,
-    /// What is known of its other columns.
+    /// The ranges of its other columns.
     pub columns: BTreeMap<String, ColumnRange>,
-    /// When it came into the table, in milliseconds since 1970.
+    /// When it was added to the table, in milliseconds since 1970.
     pub added_at: i64,
-    /// The sums of its bytes, if whoever wrote it gave them.
+    /// The checksums of its bytes, if its writer gave them.
     pub checksums: Option<Checksums>,
 }
 
@@ -67,37 +67,37 @@ pub struct Snapshot {
     pub version: u64,
     /// Its columns.
     pub schema: SchemaRef,
-    /// The columns by whose values its files are divided.
+    /// The partition columns.
     pub partition_by: Vec<String>,
-    /// The columns by which its rows are told apart; none if whoever wrote the table named none.
+    /// The key columns; empty if the writer of the table named none.
     pub keys: Vec<String>,
     /// Its files, in the order of their commits.
     pub files: Vec<DataFile>,
-    /// What the newest commit of dacpipe up to this version said; none in a table that only other programs wrote.
+    /// The note of the newest commit of dacpipe up to this version; `None` in a table that only other programs wrote.
     pub note: Option<CommitNote>,
-    /// The version whose commit said it.
+    /// The version of that commit.
     pub(super) noted_at: Option<u64>,
     pub(super) metadata: Metadata,
     pub(super) protocol: Protocol,
 }
 
 impl Snapshot {
-    /// Its rows, as far as the log knows them.
+    /// Its number of rows, as far as the log knows it.
     pub fn rows(&self) -> u64 {
         self.files.iter().filter_map(|f| f.rows).sum()
     }
 
-    /// The run whose rows came last.
+    /// The run that last added rows.
     pub fn run_id(&self) -> Option<&str> {
         self.note.as_ref().map(|note| note.run.as_str())
     }
 
-    /// The hash of the model that labelled the rows that came last.
+    /// The hash of the model that labelled the rows added last.
     pub fn model(&self) -> Option<&str> {
         self.note.as_ref().map(|note| note.model.as_str())
     }
 
-    /// Whether another program has changed the table since dacpipe said what its clusters are.
+    /// Whether another program has changed the table since dacpipe last wrote its clusters.
     pub fn changed_by_others(&self) -> bool {
         self.noted_at.is_some_and(|noted_at| noted_at < self.version)
     }
@@ -114,13 +114,13 @@ impl Snapshot {
     }
 }
 
-/// What a [search](Log::search) found.
+/// The result of a [search](Log::search).
 pub(super) enum Search {
     /// The commit.
     Found(Box<Commit>),
-    /// The log goes back to its beginning, and has none.
+    /// The log is complete, and has no such commit.
     None,
-    /// The log has none, and its entry of this version is gone.
+    /// The log has no such commit after this version, whose entry is gone.
     Ends {
         /// The version.
         at: u64,
@@ -141,9 +141,9 @@ impl fmt::Debug for Log {
 }
 
 impl Log {
-    /// The log of the table at `location`, whether there is one or not.
+    /// The log of the table at `location`, which need not exist.
     pub fn new(location: Location) -> Self {
-        // The store is cut at the table, so that no URL is made of a path with odd characters.
+        // The store's root is the table, so that paths with special characters never become part of a URL.
         let inside: Arc<dyn ObjectStore> =
             Arc::new(PrefixStore::new(Arc::clone(location.store()), location.prefix().clone()));
         let root = Url::parse("file:///").expect("a URL");
@@ -151,13 +151,13 @@ impl Log {
         Self { location, store }
     }
 
-    /// The table at `version`, or as it is now; `None` if there is no table.
+    /// The table at `version`, or at its newest; `None` if there is no table.
     ///
     /// Reads the newest checkpoint and the commits after it.
     ///
     /// # Errors
-    /// Kind `Table` if there is no such version (any more), the log is damaged, or the table needs what this program
-    /// cannot do: deletion vectors, column mapping, a newer protocol. Kind `Io` if reading fails.
+    /// Kind `Table` if there is no such version (any more), the log is damaged, or the table uses unsupported features:
+    /// deletion vectors, column mapping, a newer protocol. Kind `Io` if reading fails.
     pub async fn snapshot(&self, version: Option<u64>) -> Result<Option<Snapshot>> {
         let listed = self.listed().await?;
         let found = match (self.open(version, &listed).await?, version) {
@@ -220,7 +220,7 @@ impl Log {
         }
     }
 
-    /// The files of a batch of delta-rs's replay of the log.
+    /// The files in a batch that delta-rs gives for the log.
     fn data_files(&self, batch: &RecordBatch, files: &mut Vec<DataFile>) -> Result<()> {
         let unknown = |name: &str| Error::internal(format!("delta-rs lists files without {name}"));
         let column = |name: &str| batch.column_by_name(name).ok_or_else(|| unknown(name));
@@ -269,7 +269,7 @@ impl Log {
         Ok(())
     }
 
-    /// That a file of the log lies in the table.
+    /// Checks that a file of the log is inside the table.
     pub(super) fn check_path(&self, path: &str) -> Result<()> {
         match is_inside(path) {
             true => Ok(()),
@@ -280,7 +280,7 @@ impl Log {
         }
     }
 
-    /// Files are left out by these values, so one that cannot be read must not pass for another.
+    /// Scans skip files by these values, so a value that cannot be parsed must be an error.
     fn check_partition_values(&self, files: &[DataFile], partition_by: &[String], schema: &SchemaRef) -> Result<()> {
         for file in files {
             for name in partition_by {
@@ -301,7 +301,7 @@ impl Log {
         Ok(())
     }
 
-    /// The newest commit up to `version` that is `wanted`. Reads the log backwards, an entry at a time.
+    /// The newest commit up to `version` for which `wanted` is true. Reads the log backwards, one entry at a time.
     pub(super) async fn search(&self, version: u64, wanted: impl Fn(&Commit) -> bool) -> Result<Search> {
         for version in (0..=version).rev() {
             match self.commit_at(version).await? {
@@ -328,13 +328,14 @@ impl Log {
         while let Some(version) = next {
             let Some(Commit { note: Some(note), .. }) = self.commit_at(version).await? else { break };
             files.extend(note.quarantine);
-            // Downwards, whatever a log says.
+            // Versions must decrease, also in a damaged log.
             next = note.quarantined_before.filter(|&before| before < version);
         }
         Ok(files)
     }
 
-    /// The version that attempt `id` made, or `None` if the log has none of it (any more). Looks from the newest back.
+    /// The version that attempt `id` made, or `None` if it is not (or no longer) in the log. Searches from the newest
+    /// version back.
     ///
     /// # Errors
     /// Kind `Table` if an entry is damaged, `Io` if reading fails.
@@ -346,7 +347,7 @@ impl Log {
         })
     }
 
-    /// The commit that made `version`, or `None` if the log has its entry no longer.
+    /// The commit that made `version`, or `None` if its entry is no longer in the log.
     pub(super) async fn commit_at(&self, version: u64) -> Result<Option<Commit>> {
         let name = file_name(version);
         let Some(bytes) = self.location.get(&name).await? else { return Ok(None) };
@@ -367,10 +368,10 @@ impl Log {
         Error::table(format!("cannot {what} {}: {why}", self.location))
     }
 
-    /// That this program may write to a table.
+    /// Checks that this program may write to a table.
     ///
     /// # Errors
-    /// Kind `Table`: the table asks of its writers what this one does not do.
+    /// Kind `Table` if the table requires features of its writers that this program does not have.
     pub(super) fn check_writable(&self, table: &Snapshot, removes_rows: bool) -> Result<()> {
         let protocol = &table.protocol;
         let refuse = |why: String| Err(self.not_for_us("write to", &why));
@@ -396,11 +397,11 @@ impl Log {
         Ok(())
     }
 
-    /// Writes `actions` as `version`, with `note`. False if another process made that version first. A request whose answer
-    /// was lost, or that was repeated, finds its own entry there.
+    /// Writes `actions` as `version`, with `note`. False if another process made that version first. If a request was
+    /// repeated or its answer lost, its own entry is recognised.
     ///
     /// # Errors
-    /// Kind `Io` if writing fails; on an object store the entry may have been written all the same.
+    /// Kind `Io` if writing fails; in an object store the entry may have been written nevertheless.
     pub(super) async fn commit(
         &self,
         version: u64,
@@ -412,7 +413,7 @@ impl Log {
         let mut facts = HashMap::from([(NOTE.to_owned(), serde_json::to_value(note).map_err(internal)?)]);
         facts.insert("operationMetrics".to_owned(), metrics(&actions));
         facts.insert("clientVersion".to_owned(), concat!("dacpipe.", env!("CARGO_PKG_VERSION")).into());
-        // delta-rs says what was done; it would spell the paths of files in its own way.
+        // delta-rs writes only the commit information: it would spell the paths of files differently.
         let said = CommitData::new(Vec::new(), operation, facts, Vec::new());
         let said = said.actions.iter().map(line).collect::<Result<Vec<Value>>>()?;
         let lines: Vec<String> = said.iter().chain(&actions).map(Value::to_string).collect();
@@ -427,8 +428,8 @@ impl Log {
         }
     }
 
-    /// After commits: a checkpoint, where one is due, so that readers need not read the whole log. That it cannot be
-    /// written is a warning, since the log alone says what the table is.
+    /// Writes a checkpoint after a commit, if one is due, so that readers need not read the whole log. A failure is
+    /// only a warning, since the log is complete without it.
     pub(super) async fn checkpoint(&self, version: u64) {
         if !(version + 1).is_multiple_of(CHECKPOINT_INTERVAL) {
             return;
@@ -448,14 +449,14 @@ pub(super) fn file_name(version: u64) -> String {
     format!("{DIRECTORY}/{version:020}.json")
 }
 
-/// The text of the tag of [checksums](Checksums) among the tags of a file.
+/// The value of the [checksums](Checksums) tag among the tags of a file.
 fn tag(tags: &StructArray) -> Option<String> {
     let (names, values) = (tags.column(0).as_string_opt::<i32>()?, tags.column(1).as_string_opt::<i32>()?);
     let at = (0..tags.len()).find(|&at| names.value(at) == TAG && values.is_valid(at))?;
     Some(values.value(at).to_owned())
 }
 
-/// A path as files have it, of one with encoded bytes; what is no encoding stays.
+/// Decodes a path of the log to the file's path; invalid encodings stay as they are.
 fn decoded(logged: &str) -> String {
     let bytes = logged.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
@@ -477,7 +478,7 @@ fn decoded(logged: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// The columns by which a table says its rows are told apart.
+/// The key columns that a table names.
 fn keys_of(metadata: &Metadata) -> Vec<String> {
     let keys = metadata.configuration().get(KEYS);
     keys.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()

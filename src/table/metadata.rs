@@ -1,4 +1,5 @@
-//! What a table is, as its log says it: columns, partition columns, keys, and what it asks of readers and writers.
+//! The metadata of a table in its log: columns, partition columns, keys, and the features that readers and writers
+//! need.
 
 use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
 use deltalake_core::kernel::{Action, Metadata, Protocol, new_metadata};
@@ -9,7 +10,7 @@ use super::schema;
 use crate::error::{Error, Result};
 use crate::store::Location;
 
-/// A table as a run wants it.
+/// The table that a run needs.
 pub(super) struct Wanted<'a> {
     pub table: &'a SchemaRef,
     pub partition_by: &'a [String],
@@ -17,7 +18,7 @@ pub(super) struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// What the log is to be told: all of a new table, and what a run changes of the one that is there.
+    /// The actions for the log: all metadata for a new table, or what the run changes in an existing one.
     ///
     /// # Errors
     /// Kind `Table` if the table there has features that cannot be joined with times without a zone.
@@ -28,7 +29,7 @@ impl Wanted<'_> {
         let without_zone = has_time_without_zone(table);
         let Some(base) = base else {
             let protocol: Protocol = serde_json::from_value(protocol(without_zone)).map_err(internal)?;
-            // Commits say where a table's clusters are, so no engine is to clean them up by itself.
+            // Commits say where a table's clusters are, so engines must not delete old log entries by themselves.
             let properties = [("delta.enableExpiredLogCleanup", "false"), (KEYS, keys.as_str())];
             let metadata = new_metadata(&schema::to_delta(table)?, partition_by, properties)
                 .map_err(|e| Error::internal("no metadata of a table").with_source(e))?;
@@ -59,7 +60,7 @@ impl Wanted<'_> {
     }
 }
 
-/// What a new table asks of its readers and writers.
+/// The protocol of a new table: the features that its readers and writers need.
 fn protocol(without_zone: bool) -> serde_json::Value {
     match without_zone {
         false => json!({ "minReaderVersion": 1, "minWriterVersion": 2 }),

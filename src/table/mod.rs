@@ -1,5 +1,5 @@
 //! The labelled table: a [Delta table](https://github.com/delta-io/delta/blob/master/PROTOCOL.md) in a directory or an
-//! object store, which Spark, DuckDB, Polars, pandas and Trino read as it is.
+//! object store, which Spark, DuckDB, Polars, pandas and Trino can read.
 //!
 //! ```text
 //! out/hapt/_delta_log/00000000000000000000.json       what each version changed: one file a commit, never changed itself
@@ -9,20 +9,20 @@
 //! out/hapt/_dacpipe/<run id>/sample.parquet           rows drawn for a picture of them
 //! ```
 //!
-//! delta-rs keeps the log; the files are written and read here. A [`TableWriter`] writes data files that nobody knows of
-//! and then, in one put-if-absent, the log entry that names them. So a reader ([`LabelTable`]) sees the whole commit or
-//! none of it, whenever the writer dies, and several writers may append to one table at the same time.
+//! delta-rs handles the log; the files are written and read here. A [`TableWriter`] first writes data files, which no
+//! reader sees, and then, with one put-if-absent, the log entry that names them. So a reader ([`LabelTable`]) sees the
+//! whole commit or none of it, whenever the writer dies, and several writers may append to one table at the same time.
 //!
-//! What lies beside the rows is named in the commit, under `dacpipe` in its information ([`CommitNote`]): the run, the
-//! model's hash, the clusters, where the rows came from. Other engines keep that and do not read it; their commits carry
-//! none, and a version has the note of the last commit that carries one. Their way of removing files that a log does not
-//! name (Spark's `VACUUM`, `vacuum(full=True)` of delta-rs) would take `models/`, `quarantine/` and `report/` for such
-//! files: [`vacuum()`] removes what is old and nothing else.
+//! The commit names the files beside the rows, under `dacpipe` in its `commitInfo` ([`CommitNote`]), with the run, the
+//! model's hash, and the source of the rows. Other engines keep this note but do not read it. Their own commits have
+//! none, and a version has the note of the last commit that has one. Do not use the commands of other engines that
+//! remove files which a log does not name (Spark's `VACUUM`, `vacuum(full=True)` of delta-rs): they would delete
+//! `models/`, `quarantine/` and `report/`. [`vacuum()`] removes only what is old.
 //!
-//! The log has checksums of the data files and of those beside them, which every read checks: bytes that changed on the
-//! disk are an error that names the file, and never other values.
+//! The log has checksums of the data files and of the files beside them, which every read checks: bytes that changed on
+//! the disk are an error that names the file, and never wrong values.
 //!
-//! The same rows in the same order give the same data files, whatever the batches they came in, except for the run id
+//! The same rows in the same order give the same data files, however they were cut into batches, except for the run id
 //! (in paths) and the column `labelled_at`.
 //!
 //! ```

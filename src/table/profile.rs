@@ -1,5 +1,5 @@
-//! The profile beside a table: for each cluster of each model, mean and deviation of every feature over all rows of the
-//! version, in the source's own units.
+//! The profile beside a table: for each cluster of each model, the mean and standard deviation of every feature over
+//! all rows of the version, in the source's own units.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -27,33 +27,35 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
-/// The columns of a table's profile: `cluster`, `position` and `feature` (its place from 0 on, and its name), `rows` of
+/// The columns of a table's profile: `cluster`, `position` and `feature` (its index from 0, and its name), `rows` of
 /// the cluster, their `mean` and standard deviation `std`, and `model`. Clusters without rows are not in it.
 pub fn profile_schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
 }
 
-/// Sums up features by cluster, row after row: the result depends on the rows and their order alone.
+/// Sums features by cluster, row by row: the result depends only on the rows and their order.
 #[derive(Debug)]
 pub struct ProfileBuilder {
     dim: usize,
-    /// The first row, from which rows in double precision are taken before they become single; zeros for those that are.
+    /// The origin: for rows in double precision the first row, which is subtracted before they become single; else
+    /// zeros.
     base: Vec<f64>,
-    /// The first row less that: sums of differences from it lose less to rounding, and nothing for a feature that never
-    /// changes.
+    /// The first row minus the origin: sums of differences from it lose less to rounding, and are exact for a constant
+    /// feature.
     origin: Vec<f32>,
     rows: Vec<u64>,
     sums: Vec<f64>,
     squares: Vec<f64>,
-    /// The numbers of a batch's rows by cluster, between its being sorted and its being added.
+    /// Scratch space: the indices of a batch's rows, by cluster.
     members: Vec<Vec<u32>>,
 }
 
 impl ProfileBuilder {
-    /// Sums that are held at a time, for all clusters and features: 64 MiB.
+    /// The most sums that are held, for all clusters and features: 64 MiB.
     pub const MOST_SUMS: usize = 1 << 22;
 
-    /// Of `k` clusters and rows of `dim` values; `None` for more than [`MOST_SUMS`](Self::MOST_SUMS) of both together.
+    /// A builder for `k` clusters and rows of `dim` values; `None` if that needs more than
+    /// [`MOST_SUMS`](Self::MOST_SUMS) sums.
     pub fn new(k: usize, dim: usize) -> Option<Self> {
         let sums = k.checked_mul(dim).filter(|sums| *sums <= Self::MOST_SUMS)?;
         Some(Self {
@@ -70,7 +72,7 @@ impl ProfileBuilder {
     /// Adds rows (row-major) with their clusters.
     ///
     /// # Errors
-    /// Kind `Internal` if the lengths do not fit together or a cluster is none of the `k`.
+    /// Kind `Internal` if the lengths do not agree or a cluster is not below `k`.
     pub fn add<'a>(&mut self, rows: impl Into<Values<'a>>, clusters: &[i32]) -> Result<()> {
         let rows = rows.into();
         if rows.len() != clusters.len() * self.dim {
@@ -94,7 +96,7 @@ impl ProfileBuilder {
         if self.origin.is_empty() {
             self.origin.extend(&rows[..self.dim]);
         }
-        // One cluster after the other, so that its sums stay near the processor; the rows of each in their order.
+        // One cluster after the other, so that its sums stay in the CPU cache; the rows of each in their order.
         self.members.resize_with(self.rows.len(), Vec::new);
         for (number, &cluster) in (0..).zip(clusters) {
             let members = usize::try_from(cluster).ok().and_then(|place| self.members.get_mut(place));
@@ -111,8 +113,8 @@ impl ProfileBuilder {
         Ok(())
     }
 
-    /// The profile, of [`profile_schema`], of rows that `model` labelled; `names` are those of the features. A feature
-    /// without a name goes by its place.
+    /// The profile, of [`profile_schema`], of rows that `model` labelled; `names` are the names of the features. A
+    /// feature without a name is called by its index.
     ///
     /// # Errors
     /// Kind `Internal` if Arrow refuses the columns.
@@ -149,7 +151,7 @@ struct Part {
 }
 
 impl Part {
-    /// What both are together (Chan, Golub and LeVeque 1979).
+    /// Merges two rows (Chan, Golub and LeVeque 1979).
     fn and(&self, other: &Self) -> Self {
         let (a, b) = (self.rows as f64, other.rows as f64);
         let apart = other.mean - self.mean;
@@ -227,18 +229,18 @@ pub(super) fn merge(old: &RecordBatch, new: &RecordBatch) -> Result<RecordBatch>
     batch(&parts, Arc::clone(taken.column(2)), Arc::clone(taken.column(6)))
 }
 
-/// A feature of a cluster beside the same of all rows.
+/// A feature of a cluster, compared with all rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FeatureProfile {
     /// The cluster, and its rows.
     pub cluster: i32,
     /// The cluster's rows.
     pub rows: u64,
-    /// From 1, for the feature whose mean differs most from that of all rows.
+    /// Its rank, from 1 for the feature whose mean differs most from the mean of all rows.
     pub rank: u32,
-    /// The feature's place, from 0.
+    /// The feature's index, from 0.
     pub position: u32,
-    /// Its name; its place if it has none.
+    /// Its name; its index if it has none.
     pub feature: String,
     /// Its mean in the cluster.
     pub mean: f64,
@@ -248,14 +250,14 @@ pub struct FeatureProfile {
     pub overall_mean: f64,
     /// Its standard deviation over all of them.
     pub overall_std: f64,
-    /// The difference of the means in standard deviations over all rows; none where the feature never changes.
+    /// The difference of the means, in standard deviations over all rows; `None` if the feature is constant.
     pub difference: Option<f64>,
     /// The model that labelled the rows.
     pub model: String,
 }
 
-/// What a profile says of each feature of each cluster beside all rows of the same model: by model, by cluster, by rank.
-/// Of features that differ alike the first in place comes first, and those that never change come last.
+/// Compares each feature of each cluster with all rows of the same model: by model, by cluster, by rank. On a tie the
+/// lower index comes first; constant features come last.
 pub fn compare(profile: &RecordBatch) -> Vec<FeatureProfile> {
     let columns = Columns::of(profile);
     let mut overall: BTreeMap<(&str, i32), Part> = BTreeMap::new();

@@ -1,8 +1,8 @@
-//! A version of a table as DataFusion reads it.
+//! A version of a table as a DataFusion table.
 //!
-//! The log already says what every file holds, so a query opens only the files that can matter: those whose partition
-//! values satisfy its filters, whose ranges do not rule them out, and, without other filters, no more than its limit
-//! needs. `count(*)` is answered from the log alone.
+//! The log has the partition values and ranges of every file, so a query opens only the files that can matter: those
+//! that its filters do not rule out and, without filters, no more than its limit needs. `count(*)` is answered from the
+//! log alone.
 
 use std::sync::Arc;
 
@@ -44,9 +44,9 @@ use crate::store::{Location, failed};
 /// How many files are looked up at a time.
 const LOOKUPS: usize = 16;
 
-/// A table as it was at one version; later commits do not change what it shows.
+/// A table at one version; later commits do not change it.
 ///
-/// Rows come in the order in which they were written, as long as the plan above keeps to one partition.
+/// Rows come in the order in which they were written, as long as the plan has one partition.
 #[derive(Debug)]
 pub struct LabelTable {
     snapshot: Snapshot,
@@ -54,16 +54,16 @@ pub struct LabelTable {
 }
 
 impl LabelTable {
-    /// The table at a path or URL, at `version` or as it is now.
+    /// The table at a path or URL, at `version` or at its newest.
     ///
     /// # Errors
-    /// Kind `Table` if there is no table, or no such version, or its log is damaged; `Config` for a URL that no store
-    /// understands; `Io` if reading fails.
+    /// Kind `Table` if there is no table, or no such version, or its log is damaged; `Config` for a URL of an unknown
+    /// store; `Io` if reading fails.
     pub async fn open(location: &str, version: Option<u64>) -> Result<Self> {
         Self::open_at(&Location::parse(location)?, version).await
     }
 
-    /// The table at a location, at `version` or as it is now. Errors as for [`open`](Self::open).
+    /// The table at a location, at `version` or at its newest. Errors as for [`open`](Self::open).
     pub async fn open_at(location: &Location, version: Option<u64>) -> Result<Self> {
         let log = Log::new(location.clone());
         let snapshot = log.snapshot(version).await?.ok_or_else(|| {
@@ -75,7 +75,7 @@ impl LabelTable {
         Ok(table)
     }
 
-    /// The table as `snapshot` has it.
+    /// The table at the version of `snapshot`.
     pub(super) fn of(location: &Location, snapshot: Snapshot) -> Self {
         let files = Files {
             location: location.clone(),
@@ -87,7 +87,7 @@ impl LabelTable {
         Self { snapshot, files }
     }
 
-    /// What the log says of the version.
+    /// The version as read from the log.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
@@ -103,7 +103,7 @@ impl LabelTable {
         })
     }
 
-    /// Means and deviations of the features by cluster, with the columns of [`profile_schema`]; none if the runs that
+    /// Means and deviations of the features by cluster, with the columns of [`profile_schema`]; `None` if the runs that
     /// wrote the table kept none.
     ///
     /// # Errors
@@ -112,7 +112,7 @@ impl LabelTable {
         self.beside(self.snapshot.note.as_ref().and_then(|note| note.profile.as_ref()), &profile_schema()).await
     }
 
-    /// Rows drawn from the table, with the columns of [`sample_schema`]; none if the runs that wrote it kept none.
+    /// A sample of the table's rows, with the columns of [`sample_schema`]; `None` if the runs that wrote it kept none.
     /// Errors as for [`profile`](Self::profile).
     pub async fn sample(&self) -> Result<Option<RecordBatch>> {
         self.beside(self.snapshot.note.as_ref().and_then(|note| note.sample.as_ref()), &sample_schema()).await
@@ -171,7 +171,7 @@ impl TableProvider for LabelTable {
     }
 }
 
-/// A file beside the rows, of which the log knows no more than its size.
+/// A file beside the rows; the log knows only its size.
 fn as_data_file(file: &FileBeside) -> DataFile {
     DataFile {
         path: file.path.clone(),
@@ -185,19 +185,20 @@ fn as_data_file(file: &FileBeside) -> DataFile {
     }
 }
 
-/// A fixed list of Parquet files of one schema, and what is known of them. The partition columns are not in them.
+/// A fixed list of Parquet files of one schema, and what the log knows about them. The files do not contain the
+/// partition columns.
 #[derive(Debug)]
 struct Files {
     location: Location,
     schema: SchemaRef,
     partition_by: Vec<String>,
     files: Vec<DataFile>,
-    /// Whether they are of a version that was asked for, and may be an old one.
+    /// Whether a version was asked for, which may be an old one.
     old: bool,
 }
 
 impl Files {
-    /// Whether the partition values alone decide a filter.
+    /// Whether a filter needs only the partition columns.
     fn decided_by_partition(&self, filter: &Expr) -> bool {
         let mut columns = 0;
         let visited = filter.apply(|e| {
@@ -271,7 +272,7 @@ impl Files {
         Ok((0..files.len()).map(|i| result.is_valid(i) && result.value(i)).collect())
     }
 
-    /// The columns as a scan has them: those of the files, then those of the log.
+    /// The columns of a scan: those of the files, then the partition columns.
     fn scanned(&self) -> Result<TableSchema> {
         let partition = self.partition_by.iter().map(|name| Ok(Arc::new(self.schema.field_with_name(name)?.clone())));
         let partition = partition.collect::<Result<Vec<_>>>()?;
@@ -279,21 +280,21 @@ impl Files {
         Ok(TableSchema::builder(files).with_table_partition_cols(partition).build())
     }
 
-    /// The columns asked for, all if none are named, by their numbers in a scan.
+    /// The indices in a scan of the columns asked for; all if none are named.
     fn in_scan(&self, columns: &TableSchema, projection: Option<&Vec<usize>>) -> Result<Vec<usize>> {
         let all: Vec<usize> = (0..self.schema.fields().len()).collect();
         let number = |&i: &usize| Ok(columns.table_schema().index_of(self.schema.field(i).name())?);
         projection.unwrap_or(&all).iter().map(number).collect()
     }
 
-    /// What reads these files and checks their bytes.
+    /// The reader of these files, which checks their bytes.
     fn checked(&self, files: &[&DataFile]) -> Result<CheckedReads> {
         let sums = files.iter().filter_map(|file| Some((&file.path, file.checksums.as_ref()?)));
         let sums = sums.map(|(path, sums)| Ok((self.location.path(path)?, sums.clone())));
         Ok(CheckedReads::new(self.location.clone(), sums.collect::<Result<_>>()?))
     }
 
-    /// The file as DataFusion wants it, from the store and from the log.
+    /// The file in DataFusion's form, from the store and the log.
     async fn look_up(&self, file: DataFile) -> Result<PartitionedFile> {
         let damaged = |what: &str| damaged(&self.location, &self.location.show(&file.path), what);
         let meta: ObjectMeta = match self.location.store().head(&self.location.path(&file.path)?).await {
@@ -312,7 +313,7 @@ impl Files {
         if meta.size != file.bytes {
             return Err(damaged(&format!("has {} bytes, the log says {}", meta.size, file.bytes)));
         }
-        // DataFusion would take a partition value that is null for one that no row lacks.
+        // DataFusion would take a null partition value for a column without nulls.
         let known = statistics(&file, self.scanned()?.table_schema(), Taken::AsValues);
         let value = |name: &String| -> Result<ScalarValue> {
             let data_type = self.schema.field_with_name(name)?.data_type();

@@ -1,4 +1,4 @@
-//! Rows that a run puts in the place of others: the files that have those others are written anew without them.
+//! Replaces rows by those of a run: files that contain replaced rows are rewritten without them.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::provider::LabelTable;
 use crate::error::Result;
 use crate::store::Location;
 
-/// Files of a table written anew without the rows that a run replaces.
+/// Files of a table that were rewritten without the rows that a run replaces.
 #[derive(Debug)]
 pub(super) struct Replaced {
     rewritten: Vec<DataFile>,
@@ -25,8 +25,8 @@ pub(super) struct Replaced {
 }
 
 impl Replaced {
-    /// Writes the rows of `base` that are in a file with rows of `keys`, and have no such key. `files` is where those of
-    /// one file go, by its number.
+    /// Rewrites the files of `base` that have rows with one of `keys`, without these rows. `files` gives the writer for
+    /// each file, by its number.
     pub(super) async fn write(
         location: &Location,
         base: &Snapshot,
@@ -82,7 +82,7 @@ impl Replaced {
         &self.gone
     }
 
-    /// How many they are.
+    /// Their number.
     pub(super) fn rows(&self) -> u64 {
         self.gone.num_rows() as u64
     }

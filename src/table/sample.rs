@@ -1,4 +1,4 @@
-//! The sample beside a table: rows drawn from all of the version by their number, enough for a picture of them.
+//! The sample beside a table: rows drawn from all rows of the version, enough for the report.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -15,11 +15,11 @@ use super::schema::MODEL;
 use crate::column::label_texts;
 use crate::error::Result;
 
-/// Rows that are drawn at most.
+/// The most rows that are drawn.
 const MOST_ROWS: usize = 20_000;
-/// Bytes of the vectors that are kept at most.
+/// The most bytes of vectors that are kept.
 const MOST_BYTES: usize = 2 << 20;
-/// Rows whose features are kept, too.
+/// The number of rows whose features are kept, too.
 const INPUTS: usize = 24;
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
@@ -37,14 +37,14 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
-/// The columns of a table's sample: the number of the `row` in its run, the number `draw` that it was drawn by (the rows
-/// with the least are drawn), `cluster`, `label` and the name of the label's column, the `vector` that was clustered and
+/// The columns of a table's sample: the number of the `row` in its run, its pseudo-random number `draw` (the rows with
+/// the lowest are drawn), `cluster`, `label` and the name of the label's column, the `vector` that was clustered and
 /// whether it is an embedding, the row's `features` (of a few rows only), and `model`.
 pub fn sample_schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
 }
 
-/// A number for a row's number: as good as random, and always the same (the finaliser of SplitMix64).
+/// A pseudo-random number for a row's number (the finaliser of SplitMix64).
 fn draw(row: u64) -> u64 {
     let mut z = row.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -52,12 +52,12 @@ fn draw(row: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The rows to keep of vectors of `dim` values.
+/// How many rows with vectors of `dim` values are kept.
 fn most(dim: usize) -> usize {
     (MOST_BYTES / (4 * dim.max(1))).clamp(INPUTS, MOST_ROWS)
 }
 
-/// Rows as a [`SampleBuilder`] looks at them.
+/// Rows for a [`SampleBuilder`].
 #[derive(Debug, Clone, Copy)]
 pub struct SampledRows<'a> {
     /// The cluster of each.
@@ -66,13 +66,13 @@ pub struct SampledRows<'a> {
     pub vectors: &'a [f32],
     /// Values in a vector.
     pub dim: usize,
-    /// The features of each row, row-major; empty if they are not known.
+    /// The features of each row, row-major; empty if unknown.
     pub features: &'a [f32],
     /// The label of each.
     pub labels: Option<&'a ArrayRef>,
 }
 
-/// Draws rows out of a stream. What is drawn depends on the rows and their order alone.
+/// Draws rows from a stream. Which rows are drawn depends only on their order.
 #[derive(Debug)]
 pub struct SampleBuilder {
     embedded: bool,
@@ -80,7 +80,7 @@ pub struct SampleBuilder {
     most: usize,
     /// The rows seen.
     rows: u64,
-    /// No row with a greater number is drawn any more.
+    /// Rows with a greater number are not drawn any more.
     threshold: u64,
     drawn: Vec<DrawnRow>,
     inputs: BTreeMap<(u64, u64), Vec<f32>>,
@@ -96,7 +96,7 @@ struct DrawnRow {
 }
 
 impl SampleBuilder {
-    /// Of vectors of `dim` values, which are an embedding or the features; `label_column` names what labels are from.
+    /// A builder for vectors of `dim` values, an embedding or the features; `label_column` is the column of the labels.
     pub fn new(dim: usize, embedded: bool, label_column: Option<&str>) -> Self {
         Self {
             embedded,
@@ -109,7 +109,7 @@ impl SampleBuilder {
         }
     }
 
-    /// Draws from the rows that follow those before.
+    /// Draws from the next rows of the stream.
     ///
     /// # Errors
     /// Kind `Input` if labels cannot be read as text.
@@ -148,7 +148,7 @@ impl SampleBuilder {
         Ok(())
     }
 
-    /// Of the rows drawn, keeps as many as the sample may have.
+    /// Reduces the rows drawn to as many as the sample may have.
     fn keep_least(&mut self) {
         if self.drawn.len() > self.most {
             self.drawn.select_nth_unstable_by_key(self.most - 1, |row| (row.draw, row.row));
@@ -192,8 +192,8 @@ fn lists<'a>(rows: impl Iterator<Item = Option<&'a [f32]>>) -> ListArray {
     lists.finish()
 }
 
-/// The sample of a table that had `old` and to which rows with the sample `new` are appended: those of both with the
-/// least numbers, as many as the sample may have.
+/// The sample of a table that had `old` and to which rows with the sample `new` are appended: the rows of both with the
+/// lowest numbers, as many as the sample may have.
 pub(super) fn merge(old: &RecordBatch, new: &RecordBatch) -> Result<RecordBatch> {
     let both = concat_batches(&SCHEMA, [old, new])?;
     let draws = both.column(1).as_primitive::<UInt64Type>().values();
@@ -212,13 +212,13 @@ pub struct SampledRow {
     pub cluster: i32,
     /// Its label.
     pub label: Option<String>,
-    /// The column that the label is from.
+    /// The column of the label.
     pub label_column: Option<String>,
     /// The vector that was clustered.
     pub vector: Vec<f32>,
     /// Whether the vector is an embedding.
     pub embedded: bool,
-    /// Its features, as the source gave them, where they were kept.
+    /// Its features, as the source gave them, if they were kept.
     pub features: Option<Vec<f32>>,
 }
 
@@ -281,7 +281,7 @@ mod tests {
             assert!(row.features.as_ref().is_none_or(|features| *features == [number as f32, -1.0]));
         }
         assert_eq!(rows.iter().filter(|row| row.features.is_some()).count(), INPUTS);
-        // From everywhere: of 5000 rows a third each from the beginning, the middle and the end.
+        // The rows come from everywhere: about a third each from the beginning, the middle and the end.
         let thirds = rows.iter().fold([0; 3], |mut thirds, row| {
             thirds[(row.vector[0] as usize * 3 / 5000).min(2)] += 1;
             thirds

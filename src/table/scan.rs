@@ -1,5 +1,5 @@
-//! A scan of data files whose damage is told by the name of the file: what the Parquet reader says knows no file, and a
-//! file that other programs wrote, of which there are no checksums, can make it panic.
+//! A scan of data files whose errors name the damaged file. The Parquet reader's own errors do not name it, and a
+//! damaged file without checksums, from another program, can make it panic.
 
 use std::any::Any;
 use std::fmt;
@@ -27,7 +27,7 @@ use super::checked::damaged;
 use crate::error::{Error, Kind};
 use crate::store::Location;
 
-/// A scan, and the files that it is of.
+/// A scan, and its files.
 #[derive(Debug, Clone)]
 pub(super) struct Scan {
     inner: Arc<dyn DataSource>,
@@ -43,7 +43,7 @@ struct Scanned {
 }
 
 impl Scan {
-    /// Of the files `paths` at `location`, which `inner` reads.
+    /// A scan of the files `paths` at `location`, which `inner` reads.
     pub(super) fn new(inner: Arc<dyn DataSource>, location: Location, paths: Vec<String>) -> Self {
         Self { inner, files: Arc::new(Scanned { location, paths }) }
     }
@@ -72,10 +72,10 @@ impl Scan {
 }
 
 impl Scanned {
-    /// The error with the file that it comes from; without one the reader panicked.
+    /// The error, with the file that it comes from; without an error the reader panicked.
     async fn name(&self, e: Option<DataFusionError>) -> DataFusionError {
         let e = match e.map(Error::from) {
-            // An error of ours or of the store names what it is about.
+            // Errors of our own or of the store already name the file.
             Some(e) if e.kind() != Kind::Input && e.kind() != Kind::Internal => return e.into(),
             Some(e) => e.to_string(),
             None => "the reader of Parquet files gave up".to_owned(),

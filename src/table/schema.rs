@@ -1,4 +1,4 @@
-//! The columns of a table: in which types they are stored, and what may be appended to them.
+//! The columns of a table: their stored types, and which rows may be appended.
 
 use std::sync::Arc;
 
@@ -12,24 +12,25 @@ use deltalake_core::kernel::engine::arrow_conversion::TryIntoKernel;
 use crate::column::listed;
 use crate::error::{Error, Result};
 
-/// The column that names the model a row was labelled with.
+/// The column with the model that labelled a row.
 pub const MODEL: &str = "model";
 /// The column that says when a row was labelled.
 pub const LABELLED_AT: &str = "labelled_at";
 
-/// The schema of a Delta table as Arrow has it, without what Delta notes of its fields.
+/// The Arrow schema of a Delta table, without Delta's metadata of its fields.
 pub(super) fn of_delta(schema: &Schema) -> SchemaRef {
     let field = |f: &Arc<Field>| Field::new(f.name(), f.data_type().clone(), f.is_nullable());
     Arc::new(Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>()))
 }
 
-/// The schema as a Delta log writes it down.
+/// The schema in the form of a Delta log.
 pub(super) fn to_delta(schema: &Schema) -> Result<StructType> {
     let converted: std::result::Result<StructType, _> = schema.try_into_kernel();
     converted.map_err(|e| Error::internal("a schema that Delta does not have").with_source(e))
 }
 
-/// `schema` as that of a table divided by the values of `partition_by`: for Delta, empty text there is null.
+/// `schema` for a table partitioned by `partition_by`: Delta turns empty text there into null, so text becomes
+/// nullable.
 pub(super) fn dividable(schema: &Schema, partition_by: &[String]) -> SchemaRef {
     let field = |field: &Arc<Field>| match partition_by.contains(field.name()) && *field.data_type() == DataType::Utf8 {
         true => Arc::new(field.as_ref().clone().with_nullable(true)),
@@ -38,14 +39,14 @@ pub(super) fn dividable(schema: &Schema, partition_by: &[String]) -> SchemaRef {
     Arc::new(Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>()))
 }
 
-/// The columns of `schema` that data files hold: the values of `partition_by` are in the log alone.
+/// The columns of `schema` that data files contain: the values of `partition_by` are only in the log.
 pub(super) fn of_files(schema: &Schema, partition_by: &[String]) -> SchemaRef {
     let kept = schema.fields().iter().filter(|field| !partition_by.contains(field.name()));
     Arc::new(Schema::new(kept.cloned().collect::<Vec<_>>()))
 }
 
-/// The type in which a column is stored, one of those that Delta has; `None` if none fits. Lists have no fixed size there,
-/// integers are signed, times in microseconds; a column that is null alone may be of any type, and is text in a new table.
+/// The type of Delta in which a column is stored; `None` if none fits. Lists have no fixed size there, integers are
+/// signed, times in microseconds. A column of type null may be stored as any type; in a new table it is text.
 fn stored_type(data_type: &DataType) -> Option<DataType> {
     let list = |item: &Arc<Field>| {
         stored_type(item.data_type())
@@ -84,16 +85,17 @@ fn stored_type(data_type: &DataType) -> Option<DataType> {
     })
 }
 
-/// Whether every value of an integer type `from` is one of `to`.
+/// Whether integer type `to` can represent every value of `from`.
 fn widens(from: &DataType, to: &DataType) -> bool {
     use DataType::{Int8, Int16, Int32, Int64};
     matches!((from, to), (Int8, Int16 | Int32 | Int64) | (Int16, Int32 | Int64) | (Int32, Int64))
 }
 
-/// The schema of a table of batches of schema `input`: stored types, then `model` and `labelled_at`.
+/// The schema of a table for batches of schema `input`: the stored types, then `model` and `labelled_at`.
 ///
 /// # Errors
-/// Kind `Config` if the input has a column of one of these names, twice the same name, or a type that no Delta table has.
+/// Kind `Config` if the input has a column of one of these names, two columns of the same name, or a type that Delta
+/// does not have.
 pub(super) fn table_schema(input: &Schema) -> Result<SchemaRef> {
     let mut fields: Vec<Field> = Vec::with_capacity(input.fields().len() + 2);
     for field in input.fields() {
@@ -126,8 +128,8 @@ pub(super) fn table_schema(input: &Schema) -> Result<SchemaRef> {
     Ok(Arc::new(Schema::new(fields)))
 }
 
-/// That rows of schema `new` ([`table_schema`] of `input`) can be appended to a table of schema `table`. A column of
-/// `input` that is null alone goes to one of any type.
+/// Checks that rows of schema `new` ([`table_schema`] of `input`) can be appended to a table of schema `table`. A
+/// column of `input` of type null fits any type.
 ///
 /// # Errors
 /// Kind `Table`, naming the first column that differs and both types.
@@ -172,7 +174,7 @@ pub(super) fn check_append(table: &Schema, new: &Schema, input: &Schema, locatio
 /// `batch` with the columns of `table` except the two that its writer adds, in that order and in the stored types.
 ///
 /// # Errors
-/// Kind `Input` for a time that is no whole number of microseconds.
+/// Kind `Input` for a time that is not a whole number of microseconds.
 pub(super) fn to_stored(batch: &RecordBatch, table: &Schema) -> Result<Vec<ArrayRef>> {
     let column = |field: &Arc<Field>| match batch.column_by_name(field.name()) {
         Some(array) if array.data_type() == field.data_type() => Ok(Arc::clone(array)),

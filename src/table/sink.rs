@@ -1,4 +1,4 @@
-//! Where labelled rows become Parquet files.
+//! The sink that writes labelled rows to Parquet files.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,11 +22,11 @@ use super::schema;
 use crate::error::{Error, Result};
 use crate::store::Location;
 
-/// Writes rows to the files of an attempt; nothing is seen of them before
+/// Writes rows to the files of an attempt; readers do not see them before
 /// [`TableWriter::commit`](super::TableWriter::commit). Made by [`TableWriter::sink`](super::TableWriter::sink).
 ///
-/// Memory: a row group (16 MiB) and two uploads (16 MiB) for each value of the partition columns, at most; for narrow
-/// rows far less, since a row group is full at 65 536 rows. Where the table has keys, 24 bytes a row to tell them apart.
+/// Memory: at most a row group (16 MiB) and two uploads (16 MiB) for each value of the partition columns; far less for
+/// narrow rows, since a row group is full at 65 536 rows. If the table has keys, another 24 bytes per row.
 pub struct TableSink {
     location: Location,
     input: SchemaRef,
@@ -42,7 +42,7 @@ struct State {
     files: FileSet,
     keys: RunKeys,
     rows: u64,
-    /// Rows were lost on the way here, or are still on their way.
+    /// Some rows were lost on the way here, or have not yet arrived.
     incomplete: bool,
 }
 
@@ -67,12 +67,12 @@ impl TableSink {
         }
     }
 
-    /// Writes the rows of a batch after those before it.
+    /// Appends the rows of a batch.
     ///
     /// # Errors
     /// Kind `Io` if a file cannot be written (a full disk is named as such), `Config` if the partition columns have
-    /// more than 256 values, `Input` if the batch is not of the sink's schema or has a key that a row before it has. The
-    /// attempt cannot be committed then.
+    /// more than 256 values, `Input` if the batch does not have the sink's schema, or has a key that an earlier row
+    /// has. The attempt cannot be committed then.
     pub async fn write(&self, batch: &RecordBatch) -> Result<()> {
         let mut state = self.state.lock().await;
         let incomplete = std::mem::replace(&mut state.incomplete, true);
@@ -108,8 +108,8 @@ impl TableSink {
         Ok(())
     }
 
-    /// Ends the writing and gives the files, by partition value and then in the order of their rows, and the keys of the
-    /// rows.
+    /// Ends the writing and returns the files, by partition value and then in the order of their rows, and the keys of
+    /// the rows.
     pub(super) async fn finish(&self) -> Result<(Vec<DataFile>, RunKeys)> {
         let mut state = self.state.lock().await;
         self.closed.store(true, Ordering::Release);
@@ -120,13 +120,13 @@ impl TableSink {
         Ok((files, std::mem::take(&mut state.keys)))
     }
 
-    /// Ends the writing and lets go of uploads that have begun.
+    /// Ends the writing and aborts uploads that have begun.
     pub(super) async fn abort(&self) {
         self.closed.store(true, Ordering::Release);
         self.state.lock().await.files.abort().await;
     }
 
-    /// Rows that come from now on are refused.
+    /// Refuses all further rows.
     pub(super) fn refuse(&self) {
         self.closed.store(true, Ordering::Release);
     }
@@ -148,7 +148,8 @@ impl DataSink for TableSink {
     ) -> datafusion::error::Result<u64> {
         let baseline = BaselineMetrics::new(&self.metrics, 0);
         let written = MetricBuilder::new(&self.metrics).counter("rows_written", 0);
-        // Until the stream has ended well, its rows are not all here: an error or a drop on the way leaves it so.
+        // The rows count as incomplete until the stream has ended without error; if it fails or is dropped, they stay
+        // so.
         self.state.lock().await.incomplete = true;
         let mut rows = 0;
         while let Some(batch) = data.next().await {

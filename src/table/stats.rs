@@ -1,4 +1,4 @@
-//! What a file's footer says about its columns, as the statistics of a Delta log and back as DataFusion's.
+//! Statistics of a file's columns: from its footer to a Delta log, and from there to DataFusion.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,26 +15,27 @@ use serde_json::{Map, Value, json};
 use super::log::DataFile;
 use crate::error::Result;
 
-/// Columns of a file whose ranges are kept, from the first; more would make a log entry longer than a small file.
+/// The most columns of a file whose ranges are kept; more would make a log entry longer than a small file.
 const MOST_COLUMNS: usize = 64;
 
-/// The least and the greatest value of a column in one file, and its nulls. Bounds: the values themselves may lie
-/// inside (long strings are cut).
+/// Bounds of the values of a column in one file, and its number of nulls. The actual least and greatest value may be
+/// inside the bounds (long strings are cut).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ColumnRange {
-    /// At most every value, as Delta writes it in JSON; absent where there is none or it is not known.
+    /// The lower bound, in Delta's JSON; absent if unknown.
     pub min: Option<Value>,
-    /// At least every value.
+    /// The upper bound.
     pub max: Option<Value>,
-    /// How many values are null, if known.
+    /// The number of nulls, if known.
     pub nulls: Option<u64>,
 }
 
 impl ColumnRange {
-    /// The rows of a file and the ranges of its columns, of the statistics in a log; nothing of an empty text.
+    /// The number of rows of a file and the ranges of its columns, from the statistics in a log; nothing for an empty
+    /// text.
     ///
     /// # Errors
-    /// A message, if it is no JSON object or counts rows in something else than numbers.
+    /// A message, if it is not a JSON object, or its number of rows is not a number.
     pub(super) fn from_delta(stats: &str) -> std::result::Result<(Option<u64>, BTreeMap<String, Self>), String> {
         if stats.is_empty() {
             return Ok((None, BTreeMap::new()));
@@ -42,7 +43,7 @@ impl ColumnRange {
         let stats: Map<String, Value> = serde_json::from_str(stats).map_err(|e| format!("that are no JSON: {e}"))?;
         let count = |value: &Value| value.as_u64().ok_or_else(|| format!("that count {value} rows"));
         let rows = stats.get("numRecords").filter(|rows| !rows.is_null()).map(count).transpose()?;
-        // Bounds of rows of which some are deleted.
+        // The statistics of a file with deleted rows are only bounds.
         let loose = stats.get("tightBounds") == Some(&Value::Bool(false));
         let mut columns: BTreeMap<String, Self> = BTreeMap::new();
         let mut each = |key: &str, set: fn(&mut Self, &Value)| {
@@ -58,7 +59,7 @@ impl ColumnRange {
         Ok((rows, columns))
     }
 
-    /// What [`from_delta`](Self::from_delta) reads.
+    /// The JSON that [`from_delta`](Self::from_delta) reads.
     pub(super) fn to_delta(rows: Option<u64>, columns: &BTreeMap<String, Self>) -> String {
         let of = |value: fn(&Self) -> Option<Value>| -> Value {
             columns.iter().filter_map(|(name, range)| Some((name.clone(), value(range)?))).collect::<Map<_, _>>().into()
@@ -79,8 +80,8 @@ fn has_range(data_type: &DataType) -> bool {
     data_type.is_integer() || data_type.is_floating() || matches!(data_type, Date32 | Timestamp(..) | Utf8)
 }
 
-/// Whether the log holds the least and the greatest value themselves: long strings are cut, NaN is left out, and some
-/// programs cut times to milliseconds.
+/// Whether the bounds of this type are exact: long strings are cut, NaN is left out, and some programs cut times to
+/// milliseconds.
 fn is_exact(data_type: &DataType) -> bool {
     data_type.is_integer() || *data_type == DataType::Date32
 }
@@ -95,7 +96,7 @@ pub(super) fn ranges(metadata: &ParquetMetaData, schema: &Schema) -> Result<BTre
         let nulls = (nulls.null_count() == 0).then(|| nulls.iter().flatten().sum());
         let mut range = ColumnRange { nulls, ..ColumnRange::default() };
         let (mins, maxes) = (converter.row_group_mins(groups)?, converter.row_group_maxes(groups)?);
-        // A group of nulls alone has no range and needs none; a missing one elsewhere makes the file's unknown.
+        // A row group of only nulls needs no range; in any other group a missing range makes the file's range unknown.
         let unknown = (0..groups.len()).any(|g| {
             (mins.is_null(g) || maxes.is_null(g)) && nulls_of(&converter, groups, g) != Some(groups[g].num_rows())
         });
@@ -117,7 +118,7 @@ fn nulls_of(
     counts.iter().next().flatten().and_then(|n| i64::try_from(n).ok())
 }
 
-/// The least or the greatest of `values` as Delta writes it; none where JSON has no word for it.
+/// The least or the greatest of `values` in Delta's JSON; `None` if JSON cannot represent it.
 fn extreme(values: &ArrayRef, greatest: bool) -> Result<Option<Value>> {
     let options = arrow::compute::SortOptions { descending: greatest, nulls_first: false };
     let first = arrow::compute::sort_to_indices(values, Some(options), Some(1))?;
@@ -130,18 +131,18 @@ fn extreme(values: &ArrayRef, greatest: bool) -> Result<Option<Value>> {
     let data_type = values.data_type();
     Ok(text.and_then(|text| match data_type {
         _ if data_type.is_integer() => serde_json::from_str(&text).ok(),
-        // Infinity is no number of JSON.
+        // JSON has no infinity.
         _ if data_type.is_floating() => text.parse::<f64>().ok().filter(|x| x.is_finite()).map(Value::from),
         _ => Some(Value::String(text)),
     }))
 }
 
-/// How far the statistics of a file are to be taken at their word.
+/// How the statistics of a file are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// Every bound counts as exact: right for leaving out files, where a bound is as good as the value.
+    /// To skip files: every bound may count as exact, since a bound is as good as the value.
     AsBounds,
-    /// Only what is exact is called so: an optimizer may answer `max(x)` from it.
+    /// By an optimizer, which may answer `max(x)` from them: only exact values are called exact.
     AsValues,
 }
 
@@ -189,7 +190,7 @@ fn constant(value: &ScalarValue, rows: Option<usize>) -> ColumnStatistics {
     }
 }
 
-/// The value that JSON of a log's statistics stands for; null where it stands for none of the type.
+/// The value of a log's statistics, from JSON; null if it is not a value of the type.
 fn read(value: &Value, data_type: &DataType) -> ScalarValue {
     match value {
         Value::String(text) => scalar(Some(text), data_type),
@@ -198,7 +199,7 @@ fn read(value: &Value, data_type: &DataType) -> ScalarValue {
     }
 }
 
-/// The last time of the millisecond that a program may have cut a greatest time to.
+/// The last time of the millisecond to which a program may have cut the greatest time.
 fn above(value: ScalarValue) -> ScalarValue {
     match value {
         ScalarValue::TimestampMicrosecond(Some(at), zone) if at % 1000 == 0 => {
@@ -208,13 +209,13 @@ fn above(value: ScalarValue) -> ScalarValue {
     }
 }
 
-/// The value that `text` of the log stands for; null where it stands for none of the type.
+/// The value of `text` in the log; null if it is not a value of the type.
 pub(super) fn scalar(text: Option<&str>, data_type: &DataType) -> ScalarValue {
     let null = || ScalarValue::try_from(data_type).unwrap_or(ScalarValue::Null);
     let Some(text) = text else { return null() };
     let value = ScalarValue::try_from_string(text.to_owned(), data_type);
     match (value, data_type) {
-        // As delta-rs and Spark write times into partition values: without the T and the zone.
+        // delta-rs and Spark write times in partition values without the T and the zone.
         (Err(_), DataType::Timestamp(TimeUnit::Microsecond, Some(_))) => {
             ScalarValue::try_from_string(format!("{text}Z"), data_type).unwrap_or_else(|_| null())
         }

@@ -1,4 +1,4 @@
-//! What keeps a table well: its history, the compaction of small files, and the return to an earlier version.
+//! The upkeep of a table: its history, the compaction of small files, and the return to an earlier version.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use super::writer::now_millis;
 use crate::error::{Error, Result};
 use crate::store::Location;
 
-/// The size that compaction aims at.
+/// The target size of compacted files.
 pub const TARGET_BYTES: u64 = 256 << 20;
 
-/// The commits of the table at `location`, newest first, `limit` of them at most. Ends where the log does.
+/// The commits of the table at `location`, newest first, at most `limit` of them, as far as the log goes back.
 ///
 /// # Errors
 /// Kind `Table` if there is no table or an entry is damaged, `Io` if reading fails.
@@ -42,11 +42,11 @@ pub async fn history(location: &Location, limit: usize) -> Result<Vec<Commit>> {
     Ok(commits)
 }
 
-/// The newest version of the table at `location` that was there at `time`, by the times that its commits state.
-/// `O(log versions)` reads.
+/// The version of the table at `location` that was the newest at `time`, by the times in its commits. `O(log versions)`
+/// reads.
 ///
 /// # Errors
-/// Kind `Table` if the table is younger, or there is none.
+/// Kind `Table` if the table is younger than `time`, or there is no table.
 pub async fn version_as_of(location: &Location, time: SystemTime) -> Result<u64> {
     let log = Log::new(location.clone());
     let newest = log.newest().await?.ok_or_else(|| no_table(location))?;
@@ -55,7 +55,8 @@ pub async fn version_as_of(location: &Location, time: SystemTime) -> Result<u64>
         Err(_) => i64::MIN,
     };
     let asked = millis(time);
-    // The first version that is later, by halves: what the log has no more is earlier than what it has.
+    // Binary search for the first later version. Versions that are no longer in the log are earlier than those that
+    // are.
     let (mut low, mut high) = (0, newest + 1);
     let mut oldest = None;
     while low < high {
@@ -81,22 +82,22 @@ pub async fn version_as_of(location: &Location, time: SystemTime) -> Result<u64>
 /// What [`optimize`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Optimized {
-    /// The version that it made; none if there was nothing to put together.
+    /// The version that it made; `None` if there was nothing to compact.
     pub version: Option<u64>,
-    /// Files that were put together.
+    /// The number of files that were compacted.
     pub removed: usize,
-    /// Files that were made of them.
+    /// The number of new files.
     pub added: usize,
-    /// Bytes of these.
+    /// The bytes of the new files.
     pub bytes: u64,
 }
 
-/// Puts small files of the table at `location` together, partition by partition, into files of about `target` bytes. No
-/// row changes: readers see the same table. Appends meanwhile are no conflict.
+/// Compacts small files of the table at `location`, partition by partition, into files of about `target` bytes. The
+/// rows stay the same. Appends at the same time are no conflict.
 ///
 /// # Errors
-/// Kind `Table` if there is no table, it cannot be written to, or another process took out a file meanwhile; `Io` if
-/// files cannot be read or written. Nothing is committed then.
+/// Kind `Table` if there is no table, it cannot be written to, or another process removed one of the files meanwhile;
+/// `Io` if files cannot be read or written. Nothing is committed then.
 pub async fn optimize(location: &Location, target: u64) -> Result<Optimized> {
     let tended = Tended::begin(location, "optimize").await?;
     let mut by_partition: BTreeMap<Vec<(String, Option<String>)>, Vec<DataFile>> = BTreeMap::new();
@@ -116,7 +117,7 @@ pub async fn optimize(location: &Location, target: u64) -> Result<Optimized> {
     let small: Vec<DataFile> = by_partition.into_values().flatten().collect();
     let (now, last) = (now_millis(), small.iter().map(|file| file.added_at).max().unwrap_or_default());
     let mut actions: Vec<Value> = small.iter().map(|file| remove_of(file, now, false)).collect();
-    // Of the time of the last of them, so that rows keep their order beside files that stay.
+    // New files get the time of the last old one, so that rows keep their order among the files that stay.
     let come = added.iter().map(|file| add_of(file, last, false));
     actions.extend(come.collect::<Result<Vec<_>>>()?);
     let operation =
@@ -128,8 +129,8 @@ pub async fn optimize(location: &Location, target: u64) -> Result<Optimized> {
     Ok(Optimized { version: Some(version), removed: small.len(), added: added.len(), bytes })
 }
 
-/// Makes the table at `location` what it was at `version`, by a new commit: nothing is lost, and the versions between can
-/// be read or restored as before. Gives the new version.
+/// Restores the table at `location` to `version`, by a new commit: the versions between can still be read and restored.
+/// Returns the new version.
 ///
 /// # Errors
 /// Kind `Table` if there is no such version any more, files of it are gone, or another process commits meanwhile.
@@ -168,7 +169,7 @@ pub async fn restore(location: &Location, version: u64) -> Result<u64> {
     actions.extend(come.collect::<Result<Vec<_>>>()?);
     if old.metadata != tended.table.metadata {
         actions.insert(0, line(&Action::Metadata(old.metadata.clone()))?);
-        // Features once asked for are not taken back: other versions may need them.
+        // Protocol features are never removed: other versions may need them.
         let protocol: &Protocol = &tended.table.protocol;
         if old.protocol.min_writer_version() > protocol.min_writer_version() {
             actions.insert(0, line(&Action::Protocol(old.protocol.clone()))?);
@@ -184,7 +185,7 @@ fn no_table(location: &Location) -> Error {
     Error::table(format!("{} holds no table", location.looked_at()))
 }
 
-/// A table that is being tended: as it is now, and the attempt that tends it.
+/// A table under upkeep: its newest version, and the attempt that works on it.
 struct Tended {
     location: Location,
     log: Log,
@@ -203,7 +204,7 @@ impl Tended {
         Ok(Self { location: location.clone(), log, table, attempt, id })
     }
 
-    /// Writes the rows of these files, all of one partition, in their order into new files of about `target` bytes.
+    /// Writes the rows of these files, which are of one partition, in order to new files of about `target` bytes.
     async fn together(&self, files: &[DataFile], target: u64) -> Result<Vec<DataFile>> {
         let Snapshot { schema, partition_by, .. } = &self.table;
         let dir = data_dir(&self.id);
@@ -222,8 +223,8 @@ impl Tended {
         self.attempt.abort().await;
     }
 
-    /// Commits `actions` on top of whatever was appended meanwhile, as long as the files `taken` are still there. What
-    /// lies beside the rows is that of `like`.
+    /// Commits `actions` on top of whatever was appended meanwhile, as long as the files `taken` are still in the
+    /// table. The files beside the rows are those of `like`.
     async fn commit(
         mut self,
         actions: Vec<Value>,
@@ -234,7 +235,7 @@ impl Tended {
         let restores = matches!(operation, DeltaOperation::Restore { .. });
         loop {
             let version = self.table.version + 1;
-            // What was appended meanwhile has its own clusters, those of all rows.
+            // An append meanwhile has written new clusters for all rows.
             let like = if restores { like } else { &self.table };
             let note = self.note(like);
             match self.log.commit(version, actions.clone(), operation.clone(), &note).await {

@@ -1,8 +1,9 @@
-//! What old versions leave behind, and when it goes.
+//! Removes the files that only old versions need.
 //!
-//! The files that a commit took out of the table stay for its retention: for readers that opened an earlier version, and
-//! for time travel. Then they go, and with them what lies beside rows of versions that cannot be read any more. Only files
-//! of the names that attempts give, and that a commit of the log took out, are removed: any other may be anybody's.
+//! Files that a commit removed from the table stay for the retention period, for readers of earlier versions and for
+//! time travel. Then they are deleted, with the files beside the rows of versions that cannot be read any more. Only
+//! files that a commit of the log removed, and that have the names that attempts give, are deleted: any other file may
+//! be a user's own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -16,31 +17,31 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::store::Location;
 
-/// How long what was taken out of a table stays, unless the table's `delta.deletedFileRetentionDuration` says otherwise.
+/// How long removed files stay, unless the table's `delta.deletedFileRetentionDuration` says otherwise.
 pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The directory of models below a table.
 const MODELS: &str = "models";
-/// Digits of a model's hash that name its directory.
+/// The number of digits of a model's hash in the name of its directory.
 const SHORT_HASH: usize = 16;
-/// Commits that an overwrite looks back for files to remove.
+/// How many commits back an overwrite looks for files to delete.
 const LOOKS_BACK: u64 = 1000;
 
 /// What [`vacuum`] removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Vacuumed {
-    /// Data files, and files beside them.
+    /// The number of data files, and of files beside them.
     pub files: usize,
     /// Their bytes.
     pub bytes: u64,
-    /// Attempts that died, whose files were removed.
+    /// The number of dead attempts whose files were removed.
     pub attempts: usize,
-    /// Models that no version names, which were removed.
+    /// The number of models that no version names, which were removed.
     pub models: usize,
 }
 
-/// Removes the files that commits took out of the table at `location` longer than `retention` ago (the table's own
-/// retention if `None`), what lies beside versions that cannot be read any more, and the files of attempts that died
-/// longer ago than that, and models that no version names. With `dry_run` nothing is removed, and what would be is counted.
+/// Deletes files that commits removed from the table at `location` longer than `retention` ago (the table's own
+/// retention if `None`), files beside versions that cannot be read any more, files of attempts that died longer ago
+/// than that, and models that no version names. With `dry_run` nothing is deleted, only counted.
 ///
 /// # Errors
 /// Kind `Table` if there is no table or it is damaged, `Io` if files cannot be removed.
@@ -63,14 +64,15 @@ pub async fn vacuum(location: &Location, retention: Option<Duration>, dry_run: b
     }
     removal.remove_beside(&commits, &unreadable(&commits, &gone)).await?;
     removal.remove_dead(&log, retention).await?;
-    // A log that was cut short may have named any model.
+    // The missing commits of a truncated log may have named any model.
     if commits.last().is_some_and(|oldest| oldest.version == 0) {
         removal.remove_models(&commits, retention).await?;
     }
     Ok(removal.done)
 }
 
-/// After an overwrite: removes what has outlived the table's retention. What cannot be removed is left to the next.
+/// After an overwrite: deletes what has outlived the table's retention. What cannot be deleted is left to the next
+/// overwrite.
 pub(super) async fn after_overwrite(log: &Log, location: &Location) {
     let done = async {
         let Some(table) = log.snapshot(None).await? else { return Ok(()) };
@@ -81,7 +83,7 @@ pub(super) async fn after_overwrite(log: &Log, location: &Location) {
             let (before, takes_out) = (removal.done.files, !commit.removed.is_empty());
             if is_older(&commit, retention) && takes_out {
                 removal.remove_taken_out(log, &commit).await?;
-                // What is older went when this did.
+                // Older files were deleted together with these.
                 if removal.done.files == before {
                     break;
                 }
@@ -106,7 +108,7 @@ fn of_table(table: &Snapshot) -> Duration {
     parsed.unwrap_or(RETENTION)
 }
 
-/// Files that go.
+/// Files to delete.
 struct Removal<'a> {
     location: &'a Location,
     live: BTreeSet<&'a str>,
@@ -120,13 +122,13 @@ impl<'a> Removal<'a> {
         Self { location, live, dry_run, done: Vacuumed::default() }
     }
 
-    /// Removes what a commit took out. True if it had taken out any and none of them is left.
+    /// Deletes the files that a commit removed. True if it had removed some and none of them was left.
     async fn remove_taken_out(&mut self, log: &Log, commit: &Commit) -> Result<bool> {
         let mut gone = !commit.removed.is_empty();
         for file in &commit.removed {
             log.check_path(&file.path)?;
             match self.live.contains(file.path.as_str()) || !is_data_file(&file.path) {
-                // It was put back, or is another program's, which removes its own.
+                // It was restored, or belongs to another program.
                 true => gone = false,
                 false => self.remove(&file.path).await?,
             }
@@ -134,12 +136,12 @@ impl<'a> Removal<'a> {
         Ok(gone)
     }
 
-    /// Removes what lies beside versions that cannot be read any more, unless another version has it as well.
+    /// Deletes the files beside versions that cannot be read any more, unless another version has them as well.
     async fn remove_beside(&mut self, commits: &[Commit], unreadable: &BTreeSet<u64>) -> Result<()> {
         let mut in_order: Vec<&Commit> = commits.iter().collect();
         in_order.sort_by_key(|commit| commit.version);
         let (mut needed, mut unneeded) = (BTreeSet::new(), BTreeSet::new());
-        // A version has the files of the last note up to it.
+        // A version uses the files of the last note up to it.
         let mut files: Vec<String> = Vec::new();
         for commit in in_order {
             if let Some(note) = &commit.note {
@@ -156,8 +158,8 @@ impl<'a> Removal<'a> {
         Ok(())
     }
 
-    /// Removes attempts in an object store that began longer ago than `retention` and have no commit; those of a local
-    /// table go when the next writer comes.
+    /// Removes attempts in an object store that began longer ago than `retention` and have no commit; in a local table,
+    /// the next writer removes them.
     async fn remove_dead(&mut self, log: &Log, retention: Duration) -> Result<()> {
         if self.location.local_path().is_some() {
             return Ok(());
@@ -178,9 +180,9 @@ impl<'a> Removal<'a> {
         Ok(())
     }
 
-    /// Removes the models of runs that died before their commit: those that no commit names, are older than `retention`,
-    /// and are proven to be models of this program by content that has the hash of their directory's name. While a writer
-    /// of a local table lives, whose model may be among them, none goes.
+    /// Removes the models of runs that died before their commit: those that no commit names, that are older than
+    /// `retention`, and whose content has the hash in their directory's name, which proves that this program wrote
+    /// them. None is removed while a writer of a local table is alive, since its model may be among them.
     async fn remove_models(&mut self, commits: &[Commit], retention: Duration) -> Result<()> {
         if self.location.local_path().is_some_and(any_lives) {
             return Ok(());
@@ -229,7 +231,7 @@ impl<'a> Removal<'a> {
         }
         self.location.delete(path).await?;
         if let Some(root) = self.location.local_path() {
-            // Directories that are empty now, up to the table's own.
+            // Removes directories that are empty now, up to the table's own.
             let mut dir = Path::new(path).parent();
             while let Some(below) = dir.filter(|dir| dir.components().count() > 1) {
                 if std::fs::remove_dir(root.join(below)).is_err() {
@@ -242,12 +244,13 @@ impl<'a> Removal<'a> {
     }
 }
 
-/// The versions that need a file that these commits took out and that is gone: those from the commit that brought it in.
+/// The versions that can no longer be read because these commits removed a file of theirs that is now deleted: those
+/// from the commit that added it.
 fn unreadable(commits: &[Commit], gone: &[&Commit]) -> BTreeSet<u64> {
     let mut brought: BTreeMap<&str, u64> = BTreeMap::new();
     for commit in commits {
         for file in &commit.added {
-            // Commits come newest first: of several the first counts.
+            // Commits come newest first: the first one counts.
             brought.insert(&file.path, commit.version);
         }
     }
@@ -259,7 +262,7 @@ fn unreadable(commits: &[Commit], gone: &[&Commit]) -> BTreeSet<u64> {
     spans.flat_map(|(from, to)| from..to).collect()
 }
 
-/// The size of a file below `root` that no link leads to.
+/// The size of a file below `root`, unless a link is on its path.
 fn local_size(root: &Path, path: &str) -> Option<u64> {
     let mut at = root.to_path_buf();
     for part in Path::new(path).components() {

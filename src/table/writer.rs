@@ -1,4 +1,4 @@
-//! From the first file of a run to its commit.
+//! Writes one run to a table, from its first file to its commit.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -25,18 +25,18 @@ use crate::store::Location;
 /// How a run writes a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WriteOptions {
-    /// Whether its rows are added to those there or replace them.
+    /// Whether its rows are added to the existing ones or replace them.
     pub mode: Mode,
-    /// Columns by whose values the files are divided, so that a query for one value reads only its files. Null, empty text
-    /// and every other text are told apart here; other engines take empty text for null, as Delta's protocol has it.
+    /// The partition columns, so that a query for one value reads only its files. dacpipe distinguishes null and empty
+    /// text; other engines take empty text for null, as Delta's protocol says.
     pub partition_by: Vec<String>,
-    /// Columns by which rows are told apart. An append to a table that names its own takes those.
+    /// The key columns. An append to a table that names its own uses those.
     pub keys: Vec<String>,
-    /// What an append does with rows whose keys are there. Without keys, rows are added whatever is there.
+    /// What an append does with rows whose keys the table has. Without keys, rows are always added.
     pub on_existing: OnExisting,
-    /// The run's name, for ever unique for the table: letters, digits, `-`, `_` and `.`.
+    /// The run's name, never used before in this table: letters, digits, `-`, `_` and `.`.
     pub run_id: String,
-    /// The size beyond which another file is begun (256 MiB).
+    /// The size after which another file is begun (256 MiB).
     pub file_bytes: u64,
 }
 
@@ -53,19 +53,19 @@ impl WriteOptions {
         }
     }
 
-    /// The same, with files divided by the values of these columns.
+    /// The same, partitioned by these columns.
     pub fn partition_by(mut self, columns: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.partition_by = columns.into_iter().map(Into::into).collect();
         self
     }
 
-    /// The same, with rows told apart by these columns.
+    /// The same, with these key columns.
     pub fn keys(mut self, columns: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.keys = columns.into_iter().map(Into::into).collect();
         self
     }
 
-    /// The same, doing this with rows whose keys are there.
+    /// The same, with this choice for rows whose keys the table has.
     pub fn on_existing(mut self, on_existing: OnExisting) -> Self {
         self.on_existing = on_existing;
         self
@@ -77,16 +77,16 @@ impl WriteOptions {
 pub struct CommitInfo {
     /// Where the rows came from.
     pub source: SourceInfo,
-    /// The clusters the rows were assigned to, one row each: `cluster`, `size` (the rows of this run that it got),
-    /// `centroid` and `mean_distance`; none where the pipeline makes no clusters.
+    /// The clusters the rows were assigned to, one row each: `cluster`, `size` (its number of rows in this run),
+    /// `centroid` and `mean_distance`; `None` if the pipeline makes no clusters.
     pub clusters: Option<RecordBatch>,
     /// Means and deviations of this run's features by cluster, of [`profile_schema`](super::profile_schema).
     pub profile: Option<RecordBatch>,
-    /// Rows drawn from this run's, of [`sample_schema`](super::sample_schema).
+    /// A sample of this run's rows, of [`sample_schema`](super::sample_schema).
     pub sample: Option<RecordBatch>,
-    /// The file below the table that holds the rows that the run set aside.
+    /// The file below the table with the rows that the run set aside.
     pub quarantine: Option<String>,
-    /// Rows that the run left out, as the table has their keys.
+    /// The number of rows that the run left out, because the table has their keys.
     pub skipped_rows: u64,
 }
 
@@ -95,23 +95,24 @@ pub struct CommitInfo {
 pub struct Committed {
     /// The version that the commit made.
     pub version: u64,
-    /// Rows it added.
+    /// The number of rows it added.
     pub rows: u64,
-    /// Rows of earlier runs that it took out of the table, as its rows have their keys.
+    /// The number of rows of earlier runs that it removed, because its rows have their keys.
     pub replaced_rows: u64,
-    /// Files it added.
+    /// The number of files it added.
     pub files: usize,
-    /// Bytes it added.
+    /// The number of bytes it added.
     pub bytes: u64,
 }
 
-/// Writes one run to a table. Begin it before the work whose result it takes, so that a table that cannot be written, or
-/// that the rows do not fit, is an error now and not after an hour.
+/// Writes one run to a table. Begin it before the long work whose result it writes, so that a table that cannot be
+/// written is an error at once and not after an hour.
 ///
-/// Several may write one table at the same time: all appends land, and an overwrite that met another commit fails.
+/// Several may write one table at the same time: all appends succeed, and an overwrite fails if there was another
+/// commit meanwhile.
 ///
-/// Dropped or [aborted](Self::abort) before [`commit`](Self::commit) it removes its files; if the process dies they are
-/// left over, seen by nobody, and the next writer of a local table removes them.
+/// Dropped or [aborted](Self::abort) before [`commit`](Self::commit), it removes its files. If the process dies they
+/// remain, unseen by readers, until the next writer of a local table removes them.
 ///
 /// See the [module](super) for an example.
 #[derive(Debug)]
@@ -125,12 +126,12 @@ pub struct TableWriter {
 }
 
 impl TableWriter {
-    /// Begins a run: removes what runs that died have left in a local table, and reads the table as it is.
+    /// Begins a run: removes the files that dead runs have left in a local table, and reads the table's newest version.
     ///
     /// # Errors
-    /// Kind `Table` if the table's log is damaged or asks of writers what this one does not do, it is divided by other
-    /// columns, or the run id was used before; `Config` for a run id that is no file name and a place that holds other
-    /// things than a table; `Io` if the place cannot be written.
+    /// Kind `Table` if the table's log is damaged or needs unsupported features, it is partitioned by other columns, or
+    /// the run id was used before; `Config` for a run id that is not a file name, or a place that contains other things
+    /// than a table; `Io` if the place cannot be written.
     pub async fn begin(location: &Location, options: WriteOptions) -> Result<Self> {
         let log = Log::new(location.clone());
         let attempt = Attempt::begin(&log, location, &options.run_id).await?;
@@ -144,8 +145,8 @@ impl TableWriter {
         Ok(writer)
     }
 
-    /// That rows of schema `input` can be written: its names are free, it has the partition columns and the keys, and it
-    /// fits the table if the run appends to one. Gives the table's schema.
+    /// Checks that rows of schema `input` can be written: its names are free, it has the partition columns and the
+    /// keys, and it fits the table if the run appends to one. Returns the table's schema.
     ///
     /// # Errors
     /// Kind `Config` or `Table`, naming the column and both types.
@@ -155,7 +156,7 @@ impl TableWriter {
             let there = self.appends_to().and_then(|base| base.schema.field_with_name(name).ok());
             let field = match input.field_with_name(name) {
                 Ok(field) => field,
-                // As any column of the table that the rows lack, it is null for them.
+                // A column of the table that the rows lack is null for them.
                 Err(_) if there.is_some_and(|there| there.is_nullable()) => continue,
                 Err(_) => {
                     let missing = crate::column::missing(input, name);
@@ -185,7 +186,7 @@ impl TableWriter {
         Ok(table)
     }
 
-    /// The columns by which the rows are told apart: the table's own where it names some.
+    /// The key columns: the table's own if it names some.
     pub fn keys(&self) -> &[String] {
         match self.appends_to() {
             Some(base) if !base.keys.is_empty() => &base.keys,
@@ -193,8 +194,8 @@ impl TableWriter {
         }
     }
 
-    /// The keys of rows that an append is to leave out, or to fail at: those that the table has from `model`. None where
-    /// rows are added or replaced whatever is there. Reads the key columns of the table; about 32 bytes a row.
+    /// The keys that the table has from `model`: rows with one of them are left out of an append, or are an error.
+    /// `None` if rows are always added or replaced. Reads the key columns of the table; about 32 bytes per row.
     ///
     /// # Errors
     /// As reading the table does.
@@ -212,7 +213,7 @@ impl TableWriter {
         Ok(Some(Arc::new(ExistingKeys::read(table, self.keys(), model, refuse).await?)))
     }
 
-    /// Where the run's rows go: batches of schema `input`, labelled by one model. Once a run.
+    /// The sink for the run's rows: batches of schema `input`, labelled by one model. There is one per run.
     ///
     /// # Errors
     /// As [`check`](Self::check); kind `Internal` the second time.
@@ -246,14 +247,14 @@ impl TableWriter {
         }
     }
 
-    /// Makes the rows written a version of the table: all of them are seen from now on, or, if this fails, none.
+    /// Commits the rows written as a new version of the table: readers see all of them from now on, or, if this fails,
+    /// none.
     ///
-    /// If another process commits meanwhile, an append goes on top of it, unless it has keys in common with this one. An
-    /// overwrite fails, since it would throw away rows it does not know, and so does an append that replaces rows.
+    /// If another process committed meanwhile, an append goes on top of that, unless both have keys in common. An
+    /// overwrite fails, since it would discard rows it has not seen, and so does an append that replaces rows.
     ///
-    /// After an overwrite the files of the versions before stay for the table's retention, a week if it says nothing
-    /// else, for readers that are under way and for time travel. That older ones cannot be removed is a warning in the
-    /// log, no error.
+    /// After an overwrite the files of earlier versions stay for the table's retention, a week by default, for current
+    /// readers and for time travel. If older ones cannot be deleted, that is a warning and not an error.
     ///
     /// # Errors
     /// Kind `Table` if an overwrite meets another commit or an append no longer fits, `Io` if writing fails, `Input` if
@@ -279,7 +280,7 @@ impl TableWriter {
         }
     }
 
-    /// Gives the run up and removes its files.
+    /// Aborts the run and removes its files.
     pub async fn abort(mut self) {
         self.remove().await;
     }
@@ -312,11 +313,11 @@ impl TableWriter {
         }
     }
 
-    /// What becomes of the rows whose keys this run wrote anew, where it replaces them.
+    /// Handles the rows whose keys this run wrote again, if it replaces them.
     async fn replace(&self, keys: &RunKeys, table: &SchemaRef) -> Result<Option<Replaced>> {
         match self.appends_to() {
             Some(base) if self.options.on_existing == OnExisting::Replace && keys.are_kept() => {
-                // In directories of their own, so that no two files have one name.
+                // Each has its own directory, so that no two files have the same name.
                 let files = |number: usize| self.files(kept_dir(&self.options.run_id, number), Arc::clone(table), None);
                 Replaced::write(&self.location, base, keys, files).await.map(Some)
             }
@@ -324,7 +325,7 @@ impl TableWriter {
         }
     }
 
-    /// What the commit says of itself. Writes the files beside the rows.
+    /// The note of the commit. Writes the files beside the rows.
     async fn note(
         &self,
         info: &CommitInfo,
@@ -352,7 +353,7 @@ impl TableWriter {
             Some(rows) => Some(self.write_beside(clusters_file(run), rows).await?),
             None => None,
         };
-        // What the rows that were replaced added to sums cannot be taken out of them.
+        // The replaced rows cannot be subtracted from the sums.
         let there = |of: fn(&CommitNote) -> &Option<FileBeside>| there(of).filter(|_| replaced.is_none());
         let profile = there(|note| &note.profile);
         let profile = self.merge_beside(profile_file(run), profile, profile::merge, info.profile.as_ref()).await?;
@@ -373,8 +374,8 @@ impl TableWriter {
         })
     }
 
-    /// Writes as the file `path` what the table has beside its rows with this run's in it: what it had (`there`) merged
-    /// with `new`, or `new` alone. Without `new` it has what it had.
+    /// Writes a file beside the rows as `path`: the table's own (`there`) merged with this run's (`new`), or only
+    /// `new`. Without `new` the table keeps its own.
     async fn merge_beside(
         &self,
         path: String,
@@ -394,7 +395,7 @@ impl TableWriter {
         beside::write(&self.location, path, rows).await.map_err(nothing_committed)
     }
 
-    /// What the log is told.
+    /// The actions for the log.
     fn actions(&self, added: &[DataFile], replaced: Option<&Replaced>, table: &SchemaRef) -> Result<Vec<Value>> {
         let overwrites = self.options.mode == Mode::Overwrite;
         let wanted = Wanted { table, partition_by: &self.options.partition_by, keys: self.keys() };
@@ -410,7 +411,7 @@ impl TableWriter {
         }
         if let Some(replaced) = replaced {
             actions.extend(replaced.rewritten().iter().map(|file| remove_of(file, now, true)));
-            // Rows that stay keep their place before those that come.
+            // Rows that stay come before the new ones.
             let kept = replaced.kept().iter().map(|file| add_of(file, now - 1, true));
             actions.extend(kept.collect::<Result<Vec<_>>>()?);
         }
@@ -419,7 +420,7 @@ impl TableWriter {
         Ok(actions)
     }
 
-    /// Puts the entry; false if another process has made that version.
+    /// Writes the log entry; false if another process has made that version.
     async fn put(&self, version: u64, actions: Vec<Value>, note: &CommitNote) -> Result<bool, Failed> {
         let mode = match self.options.mode {
             Mode::Append => SaveMode::Append,
@@ -436,7 +437,7 @@ impl TableWriter {
         }
     }
 
-    /// Takes the table as the other process left it, if this run's rows still fit.
+    /// Continues from the version of the other process, if this run's rows still fit.
     async fn rebase(&mut self, taken: u64, table: &SchemaRef, keys: &RunKeys, model: &str) -> Result<()> {
         let nothing = "nothing of this run is in the table; run again";
         let met = |what: &str| {

@@ -1,5 +1,5 @@
-//! The loop that every training goes through: epochs of shuffled mini-batches, a learning rate that falls, an early stop,
-//! the best state kept, checkpoints, events.
+//! The loop of every training: epochs of shuffled mini-batches, learning rate decay, early stopping with the best state
+//! kept, checkpoints, events.
 
 use std::time::Instant;
 
@@ -27,30 +27,28 @@ pub struct Schedule {
     pub learning_rate: f64,
     /// How it falls.
     pub decay: Decay,
-    /// When to stop early, if at all. Then the state of the best epoch is kept.
+    /// When to stop early, if at all; the state of the best epoch is then kept.
     pub early_stop: Option<EarlyStop>,
 }
 
-/// What learns. The loop owns the order of rows, the schedule and when to stop.
+/// The learner. The loop decides the order of rows, the schedule and when to stop.
 pub(crate) trait Learner {
-    /// Called before every step with the number of those taken. It may look at all rows anew. True: there is nothing left
-    /// to learn.
+    /// Called before every step with the number of steps taken. It may process all rows again. Returns true if training
+    /// is complete.
     fn refresh(&mut self, _step: u64) -> Result<bool> {
         Ok(false)
     }
 
-    /// Loads the first batch of an epoch, the training rows of these numbers; the later ones are loaded by the steps
-    /// before them.
+    /// Loads the first batch of an epoch, the training rows with these numbers; each step loads the next batch.
     fn load(&mut self, batch: &[u32]) -> Result<()>;
 
-    /// Learns from the batch that is loaded, and loads the rows `next`. If a loss is not finite, what it learned stays as
-    /// it was.
+    /// Learns from the loaded batch, and loads the rows `next`. If a loss is not finite, nothing is changed.
     fn step(&mut self, next: &[u32], learning_rate: f64) -> Result<StepLoss>;
 
-    /// What is minimised, but for a penalty.
+    /// What is minimised, without the penalty.
     fn total(&self, loss: &StepLoss) -> f64;
 
-    /// The fewest rows that a mini-batch may have: batch norm has no variance of one.
+    /// The fewest rows of a mini-batch: batch norm needs two for a variance.
     fn fewest_rows(&self) -> usize {
         1
     }
@@ -58,10 +56,10 @@ pub(crate) trait Learner {
     /// Steps taken.
     fn steps(&self) -> u64;
 
-    /// All that a step changes.
+    /// Everything that a step changes.
     fn state(&self) -> Result<Artifact>;
 
-    /// Goes back to a state; the same steps from there give the same bits.
+    /// Restores a state; the same steps from there give the same bits.
     fn restore(&mut self, state: &Artifact) -> Result<()>;
 }
 
@@ -72,17 +70,17 @@ pub(crate) struct Course<'a> {
     /// The name of the substream that shuffles the rows.
     pub shuffle: &'a str,
     pub schedule: &'a Schedule,
-    /// The rows that are learned from.
+    /// The rows to learn from.
     pub rows: &'a [u32],
-    /// Epochs of the courses before this one, for progress.
+    /// The number of epochs of earlier courses, for progress.
     pub epochs_before: u64,
-    /// What a checkpoint says of the courses before this one.
+    /// The settings in a checkpoint about earlier courses.
     pub context: &'a Artifact,
 }
 
 impl Course<'_> {
-    /// The epochs that are left after the losses in `state`, with the learner in that state. Returns the losses of all
-    /// epochs, and the last state of the learner, or its best where the schedule stops early.
+    /// Runs the epochs that are left after the losses in `state`, with the learner in that state. Returns the losses of
+    /// all epochs, and the last state of the learner, or its best if the schedule stops early.
     pub fn run(&self, learner: &mut dyn Learner, mut state: State, cx: &FitContext<'_>) -> Result<State> {
         let mut order = self.rows.to_vec();
         let mut saved = Instant::now();
@@ -129,7 +127,7 @@ impl Course<'_> {
         self.schedule.early_stop.is_some_and(|stop| stop.reached(&total))
     }
 
-    /// Keeps the state of the least loss, where it is asked for: the epochs that an early stop waits for are no better.
+    /// Keeps the state with the least loss, if it is needed: the epochs before an early stop are not better.
     fn keep_best(&self, learner: &dyn Learner, state: &mut State) {
         if self.schedule.early_stop.is_none() {
             return;
@@ -141,7 +139,7 @@ impl Course<'_> {
         }
     }
 
-    /// One epoch: the means over its rows of the losses, each as its mini-batch met it.
+    /// One epoch: the means of the losses over its rows, each as computed in its mini-batch.
     fn epoch(&self, learner: &mut dyn Learner, epoch: usize, order: &[u32], cx: &FitContext<'_>) -> Result<Epoch> {
         let Schedule { epochs, batch_size: size, learning_rate, decay, .. } = *self.schedule;
         let learning_rate = learning_rate * decay.factor(epoch, epochs);
@@ -177,7 +175,8 @@ impl Course<'_> {
     }
 }
 
-/// The mini-batches of an epoch, of `size` rows each. A last one of fewer than `fewest` rows is part of the one before it.
+/// The mini-batches of an epoch, of `size` rows each. A last one of fewer than `fewest` rows is merged into the one
+/// before it.
 fn batches(order: &[u32], size: usize, fewest: usize) -> Vec<&[u32]> {
     let mut batches: Vec<&[u32]> = order.chunks(size).collect();
     if let [.., before, last] = batches[..]
@@ -189,11 +188,11 @@ fn batches(order: &[u32], size: usize, fewest: usize) -> Vec<&[u32]> {
     batches
 }
 
-/// What an epoch gave.
+/// The result of an epoch.
 struct Epoch {
     /// Its loss, if it took a step.
     loss: Option<StepLoss>,
-    /// Whether there is nothing left to learn.
+    /// Whether training is complete.
     ended: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The objective of k autoencoders of which each row has the best one (Opochinsky et al. 2020, k-DAE).
+//! The objective of k autoencoders that compete for each row (Opochinsky et al. 2020, k-DAE).
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::device::StepLoss;
 use crate::loss::{ErrorMeasure, row_errors};
 use crate::network::{Buffer, Coder, Parameter};
 
-/// How a row's errors by all autoencoders become its loss.
+/// How a row's errors of all autoencoders become its loss.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Competition {
@@ -26,7 +26,7 @@ pub enum Competition {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RowError {
-    /// The Euclidean distance, as the method's public code has it.
+    /// The Euclidean distance, as in the method's public code.
     #[default]
     Norm,
     /// Its square.
@@ -34,7 +34,7 @@ pub enum RowError {
 }
 
 impl RowError {
-    /// The errors of rows `x` that were rebuilt as `y` (both `rows x dim`), `rows` values.
+    /// The errors of rows `x` and their reconstructions `y` (both `rows x dim`), `rows` values.
     ///
     /// # Errors
     /// Candle's, for shapes that differ.
@@ -71,7 +71,7 @@ impl Objective for Experts<'_> {
         let losses = match self.competition {
             Competition::Hard => least,
             Competition::Soft => {
-                // Less the least error, whose exponential is 1: no sum vanishes.
+                // The least error is subtracted, so that its exponential is 1 and no sum underflows.
                 let least = least.detach();
                 let sums = errors.broadcast_sub(&least)?.neg()?.exp()?.sum_keepdim(1)?;
                 (least - sums.log()?)?

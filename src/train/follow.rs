@@ -1,4 +1,4 @@
-//! How well rows that were not learned from follow the layout that the embedding was taught.
+//! How well held-out rows follow the layout that the embedding was taught.
 
 use rand::Rng;
 use rand::seq::index;
@@ -12,25 +12,25 @@ use crate::loss::CoordinateLoss;
 use crate::manifold::{Subset, TRUST_NEIGHBORS, trustworthiness};
 use crate::stage::VectorMap;
 
-/// Training rows with coordinates that are not learned from.
+/// Training rows with coordinates that are held out.
 pub(super) struct HeldOut {
-    /// Their numbers, rising.
+    /// Their numbers, ascending.
     rows: Vec<u32>,
 }
 
-/// What they show of the embedding.
+/// The quality of the embedding on held-out rows.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub(super) struct Measured {
     /// How many there are.
     pub rows: usize,
-    /// The mean squared difference of their embedding from their coordinates, which vary by 1.
+    /// The mean squared difference between their embedding and their coordinates, whose variance is 1.
     pub error: f64,
     /// The trustworthiness of their embedding among themselves.
     pub trustworthiness: f64,
 }
 
 impl HeldOut {
-    /// The part `part` of the rows `laid_out`, at most [`MOST_HELD_OUT`].
+    /// Draws the fraction `part` of the rows `laid_out`, at most [`MOST_HELD_OUT`].
     pub fn drawn(laid_out: &[u32], part: f64, rng: &mut impl Rng) -> Self {
         let count = ((laid_out.len() as f64 * part) as usize).min(MOST_HELD_OUT);
         let mut rows: Vec<u32> = index::sample(rng, laid_out.len(), count).into_iter().map(|i| laid_out[i]).collect();
@@ -48,7 +48,7 @@ impl HeldOut {
         self.rows.binary_search(&row).is_ok()
     }
 
-    /// How well they follow; nothing if there are none.
+    /// How well they follow the layout; `None` if there are none.
     pub fn measure(
         &self,
         rows: &dyn Rows,

@@ -1,5 +1,5 @@
-//! Training by the fused trainer of a device: dense autoencoders whose loss is a reconstruction's, and a target of the
-//! embedding's.
+//! Training with the fused trainer of a device: dense autoencoders with a reconstruction loss and target coordinates of
+//! the embedding.
 
 use serde_json::json;
 
@@ -9,13 +9,13 @@ use crate::error::{Error, Result};
 use crate::loss::{EmbeddingLoss, L2Penalty};
 use crate::stage::{Artifact, Tensor};
 
-/// A trainer with what its steps are told.
+/// A trainer with the settings of its steps.
 pub(super) struct Fused<'a> {
     pub trainer: Box<dyn Trainer + 'a>,
     pub penalty: L2Penalty,
-    /// The factor of the reconstruction's error.
+    /// The factor of the reconstruction error.
     pub reconstruction: f64,
-    /// The factor of the loss at the embedding, which has it already.
+    /// The factor of the loss at the embedding, which already includes it.
     pub factor: f64,
     pub embedding: Option<&'a dyn EmbeddingLoss>,
     /// Steps taken.

@@ -1,4 +1,5 @@
-//! The objective of one layer of an autoencoder and its mirror, while the others stay as they are (Bengio et al. 2007).
+//! Layer-wise pretraining: the objective of one layer of an autoencoder and its mirror, while the others stay fixed
+//! (Bengio et al. 2007).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,25 +12,24 @@ use crate::error::{self, Error};
 use crate::loss::ReconstructionLoss;
 use crate::network::{Buffer, Coder, LayerSpec, Parameter};
 
-/// The layers of an encoder and those of the decoder that lead back, which learn together.
+/// Layers of an encoder and the mirroring layers of the decoder, which learn together.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Group {
     pub encoder: Range<usize>,
     pub decoder: Range<usize>,
 }
 
-/// The groups of an encoder's layers, each with one that has weights of its own at its head, and those of the decoder that
-/// mirror them.
+/// The groups of an encoder's layers, each with one layer that has weights, and the decoder's layers that mirror them.
 ///
 /// # Errors
-/// Kind `Config` where the decoder has not as many.
+/// Kind `Config` if the decoder has another number of them.
 pub(crate) fn groups(encoder: &[LayerSpec], decoder: &[LayerSpec]) -> error::Result<Vec<Group>> {
     let heads = |layers: &[LayerSpec]| -> Vec<usize> {
         let has_weights = |layer: &LayerSpec| {
             matches!(layer, LayerSpec::Dense(_) | LayerSpec::Conv2d(_) | LayerSpec::ConvTranspose2d(_))
         };
         let mut heads: Vec<usize> = (0..layers.len()).filter(|&i| has_weights(&layers[i])).collect();
-        // What stands before the first of them (noise, a reshape) belongs to its group.
+        // Layers before the first one with weights (noise, a reshape) belong to its group.
         heads.iter_mut().take(1).for_each(|first| *first = 0);
         heads.push(layers.len());
         heads
@@ -45,7 +45,7 @@ pub(crate) fn groups(encoder: &[LayerSpec], decoder: &[LayerSpec]) -> error::Res
     Ok(encoder.windows(2).zip(back).map(|(e, d)| Group { encoder: e[0]..e[1], decoder: d[0]..d[1] }).collect())
 }
 
-/// How well a group rebuilds what the layers before it make of a row.
+/// How well a group reconstructs the output of the layers before it.
 pub(crate) struct Layerwise<'a> {
     pub coder: &'a Coder,
     pub group: Group,

@@ -1,4 +1,4 @@
-//! The contract of an objective: what a training on candle's tape minimises.
+//! The contract of an objective, which a training on candle's tape minimises.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,15 +11,15 @@ use crate::network::{Buffer, Parameter};
 
 /// The losses of a batch, scalars on the tape.
 pub(crate) struct BatchLoss {
-    /// What is minimised, but for the penalty.
+    /// What is minimised, without the penalty.
     pub total: Tensor,
-    /// The reconstruction's loss without its factor.
+    /// The reconstruction loss without its factor.
     pub reconstruction: Option<Tensor>,
     /// The embedding's loss without its factor.
     pub embedding: Option<Tensor>,
 }
 
-/// What is minimised: it owns or borrows networks, has parameters of its own, and says how a batch is lost.
+/// What is minimised: it owns or borrows networks, may have parameters of its own, and computes the losses of a batch.
 pub(crate) trait Objective {
     /// The parameters of its networks, with names; those that get no gradient stay as they are.
     fn parameters(&self) -> Vec<(String, Arc<Parameter>)>;
@@ -32,10 +32,10 @@ pub(crate) trait Objective {
         Vec::new()
     }
 
-    /// The losses of a batch, the rows `x` (`rows x dim`), which are those of these numbers among the training rows.
+    /// The losses of a batch, the rows `x` (`rows x dim`), which have these numbers among the training rows.
     fn loss(&self, x: &Tensor, rows: &[u32]) -> candle_core::Result<BatchLoss>;
 
-    /// Called before step number `step`: it may look at all rows anew. True: there is nothing left to learn.
+    /// Called before step number `step`; it may process all rows again. Returns true if training is complete.
     fn refresh(&mut self, _step: u64) -> Result<bool> {
         Ok(false)
     }
@@ -43,18 +43,18 @@ pub(crate) trait Objective {
     /// What is minimised of a batch's losses.
     fn total(&self, loss: &StepLoss) -> f64;
 
-    /// What it knows beside its parameters, to go on with after an interrupt.
+    /// Its state beside its parameters, for a checkpoint.
     fn state(&self) -> Vec<(String, Tensor)> {
         Vec::new()
     }
 
-    /// Goes back to a state.
+    /// Restores a state.
     fn restore(&mut self, _state: &BTreeMap<String, Tensor>) -> candle_core::Result<()> {
         Ok(())
     }
 }
 
-/// The error of kind `Compute` for what candle could not do.
+/// The error of kind `Compute` for a failure of candle.
 pub(crate) fn failed(what: &'static str) -> impl Fn(candle_core::Error) -> Error {
     move |e| Error::compute(what).with_source(e)
 }

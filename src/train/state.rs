@@ -1,4 +1,4 @@
-//! What is needed to go on after an interrupt with the same bits.
+//! The state of a training, from which it can be resumed with the same bits.
 
 use serde_json::json;
 
@@ -6,9 +6,9 @@ use crate::device::StepLoss;
 use crate::error::{Error, Result};
 use crate::stage::Artifact;
 
-/// What stands before the names of the tensors of the best state.
+/// The prefix of the names of tensors of the best state.
 const BEST: &str = "best.";
-/// What stands before the names of the tensors of the last state.
+/// The prefix of the names of tensors of the last state.
 const LAST: &str = "last.";
 
 /// The state at the end of an epoch.
@@ -16,9 +16,9 @@ const LAST: &str = "last.";
 pub(crate) struct State {
     /// The losses of each epoch so far.
     pub losses: Vec<StepLoss>,
-    /// The learner's.
+    /// The learner's state.
     pub learner: Artifact,
-    /// The learner's after the epoch of the least loss, where it is to be kept.
+    /// The learner's state after the epoch with the least loss, if it is kept.
     pub best: Option<Artifact>,
 }
 
@@ -28,10 +28,10 @@ impl State {
         Self { learner, ..Self::default() }
     }
 
-    /// As a checkpoint, with the settings of `context` added.
+    /// Makes a checkpoint, with the settings of `context` added.
     pub fn to_artifact(&self, context: &Artifact) -> Artifact {
         let mut artifact = context.clone();
-        // As bits: a decimal number might come back as its neighbour.
+        // As bits, since decimal numbers might be rounded.
         let bits = |loss: &StepLoss| [loss.reconstruction.to_bits(), loss.embedding.to_bits()];
         let losses: Vec<[u64; 2]> = self.losses.iter().map(bits).collect();
         artifact.settings.insert("loss_bits".into(), json!(losses));
@@ -44,7 +44,7 @@ impl State {
         artifact
     }
 
-    /// The state that a checkpoint holds.
+    /// The state in a checkpoint.
     ///
     /// # Errors
     /// Kind `Model` if something is missing or does not fit.

@@ -27,9 +27,9 @@ pub(crate) struct Tape<'a, O> {
     penalty: L2Penalty,
     device: Device,
     pool: Arc<Pool>,
-    /// The step that is under way, for layers that draw random numbers.
+    /// The number of the current step, for layers that draw random numbers.
     clock: Clock,
-    /// The first number of this training's clock, so that the next one draws other numbers.
+    /// The first step number of this training, so that another training draws other random numbers.
     clock_start: u64,
     steps: u64,
     batch: Vec<u32>,
@@ -37,8 +37,8 @@ pub(crate) struct Tape<'a, O> {
 }
 
 impl<'a, O: Objective> Tape<'a, O> {
-    /// The training of `objective` on `rows` by a fresh optimizer. The numbers of its steps, for layers that draw random
-    /// numbers, begin with `clock_start`.
+    /// The training of `objective` on `rows` with a new optimizer. The numbers of its steps, for layers that draw
+    /// random numbers, begin with `clock_start`.
     pub fn new(
         objective: O,
         rows: &'a dyn Rows,
@@ -74,7 +74,7 @@ impl<'a, O: Objective> Tape<'a, O> {
         Ok(self.penalty.pull_of(moved.map(squares).sum::<candle_core::Result<f64>>()?))
     }
 
-    /// The losses of the batch; moves what is learned unless one is not finite.
+    /// Computes the losses of the batch, and updates the parameters unless a loss is not finite.
     fn learn(&mut self, learning_rate: f64) -> candle_core::Result<StepLoss> {
         let shape = (self.batch.len(), self.rows.dim());
         let x = Array::from_vec(std::mem::take(&mut self.values), shape, &self.device)?;
@@ -94,7 +94,7 @@ impl<'a, O: Objective> Tape<'a, O> {
         let pull = self.pull(&parameters)?;
         let moved = parameters.iter().filter_map(|(name, p)| Some((name.as_str(), p.variable(), p.gradient()?)));
         self.optimizer.step(learning_rate, pull, &moved.collect::<Vec<_>>())?;
-        // The penalty is on the network.
+        // The penalty only applies to the network.
         let moved = own.iter().filter_map(|(name, var)| Some((name.as_str(), var, gradients.get(var)?)));
         self.optimizer.step(learning_rate, 0.0, &moved.collect::<Vec<_>>())?;
         Ok(loss)

@@ -21,7 +21,7 @@ pub(super) fn coder(architecture: &Architecture, cx: &FitContext<'_>) -> Result<
     Ok((coder, builder))
 }
 
-/// The reconstruction's loss with these weights of the features; none for all the same.
+/// The reconstruction loss with these weights of the features; empty for equal weights.
 pub(super) fn reconstruction(weights: &[f32], builder: &Builder) -> Result<ReconstructionLoss> {
     let weights = match weights {
         [] => None,
@@ -30,7 +30,7 @@ pub(super) fn reconstruction(weights: &[f32], builder: &Builder) -> Result<Recon
     Ok(ReconstructionLoss { measure: ErrorMeasure::Mse, over_values: Reduction::Mean, weights })
 }
 
-/// The parameters that a learner's state holds, in the layout of [`Architecture::tensors`].
+/// The parameters in a learner's state, in the layout of [`Architecture::tensors`].
 pub(super) fn parameters(state: &Artifact, architecture: &Architecture) -> Vec<f32> {
     if let Some(flat) = state.tensors.get("parameters") {
         return flat.values.clone();

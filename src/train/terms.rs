@@ -12,7 +12,7 @@ use crate::kernel::Rows;
 use crate::loss::{ClusteringLoss, CoordinateLoss, ReconstructionLoss};
 use crate::network::{Buffer, Coder, Parameter};
 
-/// Rows that are embedded at a time.
+/// The number of rows that are embedded at a time.
 const BLOCK_ROWS: usize = 2048;
 
 /// A clustering loss in an objective.
@@ -20,9 +20,9 @@ pub(crate) struct Clustering {
     /// Its factor.
     pub factor: f64,
     pub loss: Box<dyn ClusteringLoss>,
-    /// Steps from one look at all rows to the next.
+    /// Steps between two refreshes from all rows.
     pub every: u64,
-    /// Training ends when at most this part of the rows has another cluster than at the last look.
+    /// Training ends when at most this fraction of the rows changed its cluster since the last refresh.
     pub tolerance: f64,
 }
 
@@ -58,7 +58,7 @@ impl Terms<'_> {
 
 impl Objective for Terms<'_> {
     fn parameters(&self) -> Vec<(String, Arc<Parameter>)> {
-        // Those of a decoder that no longer learns too: they belong to what a checkpoint keeps.
+        // Including those of a decoder that no longer learns, since a checkpoint has to keep them.
         self.coder.parameters()
     }
 
@@ -129,10 +129,10 @@ impl Objective for Terms<'_> {
     }
 }
 
-/// The embeddings of all rows (`rows x dim`), as the network without its random layers makes them.
+/// The embeddings of all rows (`rows x dim`), without the network's random layers.
 ///
 /// # Errors
-/// What reading the rows gives; kind `Compute` where the device fails.
+/// Errors of reading the rows; kind `Compute` if the device fails.
 pub(crate) fn embed(coder: &Coder, rows: &dyn Rows, device: &Device) -> Result<Tensor> {
     let dim = rows.dim();
     let mut blocks = Vec::new();

@@ -216,7 +216,8 @@ fn every_wrong_setting_is_named_at_once() {
     assert_eq!(AutoencoderSpec { encoder: vec![], ..Default::default() }.validate(0).len(), 2);
 }
 
-/// A hundred steps and more by the fused trainer and on candle's tape, from the same parameters and over the same batches.
+/// More than a hundred steps of the fused trainer and on candle's tape, from the same parameters and with the same
+/// batches.
 #[test]
 fn both_roads_lose_the_same() {
     let values = curve(300);

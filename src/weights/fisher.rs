@@ -8,18 +8,18 @@ use crate::stage::FitContext;
 #[derive(Clone)]
 struct Sums {
     counts: Vec<u64>,
-    /// `classes x dim`: of the values about the origin.
+    /// `classes x dim`: sums of the values minus the origin.
     values: Vec<f64>,
-    /// `dim`: of their squares.
+    /// `dim`: sums of their squares.
     squares: Vec<f64>,
 }
 
-/// For each feature the part of its variance that lies between the means of the classes,
-/// `sum_c n_c (m_c - m)^2 / sum_p (x_p - m)^2`; 0 for a feature that does not vary. Also the rows of each class. Rows
-/// without a class are left out. `O(rows x dim)`, one pass.
+/// For each feature the fraction of its variance that lies between the means of the classes, `sum_c n_c (m_c - m)^2 /
+/// sum_p (x_p - m)^2`; 0 for a constant feature. Also the number of rows of each class. Rows without a class are left
+/// out. `O(rows x dim)`, one pass.
 ///
 /// # Errors
-/// Kind `Input` if no row has a class, a value is not finite, or every weight is 0; `Cancelled`; what reading gives.
+/// Kind `Input` if no row has a class, a value is not finite, or every weight is 0; `Cancelled`; errors of reading.
 pub(super) fn weights(rows: &dyn Rows, classes: &[Option<u32>], cx: &FitContext<'_>) -> Result<(Vec<f32>, Vec<u64>)> {
     let (count, dim) = (classes.iter().flatten().max().map_or(1, |c| *c as usize + 1), rows.dim());
     let sums = 8 * (fold::parts(rows.len(), fold::MAX_PARTS).len() as u128 + 2);
@@ -61,7 +61,7 @@ pub(super) fn weights(rows: &dyn Rows, classes: &[Option<u32>], cx: &FitContext<
         let mean = sums().map(|(_, sum)| sum).sum::<f64>() / n;
         let total = all.squares[i] - n * mean * mean;
         let between: f64 = sums().filter(|(n, _)| *n > 0.0).map(|(n, sum)| n * (sum / n - mean).powi(2)).sum();
-        // What rounding leaves of a feature that does not vary is no variance.
+        // The rounding errors of a constant feature do not count as variance.
         let varies = total > all.squares[i] * n * f64::EPSILON;
         (i, if varies { (between / total).clamp(0.0, 1.0) as f32 } else { 0.0 }, total)
     };
@@ -71,7 +71,7 @@ pub(super) fn weights(rows: &dyn Rows, classes: &[Option<u32>], cx: &FitContext<
     }
     match weighed.iter().any(|(_, weight, _)| *weight > 0.0) {
         true => Ok((weighed.into_iter().map(|(_, weight, _)| weight).collect(), all.counts)),
-        false => Err(Error::input("every feature weighs 0: none differs between classes")),
+        false => Err(Error::input("every feature weight is 0: no feature differs between classes")),
     }
 }
 

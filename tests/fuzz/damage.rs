@@ -1,10 +1,10 @@
-//! What happens to files: bits turn, pieces are lost, doubled, moved or filled with zeros, and words that mean something
-//! stand where they should not.
+//! Damage to files: flipped bits, pieces that are lost, doubled, moved or filled with zeros, and keywords in wrong
+//! places.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-/// One thing that happens to a file.
+/// One kind of damage.
 #[derive(Debug, Clone)]
 enum Damage {
     Flip(Index, u8),
@@ -53,7 +53,7 @@ impl Damage {
     }
 }
 
-/// `file` after up to five things happened to it; `words` are those that mean something in such a file.
+/// `file` with up to five kinds of damage; `words` are keywords of such files.
 pub fn damaged(file: Vec<u8>, words: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
     let (at, len) = (any::<Index>(), 1usize..40);
     let word = prop::sample::select(words);

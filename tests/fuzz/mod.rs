@@ -1,7 +1,7 @@
 //! Fuzz targets: damaged files of every kind that dacpipe reads must be refused or set aside, never panic, and never
-//! change what the good part of them says.
+//! change the values of the good part.
 //!
-//! `cargo test` tries a few hundred inputs a target, the same ones every time. To go on for longer, with other inputs:
+//! `cargo test` tries a few hundred inputs per target, the same ones every time. To run longer, with other inputs:
 //!
 //! ```text
 //! DACPIPE_FUZZ_SECONDS=3600 cargo test --release fuzz -- --nocapture
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestRunner};
 
-/// What a target says of an input.
+/// The result of a target for an input.
 type Verdict = Result<(), TestCaseError>;
 
 /// Inputs between two looks at the clock.
@@ -28,7 +28,7 @@ const ROUND: u32 = 64;
 /// Rounds where no time is given.
 const ROUNDS: u32 = 4;
 
-/// Holds `check` against inputs of `inputs`: a fixed number of them, or others until the time is up.
+/// Runs `check` on inputs of `inputs`: a fixed number of them, or others until the time is up.
 fn fuzz<T: std::fmt::Debug>(target: &str, inputs: impl Strategy<Value = T>, check: impl Fn(T) -> Verdict) {
     let seconds = std::env::var("DACPIPE_FUZZ_SECONDS").ok().map(|text| {
         text.parse().unwrap_or_else(|_| panic!("DACPIPE_FUZZ_SECONDS is {text:?}, expected a number of seconds"))
@@ -52,7 +52,7 @@ fn fuzz<T: std::fmt::Debug>(target: &str, inputs: impl Strategy<Value = T>, chec
             panic!("{target}, after {} inputs: {failure}", rounds * ROUND);
         }
         rounds += 1;
-        // A runner stops after its number of cases; the next goes on with the numbers of this one.
+        // A runner stops after its number of cases; the next one continues its random numbers.
         let rng = runner.rng().clone();
         runner = TestRunner::new_with_rng(config.clone(), rng);
     }

@@ -14,7 +14,7 @@ use super::{Verdict, fuzz, wait};
 use crate::small_run::small_run;
 
 const FILES: [&str; 2] = ["manifest.json", "model.safetensors"];
-/// Words that mean something in a manifest and in the header of arrays.
+/// Keywords of a manifest and of the header of arrays.
 const WORDS: &[&str] = &[
     "\"",
     "{",
@@ -43,12 +43,12 @@ const WORDS: &[&str] = &[
     "[]",
 ];
 
-/// Applies the model in `dir`, if it can be loaded, to rows of as many values as it says that it takes.
+/// Applies the model in `dir`, if it can be loaded, to rows of the width in its manifest.
 fn apply(dir: &Path) -> Result<bool, TestCaseError> {
     match wait(async { Model::load(&Location::parse(&dir.display().to_string())?).await }) {
         Ok(model) => {
             let width = model.dim_in();
-            // A width of its own making is refused or computed, as memory allows; millions of values show nothing more.
+            // A wrong width is refused or computed, as memory allows; millions of values would test nothing more.
             if width < 1 << 16 {
                 let rows = vec![0.25; 2 * width];
                 drop(model.embed(&rows));
@@ -61,7 +61,7 @@ fn apply(dir: &Path) -> Result<bool, TestCaseError> {
     }
 }
 
-/// The manifest with the hash that its content and `arrays` have, as somebody who means harm would write it.
+/// The manifest with a valid hash of its content and `arrays`, as an attacker would write it.
 fn signed(manifest: &[u8], arrays: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(manifest).ok()?;
     let (first, rest) = text.split_once('\n')?;
@@ -96,7 +96,7 @@ fn damaged_models() {
             files[file] = &bytes;
             write(files)?;
             let loads = apply(dir.path())?;
-            // The first line of the manifest is not hashed: only there may something change and the model be the same.
+            // The first line of the manifest is not hashed: only changes there may leave the model the same.
             let content = |manifest: &[u8]| manifest.splitn(2, |&b| b == b'\n').nth(1).map(<[u8]>::to_vec);
             let same = content(files[0]) == content(&whole[0]) && files[1] == &whole[1][..];
             proptest::prop_assert!(same || !loads, "a damaged model was loaded");

@@ -38,7 +38,7 @@ fn file(properties: WriterProperties) -> Vec<u8> {
     bytes
 }
 
-/// What must hold of one file: read whole, refused, or set aside; and no row that was not in it.
+/// What must hold for a file: it is read completely, refused, or set aside; and no row is invented.
 fn hold(path: &Path, features: Value) -> Verdict {
     let spec = json!({ "kind": "parquet", "path": path, "features": features, "keys": ["id"], "label": "label" });
     let spec: SourceSpec = serde_json::from_value(spec).map_err(|e| TestCaseError::fail(e.to_string()))?;

@@ -6,7 +6,7 @@ use dacpipe::pipeline::Pipeline;
 use super::damage::damaged;
 use super::fuzz;
 
-/// Words that mean something in a pipeline file.
+/// Keywords of a pipeline file.
 const WORDS: &[&str] = &[
     "\"",
     "'",

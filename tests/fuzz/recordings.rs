@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use super::damage::damaged;
 use super::{Verdict, fuzz, wait};
 
-/// Words that mean something in text of numbers.
+/// Keywords in text tables of numbers.
 const WORDS: &[&str] = &[
     ",",
     ";",
@@ -60,7 +60,7 @@ const WORDS: &[&str] = &[
     "time",
 ];
 
-/// Two machines of forty samples at 50 Hz, in two classes.
+/// Two machines with forty samples each at 50 Hz, with two labels.
 fn csv() -> Vec<u8> {
     let mut text = String::from("machine,time,x,y,state\n");
     for machine in ["a", "b"] {
@@ -94,7 +94,7 @@ async fn read(spec: &SourceSpec, options: &SourceOptions, batch_size: usize) -> 
     Ok(arrow::compute::concat_batches(&source.provider.schema(), &batches)?)
 }
 
-/// What must hold of a source, whatever happened to its files.
+/// What must hold for a source, whatever damage its files have.
 fn hold(spec: &SourceSpec) -> Verdict {
     for bad in [OnBadRow::Fail, OnBadRow::Quarantine] {
         let rows = match wait(read(spec, &options(bad), 8192)) {
@@ -141,8 +141,8 @@ fn damaged_csv() {
     });
 }
 
-/// Damage to the first machine leaves every window of the second, whose lines lie behind it, as long as no line of it is
-/// damaged: a quote that is never closed or a byte out of place costs its own neighbourhood, not the rest of the file.
+/// Damage to the first machine leaves every window of the second, whose lines follow, as long as none of these is
+/// damaged: an unclosed quote or a wrong byte affects only its neighbourhood, not the rest of the file.
 #[test]
 fn damage_to_one_recording_leaves_the_other() {
     let dir = TempDir::new().unwrap();
@@ -154,7 +154,8 @@ fn damage_to_one_recording_leaves_the_other() {
     fs::write(&path, names).unwrap();
     let expected = wait(read(&spec(&path), &options(OnBadRow::Fail), 8192)).unwrap();
     assert_eq!(expected.num_rows(), 9);
-    // Words that would make another machine of a line, and quotes, which may rightly hold line breaks, are left out.
+    // Words that would move a line to another machine, and quotes, which may correctly contain line breaks, are left
+    // out.
     const NUMBERS: &[&str] = &["nan", "inf", "-", "1e400", "0x10", ".", "12:00:00", "99999999999999999999", "\0", "ü"];
     let first = text.as_bytes()[header..second - 1].to_vec();
     fuzz("csv, one recording", damaged(first, NUMBERS), |bytes| {

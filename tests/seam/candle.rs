@@ -1,5 +1,5 @@
-//! The device over candle tensors, on candle's CPU device, beside the CPU with our kernels: what runs on a GPU is this code.
-//! `DACPIPE_TEST_CUDA=0` runs it on the GPU of that number, in a build with the feature `cuda`.
+//! The device over candle tensors, on candle's CPU device, compared with the CPU device with our kernels: a GPU runs
+//! the same code. `DACPIPE_TEST_CUDA=0` runs it on the GPU of that number, in a build with the feature `cuda`.
 
 use std::sync::OnceLock;
 
@@ -21,12 +21,12 @@ fn candle() -> Candle {
     Candle::new(device.clone(), 2)
 }
 
-/// A device on which no rows stay: they are sent block by block.
+/// A device that keeps no rows: they are sent block by block.
 fn streaming() -> Candle {
     candle().resident_bytes(0)
 }
 
-/// Rows that lie nowhere in one piece.
+/// Rows that are not in memory as one slice.
 struct Scattered<'a>(Dense<'a>);
 
 impl Rows for Scattered<'_> {
@@ -163,7 +163,7 @@ fn a_loss_that_is_not_finite_changes_nothing() {
     assert_eq!(trainer.state().unwrap().steps, 2);
 }
 
-/// A reconstruction that counts nothing leaves the decoder to the penalty, as on the CPU.
+/// With a reconstruction factor of 0, only the penalty changes the decoder, as on the CPU.
 #[test]
 fn an_embedding_is_taught_alone() {
     let values = rows();
@@ -185,7 +185,7 @@ fn an_embedding_is_taught_alone() {
     close("parameters", &at_ours.parameters, &at_theirs.parameters, 1e-3);
 }
 
-/// Labels may differ only where both centroids are as near to 1e-5.
+/// Clusters may differ only if the distances to both centroids agree to 1e-5.
 fn assert_labels(rows: &[f32], centroids: &[f32], ours: &[u32], theirs: &[u32]) {
     let dim = rows.len() / ours.len();
     let distance = |row: usize, c: u32| -> f64 {
@@ -202,7 +202,7 @@ fn floats(values: &[f64]) -> Vec<f32> {
     values.iter().map(|&x| x as f32).collect()
 }
 
-/// The label of each row and its squared distance, by `nearest`.
+/// The cluster of each row and its squared distance, by `nearest`.
 fn nearest(points: &dyn Points, centroids: &[f32]) -> (Vec<u32>, Vec<f32>) {
     let parts = points.fold(centroids, Vec::new, |all: &mut Vec<(u32, f32)>, _, labels, squared| {
         all.extend(labels.iter().copied().zip(squared.iter().copied()));
@@ -308,7 +308,7 @@ fn a_pipeline_learns_what_it_learns_on_the_cpu() {
     }
 }
 
-/// The same model on either device: labels the same, embeddings, distances and reconstructions to 1e-5.
+/// The same model on both devices: clusters are the same, embeddings, distances and reconstructions agree to 1e-5.
 #[test]
 fn a_model_that_one_device_learned_works_on_the_other() {
     let spec = KMeansSpec { starts: 2, ..KMeansSpec::new(4) };

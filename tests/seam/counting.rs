@@ -1,4 +1,4 @@
-//! The processor behind a wrapper that counts what it is asked.
+//! The CPU device in a wrapper that counts calls.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -45,7 +45,7 @@ impl Counting {
     }
 }
 
-/// What a device handed out, and where its calls are counted.
+/// An object that the device returned, and the counter of its calls.
 #[derive(Debug)]
 struct Counted<T> {
     inner: T,

@@ -1,6 +1,6 @@
-//! The seam for devices: other implementations of `Device` run training, k-means and the label pass through the same
-//! loops. One counts what it is asked and lets the CPU do it; one does everything in plain loops of `f64`; one computes over
-//! candle tensors.
+//! The device interface: other implementations of `Device` run training, k-means and the label pass through the same
+//! loops. One counts calls and passes them to the CPU; one computes everything in plain `f64` loops; one uses candle
+//! tensors.
 
 mod candle;
 mod counting;
@@ -30,7 +30,7 @@ use naive::Naive;
 const DIM: usize = 12;
 const ROWS: usize = 5000;
 
-/// Rows about four points.
+/// Rows around four points.
 fn rows() -> Vec<f32> {
     let unit = |i: usize| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / 16_777_216.0;
     (0..ROWS * DIM).map(|i| unit(i / DIM % 4 * DIM + i % DIM) + 0.1 * unit(i * 31 + 7)).collect()
@@ -39,11 +39,11 @@ fn rows() -> Vec<f32> {
 /// What the stages learned on one device.
 struct Learned {
     fitted: Vec<Fitted>,
-    /// The rows as the last stage was given them.
+    /// The input rows of the last stage.
     embeddings: Vec<f32>,
 }
 
-/// A whole pipeline: scale, weights of pseudo-classes, autoencoder, k-means of the embeddings.
+/// A whole pipeline: scale, weights from pseudo-labels, autoencoder, k-means of the embeddings.
 fn learn(device: &dyn Device, kmeans: &KMeansSpec) -> Learned {
     let labels = WeightLabels::Pseudo { k: 4 };
     let network = AutoencoderSpec {
@@ -89,7 +89,7 @@ fn model(learned: &Learned) -> Model {
     Model::new(manifest, stages).unwrap()
 }
 
-/// The labels of all rows by a model of the fitted stages.
+/// The clusters of all rows by a model of the fitted stages.
 fn labels(learned: &Learned) -> RecordBatch {
     model(learned).apply(&batch()).unwrap()
 }
@@ -119,7 +119,7 @@ fn all_work_goes_through_the_device_and_has_the_bits_of_the_processor() {
         // The rows of pseudo-classes twice, those of k-means, and in mini-batches the sample that judges seedings.
         let mini = usize::from(spec.method != Method::Lloyd);
         assert_eq!((calls("points"), calls("moments")), (3 + mini, 2));
-        // Three starts each; ten mini-batches without progress are the least there is.
+        // Three runs each; there are at least ten mini-batches, those without progress.
         assert_eq!((calls("seeding"), calls("lloyd")), (6, 6 - 3 * mini));
         assert!(calls("iterate") > 6 - 3 * mini && calls("potentials") >= 3 * 4 + 3 * 6);
         assert!(calls("batch") >= 10 * mini && (mini == 1 || calls("batch") == 0));
@@ -218,7 +218,7 @@ fn close(what: &str, a: &[f32], b: &[f32], tolerance: f32) {
     }
 }
 
-/// Within what 32 bits round in three epochs of Adam: losses to 1e-4, embeddings to 1e-3 of their size.
+/// Within the rounding of 32 bits in three epochs of Adam: losses to 1e-4, embeddings to 1e-3 of their size.
 #[test]
 fn plain_loops_in_double_precision_learn_the_same() {
     for spec in [lloyd(), mini_batches()] {
@@ -239,7 +239,7 @@ fn plain_loops_in_double_precision_learn_the_same() {
     }
 }
 
-/// k-means on the same rows: the same clusters, centroids to 1e-5, labels the same and distances to 1e-4.
+/// k-means on the same rows: the same clusters, centroids to 1e-5 and distances to 1e-4.
 #[test]
 fn plain_loops_in_double_precision_find_the_same_clusters() {
     let values = rows();

@@ -1,4 +1,4 @@
-//! A device in plain loops of `f64`, one row at a time.
+//! A device in plain `f64` loops, one row at a time.
 
 use std::sync::Arc;
 
@@ -86,7 +86,7 @@ impl Layers {
         self.forward_from(0, row)
     }
 
-    /// What goes into layer number `first`, and the output of every layer from there on.
+    /// The input of layer number `first`, and the output of every layer from there on.
     fn forward_from(&self, first: usize, input: &[f32]) -> Vec<Vec<f64>> {
         let mut outputs = vec![wide(input)];
         for (layer, places) in self.architecture.layers().zip(self.architecture.tensors().chunks(2)).skip(first) {
@@ -217,7 +217,8 @@ impl Trainer for Loops<'_> {
             *m = 0.9 * *m + 0.1 * g;
             *v = 0.999 * *v + 0.001 * g * g;
             *p -= settings.learning_rate * (*m / correction(0.9)) / ((*v / correction(0.999)).sqrt() + 1e-8);
-            // A state is kept in 32 bits, and what is restored must go on as if it had not been kept.
+            // A state is kept in 32 bits, so the learner rounds to them, too: after a restore it must go on with the
+            // same bits.
             [p, m, v].into_iter().for_each(|x| *x = f64::from(*x as f32));
         }
         Ok(loss)
@@ -240,7 +241,7 @@ fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum()
 }
 
-/// The nearest centroid and its squared distance, and that of the second.
+/// The nearest centroid and its squared distance, and the squared distance of the second nearest.
 fn nearest(row: &[f32], centroids: &[f32]) -> (usize, f64, f64) {
     let mut found = (0, f64::INFINITY, f64::INFINITY);
     for (c, centroid) in centroids.chunks(row.len()).enumerate() {
@@ -281,7 +282,7 @@ impl Points for PlainPoints<'_> {
         Ok(())
     }
 
-    /// Hands over all rows at once.
+    /// Returns all rows at once.
     fn nearest(&self, centroids: &[f32], found: &Found<'_>) -> Result<()> {
         let (mut labels, mut squared) = (Vec::new(), Vec::new());
         for row in 0..self.0.len() {
@@ -322,7 +323,7 @@ struct PlainSeeding<'a> {
 }
 
 impl PlainSeeding<'_> {
-    /// The squared distance of each row to the nearest seed, were `row` one.
+    /// The squared distance of each row to the nearest seed, if `row` were one.
     fn with(&self, row: usize) -> impl Iterator<Item = f64> + '_ {
         let seed = &self.sample[row * self.dim..][..self.dim];
         self.sample.chunks(self.dim).zip(&self.closest).map(move |(row, d)| d.min(squared_distance(row, seed)))

@@ -1,4 +1,4 @@
-//! What the tests of the table share: rows, a run that writes them, and SQL over the result.
+//! Helpers for the tests of the table: rows, a run that writes them, and SQL over the result.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -95,7 +95,7 @@ pub async fn starts(place: &Location) -> Vec<i64> {
     integers(&session(place).await, "SELECT start FROM t").await
 }
 
-/// The names of all files of a local table, the lock apart.
+/// The names of all files of a local table, without the lock.
 pub fn files(root: &std::path::Path) -> Vec<String> {
     fn walk(dir: &std::path::Path, root: &std::path::Path, found: &mut Vec<String>) {
         for entry in std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()) {

@@ -1,4 +1,4 @@
-//! What a method's table says, and whether its layers fit.
+//! Checks of a `deep_clustering` stage: its keys, and whether its layers fit together.
 
 use super::super::file::*;
 use super::super::plan;
@@ -8,7 +8,7 @@ use crate::method::{ClusteringLossName, MethodSpec};
 use crate::network::{Activation, ActivationLayer, ConvTransposeLayer, DenseLayer, LayerSpec};
 use crate::scale::{ScaleMethod, ScaleSpec};
 
-/// Values of a row, where the file does not tell.
+/// The width that is assumed where the file does not give the width of a row.
 const UNKNOWN_WIDTH: usize = 1024;
 
 impl Check<'_> {
@@ -42,7 +42,7 @@ impl Check<'_> {
             self.at(&path("pretraining.epochs"), "no epochs of pretraining or clustering: nothing is learned", "");
         }
         let dim = table.shape.as_ref().map(|shape| shape.iter().product()).or(self.features_known());
-        // Of rows of unknown width, what does not depend on it is looked at.
+        // Where the width of a row is unknown, an assumed one still finds the problems that do not depend on it.
         let some = dim.unwrap_or(UNKNOWN_WIDTH);
         if let Err(e) = spec.coder(some).and_then(|_| spec.expert(some)) {
             let key = ["encoder", "shape", "method"].into_iter().find(|key| self.tree.at(&path(key)).1);
@@ -63,7 +63,7 @@ impl Check<'_> {
         self.cross_entropy(&spec, &path);
     }
 
-    /// Keys that another clustering loss has.
+    /// Reports keys that belong to another clustering loss.
     fn only_with_its_loss(&mut self, spec: &MethodSpec, table: &DeepClusteringTable, path: &impl Fn(&str) -> String) {
         let Some(clustering) = &table.clustering else { return };
         let experts = spec.clustering.loss == ClusteringLossName::Experts;
@@ -95,7 +95,7 @@ impl Check<'_> {
         }
     }
 
-    /// A cross-entropy is of values in [0, 1], on both sides.
+    /// A cross-entropy needs values in [0, 1], both the inputs and the outputs of the decoder.
     fn cross_entropy(&mut self, spec: &MethodSpec, path: &impl Fn(&str) -> String) {
         let expert = spec.clustering.expert.as_ref().filter(|_| spec.clustering.loss == ClusteringLossName::Experts);
         let decoders = [
@@ -140,7 +140,7 @@ impl Check<'_> {
         }
     }
 
-    /// What is to be written of a method's network.
+    /// Reports outputs that a method's network does not have.
     pub(super) fn method_output(&mut self, sink: &SinkTable) {
         let experts = self.draft.stages.iter().any(|(_, stage)| match stage {
             Some(StageTable::DeepClustering(table)) => {

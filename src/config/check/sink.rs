@@ -1,4 +1,4 @@
-//! What the sink asks for, against what there is.
+//! Checks of `[sink]`: whether the pipeline has what it is to write.
 
 use super::super::columns::{key_columns, source_columns, written_columns};
 use super::super::file::*;
@@ -7,14 +7,14 @@ use crate::source::overlap;
 use crate::table::{Mode, OnExisting};
 
 impl Check<'_> {
-    /// What the table holds, how it is divided, and where it lies.
+    /// The table's columns, partitions and place.
     pub(super) fn sink(&mut self) {
         let draft = self.draft;
         let Some(sink) = &draft.sink else { return };
         self.not_empty("sink.path", &sink.path);
         let Some(source) = &draft.source else { return };
         let read = source_path(source);
-        // A path that is empty is a problem of its own.
+        // An empty path is reported elsewhere.
         if let Some(wrong) = overlap(read, &sink.path).filter(|_| !read.is_empty()) {
             self.at("sink.path", wrong, "another directory");
         }
@@ -38,7 +38,7 @@ impl Check<'_> {
         }
     }
 
-    /// What an append does with rows that are there, which takes an append, and keys to tell rows apart by.
+    /// `on_existing` needs mode "append", and keys that tell rows apart.
     fn existing_rows(&mut self, sink: &SinkTable, source: &SourceTable) {
         let Some(on_existing) = sink.on_existing else { return };
         let keyless = sink.keys.as_ref().map_or_else(|| key_columns(source).is_empty(), Vec::is_empty);
@@ -51,7 +51,7 @@ impl Check<'_> {
         }
     }
 
-    /// What is to be written of the autoencoder, which must be there for it.
+    /// Outputs of the autoencoder need an autoencoder stage.
     fn network_output(&mut self, sink: &SinkTable) {
         if self.position("deep_clustering").is_some() {
             return self.method_output(sink);

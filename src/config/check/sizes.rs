@@ -1,4 +1,4 @@
-//! Sizes, as far as the file tells them: what could not be held is said before any data is read.
+//! Checks of memory, as far as the file gives the sizes: what cannot fit is reported before any data is read.
 
 use super::super::file::*;
 use super::{Check, LEAST_MEMORY};
@@ -9,11 +9,11 @@ use crate::signal::hapt561;
 use crate::source::hapt;
 
 impl Check<'_> {
-    /// What the stages need, of what the limit leaves them.
+    /// Compares what the stages need with the part of the limit that they may use.
     pub(super) fn sizes(&mut self) {
         let limit = self.draft.memory_limit.unwrap_or_else(default_memory_limit);
         if limit < LEAST_MEMORY {
-            // That is said already, and what would fit into a right one is not known.
+            // The limit itself has been reported as too small, so there is nothing to compare with.
             return;
         }
         let limit = memory::of_limit(limit.bytes());
@@ -32,14 +32,14 @@ impl Check<'_> {
         });
         for (at, (_, stage)) in draft.stages.iter().enumerate() {
             if let Some(StageTable::Kmeans(table)) = stage {
-                // The centroids alone, which do not depend on the number of rows.
+                // Only the centroids, since the number of rows is not known.
                 let bytes = 4 * table.k as u128 * width.unwrap_or(features) as u128;
                 self.holds(&format!("stage[{at}].k"), "k-means", bytes, limit);
             }
         }
     }
 
-    /// A window is held as it is, and once more for each of the steps that describe it.
+    /// A window is held once as read, and once for each step that computes its features.
     fn window_sizes(&mut self, limit: u64) {
         const COPIES: u128 = 4;
         let draft = self.draft;
@@ -59,7 +59,7 @@ impl Check<'_> {
         }
     }
 
-    /// Whether windows are described by their samples.
+    /// Whether a window's samples are its features.
     fn of_samples(&self) -> bool {
         let set = self.draft.stages.iter().find_map(|(_, stage)| match stage {
             Some(StageTable::Features(table)) => Some(table.set == FeatureSetName::Samples),
@@ -68,7 +68,7 @@ impl Check<'_> {
         set.unwrap_or(self.position("features").is_none())
     }
 
-    /// The values of a row, where the file tells them.
+    /// The number of values of a row, where the file gives it.
     pub(super) fn features_known(&self) -> Option<usize> {
         let stages = || self.draft.stages.iter().filter_map(|(_, stage)| stage.as_ref());
         let is_hapt561 =

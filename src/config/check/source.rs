@@ -1,4 +1,4 @@
-//! What is said of the source: where it is, how it is written, and which columns it has.
+//! Checks of `[source]`: its path, its format and its columns.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -45,8 +45,7 @@ impl Check<'_> {
         self.carried(source);
     }
 
-    /// Each column that is carried along has a name in the table that no other has. For Delta, names that differ in case
-    /// alone are one.
+    /// Each column that is carried along needs a name of its own in the table. Delta compares names without case.
     fn carried(&mut self, source: &SourceTable) {
         let draft = self.draft;
         let mut taken: Vec<(String, String)> =
@@ -78,7 +77,7 @@ impl Check<'_> {
         }
     }
 
-    /// What is said of times and recordings has times and recordings to be said of.
+    /// Keys about times need a column of times, and keys about recordings need keys that tell recordings apart.
     fn samples(&mut self, table: &CsvTable) {
         let of_times = [
             ("time_format", table.time_format.is_some()),
@@ -114,7 +113,7 @@ impl Check<'_> {
         }
     }
 
-    /// Each column of the source has one name and one use, and leaves those that are made here alone.
+    /// Each column of the source has one name and one use, and none has the name of a column that dacpipe adds.
     fn columns(&mut self, named: &[(String, &String)]) {
         let described = |path: &str| !path.starts_with("source.channels") && !path.starts_with("source.features");
         let mut used: HashMap<&String, &String> = HashMap::new();

@@ -10,17 +10,17 @@ use crate::network::{Activation, Initialisation, LayerSpec, OptimizerSpec};
 use crate::normalize::Normalize;
 use crate::train::{Competition, Decay, EarlyStop, RowError};
 
-/// Learns a network and clusters by a paper's method, and labels every row. In place of the stages autoencoder and kmeans.
-/// Keys that are left out are those of the method's row (`src/method.rs`).
+/// Learns a network and clusters by a published method, and assigns every row to a cluster. It takes the place of the
+/// stages autoencoder and kmeans. The default of every key is the method's own recipe (`src/method.rs`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeepClusteringTable {
-    /// Whose method.
+    /// Which published method.
     pub method: Method,
     /// The number of clusters.
     #[schemars(range(min = 1, max = 1000000))]
     pub k: usize,
-    /// The shape of a row, `[values]` or, of an image, `[channels, height, width]`. Default: values in no order.
+    /// The shape of a row: `[values]`, or `[channels, height, width]` for an image. Default: values in no order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 3), inner(range(min = 1)))]
     pub shape: Option<Vec<usize>>,
@@ -32,13 +32,14 @@ pub struct DeepClusteringTable {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub decoder: Option<Vec<LayerSpec>>,
-    /// The activation function at the end of a mirror.
+    /// The activation function at the end of a mirrored decoder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Activation>,
-    /// What weights start from.
+    /// How the weights are initialised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initialisation: Option<Initialisation>,
-    /// How often k-means starts anew, where the clusters begin and where they are looked for afterwards.
+    /// How many times k-means is run from new initial centroids (n_init), to initialise the clusters and to find them
+    /// at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub starts: Option<usize>,
@@ -51,7 +52,7 @@ pub struct DeepClusteringTable {
     /// What is done with the clusters that were learned with the network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub afterwards: Option<Afterwards>,
-    /// How the network learns to rebuild rows, before there are clusters.
+    /// How the network is pre-trained to reconstruct rows, before there are clusters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pretraining: Option<PretrainingTable>,
     /// How network and clusters are learned together.
@@ -59,10 +60,10 @@ pub struct DeepClusteringTable {
     pub clustering: Option<ClusteringTable>,
 }
 
-/// How the network learns to rebuild rows, before there are clusters.
+/// How the network is pre-trained to reconstruct rows, before there are clusters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PretrainingTable {
-    /// The reconstruction's error of a value: "mse", or "bce" for values in [0, 1] and a decoder that ends in a sigmoid.
+    /// The reconstruction error of a value: "mse", or "bce" for values in [0, 1] and a decoder that ends in a sigmoid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<ErrorMeasure>,
     /// Whether the error of a row is the mean or the sum of its values' errors.
@@ -95,28 +96,28 @@ pub struct ClusteringTable {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub factor: Option<f64>,
-    /// The factor of the reconstruction's loss beside it; 0: the decoder no longer learns.
+    /// The factor of the reconstruction loss beside it; with 0 the decoder no longer learns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub reconstruction: Option<f64>,
     /// Whether the clustering loss is the mean or the sum over the rows of a mini-batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over_rows: Option<Reduction>,
-    /// Steps from one look at all rows to the next.
+    /// Steps between two passes over all rows, which update the clusters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub refresh: Option<u64>,
-    /// Learning ends when at most this part of the rows has another cluster than at the last look.
+    /// Learning ends when at most this fraction of the rows has changed its cluster since the last such pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1))]
     pub tolerance: Option<f64>,
     /// With the loss "experts": a row's loss is its least error ("hard"), or `-log sum exp(-error)` ("soft").
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub competition: Option<Competition>,
-    /// With the loss "experts": how far a row is from its reconstruction.
+    /// With the loss "experts": the reconstruction error of a row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<RowError>,
-    /// With the loss "experts": the autoencoder of a cluster.
+    /// With the loss "experts": the autoencoder of each cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expert: Option<ExpertTable>,
     /// How long and how fast.
@@ -124,7 +125,7 @@ pub struct ClusteringTable {
     pub training: TrainingTable,
 }
 
-/// How long and how fast something learns, and by which rule.
+/// How long and how fast a network learns, and with which optimizer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TrainingTable {
     /// Passes over the training rows; 0 for none.
@@ -138,7 +139,7 @@ pub struct TrainingTable {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 100), extend("exclusiveMinimum" = 0))]
     pub learning_rate: Option<f64>,
-    /// Which rule moves parameters.
+    /// The optimizer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<OptimizerSpec>,
     /// How the learning rate falls from epoch to epoch.
@@ -168,10 +169,10 @@ pub struct ExpertTable {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub decoder: Option<Vec<LayerSpec>>,
-    /// The reconstruction's error of a value.
+    /// The reconstruction error of a value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<ErrorMeasure>,
-    /// Passes over the rows of the cluster, before all autoencoders compete; 0: they begin from random weights.
+    /// Epochs on the rows of its own cluster, before all autoencoders compete; with 0 they begin from random weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epochs: Option<usize>,
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceChoice;
 
-/// A device by its name, or with how it is used.
+/// A device: its name alone, or a table of its name and how it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum DeviceSetting {
@@ -22,8 +22,8 @@ pub struct DeviceTable {
     /// Its name. Default "auto".
     #[serde(default)]
     pub name: DeviceChoice,
-    /// Whether the CPU trains the autoencoder stage by its fused trainer; false: on candle's tape, layer by layer, as other
-    /// networks. Default true.
+    /// Whether the CPU trains the autoencoder stage with its fused trainer; if false, it is trained on candle's tape,
+    /// as other networks are. Default true.
     #[serde(default = "fused")]
     pub fused: bool,
 }

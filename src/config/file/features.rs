@@ -42,10 +42,10 @@ pub struct FeaturesTable {
     /// Statistics of each signal's amplitude spectrum. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spectrum: Option<Vec<SpectralStatistic>>,
-    /// Into how many equal bands the spectrum is cut, the energy of each of which is a feature; 0 for none. Default 8.
+    /// The number of equal bands of the spectrum; the energy of each is a feature. 0 for none. Default 8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bands: Option<usize>,
-    /// Whether each pair of channels gives a correlation. Default true.
+    /// Whether the correlation of each pair of channels is a feature. Default true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub correlations: Option<bool>,
     /// Groups of channels by name, such as { acceleration = ["x", "y", "z"] }: the Euclidean norm of each is a signal
@@ -68,7 +68,7 @@ pub struct FeaturesTable {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FeatureSetName {
-    /// The 561 features of the HAPT data set, of three axes of acceleration and three of angular velocity.
+    /// The 561 features of the HAPT data set, from three axes of acceleration and three of angular velocity.
     Hapt561,
     /// Statistics and spectra of each channel, of any number of channels.
     Summary,

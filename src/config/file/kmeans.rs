@@ -13,23 +13,23 @@ pub struct KmeansTable {
     /// The number of clusters.
     #[schemars(range(min = 1, max = 1000000))]
     pub k: usize,
-    /// How many times k-means starts anew from other seeds; the best one counts. Default 10.
+    /// How many times k-means is run from new initial centroids (n_init); the best run counts. Default 10.
     #[serde(default = "default_starts")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub starts: usize,
-    /// The most passes of one start over the rows, or over as many rows in mini-batches. Default 300.
+    /// The most passes over the rows in one run of k-means, or over as many rows in mini-batches. Default 300.
     #[serde(default = "default_max_iterations")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub max_iterations: usize,
-    /// A start ends when the centroids together moved (squared) at most this times the mean variance of a feature; 0: when
-    /// no row changes its cluster. Below 1. Default 1e-4.
+    /// A run of k-means ends when the sum of the centroids' squared moves is at most this times the mean variance of a
+    /// feature; with 0, when no row changes its cluster. Below 1. Default 1e-4.
     #[serde(default = "default_tolerance")]
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub tolerance: f64,
     /// How centroids are improved. Default "lloyd".
     #[serde(default)]
     pub method: KmeansMethodName,
-    /// What is done to the vectors first, as learned from the training rows. Default "none".
+    /// How the vectors are normalized first, as learned from the training rows. Default "none".
     #[serde(default)]
     pub normalize: Normalize,
     /// What the clusters are looked for in first. Default "vectors".
@@ -57,9 +57,9 @@ fn default_tolerance() -> f64 {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KmeansMethodName {
-    /// From all rows in every pass.
+    /// With all rows in every pass.
     #[default]
     Lloyd,
-    /// From one random mini-batch after the other: faster on many rows, a little worse.
+    /// With one random mini-batch after the other: faster on many rows, a little worse.
     MiniBatch,
 }

@@ -10,15 +10,15 @@ use crate::manifold::Metric;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ManifoldTable {
-    /// Rows in a neighbourhood, the row itself counted: more see coarser structure. Default 15.
+    /// Rows in a neighbourhood, including the row itself: larger neighbourhoods show coarser structure. Default 15.
     #[serde(default = "default_neighbors")]
     #[schemars(range(min = 2, max = 1000))]
     pub neighbors: usize,
-    /// Dimensions of the layout. Default, and the only value that works: the width of the autoencoder's representation.
+    /// Dimensions of the layout. Default, and the only value that works: the width of the autoencoder's embedding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 512))]
     pub dim: Option<usize>,
-    /// How close together neighbours may come to lie; 0 packs them tight, which suits clusters. Default 0.1.
+    /// The least distance between neighbours in the layout; 0 packs them tight, which suits clusters. Default 0.1.
     #[serde(default = "default_min_dist")]
     #[schemars(range(min = 0, max = 1))]
     pub min_dist: f64,
@@ -30,13 +30,14 @@ pub struct ManifoldTable {
     #[serde(default = "default_negative_samples")]
     #[schemars(range(min = 1, max = 1000))]
     pub negative_samples: usize,
-    /// What is near. Default "euclidean".
+    /// The distance between rows. Default "euclidean".
     #[serde(default)]
     pub metric: Metric,
     /// Whether features count in distances by the weights of the feature_weights stage. Default false.
     #[serde(default)]
     pub weighted: bool,
-    /// Most rows that are laid out; of more, a random sample is, and the autoencoder carries the rest. Default 200000.
+    /// The most rows that are laid out. Of more rows a random sample is laid out, and the autoencoder places the rest.
+    /// Default 200000.
     #[serde(default = "default_max_rows")]
     #[schemars(range(min = 3, max = 100000000))]
     pub max_rows: usize,

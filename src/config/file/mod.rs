@@ -1,7 +1,7 @@
-//! The pipeline file, exactly as it is typed: no value here has been checked against another one yet.
+//! The pipeline file as it is typed: its values have not been checked against each other yet.
 //!
-//! The doc comments of the fields become the descriptions of `schemas/pipeline.schema.json`, and the schema is what a
-//! file is held against: keys, types, bounds and accepted values are stated here and nowhere else.
+//! The doc comments of the fields become the descriptions of `schemas/pipeline.schema.json`, and a file is checked
+//! against the schema: keys, types, bounds and accepted values are stated here and nowhere else.
 
 mod deep_clustering;
 mod device;
@@ -32,7 +32,7 @@ pub use stage::*;
 use super::size::Size;
 use crate::source::OnBadRow;
 
-/// A pipeline of dacpipe: where rows come from, the stages they pass in order, and where the labels go.
+/// A pipeline of dacpipe: where rows come from, the stages they pass in order, and where the results are written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "dacpipe pipeline file")]
@@ -44,11 +44,11 @@ pub struct PipelineFile {
     #[serde(default)]
     pub seed: u64,
     /// Memory for buffered training rows, beyond which they are spilled to disk: a size such as "300 MB" or "1 GiB", at
-    /// least "64 MiB". Three eighths of it are for what is being learned: a network, clusters or a layout that need more are
-    /// refused. The result does not depend on it. Default "1 GiB".
+    /// least "64 MiB". Three eighths of it are for the stage that is learning: a network, clusters or a layout that
+    /// needs more is refused. The result does not depend on it. Default "1 GiB".
     #[serde(default = "default_memory_limit")]
     pub memory_limit: Size,
-    /// Compute threads. The result does not depend on their number. Default: as many as there are cores.
+    /// Compute threads. The result does not depend on their number. Default: one per core.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
     pub threads: Option<usize>,
@@ -68,10 +68,10 @@ pub struct PipelineFile {
     /// The stages, in the order in which rows pass them.
     #[schemars(length(min = 1))]
     pub stage: Vec<StageTable>,
-    /// Which rows are learned from, and which are labelled. Default: all, and all.
+    /// Which rows are learned from, and which are assigned to clusters. Default: all, and all.
     #[serde(default)]
     pub split: SplitTable,
-    /// Where the labels go.
+    /// Where the results are written.
     pub sink: SinkTable,
 }
 

@@ -1,4 +1,4 @@
-//! `[sink]`: where the labels go.
+//! `[sink]`: where the results are written.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,28 +12,27 @@ use crate::vectors::VectorForm;
 pub struct SinkTable {
     /// The directory of the labelled table, local or the URL of an object store. The model and run.json lie beside it.
     pub path: String,
-    /// The columns of the source that identify a row of the table. Default: those that identify it in the source.
+    /// The columns of the source that identify a row of the table. Default: the source's keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<Vec<String>>,
-    /// The columns by whose values the data files are split, so that a query reads only those that it needs. Default:
-    /// none.
+    /// The columns that partition the data files, so that a query reads only the files that it needs. Default: none.
     #[serde(default)]
     pub partition_by: Vec<String>,
     /// What happens to the rows of earlier runs. Default "overwrite".
     #[serde(default)]
     pub mode: Mode,
     /// What an append does with rows whose keys the table has already. "skip" leaves out rows that the same model has
-    /// labelled, and says how many; "replace" takes the rows that are there out of the table, whichever model labelled
-    /// them; "error" fails. Without keys rows are added whatever is there. Default "skip".
+    /// labelled, and reports how many; "replace" removes the existing rows from the table, whichever model labelled
+    /// them; "error" fails. Without keys, rows are always added. Default "skip".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_existing: Option<OnExisting>,
     /// Whether the learned representation of each row is written too. Default false.
     #[serde(default)]
     pub embedding: bool,
-    /// Whether the vectors themselves are written, as the last stage before the clusters leaves them: the embedding where an
-    /// autoencoder makes one, else the features, scaled where a stage scales them. As a "list", one column `embedding` or
-    /// `features`, or as "columns", one for each value under its name; of names that are there twice the later ones are
-    /// followed by _2, _3. A pipeline without a kmeans stage ends with them. Default: they are not written.
+    /// Whether the vectors themselves are written, as the last stage before the clusters leaves them: the embedding
+    /// where an autoencoder makes one, else the features, scaled where a stage scales them. "list" writes one column,
+    /// `embedding` or `features`; "columns" writes a column for each value under its name, with _2, _3 appended to
+    /// names that occur again. A pipeline without a kmeans stage ends with them. Default: they are not written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vectors: Option<VectorForm>,
     /// Whether the reconstruction error of each row is written too, the score by which an autoencoder tells anomalies: the

@@ -42,21 +42,21 @@ pub struct CsvTable {
     /// Default: samples are evenly spaced and without gaps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
-    /// The unit of the column of times. Default "auto": told by each value, see there.
+    /// The unit of the column of times. Default "auto": recognised from each value.
     #[serde(default)]
     pub time_unit: TimeUnit,
     /// How times are written, in the letters of strftime, for example "%d/%m/%Y %H:%M:%S%.f"; times without a zone are
     /// taken for UTC. Default: as `time_unit` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_format: Option<String>,
-    /// Samples per second. Default: as the times of most recordings say; without a column of times 1, so that frequencies
-    /// are per sample. A recording at another rate is a bad row.
+    /// Samples per second. Default: the rate of most recordings by their times; without a column of times 1, so that
+    /// frequencies are per sample. A recording at another rate is a bad row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub rate_hz: Option<f64>,
     /// The columns that tell recordings apart: the samples of a recording are equal in them. Default: every file is one
-    /// recording, and its name is in the column `file`. "file" among the keys is the file's name too, where it has no such
-    /// column.
+    /// recording, and its name is in the column `file`. "file" among the keys also means the file's name, where the
+    /// files have no such column.
     #[serde(default)]
     pub keys: Vec<String>,
     /// The column of known classes, to evaluate against and to weigh features with. Default: none.
@@ -65,61 +65,61 @@ pub struct CsvTable {
     /// The column that says which part of the data a row belongs to ("train", "test"). Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
-    /// What the bytes of a file mean, where no byte-order mark of UTF-8 or UTF-16 at its start says it. Text that is not of
-    /// the encoding is a bad row. Default "utf-8".
+    /// The encoding of files that do not start with a byte-order mark of UTF-8 or UTF-16. Text that is not valid in the
+    /// encoding is a bad row. Default "utf-8".
     #[serde(default)]
     pub encoding: Encoding,
     /// What separates the fields of a line: one character, "tab", or "whitespace" for any number of blanks and tabs.
-    /// Default: as a first line such as sep=; says; without one ",", or ";" where decimal is ",".
+    /// Default: what a first line such as sep=; says; without such a line ",", or ";" where decimal is ",".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub delimiter: Option<Box<str>>,
-    /// The character around fields that hold delimiters or line breaks, doubled where it is a part of a field; "" for
+    /// The character around fields that contain delimiters or line breaks, doubled where it is part of a field; "" for
     /// none. Default '"'.
     #[serde(default = "default_quote")]
     #[schemars(length(max = 1))]
     pub quote: Box<str>,
-    /// The character that makes the one behind it text, in a field that stands in quotes, such as "\\": a quote behind it does
-    /// not end the field. Default: none; a quote is doubled.
+    /// The escape character inside quoted fields, such as "\\": a quote after it does not end the field. Default: none;
+    /// a quote is doubled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1))]
     pub escape: Option<Box<str>>,
-    /// What is before the fraction of a number. Default ".".
+    /// The decimal separator. Default ".".
     #[serde(default)]
     pub decimal: DecimalName,
-    /// What may be between groups of three digits before the fraction. Default: nothing.
+    /// The separator that may stand between groups of three digits. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thousands: Option<ThousandsName>,
-    /// What begins a line that is no row, such as "#". Default: nothing.
+    /// What begins a comment line, such as "#". Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub comment: Option<String>,
-    /// A character that ends a row, beside line breaks. Default: none.
+    /// A character that ends a row as a line break does. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1))]
     pub row_end: Option<Box<str>>,
-    /// How many lines at the start of each file are not read, empty ones too. Where there is a header, other lines before
-    /// it need not be counted. Default 0.
+    /// How many lines at the start of each file are skipped, counting empty ones. Where there is a header, other lines
+    /// before it need not be counted. Default 0.
     #[serde(default)]
     #[schemars(range(max = 1_000_000))]
     pub skip_lines: usize,
-    /// Whether a line names the columns, the first one that has them all; otherwise they are column_1, column_2 and so on,
-    /// which is also how a column is named whose name is there twice. Default true.
+    /// Whether there is a header: the first line that names all the columns that are used. Without one the columns are
+    /// column_1, column_2 and so on. Columns that share a name are called that, too. Default true.
     #[serde(default = "default_header")]
     pub header: bool,
-    /// How many rows behind the header are not read, such as 1 of units. Default 0.
+    /// How many rows after the header are skipped, such as 1 for a row of units. Default 0.
     #[serde(default)]
     #[schemars(range(max = 1_000_000))]
     pub skip_after_header: usize,
-    /// How far a step in time may be from the sample period, as a part of it or as a time ("20 ms"): up to that it is no
-    /// gap, and times are regular enough to tell a rate from. Default: half a period is no gap, a tenth is regular.
+    /// How far a step in time may differ from the sample period, as a fraction of it or as a time ("20 ms"): up to that
+    /// it is no gap, and times are regular enough to give a rate. Default: half a period is no gap, a tenth is regular.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jitter: Option<Jitter>,
     /// How many lines a sample may be from where its time belongs, or by how much time ("2 s") it may come late: so far
     /// apart, lines are put in order. Default 0: where time goes back, a stretch of samples ends.
     #[serde(default)]
     pub disorder: DisorderTable,
-    /// What several samples under one time are. Default "refuse".
+    /// What to do with several samples that have the same time. Default "refuse".
     #[serde(default)]
     pub same_time: SameTime,
     /// What to do with a line whose time, values and label equal those of the line before it. Default "refuse".
@@ -132,15 +132,15 @@ pub struct CsvTable {
     /// rather than refused; gaps stay gaps, and faster ones are thinned without a low-pass filter. Default false.
     #[serde(default)]
     pub resample: bool,
-    /// What a recording is whose keys were in an earlier file. Default "refuse".
+    /// What to do with a recording whose keys were in an earlier file. Default "refuse".
     #[serde(default)]
     pub across_files: AcrossFiles,
     /// Whether recordings take turns in a file, as where several devices write to one in the order of time: its lines are
     /// sorted by `keys` then, on disk where they are many. Default: as the first 4096 lines of each file show.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interleaved: Option<bool>,
-    /// Columns that are carried along to the table, such as ["operator", { column = "load", as = "mean" }]: of a window the
-    /// first value, or what is said with `as`. A missing value is null. Default: none.
+    /// Columns that are carried along to the table, such as ["operator", { column = "load", as = "mean" }]: the first
+    /// value of each window, or what `as` says. A missing value is null. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep: Vec<KeepTable>,
 }
@@ -151,7 +151,7 @@ pub struct CsvTable {
 pub enum DisorderTable {
     /// So many lines.
     Lines(#[schemars(range(max = 100_000))] u32),
-    /// Behind samples that are later by so much time.
+    /// After samples whose time is later by this much.
     Time(Span),
 }
 
@@ -165,19 +165,19 @@ impl Default for DisorderTable {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum KeepTable {
-    /// The column, of each window the first value.
+    /// The column: the first value of each window.
     Column(String),
-    /// The column, and what a window says of it.
+    /// The column, and how its values over a window become one.
     Aggregated(KeepAsTable),
 }
 
-/// A column that is carried along to the table, and what a window says of it.
+/// A column that is carried along to the table, and how its values over a window become one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeepAsTable {
     /// The column of the source.
     pub column: String,
-    /// What a window says of the values of its samples. Default "first".
+    /// How the values over a window become one. Default "first".
     #[serde(default, rename = "as")]
     pub aggregate: Aggregate,
     /// Its name in the table. Default: that in the source.
@@ -232,7 +232,7 @@ pub enum DecimalName {
     Comma,
 }
 
-/// What may be between groups of three digits.
+/// The separator that may stand between groups of three digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ThousandsName {
     /// A comma.
@@ -256,15 +256,15 @@ pub enum ThousandsName {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ParquetTable {
-    /// A file, a directory (its .parquet and .pq files, or the newest version of the Delta table that it is) or a glob;
-    /// local, or the URL of an object store (s3://, gs://, az://, https://). Keys, label and split may stand in the names
-    /// of directories (split=train/part-0.parquet).
+    /// A file, a directory (its .parquet and .pq files, or the newest version of a Delta table) or a glob; local, or
+    /// the URL of an object store (s3://, gs://, az://, https://). Keys, label and split may stand in the names of
+    /// directories (split=train/part-0.parquet).
     pub path: String,
-    /// One column of lists of equal length, or a list of columns of numbers; rows that are the samples of recordings are read
-    /// by kind = "csv". A name with dots is also a value inside structs.
+    /// One column of lists of equal length, or a list of columns of numbers. A name with dots can also be a field
+    /// inside structs. Samples of recordings are read with kind = "csv", also from Parquet files.
     pub features: Columns,
-    /// How many values a vector has. Default: as the type of the column says, or as most of the vectors have. Only with one
-    /// column of lists.
+    /// How many values a vector has. Default: what the type of the column says, or the most frequent length. Only with
+    /// one column of lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4194304))]
     pub dim: Option<usize>,
@@ -277,7 +277,7 @@ pub struct ParquetTable {
     /// The column that says which part of the data a row belongs to ("train", "test"). Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
-    /// Columns that are carried along to the table as they are. Default: none.
+    /// Columns that are carried along to the table unchanged. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep: Vec<String>,
 }

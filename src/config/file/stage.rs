@@ -1,4 +1,4 @@
-//! `[[stage]]`: the kinds of stages, and those with few keys.
+//! `[[stage]]`: the kinds of stages, and the stages with few keys.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ pub enum StageTable {
     Autoencoder(AutoencoderSpec),
     /// Learns a network and clusters by a paper's method, and labels every row.
     DeepClustering(Box<DeepClusteringTable>),
-    /// Finds clusters, and labels every row with its cluster, its distance to the centroid and its margin.
+    /// Finds clusters, and gives every row its cluster, its distance to the centroid and its margin.
     Kmeans(KmeansTable),
 }
 
@@ -34,17 +34,17 @@ pub enum StageTable {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FeatureWeightsTable {
-    /// The column of classes. Default: pseudo-labels, the clusters of k-means over the features.
+    /// The label column. Default: pseudo-labels, the clusters of k-means over the features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<String>,
-    /// The clusters of the pseudo-labels. Default: the k of the kmeans stage.
+    /// The number of clusters for the pseudo-labels. Default: the k of the kmeans stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 2, max = 1000000))]
     pub k: Option<usize>,
-    /// How. Default "pairwise".
+    /// How weights are computed. Default "pairwise".
     #[serde(default)]
     pub method: WeightMethodName,
-    /// Weigh by as many rows drawn at random; the paper draws 1000. Default: all training rows.
+    /// How many rows are drawn at random to compute the weights; the paper draws 1000. Default: all training rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 2))]
     pub sample: Option<usize>,
@@ -54,10 +54,11 @@ pub struct FeatureWeightsTable {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WeightMethodName {
-    /// By how alike rows of one class are and how unlike those of different classes (Lu & Li 2021, equation 5).
+    /// By how similar rows of the same class are, and how different rows of different classes (Lu & Li 2021, equation
+    /// 5).
     #[default]
     Pairwise,
-    /// By the part of a feature's variance that lies between the means of the classes.
+    /// By the fraction of a feature's variance that lies between the means of the classes.
     Fisher,
     /// Not at all: every feature weighs the same.
     Uniform,

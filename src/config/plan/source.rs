@@ -1,4 +1,4 @@
-//! The source that `[source]` stands for.
+//! Turns `[source]` into the spec of a source.
 
 use super::super::file::*;
 use crate::source::parquet::Features;
@@ -43,7 +43,7 @@ fn csv(table: &CsvTable) -> CsvSpec {
     }
 }
 
-/// How the files of a CSV source are written. A delimiter that is none is left out.
+/// How the files of a CSV source are written. An invalid delimiter is left out.
 pub(in crate::config) fn dialect(table: &CsvTable) -> Dialect {
     Dialect {
         encoding: table.encoding,

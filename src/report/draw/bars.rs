@@ -1,4 +1,4 @@
-//! The sizes of clusters: a bar each while they are few, columns over an axis where they are many.
+//! The sizes of clusters: one bar each if there are few, columns over an axis if there are many.
 
 use plotters::chart::ChartBuilder;
 use plotters::element::Rectangle;
@@ -11,7 +11,7 @@ use super::svg::UNITS;
 use super::text::{self, SIZE, thousands, tick};
 use super::{Figure, Result};
 
-/// Bars that get a line each.
+/// The most bars that get a line each.
 const MOST_BARS: usize = 24;
 const WIDTH: u32 = 440;
 const ROW: i32 = 21;
@@ -50,7 +50,7 @@ fn rows(name: &str, title: &str, groups: &[Group], sizes: &[u64]) -> Result<Figu
     })
 }
 
-/// To one decimal.
+/// Rounded to one decimal.
 fn round(percent: f64) -> f64 {
     (percent * 10.0).round() / 10.0
 }

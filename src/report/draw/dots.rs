@@ -11,7 +11,7 @@ use super::{Figure, Result};
 
 const WIDTH: i32 = 440;
 const ROW: i32 = 19;
-/// Characters of a group's name.
+/// The most characters of a group's name.
 const NAME: usize = 24;
 
 /// A group of values.

@@ -9,7 +9,7 @@ use super::svg::UNITS;
 use super::text::{self, SIZE, shorten};
 use super::{Figure, Result};
 
-/// Characters of a name.
+/// The most characters of a name.
 const NAME: usize = 22;
 /// Steps of the scale.
 const STEPS: f64 = 20.0;
@@ -25,7 +25,7 @@ pub struct Heat<'a> {
     pub counts: &'a [u64],
 }
 
-/// Draws the table: how strong a cell is, and the number in it, say what share of its row it holds, in per cent.
+/// Draws the table: the strength of a cell and the number in it give its share of its row, in per cent.
 pub fn heat(name: &str, title: &str, of: Heat<'_>) -> Result<Figure> {
     let columns: Vec<String> = of.columns.iter().map(|name| shorten(name, NAME)).collect();
     let rows: Vec<String> = of.rows.iter().map(|name| shorten(name, NAME)).collect();
@@ -36,7 +36,7 @@ pub fn heat(name: &str, title: &str, of: Heat<'_>) -> Result<Figure> {
     let cell_height = if rows.len() > 40 { 14 } else { 22 };
     let width = left + cell_width * columns.len() as i32 + 6;
     let height = top + cell_height * rows.len() as i32 + 6;
-    // Per cent fit where counts may not.
+    // Percentages fit into cells, counts may not.
     let small = 10;
     let numbered = cell_width >= 22 && cell_height >= 18;
     Figure::new(name, title, (width as u32, height as u32), |area| {

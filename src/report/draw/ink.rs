@@ -1,20 +1,20 @@
-//! The inks of a figure, each with a colour on light and one on dark paper.
+//! The inks of a figure, each with a colour for light and one for dark paper.
 
 use plotters::style::RGBColor;
 
-/// What something is drawn with. plotters knows colours only: it is handed the ink's place in [`INKS`] as one, and
-/// `svg` reads it back.
+/// What something is drawn with. plotters only knows colours, so an ink is passed through it as a colour that encodes
+/// its index in [`INKS`], and `svg` decodes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ink {
-    /// Text and what is as strong as it.
+    /// Text and equally strong lines.
     Text,
-    /// Text of less weight: ticks, notes.
+    /// Weaker text: ticks, notes.
     Muted,
     /// Lines of the grid.
     Grid,
     /// One quantity: bars, cells of a heat map.
     Accent,
-    /// What is compared with it.
+    /// What the quantity is compared with.
     Second,
     /// Text upon [`Accent`](Self::Accent).
     OnAccent,
@@ -22,7 +22,7 @@ pub enum Ink {
     Paper,
     /// Text over points, with a halo.
     Label,
-    /// One of [`Ink::SERIES`] groups; later groups begin anew.
+    /// One of [`Ink::SERIES`] groups; further groups reuse the inks.
     Series(u8),
 }
 
@@ -38,8 +38,8 @@ pub const INKS: [Ink; 8 + Ink::SERIES] = {
     inks
 };
 
-/// Colours of groups on light paper and on dark. The first eight can be told apart with any kind of colour vision (after
-/// Okabe and Ito, and Tol); those after them differ in lightness as well as in hue.
+/// Colours of groups on light and on dark paper. The first eight can be distinguished with any kind of colour vision
+/// (after Okabe and Ito, and Tol); the others differ in lightness as well as in hue.
 const SERIES: [(&str, &str); Ink::SERIES] = [
     ("#2f6fb5", "#5b9de0"),
     ("#e07b16", "#f59a3d"),
@@ -114,13 +114,13 @@ impl Ink {
         }
     }
 
-    /// The colour by which plotters passes it on.
+    /// The colour that stands for it inside plotters.
     pub(super) fn rgb(self) -> RGBColor {
         let place = INKS.iter().position(|ink| *ink == self).unwrap_or_default();
         RGBColor(place as u8, 0, 0)
     }
 
-    /// The ink that such a colour stands for.
+    /// The ink for such a colour.
     pub(super) fn of_rgb((place, ..): (u8, u8, u8)) -> Self {
         INKS.get(usize::from(place)).copied().unwrap_or(Ink::Text)
     }

@@ -1,4 +1,4 @@
-//! Losses by epoch, and vectors that are no images, as lines.
+//! Losses by epoch, and vectors that are not images, as lines.
 
 use plotters::chart::ChartBuilder;
 use plotters::element::PathElement;
@@ -10,9 +10,9 @@ use super::svg::UNITS;
 use super::text::{self, shorten, tick};
 use super::{Area, Figure, Result};
 
-/// Points of a line; of a longer list every so manieth value is drawn, and the last.
+/// The most points of a line; of a longer list only every n-th value is drawn, and the last.
 const MOST_POINTS: usize = 600;
-/// Ratio of the greatest to the least value from which a scale of powers is easier to read.
+/// The ratio of the greatest to the least value from which a logarithmic scale is easier to read.
 const LOGARITHMIC: f64 = 20.0;
 
 /// One line.
@@ -27,13 +27,13 @@ pub struct Line<'a> {
 /// A small drawing of several lines.
 #[derive(Debug, Clone)]
 pub struct Panel<'a> {
-    /// What it is of.
+    /// Its title.
     pub name: String,
-    /// The lines, over one scale.
+    /// The lines, on one scale.
     pub lines: Vec<Line<'a>>,
 }
 
-/// Draws `values` over their numbers from 1 on; `unit` names what is counted.
+/// Draws `values` over their numbers, from 1; `unit` names what is counted.
 pub fn lines(name: &str, title: &str, values: &[f64], unit: &str) -> Result<Figure> {
     let finite: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
     let (least, most) = bounds(&finite);
@@ -73,7 +73,7 @@ pub fn lines(name: &str, title: &str, values: &[f64], unit: &str) -> Result<Figu
     })
 }
 
-/// Draws panels side by side, two a row.
+/// Draws panels side by side, two per row.
 pub fn panels(name: &str, title: &str, panels: &[Panel<'_>]) -> Result<Figure> {
     const COLUMNS: usize = 2;
     let (width, height, caption) = (220, 96, 18);
@@ -114,14 +114,14 @@ fn curve(
     Ok(())
 }
 
-/// The least and the greatest of the values that are numbers.
+/// The least and the greatest of the finite values.
 fn bounds(values: &[f64]) -> (f64, f64) {
     let finite = values.iter().copied().filter(|value| value.is_finite());
     let (low, high) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
     if low > high { (0.0, 1.0) } else { (low, high) }
 }
 
-/// The stretches of values that are numbers, thinned out.
+/// The stretches of finite values, thinned out.
 fn runs(values: &[f64]) -> Vec<Vec<(usize, f64)>> {
     let step = values.len().div_ceil(MOST_POINTS).max(1);
     let mut runs = vec![Vec::new()];

@@ -1,7 +1,7 @@
 //! The figures of a report: plain values in, an SVG out.
 //!
-//! plotters lays out axes, ticks and shapes; `svg` writes them, coloured by classes of a style sheet, so that the same
-//! figure is readable on light and on dark paper, in the page and as a file of its own.
+//! plotters lays out axes, ticks and shapes; `svg` writes them with CSS classes as colours, so that the same figure is
+//! readable on light and on dark paper, in the page and as a file of its own.
 
 mod bars;
 mod dots;
@@ -30,12 +30,12 @@ pub use text::{shorten, thousands};
 
 use svg::Svg;
 
-/// What goes wrong in drawing: a layout that plotters cannot make.
+/// An error of drawing: a layout that plotters cannot make.
 pub type Failed = DrawingAreaErrorKind<Infallible>;
 /// A drawing, or why there is none.
 pub type Result<T> = std::result::Result<T, Failed>;
 
-/// What the drawing functions draw on.
+/// The drawing area of the functions here.
 type Area<'a> = DrawingArea<Svg<'a>, Shift>;
 
 /// A finished figure.
@@ -43,9 +43,9 @@ type Area<'a> = DrawingArea<Svg<'a>, Shift>;
 pub struct Figure {
     /// The name of its file, without the ending.
     pub name: String,
-    /// What it shows, for those who cannot see it.
+    /// A description of what it shows, for screen readers.
     pub title: String,
-    /// Its width in pixels, at which its text is as large as the page's.
+    /// Its width in pixels, at which its text has the size of the page's.
     pub width: u32,
     /// Its height in pixels.
     pub height: u32,
@@ -90,10 +90,11 @@ impl Figure {
     }
 }
 
-/// What marks a page and its figures as dacpipe's: other files are never overwritten.
+/// The mark of a page and its figures as dacpipe's: other files are never overwritten.
 pub const GENERATOR: &str = "data-generator=\"dacpipe\"";
 
-/// The style sheet of the figures: a class for filling and one for stroking with each ink, on light and on dark paper.
+/// The style sheet of the figures: for each ink a CSS class for filling and one for stroking, on light and on dark
+/// paper.
 pub fn styles() -> String {
     let rules = |value: fn(&Ink) -> &'static str| -> String {
         let rule = |ink: &Ink| {

@@ -20,13 +20,13 @@ const CAPTION: i32 = 17;
 /// A square image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Picture {
-    /// What stands above it; may be empty.
+    /// Its caption; may be empty.
     pub caption: String,
     /// Its pixels, row by row, from 0 (paper) to 1 (ink).
     pub pixels: Vec<f64>,
 }
 
-/// Draws square images of `side` pixels at about `size` pixels, as many a row as there is room for, but a multiple of
+/// Draws square images of `side` pixels at about `size` pixels, as many per row as there is room for, in multiples of
 /// `together`.
 pub fn pictures(
     name: &str,
@@ -67,7 +67,7 @@ pub fn pictures(
     })
 }
 
-/// Pixels of one grey that lie side by side, as (x, y, width), by grey.
+/// Horizontal runs of pixels of one grey, as (x, y, width), by grey.
 fn strips(pixels: &[f64], side: usize) -> BTreeMap<u8, Vec<(i32, i32, i32)>> {
     let grey = |value: f64| (value.clamp(0.0, 1.0) * STEPS).round() as u8;
     let mut strips: BTreeMap<u8, Vec<(i32, i32, i32)>> = BTreeMap::new();

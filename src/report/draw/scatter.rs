@@ -1,4 +1,4 @@
-//! Rows as points of a plane, coloured by group: each by itself while they are few, as density where they are many.
+//! Rows as points of a plane, coloured by group: single points if there are few, density if there are many.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::svg::UNITS;
 use super::text::{self, SIZE, shorten};
 use super::{Figure, Result};
 
-/// Points that are drawn by themselves; more are drawn as density.
+/// The most points that are drawn singly; more are drawn as density.
 const MOST_POINTS: usize = 4000;
 /// The side of a bin, in pixels.
 const BIN: i32 = 5;
@@ -20,9 +20,9 @@ const BIN: i32 = 5;
 const STEPS: usize = 6;
 /// Width and height of the plane.
 const PLANE: (u32, u32) = (440, 380);
-/// Entries of the legend.
+/// The most entries of the legend.
 const MOST_ENTRIES: usize = Ink::SERIES;
-/// Characters of a name in the legend.
+/// The most characters of a name in the legend.
 const NAME: usize = 24;
 
 /// One group of points.
@@ -65,7 +65,7 @@ pub fn scatter(name: &str, title: &str, of: Scatter<'_>) -> Result<Figure> {
             .disable_axes()
             .draw()?;
         let area = chart.plotting_area();
-        // What lies far outside is drawn at the border.
+        // Points far outside are drawn at the border.
         let inside = |[px, py]: [f64; 2]| (px.clamp(x.start, x.end), py.clamp(y.start, y.end));
         let at = |point: [f64; 2]| area.map_coordinate(&inside(point));
         let pixels: Vec<(i32, i32)> = of.points.iter().map(|point| at(*point)).collect();
@@ -89,7 +89,7 @@ pub fn scatter(name: &str, title: &str, of: Scatter<'_>) -> Result<Figure> {
                     300..1500 => 22,
                     _ => 16,
                 };
-                // Dots of one group are one path; groups are drawn in turns, so that none hides the others.
+                // The points of one group are one path; groups are drawn in turns, so that none hides the others.
                 for turn in 0..4 {
                     for (index, group) in of.groups.iter().enumerate() {
                         let style = group.ink.rgb().mix(0.75).filled();
@@ -120,7 +120,8 @@ pub fn scatter(name: &str, title: &str, of: Scatter<'_>) -> Result<Figure> {
     })
 }
 
-/// The middle 99 % of a coordinate and some room around it; all of it where that is not much more.
+/// The range of the middle 99 % of a coordinate with some room around it, or the whole range if that is not much
+/// larger.
 fn range(points: &[[f64; 2]], axis: usize) -> std::ops::Range<f64> {
     let mut values: Vec<f64> = points.iter().map(|point| point[axis]).collect();
     values.sort_unstable_by(f64::total_cmp);
@@ -133,13 +134,13 @@ fn range(points: &[[f64; 2]], axis: usize) -> std::ops::Range<f64> {
     };
     let room = match high - low {
         width if width > 0.0 => 0.04 * width,
-        // All at one place.
+        // All points are at one place.
         _ => 1.0_f64.max(low.abs() * 0.1),
     };
     low - room..high + room
 }
 
-/// The bins by the group that most of their points are of and by how many there are.
+/// The bins, by the group of most of their points and by the number of points.
 type Bins = BTreeMap<(usize, usize), Vec<(i32, i32)>>;
 
 fn density(pixels: &[(i32, i32)], groups: &[usize]) -> Bins {
@@ -152,7 +153,7 @@ fn density(pixels: &[(i32, i32)], groups: &[usize]) -> Bins {
     let most = counts.values().map(total).fold(1.0, f64::max);
     let mut bins = Bins::new();
     for (bin, counts) in counts {
-        // The first of several that have as many.
+        // On a tie, the first.
         let group = counts.iter().fold((0, 0), |best, (&group, &n)| if n > best.1 { (group, n) } else { best }).0;
         let share = total(&counts).ln_1p() / most.ln_1p();
         let step = ((share * STEPS as f64) as usize).min(STEPS - 1);
@@ -161,7 +162,7 @@ fn density(pixels: &[(i32, i32)], groups: &[usize]) -> Bins {
     bins
 }
 
-/// Where the names of groups go: at the medians of their points, the largest groups first, none upon another.
+/// The places of the groups' names: at the medians of their points, the largest groups first, without overlap.
 fn names(pixels: &[(i32, i32)], of: &Scatter<'_>, size: (i32, i32)) -> Vec<((i32, i32), String)> {
     let mut points: Vec<(usize, Vec<(i32, i32)>)> = (0..of.groups.len()).map(|group| (group, Vec::new())).collect();
     for (&at, &group) in pixels.iter().zip(of.group) {
@@ -192,7 +193,7 @@ struct Entry {
     ink: Ink,
 }
 
-/// The legend, in as many columns as the names leave room for.
+/// The legend, in as many columns as fit.
 struct Legend {
     entries: Vec<Entry>,
     rows: i32,
@@ -202,7 +203,7 @@ impl Legend {
     const ROW: i32 = 19;
 
     fn of(of: &Scatter<'_>) -> Self {
-        // More groups than inks are told apart by the names over their points, if at all.
+        // If there are more groups than inks, only the names over the points distinguish them.
         if of.groups.len() > MOST_ENTRIES {
             return Self { entries: Vec::new(), rows: 0 };
         }

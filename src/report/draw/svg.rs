@@ -1,5 +1,5 @@
-//! A backend of plotters that writes SVG coloured by classes, and everything of one colour that follows each other as
-//! one path: a scatter of thousands of points is a few paths of some bytes a point.
+//! A plotters backend that writes SVG with CSS classes as colours. Consecutive shapes of one colour become one path, so
+//! that a scatter of thousands of points is a few paths with a few bytes per point.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -10,13 +10,13 @@ use plotters_backend::{BackendColor, BackendStyle, BackendTextStyle, DrawingBack
 use super::ink::Ink;
 use super::text::width;
 
-/// Units of the drawing area a pixel: plotters counts in whole ones.
+/// Units of the drawing area per pixel: plotters uses whole numbers.
 pub const UNITS: i32 = 10;
 
 type Coord = (i32, i32);
 type Done = Result<(), DrawingErrorKind<Infallible>>;
 
-/// How a path is painted; shapes that are painted alike and follow each other are one path.
+/// How a path is painted; consecutive shapes with the same paint are one path.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Paint {
     Fill {
@@ -28,7 +28,7 @@ enum Paint {
         percent: u8,
         width: u32,
     },
-    /// Points: round ends of lines without a length.
+    /// Points: lines of length zero with round ends.
     Dots {
         ink: Ink,
         percent: u8,
@@ -90,7 +90,7 @@ impl<'a> Svg<'a> {
     }
 }
 
-/// Units as pixels, with one decimal at most.
+/// Units as pixels, with at most one decimal.
 struct Px(i32);
 
 impl std::fmt::Display for Px {
@@ -110,8 +110,7 @@ fn ink_of(color: BackendColor) -> (Ink, u8) {
     (Ink::of_rgb(color.rgb), (color.alpha * 100.0).round().clamp(0.0, 100.0) as u8)
 }
 
-/// `text` as it may stand in the text and the attributes of HTML and SVG: nothing in it is markup, and characters that
-/// no XML may hold are replaced.
+/// `text` escaped for the text and the attributes of HTML and SVG; characters that XML does not allow are replaced.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -193,7 +192,7 @@ impl DrawingBackend for Svg<'_> {
             HPos::Center => " text-anchor=\"middle\"",
             HPos::Right => " text-anchor=\"end\"",
         };
-        // From where the text is anchored to its baseline: letters are about .72 of the size high.
+        // From the anchor of the text to its baseline: letters are about .72 of the size high.
         let down = match style.anchor().v_pos {
             VPos::Top => 0.74 * size,
             VPos::Center => 0.36 * size,

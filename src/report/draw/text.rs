@@ -1,4 +1,4 @@
-//! Texts in figures: how wide they are, and how they are made to fit.
+//! Texts in figures: their width, and how they are shortened.
 
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontTransform, IntoFont, TextStyle};
@@ -9,7 +9,7 @@ use super::svg::UNITS;
 /// The size of text, in pixels.
 pub(super) const SIZE: i32 = 12;
 
-/// About how wide `text` is at this size: no font is at hand, so letters count by kind.
+/// The approximate width of `text` at this size: no font is available, so widths are estimated by kind of letter.
 pub(super) fn width(text: &str, size: f64) -> f64 {
     let em = |c: char| match c {
         'i' | 'j' | 'l' | 't' | 'f' | 'r' | 'I' | '.' | ',' | ':' | ';' | '\'' | '|' | '!' | '(' | ')' | '-' | ' ' => {
@@ -17,7 +17,7 @@ pub(super) fn width(text: &str, size: f64) -> f64 {
         }
         'm' | 'w' | 'M' | 'W' | '@' | '%' => 0.9,
         c if c.is_uppercase() => 0.68,
-        // Most scripts beyond this are written in squares.
+        // Most scripts beyond this have square characters.
         c if c as u32 >= 0x1100 => 1.0,
         _ => 0.56,
     };
@@ -29,18 +29,18 @@ pub(super) fn style(ink: Ink, pos: (HPos, VPos)) -> TextStyle<'static> {
     sized(ink, SIZE, pos)
 }
 
-/// The same, of a size in pixels.
+/// The same, with a size in pixels.
 pub(super) fn sized(ink: Ink, size: i32, (h_pos, v_pos): (HPos, VPos)) -> TextStyle<'static> {
     let font = ("sans-serif", size * UNITS).into_font();
     TextStyle { font, color: ink.rgb().to_backend_color(), pos: Pos::new(h_pos, v_pos) }
 }
 
-/// The same, read from below.
+/// The same, turned to be read from below.
 pub(super) fn upward(ink: Ink, pos: (HPos, VPos)) -> TextStyle<'static> {
     style(ink, pos).transform(FontTransform::Rotate270)
 }
 
-/// `text` in at most `most` characters.
+/// `text` cut to at most `most` characters.
 pub fn shorten(text: &str, most: usize) -> String {
     match text.chars().count() > most {
         true => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
@@ -48,7 +48,7 @@ pub fn shorten(text: &str, most: usize) -> String {
     }
 }
 
-/// A count with its thousands set apart.
+/// A count with separated thousands.
 pub fn thousands(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
@@ -61,7 +61,7 @@ pub fn thousands(count: u64) -> String {
     text
 }
 
-/// A number in about three digits, for ticks.
+/// A number with about three digits, for ticks.
 pub(super) fn tick(value: f64) -> String {
     let size = value.abs();
     let text = match size {

@@ -7,7 +7,7 @@ use super::{Figures, ink, missing, titled};
 
 /// Features shown of each cluster.
 const FEATURES: usize = 6;
-/// Clusters that are shown without being asked for, and in all.
+/// The most clusters that are shown at once, and in all.
 const OPEN_CLUSTERS: usize = 12;
 const MOST_CLUSTERS: usize = 50;
 /// Pixels of a mean image.

@@ -7,7 +7,7 @@ use super::super::findings::{Drawn, Findings};
 use super::super::markup::{Markup, element};
 use super::{Figures, clusters, ink, missing, titled};
 
-/// Labels that get a colour; the rest are drawn together.
+/// The most labels that get a colour; the rest are drawn together.
 const MOST_LABELS: usize = 19;
 
 /// The section.
@@ -70,8 +70,8 @@ fn labels(drawn: &Drawn) -> (Vec<Group>, Vec<usize>) {
     (groups, group)
 }
 
-/// The ink of each label: that of the cluster which it shares most rows with, so that the two drawings of rows that
-/// agree look alike. No two labels have the same.
+/// The ink of each label: that of the cluster with which it shares most rows, so that both drawings look alike where
+/// clusters and labels agree. No two labels have the same ink.
 fn inks(drawn: &Drawn, labels: &[(&str, u64)]) -> Vec<Ink> {
     let mut shared: BTreeMap<(&str, i32), u64> = BTreeMap::new();
     for (label, cluster) in drawn.labels.iter().zip(&drawn.clusters) {

@@ -1,4 +1,4 @@
-//! How it was learned: losses by epoch, the weights of the features, and what the network makes of a row.
+//! The training: losses by epoch, the weights of the features, and reconstructed rows.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::super::findings::{Findings, Rebuilt};
 use super::super::markup::{Markup, element};
 use super::{Figures, missing, titled};
 
-/// Groups of features that get a line each.
+/// The most groups of features that get a line each.
 const MOST_GROUPS: usize = 32;
 /// Pixels of the image of weights, and of a row.
 const WEIGHTS: i32 = 220;
@@ -41,7 +41,7 @@ pub fn section(findings: &Findings, figures: &mut Figures) -> draw::Result<Marku
     })
 }
 
-/// Every list of a number for each epoch among the figures of a run, by stage and name.
+/// Every list with one number per epoch among the figures of a run, by stage and name.
 fn losses(findings: &Findings) -> Vec<(String, String, Vec<f64>)> {
     let Ok(run) = &findings.run else { return Vec::new() };
     let mut found = Vec::new();
@@ -88,8 +88,8 @@ fn weigh(findings: &Findings, weights: &[f64]) -> draw::Result<Option<(Figure, &
     Ok(Some((dots(NAME, "Feature weights", &groups)?, note)))
 }
 
-/// The weights by what stands before the first separator of a name, the heaviest group first; of many groups, the rest
-/// together.
+/// The weights grouped by the part of the name before the first separator, the heaviest group first; if there are many
+/// groups, the rest together.
 fn by_group(names: &[String], weights: &[f64]) -> Vec<Dots> {
     let mut groups: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for (name, weight) in names.iter().zip(weights) {
@@ -107,7 +107,7 @@ fn by_group(names: &[String], weights: &[f64]) -> Vec<Dots> {
     groups
 }
 
-/// Rows before and after the network.
+/// Rows and their reconstructions.
 pub fn rebuilt(findings: &Findings, figures: &mut Figures) -> draw::Result<Markup> {
     const TITLE: &str = "Rows and their reconstructions";
     let intro = "Rows as the network is given them, and as its decoder gives them back from the embedding.";
@@ -124,7 +124,7 @@ pub fn rebuilt(findings: &Findings, figures: &mut Figures) -> draw::Result<Marku
     Ok(Markup::join([titled(TITLE, intro), element("div", "grid", [figures.card(figure, note)])]))
 }
 
-/// What a row is called.
+/// The caption of a row.
 fn caption(row: &Rebuilt) -> String {
     match &row.label {
         Some(label) => format!("{label} · cluster {}", row.cluster),

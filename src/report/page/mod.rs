@@ -1,4 +1,4 @@
-//! The page: findings in, one HTML file and its figures out.
+//! The page: makes one HTML file and its figures from the findings.
 
 mod apart;
 mod embedding;
@@ -17,14 +17,14 @@ pub const PAGE: &str = "index.html";
 /// A finished report.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page {
-    /// The page, which needs nothing beside itself.
+    /// The page, which needs no other file.
     pub html: String,
-    /// Its figures, as they are in it too.
+    /// Its figures, which are also in the page.
     pub figures: Vec<Figure>,
 }
 
 impl Page {
-    /// Draws what was found.
+    /// Draws the findings.
     ///
     /// # Errors
     /// A figure that cannot be laid out.
@@ -47,7 +47,7 @@ impl Page {
             literal(GENERATOR),
             literal("><head><meta charset=\"utf-8\">"),
             literal("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">"),
-            // Nothing is fetched and nothing runs, whatever the data hold.
+            // Nothing is fetched and no script runs, whatever the data contain.
             literal(
                 "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none';style-src 'unsafe-inline'\">",
             ),
@@ -72,7 +72,7 @@ impl Page {
 struct Figures(Vec<Figure>);
 
 impl Figures {
-    /// Keeps the figure and gives a card that shows it, with a heading and a note.
+    /// Keeps the figure and returns a card that shows it, with a heading and a note.
     fn card(&mut self, figure: Figure, note: &str) -> Markup {
         let shown = [heading(&figure.title), markup::figure(&figure), note_below(note)];
         self.0.push(figure);
@@ -91,7 +91,7 @@ fn note_below(note: &str) -> Markup {
     }
 }
 
-/// A section with what its heading says.
+/// The heading of a section.
 fn titled(title: &'static str, intro: &str) -> Markup {
     Markup::join([element("h2", "", [literal(title)]), element("p", "", [text(intro)])])
 }
@@ -104,7 +104,7 @@ fn missing<T>(part: &Part<T>) -> Markup {
     }
 }
 
-/// The clusters as groups of a figure, in order, and where each is among them.
+/// The clusters as groups of a figure, in order, and the index of each.
 fn clusters(findings: &Findings) -> (Vec<Group>, BTreeMap<i32, usize>) {
     let groups = findings.sizes.keys().map(|&cluster| Group { name: cluster.to_string(), ink: ink(cluster) }).collect();
     (groups, findings.sizes.keys().enumerate().map(|(place, &cluster)| (cluster, place)).collect())

@@ -1,4 +1,4 @@
-//! What the run was and how it went: the first screen, the sizes, and how to go on.
+//! The overview of the run: the first screen, the sizes, and how to go on.
 
 use super::super::draw::{self, Heat, bars, heat, thousands};
 use super::super::findings::Findings;
@@ -6,13 +6,13 @@ use super::super::markup::{Markup, element, literal, text};
 use super::super::run::Scores;
 use super::{Figures, clusters, missing, titled};
 
-/// The part of a table that holds all rows.
+/// The name of the part with all rows.
 const ALL: &str = "all";
-/// Clusters and labels of the heat map.
+/// The most clusters and labels of the heat map.
 const MOST_ROWS: usize = 50;
 const MOST_LABELS: usize = 30;
 
-/// Name, source and the figures that a reader looks for first.
+/// Name, source and the most important figures.
 pub fn header(findings: &Findings) -> Markup {
     let mut pieces = Vec::new();
     let run = findings.run.as_ref().ok();
@@ -27,7 +27,7 @@ pub fn header(findings: &Findings) -> Markup {
         vec![fact(&thousands(findings.rows), "rows labelled"), fact(&findings.sizes.len().to_string(), "clusters")];
     if let Some(run) = run {
         facts.insert(0, fact(&thousands(run.fit_rows), "rows learned from"));
-        // Rows that nothing was learned from say more, where there are any.
+        // Rows that were not learned from are more informative, if there are any.
         let parts = ["test", ALL];
         if let Some((part, scores)) = parts.iter().find_map(|part| Some((part, run.scores.get(*part)?))) {
             let rows = if *part == ALL { "all rows".to_owned() } else { format!("{part} rows") };
@@ -87,16 +87,14 @@ pub fn scores(findings: &Findings) -> Markup {
     let table = element("table", "", [element("tr", "", head)].into_iter().chain(rows));
     let note = match run.raw_kmeans.is_empty() {
         true => Markup::default(),
-        false => element(
-            "p",
-            "",
-            [literal("After the stroke: k-means on the scaled features, without any of what was learned.")],
-        ),
+        false => {
+            element("p", "", [literal("After the slash: k-means on the scaled features, without anything learned.")])
+        }
     };
     Markup::join([titled("Agreement with the labels", &intro), element("div", "card scroll", [table, note])])
 }
 
-/// A score, and that of raw k-means after it.
+/// A score, followed by that of raw k-means.
 fn score(ours: Option<f64>, raw: Option<f64>) -> Markup {
     let Some(ours) = ours else { return element("td", "", [literal("–")]) };
     let better = raw.is_some_and(|raw| ours > raw);
@@ -194,7 +192,7 @@ pub fn footer(findings: &Findings) -> Markup {
     ])
 }
 
-/// `argument` as a shell takes it for one word.
+/// `argument` quoted for a shell.
 fn shell(argument: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | ':');
     match argument.chars().all(plain) {

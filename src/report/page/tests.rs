@@ -1,4 +1,4 @@
-//! Pages of findings as they may be.
+//! Tests of pages for all kinds of findings.
 
 use std::collections::BTreeMap;
 

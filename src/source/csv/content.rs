@@ -1,8 +1,8 @@
-//! Files that hold no values, by their first bytes.
+//! Recognises files that are not text tables, by their first bytes.
 
 use super::encoding::Encoding;
 
-/// The first bytes of files that are no text, and what such a file is.
+/// The first bytes of binary formats, and their descriptions.
 const MAGIC: [(&[u8], &str); 14] = [
     (b"PAR1", "a Parquet file (kind = \"parquet\" reads one)"),
     (b"PK\x03\x04", "a zip archive or an Excel workbook; unpack it, or save it as CSV"),
@@ -23,10 +23,11 @@ const MAGIC: [(&[u8], &str); 14] = [
 /// How documents for a browser begin, in lower case.
 const MARKUP: [&[u8]; 4] = [b"<!doctype", b"<html", b"<?xml", b"<head"];
 
-/// What a file that begins with `start` is instead of lines of values; none if it may be such lines.
+/// What a file that begins with `start` is instead of a text table; `None` if it may be one.
 pub(super) fn no_values(start: &[u8]) -> Option<String> {
     let expected = |what: &str| Some(format!("{what}, expected lines of values"));
-    // A table may begin with a name such as ORCHID: what follows the letters of a binary format is no text.
+    // A text table may begin with a name such as ORCHID: the letters of a binary format are followed by bytes that are
+    // not text.
     let binary = |magic: &[u8]| !magic.iter().all(u8::is_ascii_alphanumeric) || start.iter().take(64).any(|&b| b < 9);
     if let Some((_, what)) = MAGIC.iter().find(|(magic, _)| start.starts_with(magic) && binary(magic)) {
         return expected(what);
@@ -38,11 +39,11 @@ pub(super) fn no_values(start: &[u8]) -> Option<String> {
     None
 }
 
-/// UTF-16, if the NUL bytes at `start` of a file without a mark say that it is.
+/// UTF-16, if the NUL bytes at the `start` of a file without a byte-order mark look like it.
 pub(super) fn utf16(start: &[u8]) -> Option<Encoding> {
     let zeros = |from: usize| start.iter().skip(from).step_by(2).filter(|&&b| b == 0).count();
     let pairs = start.len() / 2;
-    // Letters, digits and signs have a zero for their other byte.
+    // For ASCII characters, the other byte of each pair is zero.
     match (zeros(0), zeros(1)) {
         (low, high) if high > pairs / 2 && low * 4 < high => Some(Encoding::Utf16Le),
         (high, low) if high > pairs / 2 && low * 4 < high => Some(Encoding::Utf16Be),
@@ -50,7 +51,7 @@ pub(super) fn utf16(start: &[u8]) -> Option<Encoding> {
     }
 }
 
-/// What the NUL bytes at `start` of a file say that is read as UTF-8, if there are any.
+/// What is wrong with a file read as UTF-8 if there are NUL bytes at its `start`.
 pub(super) fn of_nul_bytes(start: &[u8]) -> Option<String> {
     if start.iter().all(|&b| b == 0) {
         return Some("begins with NUL bytes alone, expected text; what was written there is lost".into());

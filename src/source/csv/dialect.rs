@@ -1,37 +1,38 @@
-//! How a file of values is written: its encoding, what is between fields, what numbers look like, where the header is.
+//! How a text table is written: its encoding, delimiter and quotes, the signs of its numbers, its header.
 
 use std::fmt;
 
 use super::encoding::Encoding;
 
-/// How a file of values is written. The default is what RFC 4180 describes, in UTF-8, with a header.
+/// How a text table is written. The default is what RFC 4180 describes, in UTF-8, with a header.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 pub struct Dialect {
-    /// What the bytes of a file mean, where no mark at its start says it.
+    /// The encoding of files without a byte-order mark.
     pub encoding: Encoding,
-    /// What is between fields. None: what a first line `sep=;` says; without one a comma, or a semicolon where
+    /// The delimiter. If `None`, what a first line `sep=;` says; without such a line a comma, or a semicolon if
     /// [`decimal`](Self::decimal) is a comma.
     pub delimiter: Option<Delimiter>,
-    /// What fields that hold delimiters or line breaks stand in; twice inside, it stands for itself. None: nothing does.
+    /// The quote around fields that contain delimiters or line breaks; doubled inside a field. `None` if there are no
+    /// quotes.
     pub quote: Option<char>,
-    /// What takes its meaning from the character behind it, in a field that stands in quotes: a quote there is text. None:
-    /// a quote is written twice.
+    /// The escape character inside quoted fields: a quote after it does not end the field. If `None`, a quote is
+    /// doubled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub escape: Option<char>,
-    /// What is before the fraction of a number: a point or a comma.
+    /// The decimal separator: a point or a comma.
     pub decimal: char,
-    /// What may be between groups of three digits before the fraction.
+    /// The separator that may stand between groups of three digits.
     pub thousands: Option<char>,
-    /// What begins a line that is no row.
+    /// What begins a comment line.
     pub comment: Option<String>,
-    /// What ends a row, beside a line break.
+    /// A character that ends a row as a line break does.
     pub row_end: Option<char>,
-    /// How many lines at the start of a file are not read, empty ones too.
+    /// How many lines at the start of a file are skipped, counting empty ones.
     pub skip_lines: usize,
-    /// Whether a line names the columns; otherwise they are `column_1`, `column_2`, ….
+    /// Whether there is a header; without one the columns are `column_1`, `column_2`, ….
     pub has_header: bool,
-    /// How many rows behind the header are not read, such as one of units.
+    /// How many rows after the header are skipped, such as a row of units.
     pub skip_after_header: usize,
 }
 
@@ -53,13 +54,13 @@ impl Default for Dialect {
     }
 }
 
-/// What is between fields.
+/// A delimiter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Delimiter {
     /// One ASCII character.
     One(char),
-    /// Any number of blanks and tabs; those around a line count for nothing.
+    /// Any number of blanks and tabs; those at the start and end of a line are ignored.
     Blanks,
 }
 
@@ -78,7 +79,7 @@ impl Delimiter {
         }
     }
 
-    /// Whether `byte` is it, or a part of it.
+    /// Whether `byte` is the delimiter, or a part of it.
     pub(super) fn is(self, byte: u8) -> bool {
         match self {
             Self::One(one) => u32::from(byte) == u32::from(one),
@@ -117,12 +118,12 @@ impl fmt::Display for Delimiter {
     }
 }
 
-/// What fields that hold delimiters or line breaks stand in, as bytes.
+/// The quote and the escape character, as bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Quotes {
-    /// The quote. Twice inside, it stands for itself.
+    /// The quote; doubled inside a field.
     pub(super) mark: u8,
-    /// What takes its meaning from the byte behind it.
+    /// The escape character.
     pub(super) escape: Option<u8>,
 }
 
@@ -132,7 +133,7 @@ impl From<u8> for Quotes {
     }
 }
 
-/// A setting that cannot be, or does not go with the others.
+/// A setting that is invalid by itself or together with others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
     /// The key of the setting in a pipeline file.
@@ -144,7 +145,7 @@ pub struct Conflict {
 }
 
 impl Dialect {
-    /// The keys of its settings that are not the usual ones.
+    /// The keys of its settings that are not the defaults.
     pub fn given(&self) -> Vec<&'static str> {
         let usual = Self::default();
         let settings = [
@@ -163,17 +164,17 @@ impl Dialect {
         settings.into_iter().filter(|(_, given)| *given).map(|(key, _)| key).collect()
     }
 
-    /// The delimiter where no file says another one.
+    /// The delimiter, if a file does not set another one.
     pub(super) fn usual_delimiter(&self) -> Delimiter {
         self.delimiter.unwrap_or(Delimiter::One(if self.decimal == ',' { ';' } else { ',' }))
     }
 
-    /// What fields stand in. What is not ASCII was refused before.
+    /// The quotes. Characters that are not ASCII were refused before.
     pub(super) fn quotes(&self) -> Option<Quotes> {
         self.quote.map(|mark| Quotes { mark: mark as u8, escape: self.escape.map(|c| c as u8) })
     }
 
-    /// Every setting that cannot be or does not go with another one.
+    /// Every setting that is invalid by itself or together with others.
     pub fn conflicts(&self) -> Vec<Conflict> {
         let mut found = Vec::new();
         let mut conflict = |key, message, help| found.push(Conflict { key, message, help });

@@ -1,4 +1,4 @@
-//! The characters of a file, whatever its encoding: read as a stream of UTF-8.
+//! Encodings: any text file is read as a stream of UTF-8.
 
 use std::io::{self, BufRead, Cursor, Read};
 
@@ -19,32 +19,32 @@ pub enum Encoding {
     /// ISO 8859-1.
     #[serde(rename = "latin-1")]
     Latin1,
-    /// Windows-1252: Latin-1 with printable characters in the place of the second row of control characters.
+    /// Windows-1252: Latin-1 with printable characters in place of the second block of control characters.
     #[serde(rename = "windows-1252")]
     Windows1252,
-    /// UTF-16, in the order of bytes that the mark at the start of each file says.
+    /// UTF-16, with the byte order that the mark at the start of each file says.
     #[serde(rename = "utf-16")]
     Utf16,
-    /// UTF-16, the low byte first.
+    /// UTF-16, little-endian.
     #[serde(rename = "utf-16le")]
     Utf16Le,
-    /// UTF-16, the high byte first.
+    /// UTF-16, big-endian.
     #[serde(rename = "utf-16be")]
     Utf16Be,
 }
 
-/// How much of a file is looked at to tell what it is.
+/// How much of a file is read to find out what it is.
 const START: u64 = 4096;
 /// How many bytes are decoded at a time.
 const PIECE: usize = 1 << 15;
-/// Stands in the stream for what is not of the encoding: a byte that is in no UTF-8, so that nothing takes it for text.
+/// Replaces bytes that are invalid in the encoding: it never occurs in UTF-8, so it cannot be taken for text.
 const NOT_TEXT: u8 = 0xff;
 
-/// Opens `file` as UTF-8, without the mark at its start, and says what it is in: a mark goes before `encoding`. In the
-/// place of anything that is not of the encoding there are bytes that are not UTF-8. Blocks.
+/// Opens `file` as UTF-8, without its byte-order mark, and returns its encoding: that of the mark if there is one, else
+/// `encoding`. Bytes that are invalid in the encoding become bytes that are invalid in UTF-8. Blocks.
 ///
 /// # Errors
-/// Kind `Input` if it is missing, empty, damaged, or no text in this encoding by its first bytes; `Io` if it cannot be
+/// Kind `Input` if it is missing, empty, damaged, or not text in this encoding by its first bytes; `Io` if it cannot be
 /// read.
 pub(in crate::source) fn open_text(file: &DataFile, encoding: Encoding) -> Result<(Box<dyn BufRead + Send>, Encoding)> {
     let mut input = file.open()?;
@@ -75,9 +75,7 @@ pub(in crate::source) fn open_text(file: &DataFile, encoding: Encoding) -> Resul
         Encoding::Utf16Le => Decode::With(UTF_16LE.new_decoder_without_bom_handling()),
         Encoding::Utf16Be => Decode::With(UTF_16BE.new_decoder_without_bom_handling()),
         Encoding::Utf16 => {
-            return Err(wrong(
-                "no mark at its start says the order of the bytes, expected encoding = \"utf-16le\" or \"utf-16be\"",
-            ));
+            return Err(wrong("no byte-order mark at its start, expected encoding = \"utf-16le\" or \"utf-16be\""));
         }
     };
     let decoded = Decoded { input: rest, decode, text: vec![0; 3 * PIECE], from: 0, to: 0, over: false };
@@ -140,8 +138,8 @@ impl<R: BufRead> Read for Decoded<R> {
     }
 }
 
-/// The text of `bytes`, which are of a file in `encoding` (none: that is no text as a whole), or what is wrong with them and
-/// what would read them.
+/// The text of `bytes` from a file in `encoding` (`None` for a file that is not text as a whole), or what is wrong with
+/// them and which encoding would read them.
 pub(super) fn text(bytes: &[u8], encoding: Option<Encoding>) -> Result<&str, String> {
     std::str::from_utf8(bytes).map_err(|_| not_text(bytes, encoding))
 }
@@ -156,7 +154,7 @@ fn not_text(bytes: &[u8], encoding: Option<Encoding>) -> String {
     if encoding != Some(Encoding::Utf8) {
         return format!("\"{}\"{cut} holds half a character (shown as \\xff), expected UTF-16", part.escape_ascii());
     }
-    // The characters that Latin-1 lacks are in the place of control characters, which no text has.
+    // Windows-1252 has its additional characters in place of control characters, which do not occur in text.
     let name = if bytes.iter().any(|b| (0x80..0xa0).contains(b)) { "windows-1252" } else { "latin-1" };
     let (read, _) = WINDOWS_1252.decode_without_bom_handling(part);
     format!("\"{}\"{cut}, expected UTF-8; encoding = \"{name}\" reads it as {read:?}", part.escape_ascii())

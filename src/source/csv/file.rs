@@ -1,4 +1,4 @@
-//! An open file of samples: its columns, and its rows one after the other.
+//! An open file of samples: its columns, and an iterator over its rows.
 
 use std::borrow::Cow;
 use std::io;
@@ -24,7 +24,7 @@ use crate::source::location::DataFile;
 use crate::source::text::number;
 use crate::source::times::Times;
 
-/// A file of which the header was read.
+/// A file whose header was read.
 pub(super) struct OpenFile {
     name: Arc<str>,
     below: String,
@@ -32,20 +32,20 @@ pub(super) struct OpenFile {
     columns: Columns,
     numbers: Numbers,
     clock: Clock,
-    /// Whether an empty channel holds its last value.
+    /// Whether an empty channel takes its last value.
     holds: bool,
     record: Record,
-    /// The first row, if there is no header and it was not yet given.
+    /// The first row, if there is no header and the row was not yet given.
     first: Option<Record>,
-    /// Whether recordings take turns, if that is known.
+    /// Whether recordings alternate, if that is given.
     takes_turns: Option<bool>,
-    /// The order of rows, once one was asked for.
+    /// The order of rows, once a row was asked for.
     turns: Option<Turns>,
-    /// How many were read.
+    /// How many rows were read.
     read: u64,
 }
 
-/// What gives the rows.
+/// The reader of rows.
 enum Rows {
     Text(Box<Records>),
     Table(Box<TableRows>),
@@ -89,7 +89,7 @@ impl OpenFile {
         Self::of(file, spec, Rows::Text(Box::new(records)), columns, first)
     }
 
-    /// `file`, whose rows are `first`, if there is one, and those of `rows`.
+    /// `file`, whose rows are `first`, if there is one, and then those of `rows`.
     fn of(file: &DataFile, spec: &CsvSpec, rows: Rows, columns: Columns, first: Option<Record>) -> Result<Self> {
         Ok(Self {
             name: file.name().into(),
@@ -110,12 +110,12 @@ impl OpenFile {
         })
     }
 
-    /// The same, whose rows come as they are written, also where recordings take turns.
+    /// As [`new`](Self::new), but rows come as they are written, also where recordings alternate.
     pub(super) fn as_written(file: &DataFile, spec: &CsvSpec) -> Result<Self> {
         Ok(Self { takes_turns: Some(false), ..Self::new(file, spec)? })
     }
 
-    /// What its columns are called; how they are written, and the delimiter, in a text file.
+    /// The names of its columns; for a text file also its encoding and its delimiter.
     pub(super) fn described(&self) -> (&[String], Option<(Encoding, Delimiter)>) {
         let written = match &self.rows {
             Rows::Text(records) => self.columns.encoding.map(|encoding| (encoding, records.delimiter())),
@@ -124,7 +124,7 @@ impl OpenFile {
         (&self.columns.names, written)
     }
 
-    /// The row as it is.
+    /// The current row.
     pub(super) fn row(&self) -> &Record {
         &self.record
     }
@@ -174,13 +174,12 @@ impl OpenFile {
         self.read
     }
 
-    /// The label of the row; empty is none.
+    /// The label of the row; empty means none.
     pub(super) fn label(&self) -> &[u8] {
         self.columns.label.as_ref().map_or(&[], |label| label.value(&self.record))
     }
 
-    /// The time of the row as it is written, but a number with a point before its fraction; none without a column of
-    /// times.
+    /// The time of the row as written, except that numbers have a decimal point; `None` without a column of times.
     fn time_text(&self) -> Option<Cow<'_, [u8]>> {
         let time = self.record.field(self.columns.time.as_ref()?.at);
         Some(self.numbers.plain(time).filter(|plain| number(plain).is_ok()).unwrap_or(Cow::Borrowed(time)))
@@ -196,7 +195,7 @@ impl OpenFile {
         self.columns.id(&self.record)
     }
 
-    /// The part of the data that the row belongs to; empty is none.
+    /// The split that the row belongs to; empty means none.
     pub(super) fn split(&self) -> &[u8] {
         self.columns.split.as_ref().map_or(&[], |split| split.value(&self.record))
     }
@@ -208,7 +207,7 @@ impl OpenFile {
         keys.join(", ")
     }
 
-    /// What is wrong with the row if its recording was over before it.
+    /// The problem of a row whose recording had ended before it.
     pub(super) fn comes_back(&self) -> String {
         let Columns { keys, time, .. } = &self.columns;
         let keys = keys.iter().filter_map(|key| match key {
@@ -224,7 +223,7 @@ impl OpenFile {
         )
     }
 
-    /// What is wrong with the row if its recording is in another file, `earlier`, too.
+    /// The problem of a row whose recording is also in another file, `earlier`.
     pub(super) fn in_two_files(&self, earlier: &str) -> String {
         format!(
             "{} is a recording of {earlier}, too, and (keys, start) would not be unique; across_files = \"continue\" lets \
@@ -233,8 +232,8 @@ impl OpenFile {
         )
     }
 
-    /// The values of the columns that are constant in a recording: its keys and its part of the data, of a row of which
-    /// [`id`](Self::id) said that they are text.
+    /// The values of the columns that are constant in a recording: its keys and its split. [`id`](Self::id) must have
+    /// found them to be text.
     pub(super) fn constants(&self) -> Vec<ScalarValue> {
         let text = |of: &Attribute| String::from_utf8(of.value(&self.record).to_vec()).ok();
         let mut values: Vec<_> = self.columns.keys.iter().map(text).collect();
@@ -245,7 +244,7 @@ impl OpenFile {
         values.into_iter().map(ScalarValue::Utf8).collect()
     }
 
-    /// Reads what the row has in the columns `keep` of the source that are carried along.
+    /// Reads the values of the columns `keep`, which are carried along.
     pub(super) fn keep(&self, keep: &[Keep], cells: &mut Vec<Cell>) -> Result<(), String> {
         cells.resize_with(keep.len(), Cell::default);
         for ((keep, cell), column) in keep.iter().zip(cells).zip(&self.columns.keep) {
@@ -258,7 +257,7 @@ impl OpenFile {
         Ok(())
     }
 
-    /// What the time of the row counts from; none if it cannot be read.
+    /// What the time of the row counts from; `None` if it cannot be read.
     pub(super) fn times(&self) -> Option<Times> {
         let stamp = self.time().ok()??;
         Some(match number(&self.time_text()?) {
@@ -268,7 +267,7 @@ impl OpenFile {
         })
     }
 
-    /// Reads the numbers of the row into `sample`. A channel that holds its last value is NaN.
+    /// Reads the numbers of the row into `sample`. A channel that will take its last value is NaN.
     pub(super) fn sample(&self, sample: &mut Sample) -> Result<(), String> {
         sample.values.clear();
         for channel in &self.columns.channels {
@@ -279,7 +278,7 @@ impl OpenFile {
             }
             sample.values.push(self.numbers.parse(field).map_err(
                 |e| match self.columns.text(&self.record, channel) {
-                    // One guess at what was meant is enough.
+                    // One hint is enough.
                     Ok(_) if e.ends_with(')') => format!("column {:?}: {e}", channel.name),
                     Ok(_) => format!("column {:?}: {e}{}", channel.name, self.units()),
                     Err(not_text) => not_text,
@@ -300,7 +299,7 @@ impl OpenFile {
         self.clock.read(&text).map(Some).map_err(wrong)
     }
 
-    /// What is said of a row behind the header without a number in any channel.
+    /// The hint for a first row after the header that has no number in any channel.
     fn units(&self) -> &'static str {
         let mut channels = self.columns.channels.iter();
         let no_number = channels.all(|c| self.numbers.parse(self.record.field(c.at)).is_err());
@@ -316,24 +315,24 @@ impl OpenFile {
     }
 }
 
-/// The beginning of a file, read as a specification says.
+/// The beginning of a file, read according to a spec.
 pub(in crate::source) struct Beginning {
-    /// What its columns are called.
+    /// The names of its columns.
     pub names: Vec<String>,
-    /// What it is written in, and what is between fields; none of Parquet.
+    /// Its encoding and its delimiter; `None` for Parquet.
     pub written: Option<(Encoding, Delimiter)>,
     /// The line of its header; 0 without one.
     pub header_line: u64,
     /// Its first rows.
     pub rows: Vec<Record>,
-    /// Whether these are all.
+    /// Whether these are all rows.
     pub whole: bool,
 }
 
-/// Reads the first rows of `file` as `spec` says, no more than `most`, and than about `bytes`. Blocks.
+/// Reads the first rows of `file` according to `spec`, at most `most` rows and about `bytes` bytes. Blocks.
 ///
 /// # Errors
-/// As opening a file does; what cannot be read behind its header ends it.
+/// As opening a file does. An error after the header ends the reading without being reported.
 pub(in crate::source) fn beginning(file: &DataFile, spec: &CsvSpec, most: usize, bytes: usize) -> Result<Beginning> {
     let mut open = OpenFile::as_written(file, spec)?;
     let (mut rows, mut size, mut whole) = (Vec::new(), 0, true);
@@ -349,7 +348,7 @@ pub(in crate::source) fn beginning(file: &DataFile, spec: &CsvSpec, most: usize,
     Ok(Beginning { names: names.to_vec(), written, header_line: open.header_line(), rows, whole })
 }
 
-/// The delimiter that a first line such as `sep=;` says.
+/// The delimiter that a first line such as `sep=;` sets.
 pub(in crate::source) fn separator_line(line: &[u8]) -> Option<Delimiter> {
     let line = line.strip_prefix(b"\"").and_then(|inner| inner.strip_suffix(b"\"")).unwrap_or(line);
     match line.split_at_checked(4)? {

@@ -1,5 +1,5 @@
-//! The lines of a file in which recordings take turns, recording by recording: a stable sort by recording, in memory up to
-//! a limit and then by runs in one unnamed temporary file, which are merged as they are read.
+//! Sorts the lines of a file in which recordings alternate: a stable sort by recording, in memory up to a limit, and
+//! then as sorted runs in one unnamed temporary file, which are merged while reading.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -16,7 +16,7 @@ pub(super) const MEMORY: usize = 32 << 20;
 /// Bytes that are read of a run at a time, at least and at most.
 const READ: Range<usize> = 4 << 10..1 << 20;
 
-/// Collects lines, each of a group; those of a lower group come first, and those of one in the order in which they came.
+/// Collects lines, each with a group, and sorts them by group; lines of one group stay in the order in which they came.
 pub(super) struct Groups {
     memory: usize,
     /// Lines, one after the other.
@@ -100,7 +100,7 @@ impl Groups {
 pub(super) enum Grouped {
     /// All of them in memory.
     Memory { bytes: Vec<u8>, lines: std::vec::IntoIter<(u32, Range<usize>)> },
-    /// In runs on disk, with the group of the next line of each that has one; of equal groups, the earlier run goes first.
+    /// In runs on disk, with the group of each run's next line; for equal groups, the earlier run goes first.
     Disk { file: File, runs: Vec<Run>, next: BinaryHeap<Reverse<(u32, usize)>> },
 }
 
@@ -125,7 +125,7 @@ impl Grouped {
     }
 }
 
-/// A sorted run: what of it is on disk still, and what was read of it.
+/// A sorted run: the part that is still on disk, and the part that was read.
 pub(super) struct Run {
     left: Range<u64>,
     read: usize,
@@ -134,7 +134,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Sees to it that `bytes` of it are in memory.
+    /// Reads until `bytes` bytes of it are in memory.
     fn need(&mut self, bytes: usize, file: &File) -> Result<()> {
         if self.bytes.len() - self.at >= bytes {
             return Ok(());
@@ -163,7 +163,7 @@ impl Run {
         Ok(Some(self.word(0)))
     }
 
-    /// Its next line, of which [`group`](Self::group) was asked for.
+    /// Its next line. [`group`](Self::group) must have been called for it.
     fn line(&mut self, file: &File) -> Result<&[u8]> {
         let length = self.word(4) as usize;
         self.need(8 + length, file)?;

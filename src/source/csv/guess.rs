@@ -1,5 +1,5 @@
-//! How a text file is probably written, told from its start: its encoding, what separates its fields, where its header is,
-//! which signs its numbers and quotes have.
+//! Guesses how a text file is written, from its start: its encoding, delimiter, header, quotes and the signs of its
+//! numbers.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -15,33 +15,33 @@ use super::records::Records;
 use crate::source::bad::shown;
 use crate::source::clock::{Clock, TimeUnit};
 
-/// Lines that are enough to tell a layout from.
+/// Lines that are enough to guess a layout from.
 const LINES: usize = 1000;
-/// So few lines are all looked at.
+/// Up to this many lines, all are used.
 const FEW: usize = 40;
 /// Rows that are looked at.
 const MOST_ROWS: usize = 100_000;
-/// How much of a file is enough to tell text from other data.
+/// How much of a file is enough to distinguish text from other data.
 const BEGINNING: usize = 4096;
-/// Rows of units and the like that a header may have behind it.
+/// The most rows of units and the like after a header.
 const MOST_UNITS: usize = 4;
-/// Decimal signs, and what may be between groups of three digits before them.
+/// Decimal separators, and separators between groups of three digits that go with them.
 const GROUPED: [(char, char); 7] =
     [('.', ','), (',', '.'), ('.', ' '), (',', ' '), ('.', '\''), (',', '\''), ('.', '_')];
 
 /// The start of a text file.
 #[derive(Debug)]
 pub(in crate::source) struct Start {
-    /// What it is written in.
+    /// Its encoding.
     pub encoding: Encoding,
-    /// Its whole lines as they are written.
+    /// Its complete lines, undecoded.
     pub bytes: Vec<u8>,
     /// Whether the file ends with them.
     pub whole: bool,
 }
 
 impl Start {
-    /// The start of a file whose first bytes are `bytes`, all of them if `whole`; or what the file is instead of text.
+    /// The start of a file whose first bytes (all of them if `whole`) are `bytes`; or what the file is instead of text.
     pub fn of(mut bytes: Vec<u8>, whole: bool) -> Result<Self, String> {
         let beginning = &bytes[..bytes.len().min(BEGINNING)];
         if let Some(what) = no_values(beginning) {
@@ -63,12 +63,12 @@ impl Start {
         Ok(Self { encoding, bytes, whole })
     }
 
-    /// What it says.
+    /// Its text.
     pub fn text(&self) -> String {
         let encoding = match self.encoding {
             Encoding::Utf8 => encoding_rs::UTF_8,
             Encoding::Latin1 | Encoding::Windows1252 => encoding_rs::WINDOWS_1252,
-            // The mark says which.
+            // The byte-order mark says which.
             Encoding::Utf16 | Encoding::Utf16Le => encoding_rs::UTF_16LE,
             Encoding::Utf16Be => encoding_rs::UTF_16BE,
         };
@@ -76,7 +76,7 @@ impl Start {
     }
 }
 
-/// Cuts off what is behind the last line break: it may be cut in the middle. Characters have `width` bytes.
+/// Cuts off what follows the last line break, which may be incomplete. Characters have `width` bytes.
 fn cut(bytes: &mut Vec<u8>, width: usize) {
     let last = |end: u8| {
         let ends = |unit: &[u8]| unit.contains(&end) && unit.iter().all(|&b| b == end || b == 0);
@@ -87,8 +87,8 @@ fn cut(bytes: &mut Vec<u8>, width: usize) {
     }
 }
 
-/// What `bytes` are written in: as a mark at their start says, UTF-16 by the zeros in them, UTF-8 if most of what is not
-/// ASCII is, else one byte a character.
+/// The encoding of `bytes`: that of a byte-order mark, else UTF-16 if there are zeros, UTF-8 if most non-ASCII bytes
+/// are valid in it, else an encoding of one byte per character.
 fn encoding_of(bytes: &[u8]) -> Encoding {
     match bytes {
         [0xef, 0xbb, 0xbf, ..] => return Encoding::Utf8,
@@ -102,7 +102,7 @@ fn encoding_of(bytes: &[u8]) -> Encoding {
     let mut chunks = bytes.utf8_chunks().peekable();
     while let Some(chunk) = chunks.next() {
         characters += chunk.valid().chars().filter(|c| !c.is_ascii()).count();
-        // A character that was cut off at the end is no other encoding.
+        // A character that was cut off at the end does not speak against UTF-8.
         others += usize::from(!chunk.invalid().is_empty() && chunks.peek().is_some());
     }
     match () {
@@ -112,28 +112,28 @@ fn encoding_of(bytes: &[u8]) -> Encoding {
     }
 }
 
-/// How a file is probably written, and its rows by that.
+/// How a file is probably written, and its rows read that way.
 #[derive(Debug)]
 pub(in crate::source) struct Guess {
-    /// What to say of it in a pipeline.
+    /// The settings for a pipeline file.
     pub dialect: Dialect,
-    /// What is between fields, also where it need not be said.
+    /// The delimiter, also where it is the default.
     pub delimiter: Delimiter,
     /// The line of the header, where there is one.
     pub header: Option<u64>,
-    /// Lines that are before the header, or the first row, and are no comments.
+    /// Lines before the header, or before the first row, that are not comments.
     pub before: usize,
     /// The line of the header, or of the first row where there is none.
     pub first_line: u64,
-    /// What the columns are called; empty for one without a name.
+    /// The names of the columns; empty for one without a name.
     pub names: Vec<String>,
     /// The rows of data, at most 100 000.
     pub rows: Vec<Record>,
-    /// The line of a comment that seems to name the columns, and what it names, where no row does.
+    /// A comment that seems to name the columns, if no row does: its line, and the names.
     pub comment_names: Option<(u64, Vec<String>)>,
 }
 
-/// The layout that explains `start` best; none if no line has a number in it.
+/// The layout that explains `start` best; `None` if no line has a number in it.
 pub(in crate::source) fn guess(start: &Start) -> Option<Guess> {
     let text = start.text();
     let said = separator_line(text.lines().next().unwrap_or_default().as_bytes());
@@ -143,7 +143,7 @@ pub(in crate::source) fn guess(start: &Start) -> Option<Guess> {
     lines.retain(|line| !line.trim().is_empty());
     let comment = ["#", "%", "//"].into_iter().find(|mark| lines.iter().any(|line| line.starts_with(mark)));
     lines.retain(|line| !comment.is_some_and(|mark| line.starts_with(mark)));
-    // What is before the rows of data may be long: lines towards the end are more like them.
+    // The preamble may be long: lines towards the end are more likely to be data.
     if lines.len() > FEW {
         lines.drain(..(lines.len() / 2).max(lines.len().saturating_sub(LINES)));
     }
@@ -182,7 +182,7 @@ pub(in crate::source) fn guess(start: &Start) -> Option<Guess> {
     }
 }
 
-/// The rows of `text`, whose first line is the one that has `said` the delimiter.
+/// The rows of `text`. If a first line `sep=…` has `said` the delimiter, it is skipped.
 fn rows_of(text: &str, dialect: &Dialect, said: Option<Delimiter>) -> Option<Vec<Record>> {
     let mut records = Records::new(Box::new(Cursor::new(text.as_bytes().to_vec())), dialect);
     if let Some(said) = said {
@@ -196,14 +196,14 @@ fn rows_of(text: &str, dialect: &Dialect, said: Option<Delimiter>) -> Option<Vec
     Some(rows)
 }
 
-/// The number that `text` is in a file of this dialect, as a program would write it.
+/// The number that `text` is in a file of this dialect, with a decimal point and no grouping.
 pub(in crate::source) fn plain_number(dialect: &Dialect, text: &[u8]) -> Option<Vec<u8>> {
     let plain = Numbers::of(dialect).plain(text)?;
     crate::source::text::number(&plain).is_ok().then(|| plain.into_owned())
 }
 
-/// What fields stand in: single quotes where no double ones are and nearly all of them close; and with a backslash before
-/// quotes that are text where more lines are whole by it than without.
+/// The quotes: single ones if there are no double ones and nearly all single ones close; with a backslash as the escape
+/// character if more lines are complete with it than without.
 fn quotes_of(lines: &[&str], delimiter: Delimiter) -> Quotes {
     let closed = |quotes: Quotes| {
         let mut all = lines.iter().filter_map(|line| closes(line.as_bytes(), delimiter, quotes)).collect::<Vec<_>>();
@@ -211,7 +211,7 @@ fn quotes_of(lines: &[&str], delimiter: Delimiter) -> Quotes {
         all.retain(|&closed| closed);
         (all.len(), count)
     };
-    // The better of both ways, and how many lines of those with quotes are whole by it.
+    // The better of both ways, and how many of the lines with quotes are complete with it.
     let best = |mark: u8| {
         let (plain, escaped) = (Quotes::from(mark), Quotes { mark, escape: Some(b'\\') });
         let (good, all) = closed(plain);
@@ -229,7 +229,7 @@ fn quotes_of(lines: &[&str], delimiter: Delimiter) -> Quotes {
     if good > 0 && good * 10 >= all * 9 { single } else { double }
 }
 
-/// Whether the quotes that open fields of `line` close at the ends of these; none where no field is in quotes.
+/// Whether all quoted fields of `line` close at the end of the field; `None` if no field is quoted.
 fn closes(line: &[u8], delimiter: Delimiter, quotes: Quotes) -> Option<bool> {
     let blanks = |at: usize| line[at..].iter().take_while(|&&b| matches!(b, b' ' | b'\t') && !delimiter.is(b)).count();
     let (mut at, mut any) = (0, false);
@@ -270,12 +270,12 @@ pub(in crate::source) fn is_missing(value: &[u8]) -> bool {
     value.is_empty() || [&b"nan"[..], b"na", b"n/a", b"null"].iter().any(|mark| value.eq_ignore_ascii_case(mark))
 }
 
-/// One delimiter, and what the lines look like by it.
+/// One delimiter, and what the lines look like with it.
 struct Tried {
     delimiter: Delimiter,
     row_end: Option<char>,
     quotes: Quotes,
-    /// Fields of most lines, an empty one at the end of all of them left out.
+    /// The number of fields of most lines, not counting an empty one at the end of all of them.
     width: usize,
     decimal: char,
     thousands: Option<char>,
@@ -285,7 +285,7 @@ struct Tried {
     values: Values,
 }
 
-/// What tells numbers and times from other text.
+/// Distinguishes numbers and times from other text.
 struct Values {
     numbers: Numbers,
     clock: Option<Clock>,
@@ -332,7 +332,7 @@ impl Tried {
         let commas = if delimiter == Delimiter::One(',') { 0 } else { count(&comma) };
         let (mut decimal, mut values) = if commas > points { (',', comma) } else { ('.', point) };
         let (mut numbers, mut thousands) = (points.max(commas), None);
-        // Groups of digits, where they explain more: "1,234.5", "1.234,5", "1 234".
+        // Grouped digits, if they explain more: "1,234.5", "1.234,5", "1 234".
         let grouped = |field: &[u8]| {
             let signs = |b: &u8| b.is_ascii_digit() || b"+-., '_".contains(b);
             !values.is_value(field) && field.iter().any(u8::is_ascii_digit) && field.iter().all(signs)
@@ -353,13 +353,14 @@ impl Tried {
             .filter(|&at| {
                 let filled: Vec<&[u8]> = like.iter().map(|row| row.field(at)).filter(|f| !is_missing(f)).collect();
                 let good = filled.iter().filter(|field| values.is_value(field)).count();
-                // The header and a row or two behind it are among them, and a bad row may be.
+                // The header, a row or two after it, and perhaps a bad row are among them.
                 good > 0 && (good + 3) * 10 >= filled.len() * 9
             })
             .collect();
         let all = like.iter().flat_map(|row| row.fields()).filter(|field| !field.is_empty()).count();
         let (share, numeric) = (alike as f64 / rows.len() as f64, numbers as f64 / all.max(1) as f64);
-        // Many fields in every line, most of them numbers, are no accident. Blanks are inside of fields as well.
+        // Many fields in every line, most of them numbers, are no accident. Blanks count less, since they also occur
+        // inside fields.
         let certain = if delimiter == Delimiter::Blanks { 0.7 } else { 1.0 };
         let score = certain * share * (0.1 + numeric) * (1.0 + (width as f64).ln());
         (!valued.is_empty()).then_some(Self {
@@ -375,7 +376,7 @@ impl Tried {
         })
     }
 
-    /// Whether each column that holds values has one in `row`, or none at all.
+    /// Whether each column of values has a value in `row`, or an empty field.
     fn is_data(&self, row: &Record) -> bool {
         let fits = |&at: &usize| is_missing(row.field(at)) || self.values.is_value(row.field(at));
         let has = |&at: &usize| self.values.is_value(row.field(at));
@@ -386,7 +387,7 @@ impl Tried {
         row.problem().is_none() && row.len() >= self.width && row.fields().skip(self.width).all(<[u8]>::is_empty)
     }
 
-    /// Finds the header among the `rows`, and what is before and behind it.
+    /// Finds the header among the `rows`, and what is before and after it.
     fn header_of(&self, mut rows: Vec<Record>, mut dialect: Dialect) -> Option<Guess> {
         let data = rows.iter().position(|row| self.is_data(row))?;
         let no_value = |row: &Record| !row.fields().any(|field| self.values.is_value(field));
@@ -396,7 +397,7 @@ impl Tried {
             names.dedup();
             no_value(row) && names.len() == self.width && !names.contains(&&b""[..])
         };
-        // The rows of names and units stand together, right before the data.
+        // The rows of names and units are together, right before the data.
         let together = rows[..data].iter().rev().take_while(|row| self.is_wide(row)).count();
         let block = data - together..data;
         let header = block.clone().find(|&at| named(&&rows[at])).or(block.clone().next());
@@ -432,8 +433,9 @@ impl Tried {
         })
     }
 
-    /// `found`, which has no header, with the names that a comment right before the first row says. Where each is a field
-    /// of its own, the comment is the header, and no line is a comment then: its mark is a part of the first name.
+    /// Completes `found`, which has no header, with the names in a comment right before the first row. If the names are
+    /// separate fields, the comment becomes the header; no line is a comment then, and the comment mark is part of the
+    /// first name.
     fn names_in_comment(&self, text: &str, said: Option<Delimiter>, mark: &str, found: Guess) -> Guess {
         let plain = Dialect { comment: None, has_header: true, skip_lines: 0, ..found.dialect.clone() };
         let Some(rows) = rows_of(text, &plain, said) else { return found };
@@ -454,7 +456,7 @@ impl Tried {
     }
 }
 
-/// How a delimiter is called.
+/// The name of a delimiter in a pipeline file.
 pub(in crate::source) fn delimiter_name(delimiter: Delimiter) -> String {
     match delimiter {
         Delimiter::Blanks => "blanks".into(),
@@ -499,7 +501,7 @@ mod tests {
             ("t;x\n0;1 234,5\n1;12 345,6\n2;7,5\n", ',', Some(' '), None),
             ("t\tx\n0\t1'234.5\n1\t7.5\n", '.', Some('\''), Some('\t')),
             ("t,x\n0,1_234\n1,7\n", '.', Some('_'), None),
-            // A fraction of three digits is no group, and numbers in columns are none either.
+            // A fraction of three digits is not a group, and neither are numbers in columns.
             ("t;x\n0;1.234\n1;2.345\n", '.', None, Some(';')),
             ("t;x\n0;1,234\n1;2,345\n", ',', None, None),
             ("1,234,567\n2,345,678\n", '.', None, None),
@@ -518,7 +520,7 @@ mod tests {
             ("t,x\n0,'a, b'\n1,'c ''d'''\n", '\'', None, "a, b"),
             ("t,x\n0,\"a \\\"b\\\", c\"\n1,\"d\"\n", '"', Some('\\'), "a \"b\", c"),
             ("t;x\n0;'a \\'b\\''\n1;'d'\n", '\'', Some('\\'), "a 'b'"),
-            // A path that ends with a backslash, an apostrophe, and words in quotes in the midst of a field.
+            // A path that ends with a backslash, an apostrophe, and words in quotes in the middle of a field.
             ("t,x\n0,\"C:\\d\\\"\n1,\"C:\\e\\\"\n", '"', None, "C:\\d\\"),
             ("t,x\n0,'tis\n1,o'clock\n", '"', None, "'tis"),
             ("t,x\n0,a \\\"b\\\"\n1,c\n", '"', None, "a \\\"b\\\""),
@@ -555,7 +557,7 @@ mod tests {
                       \"2024-01-01 00:00:00\",0,1.5\n\"2024-01-01 00:00:01\",1,\"NAN\"\n\"2024-01-01 00:00:02\",2,1.5\n";
         let logger = laid_out(logger);
         assert_eq!((logger.header, logger.dialect.skip_after_header, logger.rows.len()), (Some(2), 2, 3));
-        // A bad row behind the header is no row of units, and numbers may be names.
+        // A bad row after the header is not a row of units, and names may be numbers.
         let bad = laid_out("t,x\n0,?\n1,2\n2,3\n");
         assert_eq!((bad.dialect.skip_after_header, bad.rows.len()), (0, 3));
         assert_eq!(laid_out("t,50,100\n0,1,2\n1,2,3\n").names, ["t", "50", "100"]);

@@ -1,4 +1,4 @@
-//! The line that names the columns, and where the columns of a pipeline are.
+//! The header, and the positions of the columns that a pipeline names.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,24 +17,24 @@ use crate::source::location::DataFile;
 use crate::source::no_column;
 use crate::source::text::number;
 
-/// How many rows are looked at for one that names the columns.
+/// How many rows are searched for the header.
 pub(super) const ROWS: usize = 64;
 
 /// A column that is read.
 #[derive(Debug)]
 pub(super) struct Column {
-    /// Its place, counted from 0.
+    /// Its position, counted from 0.
     pub(super) at: usize,
     /// Its name in the pipeline.
     pub(super) name: String,
 }
 
-/// A key, the label or the split: where its value is.
+/// Where the value of a key, the label or the split is.
 #[derive(Debug)]
 pub(super) enum Attribute {
-    /// In a column. What the file's path says of it, too, is to be the same; empty is null there.
+    /// In a column. If the file's path says a value as well, both must agree; an empty value is null.
     Column { column: Column, said: Option<String> },
-    /// Outside of the rows, one for all: what the path says, or the file's name as the key `file`.
+    /// Outside the rows, one value for all: from the path, or the file's name as the key `file`.
     Outside { name: String, value: String },
 }
 
@@ -47,7 +47,7 @@ impl Attribute {
         }
     }
 
-    /// Its value in `record`; empty is none.
+    /// Its value in `record`; empty means none.
     pub(super) fn value<'a>(&'a self, record: &'a Record) -> &'a [u8] {
         match self {
             Self::Column { column, .. } => record.field(column.at),
@@ -64,7 +64,7 @@ impl Attribute {
     }
 }
 
-/// Where the columns are that a pipeline names.
+/// The positions of the columns that a pipeline names.
 #[derive(Debug)]
 pub(super) struct Columns {
     pub(super) channels: Vec<Column>,
@@ -72,30 +72,30 @@ pub(super) struct Columns {
     pub(super) time: Option<Column>,
     pub(super) label: Option<Attribute>,
     pub(super) split: Option<Attribute>,
-    /// Those that are carried along.
+    /// The columns that are carried along.
     pub(super) keep: Vec<Column>,
-    /// What all columns are called, those that no pipeline names as well.
+    /// The names of all columns, including those that the pipeline does not name.
     pub(super) names: Vec<String>,
-    /// How the values are written; none in Parquet.
+    /// The encoding of the values; `None` for Parquet.
     pub(super) encoding: Option<Encoding>,
-    /// Whether something takes the meaning from quotes.
+    /// Whether there is an escape character.
     escapes: bool,
-    /// How many fields a row has at least: empty names at the end of a header stand for no column.
+    /// The least number of fields of a row: empty names at the end of a header do not count.
     least: usize,
-    /// And at most, but for empty ones; none until a row has been read.
+    /// The greatest number of fields, not counting empty ones at the end; `None` until a row has been read.
     most: Option<usize>,
-    /// The line that names the columns, where it cannot be a row.
+    /// The text of the header, if it cannot be a row.
     header: Option<Vec<u8>>,
     /// Its number; 0 if there is none.
     pub(super) line: u64,
 }
 
 impl Columns {
-    /// Reads `records`, which are of `file`, up to the line that names the columns and over what is to be skipped behind
-    /// it. Without a header, gives the first row too, which is read then.
+    /// Reads `records` of `file` up to the header, and skips the rows after it that are to be skipped. Without a header
+    /// it has read the first row, and returns it as well.
     ///
     /// # Errors
-    /// Kind `Input` if no row names all columns that `spec` does, or names one twice; as for any file that cannot be read.
+    /// Kind `Input` if no row names all columns of `spec`, or if it names one twice; and errors of reading the file.
     pub(super) fn find(
         file: &DataFile,
         records: &mut Records,
@@ -117,7 +117,7 @@ impl Columns {
     /// The columns of a Parquet file, which are named `names`.
     ///
     /// # Errors
-    /// Kind `Input` if one that `spec` names is not there.
+    /// Kind `Input` if a column of `spec` is missing.
     pub(super) fn of_table(file: &DataFile, names: &[String], spec: &CsvSpec) -> Result<Self> {
         let search = Search::new(file, None, spec);
         let mut columns = search.columns(
@@ -159,7 +159,7 @@ impl Columns {
         Ok(id)
     }
 
-    /// That the value of `attribute` in `record` is text, and what the path says.
+    /// Checks that the value of `attribute` in `record` is text, and agrees with the path.
     fn check(&self, record: &Record, attribute: &Attribute) -> Result<(), String> {
         if let Attribute::Column { column, .. } = attribute {
             self.text(record, column)?;
@@ -167,7 +167,8 @@ impl Columns {
         attribute.contradicted(record).map_or(Ok(()), Err)
     }
 
-    /// Takes note of `record`: in a file without a header, its first row says how many fields a row has.
+    /// Notes the number of fields of `record`: in a file without a header, the first row decides how many fields a row
+    /// has.
     pub(super) fn see(&mut self, record: &Record) {
         if self.most.is_none() && record.problem().is_none() {
             self.most = Some(record.len().max(self.least));
@@ -189,21 +190,21 @@ impl Columns {
         self.is_header(record).then(|| format!("the header of line {} once more, expected values", self.line))
     }
 
-    /// Whether `record` names the columns once more.
+    /// Whether `record` repeats the header.
     fn is_header(&self, record: &Record) -> bool {
-        // Files that were put together may have a mark in their midst.
+        // Concatenated files may have a byte-order mark in the middle.
         let text = record.text();
         let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
         self.header.as_deref() == Some(text)
     }
 }
 
-/// What is looked for, and where.
+/// What is searched for, and where.
 struct Search<'a> {
     file: &'a DataFile,
     encoding: Option<Encoding>,
     spec: &'a CsvSpec,
-    /// What the file's path says of columns.
+    /// The values in the file's path.
     path: BTreeMap<String, Option<String>>,
 }
 
@@ -214,11 +215,11 @@ struct Candidate {
     names: Vec<String>,
     /// How many of the pipeline's columns it names.
     named: usize,
-    /// What is wrong with a name that is not of the encoding.
+    /// What is wrong with a name that is invalid in the encoding.
     not_text: Option<String>,
 }
 
-/// The place, counted from 0, that a name such as `column_1` says.
+/// The position, counted from 0, in a name such as `column_1`.
 fn place(name: &str) -> Option<usize> {
     name.strip_prefix("column_")?.parse::<usize>().ok()?.checked_sub(1)
 }
@@ -236,23 +237,23 @@ impl<'a> Search<'a> {
         self.file.unreadable_after(e, " before its first row")
     }
 
-    /// The names of all columns that a file has to have.
+    /// The names of all columns that a file must have.
     fn wanted(&self) -> impl Iterator<Item = &String> {
         let outside = |name: &&String| self.outside(name).is_some();
         self.spec.columns().chain(self.spec.attributes().filter(move |name| !outside(name)))
     }
 
-    /// What is said outside of the rows of the key, label or split `name`.
+    /// The value of the key, label or split `name` that comes from outside the rows.
     fn outside(&self, name: &str) -> Option<String> {
         match self.path.get(name) {
-            // The name of the file stands in for a column of that name.
+            // The file's name takes the place of a column `file`.
             _ if name == FILE => Some(self.file.below().to_string()),
             Some(value) => Some(value.clone().unwrap_or_default()),
             None => None,
         }
     }
 
-    /// The columns at the places that `find` gives their names; `has`: whether there is one of a name.
+    /// The columns, at the positions that `find` gives for their names; `has` says whether there is a column of a name.
     fn columns(
         &self,
         line: u64,
@@ -262,7 +263,7 @@ impl<'a> Search<'a> {
         let find = |name: &String| Ok(Column { at: find(name)?, name: name.clone() });
         let key = |name: &String| match self.outside(name) {
             Some(value) if !has(name) => Ok(Attribute::Outside { name: name.clone(), value }),
-            // A file's name is no value of a column of that name.
+            // Where there is a column `file`, the file's name is not compared with its values.
             said => Ok(Attribute::Column { column: find(name)?, said: said.filter(|_| name != FILE) }),
         };
         let CsvSpec { channels, keys, time, label, split, keep, .. } = self.spec;
@@ -283,11 +284,11 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// The columns of a file without a header: their names say where they are.
+    /// The columns of a file without a header: their names give their positions.
     fn by_places(&self, records: &mut Records) -> Result<(Columns, Record)> {
         let mut record = Record::default();
         if !records.read(&mut record).map_err(|e| self.unreadable(e))? {
-            return Err(self.wrong("no lines but empty ones, expected a line a sample"));
+            return Err(self.wrong("no lines but empty ones, expected one line per sample"));
         }
         let usable = record.problem().is_none();
         let mut columns = self.columns(
@@ -310,7 +311,7 @@ impl<'a> Search<'a> {
         columns.least = self.wanted().filter_map(|name| place(name)).max().map_or(0, |at| at + 1);
         columns.names = (1..=record.len()).map(|at| format!("column_{at}")).collect();
         if usable {
-            // Delimiters at the end of the line are of no column.
+            // Empty fields at the end of the line are not columns.
             let filled = record.fields().rposition(|field| !field.is_empty()).map_or(0, |at| at + 1);
             columns.least = columns.least.max(filled);
             columns.most = Some(record.len());
@@ -351,7 +352,7 @@ impl<'a> Search<'a> {
             if best.as_ref().is_none_or(|best| row.named > best.named) {
                 best = Some(row);
             }
-            // Names that say places do not tell a header from a row: there, the first row is it.
+            // If all wanted names are positions, they cannot identify the header: it is the first row.
             if self.wanted().all(|name| place(name).is_some()) {
                 break;
             }
@@ -404,13 +405,13 @@ impl<'a> Search<'a> {
         columns.least = places.chain(filled).max().map_or(0, |at| at + 1);
         columns.most = Some(row.names.len());
         columns.names.clone_from(&row.names);
-        // A row of numbers may be like a header of numbers.
+        // If the names are numbers, a row of numbers could look like the header.
         let number = |c: &Column| number(row.names[c.at].as_bytes()).is_ok();
         columns.header = Some(row.text.clone()).filter(|_| !columns.channels.iter().all(number));
         Ok(columns)
     }
 
-    /// The error for a file of which no row has all names; `best` has most of them.
+    /// The error for a file in which no row has all names; `best` has the most of them.
     fn lacks(&self, best: &Candidate, delimiter: Delimiter) -> Error {
         let missing = self.wanted().find(|name| best.place(name).is_none()).map_or("", String::as_str);
         let e = no_column(self.file.name(), missing, best.names.iter().map(String::as_str));
@@ -436,7 +437,8 @@ impl<'a> Search<'a> {
 }
 
 impl Candidate {
-    /// The first place of the column `name`; a name such as `column_1` that no column has says the place itself.
+    /// The first position of column `name`; a name such as `column_1` that is not in the header gives the position
+    /// itself.
     fn place(&self, name: &str) -> Option<usize> {
         let named = self.names.iter().position(|n| n == name);
         named.or_else(|| place(name).filter(|&at| at < self.names.len()))

@@ -1,26 +1,26 @@
-//! The lines of a text, one after the other, however they end.
+//! The lines of a text, with any line ending.
 
 use std::io::{self, BufRead, ErrorKind};
 
-/// The most bytes of a line, as UTF-8. Of a longer one no more than this is in memory at a time.
+/// The most bytes of a line, as UTF-8. No more than this of a longer line is in memory at a time.
 pub(super) const LONGEST: usize = 1 << 20;
 
-/// The lines of a text. LF, CR LF and CR end a line alike, and [`row_end`](Self::new) as well.
+/// The lines of a text. LF, CR LF, CR and [`row_end`](Self::new) end a line.
 pub(super) struct Lines {
     input: Box<dyn BufRead + Send>,
-    /// What is to be read once more before the input goes on.
+    /// Text that is read again before the input goes on.
     again: Vec<u8>,
     again_from: usize,
-    /// A line feed where nothing but line breaks ends a line.
+    /// The byte that ends a row beside line breaks; a line feed if there is none.
     row_end: u8,
     number: u64,
-    /// Whether the last line of the input ended with CR, so that an LF belongs to it.
+    /// Whether the last line ended with CR, so that a following LF belongs to it.
     after_cr: bool,
     ended_by: Option<u8>,
 }
 
 impl Lines {
-    /// The lines of `input`, which a byte `row_end` ends as well, without being counted as a line.
+    /// The lines of `input`. A byte `row_end` ends a line as well, but does not increase the line number.
     pub(super) fn new(input: Box<dyn BufRead + Send>, row_end: Option<u8>) -> Self {
         let row_end = row_end.unwrap_or(b'\n');
         Self { input, again: vec![], again_from: 0, row_end, number: 0, after_cr: false, ended_by: None }
@@ -31,22 +31,22 @@ impl Lines {
         self.number
     }
 
-    /// What ended the last line: a line feed stands for every line break. None at the end of the text.
+    /// The byte that ended the last line, a line feed for every line break; `None` at the end of the text.
     pub(super) fn ended_by(&self) -> Option<u8> {
         self.ended_by
     }
 
-    /// Appends the next line to `text`, without its end. Of a line that is longer than [`LONGEST`] one byte more than
-    /// that is appended. False at the end of the text.
+    /// Appends the next line to `text`, without its line break. At most [`LONGEST`] bytes and one more are appended.
+    /// False at the end of the text.
     ///
     /// # Errors
-    /// Those of the input; what was appended is then a part of a line.
+    /// Errors of the input; `text` then has a part of a line.
     pub(super) fn read(&mut self, text: &mut Vec<u8>) -> io::Result<bool> {
         self.read_and_find(text, [self.row_end; 3], |_, _| {})
     }
 
-    /// Reads as [`read`](Self::read) does and tells `seen` each of the bytes `sought` that is in the line, with its
-    /// place in the line: one pass finds the end of a line and what is in it.
+    /// Reads as [`read`](Self::read) does, and calls `seen` with each of the bytes `sought` that is in the line and its
+    /// position: one pass finds both the end of the line and the bytes.
     pub(super) fn read_and_find(
         &mut self,
         text: &mut Vec<u8>,
@@ -56,7 +56,7 @@ impl Lines {
         let begin = text.len();
         let row_end = self.row_end;
         let patterns = [b'\n', b'\r', row_end, sought[0], sought[1], sought[2]].map(spread);
-        // How much of the line was read, and how much of that was kept.
+        // How much of the line was read, and how much of it was kept.
         let mut length = 0;
         let mut any = false;
         loop {
@@ -106,7 +106,7 @@ impl Lines {
         }
     }
 
-    /// Has `text`, which was read last, read once more, after `number` lines.
+    /// Puts back `text`, which was read last, to be read again; `number` lines come before it.
     pub(super) fn read_again(&mut self, text: &[u8], number: u64) {
         let rest = self.again.split_off(self.again_from);
         self.again.clear();
@@ -116,14 +116,15 @@ impl Lines {
     }
 }
 
-/// A word of eight times `byte`.
+/// A word of eight copies of `byte`.
 fn spread(byte: u8) -> u64 {
     u64::from_le_bytes([byte; 8])
 }
 
-/// The first place in `bytes` with one of the bytes of `patterns` for which `stop` is true; it is asked for each in turn.
+/// The first position in `bytes` of a byte of `patterns` for which `stop` is true; `stop` is called for each such byte
+/// in turn.
 ///
-/// Eight bytes are looked at at a time, which takes a fraction of the time of one after the other.
+/// It compares eight bytes at a time, which is several times faster than one by one.
 fn find(bytes: &[u8], patterns: &[u64; 6], mut stop: impl FnMut(usize, u8) -> bool) -> Option<usize> {
     let (words, rest) = bytes.as_chunks::<8>();
     for (n, word) in words.iter().enumerate() {
@@ -144,7 +145,7 @@ fn find(bytes: &[u8], patterns: &[u64; 6], mut stop: impl FnMut(usize, u8) -> bo
 /// The highest bit of each byte of `word` that is zero.
 fn zeros(word: u64) -> u64 {
     const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-    // Adding carries into the highest bit of a byte unless its lower bits are zero, and never beyond it.
+    // The addition carries into the highest bit of a byte unless its lower bits are zero, and never beyond it.
     !(((word & LOW) + LOW) | word | LOW)
 }
 

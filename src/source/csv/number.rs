@@ -1,4 +1,4 @@
-//! What numbers look like.
+//! Numbers with the separators of a dialect.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use super::dialect::Dialect;
 use crate::source::bad::shown;
 use crate::source::text::{number, number_written};
 
-/// What numbers look like in a file.
+/// How numbers are written in a file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Numbers {
     decimal: u8,
@@ -14,12 +14,12 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
-    /// Those of `dialect`, which is one without conflicts.
+    /// The numbers of `dialect`, which must have no conflicts.
     pub(super) fn of(dialect: &Dialect) -> Self {
         Self { decimal: dialect.decimal as u8, thousands: dialect.thousands.map(|c| c as u8) }
     }
 
-    /// The number that `text` is, finite in single precision; or what is wrong with it, and which key would read it.
+    /// The number in `text`, finite in single precision; or what is wrong with it, and which key would read it.
     pub(super) fn parse(self, text: &[u8]) -> Result<f64, String> {
         let parsed = match self.plain(text) {
             Some(Cow::Borrowed(plain)) => number(plain),
@@ -29,8 +29,8 @@ impl Numbers {
         parsed.map_err(|e| format!("{e}, expected a finite number{}", self.hint(text)))
     }
 
-    /// `text` with a point before the fraction and nothing between thousands, as a program would write it. None if
-    /// these signs are not where they belong. What else is in it does not matter here.
+    /// `text` with a decimal point and no thousands separators. `None` if the separators are in wrong places. The other
+    /// characters are not checked.
     pub(super) fn plain(self, text: &[u8]) -> Option<Cow<'_, [u8]>> {
         if self.decimal == b'.' && self.thousands.is_none() {
             return Some(text.into());
@@ -55,13 +55,13 @@ impl Numbers {
         Some(plain.into())
     }
 
-    /// Which keys would read `text`, which is no time, as a number: those of its signs.
+    /// A hint for `text`, which is not a time: the keys that would read it as a number.
     pub(super) fn other_signs(self, text: &[u8]) -> &'static str {
         let hint = self.hint(text);
         if hint.contains("decimal") { hint } else { "" }
     }
 
-    /// What `text`, which is no number here, may have been meant for.
+    /// A hint what `text`, which is not a number here, may have been meant as.
     fn hint(self, text: &[u8]) -> &'static str {
         if text.is_empty() || text.eq_ignore_ascii_case(b"nan") {
             return " (fill = \"hold\" takes the channel's last value there)";
@@ -104,7 +104,7 @@ impl Numbers {
     }
 }
 
-/// Digits, perhaps behind a sign, without the marks between groups of three; none if the groups are others.
+/// Digits, perhaps after a sign, without the separators between groups of three; `None` if the groups are wrong.
 fn without(digits: &[u8], mark: u8) -> Option<Vec<u8>> {
     let mut groups = digits.split(|&b| b == mark);
     let first = groups.next().unwrap_or_default();

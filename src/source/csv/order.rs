@@ -1,5 +1,5 @@
-//! Lines of one recording in the order of their times: what was swapped is put back, what is repeated is dropped, and
-//! what shares a time is spread, as far as the rules of the source allow it.
+//! Puts the lines of one recording in the order of their times: swapped lines are sorted, repeated lines dropped, and
+//! lines with the same time spread, as far as the rules of the source allow it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,20 +7,20 @@ use std::sync::Arc;
 use super::{Disorder, Repeated, SameTime, SampleRules};
 use crate::source::keep::Cell;
 
-/// The most lines under one time that are spread.
+/// The most lines with the same time that are spread.
 const MOST_AT_ONCE: usize = 1 << 16;
 
-/// A line of a recording that is read.
+/// A line of a recording.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Line {
-    /// The channels; NaN for one that holds its last value.
+    /// The channels; NaN for one that takes its last value.
     pub(super) values: Vec<f64>,
     pub(super) time: Option<i64>,
-    /// Empty is none.
+    /// Empty means none.
     pub(super) label: Vec<u8>,
-    /// What it has in each column that is carried along.
+    /// Its value in each column that is carried along.
     pub(super) kept: Vec<Cell>,
-    /// Its file, and where it is there.
+    /// Its file, and its line there.
     pub(super) file: Arc<str>,
     pub(super) number: u64,
     /// What is wrong with it.
@@ -34,20 +34,20 @@ impl Line {
     }
 }
 
-/// Holds the lines that are not yet known to be in order. What comes out depends on the lines alone.
+/// Holds back lines that are not yet known to be in order. The result depends only on the lines.
 #[derive(Debug)]
 pub(super) struct Order {
     rules: SampleRules,
     /// Nanoseconds from a sample to the next, where they are known.
     period: Option<f64>,
-    /// Lines that an earlier one may still follow, by time and arrival.
+    /// Lines that may still be followed by an earlier one, by time and arrival.
     waiting: BTreeMap<(i64, u64), Line>,
     arrived: u64,
-    /// The time of the line that arrived last; a bad line stays beside it.
+    /// The time of the line that arrived last; a bad line stays next to it.
     last: i64,
     /// The latest time so far.
     newest: i64,
-    /// The lines under the time that is read; the last of them alone, if they are not spread.
+    /// The lines with the current time; only the last of them, if they are not spread.
     same: Vec<Line>,
 }
 
@@ -67,7 +67,7 @@ impl Order {
         })
     }
 
-    /// Takes a line; those that are in order now go to `out`. Returns how many were dropped, as they repeat another.
+    /// Takes a line. Lines that are now in order go to `out`. Returns how many repeated lines were dropped.
     pub(super) fn push(&mut self, line: Line, out: &mut Vec<Line>) -> u64 {
         self.last = line.time.unwrap_or(self.last);
         self.newest = self.newest.max(self.last);
@@ -80,7 +80,7 @@ impl Order {
         dropped
     }
 
-    /// Whether no line that is still to come may belong before the first that waits.
+    /// Whether no later line can belong before the first that waits.
     fn is_due(&self) -> bool {
         let Some(((first, _), _)) = self.waiting.first_key_value() else { return false };
         match self.rules.disorder {
@@ -92,7 +92,7 @@ impl Order {
         }
     }
 
-    /// The lines that are left, at the end of a recording, of a part of it, or of a file.
+    /// Gives out the remaining lines, at the end of a recording, of a part of it, or of a file.
     pub(super) fn flush(&mut self, out: &mut Vec<Line>) -> u64 {
         let mut dropped = 0;
         while let Some((_, line)) = self.waiting.pop_first() {
@@ -125,7 +125,7 @@ impl Order {
                 return 0;
             }
             if self.spreads() {
-                line.bad = Some(format!("more than {MOST_AT_ONCE} lines under one time, expected fewer"));
+                line.bad = Some(format!("more than {MOST_AT_ONCE} lines with the same time, expected fewer"));
             }
             out.push(line);
             return 0;
@@ -142,8 +142,8 @@ impl Order {
         0
     }
 
-    /// Spreads the lines under one time evenly up to the `next`; by the sample period, where that is too far away or
-    /// there is none.
+    /// Spreads the lines with the current time evenly up to the `next` time; by the sample period, if that is too far
+    /// away or absent.
     fn release(&mut self, next: Option<i64>, out: &mut Vec<Line>) {
         let same = std::mem::take(&mut self.same);
         if !self.spreads() {
@@ -208,7 +208,8 @@ mod tests {
     }
 
     proptest! {
-        /// Lines no further from their place than the disorder come out sorted, whatever it is beyond that.
+        /// Lines that are no further from their place than the disorder come out sorted, also with a larger bound than
+        /// needed.
         #[test]
         fn disorder_is_undone(shifts in prop::collection::vec(0i64..4, 1..60), more in 0usize..3) {
             let mut lines: Vec<(i64, Line)> = shifts.iter().enumerate()

@@ -11,12 +11,13 @@ use crate::source::places::Places;
 use crate::source::recording::{Edge, Interval, Recording, hold};
 use crate::source::times::Times;
 
-/// How far the mean step of a recording may be from the sample period, as a part of it.
+/// How far the mean step of a recording may be from the sample period, as a fraction of it.
 const RATE_TOLERANCE: f64 = 0.1;
-/// Fewer samples than this say nothing of a rate.
+/// Fewer samples than this say nothing about a rate.
 const RATE_SAMPLES: usize = 16;
-/// Samples of which each is behind a gap are a stretch at a lower rate if there are so many of them, or, where they are
-/// a whole recording, so few; and if so great a part of the steps is near the median one.
+/// Samples that all follow a gap are a stretch at a lower rate if there are at least [`SPARSE_SAMPLES`] of them, or
+/// [`SPARSE_RECORDING`] in a whole recording, and if a fraction [`SPARSE_EVEN`] of the steps is within
+/// [`SPARSE_TOLERANCE`] of the median.
 const SPARSE_SAMPLES: usize = 32;
 const SPARSE_RECORDING: usize = 4;
 const SPARSE_EVEN: f64 = 2.0 / 3.0;
@@ -27,16 +28,16 @@ const SPARSE_TOLERANCE: f64 = 0.25;
 pub(super) struct Sample {
     pub(super) values: Vec<f64>,
     pub(super) time: Option<Stamp>,
-    /// What it has in each column that is carried along.
+    /// Its value in each column that is carried along.
     pub(super) kept: Vec<Cell>,
 }
 
-/// What is between a sample and the one before it.
+/// The step in time from one sample to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// A sample period, more or less.
+    /// About a sample period.
     On,
-    /// More: samples are missing, or the rate is another one.
+    /// More: samples are missing, or the rate is another.
     Gap,
     /// Time goes back.
     Back,
@@ -45,22 +46,22 @@ pub(super) enum Step {
 /// Samples of one recording: without gaps in time, or [sparse](Self::is_sparse).
 #[derive(Debug)]
 pub(super) struct Piece {
-    /// What tells its recording from others.
+    /// What distinguishes its recording from others.
     pub(super) id: Vec<u8>,
-    /// The part of the data that it belongs to.
+    /// The split that it belongs to.
     pub(super) split: Vec<u8>,
     /// Whether the scan needs it.
     pub(super) wanted: bool,
-    /// Whether its lines are read; if not, it stays empty and they are counted.
+    /// Whether its lines are read; if not, they are only counted.
     pub(super) read: bool,
-    /// Whether its recording was over before, so that it has no place there.
+    /// Whether its recording had ended before, so that it cannot be a part of it.
     pub(super) lost: bool,
     recording: Recording,
     /// Lines of a piece that is not read.
     skipped: usize,
     /// Bad samples since the last good one.
     bad_run: usize,
-    /// The places of the first and the last good sample.
+    /// The indices of the first and the last good sample.
     good: Option<[usize; 2]>,
     sparse: bool,
 }
@@ -92,12 +93,12 @@ impl Piece {
         }
     }
 
-    /// The samples that it holds.
+    /// The number of samples that it holds.
     pub(super) fn len(&self) -> usize {
         self.recording.len()
     }
 
-    /// The samples that it takes in its recording.
+    /// The number of samples that it takes in its recording, including lines that were only counted.
     pub(super) fn extent(&self) -> usize {
         self.len() + self.skipped
     }
@@ -111,12 +112,12 @@ impl Piece {
         self.good.and_then(|[_, last]| self.recording.times.get(last).copied())
     }
 
-    /// Whether each of its samples is behind a gap.
+    /// Whether each of its samples follows a gap.
     pub(super) fn is_sparse(&self) -> bool {
         self.sparse
     }
 
-    /// What is between the last sample and one at `time`, where steps up to `gap` sample periods are none.
+    /// The step from the last sample to one at `time`; steps up to `gap` sample periods are not gaps.
     pub(super) fn step(&self, time: i64, period: f64, gap: f64) -> Step {
         let longest = (gap + self.bad_run as f64) * period;
         match self.last_time() {
@@ -126,21 +127,21 @@ impl Piece {
         }
     }
 
-    /// The file whose samples a sample of `file` at `time` would repeat: time goes back from one file to the next, and is
-    /// no time that may begin anew in each.
+    /// The earlier file that a sample of `file` at `time` overlaps: time goes back from that file to this one, and does
+    /// not count from the start of each file.
     pub(super) fn overlaps(&self, time: i64, file: &Arc<str>) -> Option<&str> {
         let (last_time, [_, last]) = (self.last_time()?, self.good?);
         let (earlier, _) = self.recording.places.of(last);
         (time < last_time && Times::beginning_with(time) == Times::Epoch && earlier != &**file).then_some(earlier)
     }
 
-    /// Takes a sample behind a gap as one more of its kind: all of its samples are. False if they are not.
+    /// Accepts another sample after a gap, if all samples so far follow gaps; else returns false.
     pub(super) fn thins_out(&mut self) -> bool {
         self.sparse |= self.good.is_some_and(|[first, last]| first == last);
         self.sparse
     }
 
-    /// The mean step, if it is not the sample period.
+    /// The mean step, if it differs from the sample period.
     pub(super) fn other_step(&self, period: f64) -> Option<f64> {
         let [from, to] = self.good.filter(|_| !self.recording.times.is_empty())?;
         let step = (self.recording.times[to] - self.recording.times[from]) as f64 / (to - from).max(1) as f64;
@@ -148,7 +149,7 @@ impl Piece {
         other.then_some(step)
     }
 
-    /// The median step of a sparse piece, if it is a stretch at a lower rate; `whole`: a whole recording.
+    /// The median step of a sparse piece, if it is a stretch at a lower rate. `whole`: whether it is a whole recording.
     pub(super) fn sparse_step(&self, whole: bool) -> Option<f64> {
         let bad = &self.recording.bad;
         let good: Vec<usize> = (0..self.len()).filter(|i| bad.binary_search(i).is_err()).collect();
@@ -165,7 +166,7 @@ impl Piece {
         (even as f64 >= SPARSE_EVEN * steps.len() as f64).then_some(median)
     }
 
-    /// Appends a sample; an empty label is none.
+    /// Appends a sample; an empty label means none.
     pub(super) fn push(&mut self, line: &Line) {
         let at = self.len();
         self.recording.places.set(at, &line.file, line.number);
@@ -190,7 +191,7 @@ impl Piece {
         self.bad_run = 0;
     }
 
-    /// Appends a sample that stands for the bad `line` of a source with `times` or without.
+    /// Appends a sample that stands for the bad `line`; `times` says whether the source has times.
     pub(super) fn push_bad(&mut self, times: bool, line: &Line) {
         self.recording.places.set(self.len(), &line.file, line.number);
         self.recording.bad.push(self.len());
@@ -205,7 +206,7 @@ impl Piece {
         self.skipped += 1;
     }
 
-    /// Whether it holds more good samples than one.
+    /// Whether it has more than one good sample.
     pub(super) fn has_several(&self) -> bool {
         self.good.is_some_and(|[first, last]| first < last)
     }
@@ -217,13 +218,13 @@ impl Piece {
         Self { split: self.split.clone(), wanted: self.wanted, read: self.read, lost: self.lost, ..next }
     }
 
-    /// Ends it with `edge`, with which `next` begins.
+    /// Ends it with `edge`, and begins `next` with the same.
     pub(super) fn part_from(&mut self, next: &mut Piece, edge: Edge) {
         self.recording.edges[1] = edge;
         next.recording.edges[0] = edge;
     }
 
-    /// Its last good sample, and what comes after it, as a piece of their own behind a gap.
+    /// Splits off its last good sample, with what comes after it, as a piece of its own after a gap.
     pub(super) fn split_last(&mut self) -> Piece {
         let at = self.good.map_or(0, |[_, last]| last);
         let mut last = self.next();

@@ -1,4 +1,4 @@
-//! The sampling rate that a column of times shows.
+//! Infers the sampling rate from a column of times.
 
 use std::collections::HashMap;
 
@@ -14,17 +14,17 @@ use crate::terminal::shown_name;
 /// How many files are looked at, and how many lines of each.
 const FILES: usize = 64;
 const LINES: usize = 4096;
-/// How far a step may be from the median one, as a part of it; and how far at most if times are rounded, which makes
-/// steps jump by what they are rounded to.
+/// How far a step may be from the median, as a fraction of it; and the greatest such distance if times are rounded,
+/// since steps then vary by the unit of rounding.
 const TOLERANCE: f64 = 0.1;
 const ROUNDED_TOLERANCE: f64 = 0.25;
-/// The part of the steps that may be further away, gaps not counted.
+/// The fraction of the steps that may be further away, not counting gaps.
 const IRREGULAR: f64 = 0.1;
-/// How far rates may be from each other that are one rate, as a part of it.
+/// How far two rates may differ and be the same, as a fraction.
 const ALIKE: f64 = 0.05;
-/// Samples a second from whole numbers that are so few that the numbers may count something smaller than seconds.
+/// Below this many samples per second, whole numbers taken for seconds may count a smaller unit.
 const SLOW: f64 = 0.2;
-/// More steps of a recording than this make its rate no surer.
+/// More steps than this do not make the rate of a recording any surer.
 const STEPS: usize = 16;
 
 /// A rate, and how many steps of its recording show it, up to [`STEPS`].
@@ -34,17 +34,16 @@ struct Shown {
     steps: usize,
 }
 
-/// The samples a second of most recordings at the beginnings of `files`; of two rates that as many show, the one that
-/// is shown first.
+/// The sampling rate of most recordings at the beginnings of `files`; on a tie, the one that comes first.
 ///
 /// # Errors
-/// Kind `Input` if no recording shows a rate, as its times are too irregular or too few, or no times; under quarantine
+/// Kind `Input` if no recording shows a rate because its times are too irregular, too few or invalid; under quarantine
 /// each file's reason is listed.
 pub(super) fn settle(files: &[DataFile], spec: &CsvSpec, rejects: &Rejects) -> Result<f64> {
     let (mut shown, mut problems) = (Vec::new(), Vec::new());
     let mut whole = true;
     for file in files.iter().take(FILES) {
-        // A file that cannot be opened is for the scan to say.
+        // The scan reports a file that cannot be opened.
         let Ok(mut file) = OpenFile::as_written(file, spec) else { continue };
         match look(&mut file, &spec.rules) {
             Ok(Looked { rates, whole_seconds }) => {
@@ -71,7 +70,7 @@ pub(super) fn settle(files: &[DataFile], spec: &CsvSpec, rejects: &Rejects) -> R
     Err(Error::input(format!("{}: no recording shows a sampling rate, the first because: {first}", spec.path)))
 }
 
-/// What the beginning of a file shows.
+/// What was found at the beginning of a file.
 struct Looked {
     /// The rates of its recordings.
     rates: Vec<Shown>,
@@ -79,8 +78,8 @@ struct Looked {
     whole_seconds: bool,
 }
 
-/// What is to be doubted of a `rate` from numbers that were taken for seconds, as nobody said their unit; `whole`: all of
-/// them were whole.
+/// A warning about a `rate` from numbers that were taken for seconds without a given unit; `whole`: whether all of them
+/// were whole.
 fn doubt(spec: &CsvSpec, rate: f64, whole: bool) -> Option<String> {
     let time = spec.time.as_ref().filter(|time| time.unit == TimeUnit::Auto && spec.time_format.is_none())?;
     let column = &time.column;
@@ -95,7 +94,7 @@ fn doubt(spec: &CsvSpec, rate: f64, whole: bool) -> Option<String> {
     })
 }
 
-/// What the beginning of `file` shows; or why it shows no rate, and the line that says so (0: all).
+/// What the beginning of `file` shows; or why it shows no rate, and on which line (0: the whole file).
 fn look(file: &mut OpenFile, rules: &SampleRules) -> Result<Looked, (u64, String)> {
     let mut places: HashMap<Vec<u8>, usize> = HashMap::new();
     let mut recordings: Vec<(Midnight, Vec<i64>)> = Vec::new();
@@ -132,7 +131,7 @@ fn look(file: &mut OpenFile, rules: &SampleRules) -> Result<Looked, (u64, String
     Err(irregular.or(bad).unwrap_or((0, few.to_string())))
 }
 
-/// The rate that the times of a recording show; or why they show none, unless they are too few.
+/// The rate that the times of a recording show; or why they show none (`None`: too few).
 fn rate_of(mut times: Vec<i64>, rules: &SampleRules) -> Result<Shown, Option<String>> {
     if !rules.disorder.is_none() {
         times.sort_unstable();
@@ -178,24 +177,25 @@ fn rate_of(mut times: Vec<i64>, rules: &SampleRules) -> Result<Shown, Option<Str
     Ok(Shown { rate: (rate * digits).round() / digits, steps: regular.len().min(STEPS) })
 }
 
-/// What the times are rounded to, in nanoseconds: the greatest power of ten, up to a second, of which all are multiples.
+/// The unit of rounding of the times, in nanoseconds: the greatest power of ten, up to a second, of which all are
+/// multiples.
 fn resolution(times: &[i64]) -> f64 {
     let powers = (0..=9).rev().map(|zeros| 10i64.pow(zeros));
     let mut rounded = powers.skip_while(|power| times.iter().any(|time| time % power != 0));
     rounded.next().unwrap_or(1) as f64
 }
 
-/// The rate that most steps show, or one alike; of several, the first.
+/// The rate that most steps show, counting similar rates together; on a tie, the first.
 fn most_shown(shown: &[Shown]) -> Option<f64> {
     let votes = |rate: f64| {
         let alike = shown.iter().filter(|other| (other.rate / rate - 1.0).abs() <= ALIKE);
         alike.map(|other| other.steps).sum::<usize>()
     };
-    // The last of the greatest is the first of them in turn.
+    // `max_by_key` takes the last of equal keys; reversed, that is the first.
     shown.iter().rev().map(|shown| shown.rate).max_by_key(|&rate| votes(rate))
 }
 
-/// Puts files in the order of their first times; those without one stay behind. Times of day have no such order.
+/// Sorts files by their first times; files without one come last. Times of day cannot be sorted like that.
 pub(super) fn in_order_of_time(files: &mut Vec<DataFile>, spec: &CsvSpec) {
     let mut begins = Vec::with_capacity(files.len());
     for file in files.iter() {

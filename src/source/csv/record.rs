@@ -6,19 +6,19 @@ use std::ops::Range;
 use super::dialect::{Delimiter, Quotes};
 use super::lines::Lines;
 
-/// A row: its text, and where its fields are in it.
+/// A row: its text, and the ranges of its fields.
 #[derive(Debug, Default, Clone)]
 pub(in crate::source) struct Record {
-    /// The row as it was read, then the fields of it that are written otherwise (with doubled or escaped quotes).
+    /// The row as it was read, followed by the unquoted text of fields with doubled or escaped quotes.
     bytes: Vec<u8>,
-    /// How much of `bytes` was read.
+    /// The length of the row as read, in `bytes`.
     read: usize,
     fields: Vec<Range<usize>>,
     line: u64,
     problem: Option<String>,
 }
 
-/// Which key would read `text`, where a backslash seems to take the meaning from quotes.
+/// A hint which key would read `text`, if a backslash seems to escape quotes in it.
 pub(super) fn hint_of_escape(text: &[u8]) -> &'static str {
     match text.windows(2).any(|pair| pair == br#"\""#) {
         true => r#" (escape = "\\" takes \" for a quote that is text)"#,
@@ -26,10 +26,10 @@ pub(super) fn hint_of_escape(text: &[u8]) -> &'static str {
     }
 }
 
-/// How far the fields of a row go.
+/// How the splitting of a row into fields ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Split {
-    /// To the end of what was read.
+    /// At the end of the text.
     Whole,
     /// The quote that opens in this field, counted from 1, does not close in what was read.
     Open(usize),
@@ -38,7 +38,7 @@ pub(super) enum Split {
 }
 
 impl Record {
-    /// Makes it row `line`, of these fields.
+    /// Makes it the row on `line` with these fields.
     pub(in crate::source) fn set<'a>(&mut self, line: u64, fields: impl Iterator<Item = &'a [u8]>) {
         self.bytes.clear();
         self.fields.clear();
@@ -51,7 +51,7 @@ impl Record {
         self.read = self.bytes.len();
     }
 
-    /// How much memory it takes, about.
+    /// About how much memory it takes.
     pub(super) fn size(&self) -> usize {
         self.bytes.len() + size_of_val(&self.fields[..]) + self.problem.as_ref().map_or(0, String::len)
     }
@@ -84,13 +84,13 @@ impl Record {
         self.bytes.extend_from_slice(rest);
     }
 
-    /// A row with the text `text`, of which the fields are yet to be found.
+    /// A row with the text `text`, not yet split into fields.
     pub(super) fn of(text: &[u8]) -> Self {
         Self { bytes: text.to_vec(), read: text.len(), ..Self::default() }
     }
 
-    /// Reads a line of fields between bytes `delimiter` into it. False at the end of the text; inside, whether there is a
-    /// `quote` or a NUL byte in the line, so that its fields are others.
+    /// Reads a line into it and splits it at `delimiter`. `None` at the end of the text; else whether there is a
+    /// `quote` or a NUL byte in the line, so that the fields are not yet right.
     pub(super) fn read(&mut self, lines: &mut Lines, delimiter: u8, quote: u8) -> io::Result<Option<bool>> {
         self.keep(0);
         (self.line, self.problem) = (lines.number() + 1, None);
@@ -109,13 +109,13 @@ impl Record {
         Ok(more.then_some(other))
     }
 
-    /// The place for more text of the row: another line.
+    /// The buffer to which another line of the row is appended.
     pub(super) fn more(&mut self) -> &mut Vec<u8> {
         self.bytes.truncate(self.read);
         &mut self.bytes
     }
 
-    /// Takes note that the text is there.
+    /// Marks the text as complete.
     pub(super) fn end(&mut self) {
         self.read = self.bytes.len();
     }
@@ -127,13 +127,13 @@ impl Record {
         self.read = self.bytes.len();
     }
 
-    /// Takes note that it is no row, and why.
+    /// Marks it as not a row, and why.
     pub(super) fn fail(&mut self, problem: String) {
         self.keep(0);
         self.problem = Some(problem);
     }
 
-    /// Why it is no row; it has neither text nor fields then.
+    /// Why it is not a row; it has neither text nor fields then.
     pub(in crate::source) fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
     }
@@ -153,12 +153,12 @@ impl Record {
         self.fields.len()
     }
 
-    /// A field without the white space around it; empty if there is none at `index`.
+    /// A field without the white space around it; empty if there is no field `index`.
     pub(in crate::source) fn field(&self, index: usize) -> &[u8] {
         self.fields.get(index).map_or(&[], |field| self.bytes[field.clone()].trim_ascii())
     }
 
-    /// Whether a field holds whole lines, between others, of which each has as many fields as this row.
+    /// Whether a field contains complete lines that each have as many fields as this row.
     pub(super) fn holds_rows(&self, delimiter: Delimiter, line_end: u8) -> bool {
         let fields = |line: &[u8]| line.iter().filter(|&&b| delimiter.is(b)).count() + 1;
         let holds = |field: &Range<usize>| {
@@ -205,12 +205,12 @@ impl Record {
         }
     }
 
-    /// Where the next delimiter is from `at` on; the end of the text if there is none.
+    /// The position of the next delimiter from `at` on; the end of the text if there is none.
     fn next(&self, at: usize, delimiter: Delimiter) -> usize {
         self.text()[at..].iter().position(|&b| delimiter.is(b)).map_or(self.read, |next| at + next)
     }
 
-    /// Where what is no blank begins from `at` on. A delimiter is none.
+    /// The position of the next character from `at` on that is not a blank. A delimiter does not count as a blank.
     fn skip_blanks(&self, at: usize, delimiter: Delimiter) -> usize {
         let blank = |b: u8| matches!(b, b' ' | b'\t') && delimiter != Delimiter::from(char::from(b));
         self.text()[at..].iter().position(|&b| !blank(b)).map_or(self.read, |next| at + next)
@@ -241,7 +241,7 @@ impl Record {
         }
     }
 
-    /// Takes the field whose quote opens at `open`; gives where it ends.
+    /// Reads the field whose quote opens at `open`; returns where it ends.
     fn quoted(&mut self, open: usize, delimiter: Delimiter, quotes: Quotes) -> Result<usize, Split> {
         let number = self.fields.len() + 1;
         let text = self.text();
@@ -252,7 +252,7 @@ impl Record {
             close += next;
             match (text[close] == quotes.mark, text.get(close + 1)) {
                 (true, behind) if behind != Some(&quotes.mark) => break,
-                // What it stands before is on the next line.
+                // The escaped character is the line break; the field goes on on the next line.
                 (false, None) => return Err(Split::Open(number)),
                 _ => {}
             }
@@ -269,12 +269,12 @@ impl Record {
             None if text[open..close].contains(&b'\n') => return Err(Split::Astray(number)),
             _ => {}
         }
-        // Text behind the closing quote is of the field: there, somebody forgot to double a quote.
+        // Text after the closing quote belongs to the field: a quote inside was not doubled.
         let behind = end.map_or(close + 1..self.next(close + 1, delimiter), |_| close..close);
         let begin = self.bytes.len();
         let mut at = open + 1;
         while at < close {
-            // Of two bytes that stand for one, the second.
+            // Skips the first byte of an escaped pair.
             at += usize::from(special(self.bytes[at]));
             let byte = self.bytes[at];
             self.bytes.push(byte);
@@ -330,7 +330,7 @@ mod tests {
             (r#""C:\\dir\\","x\,y",2"#, Ok(&[r"C:\dir\", "x,y", "2"])),
             (r#""both ""and\"",1"#, Ok(&[r#"both "and""#, "1"])),
             (r#""\"",1"#, Ok(&["\"", "1"])),
-            // Outside of quotes it is text.
+            // Outside quotes it is plain text.
             (r#"C:\dir\,"1",\"a"#, Ok(&[r"C:\dir\", "1", r#"\"a"#])),
             (r#"1,"C:\dir\",3"#, Err(Split::Open(2))),
             (r#"1,"two\"#, Err(Split::Open(2))),

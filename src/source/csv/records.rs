@@ -1,4 +1,4 @@
-//! The rows of a text: lines, or several where a quoted field holds line breaks.
+//! The rows of a text: one line each, or several if a quoted field contains line breaks.
 
 use std::io::{self, BufRead};
 
@@ -7,10 +7,10 @@ use super::lines::{LONGEST, Lines};
 use super::record::{Record, Split, hint_of_escape};
 use crate::source::bad::shown;
 
-/// The most lines of a row. A quote that is open for longer was not meant to be.
+/// The most lines of a row. A quote that is open for longer is taken as a mistake.
 const MOST_LINES: usize = 64;
 
-/// The rows of a text, one at a time. Empty lines and comments are none.
+/// The rows of a text, one at a time, without empty lines and comments.
 pub(super) struct Records {
     lines: Lines,
     delimiter: Delimiter,
@@ -21,7 +21,7 @@ pub(super) struct Records {
 impl Records {
     /// The rows of `input`, from its first line on.
     pub(super) fn new(input: Box<dyn BufRead + Send>, dialect: &Dialect) -> Self {
-        // What is not ASCII was refused before.
+        // Characters that are not ASCII were refused before.
         let byte = |c: char| c as u8;
         Self {
             lines: Lines::new(input, dialect.row_end.map(byte)),
@@ -35,17 +35,17 @@ impl Records {
         self.quotes.is_some_and(|quotes| quotes.mark == byte)
     }
 
-    /// What is between fields.
+    /// The delimiter.
     pub(super) fn delimiter(&self) -> Delimiter {
         self.delimiter
     }
 
-    /// Takes the fields of the rows to come to be between delimiters `delimiter`.
+    /// Sets the delimiter of the rows to come.
     pub(super) fn set_delimiter(&mut self, delimiter: Delimiter) {
         self.delimiter = delimiter;
     }
 
-    /// The next line as it is, which is read once more.
+    /// The next line, which will be read again.
     pub(super) fn peek(&mut self) -> io::Result<Vec<u8>> {
         let (number, mut line) = (self.lines.number(), Vec::new());
         self.lines.read(&mut line)?;
@@ -56,7 +56,7 @@ impl Records {
         Ok(line)
     }
 
-    /// Reads `count` lines from the start of the text, whatever they are. False if there are no more than these.
+    /// Skips `count` lines at the start of the text, whatever they are. False if there are no more lines.
     pub(super) fn skip_lines(&mut self, count: usize) -> io::Result<bool> {
         let mut line = Vec::new();
         while self.lines.number() < count as u64 {
@@ -75,13 +75,13 @@ impl Records {
             Delimiter::Blanks => (0, false),
         };
         loop {
-            // Without a quote, nothing more is looked for.
+            // The fast path: without a quote, the fields are already right.
             let Some(other) = record.read(&mut self.lines, delimiter, self.quotes.map_or(0, |quotes| quotes.mark))?
             else {
                 return Ok(false);
             };
             let text = record.text();
-            // A line of nothing but delimiters that are white space is a row of empty fields.
+            // A line of only tabs, where the tab is the delimiter, is a row of empty fields and not blank.
             let blank = |&b: &u8| b.is_ascii_whitespace() && self.delimiter != Delimiter::from(char::from(b));
             if text.iter().all(blank) || self.comment.as_ref().is_some_and(|comment| text.starts_with(comment)) {
                 continue;
@@ -98,8 +98,8 @@ impl Records {
         }
     }
 
-    /// Reads on where a quote is open at the end of a line. Where that does not give a row, the line is none, and those
-    /// behind it are read once more: an open quote loses one line and not the rest of the file.
+    /// Reads further lines while a quote is open. If that does not give a row, the first line is bad, and the lines
+    /// after it are read again: an unclosed quote costs one line and not the rest of the file.
     fn join(&mut self, record: &mut Record) -> io::Result<()> {
         let first = record.text().len();
         let number = self.lines.number();
@@ -121,7 +121,7 @@ impl Records {
             }
             match record.split(self.delimiter, self.quotes) {
                 Split::Open(_) => {}
-                // A field with whole rows in it was not meant to be one.
+                // A field that contains complete rows comes from an unclosed quote.
                 Split::Whole if !record.holds_rows(self.delimiter, end) => {
                     if let Some(problem) = unusable(record.text()) {
                         record.fail(problem);
@@ -150,7 +150,7 @@ impl Records {
     }
 }
 
-/// Why `text` is no row, whatever its fields are.
+/// Why `text` cannot be a row, whatever its fields are.
 fn unusable(text: &[u8]) -> Option<String> {
     let long = text.len() > LONGEST;
     if text.contains(&0) {
@@ -203,7 +203,7 @@ mod tests {
                 let between_text: String = lines.iter().map(|line| format!("{line}\n")).collect();
                 let text = format!("0,,x\n{open}\n{between_text}{close}z,,x\n");
                 let found = rows_of(&text, &Dialect::default());
-                // With a quote at the end of a field and no whole line between, it may as well be a field of two lines.
+                // With a quote at the end of a field and no complete line between, it may also be a field of two lines.
                 if between == 0 && close.contains("close") {
                     assert_eq!(lines_of(&found), [(1, 3), (2, 3), (4, 3)]);
                     continue;
@@ -228,8 +228,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Any fields, written as the standard says, are read back, however the lines end. A field holds two line
-        /// breaks at most: one with whole rows in it is taken for an open quote.
+        /// Any fields, written as the standard says, are read back, with any line ending. A field has at most two line
+        /// breaks here: one that contains complete rows is taken for an unclosed quote.
         #[test]
         fn what_is_written_is_read_back(
             rows in proptest::collection::vec(proptest::collection::vec("[a\",;é]{0,4}(\n[\"x]{0,3})?", 2..5), 1..20),

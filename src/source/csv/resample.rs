@@ -1,14 +1,15 @@
-//! A recording at another rate, interpolated to that of the pipeline.
+//! Interpolates a recording at another rate to the rate of the pipeline.
 
 use crate::source::keep::Values;
 use crate::source::places::Places;
 use crate::source::recording::{Edge, Interval, Recording};
 
-/// `recording`, whose samples are about `step` nanoseconds apart, with a sample each `period`: linear between the two
-/// that it had around it, with the label of the one before it, and what is carried along. Faster recordings are thinned without a low-pass filter.
+/// Resamples `recording`, whose samples are about `step` nanoseconds apart, to one sample each `period`. A new sample
+/// is interpolated linearly between its two neighbours, and has the label and the carried columns of the one before it.
+/// Faster recordings are thinned without a low-pass filter.
 ///
-/// Steps of more than `gap` times `step` are gaps: what is between them is a recording of its own. A sample beside a bad
-/// one is bad.
+/// Steps of more than `gap` times `step` are gaps: each stretch between them becomes a recording of its own. A sample
+/// next to a bad one is bad.
 pub(super) fn resample(recording: &Recording, step: f64, period: f64, gap: f64) -> Vec<Recording> {
     let Recording { times, bad, .. } = recording;
     let good: Vec<usize> = (0..recording.len()).filter(|i| bad.binary_search(i).is_err()).collect();
@@ -30,11 +31,11 @@ pub(super) fn resample(recording: &Recording, step: f64, period: f64, gap: f64) 
     resampled.collect()
 }
 
-/// The samples `of` the recording, ascending and good, in even steps.
+/// The samples `of` the recording, which are ascending and good, resampled.
 fn stretch(recording: &Recording, of: &[usize], period: f64) -> Recording {
     let Recording { times, channels, intervals, kept, .. } = recording;
     let (first, last) = (times[of[0]], times[of[of.len() - 1]]);
-    // A rounded last time is not a sample less.
+    // The last sample must not be lost to rounding.
     let count = 1 + ((last - first) as f64 / period + 1e-6) as usize;
     let mut new = Recording {
         constants: recording.constants.clone(),

@@ -6,30 +6,30 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::source::span::Span;
 
-/// How lines become the samples of recordings. By default nothing is repaired: what does not fit is a bad row, or
-/// counted as unused.
+/// How lines become the samples of recordings. By default nothing is repaired: a line that does not fit is a bad row,
+/// or its sample is counted as unused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SampleRules {
-    /// How far a step between two samples may be from the sample period: up to that, and up to half of the period,
-    /// it is no gap, and times are regular enough to tell a rate from.
+    /// How far a step between two samples may differ from the sample period: up to that, or half the period if that is
+    /// more, it is not a gap, and times are regular enough to give a rate.
     pub jitter: Option<Jitter>,
-    /// How far a line may be from where its time belongs: so far apart, lines are put in order.
+    /// How far a line may be from its place in the order of time: within that, lines are sorted.
     pub disorder: Disorder,
-    /// What several samples under one time are.
+    /// What to do with several samples that have the same time.
     pub same_time: SameTime,
     /// What to do with a line whose time, values and label equal those of the line before it.
     pub repeated: Repeated,
-    /// What an empty channel is, or one that is NaN.
+    /// What to do with a value that is empty or NaN.
     pub fill: Fill,
     /// Whether recordings at another rate are interpolated to that of the pipeline, up to 64 times theirs.
     pub resample: bool,
-    /// What a recording is whose keys were in an earlier file.
+    /// What to do with a recording whose keys were in an earlier file.
     pub across_files: AcrossFiles,
 }
 
 impl SampleRules {
-    /// The greatest [`disorder`](Self::disorder): so many lines are held.
+    /// The greatest [`disorder`](Self::disorder): the most lines that are held back.
     pub const MOST_DISORDER: usize = 100_000;
     /// The greatest [`jitter`](Self::jitter).
     pub const MOST_JITTER: f64 = 10.0;
@@ -38,12 +38,12 @@ impl SampleRules {
         *self == Self::default()
     }
 
-    /// The longest step that is no gap, in sample periods of so many nanoseconds.
+    /// The longest step that is not a gap, in sample periods of `period` nanoseconds.
     pub(super) fn gap(&self, period: f64) -> f64 {
         GAP.max(1.0 + self.jitter_in(period))
     }
 
-    /// The jitter as a part of a sample period of so many nanoseconds; 0 without one.
+    /// The jitter as a fraction of a sample period of `period` nanoseconds; 0 without one.
     pub(super) fn jitter_in(&self, period: f64) -> f64 {
         match self.jitter {
             Some(Jitter::Part(part)) => part,
@@ -52,10 +52,10 @@ impl SampleRules {
         }
     }
 
-    /// That the bounds are some.
+    /// Checks that the bounds are valid.
     ///
     /// # Errors
-    /// Kind `Config`, naming the one that is none.
+    /// Kind `Config`, naming the invalid one.
     pub(super) fn check(&self) -> Result<()> {
         if let Some(Jitter::Part(part)) = self.jitter.filter(|jitter| !jitter.is_bound()) {
             let most = Self::MOST_JITTER;
@@ -72,7 +72,7 @@ impl SampleRules {
         Ok(())
     }
 
-    /// That a jitter that is a time is one for samples of this period.
+    /// Checks that a jitter given as a time is not too long for this sample period.
     ///
     /// # Errors
     /// Kind `Config` if it is too long.
@@ -88,7 +88,7 @@ impl SampleRules {
     }
 }
 
-/// Steps up to this many sample periods are no gap.
+/// Steps up to this many sample periods are not gaps.
 pub(super) const GAP: f64 = 1.5;
 
 /// How far a step in time may be from the sample period.
@@ -102,7 +102,7 @@ pub enum Jitter {
 }
 
 impl Jitter {
-    /// Whether it is a bound, as far as that is known without the period.
+    /// Whether it is valid, as far as that is known without the period.
     fn is_bound(&self) -> bool {
         match self {
             Self::Part(part) => (0.0..=SampleRules::MOST_JITTER).contains(part),
@@ -117,18 +117,18 @@ impl From<f64> for Jitter {
     }
 }
 
-/// How far a line may be from where its time belongs. A sample that comes later than that is out of order.
+/// How far a line may be from its place in the order of time. A sample that comes later is out of order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Disorder {
     /// So many lines.
     Lines(usize),
-    /// Behind lines whose times are later by so much; of more than [`SampleRules::MOST_DISORDER`] lines, those.
+    /// After lines whose times are later by this much, but after at most [`SampleRules::MOST_DISORDER`] lines.
     Time(Span),
 }
 
 impl Disorder {
-    /// Whether lines have to be in order already.
+    /// Whether lines must be in order already.
     pub fn is_none(self) -> bool {
         self == Self::default()
     }
@@ -150,7 +150,7 @@ impl From<usize> for Disorder {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SameTime {
-    /// Bad rows, but for the first.
+    /// All but the first are bad rows.
     #[default]
     Refuse,
     /// Taken evenly from that time up to the next.
@@ -175,7 +175,7 @@ pub enum Fill {
     /// A bad row.
     #[default]
     Refuse,
-    /// The value that the channel had last in the recording, since the last gap; a bad row if there is none.
+    /// The last value of the channel in the recording since the last gap; a bad row if there is none.
     Hold,
 }
 
@@ -186,9 +186,9 @@ pub enum AcrossFiles {
     /// A bad row: their windows would have the keys of the earlier ones. "file" among the keys tells such recordings apart.
     #[default]
     Refuse,
-    /// The same recording, which goes on: files are read in the order of their first times, `start` goes on counting,
-    /// and windows reach across two files where one recording ends the first and begins the second, without a gap. Lines
-    /// that are out of order between two files are put in order as those of one. Of two files that overlap in time since
-    /// 1970, the later one's lines are bad up to the end of the earlier one.
+    /// The recording goes on: files are read in the order of their first times, `start` goes on counting, and windows
+    /// reach across two files if there is no gap between them. Lines that are out of order across two files are sorted
+    /// as within one. If two files overlap in time since 1970, the lines of the later one are bad up to the end of the
+    /// earlier one.
     Continue,
 }

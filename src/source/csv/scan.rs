@@ -1,4 +1,4 @@
-//! Lines of CSV files, in order, put together to recordings.
+//! Collects the lines of CSV files into recordings.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,11 +16,10 @@ use crate::source::clock::{Midnight, SECOND, duration};
 use crate::source::recording::{Edge, Load, Recording, Wanted};
 use crate::source::samples::{Counts, Unused};
 
-/// How many samples go to a worker at a time, at least; and at most, where a recording may be cut.
+/// The least number of samples that go to a worker at a time; also the greatest, where a recording may be cut.
 const CHUNK: usize = 1 << 14;
 
-/// The most samples that are interpolated between two: beyond, there is nothing left of what was recorded, but memory for
-/// it is needed.
+/// The most samples that are interpolated between two. More would take memory without adding information.
 const MOST_FINER: f64 = 64.0;
 
 /// The recordings that have begun, by a hash of their keys: a few bytes each, however long the keys are.
@@ -53,14 +52,14 @@ pub(super) struct Scan {
     /// The name of `file`, or of the one before it.
     name: Arc<str>,
     begun: Begun,
-    /// Times of day of the recording that is read.
+    /// The midnights that the current recording has passed.
     midnight: Midnight,
-    /// Its lines that are not yet in order, where the rules put them in order.
+    /// The lines of the current recording that are held back for sorting, if the rules ask for it.
     order: Option<Order>,
     piece: Option<Piece>,
-    /// The samples of its recording before `piece`.
+    /// The number of samples of its recording before `piece`.
     position: usize,
-    /// The last value of each channel, where channels hold it; NaN before the first.
+    /// The last value of each channel, if empty channels take it; NaN before the first.
     held: Vec<f64>,
     sample: Sample,
     line: Line,
@@ -142,7 +141,8 @@ impl Scan {
         Ok(true)
     }
 
-    /// Without keys the file is the recording; with them it may go on in the next, and lines be out of order between the two.
+    /// Ends a recording at the end of a file, unless it has keys and may go on in the next file; lines may then be out
+    /// of order across the two.
     fn end_of_file(&mut self) -> Result<()> {
         if !self.continues() {
             self.sort_out()?;
@@ -154,7 +154,7 @@ impl Scan {
         Ok(())
     }
 
-    /// Takes the line that `file` holds.
+    /// Takes the current line of `file`.
     fn row(&mut self, file: &OpenFile) -> Result<()> {
         let id = match file.id() {
             Ok(id) => id,
@@ -162,7 +162,7 @@ impl Scan {
         };
         match &self.piece {
             Some(piece) if piece.id == id && piece.split == file.split() => {}
-            // The same recording in another part of the data: `start` goes on counting.
+            // The same recording in another split: `start` goes on counting.
             Some(piece) if piece.id == id => {
                 let lost = piece.lost;
                 self.sort_out()?;
@@ -194,16 +194,16 @@ impl Scan {
         self.give(line)
     }
 
-    /// A line that is bad as it stands in its file.
+    /// Takes a line that is bad by itself.
     fn bad_line(&mut self, file: &OpenFile, reason: String) -> Result<()> {
         match &mut self.piece {
-            // What a recording that is not wanted looks like is for the scan to say that wants it.
+            // Bad lines of an unwanted recording are reported by the scan that wants it.
             Some(piece) if !piece.wanted && !piece.read => piece.skip(),
             Some(piece) if piece.read => {
                 let line = Line { file: self.name.clone(), number: file.line(), bad: Some(reason), ..Line::default() };
                 return self.give(line);
             }
-            // Its first line was rejected for all of them.
+            // Its first line was rejected for the whole run of lines.
             Some(piece) => {
                 piece.skip();
                 self.counts.count(|samples| samples.add_set_aside(1));
@@ -216,7 +216,7 @@ impl Scan {
         Ok(())
     }
 
-    /// Takes a line of the recording that is read; first it waits for its place, where lines are put in order.
+    /// Takes a line of the current recording; if lines are sorted, it is held back first.
     fn give(&mut self, mut line: Line) -> Result<()> {
         let Some(order) = &mut self.order else {
             let taken = self.take(&mut line);
@@ -228,7 +228,7 @@ impl Scan {
         self.take_all(sorted, repeated)
     }
 
-    /// Takes the lines that waited.
+    /// Takes the lines that were held back.
     fn sort_out(&mut self) -> Result<()> {
         let Some(order) = &mut self.order else { return Ok(()) };
         let mut sorted = std::mem::take(&mut self.sorted);
@@ -247,7 +247,7 @@ impl Scan {
         Ok(())
     }
 
-    /// Appends a line to the piece that is read, or begins another with it behind a gap.
+    /// Appends a line to the current piece, or begins another piece with it after a gap.
     fn take(&mut self, line: &mut Line) -> Result<()> {
         let Some(piece) = self.piece.as_mut() else { return Ok(()) };
         if let Some(reason) = line.bad.take() {
@@ -268,7 +268,7 @@ impl Scan {
             }
             match piece.step(time, period, self.layout.spec.rules.gap(period)) {
                 Step::On if piece.is_sparse() => {
-                    // The first of samples that lie near each other again.
+                    // The last sparse sample is the first of samples that are close together again.
                     let last = piece.split_last();
                     self.finish(Edge::Gap)?;
                     self.piece = Some(last);
@@ -310,7 +310,7 @@ impl Scan {
         self.cut()
     }
 
-    /// Ends the piece that is read, and begins the next of its recording.
+    /// Ends the current piece, and begins the next one of its recording.
     fn part(&mut self, edge: Edge) -> Result<()> {
         let Some(piece) = self.piece.as_mut() else { return Ok(()) };
         let mut next = piece.next();
@@ -321,7 +321,7 @@ impl Scan {
         Ok(())
     }
 
-    /// Passes samples on before their recording is over, where that changes nothing.
+    /// Passes samples on before their recording has ended, if that changes nothing.
     fn cut(&mut self) -> Result<()> {
         let full = |piece: &&Piece| !self.layout.whole && piece.len() >= CHUNK;
         let Some(piece) = self.piece.as_ref().filter(full) else { return Ok(()) };
@@ -331,7 +331,7 @@ impl Scan {
         Ok(())
     }
 
-    /// Ends the recording that is read, and turns to the one that the line of `file` belongs to.
+    /// Ends the current recording, and turns to the one that the line of `file` belongs to.
     fn turn_to(&mut self, file: &OpenFile, id: Vec<u8>) -> Result<()> {
         self.sort_out()?;
         self.end_recording()?;
@@ -366,12 +366,12 @@ impl Scan {
         Ok(())
     }
 
-    /// Begins a piece with the line that `file` holds. It is `lost` if its recording has no place there.
+    /// Begins a piece with the current line of `file`. It is `lost` if its recording had ended before.
     fn begin(&mut self, file: &OpenFile, id: Vec<u8>, lost: bool) -> Result<()> {
         let constants = file.constants();
         let wanted = self.wanted.takes(&constants)?;
         let spec = &self.layout.spec;
-        // The samples of a part of the data that is not wanted are counted: lines, unless the rules make others of them.
+        // Samples of an unwanted split are counted: one per line, unless the rules change the number of samples.
         let counted = spec.split.is_some() && spec.rules != Default::default();
         let mut piece = Piece::new(id, constants, spec.channels.len());
         (piece.wanted, piece.lost) = (wanted, lost);
@@ -391,7 +391,7 @@ impl Scan {
         Ok(())
     }
 
-    /// Ends the piece being read, with `edge`.
+    /// Ends the current piece with `edge`.
     fn finish(&mut self, edge: Edge) -> Result<()> {
         let Some(piece) = self.piece.take() else { return Ok(()) };
         let before = self.position;
@@ -436,7 +436,7 @@ impl Scan {
         }
     }
 
-    /// Sets a piece aside whose samples are `step` apart.
+    /// Sets aside a piece whose samples are `step` apart.
     fn set_aside(&mut self, piece: &Piece, step: f64, period: f64) -> Result<()> {
         if !piece.wanted {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The rows of a Parquet file of samples, as the lines of a text file would have them.
+//! The rows of a Parquet file of samples, in the form of the lines of a text file.
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
@@ -25,23 +25,24 @@ use crate::source::location::{DataFile, plain_name};
 use crate::source::no_column;
 use crate::source::parquet::{LocalFile, ObjectReader, ROW, footer, unreadable};
 
-/// What the names of Parquet files end with.
+/// The endings of the names of Parquet files.
 pub(super) const ENDINGS: [&str; 2] = [".parquet", ".pq"];
 
 /// Rows that are decoded at a time.
 const ROWS: usize = 4096;
 
-/// A file whose rows are read one after the other: the columns that a source names, each value as text. A null is empty, a
-/// time is in ISO 8601, a channel in full, so that it is read back to the bit.
+/// Reads the rows of a file one by one: the columns that a source names, each value as text. A null is empty, a time is
+/// in ISO 8601, and a channel has all its digits, so that no bit is lost.
 pub(super) struct TableRows {
     batches: Batches,
     columns: Vec<Column>,
-    /// The values of the batch that is read, by column.
+    /// The values of the current batch, by column.
     texts: Vec<Texts>,
-    /// The next row of the batch, and the number of those before it in the file.
+    /// The next row of the batch.
     at: usize,
+    /// The number of rows read before this one.
     row: u64,
-    /// Rows of the file that are in no batch yet.
+    /// Rows of the file that were not read yet.
     left: u64,
 }
 
@@ -52,9 +53,9 @@ enum Batches {
 
 /// The values of a column in a batch.
 enum Texts {
-    /// Of anything but text.
+    /// Values of any type but text, written as text.
     Written(StringArray),
-    /// Text as it is stored: a value that many rows share is in memory once.
+    /// Text as stored: a value that many rows share is in memory once.
     Stored(BinaryViewArray),
 }
 
@@ -66,7 +67,7 @@ impl Texts {
         }
     }
 
-    /// The value in row `at`; nothing for a null.
+    /// The value in row `at`; empty for a null.
     fn value(&self, at: usize) -> &[u8] {
         match self {
             Self::Written(texts) if texts.is_valid(at) => texts.value(at).as_bytes(),
@@ -82,15 +83,15 @@ struct Column {
     is_channel: bool,
 }
 
-/// What Parquet files begin and end with.
+/// The bytes that Parquet files begin and end with.
 const MAGIC: [u8; 4] = *b"PAR1";
 
-/// Whether `file` is a Parquet file, by its name, as directories are listed, or by what a local one begins and ends with.
+/// Whether `file` is a Parquet file: by its name, or, for a local file, by its first and last bytes.
 pub(in crate::source) fn is_table(file: &DataFile) -> bool {
     is_parquet(file.name()) || file.local().ok().flatten().is_some_and(has_magic)
 }
 
-/// Whether files of this name are read as Parquet, whatever is in them.
+/// Whether files of this name are read as Parquet, whatever they contain.
 pub fn is_parquet(name: &str) -> bool {
     let name = plain_name(name).to_ascii_lowercase();
     ENDINGS.iter().any(|ending| name.ends_with(ending))
@@ -111,8 +112,8 @@ impl TableRows {
     /// Opens `file` for the columns that `spec` names, in the order of the file. Blocks.
     ///
     /// # Errors
-    /// Kind `Input` if it is no Parquet file, is damaged, or a column is named twice or holds no values that could be
-    /// text; `Io` if it cannot be read.
+    /// Kind `Input` if it is not a Parquet file, is damaged, or has two columns of one name or a column whose values
+    /// cannot be written as text; `Io` if it cannot be read.
     pub(super) fn open(file: &DataFile, spec: &CsvSpec) -> Result<Self> {
         fenced(file.name(), || Self::of(file, spec))
     }
@@ -124,7 +125,7 @@ impl TableRows {
         let metadata = text_as_stored(&metadata).map_err(unreadable)?;
         let fields: Vec<&Arc<Field>> = metadata.schema().fields().iter().collect();
         let there = || fields.iter().map(|field| field.name().as_str());
-        // What the path says, and the file's name as a key, need no column.
+        // Values in the path, and the file's name as a key, need no column.
         let path = hive::columns(file.name());
         let outside = |name: &String| name == FILE || path.contains_key(name);
         let mut needed = spec.columns().chain(spec.attributes().filter(|name| !outside(name)));
@@ -165,10 +166,10 @@ impl TableRows {
         self.columns.iter().map(|column| column.name.clone()).collect()
     }
 
-    /// Reads the next row into `record`, whose number is that of the row, from 1 on. False at the end.
+    /// Reads the next row into `record`; its line is the number of the row, counted from 1. False at the end.
     ///
     /// # Errors
-    /// What reading the file gives; of kind `InvalidData` where it is damaged.
+    /// Errors of reading the file; of kind `InvalidData` if it is damaged.
     pub(super) fn read(&mut self, record: &mut Record) -> io::Result<bool> {
         while self.texts.first().is_none_or(|texts| self.at == texts.len()) {
             let batches = &mut self.batches;
@@ -178,7 +179,7 @@ impl TableRows {
             });
             let Some(batch) = next.unwrap_or_else(|panic| Err(damaged(format!("its decoder gave up ({panic})"))))?
             else {
-                // Columns that end early are no error of the reader.
+                // The reader does not report columns that end early.
                 return match std::mem::take(&mut self.left) {
                     0 => Ok(false),
                     left => Err(damaged(format!("it ends {left} rows early"))),
@@ -223,8 +224,7 @@ impl TableRows {
     }
 }
 
-/// What Arrow needs to know of a file to give text as views of what is stored: a long value of a dictionary is not copied
-/// for each of its rows.
+/// Metadata that makes Arrow give text as views, so that a long value of a dictionary is not copied for each row.
 fn text_as_stored(metadata: &ArrowReaderMetadata) -> parquet::errors::Result<ArrowReaderMetadata> {
     let as_stored = |field: &Arc<Field>| {
         let values = match field.data_type() {
@@ -245,7 +245,7 @@ fn text_as_stored(metadata: &ArrowReaderMetadata) -> parquet::errors::Result<Arr
     ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options)
 }
 
-/// The error for `e`, met while reading: of kind `InvalidData` where the data is what is wrong.
+/// The error for `e`, found while reading: of kind `InvalidData` if the data is at fault.
 fn failed(e: impl Into<Error>) -> io::Error {
     let e = e.into();
     if e.kind() == Kind::Input { damaged(e) } else { io::Error::other(e) }
@@ -255,7 +255,7 @@ fn damaged(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error 
     io::Error::new(io::ErrorKind::InvalidData, e)
 }
 
-/// That the column holds one value a row.
+/// Checks that the column has one value per row.
 fn check(file: &DataFile, field: &Field) -> Result<()> {
     let found = field.data_type();
     if matches!(found, DataType::BinaryView) {

@@ -1,5 +1,4 @@
-//! In which order the lines of a file are read: as they are written, or recording by recording where recordings take
-//! turns.
+//! The order in which the lines of a file are read: as written, or recording by recording if recordings alternate.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,29 +8,29 @@ use super::grouped::{Grouped, Groups, MEMORY};
 use super::record::Record;
 use crate::error::Result;
 
-/// How many lines, and bytes of them, are looked at to see whether recordings take turns.
+/// How many lines and bytes are read to see whether recordings alternate.
 const LINES: usize = 4096;
 const BYTES: usize = 4 << 20;
 
-/// What is between the reader of lines and those who ask for them.
+/// A buffer between the reader of lines and its caller.
 #[derive(Default)]
 pub(super) struct Turns {
-    /// Lines that were looked at and not yet asked for.
+    /// Lines that were read ahead.
     ahead: VecDeque<Record>,
-    /// All lines, where recordings take turns.
+    /// All lines, if recordings alternate.
     grouped: Option<Grouped>,
-    /// What ended the reading of the lines that were looked at.
+    /// The error that ended the reading ahead.
     failed: Option<io::Error>,
     /// Whether the end of the file was reached.
     over: bool,
 }
 
-/// The groups of recordings, in the order in which they begin; 0 is of lines of which the recording is not known.
+/// The groups of recordings, in the order in which they begin; 0 is for lines whose recording is not known.
 #[derive(Default)]
 struct Begun {
     groups: HashMap<u64, u32>,
     last: u32,
-    /// Whether a recording went on after lines of others.
+    /// Whether a recording went on after lines of another one.
     turns: bool,
 }
 
@@ -46,12 +45,11 @@ impl Begun {
     }
 }
 
-/// What a line tells of its recording; none for a line that does not tell.
+/// Gives the identity of a line's recording; `None` if it is not known.
 type Id<'a> = &'a mut dyn FnMut(&Record) -> Option<Vec<u8>>;
 
 impl Turns {
-    /// Looks at the first lines that `read` gives, and where recordings take turns (or `turns` says that they do), at all
-    /// of them.
+    /// Reads the first lines that `read` gives, and all of them if recordings alternate (or if `turns` says so).
     ///
     /// # Errors
     /// Kind `Io` if the lines are too many for memory and cannot be written to disk.
@@ -96,10 +94,10 @@ impl Turns {
         false
     }
 
-    /// The next line in `line`, one of those that were looked at or of what `read` gives after them. False at the end.
+    /// Puts the next line into `line`: one that was read ahead, or one from `read`. False at the end.
     ///
     /// # Errors
-    /// What reading the file gives, once the lines before it were asked for.
+    /// Errors of reading the file, once the lines before them were given.
     pub(super) fn next(
         &mut self,
         read: impl FnOnce(&mut Record) -> io::Result<bool>,
@@ -122,7 +120,7 @@ impl Turns {
     }
 }
 
-/// A hash of what tells a recording from others: eight bytes, however long its keys are.
+/// A hash of a recording's identity: eight bytes, however long its keys are.
 pub(super) fn hash_of(id: &[u8]) -> u64 {
     let mut hash = DefaultHasher::new();
     id.hash(&mut hash);
@@ -135,7 +133,8 @@ mod tests {
     use crate::source::csv::dialect::Dialect;
     use crate::source::csv::records::Records;
 
-    /// The numbers of the lines of `text` in the order in which they come, up to where reading fails, and whether it does.
+    /// The numbers of the lines of `text` in the order in which they are read, up to an error; and whether there was
+    /// one.
     fn order(text: &str, turns: Option<bool>, cut: bool) -> (Vec<u64>, bool) {
         let input = Box::new(io::Cursor::new(text.to_string()));
         let mut records = Records::new(input, &Dialect::default());
@@ -157,7 +156,7 @@ mod tests {
     #[test]
     fn recordings_that_take_turns_are_read_one_after_the_other() {
         assert_eq!(order("a,1\na,2\nb,1\nb,2\nc,3\n", None, false), (vec![1, 2, 3, 4, 5], false));
-        // A line that does not tell its recording comes first.
+        // A line whose recording is not known comes first.
         let turns = "a,1\nb,1\na,2\n,?\nb,2\nc,1\na,3\n";
         assert_eq!(order(turns, None, false), (vec![4, 1, 3, 7, 2, 5, 6], false));
         assert_eq!(order(turns, Some(false), false), ((1..=7).collect(), false));

@@ -1,4 +1,4 @@
-//! What the text files beside the recordings say: the labels, the names of the activities, the split of each user.
+//! The text files beside the recordings: the labels, the names of the activities, the split of each user.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::source::bad::{Rejects, shown};
 use crate::source::location::DataFile;
 use crate::source::text::{lines, tokens};
 
-/// A row of `labels.txt`: samples `first..end`, counted from 0, of which `end` may lie beyond the recording.
+/// A row of `labels.txt`: samples `first..end`, counted from 0; `end` may lie beyond the recording.
 #[derive(Debug)]
 pub(super) struct LabelRow {
     pub line: u64,
@@ -52,7 +52,7 @@ pub(super) fn read_labels(
     Ok(labels)
 }
 
-/// The names of the activities by their numbers; none without the file.
+/// The names of the activities by their numbers; empty without the file.
 pub(super) fn activity_names(files: &BTreeMap<String, DataFile>, rejects: &Rejects) -> Result<BTreeMap<i64, Arc<str>>> {
     let mut names = BTreeMap::new();
     let Some(file) = files.get("activity_labels.txt") else { return Ok(names) };
@@ -90,7 +90,7 @@ pub(super) fn splits(files: &BTreeMap<String, DataFile>, rejects: &Rejects) -> R
     Ok(splits)
 }
 
-/// The whole numbers of a line of `expected` ones, or what is wrong with it.
+/// The whole numbers of a line, or what is wrong with it; `expected` describes such a line.
 fn integers<const N: usize>(line: &[u8], expected: &str) -> Result<[i64; N], String> {
     let values = tokens(line).map(|t| std::str::from_utf8(t).ok().and_then(|t| t.parse::<i64>().ok()));
     let values: Option<Vec<i64>> = values.collect();

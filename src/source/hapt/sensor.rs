@@ -1,4 +1,4 @@
-//! The file of one sensor: a line a sample, three numbers each.
+//! The file of one sensor: one sample a line, three numbers each.
 
 use std::sync::Arc;
 
@@ -35,15 +35,15 @@ pub(super) fn read_sensor(file: &Result<DataFile, String>, rejects: &Rejects) ->
     };
     let sensor = parse_sensor(&text, file.name(), rejects)?;
     if sensor.len() == 0 {
-        return reject_all(file.name(), "empty, expected a line of 3 numbers a sample");
+        return reject_all(file.name(), "empty, expected a line of 3 numbers per sample");
     }
     Ok(Some(sensor))
 }
 
 fn parse_sensor(text: &[u8], file: &str, rejects: &Rejects) -> Result<Sensor> {
     let mut rest = text.trim_ascii_end();
-    // Lines are about as long as the first, and none that is good has less than 5 characters; a little room more spares a
-    // last move.
+    // Lines are about as long as the first, and a good line has at least 5 characters; a little more capacity avoids a
+    // last reallocation.
     let expected = 1 + rest.len() / (1 + line(rest).0.len().max(5)) * 9 / 8;
     let mut sensor =
         Sensor { file: file.into(), axes: std::array::from_fn(|_| Vec::with_capacity(expected)), bad: vec![] };
@@ -79,8 +79,8 @@ fn line(text: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// The three numbers of the first line of `text`, and what comes after its end, in one pass over its bytes; `None` for
-/// a line with anything that [`triple`] must judge.
+/// The three numbers of the first line of `text`, and the text after it, in one pass over its bytes; `None` for a line
+/// that needs the checks of [`triple`].
 fn plain_triple(mut text: &[u8]) -> Option<([f64; 3], &[u8])> {
     let skip_blanks = |text: &mut &[u8]| {
         while let [b' ' | b'\t' | b'\r', after @ ..] = *text {

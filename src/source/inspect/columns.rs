@@ -1,4 +1,4 @@
-//! What a column holds.
+//! Describes the values of a column.
 
 use std::collections::HashMap;
 
@@ -6,9 +6,9 @@ use crate::source::bad::shown;
 use crate::source::clock::{Clock, TimeUnit};
 use crate::source::csv::guess::is_missing;
 
-/// Different values that are counted; a column with more has many.
+/// The most different values that are counted.
 const DISTINCT: usize = 1000;
-/// Orders of dates, and times behind them, that are tried for text that is a time by itself in no other way.
+/// Formats of dates and times that are tried for text that is not an ISO 8601 time.
 const FORMATS: [&str; 12] = [
     "%d/%m/%Y %H:%M:%S%.f",
     "%m/%d/%Y %H:%M:%S%.f",
@@ -24,7 +24,7 @@ const FORMATS: [&str; 12] = [
     "%a %b %d %H:%M:%S %Y",
 ];
 
-/// What the values of a column are.
+/// The kind of a column's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ColumnKind {
@@ -40,12 +40,12 @@ pub enum ColumnKind {
     Text,
     /// Lists of numbers.
     List,
-    /// What no source takes.
+    /// Types that no source reads.
     Other,
 }
 
 impl ColumnKind {
-    /// Its name, as it is shown.
+    /// Its name for display.
     pub fn name(self) -> &'static str {
         match self {
             Self::Empty => "empty",
@@ -62,20 +62,20 @@ impl ColumnKind {
 /// A column of a file.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Column {
-    /// Its name as a pipeline says it: that in the file, or its place (`column_3`) where it has none of its own.
+    /// Its name in a pipeline: its name in the file, or its position (`column_3`) if it has no unique name.
     pub name: String,
     /// What its values are.
     pub kind: ColumnKind,
-    /// What the suggested section takes it for: "time", "key", "label", "split", "channel", "feature"; empty for
-    /// nothing.
+    /// Its use in the suggested section: "time", "key", "label", "split", "channel", "feature"; empty if it is not
+    /// used.
     pub role: String,
     /// Values that are missing.
     pub missing: usize,
     /// Different values, up to a thousand.
     pub distinct: usize,
-    /// What they are like: the least and the greatest, or the most frequent.
+    /// A summary: the least and the greatest value, or the most frequent ones.
     pub values: String,
-    /// How times are written, where a pipeline has to say it.
+    /// The format of times, if a pipeline has to give it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_format: Option<&'static str>,
     /// The most frequent values.
@@ -87,13 +87,13 @@ pub struct Column {
     /// Whether each value is that of the row before plus one.
     #[serde(skip)]
     pub(super) counts_rows: bool,
-    /// The part of the rows whose value is not below that of the row before.
+    /// The fraction of the rows whose value is not below the one before.
     #[serde(skip)]
     pub(super) rising: f64,
 }
 
 impl Column {
-    /// The column `name` with these `values`, of which `number` reads the numbers.
+    /// The column `name` with these `values`; `number` reads a number.
     pub(super) fn of<'a>(
         name: &str,
         values: impl Iterator<Item = &'a [u8]> + Clone,
@@ -135,7 +135,7 @@ impl Column {
                 times += 1;
             }
         }
-        // A few values that are something else are bad rows, not another kind of column.
+        // A few other values are bad rows and do not make another kind of column.
         let mostly = |count: usize| all > 0 && count * 10 >= all * 9;
         let mut kind = match all {
             0 => ColumnKind::Empty,

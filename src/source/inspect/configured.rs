@@ -1,5 +1,5 @@
-//! What a source that is configured makes of its files: how they are read, what its columns hold, which recordings, rates
-//! and gaps there are, what would be a bad row, and which keys would help.
+//! Inspects files by a configured source: how they are read, what its columns hold, which recordings, rates and gaps
+//! there are, which rows would be bad, and which keys would help.
 
 use std::sync::Arc;
 
@@ -24,19 +24,19 @@ use crate::source::hapt::Hapt;
 use crate::source::location::{DataFile, blocking};
 use crate::source::{BadRows, Dialect, HaptSpec, OnBadRow, ParquetSpec, SourceSpec, TimeUnit, parquet};
 
-/// Rows that are looked at of the first file, and of each other one.
+/// Rows that are read of the first file, and of each other one.
 const ROWS: usize = 100_000;
 const OTHERS: usize = 2000;
-/// Vectors that are looked at.
+/// Vectors that are read.
 const VECTORS: usize = 10_000;
-/// The key that is the name of a file.
+/// The key that stands for the name of a file.
 const FILE: &str = "file";
 
-/// What a source of `spec` makes of its files; of the first the beginning is read, and of up to 63 more. Shows `rows` first
-/// rows. It suggests no section, as there is one.
+/// Inspects the files of `spec`, by the beginnings of the first one and of up to 63 more. Shows the first `rows` rows.
+/// It suggests no section, since there is one.
 ///
 /// # Errors
-/// Kind `Input` if nothing is there, or no file can be read as `spec` says; `Io` if a disk, network or object store fails.
+/// Kind `Input` if there is no file, or none can be read as `spec` says; `Io` if a disk, network or object store fails.
 pub async fn configured(spec: &SourceSpec, rows: usize) -> Result<Inspection> {
     match spec {
         SourceSpec::Hapt(spec) => recordings(spec).await,
@@ -124,7 +124,7 @@ async fn samples(spec: &CsvSpec, rows: usize) -> Result<Inspection> {
     if all > FILES {
         found.notes.push(format!("of {all} files the first {FILES} were looked at"));
     }
-    // Of Parquet no part stands for the whole.
+    // A part of a Parquet file cannot be read by itself.
     let small = held.iter().try_fold(0u64, |sum, file| Ok::<_, Error>(sum + file.size()?))? <= LOOKED_AT;
     if small || !tables {
         let tried = trial::samples(spec, held).await?;
@@ -137,7 +137,7 @@ async fn samples(spec: &CsvSpec, rows: usize) -> Result<Inspection> {
     Ok(found)
 }
 
-/// What is in the beginnings of `files`, and files that stand for these beginnings. Blocks.
+/// Inspects the beginnings of `files`. Also returns files with only these beginnings. Blocks.
 fn looked_at(spec: &CsvSpec, files: Vec<DataFile>, rows: usize) -> Result<(Inspection, Vec<DataFile>)> {
     let (mut seen, mut unusable) = (Vec::new(), Vec::new());
     for file in files.into_iter().take(FILES) {
@@ -173,7 +173,7 @@ fn looked_at(spec: &CsvSpec, files: Vec<DataFile>, rows: usize) -> Result<(Inspe
         None => vec![fact("format", "Parquet, samples as rows")],
     };
     facts.push(fact("rows", format!("{}{much}", first.rows.len())));
-    // Numbers in Parquet are as a program writes them.
+    // Numbers from Parquet have the default format.
     let dialect = beginning.written.map_or_else(Dialect::default, |_| spec.dialect.clone());
     let columns = understood(spec, &dialect, (&first, &others), &mut facts, &mut notes);
     let cells = |row: &crate::source::csv::Record| (0..first.names.len()).map(|at| in_a_cell(row.field(at))).collect();
@@ -194,7 +194,7 @@ fn looked_at(spec: &CsvSpec, files: Vec<DataFile>, rows: usize) -> Result<(Inspe
     Ok((found, held.collect()))
 }
 
-/// A file that stands for the first `size` bytes of `file`, up to the last line break.
+/// A file with only the first `size` bytes of `file`, up to the last line break.
 fn part(file: DataFile, size: u64) -> DataFile {
     let Ok((bytes, damage)) = start_of(&file, size) else { return file };
     let whole = (bytes.len() as u64) < size && damage.is_none();
@@ -210,8 +210,7 @@ fn table(file: &DataFile, beginning: &mut Beginning) -> Table {
     Table { file: file.name().to_string(), names: beginning.names.clone(), rows }
 }
 
-/// What the columns of the `first` file hold and are used as; says what recordings and times there are, and which keys would
-/// help.
+/// Describes the columns of the `first` file and their uses; reports recordings and times, and which keys would help.
 fn understood(
     spec: &CsvSpec,
     dialect: &Dialect,
@@ -249,7 +248,7 @@ fn understood(
         .into();
     }
     let parts = Parts { first, others, dialect, guessed: &roles, names: &names };
-    // What would be suggested for the same columns.
+    // The spec that would be suggested for the same columns.
     let mut free = CsvSpec { rules: Default::default(), interleaved: None, ..spec.clone() };
     let (mut comments, mut more) = (Comments::new(), Vec::new());
     match roles.keys.is_empty() && !spec.keys.is_empty() {
@@ -278,7 +277,7 @@ fn understood(
     columns
 }
 
-/// Whether a key of `spec` says already what a note asks for.
+/// Whether a key of `spec` already does what a note suggests.
 fn settled(spec: &CsvSpec, note: &str) -> bool {
     let rules = &spec.rules;
     let told_apart = rules.across_files == AcrossFiles::Continue || spec.keys.iter().any(|key| key == FILE);
@@ -287,7 +286,7 @@ fn settled(spec: &CsvSpec, note: &str) -> bool {
         || (note.starts_with("keys come back") && told_apart)
 }
 
-/// The keys that would be suggested for these files, as in `free`, and that `spec` does not say.
+/// The keys that would be suggested for these files, as in `free`, and that `spec` does not set.
 fn helpful(spec: &CsvSpec, free: &CsvSpec, comments: &Comments) -> Vec<String> {
     let (said, rules) = (&spec.rules, &free.rules);
     let file = free.keys.len() > spec.keys.len();

@@ -1,4 +1,4 @@
-//! Parquet files, of feature vectors or of samples.
+//! Inspects Parquet files of feature vectors or of samples.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -24,11 +24,11 @@ use crate::source::parquet::{ObjectReader, is_number, item_type};
 use crate::source::{Dialect, Features, ParquetSpec};
 use crate::terminal::shown_name;
 
-/// Rows that are looked at.
+/// Rows that are read.
 const ROWS: usize = 10_000;
-/// Rows that are looked at of each file of samples but the first.
+/// Rows that are read of each file of samples but the first.
 const OTHERS: usize = 1000;
-/// Names that columns of vectors have, before others.
+/// Usual names of a column of vectors, the most likely first.
 const VECTORS: [&str; 6] = ["features", "embedding", "embeddings", "vector", "vectors", "x"];
 
 /// The first rows of a file.
@@ -38,7 +38,7 @@ struct Start {
     groups: usize,
 }
 
-/// What the Parquet `files` of the source at `path` look like.
+/// Inspects the Parquet `files` of the source at `path`.
 pub(super) async fn inspect(path: &str, files: &[DataFile], rows: usize) -> Result<Inspection> {
     let mut unusable = Vec::new();
     let mut usable = None;
@@ -140,7 +140,7 @@ fn size_of_all(files: &[DataFile]) -> Result<u64> {
     files.iter().try_fold(0u64, |sum, file| Ok(sum.saturating_add(file.object()?.2)))
 }
 
-/// The column of lists of numbers that is most likely one of vectors.
+/// The column of lists of numbers that most likely holds the vectors.
 fn list_column(batch: &RecordBatch) -> Option<String> {
     let schema = batch.schema();
     let lists = || schema.fields().iter().filter(|field| item_type(field.data_type()).is_some_and(is_number));
@@ -148,14 +148,14 @@ fn list_column(batch: &RecordBatch) -> Option<String> {
     lists().find(said).or(lists().next()).map(|field| field.name().clone())
 }
 
-/// The rows as samples, where they are in the order of a column of times.
+/// The rows as samples, if a column of times puts them in order.
 fn samples(file: &DataFile, batch: &RecordBatch, columns: &[Column]) -> Result<Option<Table>> {
     if batch.num_rows() < 2 {
         return Ok(None);
     }
     let mut texts = Vec::new();
     for (values, column) in batch.columns().iter().zip(columns) {
-        // What is no text is left empty.
+        // Values that cannot be written as text are left empty.
         let plain = column.kind != ColumnKind::Other && column.kind != ColumnKind::List;
         texts.push(plain.then(|| cast(values, &DataType::Utf8)).transpose()?);
     }
@@ -174,7 +174,7 @@ fn samples(file: &DataFile, batch: &RecordBatch, columns: &[Column]) -> Result<O
     Ok(Some(Table { file: file.name().to_string(), names, rows }))
 }
 
-/// How to read the rows as vectors; none if there are no numbers.
+/// How to read the rows as vectors; `None` if there are no numbers.
 fn vectors(path: &str, list: Option<String>, found: &mut Inspection, rows: usize) -> Option<ParquetSpec> {
     let guessed = roles(&mut found.columns, rows, Rows::Vectors);
     let name = |at: usize| found.columns[at].name.clone();
@@ -253,7 +253,7 @@ fn describe(name: &str, values: &ArrayRef) -> Result<Column> {
     let texts = texts.as_string::<i32>();
     let read = |value: &[u8]| number(&Dialect::default(), value);
     let mut column = Column::of(name, texts.iter().map(|text| text.unwrap_or_default().as_bytes()), read);
-    // The type says it better than the values do.
+    // The stored type is more reliable than the values.
     column.kind = match stored {
         DataType::Null => ColumnKind::Empty,
         t if t.is_integer() => ColumnKind::Integer,
@@ -266,7 +266,7 @@ fn describe(name: &str, values: &ArrayRef) -> Result<Column> {
     Ok(column)
 }
 
-/// How many values the lists of a column have.
+/// The lengths of the lists of a column.
 fn widths(values: &ArrayRef) -> Option<String> {
     if let DataType::FixedSizeList(_, width) = values.data_type() {
         return Some(format!("{width} values each"));

@@ -1,4 +1,4 @@
-//! Files of samples: which columns are what, which recordings there are and at which rates, and how to read them.
+//! Inspects files of samples: the uses of the columns, the recordings and their rates, and how to read them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -11,36 +11,36 @@ use crate::source::csv::guess::{is_missing, number, plain_number};
 use crate::source::csv::{AcrossFiles, CsvSpec, Fill, Record, Repeated, SameTime};
 use crate::source::{Dialect, TimeColumn, TimeUnit};
 
-/// The key that is the name of a file.
+/// The key that stands for the name of a file.
 const FILE: &str = "file";
-/// Numbers that are enough to tell what a column of times counts.
+/// Numbers that are enough to find the unit of a column of times.
 const NUMBERS: usize = 1000;
-/// The part of the rows in which a channel may be missing and be no sensor that is slower than the others.
+/// The fraction of rows above which a missing channel is taken for a slower sensor.
 const MISSING: f64 = 0.3;
-/// Rows that a source looks at by itself to see whether recordings take turns.
+/// Rows from which a source itself finds out whether recordings alternate.
 const LOOKED_AT: usize = 4000;
 
 /// The rows of a file, each value as text.
 pub(super) struct Table {
-    /// Its name, for people.
+    /// Its name for messages.
     pub file: String,
-    /// What its columns are called; empty for one without a name.
+    /// The names of its columns; empty for one without a name.
     pub names: Vec<String>,
     pub rows: Vec<Record>,
 }
 
-/// What was understood.
+/// What was found out.
 pub(super) struct Understood {
-    /// How to read it; none if no column can be a channel.
+    /// How to read it; `None` if no column can be a channel.
     pub spec: Option<CsvSpec>,
-    /// What a reader should know of the keys of its section.
+    /// Comments for the keys of its section.
     pub comments: BTreeMap<&'static str, String>,
     pub columns: Vec<Column>,
     pub facts: Vec<Fact>,
     pub notes: Vec<String>,
 }
 
-/// What a pipeline calls the columns `names`: by their places where a name is empty or there twice.
+/// The names of the columns `names` in a pipeline: by position if a name is empty or not unique.
 pub(super) fn called(names: &[String]) -> Vec<String> {
     let mut counts: HashMap<&str, usize> = HashMap::new();
     names.iter().for_each(|name| *counts.entry(name).or_default() += 1);
@@ -48,7 +48,7 @@ pub(super) fn called(names: &[String]) -> Vec<String> {
     (1..).zip(names).map(|(at, name)| if own(name) { name.clone() } else { format!("column_{at}") }).collect()
 }
 
-/// Understands the `first` file and the beginnings of `others`, all written as `dialect` says, of the source at `path`.
+/// Interprets the `first` file and the beginnings of `others`, all in the same `dialect`, of the source at `path`.
 pub(super) fn understand(path: &str, first: &Table, others: &[Table], dialect: &Dialect) -> Understood {
     let (mut facts, mut notes, mut comments) = (Vec::new(), Vec::new(), BTreeMap::new());
     let names = called(&first.names);
@@ -57,7 +57,7 @@ pub(super) fn understand(path: &str, first: &Table, others: &[Table], dialect: &
         first.names.iter().enumerate().map(|(at, name)| Column::of(name, values(at), |v| number(dialect, v))).collect();
     let named = dialect.has_header && first.names.iter().any(|name| !name.is_empty());
     let guessed = roles(&mut columns, first.rows.len(), Rows::Samples { named });
-    // What they are called says what they are, also where a pipeline names them by their places.
+    // The names in the file help to find the uses, also where a pipeline names columns by position.
     columns.iter_mut().zip(&names).for_each(|(column, name)| column.name.clone_from(name));
     let mut twice: Vec<&String> = Vec::new();
     for name in first.names.iter().filter(|name| !name.is_empty()) {
@@ -107,7 +107,7 @@ pub(super) fn understand(path: &str, first: &Table, others: &[Table], dialect: &
     Understood { spec: Some(spec), comments, columns, facts, notes }
 }
 
-/// What is understood together.
+/// What the parts of the interpretation share.
 pub(super) struct Parts<'a> {
     pub first: &'a Table,
     pub others: &'a [Table],
@@ -119,13 +119,13 @@ pub(super) struct Parts<'a> {
 pub(super) type Comments = BTreeMap<&'static str, String>;
 
 impl Parts<'_> {
-    /// The places of the columns `at` of the first file in `table`; none if one is not there.
+    /// The positions in `table` of the columns `at` of the first file; `None` if one is missing.
     fn places(&self, table: &Table, at: &[usize]) -> Option<Vec<usize>> {
         let there = called(&table.names);
         at.iter().map(|&at| there.iter().position(|name| *name == self.names[at])).collect()
     }
 
-    /// Which recordings there are, whether they take turns, and whether they come back in other files.
+    /// Finds which recordings there are, whether they alternate, and whether they come back in other files.
     pub(super) fn keys(
         &self,
         spec: &mut CsvSpec,
@@ -205,7 +205,7 @@ impl Parts<'_> {
         unit(&self.names[self.guessed.time.unwrap_or(at)], &numbers)
     }
 
-    /// What reads the times in column `at`.
+    /// The reader of the times in column `at`.
     pub(super) fn reader(
         &self,
         unit: TimeUnit,
@@ -217,7 +217,7 @@ impl Parts<'_> {
         move |row| {
             let text = row.field(at);
             let clock = clock.as_ref()?;
-            // A number may have other signs than those that the clock reads.
+            // A number may have other separators than the clock reads.
             match plain_number(&dialect, text) {
                 Some(plain) => clock.read(&plain).or_else(|_| clock.read(text)).ok(),
                 None => clock.read(text).ok(),
@@ -225,7 +225,7 @@ impl Parts<'_> {
         }
     }
 
-    /// What the times say, and which rules they need.
+    /// Describes the times, and finds the rules that they need.
     fn times(
         &self,
         at: usize,
@@ -250,7 +250,7 @@ impl Parts<'_> {
         self.rules(&times, spec, notes, comments);
     }
 
-    /// Which rules the times need.
+    /// Finds the rules that the times need.
     pub(super) fn rules(&self, times: &Times, spec: &mut CsvSpec, notes: &mut Vec<String>, comments: &mut Comments) {
         let rules = &mut spec.rules;
         if times.repeated * 2 > self.first.rows.len() - times.unread {
@@ -299,7 +299,7 @@ impl Parts<'_> {
         }
     }
 
-    /// Whether recordings have several rates, in this file and in the others.
+    /// Finds whether recordings have several rates, in this file and in the others.
     pub(super) fn rates(
         &self,
         times: &Times,
@@ -335,7 +335,7 @@ impl Parts<'_> {
         }
     }
 
-    /// Channels that are missing in many rows are slower than others; in a few, these rows are bad.
+    /// A channel that is missing in many rows is a slower sensor; if it is missing in a few, these rows are bad.
     pub(super) fn missing(
         &self,
         columns: &[Column],
@@ -357,7 +357,7 @@ impl Parts<'_> {
         }
     }
 
-    /// Files whose columns are not those of the first.
+    /// Reports files that do not have the columns of the first.
     pub(super) fn headers(&self, notes: &mut Vec<String>) {
         let columns = |table: &Table| called(&table.names).into_iter().collect::<BTreeSet<String>>();
         let first = columns(self.first);

@@ -1,8 +1,8 @@
-//! Which column is what: guesses by names and values.
+//! Guesses the use of each column by its name and values.
 
 use super::columns::{Column, ColumnKind};
 
-/// Words in the names of columns that hold times, keys, classes, and parts of the data.
+/// Words in the names of columns of times, keys, labels and splits.
 const TIMES: &[&str] = &[
     "time",
     "timestamp",
@@ -62,23 +62,23 @@ const CLASSES: &[&str] = &[
     "y",
 ];
 const SPLITS: &[&str] = &["split", "set", "part", "partition", "fold", "subset"];
-/// Values that name parts of the data.
+/// Values that name splits.
 const PARTS: &[&str] = &["train", "training", "test", "testing", "val", "valid", "validation", "dev"];
-/// Most classes.
+/// The most different labels.
 const MOST_CLASSES: usize = 50;
-/// Samples that a recording has at least, as the mean.
+/// The least mean number of samples per recording.
 const SAMPLES: usize = 8;
 
 /// What the rows of a file are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rows {
-    /// Samples of recordings, of columns with names or without.
+    /// Samples of recordings, in columns with or without names.
     Samples { named: bool },
     /// Feature vectors.
     Vectors,
 }
 
-/// The columns that take part, by their places.
+/// The columns that are used, by position.
 #[derive(Debug, Default)]
 pub(super) struct Roles {
     pub time: Option<usize>,
@@ -89,7 +89,7 @@ pub(super) struct Roles {
     pub numbers: Vec<usize>,
 }
 
-/// Guesses of `count` rows, and writes each column's role into it.
+/// Guesses from `count` rows, and sets each column's role.
 pub(super) fn roles(columns: &mut [Column], count: usize, rows: Rows) -> Roles {
     let mut found = Roles::default();
     let free = |found: &Roles, at: usize| {
@@ -115,14 +115,15 @@ pub(super) fn roles(columns: &mut [Column], count: usize, rows: Rows) -> Roles {
     for (at, c) in columns.iter().enumerate() {
         let textual = matches!(c.kind, ColumnKind::Text | ColumnKind::Integer);
         let fits = match rows {
-            // What is the same in many rows. Where nothing is named, it stands before the times, in long stretches.
+            // Keys have the same value in many rows. Without names, a key comes before the times and is constant over
+            // long stretches.
             Rows::Samples { named: true } => {
                 c.missing * 10 <= count && (c.distinct * SAMPLES <= count || c.distinct == 1)
             }
             Rows::Samples { named: false } => {
                 c.missing == 0 && c.runs * SAMPLES <= count && found.time.is_some_and(|time| at < time)
             }
-            // What tells each row from the others.
+            // Keys are different in every row.
             Rows::Vectors => c.distinct >= count.min(1000) && c.missing == 0,
         };
         if free(&found, at) && textual && fits && (!named || says(c, KEYS)) {
@@ -131,7 +132,7 @@ pub(super) fn roles(columns: &mut [Column], count: usize, rows: Rows) -> Roles {
     }
     found.numbers = (0..columns.len())
         .filter(|&at| columns[at].is_numeric() && free(&found, at))
-        // A counter of rows says nothing, but where there is nothing else.
+        // A counter of rows is only used if there is nothing else.
         .filter(|&at| !(columns[at].counts_rows && count > 2))
         .collect();
     if found.numbers.is_empty() {
@@ -152,22 +153,22 @@ pub(super) fn roles(columns: &mut [Column], count: usize, rows: Rows) -> Roles {
     found
 }
 
-/// The column of times: one that says so by its values, else a rising one that says so by its name, or without names the
-/// first rising one of many values.
+/// The column of times: one with values that are times, else a rising one whose name says so, or, without names, the
+/// first rising one with many values.
 fn time(columns: &[Column], count: usize, named: bool) -> Option<usize> {
     let by_values = (0..columns.len()).filter(|&at| columns[at].kind == ColumnKind::Time);
-    // A date beside a time of day says less; of several the first.
+    // A date beside a time of day has fewer different values; on a tie, the first.
     let by_values = by_values.rev().max_by_key(|&at| columns[at].distinct);
     let rises = |c: &Column, part: f64| c.is_numeric() && c.rising > part && c.distinct > 1;
     let falls = |c: &Column| c.is_numeric() && c.rising < 0.1 && c.distinct > 1;
     by_values.or_else(|| match named {
-        // Rows may have changed places, or begin with the newest.
+        // Rows may be slightly out of order, or begin with the newest.
         true => columns.iter().position(|c| (rises(c, 0.7) || falls(c)) && says(c, TIMES)),
         false => columns.iter().position(|c| rises(c, 0.9) && c.distinct >= (count / 2).min(1000) && columns.len() > 1),
     })
 }
 
-/// Whether the name of a column has one of the words, as a word of its own.
+/// Whether the name of a column contains one of the words.
 fn says(column: &Column, words: &[&str]) -> bool {
     // "machineId" and "machine_id" have the same words.
     let mut spaced = String::new();

@@ -1,4 +1,4 @@
-//! The `[source]` section of a pipeline file.
+//! Writes the `[source]` section of a pipeline file.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,12 +20,12 @@ impl Section {
         section
     }
 
-    /// That of a directory in the HAPT layout.
+    /// The section for a directory in the HAPT layout.
     pub fn hapt(path: &str) -> String {
         Self::new("hapt", path, BTreeMap::new()).text
     }
 
-    /// That which reads feature vectors as `spec` says.
+    /// The section for feature vectors, as in `spec`.
     pub fn vectors(spec: &ParquetSpec, comments: BTreeMap<&'static str, String>) -> String {
         let mut section = Self::new("parquet", &spec.path, comments);
         match &spec.features {
@@ -38,7 +38,7 @@ impl Section {
         section.text
     }
 
-    /// That which reads samples as `spec` says; `comments` stand behind the keys that they belong to.
+    /// The section for samples, as in `spec`; `comments` follow the keys that they belong to.
     pub fn samples(spec: &CsvSpec, comments: BTreeMap<&'static str, String>) -> String {
         let mut section = Self::new("csv", &spec.path, comments);
         section.list("channels", &spec.channels);
@@ -107,7 +107,7 @@ impl Section {
 
     fn line(&mut self, key: &'static str, value: &str) {
         let comment = self.comments.get(key).map(|comment| format!("  # {comment}")).unwrap_or_default();
-        // A String takes every write.
+        // Writing to a String does not fail.
         writeln!(self.text, "{key} = {value}{comment}").ok();
     }
 
@@ -133,7 +133,7 @@ pub(super) fn encoding_name(encoding: Encoding) -> String {
     serde_json::to_value(encoding).ok().and_then(|name| name.as_str().map(String::from)).unwrap_or_default()
 }
 
-/// `text` as TOML writes it on one line; whatever would act on a terminal is escaped.
+/// `text` as a TOML string on one line, with terminal control characters escaped.
 fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {

@@ -1,4 +1,4 @@
-//! Text files of sensor recordings.
+//! Inspects text files of sensor recordings.
 
 use super::recordings::{Table, Understood, understand};
 use super::section::{Section, encoding_name};
@@ -11,17 +11,17 @@ use crate::source::csv::{Delimiter, Encoding, Record, is_table};
 use crate::source::location::{DataFile, blocking};
 use crate::terminal::shown_name;
 
-/// A file, how it is written, and what stands for it.
+/// A file, how it is written, and a file with only its beginning.
 struct Seen {
     file: DataFile,
     start: Start,
     guess: Guess,
-    /// What is wrong behind the start, where that ends early.
+    /// What ended the reading, if the file is damaged.
     damage: Option<Error>,
 }
 
 impl Seen {
-    /// Looks at the first `size` bytes of `file`. Blocks.
+    /// Reads the first `size` bytes of `file`. Blocks.
     fn of(file: DataFile, size: u64) -> Result<Self> {
         let (bytes, damage) = start_of(&file, size)?;
         let whole = (bytes.len() as u64) < size && damage.is_none();
@@ -43,7 +43,7 @@ impl Seen {
     }
 }
 
-/// What the text `files` of the source at `path` look like.
+/// Inspects the text `files` of the source at `path`.
 pub(super) async fn inspect(path: &str, files: &[DataFile], rows: usize) -> Result<Inspection> {
     let files: Vec<DataFile> = files.iter().filter(|file| !is_table(file)).take(FILES).cloned().collect();
     let place = path.to_string();
@@ -71,13 +71,13 @@ pub(super) async fn inspect(path: &str, files: &[DataFile], rows: usize) -> Resu
                 unlike.get_or_insert(other.file.name().to_string());
             }
         }
-        // An encoding that the first file does not show, as its start is ASCII.
+        // If the start of the first file is ASCII, another file may show the encoding.
         if first.start.bytes.is_ascii()
             && let Some(other) = seen.iter().find(|other| other.guess.dialect.encoding != dialect.encoding)
         {
             dialect.encoding = other.guess.dialect.encoding;
         }
-        // What the first file has no need of.
+        // Other files may show settings that the first one does not need.
         let alike = seen.iter().map(|other| &other.guess.dialect).filter(|other| other.decimal == dialect.decimal);
         let (escape, thousands) = (alike.clone().find_map(|d| d.escape), alike.clone().find_map(|d| d.thousands));
         (dialect.escape, dialect.thousands) = (escape, thousands);
@@ -102,7 +102,7 @@ pub(super) async fn inspect(path: &str, files: &[DataFile], rows: usize) -> Resu
         {
             let named = understood.columns.iter().zip(&table.names);
             if named.into_iter().any(|(column, name)| !column.role.is_empty() && column.name != *name) {
-                // Where a place is named, a line before the header could be taken for it.
+                // If a column is named by position, a line before the header could be taken for the header.
                 spec.dialect.skip_lines = usize::try_from(guess.first_line - 1).unwrap_or_default();
             }
         }
@@ -135,7 +135,7 @@ pub(super) async fn inspect(path: &str, files: &[DataFile], rows: usize) -> Resu
     Ok(found)
 }
 
-/// Whether the first of `names` begins as a comment does.
+/// Whether the first of `names` begins with a comment mark.
 fn comment_mark(names: &[String]) -> bool {
     names.first().is_some_and(|name| ["#", "%", "//"].iter().any(|mark| name.starts_with(mark) && name != mark))
 }
@@ -164,7 +164,7 @@ fn written(seen: &Seen, rows: usize) -> Vec<super::Fact> {
     ]
 }
 
-/// What is between the fields of a text, and which signs its values have, in words.
+/// The delimiter, quotes and separators of a text, in words.
 pub(super) fn in_words(dialect: &Dialect, delimiter: Delimiter) -> String {
     let decimal = if dialect.decimal == ',' { ", decimal commas" } else { "" };
     let thousands = dialect.thousands.map(|mark| format!(", {:?} between thousands", mark.to_string()));

@@ -1,50 +1,50 @@
-//! What a column of times says: the rate, gaps, steps back, times that repeat.
+//! Analyses a column of times: the rate, gaps, steps back, repeated times.
 
 use std::collections::HashMap;
 
 use crate::source::clock::{Clock, Midnight, SECOND, Stamp, TimeUnit, duration};
 use crate::source::csv::Record;
 
-/// Steps up to this many sample periods are no gap.
+/// Steps up to this many sample periods are not gaps.
 const GAP: f64 = 1.5;
-/// How far a step may be from the median one, as a part of it, and be regular.
+/// How far a regular step may be from the median, as a fraction of it.
 const REGULAR: f64 = 0.1;
-/// How far rates may be from each other that are one rate, as a part of it.
+/// How far two rates may differ and be the same, as a fraction.
 const ALIKE: f64 = 0.1;
-/// Lines that a sample is looked for from where its time belongs.
+/// The most lines that a sample may be from its place in the order of time.
 const FARTHEST: usize = 1000;
-/// The rate in Hz that is most plausible of several that differ by powers of a thousand.
+/// Of several possible rates in Hz that differ by powers of a thousand, the one nearest to this is the most plausible.
 const PLAUSIBLE: f64 = 50.0;
 
-/// What the times of a file say.
+/// What the times of a file show.
 #[derive(Debug, Default)]
 pub(super) struct Times {
     pub unit: TimeUnit,
-    /// Nanoseconds from a sample to the next, as the median.
+    /// The median of the nanoseconds from a sample to the next.
     pub period: Option<f64>,
-    /// Steps that are longer.
+    /// The number of gaps.
     pub gaps: usize,
-    /// The longest of them, in nanoseconds.
+    /// The longest gap, in nanoseconds.
     pub longest: i64,
-    /// Steps back.
+    /// The number of steps back.
     pub back: usize,
-    /// How many lines a sample is from where its time belongs, at most; none if it is too far away.
+    /// The most lines that a sample is from its place in the order of time; `None` if that is too many.
     pub disorder: Option<usize>,
-    /// Times that repeat the one before, and lines that repeat all of it.
+    /// The number of times that repeat the one before, and of lines that repeat the line before.
     pub repeated: usize,
     pub repeated_lines: usize,
     /// Times that cannot be read.
     pub unread: usize,
-    /// The part of the steps, gaps apart, by which [`jitter`](Self::jitter) is told.
+    /// For each of [`JITTERS`], the number of steps that are further from the median, not counting gaps.
     irregular: [usize; JITTERS.len()],
     steps: usize,
     /// Rates of recordings in Hz, and how many have each, the most frequent first.
     pub rates: Vec<(f64, usize)>,
-    /// The first and the last time, where they are no times of day.
+    /// The first and the last time, unless they are times of day.
     pub span: Option<(i64, i64)>,
 }
 
-/// How far steps may be from the median, as parts of it, in ascending order.
+/// Candidates for the jitter: distances of steps from the median, as fractions of it, ascending.
 const JITTERS: [f64; 4] = [REGULAR, 0.25, 0.5, 1.0];
 
 /// The times of a recording.
@@ -56,7 +56,7 @@ struct Recording<'a> {
 }
 
 impl Times {
-    /// Those of column `at` of `rows`, which `read` reads; rows that are equal in `keys` are of one recording.
+    /// Analyses the times of `rows` that `read` gives; rows that are equal in `keys` belong to one recording.
     pub fn of(rows: &[Record], keys: &[usize], unit: TimeUnit, read: impl Fn(&Record) -> Option<Stamp>) -> Self {
         let mut found = Self { unit, disorder: Some(0), ..Self::default() };
         let mut places: HashMap<Vec<&[u8]>, usize> = HashMap::new();
@@ -89,7 +89,7 @@ impl Times {
         let mut rates: Vec<(f64, usize)> = Vec::new();
         for recording in &recordings {
             let steps = steps_of(&recording.times);
-            // Each recording is held against its own rate.
+            // Each recording is compared with its own rate.
             let own = median(&steps).unwrap_or(period);
             for &step in steps.iter().filter(|&&step| step > 0) {
                 let off = (step as f64 / own - 1.0).abs();
@@ -116,19 +116,18 @@ impl Times {
         found
     }
 
-    /// Samples a second, as the median.
+    /// The median rate in samples per second.
     pub fn rate_hz(&self) -> Option<f64> {
         self.period.map(|period| rounded(SECOND as f64 / period))
     }
 
-    /// How far most steps are from the median, as a part of it, where that is more than what is regular by default; none
-    /// where no bound would take most of them.
+    /// The least candidate that covers nine in ten steps; `None` if none does.
     pub fn jitter(&self) -> Option<f64> {
         let most = |bad: &usize| bad * 10 <= self.steps;
         JITTERS.iter().zip(&self.irregular).find(|(_, bad)| most(bad)).map(|(&jitter, _)| jitter)
     }
 
-    /// Whether most steps are near the median one.
+    /// Whether most steps are near the median.
     pub fn is_regular(&self) -> bool {
         self.jitter() == Some(REGULAR)
     }
@@ -159,14 +158,14 @@ impl Times {
     }
 }
 
-/// The median of the steps ahead.
+/// The median of the forward steps.
 fn median(steps: &[i64]) -> Option<f64> {
     let mut ahead: Vec<i64> = steps.iter().copied().filter(|&step| step > 0).collect();
     ahead.sort_unstable();
     ahead.get(ahead.len() / 2).map(|&step| step as f64)
 }
 
-/// How many places a time is from where it belongs, at most; none if that is too far.
+/// The greatest distance of a time from its place in ascending order; `None` if that is too far.
 fn disorder(times: &[i64]) -> Option<usize> {
     let (mut most, mut backs) = (0, 0);
     for at in 1..times.len() {
@@ -176,7 +175,7 @@ fn disorder(times: &[i64]) -> Option<usize> {
         backs += 1;
         let from = at.saturating_sub(FARTHEST);
         let later = times[from..at].iter().rev().take_while(|&&time| time > times[at]).count();
-        // A clock that starts anew is no disorder.
+        // A clock that starts anew is not disorder.
         let anew = later > 2 && times[from..at].iter().all(|&time| time >= times[at]);
         if anew || backs > FARTHEST {
             return None;
@@ -186,14 +185,14 @@ fn disorder(times: &[i64]) -> Option<usize> {
     Some(most)
 }
 
-/// A number with six digits that count.
+/// A number rounded to six significant digits.
 pub(super) fn rounded(value: f64) -> f64 {
     let digits = 10f64.powf(6.0 - value.abs().max(1e-9).log10().ceil());
     (value * digits).round() / digits
 }
 
-/// The unit of a column of times with the name `name` and these `numbers`; none of them where it holds other times: what
-/// the values say of themselves where they do, else what the name says, else the one that gives a plausible rate.
+/// The unit of a column of times with the name `name` and these `numbers` (empty if its times are not numbers): the one
+/// that the values themselves show, else the one in the name, else the one that gives a plausible rate.
 pub(super) fn unit(name: &str, numbers: &[f64]) -> TimeUnit {
     let lower = name.to_lowercase();
     let words: Vec<&str> = lower.split(|c: char| !c.is_alphanumeric()).collect();
@@ -214,7 +213,7 @@ pub(super) fn unit(name: &str, numbers: &[f64]) -> TimeUnit {
     }
     let mut steps: Vec<f64> = numbers.windows(2).map(|pair| pair[1] - pair[0]).filter(|&step| step > 0.0).collect();
     steps.sort_by(f64::total_cmp);
-    // Several samples may stand under one time.
+    // Several samples may have the same time.
     let share = steps.len() as f64 / numbers.len() as f64;
     let Some(step) = steps.get(steps.len() / 2).map(|step| step * share).filter(|&step| step > 1.0) else {
         return TimeUnit::S;

@@ -1,4 +1,4 @@
-//! The suggested section, tried: what a source that is opened by it makes of what was looked at.
+//! Tries a section: opens it as a source and counts good and bad rows.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use crate::source::location::DataFile;
 use crate::source::recording::Recordings;
 use crate::source::{BadRow, BadRows, CsvSpec, OnBadRow, ParquetSpec, Source, SourceOptions, of_recordings, parquet};
 
-/// What came of it.
+/// The result of a trial.
 pub(super) struct Trial {
-    /// Rows, or samples, that were read and good.
+    /// Good rows, or samples.
     pub good: u64,
-    /// Those that were set aside.
+    /// Rows, or samples, that were set aside.
     pub bad: u64,
     /// The first bad rows, by file and line.
     pub first: Option<BadRow>,
@@ -29,7 +29,7 @@ pub(super) struct Trial {
 pub(super) async fn samples(spec: &CsvSpec, files: Vec<DataFile>) -> Result<Trial> {
     let bad = Arc::new(BadRows::new());
     let rejects = Rejects::new(OnBadRow::Quarantine, Arc::clone(&bad));
-    // Windows of one sample: rates and gaps are judged as for longer ones.
+    // Windows of one sample, so that rates and gaps are checked as for longer ones.
     let window = Some(WindowSpec { length: 1, stride: 1, within: Within::Recordings });
     let options = SourceOptions { window, on_bad_row: OnBadRow::Quarantine, ..SourceOptions::default() };
     let csv = Csv::of_files(spec, files, true, rejects.clone()).await?;

@@ -1,8 +1,8 @@
-//! Compressed files: gzip, bzip2 and zstd, told by their content.
+//! Compressed files: gzip, bzip2 and zstd, recognised by their content.
 //!
-//! A file may be several compressed ones, one behind the other, as `cat`, loggers and parallel compressors write them.
-//! Zeros at its end are padding; anything else there is left alone with a warning, as `gzip` does. Memory is bounded: a
-//! zstd frame may ask for a window of up to 128 MiB, what the tool `zstd` writes and reads by default; the others need less.
+//! A file may be a sequence of compressed members, as `cat`, loggers and parallel compressors write. Zeros at its end
+//! are padding; anything else after the last member is ignored with a warning, as `gzip` does. Memory is bounded: a
+//! zstd frame may ask for a window of up to 128 MiB, the default limit of the tool `zstd`; the others need less.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
@@ -19,16 +19,16 @@ use crate::source::fence::caught;
 const BUFFER: usize = 1 << 16;
 /// The binary logarithm of the largest window of a zstd frame, in bytes.
 const ZSTD_WINDOW_LOG: u32 = 27;
-/// The files of which it was said that something stands behind their data.
+/// The files for which the warning about ignored data was given.
 static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-/// How many bytes tell what a file is.
+/// How many bytes are enough to recognise a file.
 const TELLING: usize = 10;
 
-/// The ends of names of compressed files, those that are read first; the others are listed too, so that they are refused
-/// by name and not passed over.
+/// The endings of the names of compressed files, supported ones first. Files of the other compressions are listed too,
+/// so that they are refused by name and not silently skipped.
 const SUFFIXES: [&str; 11] = [".gz", ".bz2", ".zst", ".zstd", ".xz", ".zip", ".lz4", ".lzma", ".lz", ".7z", ".z"];
 
-/// `name` without the end that says how it is compressed, in letters of any case.
+/// `name` without the ending of its compression, in upper or lower case.
 pub(in crate::source) fn plain_name(name: &str) -> &str {
     let ends = |suffix: &&&str| {
         name.len()
@@ -39,11 +39,11 @@ pub(in crate::source) fn plain_name(name: &str) -> &str {
     SUFFIXES.iter().find(ends).map_or(name, |suffix| &name[..name.len() - suffix.len()])
 }
 
-/// The content of `raw`, decompressed if it is compressed; warnings call it `name`. That something stands behind its
-/// compressed data is noted in `more` once it is met.
+/// The content of `raw`, decompressed if it is compressed; warnings call it `name`. Sets `more` if something is found
+/// after the compressed data.
 ///
 /// # Errors
-/// What reading its first bytes gives; [`Unsupported`](ErrorKind::Unsupported) for a compressed file of another kind. A
+/// Errors of reading its first bytes; [`Unsupported`](ErrorKind::Unsupported) for a compressed file of another kind. A
 /// damaged file is [`InvalidData`](ErrorKind::InvalidData) or [`UnexpectedEof`](ErrorKind::UnexpectedEof), at the place
 /// of the damage.
 pub(super) fn decompressed(
@@ -53,7 +53,7 @@ pub(super) fn decompressed(
 ) -> io::Result<Box<dyn BufRead + Send>> {
     let mut raw = Raw::new(raw);
     let start = raw.peek(TELLING)?;
-    // The bytes decide and not the name: a .csv served compressed is as welcome as a .gz that is not.
+    // The bytes decide, not the name: a .csv may be compressed, and a .gz may not be.
     if let Some(codec) = Codec::of(start) {
         let members = Members { codec, name: name.to_owned(), more: Arc::clone(more), state: State::Between(raw) };
         return Ok(Box::new(BufReader::with_capacity(BUFFER, members)));
@@ -69,14 +69,14 @@ pub(super) fn decompressed(
     }
 }
 
-/// Whether what `raw` begins with is compressed, in a way that is read or in another one.
+/// Whether `raw` begins like a compressed file, of a supported kind or not.
 pub(super) fn begins_compressed(raw: impl Read) -> io::Result<bool> {
     let mut start = Vec::new();
     raw.take(TELLING as u64).read_to_end(&mut start)?;
     Ok(Codec::of(&start).is_some() || unsupported(&start).is_some())
 }
 
-/// What cannot be read is, and what makes it readable.
+/// The unsupported format of a file, and how to make it readable.
 fn unsupported(start: &[u8]) -> Option<(&'static str, &'static str)> {
     const KINDS: [(&[u8], &str, &str); 7] = [
         (b"\xfd7zXZ\0", "an xz file", "decompress (xz -d)"),
@@ -99,14 +99,14 @@ enum Codec {
 }
 
 impl Codec {
-    /// The one whose files begin so.
+    /// The compression whose files begin with these bytes.
     fn of(start: &[u8]) -> Option<Self> {
         match start {
             [0x1f, 0x8b, ..] => Some(Self::Gzip),
             // The block's magic number too: text may begin with BZh.
             [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => Some(Self::Bzip2),
             [b'B', b'Z', b'h', b'1'..=b'9', 0x17, 0x72, 0x45, 0x38, 0x50, 0x90, ..] => Some(Self::Bzip2),
-            // The second are frames that hold no data; parallel compressors write them.
+            // The second alternative is frames without data; parallel compressors write them.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::Zstd),
             _ => None,
         }
@@ -125,7 +125,7 @@ impl Codec {
     }
 }
 
-/// One of the compressed files that a file is made of.
+/// One compressed member of a file.
 enum Member {
     Gzip(Box<GzDecoder<Raw>>),
     Bzip2(Box<BzDecoder<Raw>>),
@@ -174,7 +174,7 @@ struct Members {
 }
 
 impl Members {
-    /// What comes behind a member, or at the start: another one, or the end.
+    /// Goes on at the start, or after a member: with another one, or with the end.
     fn next(&mut self, mut raw: Raw) -> io::Result<State> {
         while raw.peek(1)?.first() == Some(&0) {
             let zeros = raw.ready().iter().take_while(|byte| **byte == 0).count();
@@ -188,9 +188,9 @@ impl Members {
             return Ok(State::Inside(self.codec.open(raw)?));
         }
         self.more.store(true, Ordering::Relaxed);
-        // Once a file, however often it is read.
+        // The warning is given once per file, however often it is read.
         if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(self.name.clone()) {
-            tracing::warn!("{}: what stands behind the compressed data is left alone", self.name);
+            tracing::warn!("{}: the data after the compressed part is ignored", self.name);
         }
         Ok(State::Over)
     }
@@ -202,7 +202,7 @@ impl Read for Members {
             return Ok(0);
         }
         loop {
-            // Where reading fails, it is over.
+            // An error ends the reading.
             match std::mem::replace(&mut self.state, State::Over) {
                 State::Over => return Ok(0),
                 State::Between(raw) => self.state = self.next(raw)?,
@@ -225,7 +225,7 @@ impl Read for Members {
     }
 }
 
-/// A file as its bytes are, of which the next few can be looked at.
+/// A file without decompression, with a way to look ahead.
 struct Raw {
     inner: Box<dyn Read + Send>,
     buffer: Vec<u8>,
@@ -244,7 +244,7 @@ impl Raw {
         &self.buffer[self.ready.clone()]
     }
 
-    /// Reads on until there are `wanted` bytes (no more than the buffer holds), or all that there are.
+    /// Reads until `wanted` bytes are there (at most the size of the buffer), or the file ends.
     fn peek(&mut self, wanted: usize) -> io::Result<&[u8]> {
         while self.ready.len() < wanted {
             self.buffer.copy_within(self.ready.clone(), 0);
@@ -306,7 +306,7 @@ mod tests {
         }
     }
 
-    /// What is read and how it ends, alike whether the bytes come one by one or at once.
+    /// What is read and how it ends; the same whether the bytes come one by one or at once.
     fn read(bytes: &[u8]) -> (Vec<u8>, Option<ErrorKind>) {
         let bytes = io::Cursor::new(bytes.to_vec());
         let raws: [Box<dyn Read + Send>; 2] = [Box::new(Slow(bytes.clone())), Box::new(bytes)];
@@ -316,7 +316,7 @@ mod tests {
             (out, e.map(|e| e.kind()))
         });
         assert_eq!(slow.1, fast.1);
-        // Of a damaged file a decoder may give more or less before the damage, by how the bytes come.
+        // How much of a damaged file a decoder gives before the damage depends on how the bytes come.
         assert!(slow.0 == fast.0 || slow.1.is_some(), "{} and {} bytes", slow.0.len(), fast.0.len());
         fast
     }
@@ -348,7 +348,7 @@ mod tests {
             assert_eq!(read(&[pack(a), pack(b)].concat()), expected);
             assert_eq!(read(&[pack(a), pack(b""), vec![0; 70_000], pack(b), vec![0; 512]].concat()), expected);
             assert_eq!(read(&[whole.clone(), b"rubbish\n".to_vec()].concat()), expected);
-            // What another codec wrote is no member.
+            // A member of another codec does not count.
             assert_eq!(read(&[whole.clone(), vec![0x1f, 0x9d, 1]].concat()), expected);
         }
         assert_eq!(read(&text), (text.clone(), None), "plain text stays as it is");

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::store::Location;
 use crate::terminal::shown_name;
 
-/// A directory that archives of one system carry beside the files, with copies of their names that hold no data.
+/// A directory that macOS adds to archives, with files of the same names that contain no data.
 const BESIDE_FILES: &str = "__MACOSX";
 
 /// As in a shell: a wildcard matches no `/`, and no dot at the start of a name.
@@ -26,7 +26,7 @@ const OPTIONS: MatchOptions =
 enum Choice {
     /// All of it, hidden names apart.
     All,
-    /// What a glob matches, and what is in the directories that it matches. Its parts, between `/`.
+    /// What a glob matches, and what is in the directories that it matches; the parts of the glob between `/`.
     Matching(Pattern, Vec<Pattern>),
 }
 
@@ -64,7 +64,7 @@ impl Choice {
                         Some(part) if part.as_str() == "**" => return true,
                         Some(part) if part.matches_with(name, OPTIONS) => {}
                         Some(_) => return false,
-                        // Inside what the whole glob matched.
+                        // Inside a directory that the whole glob matched.
                         None => return below.split('/').skip(i).all(|name| !hidden(name)),
                     }
                 }
@@ -81,17 +81,17 @@ impl Choice {
     }
 }
 
-/// Whether a source of what the glob `pattern` matches, or of all, may take files that lie in the directory at `below`; not
-/// if the glob is none.
+/// Whether a source with the glob `pattern` (`None` for everything) may take files in the directory at `below`; false
+/// for an invalid glob.
 pub(in crate::source) fn enters(pattern: Option<&str>, below: &str) -> bool {
     pattern.map_or(Ok(Choice::All), Choice::glob).is_ok_and(|choice| choice.enters(below))
 }
 
-/// The links below the local directory `root` that a source there, of what the glob `pattern` matches or of all, would
-/// follow: each by its path below, and where it leads. Of a directory of more than `most` entries, or one that cannot be
-/// listed, those that were found until then.
+/// The links below the local directory `root` that a source with the glob `pattern` (`None` for everything) would
+/// follow: the path of each, and where it leads. If there are more than `most` entries, or a directory cannot be
+/// listed, only the links found until then.
 pub(in crate::source) fn links(root: PathBuf, pattern: Option<&str>, most: usize) -> Vec<(String, PathBuf)> {
-    // What is no glob is refused where it is read.
+    // An invalid glob is refused when the source is opened.
     let Ok(choice) = pattern.map_or(Ok(Choice::All), Choice::glob) else { return Vec::new() };
     const ENDINGS: [&str; 5] = [".csv", ".tsv", ".txt", ".parquet", ".pq"];
     walk(root, &choice, &ENDINGS, most).map(|walked| walked.links).unwrap_or_default()
@@ -116,7 +116,7 @@ struct Found {
 /// A directory that is listed for files.
 pub(super) struct Directory {
     pub(super) place: Location,
-    /// What stands before a path below it in messages.
+    /// The prefix of paths below it in messages.
     pub(super) shown: String,
     pub(super) extensions: &'static [&'static str],
 }
@@ -132,7 +132,8 @@ impl Directory {
         self.chosen(Choice::All).await
     }
 
-    /// What `pattern` matches below it: files, and what is in directories. `whole` is what was asked for.
+    /// What `pattern` matches below it: files, and the files in directories. `whole` is what was asked for, for
+    /// messages.
     pub(super) async fn matching(&self, pattern: &str, whole: &str) -> Result<Vec<DataFile>> {
         let bad = |e: &dyn std::fmt::Display| Error::input(format!("{whole}: not a glob: {e}"));
         if pattern.split('/').any(|part| part == "..") {
@@ -152,7 +153,7 @@ impl Directory {
             Some(dir) => {
                 let walked = blocking(move || walk(dir, &choice, extensions, usize::MAX)).await?;
                 for link in walked.astray {
-                    tracing::warn!("{link} is a link to what is not there and is left alone");
+                    tracing::warn!("{link} is a link to a missing file and is ignored");
                 }
                 walked.found
             }
@@ -168,7 +169,8 @@ impl Directory {
     fn file(&self, Found { below, path, size }: Found) -> Result<DataFile> {
         let name = format!("{}{below}", self.shown);
         let place = match &path {
-            // An object store has no name for some files of this machine; those that need none of it are read all the same.
+            // Some names of local files are not valid in an object store; files that are read without one can have
+            // them.
             Some(path) => self.place.at(path.clone(), &name).ok(),
             None => Some(self.place.join(&below)?),
         };
@@ -204,8 +206,8 @@ struct Walked {
     astray: Vec<String>,
 }
 
-/// The chosen files below `root`, each once: what a link leads to is taken under the link's name only if it was not
-/// reached without one, so that names do not change when a `latest` is moved; of several links the first by name counts.
+/// The chosen files below `root`, each once. A file is taken under a link's name only if it was not reached without a
+/// link, so that names do not change when a link such as `latest` is moved; of several links the first by name counts.
 /// Ends after `most` entries.
 fn walk(root: PathBuf, choice: &Choice, extensions: &[&str], most: usize) -> Result<Walked> {
     let unreadable = |dir: &Path, e| Error::io(format!("{}: cannot be listed", dir.display())).with_source(e);
@@ -258,7 +260,7 @@ fn walk(root: PathBuf, choice: &Choice, extensions: &[&str], most: usize) -> Res
                     }
                 }
             }
-            // Whoever opens it says what is wrong.
+            // Opening it will report the error.
             Err(_) if choice.takes(&below, extensions) => walked.found.push(Found { below, path: Some(path), size: 0 }),
             Err(e) if e.kind() == ErrorKind::NotFound && choice.enters(&below) => {
                 walked.astray.push(below);

@@ -22,7 +22,7 @@ impl Remote {
     /// Opens the object at `place`, which messages call `name`.
     ///
     /// # Errors
-    /// As [`remote_error`] tells them apart.
+    /// As in [`remote_error`].
     pub(super) fn open(place: &Location, name: &str) -> Result<Self> {
         let handle = Handle::current();
         let get = handle.block_on(place.store().get(place.prefix())).map_err(|e| remote_error(name, e))?;
@@ -44,7 +44,7 @@ impl Read for Remote {
     }
 }
 
-/// The error for `e`, met with the object `name`: of kind `Input` if it is not there, else `Io`.
+/// The error for `e` about the object `name`: of kind `Input` if it does not exist, else `Io`.
 pub(super) fn remote_error(name: &str, e: object_store::Error) -> Error {
     match e {
         object_store::Error::NotFound { .. } => Error::input(format!("{name}: no such file")),

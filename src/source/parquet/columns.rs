@@ -1,5 +1,5 @@
-//! Where the columns of the table are in one of its files: at the top of the file's schema, inside structs, or not in the
-//! file but in its path or in the log of the table that it is a file of.
+//! Where the columns of the table are in one of its files: at the top of the file's schema, inside structs, or outside
+//! the file, in its path or in the log of its Delta table.
 
 use std::collections::HashSet;
 
@@ -35,13 +35,13 @@ pub(super) struct StoredColumn {
     pub field: FieldRef,
 }
 
-/// What all values of a column are by what stands outside of the file.
+/// The value of a column that comes from outside the file, for all rows.
 #[derive(Debug, Clone)]
 struct Constant {
     value: Option<String>,
-    /// Its type where that is known.
+    /// Its type, if that is known.
     declared: Option<DataType>,
-    /// Where it stands, for messages.
+    /// Where it comes from, for messages.
     place: &'static str,
 }
 
@@ -49,7 +49,7 @@ impl Column {
     /// The column `name` of `file`, whose schema has `fields`, some of them `twice`.
     ///
     /// # Errors
-    /// Kind `Input` if there is none, or if there are two.
+    /// Kind `Input` if there is no such column, or if there are two.
     pub(super) fn find(file: &VectorFile, fields: &[FieldRef], twice: &HashSet<&str>, name: &str) -> Result<Self> {
         if twice.contains(name) {
             return Err(Error::input(format!("{}: two columns are named {name:?}", file.name())));
@@ -61,37 +61,38 @@ impl Column {
             let in_file = fields.iter().map(|field| field.name().as_str()).filter(|name| *name != super::file::ROW);
             return Err(no_column(file.name(), name, in_file.chain(file.constants())));
         }
-        // A log says what a column is that a file lacks; where the file has it, only a partition's value counts.
+        // The log gives the value of a column that a file lacks. If the file has the column, only a partition value of
+        // the log is compared with it.
         let constant = constant.filter(|constant| stored.is_none() || constant.place != super::files::ABSENT);
         Ok(Self { name: name.to_owned(), stored, constant })
     }
 
-    /// The column in the file, if it is there.
+    /// The column in the file, if there is one.
     pub(super) fn stored(&self) -> Option<&StoredColumn> {
         self.stored.as_ref()
     }
 
-    /// Whether the file and its path, or its table's log, both say what it is, and so may contradict each other.
+    /// Whether both the file and its path or log give its value, so that they may contradict each other.
     pub(super) fn is_said_twice(&self) -> bool {
         self.stored.is_some() && self.constant.is_some()
     }
 
-    /// Its type in the table as far as this file knows: a value in a path has none of its own.
+    /// Its type in the table as far as this file tells: a value in a path has no type of its own.
     pub(super) fn plain_type(&self, is_split: bool) -> Option<DataType> {
         let stored = self.stored.as_ref().map(|stored| stored.field.data_type());
         let declared = || self.constant.as_ref().and_then(|constant| constant.declared.as_ref());
         stored.or_else(declared).map(|found| plain_type(found, is_split))
     }
 
-    /// That what a path or a log says can be a value of `expected`.
+    /// Checks that a value from the path or the log can be of type `expected`.
     ///
     /// # Errors
-    /// Kind `Input`, without the file's name, if it cannot.
+    /// Kind `Input`, without the file's name, if it cannot be.
     pub(super) fn check_constant(&self, expected: &DataType) -> Result<()> {
         self.constant.as_ref().map_or(Ok(()), |constant| constant.value(&self.name, expected).map(drop))
     }
 
-    /// Its values as they are stored in `batch`, rows of the file; a null of a struct is one of all that is in it.
+    /// Its values as stored in `batch`, rows of the file. Where a struct is null, the fields inside it are null, too.
     pub(super) fn of_stored(&self, batch: &RecordBatch) -> Result<ArrayRef> {
         let missing = || Error::internal(format!("column {:?} was not read", self.name));
         let (first, rest) = self.stored.as_ref().and_then(|stored| stored.path.split_first()).ok_or_else(missing)?;
@@ -101,7 +102,7 @@ impl Column {
             let child = parent.column_by_name(name).ok_or_else(missing)?;
             let nulls = NullBuffer::union(parent.nulls(), child.logical_nulls().as_ref());
             found = match child.data_type() {
-                // They have no bitmap of their own to change.
+                // An array of nulls has no validity bitmap to change.
                 DataType::Null | DataType::Dictionary(..) | DataType::RunEndEncoded(..) if nulls.is_some() => {
                     let plain = cast(child, &plain_type(child.data_type(), false))?;
                     with_nulls(&plain, nulls)?
@@ -112,15 +113,15 @@ impl Column {
         Ok(found)
     }
 
-    /// Adds to `reasons` which rows have times of 96 bits with digits below the microseconds in which `batch` has them;
-    /// `exact` has them in nanoseconds.
+    /// Adds to `reasons` the rows with 96-bit times that have digits below a microsecond. `batch` has the times in
+    /// microseconds, `exact` in nanoseconds.
     pub(super) fn check_times(&self, batch: &RecordBatch, exact: &RecordBatch, reasons: &mut Reasons) -> Result<()> {
         let has_it =
             |batch: &RecordBatch| self.stored.as_ref().is_some_and(|s| batch.column_by_name(&s.path[0]).is_some());
         if !has_it(batch) || !has_it(exact) {
             return Ok(());
         }
-        // Of a struct, `exact` has those times alone.
+        // `exact` has only those times, also inside a struct.
         let Ok(exact) = self.of_stored(exact) else { return Ok(()) };
         let times = self.of_stored(batch)?;
         let in_microseconds = times.as_primitive_opt::<TimestampMicrosecondType>();
@@ -128,7 +129,7 @@ impl Column {
             return Ok(());
         };
         for (i, reason) in reasons.iter_mut().enumerate().filter(|(i, _)| micros.is_valid(*i)) {
-            // Right even where nanoseconds wrap.
+            // This is right even where nanoseconds overflow.
             let more = nanos.value(i).wrapping_sub(micros.value(i).wrapping_mul(1000));
             if more != 0 && reason.is_none() {
                 let (name, time) = (&self.name, array_value_to_string(&times, i)?);
@@ -141,8 +142,8 @@ impl Column {
         Ok(())
     }
 
-    /// Its values in the rows of `batch` as `field` of the table. Adds to `reasons` which rows have values that the type
-    /// of the table does not hold, or others than the file's path or its table's log says.
+    /// Its values in the rows of `batch`, converted to `field` of the table. Adds to `reasons` the rows whose values do
+    /// not fit the type of the table, or contradict the file's path or log.
     pub(super) fn of_table(&self, batch: &RecordBatch, field: &Field, reasons: &mut Reasons) -> Result<ArrayRef> {
         let (name, rows) = (&self.name, batch.num_rows());
         if self.stored.is_none() {
@@ -182,7 +183,7 @@ impl Constant {
         self.value.as_ref().map_or("null".into(), |value| shown(value.as_bytes()))
     }
 
-    /// It as an array of one value.
+    /// The value as an array of length one.
     fn value(&self, name: &str, expected: &DataType) -> Result<ArrayRef> {
         let Some(value) = &self.value else { return Ok(new_null_array(expected, 1)) };
         let text = arrow::array::StringArray::from_iter_values([value]);
@@ -200,7 +201,7 @@ impl Constant {
     }
 }
 
-/// For which rows `values`, which were converted from `stored`, still are what they were.
+/// The rows for which `values`, which were converted from `stored`, are unchanged.
 fn held(stored: &ArrayRef, values: &ArrayRef) -> Result<BooleanArray> {
     let integers = |t: &DataType| matches!(t, DataType::Int64 | DataType::UInt64);
     let stored_type = plain_type(stored.data_type(), false);
@@ -218,7 +219,7 @@ fn with_nulls(array: &ArrayRef, nulls: Option<NullBuffer>) -> Result<ArrayRef> {
     Ok(make_array(array.to_data().into_builder().nulls(nulls).build()?))
 }
 
-/// The field that `name` is in `fields` or, behind dots, in the structs among them; `path` gets the names down to it.
+/// The field `name` in `fields`, or in the structs among them if the name has dots; `path` gets the names down to it.
 fn at(fields: &[FieldRef], name: &str, path: &mut Vec<String>) -> Option<FieldRef> {
     if let Some(found) = fields.iter().find(|field| field.name() == name) {
         path.push(name.to_owned());

@@ -1,8 +1,9 @@
-//! The vectors of a column of lists, straight from its pages.
+//! Reads the vectors of a column of lists directly from its pages.
 //!
-//! Arrow's reader makes a list array of them first: levels of every value, bitmaps and offsets made of the levels, then a
-//! cast of the values. For vectors of bytes that is three quarters of the work of reading a file. Here the levels are
-//! only held against those of a row without gaps, and the values become floating-point numbers on the way to their place.
+//! Arrow's reader builds a list array first: it decodes the levels of every value, makes bitmaps and offsets from them,
+//! and casts the values. For vectors of bytes that is three quarters of the time to read a file. Here the levels are
+//! only compared with those of a row without nulls, and the values are converted to floating-point numbers as they are
+//! copied.
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use crate::error::{Error, Result};
 /// Where a column of lists is in a file, and how its values are stored.
 #[derive(Debug, Clone)]
 pub(super) struct DirectColumn {
-    /// Its place among the columns that hold values.
+    /// Its index among the leaf columns.
     leaf: usize,
     stored: Stored,
     levels: Levels,
@@ -30,17 +31,17 @@ pub(super) struct DirectColumn {
 /// The definition levels of a list of numbers.
 #[derive(Debug, Clone, Copy)]
 struct Levels {
-    /// That of a number.
+    /// The definition level of a number.
     full: u32,
-    /// The least of a list with an item; below is an empty list.
+    /// The least definition level of a list with an item; below it, the list is empty.
     item: u32,
-    /// Whether level 0 is no list at all.
+    /// Whether level 0 means a null list.
     nullable: bool,
 }
 
 impl DirectColumn {
-    /// The column that `field` is, where its pages can be read by themselves: a list of integers of up to 64 bits or of
-    /// floats of 32 or 64, at the top of the file's schema, stored plainly or by a dictionary.
+    /// The column of `field`, if its pages can be read directly: a list of integers of up to 64 bits or of floats of 32
+    /// or 64 bits, at the top of the file's schema, with plain or dictionary encoding.
     pub(super) fn of(metadata: &ParquetMetaData, field: &Field) -> Option<Self> {
         let (DataType::FixedSizeList(item, _) | DataType::List(item) | DataType::LargeList(item)) = field.data_type()
         else {
@@ -73,7 +74,7 @@ impl DirectColumn {
     /// Its vectors in row group `group` of `file`.
     ///
     /// # Errors
-    /// Kind `Input` if the row group's place in the file makes no sense.
+    /// Kind `Input` if the metadata of the row group makes no sense.
     pub(super) fn open<T: Number>(
         &self,
         file: impl ChunkReader + 'static,
@@ -102,8 +103,8 @@ impl<T: Number> Vectors<T> {
         Self { pages, stored, levels, dictionary: Dictionary::default(), page: None }
     }
 
-    /// Appends `rows` vectors of `dim` numbers to `out`, and to `reasons` what is wrong with each; a row that is no
-    /// vector then is zeros.
+    /// Appends `rows` vectors of `dim` numbers to `out`, and what is wrong with each to `reasons`; a row that is not
+    /// such a vector becomes zeros.
     ///
     /// # Errors
     /// Kind `Input` if pages are damaged or end early, `Io` if the disk fails.
@@ -119,10 +120,10 @@ impl<T: Number> Vectors<T> {
         Ok(())
     }
 
-    /// That there are no more lists: one too many says that those before it are not what they were.
+    /// Checks that there are no more lists: if there are, the file is damaged, and the lists before may be wrong.
     ///
     /// # Errors
-    /// As of [`read`](Self::read), and kind `Input` if there are.
+    /// As for [`read`](Self::read), and kind `Input` if there are more.
     pub(super) fn check_end(&mut self) -> Result<()> {
         match self.next_page()? {
             Some(_) => Err(Error::input("there are more vectors than rows")),
@@ -130,10 +131,10 @@ impl<T: Number> Vectors<T> {
         }
     }
 
-    /// How many items the next list has: none where it is null. Only its levels are looked at, however long it is.
+    /// How many items the next list has; `None` if it is null. Only its levels are read, however long it is.
     ///
     /// # Errors
-    /// As of [`read`](Self::read).
+    /// As for [`read`](Self::read).
     pub(super) fn length(&mut self) -> Result<Option<usize>> {
         if self.next_page()?.is_none() {
             return Err(Error::input("the vectors' pages end early"));
@@ -196,7 +197,7 @@ impl<T: Number> Vectors<T> {
         Ok(Some(self.levels.problem(&list, dim)))
     }
 
-    /// Whether this page has ended in the middle of a list, as the first version of data pages may, and the next goes on.
+    /// Whether this page ended in the middle of a list, as data pages of version 1 may, and the next one continues it.
     fn continues(&mut self) -> Result<bool> {
         if self.page.as_ref().is_some_and(|page| !page.is_empty()) {
             return Ok(false);
@@ -209,19 +210,19 @@ fn present(page: &mut Option<DataPage>) -> Result<&mut DataPage> {
     page.as_mut().ok_or_else(|| Error::internal("a list without a page"))
 }
 
-/// A list that is no vector at first sight.
+/// A list that did not match on the fast path.
 #[derive(Debug)]
 struct List<T> {
     dim: usize,
-    /// How many items it has, or one level in place of items.
+    /// How many items it has; an empty or null list has one level and no item.
     len: usize,
-    /// The levels of the first `dim`.
+    /// The definition levels of the first `dim` items.
     definition: Vec<u32>,
-    /// The first `dim` that are numbers.
+    /// Those of the first `dim` items that are numbers.
     numbers: Vec<T>,
 }
 
-/// Items taken at a time of a list, which may claim to have any number of them.
+/// How many items are read at a time: a damaged list may claim to have any number.
 const ITEMS: usize = 1024;
 
 impl<T: Number> List<T> {
@@ -258,7 +259,7 @@ impl<T: Number> List<T> {
         Ok(())
     }
 
-    /// Whether it is a vector after all.
+    /// Whether it is a valid vector after all.
     fn is_vector(&self) -> bool {
         let whole = self.len == self.dim && self.numbers.len() == self.dim;
         whole && self.numbers.iter().all(|number| number.is_single())
@@ -266,7 +267,7 @@ impl<T: Number> List<T> {
 }
 
 impl Levels {
-    /// What is wrong with a list that is not `dim` finite numbers.
+    /// What is wrong with a list that does not have `dim` finite numbers.
     fn problem<T: Number>(self, list: &List<T>, dim: usize) -> String {
         let first = list.definition.first().copied().unwrap_or(0);
         if self.nullable && first == 0 {
@@ -303,7 +304,7 @@ mod tests {
     use parquet::file::properties::{WriterProperties, WriterVersion};
     use proptest::prelude::*;
 
-    /// Vectors of `dim` numbers, and every way in which a row may be none.
+    /// Vectors of `dim` numbers, and every kind of row that is not one.
     fn rows(dim: usize, fixed: bool) -> impl Strategy<Value = Vec<Option<Vec<Option<f64>>>>> {
         let number = prop_oneof![
             20 => (0u8..100).prop_map(f64::from),
@@ -342,7 +343,7 @@ mod tests {
     /// Vectors, and what is wrong with each.
     type Read<T> = (Vec<T>, Reasons);
 
-    /// By Arrow's reader, and by the pages, some rows at a time.
+    /// Read by Arrow's reader, and directly, some rows at a time.
     fn both<T: Number>(file: &File, dim: usize, step: usize) -> (Read<T>, Option<Read<T>>) {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file.try_clone().expect("open")).expect("a file");
         let metadata = Arc::clone(builder.metadata());
@@ -369,10 +370,10 @@ mod tests {
         (slow, Some(fast))
     }
 
-    /// That both give the same vectors, in one precision, and find the same wrong.
+    /// Checks that both readers give the same vectors, in one precision, and the same problems.
     fn same<T: Number>(file: &File, dim: usize, step: usize, second: bool) -> Result<(), TestCaseError> {
         let (slow, fast) = both::<T>(file, dim, step);
-        // The second version of pages stores integers by their differences, which are left to Arrow's reader.
+        // Version 2 pages store integers with delta encoding, which is left to Arrow's reader.
         let Some(fast) = fast else {
             prop_assert!(second);
             return Ok(());
@@ -466,7 +467,7 @@ mod tests {
                     other => data_page(bytes.into(), other.num_values(), other.encoding()),
                 };
             }
-            // Whether it is seen depends on what was damaged; nothing else may happen.
+            // The damage may go unnoticed, or be an error; a panic is a failure.
             vectors(pages).read(rows.len(), 4, &mut vec![], &mut vec![]).ok();
         }
     }
@@ -496,7 +497,7 @@ mod tests {
         }
     }
 
-    /// Lists that may be null, of items of 64 bits that may be.
+    /// Nullable lists of nullable 64-bit items.
     fn vectors(pages: Vec<Page>) -> Vectors<f32> {
         let levels = Levels { full: 3, item: 2, nullable: true };
         let column = DirectColumn { leaf: 0, stored: Stored::Double, levels };
@@ -508,7 +509,7 @@ mod tests {
         Page::DataPage { buf, num_values, encoding, def_level_encoding, rep_level_encoding, statistics: None }
     }
 
-    /// `rows` in pages of the first version, which hold as many levels as `ends` says, stored in runs as `cuts` say.
+    /// `rows` in pages of version 1 that have as many levels as `ends` says, in runs as `cuts` says.
     fn pages(rows: &[Option<Vec<Option<f64>>>], dictionary: bool, ends: &[usize], cuts: &[usize]) -> Vec<Page> {
         let (mut levels, mut named) = (vec![], vec![]);
         for row in rows {

@@ -25,30 +25,30 @@ use super::{Features, ParquetSpec, plain_names};
 use crate::error::{Error, Kind, Result};
 use crate::source::location::DataFile;
 
-/// The name of the virtual column of row numbers; no column of a file should be named like that.
+/// The name of the virtual column of row numbers; unlikely to be the name of a real column.
 pub(in crate::source) const ROW: &str = "\0row";
 
-/// Rows for each byte of a file that its footer may claim: columns of one value take next to nothing, and a turned bit
-/// makes a number of any size.
+/// The most rows that a footer may claim for each byte of the file. Columns of a single value take almost no bytes, but
+/// a flipped bit can make any number.
 const ROWS_A_BYTE: u64 = 1 << 16;
 
-/// Values of the lists of one row group beyond those of vectors, where they are read whole: a list that is much longer
-/// than a vector is then in memory at once.
+/// The most values by which the lists of one row group may exceed vectors of the expected length, where lists are read
+/// as a whole: a list that is much longer than a vector would be in memory at once.
 const MORE_VALUES: i64 = 1 << 24;
 
-/// Row groups of a file that are looked into for the width of its vectors, spread evenly.
+/// Row groups of a file that are read to find the width of its vectors, spread evenly.
 const SAMPLED_GROUPS: usize = 16;
 
-/// How many vectors have which number of values.
+/// How many vectors there are of each width.
 pub(super) type Widths = BTreeMap<usize, u64>;
 
-/// A file of which the footer was read.
+/// A file whose footer was read.
 #[derive(Clone)]
 pub(super) struct ParquetFile {
     file: VectorFile,
     reader: ObjectReader,
     metadata: ArrowReaderMetadata,
-    /// The same with times of 96 bits in nanoseconds, if there are any.
+    /// The same with 96-bit times in nanoseconds, if there are any.
     nanoseconds: Option<ArrowReaderMetadata>,
     /// Keys, split, label, and the features.
     columns: BTreeMap<String, Column>,
@@ -58,8 +58,8 @@ impl ParquetFile {
     /// Reads the footer of `file` and checks the columns that `spec` names.
     ///
     /// # Errors
-    /// Kind `Input` if the file is damaged, lacks a column or has another type than one of numbers for the features; `Io`
-    /// if it cannot be read.
+    /// Kind `Input` if the file is damaged, lacks a column or has features that are not numbers; `Io` if it cannot be
+    /// read.
     pub(super) async fn open(file: &VectorFile, spec: &ParquetSpec) -> Result<Self> {
         let (reader, metadata, nanoseconds) = whole_footer(file.file()).await?;
         let fields = metadata.schema().fields();
@@ -81,12 +81,12 @@ impl ParquetFile {
         self.file.name()
     }
 
-    /// Column `name`, which is one of those that the specification names.
+    /// Column `name`, which must be one that the spec names.
     pub(super) fn column(&self, name: &str) -> Result<&Column> {
         self.columns.get(name).ok_or_else(|| Error::internal(format!("column {name:?} was not looked for")))
     }
 
-    /// Whether column `name`, which is `expected` in the table, may have values that make rows bad.
+    /// Whether column `name`, whose type in the table is `expected`, may have values that make rows bad.
     pub(super) fn judges(&self, name: &str, expected: &DataType) -> Result<bool> {
         let column = self.column(name)?;
         let stored = column.plain_type(*expected == DataType::Utf8);
@@ -147,13 +147,13 @@ impl ParquetFile {
         self.metadata.metadata().row_groups().iter().map(|group| group.num_rows().max(0) as u64).sum()
     }
 
-    /// The leaves of a scan, by the names of its columns.
+    /// The leaf columns of a scan, by the names of its columns.
     fn mask<'a>(&self, columns: impl Iterator<Item = &'a str>) -> Result<ProjectionMask> {
         Ok(ProjectionMask::leaves(self.metadata.parquet_schema(), self.leaves(columns)?))
     }
 
-    /// How the times of 96 bits among `columns` are read in nanoseconds, beside their reading in microseconds, which cuts
-    /// digits; none if there are none.
+    /// How the 96-bit times among `columns` are read in nanoseconds, in addition to microseconds, which drop digits;
+    /// `None` if there are none.
     fn exact<'a>(
         &self,
         columns: impl Iterator<Item = &'a str>,
@@ -165,7 +165,7 @@ impl ParquetFile {
         Ok((!leaves.is_empty()).then(|| (metadata.clone(), ProjectionMask::leaves(schema, leaves))))
     }
 
-    /// Which leaves the columns are.
+    /// The leaf indices of the columns.
     fn leaves<'a>(&self, columns: impl Iterator<Item = &'a str>) -> Result<Vec<usize>> {
         let schema = self.metadata.parquet_schema();
         let mut paths: HashSet<&[String]> = HashSet::new();
@@ -179,8 +179,8 @@ impl ParquetFile {
         Ok((0..schema.num_columns()).filter(asked).collect())
     }
 
-    /// The columns `needed`, up to `rows` rows at a time. The lists of column `vectors`, of that many numbers, come as
-    /// vectors straight from their pages where that is possible.
+    /// The columns `needed`, up to `rows` rows at a time. The lists of column `vectors`, of that many numbers, are read
+    /// directly from their pages if possible.
     pub(super) fn batches<T: Number>(
         &self,
         needed: &[&str],
@@ -243,7 +243,7 @@ impl ParquetFile {
         Ok(self.file.file().local()?.map(|file| LocalFile::new(file, self.reader.size())))
     }
 
-    /// Column `name` where its pages can be read by themselves.
+    /// Column `name`, if its pages can be read directly.
     fn direct(&self, name: &str) -> Result<Option<DirectColumn>> {
         let at_top = self.column(name)?.stored().is_some_and(|stored| stored.path.len() == 1);
         Ok(match at_top {
@@ -269,7 +269,8 @@ impl ParquetFile {
         Ok(builder.with_row_groups(vec![group]).with_projection(columns).with_batch_size(rows).build()?)
     }
 
-    /// That no list of column `name` is so long that a batch of them cannot be held, where lists are read whole.
+    /// Checks that the lists of column `name` are short enough for a batch to fit into memory, where lists are read as
+    /// a whole.
     fn check_lists(&self, name: &str, dim: usize) -> Result<()> {
         let schema = self.metadata.parquet_schema();
         let path = self.column(name)?.stored().map(|stored| stored.path.clone()).unwrap_or_default();
@@ -288,7 +289,7 @@ impl ParquetFile {
         Ok(())
     }
 
-    /// The widths of about `rows` of the vectors in the lists of column `name`, empty ones apart.
+    /// The widths of about `rows` of the vectors in column `name`, not counting empty ones.
     pub(super) async fn widths(&self, name: &str, rows: usize) -> Result<Widths> {
         let mut widths = Widths::new();
         let mut add = |width: usize| *widths.entry(width).or_default() += u64::from(width > 0);
@@ -332,16 +333,17 @@ impl ParquetFile {
     }
 }
 
-/// The footer of `file`, held against the file's size, and what reads the file. Rows have their number as column [`ROW`].
+/// Reads the footer of `file` and checks it against the file's size; also gives the reader. Rows have their number in
+/// column [`ROW`].
 ///
 /// # Errors
-/// Kind `Input` if it is no Parquet file or damaged; `Io` if it cannot be read.
+/// Kind `Input` if it is not a Parquet file or damaged; `Io` if it cannot be read.
 pub(in crate::source) async fn footer(file: &DataFile) -> Result<(ObjectReader, ArrowReaderMetadata)> {
     let (reader, metadata, _) = whole_footer(file).await?;
     Ok((reader, metadata))
 }
 
-/// As [`footer`], and where there are times of 96 bits, what reads them in nanoseconds.
+/// As [`footer`], with a second set of metadata that reads 96-bit times in nanoseconds, if there are any.
 async fn whole_footer(file: &DataFile) -> Result<(ObjectReader, ArrowReaderMetadata, Option<ArrowReaderMetadata>)> {
     let name = file.name();
     let mut reader = ObjectReader::new(file)?;
@@ -351,9 +353,9 @@ async fn whole_footer(file: &DataFile) -> Result<(ObjectReader, ArrowReaderMetad
     Ok((reader, metadata, nanoseconds))
 }
 
-/// What Arrow needs to know of a file, with a virtual column of row numbers. Times of 96 bits become microseconds: in the
-/// nanoseconds that Arrow makes of them the years before 1677 and after 2262 do not exist. Where there are such times, also
-/// what it needs to read them in nanoseconds.
+/// Arrow's metadata of a file, with a virtual column of row numbers. 96-bit times are read as microseconds, since
+/// Arrow's default of nanoseconds cannot represent years before 1677 and after 2262. If there are such times, also the
+/// metadata that reads them in nanoseconds.
 fn arrow_metadata(metadata: Arc<ParquetMetaData>) -> Result<(ArrowReaderMetadata, Option<ArrowReaderMetadata>)> {
     let options = || {
         let row = Field::new(ROW, DataType::Int64, false).with_extension_type(RowNumber);
@@ -385,7 +387,7 @@ fn in_microseconds(field: &FieldRef) -> FieldRef {
     Arc::new(field.as_ref().clone().with_data_type(data_type))
 }
 
-/// That the numbers of a footer agree with each other and with the `size` of the file in bytes.
+/// Checks that the numbers in a footer agree with each other and with the `size` of the file in bytes.
 fn check_sizes(metadata: &ParquetMetaData, size: u64) -> Result<()> {
     let damaged = |what: String| Err(Error::input(format!("its metadata is damaged: {what}")));
     let mut rows = 0i64;
@@ -417,8 +419,8 @@ fn check_sizes(metadata: &ParquetMetaData, size: u64) -> Result<()> {
     Ok(())
 }
 
-/// The stored batches of one file. A local one is read page by page, so that memory does not follow the size of its row
-/// groups, which many writers let grow to a million rows; of a remote one, each row group is fetched at once.
+/// The stored batches of one file. A local file is read page by page, so that memory does not depend on the size of its
+/// row groups, which often have a million rows. Of a remote file, each row group is fetched at once.
 pub(super) enum Batches<T> {
     Local(LocalBatches<T>),
     Remote(Box<(RemoteBatches, Option<RemoteBatches>)>),
@@ -431,20 +433,20 @@ type LocalBatches<T> = Box<dyn Iterator<Item = Result<Stored<T>>> + Send>;
 /// What is wrong with each row, if anything.
 pub(super) type Reasons = Vec<Option<String>>;
 
-/// Rows as they are stored.
+/// Stored rows.
 pub(super) struct Stored<T> {
     /// All columns, or all but the vectors.
     pub batch: RecordBatch,
-    /// The times of 96 bits once more, in nanoseconds, which wrap outside of the years 1677 to 2262.
+    /// The 96-bit times again, in nanoseconds, which overflow outside the years 1677 to 2262.
     pub exact: Option<RecordBatch>,
-    /// The vectors, `rows x dim`, if they were read from their pages, and what is wrong with each row.
+    /// The vectors, `rows x dim`, if they were read directly, and what is wrong with each row.
     pub vectors: Option<(Vec<T>, Reasons)>,
 }
 
 /// The batches of one row group: plain columns by Arrow's reader, and beside them the vectors.
 struct GroupBatches<T> {
     plain: ParquetRecordBatchReader,
-    /// The times of 96 bits in nanoseconds.
+    /// The 96-bit times in nanoseconds.
     exact: Option<ParquetRecordBatchReader>,
     vectors: Option<(Vectors<T>, usize)>,
     group: usize,
@@ -459,7 +461,7 @@ impl<T: Number> Iterator for GroupBatches<T> {
         let batch = match self.plain.next() {
             Some(Ok(batch)) => batch,
             Some(Err(e)) => return Some(Err(e.into())),
-            // Columns that end early are no error of Arrow's reader.
+            // Arrow's reader does not report columns that end early.
             None => {
                 let (left, group) = (std::mem::take(&mut self.left), self.group);
                 if left > 0 {

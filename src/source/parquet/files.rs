@@ -1,4 +1,4 @@
-//! The files of a source of vectors: what is found at its path, or what the log of the Delta table there names.
+//! The files of a source of vectors: the files at its path, or those in the log of the Delta table there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,22 +12,22 @@ use crate::source::location::{DataFile, blocking, list};
 use crate::store::Location;
 use crate::table::Log;
 
-/// What makes a directory a Delta table.
+/// The directory that makes its parent a Delta table.
 const LOG: &str = "_delta_log";
 
-/// Where a value stands that is not in a file, for messages.
+/// Where a value comes from that is not in a file, for messages.
 const PATH: &str = "its path";
 const PARTITION: &str = "its table's log";
-/// The place of a null that stands for a column which the table has got since the file was written.
+/// The origin of a null in a column that was added to the table after the file was written.
 pub(super) const ABSENT: &str = "a file older than the column";
 
 /// A file, and the columns whose values are not in it.
 #[derive(Debug, Clone)]
 pub(super) struct VectorFile {
     file: DataFile,
-    /// By what its directories are called, or by its table's log.
+    /// Their values, by the names of its directories or by its table's log.
     constants: BTreeMap<String, Option<String>>,
-    /// The columns of the Delta table that it is a file of.
+    /// The columns of the Delta table that it belongs to.
     table: Option<SchemaRef>,
 }
 
@@ -51,8 +51,8 @@ impl VectorFile {
         self.constants.keys().map(String::as_str)
     }
 
-    /// The value of column `name` in all rows, its type where that is known, and where it stands; `None` if nothing is
-    /// said about it.
+    /// The value of column `name` in all rows, its type if known, and where it comes from; `None` if neither path nor
+    /// log gives it.
     pub(super) fn constant(&self, name: &str) -> Option<(Option<String>, Option<DataType>, &'static str)> {
         let declared = self.table.as_ref().and_then(|table| table.field_with_name(name).ok());
         let declared = declared.map(|field| field.data_type().clone());
@@ -65,12 +65,12 @@ impl VectorFile {
     }
 }
 
-/// The files at `path`, in the order in which they are read. Where a Delta table is there these are the files of its
-/// newest version, in the order in which they were added: what else lies in its directory was replaced or removed.
+/// The files at `path`, in the order in which they are read. For a Delta table these are the files of its newest
+/// version, in the order in which they were added: other files in its directory were replaced or removed.
 ///
 /// # Errors
-/// As of [`list`]; kind `Table` if the table's log is damaged, or needs what this program cannot do; `Input` if the files
-/// lie in a Delta table that is not itself the path.
+/// As for [`list`]; kind `Table` if the table's log is damaged, or uses unsupported features; `Input` if the files lie
+/// in a Delta table but the path is not the table itself.
 pub(super) async fn find(path: &str) -> Result<Vec<VectorFile>> {
     if let Some(table) = table_at(path)?
         && let Some(snapshot) = Log::new(table.clone()).snapshot(None).await?
@@ -102,7 +102,7 @@ pub(super) async fn find(path: &str) -> Result<Vec<VectorFile>> {
 
 /// The place of a table, if `path` is one that may hold a table.
 fn table_at(path: &str) -> Result<Option<Location>> {
-    // Of a web server nothing is listed, and what ends like a file is none.
+    // A web server cannot be listed, and a path with the ending of a file is not a table.
     let file = path.ends_with(".parquet") || path.ends_with(".pq") || path.contains(['*', '?']);
     if path.is_empty() || path.starts_with("http") || (file && !Path::new(path).is_dir()) {
         return Ok(None);
@@ -112,7 +112,7 @@ fn table_at(path: &str) -> Result<Option<Location>> {
     Ok(Some(place).filter(|_| holds_one))
 }
 
-/// The Delta table that one of `files` lies in.
+/// The Delta table that contains one of `files`.
 fn table_around(files: &[PathBuf]) -> Option<PathBuf> {
     let mut seen = BTreeSet::new();
     for file in files {

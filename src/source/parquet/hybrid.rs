@@ -1,7 +1,7 @@
-//! Parquet's hybrid of runs and bit-packed groups, in which levels and dictionary indices are stored.
+//! Parquet's hybrid encoding of runs and bit-packed groups, which stores levels and dictionary indices.
 //!
-//! A reader that gives value after value pays for each of them; the levels of a vector without gaps are three runs,
-//! however long it is. So runs are what this one gives.
+//! This reader gives runs and not single values, since the levels of a vector without nulls are only three runs,
+//! however long it is.
 
 use bytes::Bytes;
 
@@ -28,7 +28,7 @@ enum Run {
     Packed(usize),
 }
 
-/// Values one after the other.
+/// Several values.
 #[derive(Debug)]
 pub(super) enum Piece<'a> {
     Repeated {
@@ -53,7 +53,7 @@ impl Hybrid {
     /// The values of `bytes`, of `width` bits each.
     ///
     /// # Errors
-    /// Kind `Input` if there are no values of `width` bits: there are of 0 to 32.
+    /// Kind `Input` unless `width` is from 0 to 32.
     pub(super) fn new(bytes: Bytes, width: usize) -> Result<Self> {
         if width > 32 {
             return Err(Error::input(format!("values of {width} bits in a page, expected at most 32")));
@@ -75,7 +75,7 @@ impl Hybrid {
         })
     }
 
-    /// Skips what equals `value`, at most `max` values, and says how many those were.
+    /// Skips values that equal `value`, at most `max` of them, and returns how many they were.
     pub(super) fn skip_equal(&mut self, value: u32, max: usize) -> Result<usize> {
         let mut skipped = 0;
         while skipped < max && self.ready()? {
@@ -93,7 +93,7 @@ impl Hybrid {
         Ok(skipped)
     }
 
-    /// Skips one value and gives it.
+    /// Reads one value.
     pub(super) fn one(&mut self) -> Result<u32> {
         Ok(match self.piece(1)? {
             Piece::Repeated { value, .. } => value,
@@ -102,7 +102,7 @@ impl Hybrid {
         })
     }
 
-    /// Goes on to the next run where one has ended; whether there is one.
+    /// Goes on to the next run if one has ended. Returns whether there is one.
     fn ready(&mut self) -> Result<bool> {
         while self.left == 0 {
             if self.next == self.bytes.len() {
@@ -113,7 +113,7 @@ impl Hybrid {
             if header & 1 == 1 {
                 self.left = len.checked_mul(8).ok_or_else(ends_early)?;
                 self.run = Run::Packed(self.next * 8);
-                // The last group may be cut short behind its last value, so only what is read need be there.
+                // The last group may be cut short after its last value, so only the bits that are read must be there.
                 let packed = len.checked_mul(self.width).ok_or_else(ends_early)?;
                 self.next = self.next.saturating_add(packed).min(self.bytes.len());
             } else {
@@ -180,7 +180,7 @@ pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// `values` in any of the ways in which they may be stored: runs where `cuts` says, groups in between.
+    /// Encodes `values` with runs where `cuts` says, and groups in between.
     pub(in super::super) fn encode(values: &[u32], width: usize, cuts: &[usize]) -> Bytes {
         let (mut out, mut rest, mut cuts) = (vec![], values, cuts.iter().cycle());
         while let Some(&first) = rest.first() {

@@ -1,4 +1,4 @@
-//! Columns of lists, and what can be wrong with one.
+//! Columns of lists of numbers, and the checks of a list.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub(super) struct Lists<T: Number> {
 }
 
 impl<T: Number> Lists<T> {
-    /// The lists of a column that was checked to hold lists of numbers.
+    /// The lists of a column, which must have been checked to hold lists of numbers.
     pub(super) fn of(list: &ArrayRef) -> Result<Self> {
         let list = &match list.data_type() {
             DataType::ListView(item) => cast(list, &DataType::List(Arc::clone(item)))?,
@@ -39,7 +39,7 @@ impl<T: Number> Lists<T> {
         self.list.len()
     }
 
-    /// Where the values of list `i` are; `None` if it is null.
+    /// The range of the values of list `i`; `None` if it is null.
     pub(super) fn get(&self, i: usize) -> Option<std::ops::Range<usize>> {
         if self.list.is_null(i) {
             return None;
@@ -72,7 +72,7 @@ impl<T: Number> Lists<T> {
         if self.values.null_count() == 0 {
             let stored = &self.values.values()[range.clone()];
             row.copy_from_slice(stored);
-            // Every value is looked at, so that the loop has no way out in the middle and runs on vectors.
+            // All values are visited, without an early exit, so that the loop is vectorized.
             if stored.iter().fold(true, |all, value| all & value.is_single()) {
                 return Ok(());
             }
@@ -90,7 +90,7 @@ pub(super) fn finite<T: Number>(values: &PrimitiveArray<T::Arrow>, at: usize) ->
     problem_of((!values.is_null(at)).then_some(value)).map_or(Ok(value), Err)
 }
 
-/// What is wrong with a value, `None` for a missing one, if it is no number that can be learned from.
+/// What is wrong with a value (`None` for a missing one), if it is not a number that can be learned from.
 pub(super) fn problem_of<T: Number>(value: Option<T>) -> Option<String> {
     match value {
         None => Some("null, expected a number".into()),

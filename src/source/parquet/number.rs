@@ -1,4 +1,4 @@
-//! The precision in which vectors are given: single, or double where the file's own type holds more.
+//! The precision of vectors: single, or double if the file's type needs it.
 
 use std::fmt::LowerExp;
 
@@ -13,13 +13,13 @@ pub(super) trait Number: ArrowNativeType + LowerExp {
     /// Its type in Arrow.
     type Arrow: ArrowPrimitiveType<Native = Self>;
 
-    /// The field of vectors of `dim` of them.
+    /// The field of vectors of `dim` values.
     fn field(name: &str, dim: usize) -> Field;
 
-    /// Vectors of `dim` of them, row-major.
+    /// Vectors of `dim` values, row-major.
     fn array(values: Vec<Self>, dim: usize) -> Result<ArrayRef>;
 
-    /// Whether it is finite in single precision, which is what vectors become in the end.
+    /// Whether it is finite in single precision, which vectors are converted to in the end.
     fn is_single(self) -> bool;
 
     fn of_i32(value: i32) -> Self;
@@ -95,7 +95,7 @@ impl Number for f64 {
     conversions!();
 }
 
-/// Whether values of a type need double precision: single has 24 bits, which hold every number of up to 16.
+/// Whether values of a type need double precision: single has 24 bits, enough for every integer of up to 16.
 pub(super) fn needs_double(stored: &DataType) -> bool {
     use DataType::*;
     match stored {

@@ -47,7 +47,7 @@ impl Stored {
 /// The numbers that the pages of a row group name by their index.
 #[derive(Debug, Default)]
 pub(super) struct Dictionary<T> {
-    /// As many as a power of two, so that an index cut to its low bits always is one.
+    /// Padded to a power of two, so that an index masked to its low bits is always valid.
     numbers: Vec<T>,
     len: usize,
     finite: bool,
@@ -66,7 +66,7 @@ impl<T: Number> Dictionary<T> {
     /// Appends the numbers that `indices` name.
     fn look_up(&self, indices: impl Iterator<Item = u32>, out: &mut Vec<T>) -> Result<()> {
         let (mask, numbers) = (self.numbers.len().wrapping_sub(1), &self.numbers[..]);
-        // The largest index is looked at once, behind the loop, so that the loop has no way out in the middle.
+        // The largest index is checked once, after the loop, so that the loop has no early exit.
         let mut largest = 0;
         out.extend(indices.map(|index| {
             largest = largest.max(index);
@@ -83,7 +83,7 @@ impl<T: Number> Dictionary<T> {
     }
 }
 
-/// What is left of a data page.
+/// The unread part of a data page.
 #[derive(Debug)]
 pub(super) struct DataPage {
     repetition: Hybrid,
@@ -102,7 +102,7 @@ enum Numbers {
 }
 
 impl DataPage {
-    /// The page of a column whose definition levels go up to `full`; `None` if `page` has no data.
+    /// A page of a column whose definition levels go up to `full`; `None` if `page` has no data.
     ///
     /// # Errors
     /// Kind `Input` if its sections are longer than it is or stored in a way that [`is_readable`] excludes.
@@ -122,7 +122,7 @@ impl DataPage {
         };
         let numbers = match encoding {
             Encoding::PLAIN => Numbers::Plain { bytes: rest, stored },
-            // A page of gaps alone has no numbers, and may say nothing of their width.
+            // A page of only nulls has no numbers, and may lack their width.
             _ if is_readable(encoding) && rest.is_empty() => Numbers::Indices(Hybrid::new(rest, 0)?),
             Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY => {
                 let width = split(&mut rest, 1)?[0];
@@ -143,14 +143,14 @@ impl DataPage {
         self.left == 0
     }
 
-    /// Whether its first level goes on with the list that the page before ended in.
+    /// Whether it begins by continuing the last list of the page before.
     pub(super) fn continues(&mut self) -> Result<bool> {
-        // Looking is going on: the level is skipped here, and `record` skips the others.
+        // This consumes the first level; `skip_list` skips the others.
         Ok(self.repetition.skip_equal(1, 1)? == 1)
     }
 
-    /// Skips the levels of repetition of a list, up to the end of the list or of the page: how many there are. The first
-    /// was skipped already if the list `continues`.
+    /// Skips the repetition levels of a list, up to the end of the list or of the page, and returns how many there are.
+    /// The first was already skipped if the list `continues`.
     pub(super) fn skip_list(&mut self, continues: bool) -> Result<usize> {
         if !continues {
             self.repetition.one()?;
@@ -165,17 +165,17 @@ impl DataPage {
         self.full
     }
 
-    /// Skips the levels of definition of numbers up to a gap, at most `max`: how many there are.
+    /// Skips the definition levels of numbers up to a null, at most `max`, and returns how many there are.
     pub(super) fn skip_full(&mut self, max: usize) -> Result<usize> {
         self.definition.skip_equal(self.full, max)
     }
 
-    /// The next level of definition.
+    /// The next definition level.
     pub(super) fn definition(&mut self) -> Result<u32> {
         self.definition.one()
     }
 
-    /// Skips `len` levels of definition, whatever they are.
+    /// Skips `len` definition levels, whatever they are.
     pub(super) fn skip_definitions(&mut self, mut len: usize) -> Result<()> {
         while len > 0 {
             len -= self.skip_full(len)?;
@@ -187,7 +187,7 @@ impl DataPage {
         Ok(())
     }
 
-    /// Appends the next `len` numbers; whether all are finite.
+    /// Appends the next `len` numbers. Returns whether all are finite.
     pub(super) fn read<T: Number>(&mut self, dictionary: &Dictionary<T>, len: usize, out: &mut Vec<T>) -> Result<bool> {
         let end = out.len() + len;
         match &mut self.numbers {
@@ -212,12 +212,12 @@ impl DataPage {
     }
 }
 
-/// Whether pages stored like that can be read here; [`Encoding::RLE`] is that of levels.
+/// Whether pages with that encoding can be read here; [`Encoding::RLE`] is the encoding of levels.
 pub(super) fn is_readable(encoding: Encoding) -> bool {
     matches!(encoding, Encoding::PLAIN | Encoding::RLE | Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY)
 }
 
-/// The first `len` bytes, which `bytes` then no longer has.
+/// Splits off the first `len` bytes.
 fn split(bytes: &mut Bytes, len: usize) -> Result<Bytes> {
     if len > bytes.len() {
         return Err(Error::input(format!("{} bytes left in a page, expected {len}", bytes.len())));
@@ -225,7 +225,7 @@ fn split(bytes: &mut Bytes, len: usize) -> Result<Bytes> {
     Ok(bytes.split_to(len))
 }
 
-/// A section behind its length.
+/// A section that is preceded by its length.
 fn with_length(bytes: &mut Bytes) -> Result<Bytes> {
     let mut len = [0; 4];
     len.copy_from_slice(&split(bytes, 4)?);

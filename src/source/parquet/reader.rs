@@ -1,4 +1,4 @@
-//! How the Parquet reader gets at the bytes of a file, and how much it may ask for.
+//! Gives the Parquet reader the bytes of a file, and limits how much it may ask for.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
@@ -22,13 +22,13 @@ use crate::error::Error;
 use crate::source::bad::shown;
 use crate::source::location::DataFile;
 
-/// Bytes that a page may always become; writers make pages of 1 MiB, or of one row where that is larger.
+/// The size to which a page may always be decompressed; writers make pages of 1 MiB, or of one row if that is larger.
 const PAGE_BYTES: u64 = 128 << 20;
 
-/// Bytes that no page may become, whatever the file's size.
+/// The largest decompressed page, whatever the file's size.
 const MOST_PAGE_BYTES: u64 = 512 << 20;
 
-/// How many times the size of its file a page may become, beyond [`PAGE_BYTES`].
+/// How many times the size of its file a decompressed page may have, beyond [`PAGE_BYTES`].
 const PAGE_FACTOR: u64 = 1000;
 
 /// Reads byte ranges of one file, local or in an object store.
@@ -57,7 +57,7 @@ impl ObjectReader {
         self.size
     }
 
-    /// The metadata at the end of the file, which is looked at before it is decoded.
+    /// The metadata at the end of the file, which is checked before it is decoded.
     async fn metadata(&mut self) -> Result<ParquetMetaData> {
         let refused = |message: &str| ParquetError::General(message.to_owned());
         let tail = FOOTER_SIZE as u64;
@@ -80,7 +80,7 @@ impl ObjectReader {
     }
 }
 
-/// What the first bytes of a file that is no Parquet file say it is.
+/// What a file that is not a Parquet file seems to be, by its first bytes.
 fn begins(bytes: &[u8]) -> String {
     let known: [(&[u8], &str); 6] = [
         (b"PAR1", "like one: cut off, or still being written"),
@@ -148,12 +148,12 @@ pub(in crate::source) struct LocalFile {
 }
 
 impl LocalFile {
-    /// That `file` of `size` bytes.
+    /// The open `file` of `size` bytes.
     pub(in crate::source) fn new(file: File, size: u64) -> Self {
         Self { file, size }
     }
 
-    /// The same file once more.
+    /// The same file, opened again.
     pub(super) fn again(&self) -> crate::Result<Self> {
         Ok(Self { file: self.file.try_clone()?, size: self.size })
     }
@@ -172,7 +172,7 @@ impl Length for LocalFile {
 impl ChunkReader for LocalFile {
     type T = BufReader<File>;
 
-    /// What is read so, and not by [`get_bytes`](ChunkReader::get_bytes), begins with the header of a page.
+    /// The reader uses this, and not [`get_bytes`](ChunkReader::get_bytes), to read from the header of a page on.
     fn get_read(&self, start: u64) -> Result<Self::T> {
         let mut file = self.file.try_clone()?;
         file.seek(SeekFrom::Start(start))?;
@@ -198,7 +198,7 @@ mod tests {
 
     use super::*;
 
-    /// A file that begins with the header of a page which becomes `bytes` bytes.
+    /// A file that begins with the header of a page whose decompressed size is `bytes`.
     fn page_of(bytes: u64) -> LocalFile {
         let mut header = vec![0x15, 0x00, 0x15];
         let mut zigzag = bytes << 1;

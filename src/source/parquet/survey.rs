@@ -1,8 +1,8 @@
-//! What the files of a source have in common: which can be used, the types that hold the values of all of them, and how
-//! many values a vector has.
+//! Surveys the files of a source: which of them can be used, the column types that fit them all, and how many values a
+//! vector has.
 //!
-//! No file decides alone, and the first least of all. Files whose columns cannot be of one type are told apart, and most of
-//! them win; vectors of most rows have the width. Who is not among them is bad, as any file or row may be.
+//! The majority decides, not the first file. If columns of different files have incompatible types, the largest group
+//! of files that agree is used; the width of most vectors is the width of all. Other files and rows are bad.
 
 use arrow::datatypes::{DataType, Field};
 use futures::{StreamExt, stream};
@@ -18,7 +18,8 @@ use crate::source::fence::fenced_async;
 /// Files whose footers are read at a time.
 const AT_A_TIME: usize = 16;
 
-/// Rows that are looked at for the width of vectors, spread over files and row groups; only the lengths of their lists.
+/// Rows that are read to find the width of vectors, spread over files and row groups; only the lengths of their lists
+/// are read.
 pub const WIDTH_ROWS: usize = 1000;
 
 /// Files that those rows are in, spread evenly over all.
@@ -34,16 +35,16 @@ pub(super) struct Survey {
     pub files: Vec<VectorFile>,
     /// The columns beside the vectors.
     pub plain: Vec<Field>,
-    /// Whether the vectors of a file need double precision, so that those of all come in it.
+    /// Whether the vectors of any file need double precision, so that all vectors have it.
     pub double: bool,
     /// Values in a vector.
     pub dim: usize,
 }
 
-/// A file that was looked at.
+/// A file whose footer was read.
 struct Looked {
     file: VectorFile,
-    /// The types of the columns beside the vectors; none for a value in a path.
+    /// The types of the columns beside the vectors; `None` for a value in a path.
     types: Vec<Option<DataType>>,
     /// The width that the type of its vectors has.
     fixed: Option<usize>,
@@ -52,10 +53,11 @@ struct Looked {
     rows: u64,
 }
 
-/// Looks at all of `files`. Those that cannot be used go to `rejects`.
+/// Surveys all `files`. Those that cannot be used go to `rejects`.
 ///
 /// # Errors
-/// Kind `Input` if no file can be used, or the first of those that cannot where bad rows are errors; `Io` if reading fails.
+/// Kind `Input` if no file can be used, or, if bad rows are errors, for the first file that cannot; `Io` if reading
+/// fails.
 pub(super) async fn survey(files: Vec<VectorFile>, spec: &ParquetSpec, rejects: &Rejects) -> Result<Survey> {
     let mut problems = Problems { rejects, first: None, all: files.len() };
     let mut looked = Vec::new();
@@ -67,8 +69,8 @@ pub(super) async fn survey(files: Vec<VectorFile>, spec: &ParquetSpec, rejects: 
         }
     }
     let (looked, types) = of_one_type(looked, spec, &mut problems)?;
-    // A label, or what is carried along, that is null in every file may be anything, and stays so. Keys and the split are
-    // text then, as what a path says is.
+    // A label or carried column that is null in every file stays of type null. Keys and the split become text, as
+    // values in a path are.
     let settled = |at: usize, name: &String, t: Option<DataType>| {
         let open = spec.label.as_ref() == Some(name) || spec.keep.contains(name);
         let in_paths = || looked.iter().any(|found| found.types[at].is_none());
@@ -137,7 +139,7 @@ async fn look(file: VectorFile, spec: &ParquetSpec) -> (String, Result<Looked>) 
     (name, found.map(|(types, fixed, double, rows)| Looked { file, types, fixed, double, rows }))
 }
 
-/// Those of `looked` whose columns can be of one type, the most there are, and these types.
+/// The largest group of `looked` files whose column types are compatible, and the common types.
 fn of_one_type(
     looked: Vec<Looked>,
     spec: &ParquetSpec,
@@ -161,7 +163,7 @@ fn of_one_type(
             None => kinds.push((found.types.clone(), vec![i])),
         }
     }
-    // The first of those that are equally many.
+    // On a tie, the first group.
     let most = kinds.iter().enumerate().max_by_key(|(at, (_, members))| (members.len(), std::cmp::Reverse(*at)));
     let Some((_, (types, members))) = most else { return Ok((Vec::new(), vec![None; columns])) };
     let model = members.first().map(|&i| looked[i].file.name().to_owned()).unwrap_or_default();
@@ -179,7 +181,7 @@ fn of_one_type(
     Ok((kept.map(|(_, found)| found).collect(), types))
 }
 
-/// That what the path of `file`, or its table's log, says can be a value of the columns.
+/// Checks that the values from the path or the log of `file` fit the columns.
 async fn fits(file: &VectorFile, spec: &ParquetSpec, plain: &[Field]) -> Result<()> {
     if plain_names(spec).all(|name| file.constant(name).is_none()) {
         return Ok(());
@@ -191,8 +193,8 @@ async fn fits(file: &VectorFile, spec: &ParquetSpec, plain: &[Field]) -> Result<
     Ok(())
 }
 
-/// How many values the vectors have: as the specification says, or as most of those do that are looked at. Files whose
-/// type says otherwise are taken out of `files`.
+/// How many values a vector has: as the spec says, or as most of the vectors that are read. Files whose type says
+/// otherwise are removed from `files`.
 async fn width(files: &mut Vec<Looked>, spec: &ParquetSpec, problems: &mut Problems<'_>) -> Result<usize> {
     let Features::Column(column) = &spec.features else { return Ok(spec.features.columns().len()) };
     let dim = match spec.dim {
@@ -221,13 +223,13 @@ async fn width(files: &mut Vec<Looked>, spec: &ParquetSpec, problems: &mut Probl
     }
 }
 
-/// The width of most of the vectors that are looked at; of equally many, the largest.
+/// The most frequent width of the vectors that are read; on a tie, the largest.
 async fn voted(files: &[Looked], column: &str, spec: &ParquetSpec, problems: &mut Problems<'_>) -> Result<usize> {
     let mut votes = Widths::new();
     let sampled = files.len().min(WIDTH_FILES);
     let rows = WIDTH_ROWS.div_ceil(sampled.max(1));
     let mut damaged = Vec::new();
-    // Where those have none, the others are looked at until one has.
+    // If those files have no vectors, the others are read until one has.
     let spread = (0..sampled).map(|i| i * files.len() / sampled).collect::<Vec<_>>();
     let others = (0..files.len()).filter(|i| spread.binary_search(i).is_err());
     for (nth, i) in spread.iter().copied().chain(others).enumerate() {

@@ -1,8 +1,8 @@
-//! A look at the metadata of a Parquet file before it is decoded: that it asks for no more than it can hold.
+//! Checks the metadata of a Parquet file before it is decoded, so that decoding it stays within bounds.
 //!
-//! Footers and page headers are structs of Thrift's compact protocol. A decoder reserves room for as many items as a list
-//! says that it has, for as many bytes as a page says that it becomes, and goes as deep as a schema is nested. A turned
-//! bit there is a request for gigabytes, or the end of the stack, and neither can be caught. So all of that is held
+//! Footers and page headers are structs of Thrift's compact protocol. A decoder allocates as many items as a list
+//! claims to have and as many bytes as a page claims to decompress to, and recurses as deep as a schema is nested. A
+//! flipped bit there can ask for gigabytes or overflow the stack, and neither can be caught. So all of this is checked
 //! against bounds first.
 
 use crate::error::{Error, Result};
@@ -13,7 +13,7 @@ const DEPTH: usize = 64;
 /// How deep the groups of a schema may be nested.
 pub(super) const SCHEMA_DEPTH: usize = 100;
 
-/// Most row groups of a file: what their number, of 16 bits, can be.
+/// The most row groups of a file: their numbers have 16 bits.
 const ROW_GROUPS: u64 = 1 << 15;
 
 const STOP: u8 = 0;
@@ -34,7 +34,7 @@ const UUID: u8 = 13;
 const SCHEMA: i64 = 2;
 const GROUPS: i64 = 4;
 const CHILDREN: i64 = 5;
-/// The field of a page header that says how many bytes the page becomes.
+/// The field of a page header with the decompressed size.
 const UNCOMPRESSED: i64 = 2;
 
 /// Whether a footer can be decoded within bounds.
@@ -60,7 +60,7 @@ pub(super) fn check_footer(bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// How many bytes the page becomes that `bytes` are the beginning of, if its header says so there.
+/// The decompressed size of the page that begins with `bytes`, if it is in these bytes.
 pub(super) fn page_size(bytes: &[u8]) -> Option<i64> {
     let mut walk = Walk { bytes, at: 0 };
     let mut id = 0;
@@ -140,7 +140,7 @@ impl Walk<'_> {
     fn items(&mut self, kind: u8, len: u64, depth: usize) -> Result<()> {
         for _ in 0..len {
             match kind {
-                // In a list they take a byte of their own.
+                // Booleans in a list take a byte each.
                 TRUE | FALSE => self.pass(1)?,
                 kind => self.skip(kind, depth + 1)?,
             }
@@ -189,13 +189,13 @@ impl Walk<'_> {
         }
     }
 
-    /// A schema: its elements in the order of a walk through the tree, each with how many children it has.
+    /// Checks a schema: its elements in depth-first order, each with its number of children.
     fn schema(&mut self) -> Result<()> {
         let (kind, len) = self.list()?;
         if kind != STRUCT {
             return Err(Error::input("the schema is no list of columns"));
         }
-        // How many children each of the groups that are open has left.
+        // The number of children still to come of each open group.
         let mut open: Vec<i64> = Vec::new();
         for _ in 0..len {
             let (mut id, mut children) = (0, 0);

@@ -1,11 +1,11 @@
-//! The types of columns, and the type that holds the values of several files.
+//! The types of columns, and the common type of several files.
 
 use arrow::datatypes::{DataType, TimeUnit};
 
 /// Most digits of a decimal of 128 bits.
 const DIGITS: u8 = 38;
 
-/// Text as `Utf8` and bytes as `Binary`, whatever they are in the file; everything else as it is.
+/// Text as `Utf8` and bytes as `Binary`, whatever they are in the file; every other type unchanged.
 pub(super) fn plain_type(stored: &DataType, is_split: bool) -> DataType {
     match stored {
         DataType::Dictionary(_, values) => plain_type(values, is_split),
@@ -17,8 +17,8 @@ pub(super) fn plain_type(stored: &DataType, is_split: bool) -> DataType {
     }
 }
 
-/// Whether values of that type are numbers that can be learned from: integers, floats, decimals, booleans as 0 and 1; a
-/// column without any value has no other type than `Null`.
+/// Whether values of that type are numbers that can be learned from: integers, floats, decimals, and booleans as 0 and
+/// 1. `Null` is included: it is the type of a column without any value.
 pub(in crate::source) fn is_number(t: &DataType) -> bool {
     match t {
         DataType::Dictionary(_, values) => is_number(values),
@@ -38,7 +38,7 @@ pub(in crate::source) fn item_type(t: &DataType) -> Option<&DataType> {
     }
 }
 
-/// The type that holds every value of both, as it is; `None` if there is none.
+/// The type that can represent every value of both; `None` if there is none.
 pub(super) fn wider(a: &DataType, b: &DataType) -> Option<DataType> {
     use DataType::*;
     if a.equals_datatype(b) {
@@ -49,7 +49,7 @@ pub(super) fn wider(a: &DataType, b: &DataType) -> Option<DataType> {
         (Binary | FixedSizeBinary(_), Binary | FixedSizeBinary(_)) => Some(Binary),
         (Date32 | Date64, Date32 | Date64) => Some(Date32),
         (Timestamp(one, zone), Timestamp(other, other_zone)) => {
-            // Two zones are two ways of writing the same moments; with and without one are different things.
+            // Times with different zones can be compared; times with and without a zone cannot.
             let zone = match (zone, other_zone) {
                 (Some(zone), Some(other)) if zone == other => Some(zone.clone()),
                 (Some(_), Some(_)) => Some("UTC".into()),
@@ -60,7 +60,7 @@ pub(super) fn wider(a: &DataType, b: &DataType) -> Option<DataType> {
         }
         _ if a.is_integer() && b.is_integer() => Some(wider_integer(a, b)),
         _ if a.is_floating() && b.is_floating() => Some(if bits(a) > bits(b) { a.clone() } else { b.clone() }),
-        // What a float of 64 bits does not hold of an integer is seen when it is converted.
+        // An integer that a 64-bit float cannot represent is found when it is converted.
         _ if (a.is_integer() && b.is_floating()) || (a.is_floating() && b.is_integer()) => Some(Float64),
         _ => wider_decimal(a, b),
     }
@@ -93,7 +93,7 @@ fn wider_integer(a: &DataType, b: &DataType) -> DataType {
     }
 }
 
-/// The decimal that holds two of which one at least is a decimal, and the other one, too, or an integer.
+/// The decimal type that can represent both types, of which one is a decimal, and the other a decimal or an integer.
 fn wider_decimal(a: &DataType, b: &DataType) -> Option<DataType> {
     let of = |t: &DataType| match t {
         DataType::Decimal32(precision, scale)
