@@ -64,7 +64,7 @@ impl Fit for DeepClustering {
     fn fit(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<Fitted> {
         self.check(data, cx)?;
         let _keep = KeepFreed::begin();
-        let builder = Builder::on_cpu(Arc::clone(cx.device.pool()), cx.seed);
+        let builder = Builder::on(cx.device.candle(), Arc::clone(cx.device.pool()), cx.seed);
         let coder = Coder::new("", &self.spec.coder(data.rows.dim())?, &builder)?;
         let mut courses = Courses::begin(&self.spec, data, cx, &builder)?;
         courses.pretrain(&coder)?;

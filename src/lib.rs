@@ -61,6 +61,8 @@
 pub mod cli;
 pub mod column;
 pub mod config;
+#[cfg(any(feature = "cuda", test))]
+mod cuda;
 pub mod deep_clustering;
 pub mod device;
 pub mod embed;

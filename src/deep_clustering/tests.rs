@@ -55,7 +55,7 @@ fn ten_steps(learner: &mut dyn Learner, learning_rate: f64) -> Vec<f64> {
     learner.load(&all).unwrap();
     let step = |i: u64| {
         learner.refresh(i).unwrap();
-        let loss = learner.step(&all, learning_rate).unwrap();
+        let loss = learner.step(&all, learning_rate).unwrap().unwrap();
         learner.total(&loss)
     };
     (0..10).map(step).collect()

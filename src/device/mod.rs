@@ -21,6 +21,8 @@ mod candle;
 mod choice;
 mod clustering;
 mod cpu;
+#[cfg(any(feature = "cuda", test))]
+mod gpu;
 mod training;
 
 use std::fmt::Debug;
@@ -32,7 +34,7 @@ pub use clustering::{BatchSums, Farthest, Found, Lloyd, Points, Seeding};
 pub use cpu::Cpu;
 #[cfg(test)]
 pub(crate) use cpu::lloyd_on_cpu;
-pub use training::{StepLoss, StepSettings, Trainer, TrainerState};
+pub use training::{Met, StepLoss, StepSettings, Trainer, TrainerState};
 
 use crate::error::Result;
 use crate::kernel::{Pool, Rows};
@@ -51,6 +53,11 @@ pub trait Device: Debug + Send + Sync {
     /// learn on candle's tape, as any other network does.
     fn fused(&self) -> bool {
         true
+    }
+
+    /// The candle device on which networks learn on candle's tape.
+    fn candle(&self) -> candle_core::Device {
+        candle_core::Device::Cpu
     }
 
     /// Training of an autoencoder on `rows` (`rows x dim`): layers, first parameters in the layout of

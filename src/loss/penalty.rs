@@ -65,13 +65,19 @@ impl L2Penalty {
             return 0.0;
         }
         match self.form {
+            PenaltyForm::Squared => self.pull_of(0.0),
+            PenaltyForm::Norm => self.pull_of(arrays.into_iter().map(|values| sum_of_squares_on(pool, values)).sum()),
+        }
+    }
+
+    /// The same for parameters the sum of whose squares is known; it matters for the norm alone.
+    pub fn pull_of(&self, squares: f64) -> f64 {
+        match self.form {
             PenaltyForm::Squared => 2.0 * self.beta,
-            PenaltyForm::Norm => {
-                match arrays.into_iter().map(|values| sum_of_squares_on(pool, values)).sum::<f64>().sqrt() {
-                    0.0 => 0.0,
-                    norm => self.beta / norm,
-                }
-            }
+            PenaltyForm::Norm => match squares.sqrt() {
+                0.0 => 0.0,
+                norm => self.beta / norm,
+            },
         }
     }
 }

@@ -28,6 +28,17 @@ pub enum Reduction {
     Sum,
 }
 
+impl Reduction {
+    /// What the sum of `count` losses is multiplied by.
+    #[cfg(feature = "cuda")]
+    pub(super) fn scale(self, count: usize) -> f64 {
+        match self {
+            Self::Mean => 1.0 / count as f64,
+            Self::Sum => 1.0,
+        }
+    }
+}
+
 /// The reconstruction's loss: the mean over the rows of a batch of each row's error.
 ///
 /// ```

@@ -165,7 +165,7 @@ impl<'a> Trainer<'a> {
         }
         let gradients = total.backward()?;
         self.steps += 1;
-        let pull = pull(&settings.penalty, squares);
+        let pull = settings.penalty.pull_of(squares);
         let rule = Rule::new(&self.adam, self.steps, settings.learning_rate, pull);
         for parameter in &mut self.parameters {
             // Candle leaves out what does not reach the loss, as a decoder whose error counts nothing.
@@ -195,16 +195,6 @@ impl<'a> Trainer<'a> {
         }
         self.steps = state.steps;
         Ok(())
-    }
-}
-
-/// What a parameter is multiplied by to give its part of the penalty's gradient, where `squares` is the sum of the squares
-/// of all parameters: [`L2Penalty::pull`] of parameters that are not on the host.
-fn pull(penalty: &L2Penalty, squares: f64) -> f64 {
-    match penalty.form {
-        PenaltyForm::Squared => 2.0 * penalty.beta,
-        PenaltyForm::Norm if squares > 0.0 => penalty.beta / squares.sqrt(),
-        PenaltyForm::Norm => 0.0,
     }
 }
 
