@@ -22,7 +22,7 @@
 //!
 //! [`pipeline`] drives all of it, [`report`] tells what happened and draws it, and [`cli`] is the command. Imports go one way,
 //! from the bottom of this list to its top: `secret`; `error`; `event`, `memory`, `seed`, `terminal` and `unlinked`;
-//! `kernel`; `network`, `loss`, `signal`, `metrics`; `device`; `kmeans`; the stages; `store`; `model`, `table`, `source`,
+//! `kernel` and, for NVIDIA GPUs, `cuda`; `network`, `loss`, `signal`, `metrics`; `device`; `kmeans`; the stages; `store`; `model`, `table`, `source`,
 //! `replay`; `config` and `sql`; `pipeline`; `cli`. `tests/layering.rs` holds them to it.
 //!
 //! Features in double precision, where a source has them so, become single by an [`origin`] that keeps their differences;

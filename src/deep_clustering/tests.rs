@@ -12,7 +12,7 @@ use crate::event::{Control, Observer};
 use crate::kernel::Pool;
 use crate::loss::{Hardening, L2Penalty, PenaltyForm, ReconstructionLoss, Reduction};
 use crate::method::Method;
-use crate::network::{CoderSpec, LayerSpec, OptimizerSpec};
+use crate::network::{Builder, CoderSpec, LayerSpec, OptimizerSpec};
 use crate::seed::Seed;
 use crate::stage::{Artifact, Checkpoint, NoCheckpoint};
 use crate::train::{Clustering, Competition, Experts, Learner, RowError, Tape, Terms};

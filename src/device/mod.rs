@@ -39,7 +39,8 @@ pub use training::{Met, StepLoss, StepSettings, Trainer, TrainerState};
 use crate::error::Result;
 use crate::kernel::{Pool, Rows};
 use crate::loss::WeightedMse;
-use crate::network::Architecture;
+use crate::network::{Architecture, Builder};
+use crate::seed::Seed;
 
 /// Where the arithmetic runs.
 ///
@@ -55,9 +56,9 @@ pub trait Device: Debug + Send + Sync {
         true
     }
 
-    /// The candle device on which networks learn on candle's tape.
-    fn candle(&self) -> candle_core::Device {
-        candle_core::Device::Cpu
+    /// What the layers of networks that learn on candle's tape are made with; `seed` is the source of their random choices.
+    fn builder(&self, seed: Seed) -> Builder {
+        Builder::on_cpu(Arc::clone(self.pool()), seed)
     }
 
     /// Training of an autoencoder on `rows` (`rows x dim`): layers, first parameters in the layout of

@@ -49,7 +49,7 @@ impl Objective for Taped<'_> {
 
 /// The network of dense layers with the first parameters that the fused trainer has.
 pub(super) fn coder(architecture: &Architecture, cx: &FitContext<'_>) -> Result<(Coder, Builder)> {
-    let builder = Builder::on(cx.device.candle(), Arc::clone(cx.device.pool()), cx.seed);
+    let builder = cx.device.builder(cx.seed);
     let coder = Coder::new("", &CoderSpec::of_dense(architecture), &builder)?;
     let parameters = initialise(architecture, cx.seed);
     let tensors = architecture.tensors().into_iter();

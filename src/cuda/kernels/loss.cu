@@ -9,8 +9,9 @@ extern "C" __global__ void weighted_error(const float* x, const float* y, const 
     for (u64 at = number(); at < count; at += threads()) {
         float w = weighted ? weights[at % width] : 1.0f;
         float error = y[at] - x[at];
-        d[at] = scale * w * error;
-        sum += (double)w * error * error;
+        float weighted = w * error;
+        d[at] = scale * weighted;
+        sum += (double)weighted * error;
     }
     sum = block_sum(sum);
     if (threadIdx.x == 0) sums[blockIdx.x] = sum;

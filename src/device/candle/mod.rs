@@ -31,7 +31,8 @@ use crate::kernel::{Pool, Rows};
 use crate::loss::WeightedMse;
 #[cfg(feature = "cuda")]
 use crate::memory;
-use crate::network::Architecture;
+use crate::network::{Architecture, Builder};
+use crate::seed::Seed;
 
 /// Bytes of rows that are kept on the device unless another bound is given.
 const RESIDENT_BYTES: usize = 8 << 30;
@@ -55,17 +56,24 @@ pub struct Candle {
     device: candle_core::Device,
     pool: Arc<Pool>,
     resident_bytes: usize,
+    formulas: bool,
 }
 
 impl Candle {
     /// The device given, with `threads` compute threads on the host, the caller counted as one.
     pub fn new(device: candle_core::Device, threads: usize) -> Self {
-        Self { device, pool: Arc::new(Pool::new(threads)), resident_bytes: RESIDENT_BYTES }
+        Self { device, pool: Arc::new(Pool::new(threads)), resident_bytes: RESIDENT_BYTES, formulas: false }
     }
 
     /// The same, keeping at most `bytes` of rows on the device; 8 GiB if this is not called.
     pub fn resident_bytes(self, bytes: usize) -> Self {
         Self { resident_bytes: bytes, ..self }
+    }
+
+    /// The same; the layers of networks on candle's tape compute by formulas over tensors on candle's CPU too, as they do on
+    /// other devices.
+    pub fn by_formulas(self) -> Self {
+        Self { formulas: true, ..self }
     }
 
     fn rows<'a>(&self, rows: &'a dyn Rows) -> Result<rows::DeviceRows<'a>> {
@@ -89,8 +97,9 @@ impl Device for Candle {
         &self.pool
     }
 
-    fn candle(&self) -> candle_core::Device {
-        self.device.clone()
+    fn builder(&self, seed: Seed) -> Builder {
+        let builder = Builder::on(self.device.clone(), Arc::clone(&self.pool), seed);
+        Builder { formulas: builder.formulas || self.formulas, ..builder }
     }
 
     fn trainer<'a>(

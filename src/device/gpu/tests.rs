@@ -150,7 +150,7 @@ fn what_is_restored_goes_on_with_the_same_bits() {
     epochs(&mut first, &settings, 2, true);
     second.restore(&first.state().unwrap()).unwrap();
     epochs(&mut second, &settings, 3, false);
-    assert_eq!(whole.state().unwrap(), second.state().unwrap());
+    assert!(whole.state().unwrap() == second.state().unwrap());
 }
 
 /// The batch is named, and nothing has moved since.
@@ -162,7 +162,8 @@ fn a_loss_that_is_not_finite_stops_all_steps_until_it_is_read() {
     let (rows, architecture) = (Dense::new(&values, DIM), architecture());
     let parameters = initialise(&architecture, Seed(2));
     let Some(machine) = tested() else { return };
-    let loss = WeightedMse::default();
+    // The weighted error of that value is too large for 32 bits.
+    let loss = WeightedMse { weights: vec![1e10; DIM] };
     let mut trainer = Trainer::new(machine, &rows, (&architecture, &parameters), &loss, BATCH, usize::MAX).unwrap();
     let settings = settings(0.0, PenaltyForm::Norm, None);
     let batches = batches();
@@ -172,7 +173,7 @@ fn a_loss_that_is_not_finite_stops_all_steps_until_it_is_read() {
     let before = trainer.state().unwrap();
     trainer.step_ahead(&batches[3], &settings).unwrap();
     trainer.step_ahead(&[], &settings).unwrap();
-    assert_eq!(trainer.state().unwrap(), before);
+    assert!(trainer.state().unwrap() == before);
     let (batch, loss) = trainer.met().unwrap().failed.unwrap();
     assert!(batch == 3 && !loss.is_finite(), "{batch} {loss:?}");
     trainer.load(&batches[0]).unwrap();
