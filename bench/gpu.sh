@@ -57,8 +57,8 @@ PYTHON
 }
 
 run() {
-    local python=${PYTHON:-python3} work out
-    work=$(mktemp -d)
+    local python=${PYTHON:-python3} out
+    work=$(mktemp -d) # not local: it is removed at the end
     trap 'rm -rf "$work"' EXIT
     out=${OUT:-$folder}/results.txt
     exec > >(tee "$out") 2>&1
@@ -73,16 +73,16 @@ run() {
     ldd "$work/gpu" | grep -E 'not found|nvrtc|cublas|curand|libcuda' || true
 
     echo "== kernels, trainer and formulas on the card"
-    timeout 120 "$work/unit" cuda:: device::gpu network::formula loss::hardening --test-threads 1 2>&1 | tail -40 || true
+    timeout 90 "$work/unit" cuda:: device::gpu network::formula loss::hardening --test-threads 1 2>&1 | tail -40 || true
     echo "== the device beside the CPU"
-    (cd "$here" 2>/dev/null || cd "$folder"; timeout 100 "$work/all" seam:: --test-threads 1 2>&1 | tail -40) || true
+    (cd "$here" 2>/dev/null || cd "$folder"; timeout 60 "$work/all" seam:: --test-threads 1 2>&1 | tail -40) || true
 
     echo "== compute-sanitizer"
     local sanitizer
     sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -1 || true)
     if [ -n "$sanitizer" ]; then
         for tool in memcheck racecheck; do
-            timeout 60 "$sanitizer" --tool "$tool" --error-exitcode 9 "$work/unit" cuda::tests --test-threads 1 2>&1 | tail -8 || true
+            timeout 40 "$sanitizer" --tool "$tool" --error-exitcode 9 "$work/unit" cuda::tests --test-threads 1 2>&1 | tail -8 || true
         done
     else
         echo "not on this machine"
@@ -91,11 +91,11 @@ run() {
     echo "== race"
     for network in $networks; do
         for pair in 1 2 3; do
-            timeout 30 "$work/gpu" cuda "$network" || true
-            timeout 30 "$python" "$folder/train_step.py" --device cuda --dims "$network" --epochs 20 --modes eager,fused,graph || true
+            timeout 15 "$work/gpu" cuda "$network" || true
+            timeout 20 "$python" "$folder/train_step.py" --device cuda --dims "$network" --epochs 20 --modes eager,fused,graph || true
         done
         # Compiling takes most of it, so once.
-        timeout 60 "$python" "$folder/train_step.py" --device cuda --dims "$network" --epochs 20 --modes compile || true
+        timeout 45 "$python" "$folder/train_step.py" --device cuda --dims "$network" --epochs 20 --modes compile || true
     done
     echo "== end"
 }

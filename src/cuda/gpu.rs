@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytesize::ByteSize;
 use candle_core::cuda_backend::cudarc::cublas::{CudaBlas, result as blas, sys as blas_sys};
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaEvent, CudaFunction, CudaGraph, CudaModule, CudaSlice, CudaStream, DevicePtr, LaunchConfig, PinnedHostSlice,
+    CudaEvent, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError, LaunchConfig, PinnedHostSlice,
     PushKernelArg, result, sys,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
@@ -223,10 +223,11 @@ impl Machine for Gpu {
     fn record(&self, task: &mut dyn FnMut() -> Result<()>) -> Option<Box<dyn Recorded>> {
         self.stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).ok()?;
         let done = task();
-        // Ends the recording in any case.
-        let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0));
-        match (done, graph) {
-            (Ok(()), Ok(Some(graph))) => Some(Box::new(Graph(graph))),
+        // The recording ends in any case.
+        // SAFETY: the stream is there, and records.
+        let graph = unsafe { result::stream::end_capture(self.stream.cu_stream()) };
+        match (done, graph.and_then(|graph| Graph::of(graph, &self.stream))) {
+            (Ok(()), Ok(graph)) => Some(Box::new(graph)),
             (done, graph) => {
                 let (done, graph) = (done.err().map(|e| e.to_string()), graph.err().map(|e| e.to_string()));
                 tracing::debug!(?done, ?graph, "a step is not recorded as a CUDA graph");
@@ -249,8 +250,45 @@ impl Memory for OnGpu {
     }
 }
 
-/// A recorded step.
-struct Graph(CudaGraph);
+/// A recorded step, which is launched into its stream.
+struct Graph {
+    graph: sys::CUgraph,
+    launchable: sys::CUgraphExec,
+    stream: Arc<CudaStream>,
+}
+
+impl Graph {
+    /// What was recorded, ready to be launched. (cudarc's own way calls an entry point of the driver by a name that its
+    /// header only has as a macro, which stubs of the driver lack.)
+    fn of(graph: sys::CUgraph, stream: &Arc<CudaStream>) -> Result<Self, DriverError> {
+        let mut made = Self { graph, launchable: std::ptr::null_mut(), stream: Arc::clone(stream) };
+        let mut parameters = sys::CUDA_GRAPH_INSTANTIATE_PARAMS {
+            flags: 0,
+            hUploadStream: std::ptr::null_mut(),
+            hErrNode_out: std::ptr::null_mut(),
+            result_out: sys::CUgraphInstantiateResult::CUDA_GRAPH_INSTANTIATE_SUCCESS,
+        };
+        // SAFETY: the graph is the one that was just recorded, or null, which the driver refuses; both places are there.
+        unsafe { sys::cuGraphInstantiateWithParams(&mut made.launchable, graph, &mut parameters) }.result()?;
+        Ok(made)
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        let context = self.stream.context();
+        context.record_err(context.bind_to_thread());
+        // SAFETY: both are this graph's own, and nothing launches it any more; the driver keeps what is under way.
+        unsafe {
+            if !self.launchable.is_null() {
+                context.record_err(result::graph::exec_destroy(self.launchable));
+            }
+            if !self.graph.is_null() {
+                context.record_err(result::graph::destroy(self.graph));
+            }
+        }
+    }
+}
 
 impl std::fmt::Debug for Graph {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -260,6 +298,8 @@ impl std::fmt::Debug for Graph {
 
 impl Recorded for Graph {
     fn replay(&self) -> Result<()> {
-        self.0.launch().map_err(failed)
+        self.stream.context().bind_to_thread().map_err(failed)?;
+        // SAFETY: graph and stream are there; the memory that it works on is its trainer's, which has it too.
+        unsafe { result::graph::launch(self.launchable, self.stream.cu_stream()) }.map_err(failed)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::emulated::Emulated;
 use super::machine::Machine;
+use crate::terminal::tell;
 
 /// The GPU whose number `DACPIPE_TEST_CUDA` says, in a build for it, and else the emulated machine; nothing without a C++
 /// compiler, which is told.
@@ -13,8 +14,7 @@ pub(crate) fn tested() -> Option<Box<dyn Machine>> {
     match Emulated::new() {
         Ok(machine) => Some(Box::new(machine)),
         Err(why) => {
-            // Only tests come here.
-            std::io::Write::write_all(&mut std::io::stderr(), format!("skipped: {why}\n").as_bytes()).ok()?;
+            tell(&format!("skipped: {why}"));
             None
         }
     }
