@@ -4,7 +4,7 @@
 #     bench/gpu.sh pack [FOLDER]     builds the tests and the bench with the feature cuda and packs them (here)
 #     bench/gpu.sh run [FOLDER]      runs what was packed, at most ten minutes (on the machine with the GPU)
 #
-# FOLDER is target/gpu by default, and 60 MiB at most when it is packed. Running asks nothing of a network: the rows are made
+# FOLDER is target/gpu by default, and at most 60 MiB when it is packed. Running asks nothing of a network: the rows are made
 # up, and CUDA's libraries are those of the driver, of a toolkit in /usr/local, or of PyTorch's packages. What is measured
 # comes out on standard output and in $OUT/results.txt (FOLDER/results.txt without OUT).
 #
@@ -24,12 +24,12 @@ pack() {
     local target=${CARGO_TARGET_DIR:-target}
     # Optimised, as the race is about speed, and without symbols.
     export CARGO_PROFILE_RELEASE_STRIP=true CARGO_PROFILE_BENCH_STRIP=true CARGO_PROFILE_BENCH_DEBUG=false
-    cargo test --release --features cuda --no-run --message-format json >"$folder/built.json"
+    cargo test --release --features cuda --lib --no-run --message-format json >"$folder/built.json"
     cargo bench --features cuda --bench gpu --no-run --message-format json >>"$folder/built.json"
     python3 - "$folder" <<'PYTHON'
 import json, lzma, pathlib, sys
 folder = pathlib.Path(sys.argv[1])
-wanted = {("dacpipe", "lib"): "unit", ("all", "test"): "all", ("gpu", "bench"): "gpu"}
+wanted = {("dacpipe", "lib"): "unit", ("gpu", "bench"): "gpu"}
 for line in (folder / "built.json").read_text().splitlines():
     made = json.loads(line)
     if made.get("executable") and (name := wanted.get((made["target"]["name"], made["target"]["kind"][0]))):
@@ -62,7 +62,7 @@ run() {
     trap 'rm -rf "$work"' EXIT
     out=${OUT:-$folder}/results.txt
     exec > >(tee "$out") 2>&1
-    for name in unit all gpu; do
+    for name in unit gpu; do
         "$python" -c "import lzma,sys;open(sys.argv[2],'wb').write(lzma.open(sys.argv[1]).read())" "$folder/$name.xz" "$work/$name"
         chmod +x "$work/$name"
     done
@@ -72,10 +72,9 @@ run() {
     nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || true
     ldd "$work/gpu" | grep -E 'not found|nvrtc|cublas|curand|libcuda' || true
 
-    echo "== kernels, trainer and formulas on the card"
-    timeout 90 "$work/unit" cuda:: device::gpu network::formula loss::hardening --test-threads 1 2>&1 | tail -40 || true
-    echo "== the device beside the CPU"
-    (cd "$here" 2>/dev/null || cd "$folder"; timeout 60 "$work/all" seam:: --test-threads 1 2>&1 | tail -40) || true
+    echo "== kernels, trainer, k-means, formulas and methods on the card"
+    timeout 150 "$work/unit" cuda:: device::gpu device::candle network::formula loss::hardening train::device_tests \
+        --test-threads 1 2>&1 | tail -60 || true
 
     echo "== compute-sanitizer"
     local sanitizer

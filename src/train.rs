@@ -430,4 +430,6 @@ impl Autoencoder {
 }
 
 #[cfg(test)]
+mod device_tests;
+#[cfg(test)]
 mod tests;

@@ -3,15 +3,12 @@
 
 use std::sync::OnceLock;
 
-use dacpipe::deep_clustering::DeepClustering;
 use dacpipe::device::{BatchSums, Candle, Farthest, Points, StepLoss, StepSettings, Trainer, TrainerState};
 use dacpipe::kernel::Rows;
 use dacpipe::kmeans::{self, KMeans};
 use dacpipe::loss::{CoordinateLoss, EmbeddingLoss, L2Penalty, WeightedMse};
-use dacpipe::method::MethodSpec;
 use dacpipe::network::{Architecture, initialise};
 use dacpipe::stage::Artifact;
-use serde_json::json;
 
 use super::*;
 
@@ -366,58 +363,5 @@ fn a_row_has_the_same_bits_whatever_rows_come_with_it() {
         assert_eq!(alone.1, ours.1[first * DIM..(first + rows) * DIM]);
         assert_eq!((&alone.2[..], &alone.3[..]), (&ours.2[first..first + rows], &ours.3[first..first + rows]));
         assert_eq!(alone.4, ours.4[first..first + rows]);
-    }
-}
-
-/// A method's network of all kinds of layers, in a few epochs.
-fn method(name: &str) -> MethodSpec {
-    let dense = |outputs: usize| json!({ "kind": "dense", "outputs": outputs, "activation": "tanh" });
-    let training = json!({ "epochs": 3, "batch_size": 100, "learning_rate": 0.02, "l2": 1e-5, "l2_form": "norm" });
-    let mut given = json!({
-        "k": 4, "starts": 3,
-        "encoder": [dense(8), { "kind": "dropout", "rate": 0.1 }, { "kind": "dense", "outputs": 2 }],
-        "pretraining": training, "clustering": training,
-    });
-    match name {
-        "k-dae" => {
-            given["encoder"] = json!([dense(8), { "kind": "batch_norm" }, { "kind": "dense", "outputs": 2 }]);
-            given["clustering"]["expert"] =
-                json!({ "epochs": 2, "encoder": [dense(4), { "kind": "dense", "outputs": 1 }] });
-        }
-        "aljalbout" => {
-            given["shape"] = json!([1, 3, 4]);
-            given["encoder"] = json!([
-                { "kind": "conv2d", "channels": 3, "kernel": 2 }, { "kind": "batch_norm" },
-                { "kind": "conv2d", "channels": 2, "kernel": 2 }
-            ]);
-        }
-        _ => given["pretraining"]["layerwise_epochs"] = json!(2),
-    }
-    let method = serde_json::from_value(json!(name)).unwrap();
-    MethodSpec::of(method, &given).unwrap()
-}
-
-/// On candle's tape by formulas over tensors, with losses read once an epoch: the losses are those of our kernels.
-#[test]
-fn methods_learn_on_the_device_what_they_learn_on_the_cpu() {
-    // In [0, 1], for a cross-entropy.
-    let values = &rows().iter().map(|x| 0.9 * x).collect::<Vec<f32>>()[..900 * DIM];
-    for name in ["dec", "k-dae", "aljalbout"] {
-        let fit = |device: &dyn Device| {
-            let control = Control::default();
-            let cx =
-                FitContext { seed: Seed(4), device, control: &control, checkpoint: &NoCheckpoint, memory: u64::MAX };
-            DeepClustering { spec: method(name) }.fit(&Training::new(&Dense::new(values, DIM)), &cx).unwrap()
-        };
-        let (cpu, candle) = (fit(&Cpu::new(2)), fit(&candle().by_formulas()));
-        let losses = |fitted: &Fitted| serde_json::from_value::<Vec<f64>>(fitted.figures["loss"].clone()).unwrap();
-        let (ours, theirs) = (losses(&cpu), losses(&candle));
-        assert_eq!(ours.len(), theirs.len(), "{name}");
-        for (epoch, (a, b)) in ours.iter().zip(&theirs).enumerate() {
-            assert!((a - b).abs() <= 2e-3 * a.abs().max(1e-2), "{name}, epoch {epoch}: {a} {b}");
-        }
-        let sizes = |fitted: &Fitted| serde_json::from_value::<Vec<u64>>(fitted.figures["sizes"].clone()).unwrap();
-        let apart: u64 = sizes(&cpu).iter().zip(sizes(&candle)).map(|(a, b)| a.abs_diff(b)).sum();
-        assert!(apart <= 20, "{name}: {:?} {:?}", sizes(&cpu), sizes(&candle));
     }
 }
