@@ -136,7 +136,10 @@ fn multiply(Blas { transposed, sizes: [m, n, k], matrices: [(a, lda), (b, ldb), 
 
 impl Machine for Emulated {
     fn allocate(&self, bytes: usize) -> Result<Box<dyn Memory>> {
-        Ok(Box::new(Host(vec![0; bytes.div_ceil(size_of::<u64>())])))
+        let mut values = vec![GUARD; bytes.div_ceil(size_of::<u32>()) + 2 * GUARDS];
+        let len = values.len();
+        values[GUARDS..len - GUARDS].fill(0);
+        Ok(Box::new(Host(values)))
     }
 
     unsafe fn write(&self, to: u64, bytes: &[u8]) -> Result<()> {
@@ -176,12 +179,26 @@ impl Machine for Emulated {
     }
 }
 
+/// Memory between words that no kernel may touch: as floats they are no numbers, so that what is read there is seen, and what
+/// is written there is found at the end.
 #[derive(Debug)]
-struct Host(Vec<u64>);
+struct Host(Vec<u32>);
+
+/// Such a word, and how many there are on each side.
+const GUARD: u32 = 0x7ff8_dead;
+const GUARDS: usize = 64;
 
 impl Memory for Host {
     fn address(&self) -> u64 {
-        self.0.as_ptr() as u64
+        self.0[GUARDS..].as_ptr() as u64
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let guards = self.0[..GUARDS].iter().chain(&self.0[self.0.len() - GUARDS..]);
+        let untouched = guards.into_iter().all(|&word| word == GUARD);
+        assert!(untouched || std::thread::panicking(), "a kernel wrote beside its memory");
     }
 }
 
