@@ -20,7 +20,7 @@ use crate::kernel::{Dense, Rows};
 use crate::kmeans::{self, KMeansSpec};
 use crate::label::{KMeansStage, Label};
 use crate::method::{ClusteringLossName, MethodSpec};
-use crate::network::{Builder, Coder};
+use crate::network::Coder;
 use crate::stage::{Centroids, EMBEDDING, Fit, FitContext, Fitted, Training};
 use crate::train::{embed, flat};
 use courses::Courses;
@@ -70,7 +70,7 @@ impl Fit for DeepClustering {
     fn fit(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<Fitted> {
         self.check(data, cx)?;
         let _keep = KeepFreed::begin();
-        let builder = Builder::on_cpu(Arc::clone(cx.device.pool()), cx.seed);
+        let builder = cx.device.builder(cx.seed);
         let coder = Coder::new("", &self.spec.coder(data.rows.dim())?, &builder)?;
         let mut courses = Courses::begin(&self.spec, data, cx, &builder)?;
         courses.pretrain(&coder)?;

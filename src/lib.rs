@@ -23,9 +23,9 @@
 //!
 //! [`pipeline`] drives all of it, [`report`] tells what happened and draws it, and [`cli`] is the command. Imports go one way,
 //! from the bottom of this list to its top: `secret`; `error`; `event`, `memory`, `seed`, `terminal` and `unlinked`;
-//! `kernel`; `network`, `loss`, `signal`, `metrics`; `device`; `kmeans`; the stages; `store`; `model`, `table`, `source`,
-//! `replay`; `config` and `sql`; `pipeline`; `cli`. `tests/layering.rs` holds them to it. [`kernel`] is a crate of its own,
-//! in `kernel/`, so there the compiler does; nothing outside it is `unsafe`.
+//! `kernel` and, for NVIDIA GPUs, `cuda`; `network`, `loss`, `signal`, `metrics`; `device`; `kmeans`; the stages; `store`;
+//! `model`, `table`, `source`, `replay`; `config` and `sql`; `pipeline`; `cli`. `tests/layering.rs` holds them to it.
+//! [`kernel`] is a crate of its own, in `kernel/`, so there the compiler does; only it and [`cuda`] have `unsafe` code.
 //!
 //! Features in double precision, where a source has them so, become single by an [`origin`] that keeps their differences;
 //! everything after it is in single precision, with sums in double.
@@ -59,11 +59,14 @@
 //! New rows need the model alone: [`model::Model::load`], then [`model::Model::apply`] on any record batch.
 
 #![deny(missing_docs)]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod cli;
 pub mod column;
 pub mod config;
+#[cfg(any(feature = "cuda", test))]
+#[expect(unsafe_code, reason = "a kernel is launched with pointers into a GPU's memory")]
+mod cuda;
 pub mod deep_clustering;
 pub mod device;
 pub mod embed;

@@ -51,6 +51,26 @@ pub fn available_room(what: &str, needed: u128) -> Result<()> {
     }
 }
 
+/// Bytes that a device with `free` bytes has left for rows, beside the `needed` ones of `what`. A sixteenth stays free, for
+/// what drivers and libraries take.
+///
+/// # Errors
+/// Kind `Compute` if it has not as many, saying how much is needed and what there is.
+#[cfg(any(feature = "cuda", test))]
+pub(crate) fn left_on_device(what: &str, needed: u128, free: usize) -> Result<usize> {
+    let usable = free - free / 16;
+    match usize::try_from(needed).ok().and_then(|needed| usable.checked_sub(needed)) {
+        Some(left) => Ok(left),
+        None => {
+            let (needed, free) = (size(needed), size(free as u128));
+            Err(Error::compute(format!(
+                "{what} needs {needed} of the GPU's memory, of which {free} are free: end what else runs on it (nvidia-smi \
+                 shows it), make batch_size smaller, or use device = \"cpu\""
+            )))
+        }
+    }
+}
+
 fn size(bytes: u128) -> String {
     ByteSize::b(u64::try_from(bytes).unwrap_or(u64::MAX)).display().si().to_string()
 }
@@ -107,6 +127,15 @@ fn kibibytes(text: &str, name: &str) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::Kind;
+
+    #[test]
+    fn a_device_keeps_some_memory_free_and_says_what_is_missing() {
+        assert_eq!(left_on_device("the network", 10 << 20, 160 << 20).unwrap(), 140 << 20);
+        let e = left_on_device("the network", 151_000_000, 160_000_000).unwrap_err();
+        assert_eq!(e.kind(), Kind::Compute);
+        assert!(e.to_string().contains("needs 151.0 MB of the GPU's memory, of which 160.0 MB are free"), "{e}");
+        assert!(left_on_device("the network", u128::MAX, usize::MAX).is_err());
+    }
 
     #[test]
     fn what_the_system_says_is_read() {

@@ -494,4 +494,6 @@ impl Autoencoder {
 }
 
 #[cfg(test)]
+mod device_tests;
+#[cfg(test)]
 mod tests;

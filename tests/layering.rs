@@ -11,8 +11,8 @@ const LAYERS: &[&[&str]] = &[
     &["error"],
     &["event", "memory", "seed", "terminal", "unlinked"],
     &["kernel"],
-    // What unit tests share.
-    &["testing"],
+    // What unit tests share stands beside the kernels for GPUs, which use it too.
+    &["cuda", "testing"],
     &["network", "loss", "signal", "metrics"],
     &["device"],
     &["kmeans"],
@@ -223,6 +223,16 @@ fn the_kernels_depend_on_next_to_nothing() {
     let targets = manifest["target"].as_table().unwrap().values();
     let names: Vec<&String> = targets.flat_map(|target| target["dependencies"].as_table().unwrap().keys()).collect();
     assert_eq!(names, ["libc"]);
+}
+
+#[test]
+fn unsafe_is_in_kernels_only() {
+    let stray: Vec<_> = modules()
+        .into_iter()
+        .filter(|(_, module, code)| module != "cuda" && code.contains("unsafe "))
+        .map(|(file, ..)| file)
+        .collect();
+    assert!(stray.is_empty(), "unsafe outside kernel/ and src/cuda: {stray:?}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::event::{Control, Observer};
 use crate::kernel::Pool;
 use crate::loss::{Hardening, L2Penalty, PenaltyForm, ReconstructionLoss, Reduction};
 use crate::method::Method;
-use crate::network::{CoderSpec, LayerSpec, OptimizerSpec};
+use crate::network::{Builder, CoderSpec, LayerSpec, OptimizerSpec};
 use crate::seed::Seed;
 use crate::stage::{Apply, Artifact, Checkpoint, Coordinates, NoCheckpoint};
 use crate::train::{Clustering, Competition, EmbeddingTerm, Experts, Learner, RowError, Tape, Terms};
@@ -55,7 +55,7 @@ fn ten_steps(learner: &mut dyn Learner, learning_rate: f64) -> Vec<f64> {
     learner.load(&all).unwrap();
     let step = |i: u64| {
         learner.refresh(i).unwrap();
-        let loss = learner.step(&all, learning_rate).unwrap();
+        let loss = learner.step(&all, learning_rate).unwrap().unwrap();
         learner.total(&loss)
     };
     (0..10).map(step).collect()

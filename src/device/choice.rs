@@ -78,7 +78,7 @@ impl DeviceChoice {
 /// The GPU of this number. All threads put their work into one stream, so that what one makes is there for the next.
 #[cfg(feature = "cuda")]
 fn gpu(number: u16) -> Result<candle_core::Device> {
-    candle_core::Device::new_cuda_with_stream(usize::from(number))
+    crate::cuda::open(usize::from(number))
         .map_err(|e| Error::config(unusable(number, &format!("{e} {e:?}"))).with_source(e))
 }
 

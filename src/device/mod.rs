@@ -21,6 +21,8 @@ mod candle;
 mod choice;
 mod clustering;
 mod cpu;
+#[cfg(any(feature = "cuda", test))]
+mod gpu;
 mod training;
 
 use std::fmt::Debug;
@@ -32,12 +34,13 @@ pub use clustering::{BatchSums, Farthest, Found, Lloyd, Points, Seeding};
 pub use cpu::Cpu;
 #[cfg(test)]
 pub(crate) use cpu::lloyd_on_cpu;
-pub use training::{StepLoss, StepSettings, Trainer, TrainerState};
+pub use training::{Met, StepLoss, StepSettings, Trainer, TrainerState};
 
 use crate::error::Result;
 use crate::kernel::{Pool, Rows};
 use crate::loss::WeightedMse;
-use crate::network::Architecture;
+use crate::network::{Architecture, Builder};
+use crate::seed::Seed;
 
 /// Where the arithmetic runs.
 ///
@@ -51,6 +54,11 @@ pub trait Device: Debug + Send + Sync {
     /// learn on candle's tape, as any other network does.
     fn fused(&self) -> bool {
         true
+    }
+
+    /// What the layers of networks that learn on candle's tape are made with; `seed` is the source of their random choices.
+    fn builder(&self, seed: Seed) -> Builder {
+        Builder::on_cpu(Arc::clone(self.pool()), seed)
     }
 
     /// Training of an autoencoder on `rows` (`rows x dim`): layers, first parameters in the layout of

@@ -32,6 +32,15 @@ impl StepLoss {
     }
 }
 
+/// What steps met whose losses a device kept.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Met {
+    /// The sums over the rows of each loss, of the batches whose losses are finite.
+    pub sums: StepLoss,
+    /// The first batch since the last look whose losses are not, counted from 1, and what they are. Nothing has moved since.
+    pub failed: Option<(usize, StepLoss)>,
+}
+
 /// All that a step changes. Arrays are in the layout of [`Architecture::tensors`](crate::network::Architecture::tensors),
 /// with zeros between tensors.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,6 +73,23 @@ pub trait Trainer {
     /// # Errors
     /// Whatever the rows give when they are read; kind `Compute` where the device fails.
     fn step(&mut self, next: &[u32], settings: &StepSettings<'_>) -> Result<StepLoss>;
+
+    /// The same, but the device may keep the losses until [`met`](Self::met) asks for them, so that the host need not wait
+    /// for the step. Once a loss was not finite, no step moves anything until then.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    fn step_ahead(&mut self, next: &[u32], settings: &StepSettings<'_>) -> Result<Option<StepLoss>> {
+        self.step(next, settings).map(Some)
+    }
+
+    /// What the steps since the last call met that gave no losses.
+    ///
+    /// # Errors
+    /// Kind `Compute` where the device fails.
+    fn met(&mut self) -> Result<Met> {
+        Ok(Met::default())
+    }
 
     /// A copy of parameters and optimizer.
     ///

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::EmbeddingLoss;
+use super::{EmbeddingLoss, Placed};
 use crate::kernel::Matrix;
 
 /// The mean squared difference of a row's embedding from its coordinates in a layout, `sum_j (z_j - t_j)^2 / dim`: a
@@ -10,7 +10,7 @@ use crate::kernel::Matrix;
 /// rows without coordinates is 0.
 #[derive(Debug, Clone)]
 pub struct CoordinateLoss<'a> {
-    /// The index of each training row's coordinates; [`NOWHERE`](Self::NOWHERE) for a row without any.
+    /// The index of each training row's coordinates; [`NOWHERE`](Placed::NOWHERE) for a row without any.
     places: Vec<u32>,
     values: &'a [f32],
     dim: usize,
@@ -20,16 +20,13 @@ pub struct CoordinateLoss<'a> {
 }
 
 impl<'a> CoordinateLoss<'a> {
-    /// The index for a row without coordinates.
-    const NOWHERE: u32 = u32::MAX;
-
     /// `factor` times the loss for `len` training rows, of which `rows` have the coordinates `values` (`rows x dim`).
     ///
     /// # Panics
     /// If lengths do not fit together or a row is not below `len`.
     pub fn new(len: usize, rows: &[u32], values: &'a [f32], dim: usize, factor: f64) -> Self {
         assert_eq!(rows.len() * dim, values.len(), "coordinates each row");
-        let mut places = vec![Self::NOWHERE; len];
+        let mut places = vec![Placed::NOWHERE; len];
         rows.iter().zip(0..).for_each(|(&row, place)| places[row as usize] = place);
         Self { places, values, dim, factor, share: 1.0 }
     }
@@ -65,7 +62,7 @@ impl<'a> CoordinateLoss<'a> {
     /// The coordinates of a training row, if it has any.
     pub fn of(&self, row: u32) -> Option<&'a [f32]> {
         match self.places[row as usize] {
-            Self::NOWHERE => None,
+            Placed::NOWHERE => None,
             place => Some(&self.values[place as usize * self.dim..][..self.dim]),
         }
     }
@@ -89,6 +86,11 @@ impl EmbeddingLoss for CoordinateLoss<'_> {
             }
         }
         sum * self.share / self.dim as f64
+    }
+
+    fn placed(&self) -> Option<Placed<'_>> {
+        let &Self { ref places, values: targets, dim, factor, share } = self;
+        Some(Placed { places, targets, dim, factor, share })
     }
 }
 

@@ -100,6 +100,10 @@ impl ClusteringLoss for Hardening {
     fn of(&self, embeddings: &Tensor, rows: &[u32]) -> Result<Tensor> {
         let Some(target) = &self.target else { bail!("hardening has no target before the first refresh") };
         let p = target.index_select(&Tensor::new(rows, target.device())?, 0)?;
+        #[cfg(feature = "cuda")]
+        if embeddings.device().is_cuda() {
+            return super::student::divergence(embeddings, &self.centroids, p, self.over_rows.scale(rows.len()));
+        }
         let q = self.assignments(embeddings)?;
         // Where the target is 0, its part of the divergence is 0.
         let divergence = (&p * ((&p + 1e-20)?.log()? - q.log()?)?)?.sum_all()?;
@@ -132,6 +136,8 @@ impl ClusteringLoss for Hardening {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cuda::ops::student;
+    use crate::cuda::{Buffer, tested};
     use candle_core::Device;
 
     fn example() -> Result<(Hardening, Tensor)> {
@@ -199,6 +205,42 @@ mod tests {
                 assert!((slope - by_hand).abs() < 1e-3, "{i}: {slope} {by_hand}");
             }
             var.set(&Tensor::from_vec(start, shape, &Device::Cpu)?)?;
+        }
+        Ok(())
+    }
+
+    /// The CUDA kernel, on the emulated machine or a GPU, gives the formula's loss and the tape's gradients.
+    #[test]
+    fn the_kernel_is_the_formula_with_its_gradients() -> Result<()> {
+        let Some(machine) = tested() else { return Ok(()) };
+        let on = &*machine;
+        let (mut loss, z) = example()?;
+        loss.refresh(&z)?;
+        let (rows, dim, k) = ([4u32, 1, 5], 2, 3);
+        let z = Var::from_tensor(&z.index_select(&Tensor::new(&rows, &Device::Cpu)?, 0)?)?;
+        let target = loss.target.clone().expect("a target").index_select(&Tensor::new(&rows, &Device::Cpu)?, 0)?;
+        let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
+        let array = |values: &Tensor| -> Result<Buffer<f32>> {
+            Buffer::of(on, &flat(values)?).map_err(candle_core::Error::wrap)
+        };
+        let room = |len: usize| Buffer::<f32>::zeros(on, len).map_err(candle_core::Error::wrap);
+        let given = [array(&z)?, array(&loss.centroids)?, array(&target)?];
+        let made = [room(1)?, room(3 * dim)?, room(k * dim)?, room(3 * k)?];
+        let losses = Buffer::zeros(on, 3).map_err(candle_core::Error::wrap)?;
+        for (over_rows, scale) in [(Reduction::Mean, 1.0 / 3.0), (Reduction::Sum, 1.0)] {
+            loss.over_rows = over_rows;
+            let given = given.each_ref().map(Buffer::all);
+            let views = made.each_ref().map(Buffer::all);
+            student(on, given, views, losses.all(), [k, dim], scale).map_err(candle_core::Error::wrap)?;
+            let value = loss.of(z.as_tensor(), &rows)?;
+            let gradients = value.backward()?;
+            let of = |var: &Var| gradients.get(var).map(flat).transpose().map(Option::unwrap_or_default);
+            let expected = [vec![value.to_scalar::<f32>()?], of(&z)?, of(&loss.centroids)?];
+            for (view, expected) in views.into_iter().zip(expected) {
+                let found = view.read(on).map_err(candle_core::Error::wrap)?;
+                let near = found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6);
+                assert!(near && found.len() == expected.len(), "{found:?} {expected:?}");
+            }
         }
         Ok(())
     }

@@ -7,11 +7,13 @@ mod hardening;
 mod penalty;
 mod reconstruction;
 mod row_error;
+#[cfg(feature = "cuda")]
+mod student;
 mod weighted_mse;
 
 pub use clustering::ClusteringLoss;
 pub use coordinates::CoordinateLoss;
-pub use embedding::EmbeddingLoss;
+pub use embedding::{EmbeddingLoss, Placed};
 pub use hardening::Hardening;
 pub use penalty::{L2Penalty, PenaltyForm};
 pub use reconstruction::{ErrorMeasure, ReconstructionLoss, Reduction};

@@ -63,7 +63,7 @@ impl L2Penalty {
         }
     }
 
-    /// The same for parameters whose squares have this sum; with [`PenaltyForm::Squared`] it does not matter.
+    /// The same for parameters whose squares have this sum; it matters for the norm only.
     pub fn pull_of(&self, squares: f64) -> f64 {
         match self.form {
             PenaltyForm::Squared => 2.0 * self.beta,

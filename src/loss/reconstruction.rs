@@ -30,6 +30,17 @@ pub enum Reduction {
     Sum,
 }
 
+impl Reduction {
+    /// What the sum of `count` losses is multiplied by.
+    #[cfg(feature = "cuda")]
+    pub(super) fn scale(self, count: usize) -> f64 {
+        match self {
+            Self::Mean => 1.0 / count as f64,
+            Self::Sum => 1.0,
+        }
+    }
+}
+
 /// The reconstruction loss: the mean of the errors of a batch's rows.
 ///
 /// ```

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, Layout, ModuleT, Result, Shape, Tensor};
 
 use super::architecture::Activation;
+use super::formula;
 use super::layer::{Builder, Layer, Operation, forward, values, with_values};
 use crate::kernel::Pool;
 
@@ -29,12 +30,13 @@ const CHUNK: usize = 1 << 14;
 pub struct Activate {
     activation: Activation,
     pool: Arc<Pool>,
+    formulas: bool,
 }
 
 impl Activate {
     /// The layer of this activation.
     pub fn new(activation: Activation, builder: &Builder) -> Self {
-        Self { activation, pool: Arc::clone(&builder.pool) }
+        Self { activation, pool: Arc::clone(&builder.pool), formulas: builder.formulas }
     }
 }
 
@@ -42,6 +44,7 @@ impl Layer for Activate {
     fn operation(&self, _: &Tensor, _: bool, _: bool) -> Result<Operation> {
         Ok(match self.activation {
             Activation::Identity => Operation::Nothing,
+            activation if self.formulas => Operation::Formula(Box::new(formula::Activate { activation })),
             activation => Operation::Plain(Box::new(Op { activation, pool: Arc::clone(&self.pool) })),
         })
     }

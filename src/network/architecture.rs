@@ -44,6 +44,20 @@ impl Activation {
         }
     }
 
+    /// The number by which the CUDA kernels know it.
+    #[cfg(any(feature = "cuda", test))]
+    pub(crate) fn number(self) -> u32 {
+        match self {
+            Activation::Identity => 0,
+            Activation::Relu => 1,
+            Activation::Tanh => 2,
+            Activation::Sigmoid => 3,
+            Activation::LeakyRelu => 4,
+            Activation::Elu => 5,
+            Activation::Softplus => 6,
+        }
+    }
+
     /// Multiplies `gradient` by its derivative where the outputs are `outputs`.
     pub fn backward(self, outputs: &[f32], gradient: &mut [f32]) {
         match self {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp3, Layout, ModuleT, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, ModuleT, Result, Shape, Tensor, bail};
 
+use super::formula;
 use super::layer::{Builder, Layer, Operation, forward, values, with_values};
 use super::parameter::{Buffer, Parameter};
 use crate::kernel::Pool;
@@ -46,6 +47,7 @@ pub struct BatchNorm {
     running_mean: Arc<Buffer>,
     running_variance: Arc<Buffer>,
     pool: Arc<Pool>,
+    formulas: bool,
 }
 
 impl BatchNorm {
@@ -64,6 +66,7 @@ impl BatchNorm {
             running_mean: Arc::new(Buffer::new(constant(0.0)?)),
             running_variance: Arc::new(Buffer::new(constant(1.0)?)),
             pool: Arc::clone(&builder.pool),
+            formulas: builder.formulas,
         })
     }
 
@@ -82,10 +85,6 @@ impl BatchNorm {
 
     /// Mean and variance of the batch; the running ones follow them.
     fn learn(&self, x: &Tensor, layout: Channels, count: usize) -> Result<[Vec<f64>; 2]> {
-        if count < 2 {
-            let has = if count == 0 { "no rows" } else { "one row" };
-            bail!("batch norm needs at least two values a channel; this batch has {has}");
-        }
         let (mean, variance) = with_values(x, |x| Ok(layout.moments(&self.pool, x)))?;
         let unbiased = count as f64 / (count - 1) as f64;
         for (buffer, batch, factor) in [(&self.running_mean, &mean, 1.0), (&self.running_variance, &variance, unbiased)]
@@ -95,6 +94,32 @@ impl BatchNorm {
             buffer.set(Tensor::from_vec(moved, layout.channels, x.device())?);
         }
         Ok([mean, variance])
+    }
+
+    /// The layer over tensors.
+    fn formula(&self, x: &Tensor, train: bool, count: usize, wanted: bool) -> Result<formula::BatchNorm> {
+        let [mean, variance] = match train {
+            true => {
+                let [mean, variance] = formula::moments(x, count)?;
+                let unbiased = count as f64 / (count - 1) as f64;
+                for (buffer, batch, factor) in
+                    [(&self.running_mean, &mean, 1.0), (&self.running_variance, &variance, unbiased)]
+                {
+                    let old = (buffer.get().to_dtype(DType::F64)? * (1.0 - MOMENTUM))?;
+                    buffer.set((old + (batch * (MOMENTUM * factor))?)?.to_dtype(DType::F32)?);
+                }
+                [mean, variance]
+            }
+            false => [self.running_mean.get().to_dtype(DType::F64)?, self.running_variance.get().to_dtype(DType::F64)?],
+        };
+        Ok(formula::BatchNorm {
+            weight: Arc::clone(&self.weight),
+            bias: Arc::clone(&self.bias),
+            mean,
+            inverse: (variance + EPSILON)?.sqrt()?.recip()?,
+            batch: train.then_some(count),
+            wanted,
+        })
     }
 
     /// The values of a running statistic.
@@ -110,6 +135,13 @@ impl BatchNorm {
 impl Layer for BatchNorm {
     fn operation(&self, x: &Tensor, train: bool, wanted: bool) -> Result<Operation> {
         let (layout, count) = self.layout(x)?;
+        if train && count < 2 {
+            let has = if count == 0 { "no rows" } else { "one row" };
+            bail!("batch norm needs at least two values a channel; this batch has {has}");
+        }
+        if self.formulas {
+            return Ok(Operation::Formula(Box::new(self.formula(x, train, count, wanted)?)));
+        }
         let [mean, variance] = match train {
             true => self.learn(x, layout, count)?,
             false => [self.running(&self.running_mean)?, self.running(&self.running_variance)?],
@@ -231,7 +263,7 @@ impl Op {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device, Var};
+    use candle_core::{Device, Var};
 
     use super::*;
     use crate::seed::Seed;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp3, Layout, ModuleT, Result, Shape, Tensor, bail};
 
+use super::formula;
 use super::image::{before_activation, fitting, kernel_count};
 use super::layer::{Builder, Layer, Operation, forward, values, with_values};
 use super::parameter::Parameter;
@@ -33,6 +34,7 @@ pub struct Conv2d {
     bias: Arc<Parameter>,
     spec: ConvLayer,
     pool: Arc<Pool>,
+    formulas: bool,
 }
 
 impl Conv2d {
@@ -52,6 +54,7 @@ impl Conv2d {
             bias: Arc::new(Parameter::new(bias, spec.channels, &builder.device)?),
             spec: spec.clone(),
             pool: Arc::clone(&builder.pool),
+            formulas: builder.formulas,
         })
     }
 }
@@ -65,8 +68,15 @@ impl Layer for Conv2d {
             bail!("a convolution of {channels_in} channels is given images of {channels}");
         }
         let pairs = [kernel, stride, padding].map(|extent| [extent; 2]);
+        let convolution = fitting(channels_in, [height, width], self.spec.channels, pairs)?;
+        if self.formulas {
+            let [weight, bias] = [&self.weight, &self.bias].map(Arc::clone);
+            let activation = self.spec.activation;
+            let formula = formula::Conv2d { weight, bias, activation, kernel, stride, padding, wanted };
+            return Ok(Operation::Formula(Box::new(formula)));
+        }
         let op = Op {
-            convolution: fitting(channels_in, [height, width], self.spec.channels, pairs)?,
+            convolution,
             weight: Arc::clone(&self.weight),
             bias: Arc::clone(&self.bias),
             spec: self.spec.clone(),

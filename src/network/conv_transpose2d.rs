@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp3, Layout, ModuleT, Result, Shape, Tensor, bail};
 
+use super::formula;
 use super::image::{before_activation, fitting, kernel_count};
 use super::layer::{Builder, Layer, Operation, forward, values, with_values};
 use super::parameter::Parameter;
@@ -35,6 +36,7 @@ pub struct ConvTranspose2d {
     bias: Arc<Parameter>,
     spec: ConvTransposeLayer,
     pool: Arc<Pool>,
+    formulas: bool,
 }
 
 impl ConvTranspose2d {
@@ -54,6 +56,7 @@ impl ConvTranspose2d {
             bias: Arc::new(Parameter::new(bias, spec.channels, &builder.device)?),
             spec: spec.clone(),
             pool: Arc::clone(&builder.pool),
+            formulas: builder.formulas,
         })
     }
 
@@ -83,8 +86,16 @@ impl Layer for ConvTranspose2d {
         if channels != channels_in {
             bail!("a transposed convolution of {channels_in} channels is given images of {channels}");
         }
+        let convolution = self.convolution(channels_in, [height, width])?;
+        if self.formulas {
+            let [weight, bias] = [&self.weight, &self.bias].map(Arc::clone);
+            let ConvTransposeLayer { activation, kernel, stride, padding, output_padding, .. } = self.spec;
+            let formula =
+                formula::ConvTranspose2d { weight, bias, activation, kernel, stride, padding, output_padding, wanted };
+            return Ok(Operation::Formula(Box::new(formula)));
+        }
         let op = Op {
-            convolution: self.convolution(channels_in, [height, width])?,
+            convolution,
             weight: Arc::clone(&self.weight),
             bias: Arc::clone(&self.bias),
             spec: self.spec.clone(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp3, Layout, ModuleT, Result, Shape, Tensor, bail};
 
 use super::architecture::Activation;
+use super::formula;
 use super::layer::{Builder, Layer, Operation, forward, values, with_values};
 use super::parameter::Parameter;
 use crate::kernel::Pool;
@@ -37,6 +38,7 @@ pub struct Dense {
     bias: Arc<Parameter>,
     activation: Activation,
     pool: Arc<Pool>,
+    formulas: bool,
 }
 
 impl Dense {
@@ -55,6 +57,7 @@ impl Dense {
             bias: Arc::new(Parameter::new(bias, outputs, &builder.device)?),
             activation,
             pool: Arc::clone(&builder.pool),
+            formulas: builder.formulas,
         })
     }
 }
@@ -62,6 +65,10 @@ impl Dense {
 impl Layer for Dense {
     fn operation(&self, _: &Tensor, _: bool, wanted: bool) -> Result<Operation> {
         let [weight, bias] = [&self.weight, &self.bias].map(Arc::clone);
+        if self.formulas {
+            let activation = self.activation;
+            return Ok(Operation::Formula(Box::new(formula::Dense { weight, bias, activation, wanted })));
+        }
         let op = Op { weight, bias, activation: self.activation, pool: Arc::clone(&self.pool), wanted };
         Ok(Operation::Weighted(Box::new(op), Arc::clone(&self.weight), Arc::clone(&self.bias)))
     }

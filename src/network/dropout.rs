@@ -6,6 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, ModuleT, Result, Shape, Tensor,
 use rand::RngCore;
 use rand_chacha::ChaCha8Rng;
 
+use super::formula;
 use super::layer::{Builder, Clock, Layer, Operation, forward, values, with_values};
 use crate::kernel::Pool;
 use crate::seed::Seed;
@@ -40,6 +41,7 @@ pub struct Dropout {
     pool: Arc<Pool>,
     seed: Seed,
     clock: Clock,
+    formulas: bool,
 }
 
 impl Dropout {
@@ -52,8 +54,8 @@ impl Dropout {
         if !(0.0..1.0).contains(&rate) {
             bail!("a dropout rate is at least 0 and below 1, this is {rate}");
         }
-        let Builder { pool, seed, clock, .. } = builder.clone();
-        Ok(Self { rate, name: name.to_string(), pool, seed, clock })
+        let Builder { pool, seed, clock, formulas, .. } = builder.clone();
+        Ok(Self { rate, name: name.to_string(), pool, seed, clock, formulas })
     }
 }
 
@@ -63,7 +65,8 @@ impl Layer for Dropout {
             return Ok(Operation::Nothing);
         }
         let kept = (1.0 / (1.0 - self.rate)) as f32;
-        Ok(masked(x, self.rate, kept, &self.clock.random(self.seed, &self.name), &self.pool))
+        let mask = mask(x.elem_count(), self.rate, kept, &self.clock.random(self.seed, &self.name), &self.pool);
+        masked(x, mask, &self.pool, self.formulas)
     }
 }
 
@@ -73,14 +76,16 @@ impl ModuleT for Dropout {
     }
 }
 
-/// Zeros in the place of values of `x`, each with probability `dropped`, and the others times `kept`.
-pub(super) fn masked(x: &Tensor, dropped: f64, kept: f32, random: &ChaCha8Rng, pool: &Arc<Pool>) -> Operation {
-    let mask = mask(x.elem_count(), dropped, kept, random, pool);
-    Operation::Plain(Box::new(Masked { mask, pool: Arc::clone(pool) }))
+/// The product of `x` with a mask.
+pub(super) fn masked(x: &Tensor, mask: Vec<f32>, pool: &Arc<Pool>, formulas: bool) -> Result<Operation> {
+    Ok(match formulas {
+        true => Operation::Formula(Box::new(formula::Masked(Tensor::from_vec(mask, x.shape(), x.device())?))),
+        false => Operation::Plain(Box::new(Masked { mask, pool: Arc::clone(pool) })),
+    })
 }
 
 /// Zeros, each with probability `dropped`, among the value `kept`.
-fn mask(len: usize, dropped: f64, kept: f32, random: &ChaCha8Rng, pool: &Pool) -> Vec<f32> {
+pub(super) fn mask(len: usize, dropped: f64, kept: f32, random: &ChaCha8Rng, pool: &Pool) -> Vec<f32> {
     // Words below this bound are dropped.
     let bound = (dropped * 4_294_967_296.0) as u64;
     draw(len, random, pool, |word| if u64::from(word) < bound { 0.0 } else { kept })

@@ -1,7 +1,7 @@
 //! What all layers have in common: they are candle modules that know the names of their parameters.
 //!
-//! A layer's forward is a candle operation whose arithmetic on the CPU is [`kernel`](crate::kernel)'s. It stands on
-//! candle's tape, so any formula over its output can be differentiated. Its backward leaves the gradients of the layer's
+//! A layer's forward is a candle operation whose arithmetic on the CPU is [`kernel`](crate::kernel)'s, and elsewhere a
+//! formula over tensors. It stands on candle's tape, so any formula over its output can be differentiated. Its backward leaves the gradients of the layer's
 //! own parameters in the parameters ([`Parameter::accumulate`]) and gives the tape the gradient of the input alone, and
 //! that only where something before the layer needs it.
 
@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Device, Layout, ModuleT, Result, Shape, Storage, Tensor, bail};
 use rand_chacha::ChaCha8Rng;
 
+use super::chain::Chain;
+use super::formula::Formula;
 use super::parameter::{Buffer, Parameter};
 use crate::kernel::Pool;
 use crate::seed::Seed;
@@ -45,6 +47,8 @@ pub enum Operation {
     Plain(Box<dyn CustomOp1 + Send + Sync>),
     /// One with weights and biases, whose gradients it leaves in them.
     Weighted(Box<dyn CustomOp3 + Send + Sync>, Arc<Parameter>, Arc<Parameter>),
+    /// Any, over tensors.
+    Formula(Box<dyn Formula>),
 }
 
 impl Operation {
@@ -54,6 +58,13 @@ impl Operation {
             Self::Nothing => Ok(x.clone()),
             Self::Plain(op) => x.apply_op1_arc(Arc::new(op)),
             Self::Weighted(op, weight, bias) => x.apply_op3_arc(weight.value(), bias.value(), Arc::new(op)),
+            Self::Formula(formula) => {
+                let (inside, anchor) = (x.detach(), formula.anchor().map(Arc::clone));
+                let value = formula.forward(&inside)?;
+                let mut chain = Chain::new(x.track_op());
+                chain.add(Self::Formula(formula), inside, value.clone());
+                chain.on_tape(x, value, anchor.as_deref())
+            }
         }
     }
 
@@ -63,6 +74,7 @@ impl Operation {
             Self::Nothing => Ok(x.clone()),
             Self::Plain(op) => x.apply_op1_no_bwd(&Inside(&**op)),
             Self::Weighted(op, weight, bias) => x.apply_op3_no_bwd(weight.value(), bias.value(), &Inside(&**op)),
+            Self::Formula(formula) => formula.forward(x),
         }
     }
 
@@ -72,6 +84,7 @@ impl Operation {
             Self::Nothing => Ok(Some(gradient.clone())),
             Self::Plain(op) => op.bwd(x, result, gradient),
             Self::Weighted(op, weight, bias) => Ok(op.bwd(x, weight.value(), bias.value(), result, gradient)?.0),
+            Self::Formula(formula) => formula.backward(x, result, gradient),
         }
     }
 }
@@ -124,12 +137,19 @@ pub struct Builder {
     pub seed: Seed,
     /// The step that training is in. Layers that draw random numbers draw those of this step.
     pub clock: Clock,
+    /// Whether layers compute by formulas over tensors; otherwise by our kernels, which run on the CPU alone.
+    pub formulas: bool,
 }
 
 impl Builder {
     /// Layers on the CPU that compute with `pool`, their random choices drawn from `seed`.
     pub fn on_cpu(pool: Arc<Pool>, seed: Seed) -> Self {
-        Self { device: Device::Cpu, pool, seed, clock: Clock::default() }
+        Self::on(Device::Cpu, pool, seed)
+    }
+
+    /// Layers on this device; `pool` computes what the host does.
+    pub fn on(device: Device, pool: Arc<Pool>, seed: Seed) -> Self {
+        Self { formulas: !device.is_cpu(), device, pool, seed, clock: Clock::default() }
     }
 }
 

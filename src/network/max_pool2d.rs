@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp1, Error, Layout, ModuleT, Result, Shape, Tensor, bail};
 
+use super::formula;
 use super::layer::{Builder, Layer, Operation, forward, values, with_values};
 use super::spec::PoolLayer;
 use crate::kernel::Pool;
@@ -27,12 +28,13 @@ use crate::kernel::pooling::MaxPooling;
 pub struct MaxPool2d {
     size: usize,
     pool: Arc<Pool>,
+    formulas: bool,
 }
 
 impl MaxPool2d {
     /// The layer of this size of squares.
     pub fn new(spec: &PoolLayer, builder: &Builder) -> Self {
-        Self { size: spec.size, pool: Arc::clone(&builder.pool) }
+        Self { size: spec.size, pool: Arc::clone(&builder.pool), formulas: builder.formulas }
     }
 }
 
@@ -41,6 +43,9 @@ impl Layer for MaxPool2d {
         let (_, _, height, width) = x.dims4()?;
         let square = [self.size; 2];
         let pooling = MaxPooling::new([height, width], square, square).map_err(Error::msg)?;
+        if self.formulas {
+            return Ok(Operation::Formula(Box::new(formula::MaxPool2d { size: self.size })));
+        }
         Ok(Operation::Plain(Box::new(Op { pooling, places: OnceLock::new(), pool: Arc::clone(&self.pool) })))
     }
 }

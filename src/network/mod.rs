@@ -2,8 +2,8 @@
 //!
 //! **Layers** are candle modules, one file each: [`Dense`], [`Conv2d`], [`ConvTranspose2d`], [`BatchNorm`], [`Activate`],
 //! [`Dropout`], [`Noise`], [`MaxPool2d`], [`Upsample2d`]. A [`LayerSpec`] says what a layer is, a [`Sequence`] applies some one
-//! after the other, a [`Coder`] is an encoder and a decoder. Their arithmetic on the CPU is [`kernel`](crate::kernel)'s, their
-//! gradients go over candle's tape, and an [`Optimizer`] moves what they learn: so any formula can be minimised.
+//! after the other, a [`Coder`] is an encoder and a decoder. Their arithmetic on the CPU is [`kernel`](crate::kernel)'s, on other
+//! devices a [`Formula`] over tensors; their gradients go over candle's tape, and an [`Optimizer`] moves what they learn: so any formula can be minimised.
 //!
 //! **The fused road** is for dense autoencoders alone ([`Mlp`]). A batch travels as passes of at most [`PASS_ROWS`] rows, each
 //! on one thread from the input through the loss to the gradients at every layer; nothing waits between layers. Then the
@@ -13,6 +13,7 @@
 mod activate;
 mod architecture;
 mod batch_norm;
+mod chain;
 mod coder;
 mod conv2d;
 mod conv_transpose2d;
@@ -20,11 +21,13 @@ mod decoder;
 mod dense;
 mod dropout;
 mod encoder;
+mod formula;
 mod image;
 mod initialisation;
 mod layer;
 mod max_pool2d;
 mod mlp;
+mod moving;
 mod noise;
 mod optimizer;
 mod packed;
@@ -44,6 +47,8 @@ pub use decoder::Decoder;
 pub use dense::Dense;
 pub use dropout::Dropout;
 pub use encoder::Encoder;
+pub use formula::Formula;
+pub(crate) use formula::activate;
 pub use initialisation::initialise;
 pub use layer::{Builder, Clock, Layer, Operation};
 pub(crate) use layer::{values, with_values};

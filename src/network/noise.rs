@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, ModuleT, Result, Shape, Tensor, bail};
 
-use super::dropout::{CHUNK, draw, masked};
+use super::dropout::{CHUNK, draw, mask, masked};
+use super::formula;
 use super::layer::{Builder, Clock, Layer, Operation, forward, values};
 use crate::kernel::Pool;
 use crate::kernel::normal::standard_normal;
@@ -47,6 +48,7 @@ pub struct Noise {
     pool: Arc<Pool>,
     seed: Seed,
     clock: Clock,
+    formulas: bool,
 }
 
 impl Noise {
@@ -75,8 +77,8 @@ impl Noise {
     }
 
     fn of(name: &str, corruption: Corruption, builder: &Builder) -> Self {
-        let Builder { pool, seed, clock, .. } = builder.clone();
-        Self { corruption, name: name.to_string(), pool, seed, clock }
+        let Builder { pool, seed, clock, formulas, .. } = builder.clone();
+        Self { corruption, name: name.to_string(), pool, seed, clock, formulas }
     }
 }
 
@@ -86,14 +88,22 @@ impl Layer for Noise {
             return Ok(Operation::Nothing);
         }
         let random = self.clock.random(self.seed, &self.name);
-        Ok(match self.corruption {
+        match self.corruption {
             Corruption::Normal { deviation } => {
                 let deviation = deviation as f32;
                 let noise = draw(x.elem_count(), &random, &self.pool, |word| deviation * standard_normal(word));
-                Operation::Plain(Box::new(Added { noise, pool: Arc::clone(&self.pool) }))
+                Ok(match self.formulas {
+                    true => {
+                        Operation::Formula(Box::new(formula::Added(Tensor::from_vec(noise, x.shape(), x.device())?)))
+                    }
+                    false => Operation::Plain(Box::new(Added { noise, pool: Arc::clone(&self.pool) })),
+                })
             }
-            Corruption::Masking { fraction } => masked(x, fraction, 1.0, &random, &self.pool),
-        })
+            Corruption::Masking { fraction } => {
+                let mask = mask(x.elem_count(), fraction, 1.0, &random, &self.pool);
+                masked(x, mask, &self.pool, self.formulas)
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result, Tensor, Var, bail};
 
 use super::layer::values;
+use super::moving;
 use crate::error::Error;
 use crate::kernel::Pool;
 use crate::kernel::adam::{Adam, AdamStep};
@@ -162,7 +163,7 @@ impl OptimizerSpec {
 /// optimizer.step(0.5, 0.0, &[("x", &x, &gradient)])?;
 /// // 3 - 0.5 * 1 - 0.5 * 1.5
 /// assert_eq!(x.to_vec1::<f32>()?, [1.75]);
-/// let (steps, state) = optimizer.state();
+/// let (steps, state) = optimizer.state()?;
 /// assert_eq!((steps, &state["x.velocity"][..]), (2, &[1.5f32][..]));
 /// # Ok::<(), candle_core::Error>(())
 /// ```
@@ -170,6 +171,7 @@ impl OptimizerSpec {
 pub struct Optimizer {
     spec: OptimizerSpec,
     pool: Arc<Pool>,
+    formulas: bool,
     steps: u64,
     moments: BTreeMap<String, Moments>,
 }
@@ -179,21 +181,51 @@ pub struct Optimizer {
 struct Moments {
     steps: u64,
     /// Of the names that the rule gives them.
-    arrays: Vec<Aligned>,
+    arrays: Arrays,
+}
+
+/// Where moments lie: beside the parameter, or what a checkpoint had, until the parameter is seen.
+#[derive(Debug)]
+enum Arrays {
+    Host(Vec<Aligned>),
+    Tensors(Vec<Tensor>),
+}
+
+impl Arrays {
+    /// Numbers of values.
+    fn lens(&self) -> Vec<usize> {
+        match self {
+            Self::Host(arrays) => arrays.iter().map(|array| array.len()).collect(),
+            Self::Tensors(arrays) => arrays.iter().map(Tensor::elem_count).collect(),
+        }
+    }
+
+    /// Copies on the host.
+    fn values(&self) -> Result<Vec<Vec<f32>>> {
+        match self {
+            Self::Host(arrays) => Ok(arrays.iter().map(|array| array.to_vec()).collect()),
+            Self::Tensors(arrays) => arrays.iter().map(|array| array.flatten_all()?.to_vec1()).collect(),
+        }
+    }
 }
 
 impl Optimizer {
     /// An optimizer that has moved nothing yet and computes with `pool`.
     pub fn new(spec: OptimizerSpec, pool: Arc<Pool>) -> Self {
-        Self { spec, pool, steps: 0, moments: BTreeMap::new() }
+        Self { spec, pool, formulas: false, steps: 0, moments: BTreeMap::new() }
+    }
+
+    /// The same, by formulas over tensors if `formulas`, for parameters on any device.
+    pub fn by_formulas(self, formulas: bool) -> Self {
+        Self { formulas, ..self }
     }
 
     /// One step over the parameters that have a gradient: name, value and gradient of each. `penalty` is the factor of
     /// an L2 penalty: every gradient gets `penalty` times the parameter.
     ///
     /// # Errors
-    /// For a gradient, or moments restored, of another length than the parameter; for what is not `f32` or does not lie
-    /// on the CPU. No parameter has moved then.
+    /// For a gradient, or moments restored, of another length than the parameter; for what is not `f32`, or without formulas
+    /// does not lie on the CPU. No parameter has moved then.
     pub fn step(&mut self, learning_rate: f64, penalty: f64, parameters: &[(&str, &Var, &Tensor)]) -> Result<()> {
         for &(name, value, gradient) in parameters {
             self.prepare(name, value, gradient)?;
@@ -202,9 +234,17 @@ impl Optimizer {
         for &(name, value, gradient) in parameters {
             let Some(moments) = self.moments.get_mut(name) else { continue };
             moments.steps = (moments.steps + 1).min(MOST_STEPS);
-            let rule = self.spec.rule(moments.steps, learning_rate, penalty);
-            let op = Move { rule, pool: &self.pool, arrays: RefCell::new(&mut moments.arrays) };
-            value.inplace_op2(&gradient.contiguous()?, &op)?;
+            match &mut moments.arrays {
+                Arrays::Host(arrays) => {
+                    let rule = self.spec.rule(moments.steps, learning_rate, penalty);
+                    let op = Move { rule, pool: &self.pool, arrays: RefCell::new(arrays) };
+                    value.inplace_op2(&gradient.contiguous()?, &op)?;
+                }
+                Arrays::Tensors(arrays) => {
+                    let gradient = gradient.detach().contiguous()?;
+                    moving::step(&self.spec, (moments.steps, learning_rate, penalty), (value, &gradient), arrays)?;
+                }
+            }
         }
         Ok(())
     }
@@ -215,7 +255,7 @@ impl Optimizer {
             bail!("the gradient of {name} has shape {:?}, the parameter {:?}", gradient.dims(), value.dims());
         }
         for tensor in [value.as_tensor(), gradient] {
-            if tensor.dtype() != DType::F32 || !tensor.device().is_cpu() {
+            if tensor.dtype() != DType::F32 || !(self.formulas || tensor.device().is_cpu()) {
                 bail!(
                     "{name} is {:?} on {:?}, f32 on the CPU can be moved",
                     tensor.dtype(),
@@ -224,33 +264,43 @@ impl Optimizer {
             }
         }
         let len = value.elem_count();
-        match self.moments.get(name) {
-            Some(moments) => {
-                if let Some(kept) = moments.arrays.iter().find(|array| array.len() != len) {
-                    bail!("the optimizer keeps moments of {} values for {name}, which has {len}", kept.len());
+        match self.moments.get(name).map(|moments| &moments.arrays) {
+            Some(arrays) => {
+                if let Some(kept) = arrays.lens().into_iter().find(|&kept| kept != len) {
+                    bail!("the optimizer keeps moments of {kept} values for {name}, which has {len}");
                 }
             }
             None => {
-                let arrays = self.spec.arrays().iter().map(|_| Aligned::zeros(len)).collect();
+                let arrays = Arrays::Host(self.spec.arrays().iter().map(|_| Aligned::zeros(len)).collect());
                 self.moments.insert(name.to_string(), Moments { steps: 0, arrays });
             }
+        }
+        match self.moments.get_mut(name).map(|moments| &mut moments.arrays) {
+            Some(arrays @ Arrays::Host(_)) if self.formulas => {
+                let placed = arrays.values()?.into_iter().map(|v| Tensor::from_vec(v, value.shape(), value.device()));
+                *arrays = Arrays::Tensors(placed.collect::<Result<_>>()?);
+            }
+            _ => {}
         }
         Ok(())
     }
 
     /// What is needed to go on: the number of steps, and for each parameter `<name>.first`, `<name>.second` and
     /// `<name>.steps` (one number, its own count) with Adam, `<name>.velocity` with a momentum.
-    pub fn state(&self) -> (u64, BTreeMap<String, Vec<f32>>) {
+    ///
+    /// # Errors
+    /// Candle's, where moments lie on a device that fails.
+    pub fn state(&self) -> Result<(u64, BTreeMap<String, Vec<f32>>)> {
         let mut state = BTreeMap::new();
         for (name, moments) in &self.moments {
-            for (array, values) in self.spec.arrays().iter().zip(&moments.arrays) {
-                state.insert(format!("{name}.{array}"), values.to_vec());
+            for (array, values) in self.spec.arrays().iter().zip(moments.arrays.values()?) {
+                state.insert(format!("{name}.{array}"), values);
             }
             if self.spec.counts() {
                 state.insert(format!("{name}.steps"), vec![moments.steps as f32]);
             }
         }
-        (self.steps, state)
+        Ok((self.steps, state))
     }
 
     /// Goes on from what [`state`](Self::state) gave.
@@ -307,7 +357,7 @@ impl Optimizer {
                 )));
             }
         };
-        Ok(Moments { steps, arrays })
+        Ok(Moments { steps, arrays: Arrays::Host(arrays) })
     }
 
     /// Forgets all moments and counts.
@@ -415,6 +465,30 @@ mod tests {
         }
     }
 
+    /// The formulas over tensors do what the kernels do, and go on from their state.
+    #[test]
+    fn formulas_move_parameters_as_the_kernels_do() {
+        for spec in rules() {
+            let (ours, theirs) = (variables(), variables());
+            let mut kernels = optimizer(spec, 2);
+            run(&mut kernels, &ours, 0..6);
+            let mut first = optimizer(spec, 1).by_formulas(true);
+            run(&mut first, &theirs, 0..3);
+            let (steps, state) = first.state().unwrap();
+            let mut second = optimizer(spec, 1).by_formulas(true);
+            second.restore(steps, &state).unwrap();
+            run(&mut second, &theirs, 3..6);
+            let near = |a: &[f32], b: &[f32]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 2e-6);
+            for (ours, theirs) in ours.iter().zip(&theirs) {
+                let flat = |v: &Var| v.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                assert!(near(&flat(ours), &flat(theirs)), "{spec:?}");
+            }
+            let ((steps, ours), (formula_steps, theirs)) = (kernels.state().unwrap(), second.state().unwrap());
+            assert_eq!((steps, ours.len()), (formula_steps, theirs.len()));
+            ours.iter().for_each(|(name, values)| assert!(near(values, &theirs[name]), "{spec:?} {name}"));
+        }
+    }
+
     fn optimizer(spec: OptimizerSpec, threads: usize) -> Optimizer {
         Optimizer::new(spec, Arc::new(Pool::new(threads)))
     }
@@ -477,14 +551,14 @@ mod tests {
             let halves = variables();
             let mut first = optimizer(spec, 3);
             run(&mut first, &halves, 0..4);
-            let (steps, state) = first.state();
+            let (steps, state) = first.state().unwrap();
             assert_eq!(steps, 4);
             let mut second = optimizer(spec, 2);
             second.restore(steps, &state).unwrap();
-            assert_eq!(second.state(), (steps, state));
+            assert_eq!(second.state().unwrap(), (steps, state));
             run(&mut second, &halves, 4..9);
             assert_eq!(whole.each_ref().map(bits), halves.each_ref().map(bits), "{spec:?}");
-            assert_eq!(second.state().0, 9);
+            assert_eq!(second.state().unwrap().0, 9);
         }
     }
 
@@ -494,7 +568,7 @@ mod tests {
             let mut optimizer = optimizer(spec, 1);
             run(&mut optimizer, &variables(), 0..5);
             optimizer.reset();
-            assert_eq!(optimizer.state(), (0, BTreeMap::new()));
+            assert_eq!(optimizer.state().unwrap(), (0, BTreeMap::new()));
             let (again, fresh) = (variables(), variables());
             run(&mut optimizer, &again, 0..3);
             run(&mut self::optimizer(spec, 1), &fresh, 0..3);
@@ -513,7 +587,7 @@ mod tests {
         }
         optimizer.step(0.01, 0.0, &[("early", &early, &gradient), ("late", &late, &gradient)]).unwrap();
         assert!((late.to_vec1::<f32>().unwrap()[0] - 0.99).abs() < 1e-6);
-        let (steps, state) = optimizer.state();
+        let (steps, state) = optimizer.state().unwrap();
         assert_eq!((steps, state["early.steps"][0], state["late.steps"][0]), (101, 101.0, 1.0));
         assert_eq!(state.len(), 6);
     }
@@ -522,14 +596,14 @@ mod tests {
     fn a_state_that_does_not_fit_is_named_and_changes_nothing() {
         let mut adam = optimizer(OptimizerSpec::default(), 1);
         run(&mut adam, &variables(), 0..2);
-        let (steps, state) = adam.state();
+        let (steps, state) = adam.state().unwrap();
         type State = BTreeMap<String, Vec<f32>>;
         let mut said = |change: &dyn Fn(&mut State)| {
             let mut changed = state.clone();
             change(&mut changed);
             let said = adam.restore(7, &changed).unwrap_err();
             assert_eq!(said.kind(), crate::Kind::Model);
-            assert_eq!(adam.state(), (steps, state.clone()));
+            assert_eq!(adam.state().unwrap(), (steps, state.clone()));
             said.to_string()
         };
         let missing = said(&|state| drop(state.remove("a.bias.second")));

@@ -63,16 +63,11 @@ impl Parameter {
     /// # Errors
     /// For a tensor of another shape or device.
     pub fn accumulate_tensor(&self, gradient: &Tensor) -> Result<()> {
-        if !self.gradient.device().is_cpu() {
-            bail!("gradients are added up on the CPU alone");
+        let gradient = gradient.contiguous()?;
+        match self.begun.swap(true, Ordering::Relaxed) {
+            true => self.gradient.slice_set(&(&self.gradient + &gradient)?, 0, 0),
+            false => self.gradient.slice_set(&gradient, 0, 0),
         }
-        let added = gradient.flatten_all()?.to_vec1::<f32>()?;
-        self.accumulate(|values, first| {
-            if first {
-                values.fill(0.0);
-            }
-            values.iter_mut().zip(&added).for_each(|(value, more)| *value += more);
-        })
     }
 
     /// Replaces its values by a tensor of the same shape.

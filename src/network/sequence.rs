@@ -3,11 +3,12 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, ModuleT, Result, Shape, Tensor};
+use candle_core::{ModuleT, Result, Tensor};
 use rand::Rng;
 
 use super::batch_norm::BatchNorm;
-use super::layer::{Builder, Layer, Operation, with_values};
+use super::chain::Chain;
+use super::layer::{Builder, Layer, Operation};
 use super::parameter::{Buffer, Parameter};
 use super::shape::RowShape;
 use super::spec::{ConvLayer, ConvTransposeLayer, LayerSpec, MaskLayer, NoiseLayer, shapes};
@@ -125,98 +126,24 @@ impl Sequence {
     /// # Errors
     /// Candle's, for rows of another width.
     pub fn forward_between(&self, from: usize, to: usize, x: &Tensor, train: bool) -> Result<Tensor> {
-        let mut chain = Chain { links: Vec::new(), wanted: x.track_op() };
+        let mut chain = Chain::new(x.track_op());
         let mut value = x.detach().contiguous()?;
         let mut anchor = None;
         for (layer, into) in self.layers[from..to].iter().zip(&self.shapes[from..]) {
             let x = shaped(&value, into)?;
-            let operation = layer.operation(&x, train, chain.wanted || anchor.is_some())?;
+            let operation = layer.operation(&x, train, chain.wanted() || anchor.is_some())?;
             value = operation.compute(&x)?;
             if train {
                 anchor = anchor.or_else(|| layer.parameters().first().map(|(_, parameter)| Arc::clone(parameter)));
-                chain.links.push(Link { operation, x, result: value.clone() });
+                chain.add(operation, x, value.clone());
             }
         }
         let rows = value.dim(0)?;
         let value = value.reshape((rows, self.shapes[to].len()))?;
-        match anchor {
-            // The tape follows variables: one of the parameters stands for all, which keep their gradients themselves.
-            Some(anchor) if train => x.apply_op2(anchor.value(), OnTape { chain, value }),
-            None if train && chain.wanted => x.apply_op1(OnTape { chain, value }),
-            _ => Ok(value),
+        match train {
+            true => chain.on_tape(x, value, anchor.as_deref()),
+            false => Ok(value),
         }
-    }
-}
-
-/// Layers that were applied one after the other.
-struct Chain {
-    links: Vec<Link>,
-    /// Whether the gradient at what went in is wanted.
-    wanted: bool,
-}
-
-struct Link {
-    operation: Operation,
-    x: Tensor,
-    result: Tensor,
-}
-
-impl Chain {
-    /// The gradient at what went in, if it is wanted.
-    fn backward(&self, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let mut gradient = gradient.contiguous()?;
-        for Link { operation, x, result } in self.links.iter().rev() {
-            match operation.backward(x, result, &gradient.reshape(result.shape())?)? {
-                Some(below) => gradient = below,
-                None => return Ok(None),
-            }
-        }
-        Ok(self.wanted.then_some(gradient))
-    }
-}
-
-/// A chain as one operation of the tape, whose result is there already. Layer by layer the tape would make zeros for every
-/// gradient between two layers and add to them.
-struct OnTape {
-    chain: Chain,
-    value: Tensor,
-}
-
-impl OnTape {
-    fn result(&self) -> Result<(CpuStorage, Shape)> {
-        Ok((CpuStorage::F32(with_values(&self.value, |values| Ok(values.to_vec()))?), self.value.shape().clone()))
-    }
-
-    fn below(&self, x: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        self.chain.backward(gradient)?.map(|below| below.reshape(x.shape())).transpose()
-    }
-}
-
-impl CustomOp1 for OnTape {
-    fn name(&self) -> &'static str {
-        "layers"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.result()
-    }
-
-    fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        self.below(x, gradient)
-    }
-}
-
-impl CustomOp2 for OnTape {
-    fn name(&self) -> &'static str {
-        "layers"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.result()
-    }
-
-    fn bwd(&self, x: &Tensor, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((self.below(x, gradient)?, None))
     }
 }
 

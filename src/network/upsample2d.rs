@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Error, Layout, ModuleT, Result, Shape, Tensor};
 
+use super::formula;
 use super::layer::{Builder, Layer, Operation, forward, values, with_values};
 use super::spec::PoolLayer;
 use crate::kernel::Pool;
@@ -27,12 +28,13 @@ use crate::kernel::pooling::Upsampling;
 pub struct Upsample2d {
     size: usize,
     pool: Arc<Pool>,
+    formulas: bool,
 }
 
 impl Upsample2d {
     /// The layer of this size of squares.
     pub fn new(spec: &PoolLayer, builder: &Builder) -> Self {
-        Self { size: spec.size, pool: Arc::clone(&builder.pool) }
+        Self { size: spec.size, pool: Arc::clone(&builder.pool), formulas: builder.formulas }
     }
 }
 
@@ -40,6 +42,9 @@ impl Layer for Upsample2d {
     fn operation(&self, x: &Tensor, _: bool, _: bool) -> Result<Operation> {
         let (_, _, height, width) = x.dims4()?;
         let upsampling = Upsampling::new([height, width], [self.size; 2]).map_err(Error::msg)?;
+        if self.formulas {
+            return Ok(Operation::Formula(Box::new(formula::Upsample2d { size: self.size })));
+        }
         Ok(Operation::Plain(Box::new(Op { upsampling, pool: Arc::clone(&self.pool) })))
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::state::State;
 use super::{Decay, EarlyStop};
-use crate::device::StepLoss;
+use crate::device::{Met, StepLoss};
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::stage::{Artifact, FitContext};
@@ -42,8 +42,15 @@ pub(crate) trait Learner {
     /// Loads the first batch of an epoch, the training rows with these numbers; each step loads the next batch.
     fn load(&mut self, batch: &[u32]) -> Result<()>;
 
-    /// Learns from the loaded batch, and loads the rows `next`. If a loss is not finite, nothing is changed.
-    fn step(&mut self, next: &[u32], learning_rate: f64) -> Result<StepLoss>;
+    /// Learns from the loaded batch, and loads the rows `next`. If a loss is not finite, nothing is changed. Losses that
+    /// stay on a device come with [`met`](Self::met); if one of them is not finite, what was learned since the epoch began is
+    /// of no use.
+    fn step(&mut self, next: &[u32], learning_rate: f64) -> Result<Option<StepLoss>>;
+
+    /// What the steps since the last call met that gave no losses.
+    fn met(&mut self) -> Result<Met> {
+        Ok(Met::default())
+    }
 
     /// What is minimised, without the penalty.
     fn total(&self, loss: &StepLoss) -> f64;
@@ -145,6 +152,15 @@ impl Course<'_> {
         let learning_rate = learning_rate * decay.factor(epoch, epochs);
         let batches = batches(order, size, learner.fewest_rows());
         let (mut sum, mut rows_done) = (StepLoss::default(), 0);
+        let not_finite = |learner: &dyn Learner, batch: usize, loss: &StepLoss| {
+            let total = learner.total(loss);
+            Error::compute(format!(
+                "the loss became {total} in epoch {}, batch {batch} of {}, at learning rate {learning_rate}; a lower \
+                 learning rate or features scaled to [0, 1] may help",
+                epoch + 1,
+                batches.len(),
+            ))
+        };
         learner.load(batches.first().copied().unwrap_or(&[]))?;
         let mut ended = false;
         for (batch, rows) in batches.iter().enumerate() {
@@ -154,21 +170,21 @@ impl Course<'_> {
                 break;
             }
             let rows = rows.len();
-            let loss = learner.step(batches.get(batch + 1).copied().unwrap_or(&[]), learning_rate)?;
-            if !loss.is_finite() {
-                let total = learner.total(&loss);
-                return Err(Error::compute(format!(
-                    "the loss became {total} in epoch {}, batch {} of {}, at learning rate {learning_rate}; \
-                     a lower learning rate or features scaled to [0, 1] may help",
-                    epoch + 1,
-                    batch + 1,
-                    batches.len(),
-                )));
+            if let Some(loss) = learner.step(batches.get(batch + 1).copied().unwrap_or(&[]), learning_rate)? {
+                if !loss.is_finite() {
+                    return Err(not_finite(learner, batch + 1, &loss));
+                }
+                sum.reconstruction += loss.reconstruction * rows as f64;
+                sum.embedding += loss.embedding * rows as f64;
             }
-            sum.reconstruction += loss.reconstruction * rows as f64;
-            sum.embedding += loss.embedding * rows as f64;
             rows_done += rows;
         }
+        let Met { sums, failed } = learner.met()?;
+        if let Some((batch, loss)) = failed {
+            return Err(not_finite(learner, batch, &loss));
+        }
+        sum.reconstruction += sums.reconstruction;
+        sum.embedding += sums.embedding;
         let rows = rows_done as f64;
         let loss = StepLoss { reconstruction: sum.reconstruction / rows, embedding: sum.embedding / rows };
         Ok(Epoch { loss: (rows_done > 0).then_some(loss), ended })

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::epochs::Learner;
-use crate::device::{StepLoss, StepSettings, Trainer, TrainerState};
+use crate::device::{Met, StepLoss, StepSettings, Trainer, TrainerState};
 use crate::error::{Error, Result};
 use crate::loss::{EmbeddingLoss, L2Penalty};
 use crate::stage::{Artifact, Tensor};
@@ -27,10 +27,14 @@ impl Learner for Fused<'_> {
         self.trainer.load(batch)
     }
 
-    fn step(&mut self, next: &[u32], learning_rate: f64) -> Result<StepLoss> {
+    fn step(&mut self, next: &[u32], learning_rate: f64) -> Result<Option<StepLoss>> {
         let &mut Self { penalty, reconstruction, embedding, .. } = self;
         self.steps += 1;
-        self.trainer.step(next, &StepSettings { learning_rate, penalty, reconstruction, embedding })
+        self.trainer.step_ahead(next, &StepSettings { learning_rate, penalty, reconstruction, embedding })
+    }
+
+    fn met(&mut self) -> Result<Met> {
+        self.trainer.met()
     }
 
     fn total(&self, loss: &StepLoss) -> f64 {

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::epochs::Learner;
 use super::objective::{BatchLoss, Objective, failed};
-use crate::device::StepLoss;
+use crate::device::{Met, StepLoss};
 use crate::error::{Error, Result};
 use crate::kernel::dense::sum_of_squares_on;
 use crate::kernel::{Pool, Rows};
@@ -34,6 +34,10 @@ pub(crate) struct Tape<'a, O> {
     steps: u64,
     batch: Vec<u32>,
     values: Vec<f32>,
+    /// Whether losses stay on the device until an epoch is over, so that the host need not wait for every step.
+    ahead: bool,
+    /// Those losses, each with the number of its rows: the reconstruction's and the clustering's.
+    pending: Vec<(usize, [Option<Array>; 2])>,
 }
 
 impl<'a, O: Objective> Tape<'a, O> {
@@ -50,7 +54,7 @@ impl<'a, O: Objective> Tape<'a, O> {
         Self {
             objective,
             rows,
-            optimizer: Optimizer::new(optimizer, Arc::clone(&builder.pool)),
+            optimizer: Optimizer::new(optimizer, Arc::clone(&builder.pool)).by_formulas(builder.formulas),
             penalty,
             device: builder.device.clone(),
             pool: Arc::clone(&builder.pool),
@@ -59,6 +63,8 @@ impl<'a, O: Objective> Tape<'a, O> {
             steps: 0,
             batch: Vec::new(),
             values: Vec::new(),
+            ahead: builder.formulas,
+            pending: Vec::new(),
         }
     }
 
@@ -68,26 +74,37 @@ impl<'a, O: Objective> Tape<'a, O> {
             return Ok(self.penalty.pull_of(0.0));
         }
         let moved = parameters.iter().filter(|(_, parameter)| parameter.gradient().is_some());
+        if self.ahead {
+            let squares = |(_, parameter): &(String, Arc<Parameter>)| {
+                parameter.value().detach().to_dtype(DType::F64)?.sqr()?.sum_all()
+            };
+            let squares: Vec<Array> = moved.map(squares).collect::<candle_core::Result<_>>()?;
+            return Ok(self.penalty.pull_of(Array::stack(&squares, 0)?.sum_all()?.to_scalar::<f64>()?));
+        }
         let squares = |(_, parameter): &(String, Arc<Parameter>)| {
             with_values(parameter.value(), |values| Ok(sum_of_squares_on(&self.pool, values)))
         };
         Ok(self.penalty.pull_of(moved.map(squares).sum::<candle_core::Result<f64>>()?))
     }
 
-    /// Computes the losses of the batch, and updates the parameters unless a loss is not finite.
-    fn learn(&mut self, learning_rate: f64) -> candle_core::Result<StepLoss> {
+    /// The losses of the batch, unless they stay on the device; moves what is learned unless one is known not to be finite.
+    fn learn(&mut self, learning_rate: f64) -> candle_core::Result<Option<StepLoss>> {
         let shape = (self.batch.len(), self.rows.dim());
         let x = Array::from_vec(std::mem::take(&mut self.values), shape, &self.device)?;
         let parameters = self.objective.parameters();
         parameters.iter().for_each(|(_, parameter)| parameter.forget_gradient());
         let BatchLoss { total, reconstruction, embedding } = self.objective.loss(&x, &self.batch)?;
-        let value = |loss: Option<Array>| match loss {
-            Some(loss) => Ok::<f64, candle_core::Error>(f64::from(loss.to_scalar::<f32>()?)),
-            None => Ok(0.0),
-        };
-        let loss = StepLoss { reconstruction: value(reconstruction)?, embedding: value(embedding)? };
-        if !loss.is_finite() {
-            return Ok(loss);
+        let losses = [reconstruction, embedding];
+        let mut known = None;
+        if self.ahead {
+            self.pending.push((self.batch.len(), losses.map(|loss| loss.map(|loss| loss.detach()))));
+        } else {
+            let [reconstruction, embedding] = losses.each_ref().map(|loss| value(loss.as_ref()));
+            let loss = StepLoss { reconstruction: reconstruction?, embedding: embedding? };
+            if !loss.is_finite() {
+                return Ok(Some(loss));
+            }
+            known = Some(loss);
         }
         let gradients = total.backward()?;
         let own = self.objective.own();
@@ -97,8 +114,24 @@ impl<'a, O: Objective> Tape<'a, O> {
         // The penalty only applies to the network.
         let moved = own.iter().filter_map(|(name, var)| Some((name.as_str(), var, gradients.get(var)?)));
         self.optimizer.step(learning_rate, 0.0, &moved.collect::<Vec<_>>())?;
-        Ok(loss)
+        Ok(known)
     }
+}
+
+/// A loss on the host; 0 for none.
+fn value(loss: Option<&Array>) -> candle_core::Result<f64> {
+    loss.map_or(Ok(0.0), |loss| loss.to_scalar::<f32>().map(f64::from))
+}
+
+/// The values of the losses of some steps, which are read together; 0 for none.
+fn read(losses: &[Option<Array>]) -> candle_core::Result<Vec<f64>> {
+    let there: Vec<&Array> = losses.iter().flatten().collect();
+    let mut values = match there.is_empty() {
+        true => Vec::new(),
+        false => Array::stack(&there, 0)?.to_vec1::<f32>()?,
+    }
+    .into_iter();
+    Ok(losses.iter().map(|loss| loss.as_ref().and_then(|_| values.next()).map_or(0.0, f64::from)).collect())
 }
 
 impl<O: Objective> Learner for Tape<'_, O> {
@@ -124,12 +157,30 @@ impl<O: Objective> Learner for Tape<'_, O> {
         }
     }
 
-    fn step(&mut self, next: &[u32], learning_rate: f64) -> Result<StepLoss> {
+    fn step(&mut self, next: &[u32], learning_rate: f64) -> Result<Option<StepLoss>> {
         self.clock.set(self.clock_start + self.steps);
         let loss = self.learn(learning_rate).map_err(failed("a training step"))?;
         self.steps += 1;
         self.load(next)?;
         Ok(loss)
+    }
+
+    fn met(&mut self) -> Result<Met> {
+        let (rows, losses): (Vec<usize>, Vec<_>) = self.pending.drain(..).unzip();
+        let (reconstruction, embedding): (Vec<_>, Vec<_>) = losses.into_iter().map(|[r, e]| (r, e)).unzip();
+        let read = |losses: &[Option<Array>]| read(losses).map_err(failed("reading the losses"));
+        let mut met = Met::default();
+        let losses = read(&reconstruction)?.into_iter().zip(read(&embedding)?);
+        for (i, ((reconstruction, embedding), rows)) in losses.zip(rows).enumerate() {
+            let loss = StepLoss { reconstruction, embedding };
+            if !loss.is_finite() {
+                met.failed = Some((i + 1, loss));
+                break;
+            }
+            met.sums.reconstruction += reconstruction * rows as f64;
+            met.sums.embedding += embedding * rows as f64;
+        }
+        Ok(met)
     }
 
     fn total(&self, loss: &StepLoss) -> f64 {
@@ -162,7 +213,7 @@ impl<O: Objective> Learner for Tape<'_, O> {
         for (name, array) in self.objective.state() {
             keep(format!("objective.{name}"), &array)?;
         }
-        let (moments_steps, moments) = self.optimizer.state();
+        let (moments_steps, moments) = self.optimizer.state().map_err(failed("reading moments back"))?;
         for (name, values) in moments {
             tensors.insert(format!("moment.{name}"), Tensor { shape: vec![values.len()], values });
         }

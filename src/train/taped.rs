@@ -1,7 +1,5 @@
 //! What the `autoencoder` stage needs to train on candle's tape: the fused trainer's network and loss in candle's terms.
 
-use std::sync::Arc;
-
 use candle_core::Tensor;
 
 use super::objective::failed;
@@ -12,7 +10,7 @@ use crate::stage::{Artifact, FitContext};
 
 /// The network of dense layers with the first parameters that the fused trainer has.
 pub(super) fn coder(architecture: &Architecture, cx: &FitContext<'_>) -> Result<(Coder, Builder)> {
-    let builder = Builder::on_cpu(Arc::clone(cx.device.pool()), cx.seed);
+    let builder = cx.device.builder(cx.seed);
     let coder = Coder::new("", &CoderSpec::of_dense(architecture), &builder)?;
     let parameters = initialise(architecture, cx.seed);
     let tensors = architecture.tensors().into_iter();

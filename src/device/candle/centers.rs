@@ -18,8 +18,11 @@ fn pays(k: usize, dim: usize) -> bool {
     dim >= SCREEN.0 && k >= SCREEN.1
 }
 
-/// Values that a row makes on its way to the nearest of `k` centroids of `dim` values.
-pub(super) fn row_values(k: usize, dim: usize) -> usize {
+/// Values that a row makes on its way to the nearest of `k` centroids of `dim` values. The CUDA kernel keeps none.
+pub(super) fn row_values(k: usize, dim: usize, device: &Device) -> usize {
+    if device.is_cuda() {
+        return dim;
+    }
     if pays(k, dim) { 3 * (k + (NAMED + 1) * dim) } else { k * dim }
 }
 
@@ -78,7 +81,7 @@ impl Centers {
     pub fn new(values: &[f32], dim: usize, device: &Device) -> Result<Self> {
         let k = values.len() / dim;
         let values = Tensor::from_slice(values, (k, dim), device)?;
-        let screen = pays(k, dim).then(|| Screen::new(&values)).transpose()?;
+        let screen = (pays(k, dim) && !device.is_cuda()).then(|| Screen::new(&values)).transpose()?;
         Ok(Self { values, screen })
     }
 
@@ -94,11 +97,16 @@ impl Centers {
 
     /// Values that a row makes on its way to the nearest.
     pub fn row_values(&self) -> usize {
-        row_values(self.k(), self.values.dims()[1])
+        row_values(self.k(), self.values.dims()[1], self.values.device())
     }
 
     /// The nearest centroid of each of `rows` (`n x dim`), in a tie the lowest number; `two` asks for the second nearest.
     pub fn nearest(&self, rows: &Tensor, two: bool) -> Result<Nearest> {
+        #[cfg(feature = "cuda")]
+        if rows.device().is_cuda() {
+            let [labels, squared, second] = crate::cuda::tensors::nearest(rows, &self.values)?;
+            return Ok(Nearest { labels, squared, second: two.then_some(second) });
+        }
         match &self.screen {
             Some(screen) => self.screened(screen, rows, two),
             None => self.measured(rows, two),
@@ -170,9 +178,15 @@ impl Centers {
         })
     }
 
-    /// The sums of the rows of each label (`k x dim`) and how many they are (`k`), in `f64`. A product of matrices, so
-    /// that the order in which rows are added is the same every time.
+    /// The sums of the rows of each label (`k x dim`) and how many they are (`k`), in `f64`. A product of matrices or
+    /// a kernel of ours, so that the order in which rows are added is the same every time.
     pub fn sums(&self, rows: &Tensor, labels: &Tensor) -> Result<(Tensor, Tensor)> {
+        #[cfg(feature = "cuda")]
+        if rows.device().is_cuda() {
+            let (k, dim) = (self.k(), rows.dim(1)?);
+            let both = crate::cuda::tensors::cluster_sums(rows, labels, k)?;
+            return Ok((both.narrow(1, 0, dim)?.contiguous()?, both.narrow(1, dim, 1)?.contiguous()?.flatten_all()?));
+        }
         let of_cluster = of_cluster(labels, self.k())?.to_dtype(DType::F64)?;
         let sums = of_cluster.t()?.matmul(&rows.to_dtype(DType::F64)?.contiguous()?)?;
         Ok((sums, of_cluster.sum(0)?))
@@ -182,9 +196,10 @@ impl Centers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cuda::tested_device;
 
     fn tensor(values: &[f32], dim: usize) -> Tensor {
-        Tensor::from_slice(values, (values.len() / dim, dim), &Device::Cpu).unwrap()
+        Tensor::from_slice(values, (values.len() / dim, dim), &tested_device()).unwrap()
     }
 
     fn unit(len: usize, salt: u32) -> Vec<f32> {
@@ -216,12 +231,19 @@ mod tests {
         for (rows, centroids) in
             [(&rows, &plain), (&far_rows, &far), (&rows, &equal), (&rows, &huge), (&rows, &one_far), (&rows, &on_rows)]
         {
-            let centers = Centers::new(centroids, dim, &Device::Cpu).unwrap();
-            assert!(centers.screen.is_some());
+            let centers = Centers::new(centroids, dim, &tested_device()).unwrap();
+            assert!(centers.screen.is_some() || tested_device().is_cuda());
             let rows = tensor(rows, dim);
             for two in [false, true] {
                 let screened = found(centers.nearest(&rows, two).unwrap());
-                assert_eq!(screened, found(centers.measured(&rows, two).unwrap()));
+                let measured = found(centers.measured(&rows, two).unwrap());
+                if rows.device().is_cuda() {
+                    // A kernel that rounds in another order.
+                    let near = |(a, b): (&f32, &f32)| a == b || (a - b).abs() <= 1e-4 * b.abs();
+                    assert!(screened.1.iter().zip(&measured.1).all(near), "{:?} {:?}", screened.1, measured.1);
+                } else {
+                    assert_eq!(screened, measured);
+                }
                 assert_eq!(screened.2.is_some(), two);
             }
         }
@@ -230,8 +252,8 @@ mod tests {
     #[test]
     fn sums_are_by_label_and_in_double_precision() {
         let rows = tensor(&[1.0, 2.0, 1e9, 4.0, 0.5, 6.0], 2);
-        let labels = Tensor::new(&[2u32, 0, 0], &Device::Cpu).unwrap();
-        let centers = Centers::new(&[0.0; 6], 2, &Device::Cpu).unwrap();
+        let labels = Tensor::new(&[2u32, 0, 0], &tested_device()).unwrap();
+        let centers = Centers::new(&[0.0; 6], 2, &tested_device()).unwrap();
         let (sums, counts) = centers.sums(&rows, &labels).unwrap();
         assert_eq!(sums.to_vec2::<f64>().unwrap(), [[1_000_000_000.5, 10.0], [0.0, 0.0], [1.0, 2.0]]);
         assert_eq!(counts.to_vec1::<f64>().unwrap(), [2.0, 0.0, 1.0]);

@@ -48,10 +48,10 @@ pub(super) fn of_cluster(labels: &Tensor, k: usize) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
+    use crate::cuda::tested_device;
 
     fn tensor(values: &[f32], dim: usize) -> Tensor {
-        Tensor::from_slice(values, (values.len() / dim, dim), &Device::Cpu).unwrap()
+        Tensor::from_slice(values, (values.len() / dim, dim), &tested_device()).unwrap()
     }
 
     #[test]
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn own_distances_are_those_to_the_labels() {
-        let labels = Tensor::new(&[2u32, 0], &Device::Cpu).unwrap();
+        let labels = Tensor::new(&[2u32, 0], &tested_device()).unwrap();
         let own = own(&tensor(&[1.0, 2.0, 3.0, 4.0], 2), &tensor(&[0.0, 0.0, 9.0, 9.0, 1.0, 1.0], 2), &labels).unwrap();
         assert_eq!(own.to_vec1::<f32>().unwrap(), [1.0, 25.0]);
     }

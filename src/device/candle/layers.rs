@@ -2,39 +2,20 @@
 
 use std::ops::Range;
 
-use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::ops::sigmoid;
+use candle_core::{Device, Result, Tensor};
 
 use super::failed;
 use crate::device::{Decode, Encode};
-use crate::network::{Activation, Architecture, TensorPlace};
+use crate::network::{Activation, Architecture, TensorPlace, activate};
 
 /// Rows that go through the layers together. A product of matrices may add in another order for another number of rows;
 /// blocks are filled up to this many, so that a row gives the same bits whatever rows come with it.
 const BLOCK_ROWS: usize = 1024;
 
-/// The slope of a leaky ReLU below zero.
-const LEAK: f64 = 0.01;
-
 /// `activation(x Wᵀ + b)`. The tape takes its gradient.
 pub(super) fn dense(x: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation) -> Result<Tensor> {
     let sums = x.matmul(&weight.t()?)?.broadcast_add(bias)?;
-    // 1 where a sum is above zero, else 0. Candle's own ReLU has the slope 1 at zero, where the CPU's and PyTorch's is 0.
-    let positive = || sums.detach().gt(0f32)?.to_dtype(DType::F32);
-    match activation {
-        Activation::Identity => Ok(sums),
-        Activation::Relu => &sums * positive()?,
-        Activation::LeakyRelu => &sums * positive()?.affine(1.0 - LEAK, LEAK)?,
-        Activation::Elu => sums.elu(1.0),
-        // `max(0, x) + ln(1 + e^{-|x|})`, which does not overflow.
-        Activation::Softplus => {
-            let positive = positive()?;
-            let power = (&sums * positive.affine(-2.0, 1.0)?)?.exp()?;
-            (&sums * positive)? + (power + 1.0)?.log()?
-        }
-        Activation::Tanh => sums.tanh(),
-        Activation::Sigmoid => sigmoid(&sums),
-    }
+    activate(&sums, activation)
 }
 
 /// The tensor of parameters at `place`, on `device`.

@@ -30,7 +30,7 @@ impl<'a> Lloyd<'a> {
 
     /// Values that a row makes when it gets its label.
     fn values(&self) -> usize {
-        row_values(self.k, self.rows.dim())
+        row_values(self.k, self.rows.dim(), &self.rows.device)
     }
 }
 

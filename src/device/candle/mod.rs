@@ -1,9 +1,9 @@
 //! A candle device: the CPU, or an NVIDIA GPU in a build with the feature `cuda`.
 //!
-//! All arithmetic is formulas over candle tensors, so the code that runs on a GPU is the code that the tests run on
-//! candle's CPU device and compare with [`Cpu`](super::Cpu). It uses no layer of [`network`](crate::network): their
-//! operations are kernels of ours, which run on the CPU alone. On a machine without a GPU [`Cpu`](super::Cpu) is several
-//! times faster.
+//! All arithmetic is formulas over candle tensors, which the tests run on candle's CPU device and compare with
+//! [`Cpu`](super::Cpu). On a CUDA device dense autoencoders learn by kernels of ours instead, and the nearest centroid and
+//! the sums of clusters are such kernels; the tests run them on an emulated machine. On a machine without a GPU
+//! [`Cpu`](super::Cpu) is several times faster than this.
 //!
 //! What it gives differs from the CPU's by rounding alone. Distances are sums of squared differences in `f32`, as the
 //! CPU's, and not `|x|² - 2 x·c + |c|²`, in which close rows cancel: their relative error is a few units in the last
@@ -21,11 +21,18 @@ mod trainer;
 
 use std::sync::Arc;
 
+#[cfg(feature = "cuda")]
+use super::gpu;
 use super::{Assign, Decode, Device, Encode};
+#[cfg(feature = "cuda")]
+use crate::cuda::{Gpu, free_bytes};
 use crate::error::{Error, Result};
 use crate::kernel::{Pool, Rows};
 use crate::loss::WeightedMse;
-use crate::network::Architecture;
+#[cfg(feature = "cuda")]
+use crate::memory;
+use crate::network::{Architecture, Builder};
+use crate::seed::Seed;
 
 /// Bytes of rows that are kept on the device unless another bound is given.
 const RESIDENT_BYTES: usize = 8 << 30;
@@ -49,12 +56,13 @@ pub struct Candle {
     device: candle_core::Device,
     pool: Arc<Pool>,
     resident_bytes: usize,
+    formulas: bool,
 }
 
 impl Candle {
     /// The device given, with `threads` compute threads on the host, the caller counted as one.
     pub fn new(device: candle_core::Device, threads: usize) -> Self {
-        Self { device, pool: Arc::new(Pool::new(threads)), resident_bytes: RESIDENT_BYTES }
+        Self { device, pool: Arc::new(Pool::new(threads)), resident_bytes: RESIDENT_BYTES, formulas: false }
     }
 
     /// The same, keeping at most `bytes` of rows on the device; 8 GiB if this is not called.
@@ -62,8 +70,20 @@ impl Candle {
         Self { resident_bytes: bytes, ..self }
     }
 
+    /// The same; the layers of networks on candle's tape compute by formulas over tensors on candle's CPU too, as they do on
+    /// other devices.
+    pub fn by_formulas(self) -> Self {
+        Self { formulas: true, ..self }
+    }
+
     fn rows<'a>(&self, rows: &'a dyn Rows) -> Result<rows::DeviceRows<'a>> {
-        rows::DeviceRows::new(rows, &self.device, self.resident_bytes)
+        let most = self.resident_bytes;
+        #[cfg(feature = "cuda")]
+        let most = match &self.device {
+            candle_core::Device::Cuda(device) => most.min(memory::left_on_device("k-means", 0, free_bytes(device)?)?),
+            _ => most,
+        };
+        rows::DeviceRows::new(rows, &self.device, most)
     }
 
     /// Waits until what was sent has arrived: other threads may use it from then on.
@@ -77,6 +97,11 @@ impl Device for Candle {
         &self.pool
     }
 
+    fn builder(&self, seed: Seed) -> Builder {
+        let builder = Builder::on(self.device.clone(), Arc::clone(&self.pool), seed);
+        Builder { formulas: builder.formulas || self.formulas, ..builder }
+    }
+
     fn trainer<'a>(
         &'a self,
         rows: &'a dyn Rows,
@@ -85,6 +110,17 @@ impl Device for Candle {
         loss: WeightedMse,
         batch_size: usize,
     ) -> Result<Box<dyn super::Trainer + 'a>> {
+        #[cfg(feature = "cuda")]
+        if let candle_core::Device::Cuda(device) = &self.device {
+            let needed = gpu::Trainer::bytes(architecture, batch_size);
+            let free = free_bytes(device)?;
+            let what = format!("training a network of {} parameters", architecture.parameter_count());
+            let left = memory::left_on_device(&what, needed, free)?;
+            let machine = Box::new(Gpu::apart(device)?);
+            let network = (architecture, parameters);
+            let resident = self.resident_bytes.min(left);
+            return Ok(Box::new(gpu::Trainer::new(machine, rows, network, &loss, batch_size, resident)?));
+        }
         let rows = self.rows(rows)?;
         Ok(Box::new(trainer::Trainer::new(rows, architecture, parameters, &loss, batch_size)?))
     }
