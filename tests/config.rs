@@ -475,7 +475,7 @@ fn every_pipeline_of_the_repository_is_good() {
         assert!(text.starts_with("#:schema ../schemas/pipeline.schema.json\n"), "{}", path.display());
     }
     names.sort();
-    let methods = ["mnist_aljalbout", "mnist_dec", "mnist_k_dae"];
+    let methods = ["mnist_aljalbout", "mnist_dec", "mnist_dec_manifold", "mnist_k_dae"];
     let others = ["fashion_mnist", "hapt", "hapt_dac", "hapt_features", "mnist"];
     assert_eq!(names, others.iter().chain(&methods).chain(&["pump"]).copied().collect::<Vec<_>>());
 }

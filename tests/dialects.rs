@@ -164,7 +164,7 @@ async fn the_same_values_in_every_encoding() {
     }
     assert!(refused(&little, &usual()).await.contains("encoding = \"utf-16le\" reads it"));
     let by_mark = xy(Dialect { encoding: Encoding::Utf16, ..Default::default() });
-    assert!(refused(&little, &by_mark).await.contains("no mark"));
+    assert!(refused(&little, &by_mark).await.contains("no byte-order mark"));
 }
 
 /// Two keys or labels that differ in one byte never become equal.

@@ -229,7 +229,7 @@ fn the_kernels_depend_on_next_to_nothing() {
 fn unsafe_is_in_kernels_only() {
     let stray: Vec<_> = modules()
         .into_iter()
-        .filter(|(_, module, code)| module != "cuda" && code.contains("unsafe "))
+        .filter(|(file, module, code)| !file.starts_with("kernel") && module != "cuda" && code.contains("unsafe "))
         .map(|(file, ..)| file)
         .collect();
     assert!(stray.is_empty(), "unsafe outside kernel/ and src/cuda: {stray:?}");

@@ -376,7 +376,7 @@ fn where_rows_are_laid_out_the_embedding_learns_the_layout() {
         |part: &str| course[part].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect::<Vec<f64>>();
     let (total, reconstruction, embedding) = (losses("loss"), losses("reconstruction"), losses("clustering"));
     assert!((total[59] - reconstruction[59] - embedding[59]).abs() < 1e-9, "{course}");
-    assert!(embedding[59] < 0.1 * embedding[0], "{course}");
+    assert!(embedding[59] < 0.3 * embedding[0], "{course}");
 
     // The factors are those of the file; without a factor the layout is nothing.
     spec.pretraining.coordinates = 0.0;

@@ -298,8 +298,8 @@ mod tests {
         let spread = |i: usize, by: usize| (i * by % 1009) as f32 / 1009.0 - 0.5;
         let row = |i: usize| match i {
             0..600 => [30.0 * spread(i, 104_729), spread(i, 7919)],
-            600..800 => [22.0 + spread(i, 104_729), 1.0 + spread(i, 7919)],
-            _ => [22.0 + spread(i, 104_729), -1.0 + spread(i, 7919)],
+            600..800 => [40.0 + spread(i, 104_729), 1.0 + spread(i, 7919)],
+            _ => [40.0 + spread(i, 104_729), -1.0 + spread(i, 7919)],
         };
         (0..1000).flat_map(row).collect()
     }

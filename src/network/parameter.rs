@@ -3,7 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Shape, Tensor, Var, bail};
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Shape, Tensor, Var, bail};
+
+use super::layer::with_values;
+use crate::kernel::Pool;
+use crate::kernel::dense::sum_of_squares_on;
 
 /// An array that training changes, with room for its gradient.
 ///
@@ -56,6 +60,26 @@ impl Parameter {
     pub fn accumulate(&self, add: impl Fn(&mut [f32], bool)) -> Result<()> {
         let first = !self.begun.swap(true, Ordering::Relaxed);
         self.gradient.inplace_op1(&OnSlice { change: &|values: &mut [f32]| add(values, first) })
+    }
+
+    /// The sum of the squares of all values of `parameters`, which lie on one device and are read from it once.
+    ///
+    /// # Errors
+    /// Candle's.
+    pub fn sum_of_squares(parameters: &[&Self], pool: &Pool) -> Result<f64> {
+        match parameters.first() {
+            None => Ok(0.0),
+            Some(first) if first.value().device().is_cpu() => {
+                let squares =
+                    |parameter: &&Self| with_values(parameter.value(), |values| Ok(sum_of_squares_on(pool, values)));
+                parameters.iter().map(squares).sum()
+            }
+            Some(_) => {
+                let squares = |parameter: &&Self| parameter.value().detach().to_dtype(DType::F64)?.sqr()?.sum_all();
+                let squares: Vec<Tensor> = parameters.iter().map(squares).collect::<Result<_>>()?;
+                Tensor::stack(&squares, 0)?.sum_all()?.to_scalar()
+            }
+        }
     }
 
     /// Adds a tensor of its shape to the gradient.
@@ -144,5 +168,8 @@ mod tests {
         parameter.set(&Tensor::new(&[5.0f32, 6.0], &Device::Cpu).unwrap()).unwrap();
         assert_eq!(parameter.value().to_vec1::<f32>().unwrap(), [5.0, 6.0]);
         assert!(parameter.set(&Tensor::new(&[5.0f32], &Device::Cpu).unwrap()).is_err());
+        let other = Parameter::new(vec![2.0], 1, &Device::Cpu).unwrap();
+        assert_eq!(Parameter::sum_of_squares(&[&parameter, &other], &Pool::new(2)).unwrap(), 25.0 + 36.0 + 4.0);
+        assert_eq!(Parameter::sum_of_squares(&[], &Pool::new(1)).unwrap(), 0.0);
     }
 }

@@ -10,10 +10,9 @@ use super::epochs::Learner;
 use super::objective::{BatchLoss, Objective, failed};
 use crate::device::{Met, StepLoss};
 use crate::error::{Error, Result};
-use crate::kernel::dense::sum_of_squares_on;
 use crate::kernel::{Pool, Rows};
 use crate::loss::{L2Penalty, PenaltyForm};
-use crate::network::{Builder, Clock, Optimizer, OptimizerSpec, Parameter, with_values};
+use crate::network::{Builder, Clock, Optimizer, OptimizerSpec, Parameter};
 use crate::stage::{Artifact, Tensor};
 
 /// Rows of a batch that one task gathers.
@@ -74,17 +73,8 @@ impl<'a, O: Objective> Tape<'a, O> {
             return Ok(self.penalty.pull_of(0.0));
         }
         let moved = parameters.iter().filter(|(_, parameter)| parameter.gradient().is_some());
-        if self.ahead {
-            let squares = |(_, parameter): &(String, Arc<Parameter>)| {
-                parameter.value().detach().to_dtype(DType::F64)?.sqr()?.sum_all()
-            };
-            let squares: Vec<Array> = moved.map(squares).collect::<candle_core::Result<_>>()?;
-            return Ok(self.penalty.pull_of(Array::stack(&squares, 0)?.sum_all()?.to_scalar::<f64>()?));
-        }
-        let squares = |(_, parameter): &(String, Arc<Parameter>)| {
-            with_values(parameter.value(), |values| Ok(sum_of_squares_on(&self.pool, values)))
-        };
-        Ok(self.penalty.pull_of(moved.map(squares).sum::<candle_core::Result<f64>>()?))
+        let moved: Vec<&Parameter> = moved.map(|(_, parameter)| &**parameter).collect();
+        Ok(self.penalty.pull_of(Parameter::sum_of_squares(&moved, &self.pool)?))
     }
 
     /// The losses of the batch, unless they stay on the device; moves what is learned unless one is known not to be finite.
