@@ -17,5 +17,5 @@ pub use embedding::{EmbeddingLoss, Placed};
 pub use hardening::Hardening;
 pub use penalty::{L2Penalty, PenaltyForm};
 pub use reconstruction::{ErrorMeasure, ReconstructionLoss, Reduction};
-pub(crate) use row_error::row_errors;
+pub(crate) use row_error::{decoded_row_errors, row_errors};
 pub use weighted_mse::WeightedMse;

@@ -4,7 +4,8 @@ use candle_core::{Result, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::row_error::row_errors;
+use super::row_error::{decoded_row_errors, row_errors};
+use crate::network::Coder;
 
 /// What the error of a value is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -72,12 +73,24 @@ impl ReconstructionLoss {
     /// # Errors
     /// Candle's, for shapes that differ.
     pub fn of(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
-        let (rows, dim) = x.dims2()?;
+        self.mean(row_errors(self.measure, self.weights.as_ref(), x, y)?, x.dim(1)?)
+    }
+
+    /// The loss of rows `x` as `coder` rebuilds them from their embeddings `z` in training.
+    ///
+    /// # Errors
+    /// Candle's, for shapes that differ.
+    pub(crate) fn of_decoded(&self, x: &Tensor, coder: &Coder, z: &Tensor) -> Result<Tensor> {
+        self.mean(decoded_row_errors(self.measure, self.weights.as_ref(), x, coder, z)?, x.dim(1)?)
+    }
+
+    /// The loss of a batch of rows of `dim` values with these errors.
+    fn mean(&self, errors: Tensor, dim: usize) -> Result<Tensor> {
         let count = match self.over_values {
-            Reduction::Mean => rows * dim,
-            Reduction::Sum => rows,
+            Reduction::Mean => errors.elem_count() * dim,
+            Reduction::Sum => errors.elem_count(),
         };
-        row_errors(self.measure, self.weights.as_ref(), x, y)?.sum_all()? / count as f64
+        errors.sum_all()? / count as f64
     }
 }
 

@@ -126,6 +126,36 @@ impl Sequence {
     /// # Errors
     /// Candle's, for rows of another width.
     pub fn forward_between(&self, from: usize, to: usize, x: &Tensor, train: bool) -> Result<Tensor> {
+        let (chain, value, anchor) = self.through(from, to, x, train)?;
+        let rows = value.dim(0)?;
+        let value = value.reshape((rows, self.shapes[to].len()))?;
+        match train {
+            true => chain.on_tape(x, value, anchor.as_deref()),
+            false => Ok(value),
+        }
+    }
+
+    /// What `end` makes of what all layers make of `x` in training: with them one operation of the tape, so that nothing as
+    /// wide as a row goes over it.
+    ///
+    /// # Errors
+    /// As [`forward_between`](Self::forward_between), and those of `end`.
+    pub(crate) fn forward_ending(&self, x: &Tensor, end: Operation) -> Result<Tensor> {
+        let (mut chain, value, anchor) = self.through(0, self.layers.len(), x, true)?;
+        let value = shaped(&value, self.output())?;
+        let result = end.compute(&value)?;
+        chain.add(end, value, result.clone());
+        chain.on_tape(x, result, anchor.as_deref())
+    }
+
+    /// The layers applied one after the other, what comes out of the last, and a parameter of theirs.
+    fn through(
+        &self,
+        from: usize,
+        to: usize,
+        x: &Tensor,
+        train: bool,
+    ) -> Result<(Chain, Tensor, Option<Arc<Parameter>>)> {
         let mut chain = Chain::new(x.track_op());
         let mut value = x.detach().contiguous()?;
         let mut anchor = None;
@@ -138,12 +168,7 @@ impl Sequence {
                 chain.add(operation, x, value.clone());
             }
         }
-        let rows = value.dim(0)?;
-        let value = value.reshape((rows, self.shapes[to].len()))?;
-        match train {
-            true => chain.on_tape(x, value, anchor.as_deref()),
-            false => Ok(value),
-        }
+        Ok((chain, value, anchor))
     }
 }
 

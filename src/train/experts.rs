@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::objective::{BatchLoss, Objective};
 use crate::device::StepLoss;
-use crate::loss::{ErrorMeasure, row_errors};
+use crate::loss::{ErrorMeasure, decoded_row_errors, row_errors};
 use crate::network::{Buffer, Coder, Parameter};
 
 /// How a row's errors of all autoencoders become its loss.
@@ -39,7 +39,11 @@ impl RowError {
     /// # Errors
     /// Candle's, for shapes that differ.
     pub fn of(self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
-        let squared = row_errors(ErrorMeasure::Mse, None, x, y)?;
+        self.of_squares(row_errors(ErrorMeasure::Mse, None, x, y)?)
+    }
+
+    /// The errors of rows whose squared differences have these sums.
+    fn of_squares(self, squared: Tensor) -> Result<Tensor> {
         match self {
             Self::Squared => Ok(squared),
             // The slope of a root is infinite at 0.
@@ -65,7 +69,10 @@ impl Objective for Experts<'_> {
     }
 
     fn loss(&self, x: &Tensor, _: &[u32]) -> Result<BatchLoss> {
-        let error = |coder: &Coder| self.error.of(x, &coder.decode(&coder.encode(x, true)?, true)?);
+        let error = |coder: &Coder| {
+            let z = coder.encode(x, true)?;
+            self.error.of_squares(decoded_row_errors(ErrorMeasure::Mse, None, x, coder, &z)?)
+        };
         let errors = Tensor::stack(&self.coders.iter().map(error).collect::<Result<Vec<_>>>()?, 1)?;
         let least = errors.min_keepdim(1)?;
         let losses = match self.competition {

@@ -80,7 +80,7 @@ impl Objective for Terms<'_> {
         let reconstruction = match &self.reconstruction {
             None => None,
             Some((factor, reconstruction)) => {
-                let error = reconstruction.of(x, &self.coder.decode(&z, true)?)?;
+                let error = reconstruction.of_decoded(x, self.coder, &z)?;
                 total = (total + (&error * *factor)?)?;
                 Some(error)
             }
