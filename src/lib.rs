@@ -25,7 +25,7 @@
 //! from the bottom of this list to its top: `secret`; `error`; `event`, `memory`, `seed`, `terminal` and `unlinked`;
 //! `kernel` and, for NVIDIA GPUs, `cuda`; `network`, `loss`, `signal`, `metrics`; `device`; `kmeans`; the stages; `store`;
 //! `model`, `table`, `source`, `replay`; `config` and `sql`; `pipeline`; `cli`. `tests/layering.rs` holds them to it.
-//! [`kernel`] is a crate of its own, in `kernel/`, so there the compiler does; only it and [`cuda`] have `unsafe` code.
+//! [`kernel`] is a crate of its own, in `kernel/`, so there the compiler does; only it and `cuda` have `unsafe` code.
 //!
 //! Features in double precision, where a source has them so, become single by an [`origin`] that keeps their differences;
 //! everything after it is in single precision, with sums in double.
