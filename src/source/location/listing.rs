@@ -51,6 +51,11 @@ impl Choice {
         }
     }
 
+    /// Whether the file at `below` is left out for the ending of its name alone, where nobody asked for names.
+    fn passes_by(&self, below: &str, extensions: &[&str]) -> bool {
+        matches!(self, Self::All) && !below.split('/').any(hidden) && !accepted(below, extensions)
+    }
+
     /// Whether there may be files to take in the directory at `below`.
     fn enters(&self, below: &str) -> bool {
         match self {
@@ -149,20 +154,33 @@ impl Directory {
 
     async fn chosen(&self, choice: Choice) -> Result<Vec<DataFile>> {
         let extensions = self.extensions;
-        let found = match self.place.local_path().map(Path::to_path_buf) {
+        let (found, others) = match self.place.local_path().map(Path::to_path_buf) {
             Some(dir) => {
                 let walked = blocking(move || walk(dir, &choice, extensions, usize::MAX)).await?;
                 for link in walked.astray {
                     tracing::warn!("{link} is a link to a missing file and is ignored");
                 }
-                walked.found
+                (walked.found, walked.others)
             }
             None => {
                 let mut found = self.objects().await?;
+                let mut others = Others::default();
+                let passed = found.iter().filter(|file| choice.passes_by(&file.below, extensions));
+                passed.for_each(|file| others.add(&file.below));
                 found.retain(|file| choice.takes(&file.below, extensions));
-                found
+                (found, others)
             }
         };
+        // Where there is nothing to read, that is an error of its own.
+        if let (Some(first), false) = (&others.first, found.is_empty()) {
+            let (count, ends) = (others.count, extensions.join(", "));
+            let files = if count == 1 { "file is" } else { "files are" };
+            tracing::warn!(
+                "{}: {count} {files} not read, as names do not end with {ends}: {first}{}; a glob reads them",
+                self.shown,
+                if count == 1 { "" } else { ", …" },
+            );
+        }
         found.into_iter().map(|file| self.file(file)).collect()
     }
 
@@ -196,10 +214,28 @@ impl Directory {
     }
 }
 
+/// Files that are left out for the endings of their names.
+#[derive(Debug, Default, PartialEq)]
+struct Others {
+    count: usize,
+    /// The first of them by name.
+    first: Option<String>,
+}
+
+impl Others {
+    fn add(&mut self, below: &str) {
+        self.count += 1;
+        if self.first.as_deref().is_none_or(|first| below < first) {
+            self.first = Some(below.to_owned());
+        }
+    }
+}
+
 /// What is below a directory.
 #[derive(Default)]
 struct Walked {
     found: Vec<Found>,
+    others: Others,
     /// The links that were followed, and where they lead.
     links: Vec<(String, PathBuf)>,
     /// The links that lead to what is not there.
@@ -239,6 +275,8 @@ fn walk(root: PathBuf, choice: &Choice, extensions: &[&str], most: usize) -> Res
                     if choice.enters(&below) {
                         dirs.push((path, format!("{below}/")));
                     }
+                } else if choice.passes_by(&below, extensions) {
+                    walked.others.add(&below);
                 } else if choice.takes(&below, extensions) && taken.insert(path.clone()) {
                     walked.found.push(Found { below, path: Some(path), size: 0 });
                 }
@@ -269,4 +307,25 @@ fn walk(root: PathBuf, choice: &Choice, extensions: &[&str], most: usize) -> Res
         }
     }
     Ok(walked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_left_out_for_their_endings_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        for name in ["a.csv", "b.txt.gz", "c.log", "d/e.dat", "d/noext", ".hidden", "_SUCCESS"] {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
+        let extensions = [".csv", ".txt"];
+        let whole = walk(dir.path().to_owned(), &Choice::All, &extensions, usize::MAX).unwrap();
+        assert_eq!(whole.found.len(), 2);
+        assert_eq!(whole.others, Others { count: 3, first: Some("c.log".into()) });
+        // Where names are asked for, any ending is read, and what is not asked for is not left out.
+        let logs = walk(dir.path().to_owned(), &Choice::glob("*.log").unwrap(), &extensions, usize::MAX).unwrap();
+        assert_eq!((logs.found.len(), logs.others), (1, Others::default()));
+    }
 }
