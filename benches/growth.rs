@@ -1,5 +1,5 @@
 //! How cost grows with size: each call does one measurement and prints one JSON line. `bench/growth.sh` calls it once
-//! per measurement, so that peak memory is that of this measurement, and fits the exponents.
+//! per measurement, so that no other measurement counts in the peak memory, and fits the exponents.
 //!
 //! `growth WORK KEY=NUMBER…` with the keys `rows`, `dim`, `k`, `threads`, `batch`, `width`, `length`, and `enough`
 //! (milliseconds of measuring that suffice). `growth case PATH KEY=NUMBER…` writes a model and a Parquet file of rows for
@@ -528,8 +528,7 @@ struct Memory {
 impl Memory {
     /// Forgets the peak so far.
     fn now() -> Self {
-        // If this is not allowed, the peak so far stays, which is that of making the rows and little more than their
-        // size.
+        // Where this is not allowed, the peak so far stays: making the rows takes little more than their size.
         let _ = std::fs::write("/proc/self/clear_refs", "5");
         Self { before: status("VmRSS:") }
     }

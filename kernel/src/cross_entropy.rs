@@ -1,6 +1,6 @@
 //! The binary cross-entropy of rows in [0, 1] and their reconstructions, with its gradient.
 
-use super::dense::{padded, total};
+use super::dense::{ValueError, errors_of_row};
 use super::isa::{LANES, vectorised};
 
 /// How far a reconstruction stays from 0 and 1, where the slope is infinite: `y` counts as `y (1 - 2e) + e`.
@@ -28,19 +28,25 @@ fn ln(x: f32) -> f32 {
     n.mul_add(0.693_359_4, (sum * z).mul_add(twice, twice) + n * -2.121_944_4e-4)
 }
 
-/// The cross-entropies of sixteen values: weighted, they are added to `sums`; their slopes times `scale` are returned.
-#[inline(always)]
-fn sixteen(x: &[f32; LANES], y: &[f32; LANES], w: &[f32; LANES], scale: f32, sums: &mut [f64; LANES]) -> [f32; LANES] {
-    const INNER: f32 = 1.0 - 2.0 * EDGE;
-    let mut slopes = [0.0; LANES];
-    for l in 0..LANES {
-        // Each from its own side: next to 1, `1 - y` of a rounded `y` has few bits.
-        let (y, rest) = (y[l].mul_add(INNER, EDGE), (1.0 - y[l]).mul_add(INNER, EDGE));
-        let error = -(x[l] * ln(y) + (1.0 - x[l]) * ln(rest));
-        sums[l] += f64::from(w[l] * error);
-        slopes[l] = scale * INNER * w[l] * ((y - x[l]) / (y * rest));
+/// The cross-entropy, whose slope is taken `scale` times.
+struct CrossEntropy {
+    scale: f32,
+}
+
+impl ValueError for CrossEntropy {
+    #[inline(always)]
+    fn sixteen(&self, x: &[f32; LANES], y: &[f32; LANES], w: &[f32; LANES], sums: &mut [f64; LANES]) -> [f32; LANES] {
+        const INNER: f32 = 1.0 - 2.0 * EDGE;
+        let mut slopes = [0.0; LANES];
+        for l in 0..LANES {
+            // Each from its own side: next to 1, `1 - y` of a rounded `y` has few bits.
+            let (y, rest) = (y[l].mul_add(INNER, EDGE), (1.0 - y[l]).mul_add(INNER, EDGE));
+            let error = -(x[l] * ln(y) + (1.0 - x[l]) * ln(rest));
+            sums[l] += f64::from(w[l] * error);
+            slopes[l] = self.scale * INNER * w[l] * ((y - x[l]) / (y * rest));
+        }
+        slopes
     }
-    slopes
 }
 
 vectorised! {
@@ -55,29 +61,7 @@ vectorised! {
     /// assert!((gradient[0] + 2.0).abs() < 1e-5 && (gradient[1] - 4.0).abs() < 1e-5);
     /// ```
     pub fn cross_entropy(x: &[f32], y: &[f32], weights: &[f32], scale: f32, gradient: &mut [f32]) -> f64 {
-        let n = x.len();
-        let mut sums = [0.0_f64; LANES];
-        let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks(), y[..n].as_chunks());
-        let (slopes, slopes_rest) = gradient[..n].as_chunks_mut();
-        if weights.is_empty() {
-            for ((x, y), slopes) in xs.iter().zip(ys).zip(slopes) {
-                *slopes = sixteen(x, y, &[1.0; LANES], scale, &mut sums);
-            }
-        } else {
-            let (ws, _) = weights[..n].as_chunks();
-            for (((x, y), w), slopes) in xs.iter().zip(ys).zip(ws).zip(slopes) {
-                *slopes = sixteen(x, y, w, scale, &mut sums);
-            }
-        }
-        if !x_rest.is_empty() {
-            // What pads the last values counts nothing.
-            let mut w = [0.0; LANES];
-            let used = if weights.is_empty() { [1.0; LANES] } else { padded(&weights[n - x_rest.len()..n]) };
-            w[..x_rest.len()].copy_from_slice(&used[..x_rest.len()]);
-            let last = sixteen(&padded(x_rest), &padded(y_rest), &w, scale, &mut sums);
-            slopes_rest.copy_from_slice(&last[..x_rest.len()]);
-        }
-        total(sums)
+        errors_of_row(&CrossEntropy { scale }, x, y, weights, gradient)
     }
 }
 

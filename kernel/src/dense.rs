@@ -17,6 +17,61 @@ pub(super) fn total(mut lanes: [f64; LANES]) -> f64 {
     lanes[0]
 }
 
+/// What the error of a value is.
+pub(super) trait ValueError {
+    /// The errors of sixteen values, which count `w`, are added to `sums`; their slopes are returned.
+    fn sixteen(&self, x: &[f32; LANES], y: &[f32; LANES], w: &[f32; LANES], sums: &mut [f64; LANES]) -> [f32; LANES];
+}
+
+/// The errors of one row, summed, and their slopes by the `y` into `gradient`. Empty `weights` stand for ones. Compiled into
+/// each kernel that is one.
+#[inline(always)]
+pub(super) fn errors_of_row(
+    error: &impl ValueError,
+    x: &[f32],
+    y: &[f32],
+    weights: &[f32],
+    gradient: &mut [f32],
+) -> f64 {
+    let n = x.len();
+    let mut sums = [0.0_f64; LANES];
+    let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks(), y[..n].as_chunks());
+    let (slopes, slopes_rest) = gradient[..n].as_chunks_mut();
+    if weights.is_empty() {
+        for ((x, y), slopes) in xs.iter().zip(ys).zip(slopes) {
+            *slopes = error.sixteen(x, y, &[1.0; LANES], &mut sums);
+        }
+    } else {
+        let (ws, _) = weights[..n].as_chunks();
+        for (((x, y), w), slopes) in xs.iter().zip(ys).zip(ws).zip(slopes) {
+            *slopes = error.sixteen(x, y, w, &mut sums);
+        }
+    }
+    if !x_rest.is_empty() {
+        // What pads the last values counts nothing.
+        let mut w = [0.0; LANES];
+        match weights.is_empty() {
+            true => w[..x_rest.len()].fill(1.0),
+            false => w[..x_rest.len()].copy_from_slice(&weights[n - x_rest.len()..n]),
+        }
+        let last = error.sixteen(&padded(x_rest), &padded(y_rest), &w, &mut sums);
+        slopes_rest.copy_from_slice(&last[..x_rest.len()]);
+    }
+    total(sums)
+}
+
+/// The squared error, whose slope is `twice` times the error.
+struct Squared {
+    twice: f32,
+}
+
+impl ValueError for Squared {
+    #[inline(always)]
+    fn sixteen(&self, x: &[f32; LANES], y: &[f32; LANES], w: &[f32; LANES], sums: &mut [f64; LANES]) -> [f32; LANES] {
+        sixteen_errors(x, y, w, self.twice, sums)
+    }
+}
+
 /// The errors of sixteen values: their weighted squares are added to `sums`, `twice` times the weighted errors returned.
 #[inline(always)]
 fn sixteen_errors(
@@ -38,7 +93,7 @@ fn sixteen_errors(
 
 /// The values of a last chunk with zeros after them.
 #[inline(always)]
-pub(super) fn padded(rest: &[f32]) -> [f32; LANES] {
+fn padded(rest: &[f32]) -> [f32; LANES] {
     std::array::from_fn(|l| rest.get(l).copied().unwrap_or(0.0))
 }
 
@@ -46,27 +101,7 @@ vectorised! {
     /// The weighted squared error of one row, `sum_i w_i (y_i - x_i)^2`, and into `gradient` its derivative by the
     /// `y_i` times `scale`. Empty `weights` stand for ones.
     pub fn weighted_squared_error(x: &[f32], y: &[f32], weights: &[f32], scale: f32, gradient: &mut [f32]) -> f64 {
-        let n = x.len();
-        let mut sums = [0.0_f64; LANES];
-        let twice = 2.0 * scale;
-        let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks(), y[..n].as_chunks());
-        let (slopes, slopes_rest) = gradient[..n].as_chunks_mut();
-        if weights.is_empty() {
-            for ((x, y), slopes) in xs.iter().zip(ys).zip(slopes) {
-                *slopes = sixteen_errors(x, y, &[1.0; LANES], twice, &mut sums);
-            }
-        } else {
-            let (ws, _) = weights[..n].as_chunks();
-            for (((x, y), w), slopes) in xs.iter().zip(ys).zip(ws).zip(slopes) {
-                *slopes = sixteen_errors(x, y, w, twice, &mut sums);
-            }
-        }
-        if !x_rest.is_empty() {
-            let w = if weights.is_empty() { [1.0; LANES] } else { padded(&weights[n - x_rest.len()..n]) };
-            let last = sixteen_errors(&padded(x_rest), &padded(y_rest), &w, twice, &mut sums);
-            slopes_rest.copy_from_slice(&last[..x_rest.len()]);
-        }
-        total(sums)
+        errors_of_row(&Squared { twice: 2.0 * scale }, x, y, weights, gradient)
     }
 }
 

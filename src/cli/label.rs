@@ -39,7 +39,7 @@ pub struct LabelArgs {
     /// The kind of the input; by default from its name and the model's pipeline
     #[arg(long, value_enum)]
     kind: Option<Kind>,
-    /// The column of feature vectors in Parquet input; by default that of the model's pipeline, or features
+    /// The column of feature vectors in Parquet input; by default the column that the model was trained on, or features
     #[arg(long, value_name = "COLUMN")]
     features: Option<String>,
     /// The key columns to write, separated by commas; by default the source's keys

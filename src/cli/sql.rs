@@ -289,7 +289,7 @@ impl Names {
         Self::SUFFIXES.iter().find_map(|suffix| self.0.get(&format!("{name}{suffix}"))).map(String::as_str)
     }
 
-    /// Chooses a name for the table at `place`: its `name`, else that of its directory `own`, else that with a number.
+    /// Chooses a name for the table at `place`: `name`, or its directory's name `own`, or `own` with a number.
     /// Also gives the reason if it is not the first.
     fn choose(&mut self, name: &str, own: &str, place: &str) -> (String, Option<String>) {
         let numbered = (2..).map(|number| format!("{own}_{number}"));

@@ -71,7 +71,11 @@ impl KMeansStage {
     pub(crate) fn clusters(&self, data: &Training<'_>, cx: &FitContext<'_>) -> Result<(Vec<u32>, Vec<f32>)> {
         let (normalizer, found) = self.find(data, cx)?;
         let labels = labels(data.rows, normalizer.as_ref(), &found, cx.device)?;
-        Ok((labels, normalizer.map_or(found.centroids.clone(), |normalizer| normalizer.invert(&found.centroids))))
+        let centroids = match normalizer {
+            Some(normalizer) => normalizer.invert(&found.centroids),
+            None => found.centroids,
+        };
+        Ok((labels, centroids))
     }
 
     /// The clusters, and the normalisation in which they were found.
@@ -98,7 +102,6 @@ impl KMeansStage {
     /// k-means's own, some are made of many small clusters, merged by these links.
     fn groups(&self, layout: &dyn Rows, cx: &FitContext<'_>) -> Result<(usize, Vec<u32>)> {
         let links = Links::of(layout, cx)?;
-        let seeds = || (0_u64..).map(|start| Seed(cx.seed.stream("within", start).random()));
         let mut best: Option<(f64, usize, Vec<u32>)> = None;
         let mut consider = |normalizer: Option<Normalizer>, found: KMeans| -> Result<()> {
             let labels = labels(layout, normalizer.as_ref(), &found, cx.device)?;
@@ -108,15 +111,12 @@ impl KMeansStage {
             }
             Ok(())
         };
-        let plain = match self.normalize {
-            Normalize::Within => Normalizer::learn(Normalize::Standard, layout, cx.device.pool())?,
-            how => Normalizer::learn(how, layout, cx.device.pool())?,
-        };
-        for seed in seeds().take(self.spec.starts) {
-            let (normalizer, found) = self.once(layout, plain.clone(), seed, cx)?;
+        let normalizer = Normalizer::learn(self.normalize, layout, cx.device.pool())?;
+        for seed in seeds(cx).take(self.spec.starts) {
+            let (normalizer, found) = self.once(layout, normalizer.clone(), seed, cx)?;
             consider(normalizer, found)?;
         }
-        for (parts, seed) in SMALL_CLUSTERS.into_iter().zip(seeds()) {
+        for (parts, seed) in SMALL_CLUSTERS.into_iter().zip(seeds(cx)) {
             let many = parts.saturating_mul(self.spec.k).min(layout.len() / ROWS_OF_SMALL);
             if many <= self.spec.k {
                 continue;
@@ -133,7 +133,7 @@ impl KMeansStage {
         Ok((k, labels))
     }
 
-    /// One start of k-means in `rows` as `normalizer` leaves them, with its turns if it takes any.
+    /// One start of k-means in `rows` as `normalizer` leaves them.
     fn once(
         &self,
         rows: &dyn Rows,
@@ -142,12 +142,21 @@ impl KMeansStage {
         cx: &FitContext<'_>,
     ) -> Result<(Option<Normalizer>, KMeans)> {
         let once = KMeansSpec { starts: 1, ..self.spec.clone() };
-        let Some(normalizer) = normalizer else {
-            return Ok((None, kmeans::fit(rows, &once, seed, cx.device, cx.control)?));
-        };
-        let found = kmeans::fit(&Normalized::new(rows, &normalizer), &once, seed, cx.device, cx.control)?;
+        self.search(rows, normalizer, cx, |rows, _| kmeans::fit(rows, &once, seed, cx.device, cx.control))
+    }
+
+    /// What `look` finds in `rows` as `normalizer` leaves them, and then its turns if it takes any.
+    fn search(
+        &self,
+        rows: &dyn Rows,
+        normalizer: Option<Normalizer>,
+        cx: &FitContext<'_>,
+        look: impl FnOnce(&dyn Rows, Option<&Normalizer>) -> Result<KMeans>,
+    ) -> Result<(Option<Normalizer>, KMeans)> {
+        let Some(normalizer) = normalizer else { return Ok((None, look(rows, None)?)) };
+        let found = look(&Normalized::new(rows, &normalizer), Some(&normalizer))?;
         let (normalizer, found) = match self.normalize {
-            Normalize::Within => in_turns(rows, &once, normalizer, found, cx)?,
+            Normalize::Within => in_turns(rows, &self.spec, normalizer, found, cx)?,
             Normalize::None | Normalize::Standard | Normalize::Whiten => (normalizer, found),
         };
         Ok((Some(normalizer), found))
@@ -168,17 +177,17 @@ impl KMeansStage {
             Normalize::Within => Some(Normalizer::within(placed, labels, &centroids, pool)?),
             how => Normalizer::learn(how, rows, pool)?,
         };
-        let Some(normalizer) = normalizer else {
-            return Ok((None, kmeans::fit_from(rows, &self.spec, centroids, device, cx.control)?));
-        };
-        let mut initial = vec![0.0; centroids.len()];
-        normalizer.apply(&centroids, &mut initial);
-        let found = kmeans::fit_from(&Normalized::new(rows, &normalizer), &self.spec, initial, device, cx.control)?;
-        let (normalizer, found) = match self.normalize {
-            Normalize::Within => in_turns(rows, &self.spec, normalizer, found, cx)?,
-            Normalize::None | Normalize::Standard | Normalize::Whiten => (normalizer, found),
-        };
-        Ok((Some(normalizer), found))
+        self.search(rows, normalizer, cx, |rows, normalizer| {
+            let initial = match normalizer {
+                Some(normalizer) => {
+                    let mut initial = vec![0.0; centroids.len()];
+                    normalizer.apply(&centroids, &mut initial);
+                    initial
+                }
+                None => centroids,
+            };
+            kmeans::fit_from(rows, &self.spec, initial, device, cx.control)
+        })
     }
 
     /// Bytes that finding the clusters of `rows` rows of `dim` values needs at most.
@@ -199,18 +208,12 @@ impl KMeansStage {
 
     /// The clusters of `rows` by themselves.
     fn find_in(&self, rows: &dyn Rows, cx: &FitContext<'_>) -> Result<(Option<Normalizer>, KMeans)> {
-        let Some(normalizer) = Normalizer::learn(self.normalize, rows, cx.device.pool())? else {
-            return Ok((None, kmeans::fit(rows, &self.spec, cx.seed, cx.device, cx.control)?));
-        };
-        let (normalizer, found) = match self.normalize {
-            Normalize::Within => self.find_within(rows, normalizer, cx)?,
-            Normalize::None | Normalize::Standard | Normalize::Whiten => {
-                let normalized = Normalized::new(rows, &normalizer);
-                let found = kmeans::fit(&normalized, &self.spec, cx.seed, cx.device, cx.control)?;
-                (normalizer, found)
-            }
-        };
-        Ok((Some(normalizer), found))
+        let normalizer = Normalizer::learn(self.normalize, rows, cx.device.pool())?;
+        match normalizer {
+            Some(standardised) if self.normalize == Normalize::Within => self.find_within(rows, &standardised, cx),
+            normalizer => self
+                .search(rows, normalizer, cx, |rows, _| kmeans::fit(rows, &self.spec, cx.seed, cx.device, cx.control)),
+        }
     }
 
     /// The clusters with the least scatter within them. Each start takes its turns: which is best in standardised values,
@@ -218,19 +221,24 @@ impl KMeansStage {
     fn find_within(
         &self,
         rows: &dyn Rows,
-        standardised: Normalizer,
+        standardised: &Normalizer,
         cx: &FitContext<'_>,
-    ) -> Result<(Normalizer, KMeans)> {
-        let mut best: Option<(Normalizer, KMeans)> = None;
-        for start in 0..self.spec.starts {
-            let seed = Seed(cx.seed.stream("within", start as u64).random());
-            let (Some(normalizer), found) = self.once(rows, Some(standardised.clone()), seed, cx)? else { continue };
-            if best.as_ref().is_none_or(|(least, _)| normalizer.log_scatter() < least.log_scatter()) {
-                best = Some((normalizer, found));
+    ) -> Result<(Option<Normalizer>, KMeans)> {
+        let mut best: Option<(f64, (Option<Normalizer>, KMeans))> = None;
+        for seed in seeds(cx).take(self.spec.starts) {
+            let found = self.once(rows, Some(standardised.clone()), seed, cx)?;
+            let scatter = found.0.as_ref().map_or(f64::INFINITY, Normalizer::log_scatter);
+            if best.as_ref().is_none_or(|(least, _)| scatter < *least) {
+                best = Some((scatter, found));
             }
         }
-        best.ok_or_else(|| Error::internal("k-means without a start"))
+        best.map(|(_, found)| found).ok_or_else(|| Error::internal("k-means without a start"))
     }
+}
+
+/// The seeds of starts that are compared by something else than their inertia.
+fn seeds(cx: &FitContext<'_>) -> impl Iterator<Item = Seed> {
+    (0..).map(|start| Seed(cx.seed.stream("within", start).random()))
 }
 
 /// The cluster of each row that `normalizer` brings to where the clusters are.
