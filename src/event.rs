@@ -85,6 +85,11 @@ impl Control {
         Self { observer: Arc::new(Silent), cancelled: Arc::clone(&self.cancelled) }
     }
 
+    /// The same events, without cancellation: for work that is to be completed.
+    pub fn unstoppable(&self) -> Self {
+        Self { observer: Arc::clone(&self.observer), cancelled: Arc::default() }
+    }
+
     /// Sends an event.
     pub fn emit(&self, event: Event) {
         self.observer.event(&event);

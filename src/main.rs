@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     log.with_writer(move || terminal::LogWriter::new(colors)).init();
     let done = catch_unwind(AssertUnwindSafe(|| cli.execute()));
     match done.unwrap_or_else(|_| Err(Error::internal("it panicked, see above; please report it"))) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(e) => cli::fail(&e).into(),
     }
 }

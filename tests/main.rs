@@ -35,6 +35,7 @@ mod small_run;
 mod sources;
 mod sql;
 mod stages_compliance;
+mod stream;
 mod table;
 mod table_crash;
 mod table_support;

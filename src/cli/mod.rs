@@ -1,5 +1,6 @@
 //! The command line, with one file per subcommand. Each parses its arguments and calls the library.
 
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::{Parser, Subcommand};
@@ -42,7 +43,8 @@ Environment:
 
 Exit codes:
   0 success   2 wrong usage   3 pipeline file   4 input data   5 model   6 labelled table
-  7 disk, network or object store   8 arithmetic   70 a defect of dacpipe   130 interrupted
+  7 disk, network or object store   8 arithmetic   70 a defect of dacpipe   99 nothing new (run --once)
+  130 interrupted
 A reader of the output that goes away, as head does, is no error: the code is what it would have been.
 If the output cannot be written, on a full disk say, the code is 7; what run and label committed stays committed.";
 
@@ -69,10 +71,13 @@ enum Command {
 }
 
 impl Cli {
-    /// Runs the command.
-    pub fn execute(self) -> Result<()> {
-        match self.command {
-            Command::Run(args) => run::run(args),
+    /// Runs the command. Returns the exit code: 0, or that of a stream in which nothing was new.
+    ///
+    /// # Errors
+    /// What went wrong, for [`fail`].
+    pub fn execute(self) -> Result<ExitCode> {
+        let done = match self.command {
+            Command::Run(args) => return run::run(args),
             Command::Check(args) => runtime(None)?.block_on(check::run(&args)),
             Command::Inspect(args) => runtime(None)?.block_on(inspect::run(args)),
             Command::Label(args) => computing_runtime(args.threads())?.block_on(label::run(args)),
@@ -81,7 +86,8 @@ impl Cli {
             Command::Report(args) => runtime(None)?.block_on(report::run(args)),
             Command::Table(args) => runtime(None)?.block_on(table::run(args)),
             Command::Simulate(args) => simulate::run(args),
-        }
+        };
+        done.map(|()| ExitCode::SUCCESS)
     }
 }
 
@@ -197,16 +203,45 @@ fn after_commit(said: Result<()>, table: &str, version: u64) -> Result<()> {
     })
 }
 
-/// Cancels the run at the first interrupt, for as long as the returned value lives. A second interrupt ends the
-/// process.
+/// Cancels the run at the first interrupt (Ctrl-C, or SIGTERM), for as long as the returned value lives. A second one
+/// ends the process.
 fn cancel_on_interrupt(control: &Control) -> SpawnedTask<()> {
     let control = control.clone();
     SpawnedTask::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            control.cancel();
-            if tokio::signal::ctrl_c().await.is_ok() {
-                std::process::exit(i32::from(crate::Kind::Cancelled.exit_code()));
-            }
-        }
+        let Ok(mut interrupts) = Interrupts::new() else { return };
+        interrupts.next().await;
+        control.cancel();
+        interrupts.next().await;
+        std::process::exit(i32::from(crate::Kind::Cancelled.exit_code()));
     })
+}
+
+/// The requests to end that the system passes on.
+struct Interrupts {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Interrupts {
+    fn new() -> std::io::Result<Self> {
+        #[cfg(unix)]
+        let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        Ok(Self {
+            #[cfg(unix)]
+            terminate,
+        })
+    }
+
+    #[cfg(unix)]
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) {
+        let _ = tokio::signal::ctrl_c().await;
+    }
 }

@@ -4,6 +4,7 @@ mod deep_clustering;
 mod sink;
 mod sizes;
 mod source;
+mod stream;
 
 use std::collections::HashSet;
 
@@ -70,6 +71,7 @@ pub(super) fn check(draft: &Draft, tree: &Node, problems: &mut Vec<Problem>) {
     check.page();
     check.split();
     check.sink();
+    check.stream();
 }
 
 struct Check<'a> {

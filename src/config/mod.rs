@@ -155,6 +155,7 @@ struct Draft {
     stages: Vec<(Option<String>, Option<StageTable>)>,
     split: SplitTable,
     sink: Option<SinkTable>,
+    stream: Option<StreamTable>,
 }
 
 impl Draft {
@@ -173,6 +174,7 @@ impl Draft {
             stages: stages.iter().map(stage).collect(),
             split: read(section("split")).unwrap_or_default(),
             sink: read(section("sink")),
+            stream: read(section("stream")),
         }
     }
 }

@@ -21,8 +21,7 @@ use crate::signal::summary::SummarySpec;
 use crate::signal::window::{WindowLabel, WindowSpec};
 use crate::source::{OnBadRow, SourceSpec};
 use crate::{Error, Result, Seed};
-pub(super) use source::dialect;
-use source::source;
+pub(super) use source::{dialect, source};
 
 use crate::table::{Mode, OnExisting};
 
@@ -68,6 +67,9 @@ pub struct Plan {
     pub split: SplitSpec,
     /// Where the results are written.
     pub sink: SinkSpec,
+    /// How the source is followed.
+    #[serde(default)]
+    pub stream: StreamTable,
     /// Whether the run ends with a page to look at.
     pub report: bool,
     /// SHA-256, in hexadecimal, of everything that decides the result: not of paths, threads, memory and the report. A run can be
@@ -209,6 +211,7 @@ impl Plan {
             stages: stages().flat_map(|stage| learners(stage, clusters, width)).collect(),
             split: split(&file.split, &file.source),
             sink: sink(&file.sink, &file.source),
+            stream: file.stream.clone(),
             report: file.report,
             fingerprint: fingerprint(file),
         }
@@ -392,6 +395,7 @@ fn fingerprint(file: &PipelineFile) -> String {
         root.remove("memory_limit");
         root.remove("threads");
         root.remove("report");
+        root.remove("stream");
         for table in ["source", "sink"] {
             if let Some(table) = root.get_mut(table).and_then(Json::as_object_mut) {
                 table.remove("path");

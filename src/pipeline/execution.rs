@@ -173,7 +173,7 @@ impl Execution<'_> {
         let Kept { profile, sample } = kept;
         let skipped_rows = existing.map_or(0, |existing| existing.skipped());
         let source = source_info(&self.source, &tally);
-        let info = CommitInfo { source, clusters, profile, sample, quarantine, skipped_rows };
+        let info = CommitInfo { source, clusters, profile, sample, quarantine, skipped_rows, stream: None };
         learned.reports.push(StageReport::new("label", began, format!("{} rows", tally.rows())));
         let mut report = self.report(learned, &model, &model_path, &tally);
         report.skipped_rows = skipped_rows;
@@ -186,6 +186,12 @@ impl Execution<'_> {
         report.seconds = self.clock.began.elapsed().as_secs_f64();
         resume::finish(&self.sink, &state, &report).await?;
         Ok(report)
+    }
+
+    /// Ends without having written anything.
+    pub async fn end_without_rows(self) -> Result<()> {
+        self.writer.abort().await;
+        RunState::at(self.state_dir.path()).clear()
     }
 
     /// The pass over the rows to label, with `k` clusters (0 for none), without rows whose keys are `existing`.

@@ -24,11 +24,13 @@ mod relabel;
 mod resume;
 mod scan;
 mod state;
+mod stream;
 mod tally;
 mod watch;
 mod written;
 
 pub use relabel::{InputKind, Relabel, RelabelReport};
+pub use stream::{StreamOptions, StreamReport};
 
 use crate::config::{ClusterSpec, Plan, StageSpec};
 use crate::deep_clustering::{DeepClustering, KeptClusters};

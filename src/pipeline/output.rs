@@ -23,20 +23,12 @@ const MOST_NAMED: usize = 100;
 impl Execution<'_> {
     /// The columns of the source that are written beside the clusters, in order.
     pub fn kept(&self) -> Vec<String> {
-        let plan = &self.pipeline.plan;
-        let mut kept = plan.sink.keys.clone();
-        for column in [&plan.split.column, &self.source.label].into_iter().flatten().chain(&self.source.carried) {
-            if !kept.contains(column) {
-                kept.push(column.clone());
-            }
-        }
-        kept
+        kept(&self.pipeline.plan, &self.source)
     }
 
     /// What else the sink asks for.
     pub fn choice(&self) -> Choice {
-        let SinkSpec { vectors, embedding, reconstruction_error, .. } = self.pipeline.plan.sink;
-        Choice { vectors, embedding, reconstruction_error }
+        choice(&self.pipeline.plan)
     }
 
     /// The model of the fitted stages.
@@ -130,6 +122,23 @@ fn as_learned_from(mut spec: serde_json::Value, source: &Source) -> serde_json::
         *rate = found.into();
     }
     spec
+}
+
+/// The columns of the source that are written beside the clusters, in order.
+pub(super) fn kept(plan: &Plan, source: &Source) -> Vec<String> {
+    let mut kept = plan.sink.keys.clone();
+    for column in [&plan.split.column, &source.label].into_iter().flatten().chain(&source.carried) {
+        if !kept.contains(column) {
+            kept.push(column.clone());
+        }
+    }
+    kept
+}
+
+/// What else the sink asks for.
+pub(super) fn choice(plan: &Plan) -> Choice {
+    let SinkSpec { vectors, embedding, reconstruction_error, .. } = plan.sink;
+    Choice { vectors, embedding, reconstruction_error }
 }
 
 /// Writes the rows that were set aside as a Parquet file beside the table; returns its path below the table, or `None`

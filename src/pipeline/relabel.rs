@@ -217,7 +217,15 @@ impl Relabel {
             notes.push(format!("the data after the compressed part of {first} was not read"));
         }
         let source = source_info(&source, &tally);
-        let info = CommitInfo { source, clusters, profile, sample, quarantine: quarantine.clone(), skipped_rows };
+        let info = CommitInfo {
+            source,
+            clusters,
+            profile,
+            sample,
+            quarantine: quarantine.clone(),
+            skipped_rows,
+            stream: None,
+        };
         let Committed { version: table_version, replaced_rows, .. } = writer.commit(info).await?;
         Ok(RelabelReport {
             rows: tally.rows(),

@@ -106,6 +106,42 @@ impl Prepared {
     }
 }
 
+/// What the filters of a feature set keep of the samples before a place in a recording, so that it can go on there:
+/// [`FeatureExtractor::prepare_from`]. The default is the beginning of a recording.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Memory(Filters);
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Filters {
+    #[default]
+    Begin,
+    Hapt561(Box<hapt561::Memory>),
+    Summary(summary::Memory),
+}
+
+impl Filters {
+    fn hapt561(&mut self) -> &mut hapt561::Memory {
+        if !matches!(self, Self::Hapt561(_)) {
+            *self = Self::Hapt561(Box::default());
+        }
+        match self {
+            Self::Hapt561(memory) => memory,
+            _ => unreachable!("replaced above"),
+        }
+    }
+
+    fn summary(&mut self) -> &mut summary::Memory {
+        if !matches!(self, Self::Summary(_)) {
+            *self = Self::Summary(summary::Memory::default());
+        }
+        match self {
+            Self::Summary(memory) => memory,
+            _ => unreachable!("replaced above"),
+        }
+    }
+}
+
 /// The buffers of one thread, made by [`FeatureExtractor::scratch`].
 #[derive(Debug, Clone)]
 pub struct Scratch(Buffers);
@@ -190,6 +226,51 @@ impl FeatureExtractor {
     /// # Errors
     /// The same; the content of `prepared` is then undefined.
     pub fn prepare_into(&self, channels: &[Vec<f64>], prepared: &mut Prepared) -> Result<()> {
+        self.prepare_from(channels, &mut Memory::default(), 0, prepared)
+    }
+
+    /// How many samples behind a window its features depend on: at the end of the samples so far, the features of the
+    /// windows that end later than this before it may still change.
+    pub fn ahead(&self) -> usize {
+        match &self.set {
+            Set::Hapt561(_) => hapt561::AHEAD,
+            Set::Summary(summary) => summary.ahead(),
+            Set::Samples => 0,
+        }
+    }
+
+    /// [`prepare_into`](Self::prepare_into) for a part of a recording that follows the samples that `memory` is of.
+    /// Afterwards `memory` is of the samples before number `at` of this part. However a recording is cut into parts,
+    /// the features of its windows have the same bits.
+    ///
+    /// # Errors
+    /// The same, and kind `Internal` if `at` is beyond the samples.
+    ///
+    /// ```
+    /// use dacpipe::signal::features::{FeatureExtractor, FeatureSet, Memory, Prepared};
+    /// use dacpipe::signal::summary::{LowPassSpec, SummarySpec};
+    /// use dacpipe::signal::window::{WindowSpec, Within};
+    /// let window = WindowSpec { length: 4, stride: 4, within: Within::Recordings };
+    /// let spec = SummarySpec { low_pass: Some(LowPassSpec { order: 3, cutoff_hz: 5.0 }), ..SummarySpec::default() };
+    /// let summary = FeatureExtractor::new(&FeatureSet::Summary(spec), &["x".to_string()], 50.0, &window)?;
+    /// let samples = vec![0.0, 1.0, 4.0, 9.0, 16.0, 25.0, 36.0, 49.0];
+    /// let (mut scratch, mut whole, mut part) = (summary.scratch(), vec![0.0; summary.dim()], vec![0.0; summary.dim()]);
+    /// summary.extract(&mut scratch, &summary.prepare(&[samples.clone()])?, 4, &mut whole)?;
+    ///
+    /// let (mut memory, mut prepared) = (Memory::default(), Prepared::default());
+    /// summary.prepare_from(&[samples[..5].to_vec()], &mut memory, 4, &mut prepared)?;
+    /// summary.prepare_from(&[samples[4..].to_vec()], &mut memory, 0, &mut prepared)?;
+    /// summary.extract(&mut scratch, &prepared, 0, &mut part)?;
+    /// assert_eq!(part, whole);
+    /// # Ok::<(), dacpipe::Error>(())
+    /// ```
+    pub fn prepare_from(
+        &self,
+        channels: &[Vec<f64>],
+        memory: &mut Memory,
+        at: usize,
+        prepared: &mut Prepared,
+    ) -> Result<()> {
         if channels.len() != self.channels.len() {
             let (got, want) = (channels.len(), self.channels.join(", "));
             return Err(Error::input(format!("a recording of {got} channels; the features are of {want}")));
@@ -209,10 +290,17 @@ impl FeatureExtractor {
                 )));
             }
         }
+        if at > samples {
+            return Err(Error::internal(format!("the filters are to stop at sample {at} of {samples}")));
+        }
         prepared.samples = 0;
         match &self.set {
-            Set::Hapt561(hapt) => hapt.prepare(channels, prepared.signals.hapt561())?,
-            Set::Summary(summary) => prepared.signals = Signals::Plain(summary.prepare(channels)?),
+            Set::Hapt561(hapt) => {
+                hapt.prepare_from(channels, memory.0.hapt561(), at, prepared.signals.hapt561())?;
+            }
+            Set::Summary(summary) => {
+                prepared.signals = Signals::Plain(summary.prepare_from(channels, memory.0.summary(), at)?);
+            }
             Set::Samples => prepared.signals = Signals::Plain(channels.to_vec()),
         }
         prepared.samples = samples;

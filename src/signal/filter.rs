@@ -31,7 +31,7 @@ pub fn median(x: &[f64], length: usize) -> Result<Vec<f64>> {
         return Err(Error::config(format!("median filter of {length} samples; at most {LONGEST_MEDIAN} are possible")));
     }
     if length == 3 {
-        return Ok(median_of_three(x).collect());
+        return Ok(median_of_three(0.0, x).collect());
     }
     let half = length / 2;
     let at = |i: usize| if i < half || i - half >= x.len() { 0.0 } else { x[i - half] };
@@ -45,9 +45,8 @@ pub fn median(x: &[f64], length: usize) -> Result<Vec<f64>> {
     Ok(out)
 }
 
-/// [`median`] of length three.
-pub(super) fn median_of_three(x: &[f64]) -> impl Iterator<Item = f64> {
-    let mut before = 0.0;
+/// [`median`] of length three, of samples that follow the sample `before`.
+pub(super) fn median_of_three(mut before: f64, x: &[f64]) -> impl Iterator<Item = f64> {
     let after = x.iter().skip(1).chain(std::iter::once(&0.0));
     x.iter().zip(after).map(move |(&b, &c)| {
         let a: f64 = before;
@@ -75,6 +74,9 @@ struct Section {
     b: [f64; 3],
     a: [f64; 2],
 }
+
+/// The state of a [`LowPass`] for `L` signals: two numbers of each for every section.
+pub(super) type State<const L: usize> = Vec<[[f64; L]; 2]>;
 
 /// A Butterworth low-pass, run forward in time.
 #[derive(Debug, Clone, PartialEq)]
@@ -131,13 +133,21 @@ impl LowPass {
     /// Filters `L` signals that lie side by side, in place. Time `O(n · order)`.
     #[inline(always)]
     pub fn run<const L: usize>(&self, x: &mut [[f64; L]]) {
-        for sections in self.sections.chunks(5) {
+        self.run_on(&mut Vec::new(), x);
+    }
+
+    /// Filters samples that follow those which left the filter in `state`, and leaves it behind them. An empty state
+    /// is the one before the first sample. However a signal is cut, the bits are the same.
+    #[inline(always)]
+    pub(super) fn run_on<const L: usize>(&self, state: &mut State<L>, x: &mut [[f64; L]]) {
+        state.resize(self.sections.len(), [[0.0; L]; 2]);
+        for (sections, state) in self.sections.chunks(5).zip(state.chunks_mut(5)) {
             match sections {
-                [a] => Section::run([*a], x),
-                [a, b] => Section::run([*a, *b], x),
-                [a, b, c] => Section::run([*a, *b, *c], x),
-                [a, b, c, d] => Section::run([*a, *b, *c, *d], x),
-                [a, b, c, d, e] => Section::run([*a, *b, *c, *d, *e], x),
+                [a] => Section::run([*a], state, x),
+                [a, b] => Section::run([*a, *b], state, x),
+                [a, b, c] => Section::run([*a, *b, *c], state, x),
+                [a, b, c, d] => Section::run([*a, *b, *c, *d], state, x),
+                [a, b, c, d, e] => Section::run([*a, *b, *c, *d, *e], state, x),
                 _ => unreachable!("chunks of at most five"),
             }
         }
@@ -154,8 +164,8 @@ impl Section {
     /// Applies `N` sections in one pass, so that while one waits for its last output, the others go on. Transposed
     /// direct form II: two numbers of state per lane.
     #[inline(always)]
-    fn run<const N: usize, const L: usize>(sections: [Self; N], x: &mut [[f64; L]]) {
-        let mut state = [[[0.0; L]; 2]; N];
+    fn run<const N: usize, const L: usize>(sections: [Self; N], left: &mut [[[f64; L]; 2]], x: &mut [[f64; L]]) {
+        let mut state: [[[f64; L]; 2]; N] = std::array::from_fn(|section| left[section]);
         for row in x {
             for ([s1, s2], Self { b: [b0, b1, b2], a: [a1, a2] }) in state.iter_mut().zip(&sections) {
                 for l in 0..L {
@@ -167,6 +177,7 @@ impl Section {
                 }
             }
         }
+        left.copy_from_slice(&state);
     }
 }
 

@@ -46,7 +46,7 @@ use std::ops::Range;
 
 use super::autoregression::{AR_ORDER, BurgScratch, burg};
 use super::entropy::LevelEntropy;
-use super::filter::{LowPass, median_of_three};
+use super::filter::{LowPass, State, median_of_three};
 use super::quartiles::Quartiles;
 use super::spectrum::{Centre, Spectrum, SpectrumScratch, band_energy, centre};
 use super::statistics::{Description, angle, correlations, describe, skewness_and_kurtosis};
@@ -176,6 +176,20 @@ impl Signals {
     }
 }
 
+/// How many samples behind a window its features depend on: one for the median, one more for the derivative.
+pub(super) const AHEAD: usize = 2;
+
+/// What the filters keep of the samples before a place in a recording: with it, the recording goes on there with the
+/// same bits.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Memory {
+    /// The last sample of each channel.
+    last: [f64; CHANNELS],
+    noise: State<8>,
+    drift: State<4>,
+    gravity: State<4>,
+}
+
 /// The buffers of one thread.
 #[derive(Debug, Clone)]
 pub struct Scratch {
@@ -225,14 +239,32 @@ impl Hapt561 {
     /// A [`Kind::Input`](crate::Kind::Input) error for another number of channels or lengths that differ; `signals` stay
     /// as they were.
     pub fn prepare(&self, channels: &[Vec<f64>], signals: &mut Signals) -> Result<()> {
+        self.prepare_from(channels, &mut Memory::default(), 0, signals)
+    }
+
+    /// As [`prepare`](Self::prepare), for samples that follow those that `memory` is of. Afterwards it is of the
+    /// samples before number `at`.
+    ///
+    /// # Errors
+    /// The same; `memory` stays as it was.
+    pub(super) fn prepare_from(
+        &self,
+        channels: &[Vec<f64>],
+        memory: &mut Memory,
+        at: usize,
+        signals: &mut Signals,
+    ) -> Result<()> {
         let [ax, ay, az, gx, gy, gz] = channels else {
             return Err(Error::input(format!("{} channels; the 561 features need {CHANNELS}", channels.len())));
         };
         if channels.iter().any(|c| c.len() != ax.len()) {
             return Err(Error::input("channels of different lengths"));
         }
-        despike([ax, ay, az, gx, gy, gz], &mut signals.motion);
-        filter(self, signals);
+        despike(memory.last, [ax, ay, az, gx, gy, gz], &mut signals.motion);
+        filter(self, signals, memory, at);
+        if let Some(before) = at.checked_sub(1) {
+            memory.last = std::array::from_fn(|channel| channels[channel][before]);
+        }
         Ok(())
     }
 
@@ -281,8 +313,8 @@ vectorised! {
 }
 
 /// The running median of each axis, side by side, with lanes for the magnitudes.
-fn despike(axes: [&Vec<f64>; 6], rows: &mut Vec<Pair>) {
-    let [ax, ay, az, gx, gy, gz] = axes.map(|axis| median_of_three(axis));
+fn despike(before: [f64; 6], axes: [&Vec<f64>; 6], rows: &mut Vec<Pair>) {
+    let [ax, ay, az, gx, gy, gz] = std::array::from_fn(|axis| median_of_three(before[axis], axes[axis]));
     rows.clear();
     let acceleration = ax.zip(ay).zip(az);
     let velocity = gx.zip(gy).zip(gz);
@@ -291,12 +323,12 @@ fn despike(axes: [&Vec<f64>; 6], rows: &mut Vec<Pair>) {
 
 vectorised! {
     /// Computes the five signals from the two despiked ones.
-    fn filter(hapt: &Hapt561, signals: &mut Signals) {
+    fn filter(hapt: &Hapt561, signals: &mut Signals, memory: &mut Memory, at: usize) {
         let Signals { motion, jerk, gravity } = signals;
-        hapt.noise.run(motion);
+        run(&hapt.noise, &mut memory.noise, at, motion);
         // Gravity's lanes hold the drift until gravity is computed.
-        subtract(motion, 4, &hapt.drift, gravity);
-        subtract(motion, 0, &hapt.gravity, gravity);
+        subtract(motion, 4, &hapt.drift, &mut memory.drift, at, gravity);
+        subtract(motion, 0, &hapt.gravity, &mut memory.gravity, at, gravity);
         derivative(motion, jerk);
         motion.iter_mut().for_each(magnitudes);
         jerk.iter_mut().for_each(magnitudes);
@@ -304,12 +336,20 @@ vectorised! {
     }
 }
 
+/// Low-passes `rows`, from `state` on; `state` is then the one before row `at`.
+#[inline(always)]
+fn run<const L: usize>(low_pass: &LowPass, state: &mut State<L>, at: usize, rows: &mut [[f64; L]]) {
+    let (before, after) = rows.split_at_mut(at);
+    low_pass.run_on(state, before);
+    low_pass.run_on(&mut state.clone(), after);
+}
+
 /// Low-passes the four lanes from `lane` on into `slow`, and subtracts that from them.
 #[inline(always)]
-fn subtract(rows: &mut [Pair], lane: usize, low_pass: &LowPass, slow: &mut Vec<Row>) {
+fn subtract(rows: &mut [Pair], lane: usize, low_pass: &LowPass, state: &mut State<4>, at: usize, slow: &mut Vec<Row>) {
     slow.clear();
     slow.extend(rows.iter().map(|row| -> Row { std::array::from_fn(|l| row[lane + l]) }));
-    low_pass.run(slow);
+    run(low_pass, state, at, slow);
     for (row, slow) in rows.iter_mut().zip(slow) {
         row[lane..lane + 4].iter_mut().zip(slow).for_each(|(v, slow)| *v -= *slow);
     }

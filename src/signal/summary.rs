@@ -3,7 +3,7 @@
 use super::autoregression::{AR_ORDER, BurgScratch, burg};
 use super::entropy::histogram_entropy;
 use super::features::check_count;
-use super::filter::{LowPass, median};
+use super::filter::{LowPass, State, median};
 use super::quartiles::interquartile_range;
 use super::spectrum::{Spectrum, SpectrumScratch, band_energy, centre};
 use super::statistics::{Description, correlation, describe, skewness_and_kurtosis};
@@ -146,6 +146,17 @@ pub struct Summary {
     names: Vec<String>,
 }
 
+/// What the filters keep of the samples before a place in a recording, by channel.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Memory(Vec<OfChannel>);
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct OfChannel {
+    /// As many of the last samples as the median looks back.
+    before: Vec<f64>,
+    low_pass: State<1>,
+}
+
 /// The buffers of one thread.
 #[derive(Debug, Clone)]
 pub struct Scratch {
@@ -218,14 +229,41 @@ impl Summary {
     /// # Errors
     /// None for channels of one length.
     pub fn prepare(&self, channels: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
-        let mut signals = channels.to_vec();
-        for signal in &mut signals {
+        self.prepare_from(channels, &mut Memory::default(), 0)
+    }
+
+    /// How many samples behind a window its features depend on.
+    pub(super) fn ahead(&self) -> usize {
+        self.half() + usize::from(self.spec.jerk)
+    }
+
+    /// The samples on each side of one that its median takes.
+    fn half(&self) -> usize {
+        self.spec.median.map_or(0, |length| length / 2)
+    }
+
+    /// As [`prepare`](Self::prepare), for samples that follow those that `memory` is of. Afterwards it is of the
+    /// samples before number `at`.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn prepare_from(&self, channels: &[Vec<f64>], memory: &mut Memory, at: usize) -> Result<Vec<Vec<f64>>> {
+        let half = self.half();
+        memory.0.resize_with(channels.len(), || OfChannel { before: vec![0.0; half], low_pass: vec![] });
+        let mut signals = Vec::with_capacity(channels.len());
+        for (channel, memory) in channels.iter().zip(&mut memory.0) {
+            let mut signal = channel.clone();
             if let Some(length) = self.spec.median {
-                *signal = median(signal, length)?;
+                let with_before = [memory.before.as_slice(), channel].concat();
+                signal = median(&with_before, length)?.split_off(half);
+                memory.before = with_before[at..at + half].to_vec();
             }
             if let Some(filter) = &self.low_pass {
-                filter.run_slice(signal);
+                let (before, after) = signal.as_chunks_mut::<1>().0.split_at_mut(at);
+                filter.run_on(&mut memory.low_pass, before);
+                filter.run_on(&mut memory.low_pass.clone(), after);
             }
+            signals.push(signal);
         }
         if self.spec.jerk {
             let jerks: Vec<_> = signals.iter().map(|s| derivative(s, self.rate_hz)).collect();

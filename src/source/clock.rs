@@ -360,7 +360,7 @@ fn by_format(text: &str, format: &str) -> Result<Option<Stamp>, String> {
 }
 
 /// Turns times of day of one recording into ascending times, past midnight.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Midnight {
     day: i64,
     last: Option<i64>,

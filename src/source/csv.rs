@@ -77,7 +77,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use super::bad::Rejects;
 use super::clock::{Clock, SECOND, TimeUnit};
 use super::keep::Keep;
-use super::location::{DataFile, blocking, list};
+use super::location::{DataFile, blocking, list_every};
 use super::recording::{Load, Recordings, Wanted};
 use super::samples::Counts;
 #[cfg(doc)]
@@ -87,6 +87,7 @@ use crate::error::{Error, Kind, Result};
 use crate::terminal::shown_name;
 
 mod content;
+mod course;
 mod dialect;
 mod encoding;
 mod file;
@@ -106,14 +107,16 @@ mod scan;
 mod table;
 mod turns;
 
+pub(super) use course::{Courses, Going};
 pub use dialect::{Conflict, Delimiter, Dialect};
 pub use encoding::Encoding;
 pub(super) use encoding::open_text;
+pub(super) use file::head_lines;
 pub(super) use file::{Beginning, beginning, separator_line};
 pub(super) use record::Record;
 pub use rules::{AcrossFiles, Disorder, Fill, Jitter, Repeated, SameTime, SampleRules};
 pub use table::is_parquet;
-pub(super) use table::is_table;
+pub(super) use table::{ENDINGS as TABLE_ENDINGS, is_table};
 
 use file::OpenFile;
 use scan::Scan;
@@ -161,6 +164,11 @@ pub struct CsvSpec {
 }
 
 impl CsvSpec {
+    /// Whether recordings go on from file to file.
+    pub(super) fn continues(&self) -> bool {
+        self.rules.across_files == AcrossFiles::Continue
+    }
+
     /// Channels `channels` of the files at `path`, everything else by default.
     pub fn new(path: impl Into<String>, channels: &[&str]) -> Self {
         Self {
@@ -219,6 +227,8 @@ pub struct Csv {
     rejects: Rejects,
     /// The line of the header in the first file; 0 without one.
     header_line: u64,
+    /// How it is read, if it is a portion of a stream.
+    going: Option<Arc<Going>>,
 }
 
 /// What a scan needs to know.
@@ -234,6 +244,9 @@ struct Layout {
 
 /// What is wrong with a file without samples.
 const NO_LINES: &str = "no lines but the header, expected one line per sample";
+
+/// How the names of text files end.
+pub(super) const ENDINGS: [&str; 3] = [".csv", ".tsv", ".txt"];
 
 /// The key column of recordings without other keys.
 const FILE: &str = "file";
@@ -254,6 +267,32 @@ impl Csv {
     /// # Errors
     /// As there.
     pub(super) async fn of_files(spec: &CsvSpec, files: Vec<DataFile>, whole: bool, rejects: Rejects) -> Result<Self> {
+        Self::read_by(spec, files, whole, None, rejects).await
+    }
+
+    /// A portion of a stream: what is new in `files`, read as `going` says.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open).
+    pub(super) async fn of_portion(
+        spec: &CsvSpec,
+        files: Vec<DataFile>,
+        whole: bool,
+        going: Arc<Going>,
+        rejects: Rejects,
+    ) -> Result<Self> {
+        // Recordings that take turns are told apart as they are read.
+        let spec = CsvSpec { interleaved: Some(false), ..spec.clone() };
+        Self::read_by(&spec, files, whole, Some(going), rejects).await
+    }
+
+    async fn read_by(
+        spec: &CsvSpec,
+        files: Vec<DataFile>,
+        whole: bool,
+        going: Option<Arc<Going>>,
+        rejects: Rejects,
+    ) -> Result<Self> {
         check(spec)?;
         let spec = spec.clone();
         blocking(move || {
@@ -267,10 +306,11 @@ impl Csv {
             }
             let mut layout = Layout { spec, files, whole, period: None };
             let mut rate_hz = layout.spec.rate_hz.unwrap_or(1.0);
-            let header_line = layout.check_usable(&rejects)?;
+            // A portion may have no files: it ends recordings.
+            let header_line = if layout.files.is_empty() { 0 } else { layout.check_usable(&rejects)? };
             let times = layout.times();
             if layout.spec.time.is_some() {
-                if layout.spec.rules.across_files == AcrossFiles::Continue {
+                if layout.spec.continues() {
                     rate::in_order_of_time(&mut layout.files, &layout.spec);
                 }
                 if whole {
@@ -283,7 +323,7 @@ impl Csv {
                 }
             }
             let constants = Arc::new(Schema::new(layout.constants()));
-            Ok(Self { layout: Arc::new(layout), rate_hz, times, constants, rejects, header_line })
+            Ok(Self { layout: Arc::new(layout), rate_hz, times, constants, rejects, header_line, going })
         })
         .await
     }
@@ -303,10 +343,10 @@ impl Csv {
 /// The files of samples at `path`: text, or Parquet where there is none.
 ///
 /// # Errors
-/// As [`list`].
+/// As [`list_every`].
 pub(super) async fn files_at(path: &str) -> Result<Vec<DataFile>> {
-    match list(path, &[".csv", ".tsv", ".txt"]).await {
-        Err(e) if e.kind() == Kind::Input => list(path, &table::ENDINGS).await.map_err(|_| e),
+    match list_every(path, &ENDINGS).await {
+        Err(e) if e.kind() == Kind::Input => list_every(path, &TABLE_ENDINGS).await.map_err(|_| e),
         files => files,
     }
 }
@@ -320,7 +360,7 @@ fn check(spec: &CsvSpec) -> Result<()> {
     }
     let rules = &spec.rules;
     rules.check()?;
-    if rules.across_files == AcrossFiles::Continue && (spec.keys.is_empty() || spec.keys.iter().any(|k| k == FILE)) {
+    if spec.continues() && (spec.keys.is_empty() || spec.keys.iter().any(|k| k == FILE)) {
         return Err(Error::config(
             "across_files = \"continue\" lets recordings go on from file to file: it needs `keys`, without \"file\"",
         ));
@@ -411,6 +451,6 @@ impl Recordings for Csv {
     }
 
     fn open(&self, wanted: Wanted, counts: Counts) -> Box<dyn Iterator<Item = Result<Load>> + Send> {
-        Box::new(Scan::new(self.layout.clone(), wanted, self.rejects.clone(), counts))
+        Box::new(Scan::new(self.layout.clone(), self.going.clone(), wanted, self.rejects.clone(), counts))
     }
 }

@@ -32,7 +32,7 @@ use super::SPLIT;
 use super::bad::Rejects;
 use super::location::{DataFile, blocking, list, plain_name};
 use super::places::Places;
-use super::recording::{Edge, Interval, Load, Recording, Recordings, Wanted, hold};
+use super::recording::{Interval, Load, Recording, Recordings, Wanted, hold};
 use super::samples::Counts;
 use crate::error::{Error, Result};
 use labels::{LabelRow, activity_names, read_labels, splits};
@@ -228,10 +228,8 @@ impl Entry {
             times: vec![],
             intervals,
             bad,
-            edges: [Edge::End; 2],
-            offset: 0,
-            kept: vec![],
             places: Places::starting(file, 1),
+            ..Recording::default()
         }])
     }
 

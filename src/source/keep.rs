@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bad::shown;
+use super::saved::nan_as_null;
 use super::text::number;
 
 /// What a column of numbers may contain instead of a missing value, beside an empty field.
@@ -117,7 +118,7 @@ impl Keep {
 }
 
 /// The value of one sample in a column that is kept.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(super) enum Cell {
     #[default]
     Missing,
@@ -127,9 +128,10 @@ pub(super) enum Cell {
 
 /// The values of a recording in a column that is kept: numbers or text, as its aggregate needs. Values that are not set
 /// are missing.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Values {
     /// NaN where a value is missing; values after the last one are missing, too.
+    #[serde(with = "nan_as_null")]
     numbers: Vec<f64>,
     text: Runs,
 }
@@ -236,8 +238,21 @@ impl Keep {
 }
 
 /// Text that often repeats, as runs: the end of each run and its value.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(from = "Vec<(usize, Option<String>)>", into = "Vec<(usize, Option<String>)>")]
 struct Runs(Vec<(usize, Option<Arc<str>>)>);
+
+impl From<Vec<(usize, Option<String>)>> for Runs {
+    fn from(runs: Vec<(usize, Option<String>)>) -> Self {
+        Self(runs.into_iter().map(|(end, value)| (end, value.map(Into::into))).collect())
+    }
+}
+
+impl From<Runs> for Vec<(usize, Option<String>)> {
+    fn from(Runs(runs): Runs) -> Self {
+        runs.into_iter().map(|(end, value)| (end, value.map(|value| value.to_string()))).collect()
+    }
+}
 
 impl Runs {
     fn set(&mut self, at: usize, value: &str) {

@@ -22,7 +22,7 @@ use crate::store::{Location, check_regular, open_regular};
 use crate::terminal::shown_name;
 pub(super) use compression::plain_name;
 use compression::{begins_compressed, decompressed};
-use listing::Directory;
+use listing::{Directory, Others};
 pub(super) use listing::{enters, links};
 use remote::{Remote, remote_error};
 
@@ -41,6 +41,8 @@ pub struct DataFile {
     listed_size: u64,
     /// What is read instead of the file's content, if set: a decompressed part of it.
     held: Option<Bytes>,
+    /// Behind so many of its first lines, so many others are left out of `held`.
+    passed: Option<(u64, u64)>,
     /// Whether something was found after its compressed data, which is not read.
     more: Arc<AtomicBool>,
 }
@@ -59,7 +61,13 @@ impl DataFile {
     /// The file `name`, whose path below what was asked for is `below`, on this machine or in a store that lists it
     /// with `listed_size` bytes.
     fn at(name: String, below: String, local: Option<PathBuf>, place: Option<Location>, listed_size: u64) -> Self {
-        Self { name, below, local, place, listed_size, held: None, more: Arc::default() }
+        Self { name, below, local, place, listed_size, held: None, passed: None, more: Arc::default() }
+    }
+
+    /// What came from elsewhere under this name, as a file.
+    pub(super) fn of_bytes(name: &str, content: Vec<u8>) -> Self {
+        let file = Self::at(name.to_owned(), name.to_owned(), None, None, content.len() as u64);
+        Self { held: Some(content.into()), ..file }
     }
 
     /// Whether something was found after its compressed data, which was not read.
@@ -82,6 +90,16 @@ impl DataFile {
     /// The same file, as if `content` were all that is in it.
     pub(super) fn holding(&self, content: Vec<u8>) -> Self {
         Self { held: Some(content.into()), ..self.clone() }
+    }
+
+    /// The same file, of which `lines` lines behind the first `head` are left out.
+    pub(super) fn passing_over(self, head: u64, lines: u64) -> Self {
+        Self { passed: Some((head, lines)), ..self }
+    }
+
+    /// The lines that are left out, and how many come before them.
+    pub(super) fn passes_over(&self) -> Option<(u64, u64)> {
+        self.passed
     }
 
     /// Its path, if it is on this machine.
@@ -204,16 +222,45 @@ impl DataFile {
 /// Kind `Input` if there is nothing or the glob is invalid, `Config` for a URL of an unknown store, `Io` if listing
 /// fails.
 pub async fn list(path: &str, extensions: &'static [&'static str]) -> Result<Vec<DataFile>> {
-    let mut files = match split_glob(path) {
-        Some((base, pattern)) => Directory::new(base, extensions)?.matching(pattern, path).await?,
-        None => list_whole(path, extensions).await?,
-    };
+    Ok(listed(path, extensions).await?.0)
+}
+
+/// [`list`] for a source that reads whatever is there: warns of files of a directory that are left out for the endings of
+/// their names.
+///
+/// # Errors
+/// As [`list`].
+pub async fn list_every(path: &str, extensions: &'static [&'static str]) -> Result<Vec<DataFile>> {
+    let (files, others) = listed(path, extensions).await?;
+    others.warn(&shown_name(path), extensions);
+    Ok(files)
+}
+
+/// [`list`] for a directory that files will come to: there may be none yet.
+///
+/// # Errors
+/// As [`list`], except that the directory may be empty.
+pub(super) async fn list_there(path: &str, extensions: &'static [&'static str]) -> Result<Vec<DataFile>> {
+    Ok(found(path, extensions).await?.0)
+}
+
+/// The files, of which there is at least one, and what was left out for the endings of names.
+async fn listed(path: &str, extensions: &'static [&'static str]) -> Result<(Vec<DataFile>, Others)> {
+    let (files, others) = found(path, extensions).await?;
     if files.is_empty() {
         let ends = extensions.join(", ");
         return Err(Error::input(format!("{}: no files that end with {ends} there", shown_name(path))));
     }
+    Ok((files, others))
+}
+
+async fn found(path: &str, extensions: &'static [&'static str]) -> Result<(Vec<DataFile>, Others)> {
+    let (mut files, others) = match split_glob(path) {
+        Some((base, pattern)) => Directory::new(base, extensions)?.matching(pattern, path).await?,
+        None => list_whole(path, extensions).await?,
+    };
     files.sort_by(|a, b| a.below.cmp(&b.below));
-    Ok(files)
+    Ok((files, others))
 }
 
 /// Splits a glob into its last directory before any wildcard, with its `/`, and the pattern below it. `None` for the
@@ -229,7 +276,7 @@ pub(super) fn split_glob(path: &str) -> Option<(&str, &str)> {
 }
 
 /// The file `path`, or the files below the directory `path`.
-async fn list_whole(path: &str, extensions: &'static [&'static str]) -> Result<Vec<DataFile>> {
+async fn list_whole(path: &str, extensions: &'static [&'static str]) -> Result<(Vec<DataFile>, Others)> {
     let place = Location::parse(path)?;
     let name = shown_name(path);
     let below = place.prefix().filename().unwrap_or_default().to_owned();
@@ -243,13 +290,13 @@ async fn list_whole(path: &str, extensions: &'static [&'static str]) -> Result<V
             if let (false, Some(name)) = (path.contains("://"), Path::new(path).file_name()) {
                 file.below = shown_name(name);
             }
-            return Ok(vec![file]);
+            return Ok((vec![file], Others::default()));
         }
     } else if !path.ends_with('/') && !place.prefix().as_ref().is_empty() {
         match place.store().head(place.prefix()).await {
             Ok(found) => {
                 file.listed_size = found.size;
-                return Ok(vec![file]);
+                return Ok((vec![file], Others::default()));
             }
             Err(object_store::Error::NotFound { .. }) if !path.starts_with("http") => {}
             Err(e) => return Err(remote_error(path, e)),

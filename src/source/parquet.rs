@@ -63,12 +63,12 @@ mod thrift;
 mod types;
 
 use file::{Batches, ParquetFile, Reasons, Stored};
-use files::VectorFile;
 use lists::{Lists, finite};
 use number::Number;
 use survey::{Survey, survey};
 
 pub(super) use file::{ROW, footer, unreadable};
+pub(super) use files::{VectorFile, rows_in};
 pub(super) use reader::{LocalFile, ObjectReader};
 pub(super) use types::{is_number, item_type};
 
@@ -125,7 +125,15 @@ pub(super) async fn open(spec: &ParquetSpec, rejects: Rejects) -> Result<Source>
     if spec.features.columns().is_empty() {
         return Err(Error::config("a parquet source needs `features`: a column of lists, or columns of numbers"));
     }
-    let Survey { files, plain, double, dim } = survey(files::find(&spec.path).await?, spec, &rejects).await?;
+    of_files(spec, files::find(&spec.path).await?, rejects).await
+}
+
+/// As [`open`], with these files.
+///
+/// # Errors
+/// As there.
+pub(super) async fn of_files(spec: &ParquetSpec, files: Vec<VectorFile>, rejects: Rejects) -> Result<Source> {
+    let Survey { files, plain, double, dim } = survey(files, spec, &rejects).await?;
     let mut fields = plain;
     fields.push(if double { f64::field(FEATURES, dim) } else { f32::field(FEATURES, dim) });
     let schema = Arc::new(Schema::new(fields));

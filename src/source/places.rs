@@ -2,15 +2,23 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+use super::saved::shared;
+
 /// The places of the samples of a recording. Memory grows with the number of runs: blank and bad lines, sorting,
 /// another file.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Places {
     /// The first sample of each run, and its line.
     lines: Vec<(usize, u64)>,
     /// The first sample in each file.
-    files: Vec<(usize, Arc<str>)>,
+    files: Vec<(usize, File)>,
 }
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct File(#[serde(with = "shared")] Arc<str>);
 
 impl Places {
     /// Samples on consecutive lines of `file`, from `line` on.
@@ -20,7 +28,7 @@ impl Places {
     /// assert_eq!(places.of(40), ("a.csv", 42));
     /// ```
     pub fn starting(file: Arc<str>, line: u64) -> Self {
-        Self { lines: vec![(0, line)], files: vec![(0, file)] }
+        Self { lines: vec![(0, line)], files: vec![(0, File(file))] }
     }
 
     /// Records that `sample` is on `line` of `file`. Called for samples in ascending order.
@@ -28,8 +36,8 @@ impl Places {
         if self.lines.last().is_none_or(|(first, before)| before + (sample - first) as u64 != line) {
             self.lines.push((sample, line));
         }
-        if self.files.last().is_none_or(|(_, before)| before != file) {
-            self.files.push((sample, Arc::clone(file)));
+        if self.files.last().is_none_or(|(_, File(before))| before != file) {
+            self.files.push((sample, File(Arc::clone(file))));
         }
     }
 
@@ -37,14 +45,14 @@ impl Places {
     pub fn of(&self, sample: usize) -> (&str, u64) {
         let before = |at: usize| at.checked_sub(1);
         let line = before(self.lines.partition_point(|(first, _)| *first <= sample)).map(|at| self.lines[at]);
-        let file = before(self.files.partition_point(|(first, _)| *first <= sample)).map(|at| &*self.files[at].1);
+        let file = before(self.files.partition_point(|(first, _)| *first <= sample)).map(|at| &*self.files[at].1.0);
         (file.unwrap_or_default(), line.map_or(0, |(first, line)| line + (sample - first) as u64))
     }
 
     /// The file of `sample`.
     pub fn file(&self, sample: usize) -> Arc<str> {
         let after = self.files.partition_point(|(first, _)| *first <= sample);
-        after.checked_sub(1).map_or_else(|| "".into(), |at| Arc::clone(&self.files[at].1))
+        after.checked_sub(1).map_or_else(|| "".into(), |at| Arc::clone(&self.files[at].1.0))
     }
 
     /// Splits off the samples from `at` on, which are counted from 0 then.

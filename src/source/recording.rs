@@ -10,18 +10,22 @@ use datafusion::common::ScalarValue;
 use super::bad::Rejects;
 use super::filter::Condition;
 use super::keep::{Keep, Mode, Values};
+use super::part::Part;
 use super::places::Places;
 use super::samples::Counts;
+use super::saved::{constants, lists, shared};
 use super::times::Times;
 use crate::error::Result;
 use crate::signal::window::{WindowSpec, Within};
 
 /// A stretch of samples, taken evenly in time on every channel.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct Recording {
     /// A value for each field of [`Recordings::constants`].
+    #[serde(with = "constants")]
     pub constants: Vec<ScalarValue>,
     /// The samples of each channel; all channels have the same number.
+    #[serde(with = "lists")]
     pub channels: Vec<Vec<f64>>,
     /// The time of each sample in nanoseconds; empty if recordings have no times. The time of a bad sample has no
     /// meaning.
@@ -38,6 +42,8 @@ pub struct Recording {
     pub kept: Vec<Values>,
     /// The file and the line of each sample.
     pub places: Places,
+    /// How it hangs together with other parts of the same stretch, if it arrives in parts.
+    pub part: Part,
 }
 
 impl Recording {
@@ -53,9 +59,10 @@ impl Recording {
 }
 
 /// Why a stretch of samples begins or ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Edge {
     /// The recording, or a part of the data, begins or ends.
+    #[default]
     End,
     /// A gap in time.
     Gap,
@@ -64,9 +71,10 @@ pub enum Edge {
 }
 
 /// A stretch of a recording with one label: samples `first..end`, counted from 0.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Interval {
     /// Its label.
+    #[serde(with = "shared")]
     pub label: Arc<str>,
     /// Its first sample.
     pub first: usize,
@@ -147,6 +155,7 @@ pub struct Window {
 }
 
 /// The windows of `recording` that contain no bad sample, in order: by interval, or by start over the whole recording.
+/// Of a [part](super::part) of a stretch, those that were not given before and that are final.
 ///
 /// With [`Within::Recordings`] a window has the label of the interval that covers all of it, and none otherwise.
 pub fn windows(spec: &WindowSpec, recording: &Recording) -> Vec<Window> {
@@ -170,7 +179,9 @@ pub fn windows(spec: &WindowSpec, recording: &Recording) -> Vec<Window> {
         let next_bad = recording.bad.partition_point(|&b| b < w.start);
         recording.bad.get(next_bad).is_none_or(|&b| b >= w.start + spec.length)
     };
-    windows.retain(clean);
+    let part = &recording.part;
+    let until = part.open.as_ref().map_or(usize::MAX, |open| open.settled.until);
+    windows.retain(|window| (part.given..until).contains(&window.start) && clean(window));
     windows
 }
 
@@ -240,6 +251,8 @@ pub fn hold(channels: &mut [Vec<f64>], bad: &[usize]) {
         for &at in bad {
             channel[at] = match at.checked_sub(1) {
                 Some(before) => channel[before],
+                // The value was held from the part before.
+                None if !channel[at].is_nan() => channel[at],
                 None => {
                     let good = (0..channel.len()).find(|i| bad.binary_search(i).is_err());
                     good.map_or(0.0, |i| channel[i])
@@ -265,17 +278,8 @@ mod tests {
 
     fn recording(samples: usize, intervals: &[(&str, usize, usize)], bad: &[usize]) -> Recording {
         let intervals = intervals.iter().map(|&(label, first, end)| Interval { label: label.into(), first, end });
-        Recording {
-            constants: vec![],
-            channels: vec![vec![0.0; samples]],
-            times: vec![],
-            intervals: intervals.collect(),
-            bad: bad.to_vec(),
-            edges: [Edge::End; 2],
-            offset: 0,
-            kept: vec![],
-            places: Places::default(),
-        }
+        let (intervals, bad) = (intervals.collect(), bad.to_vec());
+        Recording { channels: vec![vec![0.0; samples]], intervals, bad, ..Recording::default() }
     }
 
     fn cut(within: Within, length: usize, stride: usize, recording: &Recording) -> Vec<(usize, Option<String>)> {

@@ -6,6 +6,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::part::Part;
 use super::recording::{Edge, Interval, Recording};
 use crate::signal::window::{WindowSpec, Within};
 
@@ -142,7 +143,8 @@ enum Fate {
 }
 
 /// Counts the samples of `recording`. The windows that start at `kept` (in the order in which windows are cut) became
-/// rows; those at `dropped` did not, since their features are not finite.
+/// rows; those at `dropped` did not, since their features are not finite. Of a [part](super::part) of a stretch, the
+/// samples are counted that were not counted before and that no later window can contain.
 pub(crate) fn account(spec: &WindowSpec, recording: &Recording, kept: &[usize], dropped: &[usize]) -> Samples {
     let samples = recording.len();
     let mut fates = vec![Fate::Unused(Unused::Unlabelled); samples];
@@ -164,13 +166,21 @@ pub(crate) fn account(spec: &WindowSpec, recording: &Recording, kept: &[usize], 
             }
         }
     }
+    let Part { counted, left, open, .. } = &recording.part;
+    let mut earlier = |until: usize, fate: Fate| {
+        let until = until.min(samples);
+        fates[..until].iter_mut().for_each(|slot| *slot = (*slot).max(fate));
+    };
+    earlier(left.beside_bad, Fate::BesideBadWindow);
+    earlier(left.in_windows, Fate::InWindow);
     mark(spec, dropped, Fate::BesideBadWindow, &mut fates);
     mark(spec, kept, Fate::InWindow, &mut fates);
     for &bad in &recording.bad {
         fates[bad] = Fate::Bad;
     }
     let mut counts = Samples::default();
-    for fate in fates {
+    let until = open.as_ref().map_or(samples, |open| open.settled.counted);
+    for fate in fates.into_iter().take(until).skip(*counted) {
         match fate {
             Fate::InWindow => {
                 counts.read += 1;
@@ -257,17 +267,8 @@ mod tests {
 
     fn recording(samples: usize, edges: [Edge; 2], intervals: &[(usize, usize)], bad: &[usize]) -> Recording {
         let interval = |&(first, end): &(usize, usize)| Interval { label: "a".into(), first, end };
-        Recording {
-            constants: vec![],
-            channels: vec![vec![0.0; samples]],
-            times: vec![],
-            intervals: intervals.iter().map(interval).collect(),
-            bad: bad.to_vec(),
-            edges,
-            offset: 0,
-            kept: vec![],
-            places: Default::default(),
-        }
+        let (intervals, bad) = (intervals.iter().map(interval).collect(), bad.to_vec());
+        Recording { channels: vec![vec![0.0; samples]], intervals, bad, edges, ..Recording::default() }
     }
 
     fn counted(length: usize, stride: usize, within: Within, recording: &Recording) -> Samples {

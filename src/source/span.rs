@@ -28,6 +28,11 @@ const UNITS: [(&str, i64); 6] = [
 ];
 
 impl Span {
+    /// So many seconds.
+    pub const fn of_seconds(seconds: u32) -> Self {
+        Self(seconds as i64 * 1_000_000_000)
+    }
+
     /// The number of nanoseconds.
     pub fn nanoseconds(self) -> i64 {
         self.0

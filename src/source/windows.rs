@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::bad::Rejects;
 use super::filter::{Condition, pushdown};
 use super::keep::share_field;
+use super::part::Left;
 use super::recording::{Load, Modes, Recording, Recordings, Wanted, check_finite, longest_stretch, windows};
 use super::samples::{Counts, Samples, account};
 use crate::column::{double_array, double_field, vector_array, vector_field};
@@ -336,9 +337,12 @@ impl Job {
             table.longest.fetch_max(1 + longest_stretch(&table.window, recording), Ordering::Relaxed);
             let windows = windows(&table.window, recording);
             let (mut kept, mut dropped) = (Vec::with_capacity(windows.len()), Vec::new());
-            let extracts = self.extracts && !windows.is_empty();
+            let open = recording.part.open.as_ref();
+            let extracts = self.extracts && (!windows.is_empty() || open.is_some());
+            let mut memory = recording.part.left.memory.clone();
             if extracts {
-                table.extractor.prepare_into(&recording.channels, &mut room.prepared)?;
+                let next = open.map_or(0, |open| open.settled.from);
+                table.extractor.prepare_from(&recording.channels, &mut memory, next, &mut room.prepared)?;
                 rows.features.reserve(dim * windows.len().min(self.batch_rows));
             }
             let mut modes = (table.label == WindowLabel::Mode).then(|| Modes::new(&recording.intervals));
@@ -375,6 +379,15 @@ impl Job {
             }
             let samples = account(&table.window, recording, &kept, &dropped);
             self.counts.count(|counts| counts.add(&samples));
+            if let Some(open) = open {
+                let left = &recording.part.left;
+                let until = |before: usize, windows: &[usize]| {
+                    let last = windows.iter().max().map_or(0, |start| start + table.window.length);
+                    before.max(last).saturating_sub(open.settled.from)
+                };
+                let in_windows = until(left.in_windows, &kept);
+                open.leave(Left { in_windows, beside_bad: until(left.beside_bad, &dropped), memory });
+            }
         }
         // The buffers are given back before the last batch is sent, which may wait.
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner).push(room);

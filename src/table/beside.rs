@@ -21,25 +21,34 @@ pub(super) async fn write(location: &Location, path: String, rows: &RecordBatch)
     let mut writer = ArrowWriter::try_new(&mut bytes, rows.schema(), Some(properties(&rows.schema())?))?;
     writer.write(rows)?;
     writer.close()?;
-    let size = bytes.len() as u64;
-    let crc32 = Some(Checksums::of(&bytes).to_text());
-    location.put(&path, Bytes::from(bytes)).await?;
     let rows = rows.num_rows() as u64;
-    Ok(FileBeside { path, rows, bytes: size, crc32 })
+    Ok(FileBeside { rows, ..write_bytes(location, path, bytes).await? })
+}
+
+/// Writes `bytes` as the file `path`.
+pub(super) async fn write_bytes(location: &Location, path: String, bytes: Vec<u8>) -> Result<FileBeside> {
+    let (size, crc32) = (bytes.len() as u64, Some(Checksums::of(&bytes).to_text()));
+    location.put(&path, Bytes::from(bytes)).await?;
+    Ok(FileBeside { path, rows: 0, bytes: size, crc32 })
+}
+
+/// Reads a file that a commit names, and compares its checksum.
+pub(super) async fn read_bytes(location: &Location, file: &FileBeside) -> Result<Bytes> {
+    let damaged = |why: &str| Error::table(format!("{} {why}", location.show(&file.path)));
+    let bytes = location.get(&file.path).await?.ok_or_else(|| damaged("is missing, and the log names it"))?;
+    match &file.crc32 {
+        Some(sums) if *sums != Checksums::of(&bytes).to_text() => {
+            Err(damaged("is damaged: it has other bytes than were written (its checksum differs); restore the file"))
+        }
+        _ => Ok(bytes),
+    }
 }
 
 /// Reads a file that a commit names, with rows of `schema`. Lists of numbers may have another precision, as in tables
 /// of earlier versions.
 pub(super) async fn read(location: &Location, file: &FileBeside, schema: &SchemaRef) -> Result<RecordBatch> {
     let damaged = |why: &str| Error::table(format!("{} {why}", location.show(&file.path)));
-    let bytes = location.get(&file.path).await?.ok_or_else(|| damaged("is missing, and the log names it"))?;
-    if let Some(sums) = &file.crc32
-        && *sums != Checksums::of(&bytes).to_text()
-    {
-        return Err(damaged(
-            "is damaged: it has other bytes than were written (its checksum differs); restore the file",
-        ));
-    }
+    let bytes = read_bytes(location, file).await?;
     let batches = caught(|| -> Result<Vec<RecordBatch>> {
         let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?;
         Ok(reader.collect::<std::result::Result<_, _>>()?)

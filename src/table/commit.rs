@@ -4,6 +4,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::stream::StreamNote;
+
 /// The key of [`CommitNote`] in a commit's information.
 pub(super) const NOTE: &str = "dacpipe";
 
@@ -78,12 +80,16 @@ pub struct CommitNote {
     /// Where the rows came from.
     #[serde(default)]
     pub source: SourceInfo,
+    /// How far the stream was that follows its source into the table, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamNote>,
 }
 
 impl CommitNote {
     /// The files beside the rows that it names.
     pub(super) fn files_beside(&self) -> impl Iterator<Item = &FileBeside> {
-        [&self.clusters, &self.profile, &self.sample].into_iter().flatten()
+        let state = self.stream.as_ref().map(|stream| &stream.state);
+        [&self.clusters, &self.profile, &self.sample].into_iter().flatten().chain(state)
     }
 }
 

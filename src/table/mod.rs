@@ -7,6 +7,7 @@
 //! out/hapt/_dacpipe/<run id>/clusters.parquet         the clusters of all rows of that version
 //! out/hapt/_dacpipe/<run id>/profile.parquet          means and deviations of the features, by cluster
 //! out/hapt/_dacpipe/<run id>/sample.parquet           rows drawn for a picture of them
+//! out/hapt/_dacpipe/<run id>/stream.json.zst          how far a stream has followed its source
 //! ```
 //!
 //! delta-rs handles the log; the files are written and read here. A [`TableWriter`] first writes data files, which no
@@ -72,6 +73,7 @@ mod scan;
 mod schema;
 mod sink;
 mod stats;
+mod stream;
 mod upkeep;
 mod vacuum;
 mod writer;
@@ -90,6 +92,7 @@ pub use sample::{SampleBuilder, SampledRow, SampledRows, sample_schema, sampled_
 pub use schema::{LABELLED_AT, MODEL};
 pub use sink::TableSink;
 pub use stats::ColumnRange;
+pub use stream::{StreamCommit, StreamNote};
 pub use upkeep::{Optimized, TARGET_BYTES, history, optimize, restore, version_as_of};
 pub use vacuum::{RETENTION, Vacuumed, vacuum};
 pub use writer::{CommitInfo, Committed, TableWriter, WriteOptions};

@@ -277,6 +277,7 @@ impl Tended {
             quarantine: None,
             quarantined_before: None,
             source: Default::default(),
+            stream: None,
         };
         let note = like.note.clone().unwrap_or(unnoted);
         CommitNote {

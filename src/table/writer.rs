@@ -18,6 +18,7 @@ use super::metadata::Wanted;
 use super::provider::LabelTable;
 use super::replace::Replaced;
 use super::sink::TableSink;
+use super::stream::StreamCommit;
 use super::{beside, clusters, profile, sample, schema, vacuum};
 use crate::error::{Error, Result};
 use crate::store::Location;
@@ -88,6 +89,8 @@ pub struct CommitInfo {
     pub quarantine: Option<String>,
     /// The number of rows that the run left out, because the table has their keys.
     pub skipped_rows: u64,
+    /// How far the stream is with these rows, if a stream wrote them.
+    pub stream: Option<StreamCommit>,
 }
 
 /// What was committed.
@@ -232,6 +235,19 @@ impl TableWriter {
         FileSet::new(&self.location, dir, table, &self.options.partition_by, self.options.file_bytes, labels)
     }
 
+    /// Rows that the table had when the run began.
+    pub fn base_rows(&self) -> u64 {
+        self.base.as_ref().map_or(0, Snapshot::rows)
+    }
+
+    /// Rows that were written so far.
+    pub async fn rows(&self) -> u64 {
+        match &self.sink {
+            Some(sink) => sink.rows().await,
+            None => 0,
+        }
+    }
+
     fn appends_to(&self) -> Option<&Snapshot> {
         self.base.as_ref().filter(|_| self.options.mode == Mode::Append)
     }
@@ -303,7 +319,10 @@ impl TableWriter {
             let rows = added.iter().filter_map(|file| file.rows).sum();
             let note = self.note(&info, &sink.labels().model, rows, new.as_ref(), replaced.as_ref()).await?;
             let version = self.base.as_ref().map_or(0, |base| base.version + 1);
-            let actions = self.actions(&added, replaced.as_ref(), sink.table_schema())?;
+            let mut actions = self.actions(&added, replaced.as_ref(), sink.table_schema())?;
+            if let (Some(_), Some(stream)) = (&info.stream, &note.stream) {
+                actions.push(stream.action()?);
+            }
             if self.put(version, actions, &note).await? {
                 let bytes = added.iter().map(|file| file.bytes).sum();
                 let replaced_rows = replaced.map_or(0, |replaced| replaced.rows());
@@ -359,6 +378,14 @@ impl TableWriter {
         let profile = self.merge_beside(profile_file(run), profile, profile::merge, info.profile.as_ref()).await?;
         let sample = there(|note| &note.sample);
         let sample = self.merge_beside(sample_file(run), sample, sample::merge, info.sample.as_ref()).await?;
+        let followed = before.and_then(|note| note.stream.as_ref());
+        let stream = match &info.stream {
+            Some(stream) => {
+                stream.check_follows(followed, &self.location)?;
+                Some(stream.write(&self.location, run).await.map_err(nothing_committed)?)
+            }
+            None => followed.cloned(),
+        };
         Ok(CommitNote {
             attempt: run.clone(),
             run: run.clone(),
@@ -371,6 +398,7 @@ impl TableWriter {
             quarantine: info.quarantine.clone(),
             quarantined_before: base.and_then(Snapshot::last_quarantine),
             source: info.source.clone(),
+            stream,
         })
     }
 

@@ -13,6 +13,7 @@ mod sink;
 mod source;
 mod split;
 mod stage;
+mod stream;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,7 @@ pub use source::*;
 pub use split::SplitTable;
 pub(super) use split::{ALL, THE_VALUE_ALL};
 pub use stage::*;
+pub use stream::StreamTable;
 
 use super::size::Size;
 use crate::source::OnBadRow;
@@ -73,6 +75,9 @@ pub struct PipelineFile {
     pub split: SplitTable,
     /// Where the results are written.
     pub sink: SinkTable,
+    /// How the source is followed by `--follow` and `--once`.
+    #[serde(default)]
+    pub stream: StreamTable,
 }
 
 pub(in crate::config) fn default_memory_limit() -> Size {

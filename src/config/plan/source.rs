@@ -6,7 +6,7 @@ use crate::source::{
     CsvSpec, Delimiter, Dialect, Disorder, HaptSpec, Keep, ParquetSpec, SampleRules, SourceSpec, TimeColumn,
 };
 
-pub(super) fn source(table: &SourceTable) -> SourceSpec {
+pub(in crate::config) fn source(table: &SourceTable) -> SourceSpec {
     match table {
         SourceTable::Hapt(table) => SourceSpec::Hapt(HaptSpec { path: table.path.clone() }),
         SourceTable::Csv(table) => SourceSpec::Csv(csv(table)),

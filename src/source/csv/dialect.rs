@@ -169,6 +169,11 @@ impl Dialect {
         self.delimiter.unwrap_or(Delimiter::One(if self.decimal == ',' { ';' } else { ',' }))
     }
 
+    /// The quote, as a byte.
+    pub(in crate::source) fn quote_byte(&self) -> Option<u8> {
+        self.quotes().map(|quotes| quotes.mark)
+    }
+
     /// The quotes. Characters that are not ASCII were refused before.
     pub(super) fn quotes(&self) -> Option<Quotes> {
         self.quote.map(|mark| Quotes { mark: mark as u8, escape: self.escape.map(|c| c as u8) })

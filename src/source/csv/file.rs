@@ -45,6 +45,14 @@ pub(super) struct OpenFile {
     read: u64,
 }
 
+/// How many lines come before the first row of `file`: the header, and what is skipped. Blocks.
+///
+/// # Errors
+/// As [`OpenFile::new`].
+pub(in crate::source) fn head_lines(file: &DataFile, spec: &CsvSpec) -> Result<u64> {
+    Ok(OpenFile::new(file, spec)?.head_lines())
+}
+
 /// The reader of rows.
 enum Rows {
     Text(Box<Records>),
@@ -73,6 +81,9 @@ impl OpenFile {
         }
         let (input, encoding) = open_text(file, spec.dialect.encoding)?;
         let mut records = Records::new(input, &spec.dialect);
+        if let Some((head, passed)) = file.passes_over() {
+            records.pass_over(head, passed);
+        }
         let first = records.peek().map_err(|e| file.unreadable_after(e, " before its first row"))?;
         if let Some(said) = separator_line(&first) {
             if let Some(given) = spec.dialect.delimiter.filter(|given| *given != said) {
@@ -160,8 +171,22 @@ impl OpenFile {
         &self.name
     }
 
+    /// Its path below the source.
+    pub(super) fn below(&self) -> &str {
+        &self.below
+    }
+
     pub(super) fn shared_name(&self) -> Arc<str> {
         Arc::clone(&self.name)
+    }
+
+    /// How many lines come before its first row: the header, and what is skipped.
+    fn head_lines(&self) -> u64 {
+        match (&self.first, &self.rows) {
+            (Some(first), _) => first.line() - 1,
+            (None, Rows::Text(records)) => records.lines_read(),
+            (None, Rows::Table(_)) => 0,
+        }
     }
 
     /// The line of the header; 0 without one.

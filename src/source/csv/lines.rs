@@ -14,6 +14,8 @@ pub(super) struct Lines {
     /// The byte that ends a row beside line breaks; a line feed if there is none.
     row_end: u8,
     number: u64,
+    /// Behind so many lines, so many others were passed over, which count in the numbers of lines.
+    passed: (u64, u64),
     /// Whether the last line ended with CR, so that a following LF belongs to it.
     after_cr: bool,
     ended_by: Option<u8>,
@@ -23,12 +25,27 @@ impl Lines {
     /// The lines of `input`. A byte `row_end` ends a line as well, but does not increase the line number.
     pub(super) fn new(input: Box<dyn BufRead + Send>, row_end: Option<u8>) -> Self {
         let row_end = row_end.unwrap_or(b'\n');
-        Self { input, again: vec![], again_from: 0, row_end, number: 0, after_cr: false, ended_by: None }
+        Self {
+            input,
+            again: vec![],
+            again_from: 0,
+            row_end,
+            number: 0,
+            passed: (0, 0),
+            after_cr: false,
+            ended_by: None,
+        }
     }
 
-    /// How many lines have been read.
+    /// How many lines have been read, or passed over.
     pub(super) fn number(&self) -> u64 {
-        self.number
+        let (behind, passed) = self.passed;
+        self.number + if self.number >= behind { passed } else { 0 }
+    }
+
+    /// Numbers the lines behind the first `head` as if `passed` lines lay between.
+    pub(super) fn pass_over(&mut self, head: u64, passed: u64) {
+        self.passed = (head, passed);
     }
 
     /// The byte that ended the last line, a line feed for every line break; `None` at the end of the text.
@@ -112,7 +129,9 @@ impl Lines {
         self.again.clear();
         self.again.extend_from_slice(text);
         self.again.extend_from_slice(&rest);
-        (self.again_from, self.number) = (0, number);
+        let (behind, passed) = self.passed;
+        self.again_from = 0;
+        self.number = number - if number >= behind + passed { passed } else { 0 };
     }
 }
 

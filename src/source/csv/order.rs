@@ -4,16 +4,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Disorder, Repeated, SameTime, SampleRules};
 use crate::source::keep::Cell;
+use crate::source::saved::{nan_as_null, pairs, shared};
 
 /// The most lines with the same time that are spread.
 const MOST_AT_ONCE: usize = 1 << 16;
 
 /// A line of a recording.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Line {
     /// The channels; NaN for one that takes its last value.
+    #[serde(with = "nan_as_null")]
     pub(super) values: Vec<f64>,
     pub(super) time: Option<i64>,
     /// Empty means none.
@@ -21,6 +25,7 @@ pub(super) struct Line {
     /// Its value in each column that is carried along.
     pub(super) kept: Vec<Cell>,
     /// Its file, and its line there.
+    #[serde(with = "shared")]
     pub(super) file: Arc<str>,
     pub(super) number: u64,
     /// What is wrong with it.
@@ -35,12 +40,13 @@ impl Line {
 }
 
 /// Holds back lines that are not yet known to be in order. The result depends only on the lines.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Order {
     rules: SampleRules,
     /// Nanoseconds from a sample to the next, where they are known.
     period: Option<f64>,
     /// Lines that may still be followed by an earlier one, by time and arrival.
+    #[serde(with = "pairs")]
     waiting: BTreeMap<(i64, u64), Line>,
     arrived: u64,
     /// The time of the line that arrived last; a bad line stays next to it.

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use datafusion::common::ScalarValue;
+use serde::{Deserialize, Serialize};
 
 use super::order::Line;
+use crate::signal::window::WindowSpec;
 use crate::source::clock::Stamp;
 use crate::source::keep::{Cell, Values};
-use crate::source::places::Places;
+use crate::source::part::{Open, Part, Settled};
 use crate::source::recording::{Edge, Interval, Recording, hold};
 use crate::source::times::Times;
 
@@ -44,7 +46,7 @@ pub(super) enum Step {
 }
 
 /// Samples of one recording: without gaps in time, or [sparse](Self::is_sparse).
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Piece {
     /// What distinguishes its recording from others.
     pub(super) id: Vec<u8>,
@@ -64,21 +66,13 @@ pub(super) struct Piece {
     /// The indices of the first and the last good sample.
     good: Option<[usize; 2]>,
     sparse: bool,
+    /// Whether samples of it were passed on already.
+    goes_on: bool,
 }
 
 impl Piece {
     pub(super) fn new(id: Vec<u8>, constants: Vec<ScalarValue>, channels: usize) -> Self {
-        let recording = Recording {
-            constants,
-            channels: vec![vec![]; channels],
-            times: vec![],
-            intervals: vec![],
-            bad: vec![],
-            edges: [Edge::End; 2],
-            offset: 0,
-            kept: vec![],
-            places: Places::default(),
-        };
+        let recording = Recording { constants, channels: vec![vec![]; channels], ..Recording::default() };
         Self {
             id,
             split: vec![],
@@ -90,6 +84,7 @@ impl Piece {
             bad_run: 0,
             good: None,
             sparse: false,
+            goes_on: false,
         }
     }
 
@@ -137,7 +132,7 @@ impl Piece {
 
     /// Accepts another sample after a gap, if all samples so far follow gaps; else returns false.
     pub(super) fn thins_out(&mut self) -> bool {
-        self.sparse |= self.good.is_some_and(|[first, last]| first == last);
+        self.sparse |= !self.goes_on && self.good.is_some_and(|[first, last]| first == last);
         self.sparse
     }
 
@@ -252,6 +247,51 @@ impl Piece {
 
     pub(super) fn edges(&self) -> [Edge; 2] {
         self.recording.edges
+    }
+
+    /// What it has so far, as a part of a stretch that may go on, and shortens it to what the next part needs. Returns
+    /// how many samples that takes off. Windows are cut by `spec`, and are final with `ahead` samples behind them.
+    pub(super) fn pass_on(&mut self, spec: &WindowSpec, ahead: usize) -> (Recording, usize) {
+        if self.good.is_some() {
+            hold(&mut self.recording.channels, &self.recording.bad);
+        }
+        let settled = Settled::of(spec, &self.recording, ahead);
+        let mut part = self.recording.clone();
+        hold(&mut part.channels, &part.bad);
+        let open = Open::new(settled);
+        part.part.open = Some(open.clone());
+        self.shorten(settled.from);
+        self.recording.part = Part { open: Some(open), ..settled.next() };
+        self.goes_on = true;
+        (part, settled.from)
+    }
+
+    /// Takes over what the part that was passed on left.
+    pub(super) fn take_left(&mut self) {
+        if let Some(open) = self.recording.part.open.take() {
+            self.recording.part.left = open.left();
+        }
+    }
+
+    /// Takes off the first `count` samples; a good one is left, if there is any.
+    fn shorten(&mut self, count: usize) {
+        let Recording { channels, times, intervals, bad, kept, places, .. } = &mut self.recording;
+        channels.iter_mut().for_each(|channel| drop(channel.drain(..count)));
+        times.drain(..count.min(times.len()));
+        *kept = kept.iter_mut().map(|values| values.split_off(count)).collect();
+        *places = places.split_off(count);
+        bad.drain(..bad.partition_point(|&at| at < count));
+        bad.iter_mut().for_each(|at| *at -= count);
+        intervals.retain(|interval| interval.end > count);
+        for interval in intervals {
+            interval.first = interval.first.saturating_sub(count);
+            interval.end -= count;
+        }
+        let first_good = (0..self.len()).find(|at| self.recording.bad.binary_search(at).is_err());
+        self.good = self
+            .good
+            .zip(first_good)
+            .map(|([first, last], next)| [first.checked_sub(count).unwrap_or(next), last - count]);
     }
 
     pub(super) fn into_recording(mut self) -> Recording {

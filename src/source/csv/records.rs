@@ -35,6 +35,16 @@ impl Records {
         self.quotes.is_some_and(|quotes| quotes.mark == byte)
     }
 
+    /// Numbers the lines behind the first `head` as if `passed` lines lay between.
+    pub(super) fn pass_over(&mut self, head: u64, passed: u64) {
+        self.lines.pass_over(head, passed);
+    }
+
+    /// How many lines were read.
+    pub(super) fn lines_read(&self) -> u64 {
+        self.lines.number()
+    }
+
     /// The delimiter.
     pub(super) fn delimiter(&self) -> Delimiter {
         self.delimiter

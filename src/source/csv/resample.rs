@@ -1,7 +1,6 @@
 //! Interpolates a recording at another rate to the rate of the pipeline.
 
 use crate::source::keep::Values;
-use crate::source::places::Places;
 use crate::source::recording::{Edge, Interval, Recording};
 
 /// Resamples `recording`, whose samples are about `step` nanoseconds apart, to one sample each `period`. A new sample
@@ -41,12 +40,9 @@ fn stretch(recording: &Recording, of: &[usize], period: f64) -> Recording {
         constants: recording.constants.clone(),
         channels: vec![Vec::with_capacity(count); channels.len()],
         times: Vec::with_capacity(count),
-        intervals: vec![],
-        bad: vec![],
         edges: recording.edges,
-        offset: 0,
         kept: vec![Values::default(); kept.len()],
-        places: Places::default(),
+        ..Recording::default()
     };
     let mut at = 0;
     for sample in 0..count {
@@ -89,15 +85,12 @@ mod tests {
     fn recording(times: &[i64], bad: &[usize], labels: &[(&str, usize, usize)]) -> Recording {
         let interval = |&(label, first, end): &(&str, usize, usize)| Interval { label: label.into(), first, end };
         Recording {
-            constants: vec![],
             channels: vec![times.iter().map(|&t| t as f64).collect()],
             times: times.to_vec(),
             intervals: labels.iter().map(interval).collect(),
             bad: bad.to_vec(),
             edges: [Edge::End, Edge::Back],
-            offset: 0,
-            kept: vec![],
-            places: Default::default(),
+            ..Recording::default()
         }
     }
 

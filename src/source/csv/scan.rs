@@ -1,15 +1,14 @@
 //! Collects the lines of CSV files into recordings.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
 
+use super::course::{Begun, Course, Courses, Going};
 use super::file::OpenFile;
-use super::order::{Line, Order};
+use super::order::Line;
 use super::piece::{Piece, Sample, Step};
 use super::resample::resample;
-use super::turns::hash_of;
-use super::{AcrossFiles, Fill, Layout, NO_LINES};
+use super::{Fill, Layout, NO_LINES};
 use crate::error::Result;
 use crate::source::bad::Rejects;
 use crate::source::clock::{Midnight, SECOND, duration};
@@ -22,28 +21,10 @@ const CHUNK: usize = 1 << 14;
 /// The most samples that are interpolated between two. More would take memory without adding information.
 const MOST_FINER: f64 = 64.0;
 
-/// The recordings that have begun, by a hash of their keys: a few bytes each, however long the keys are.
-#[derive(Debug, Default)]
-struct Begun(HashMap<u64, Place>);
-
-/// How far a recording has been read.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    /// The number of the last file that holds it.
-    file: usize,
-    /// Its samples so far.
-    end: usize,
-}
-
-impl Begun {
-    fn entry(&mut self, id: &[u8]) -> Entry<'_, u64, Place> {
-        self.0.entry(hash_of(id))
-    }
-}
-
-/// One pass over all files.
+/// One pass over all files; in a stream, over a portion of their lines.
 pub(super) struct Scan {
     layout: Arc<Layout>,
+    going: Option<Arc<Going>>,
     wanted: Wanted,
     rejects: Rejects,
     counts: Counts,
@@ -52,15 +33,10 @@ pub(super) struct Scan {
     /// The name of `file`, or of the one before it.
     name: Arc<str>,
     begun: Begun,
-    /// The midnights that the current recording has passed.
-    midnight: Midnight,
-    /// The lines of the current recording that are held back for sorting, if the rules ask for it.
-    order: Option<Order>,
-    piece: Option<Piece>,
-    /// The number of samples of its recording before `piece`.
-    position: usize,
-    /// The last value of each channel, if empty channels take it; NaN before the first.
-    held: Vec<f64>,
+    /// The recording of the last line.
+    course: Course,
+    /// The recordings of a stream whose lines may go on, but that of the last line.
+    open: BTreeMap<Vec<u8>, Course>,
     sample: Sample,
     line: Line,
     sorted: Vec<Line>,
@@ -70,23 +46,26 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    pub(super) fn new(layout: Arc<Layout>, wanted: Wanted, rejects: Rejects, counts: Counts) -> Self {
-        let order = layout.spec.time.as_ref().and_then(|_| Order::new(&layout.spec.rules, layout.period));
-        let held = vec![f64::NAN; layout.spec.channels.len()];
+    pub(super) fn new(
+        layout: Arc<Layout>,
+        going: Option<Arc<Going>>,
+        wanted: Wanted,
+        rejects: Rejects,
+        counts: Counts,
+    ) -> Self {
+        let Courses { open, begun } = going.as_ref().map(|going| going.before.clone()).unwrap_or_default();
         Self {
+            course: Course::new(&layout),
             layout,
+            going,
             wanted,
             rejects,
             counts,
             next_file: 0,
             file: None,
             name: "".into(),
-            begun: Begun::default(),
-            midnight: Midnight::default(),
-            order,
-            piece: None,
-            position: 0,
-            held,
+            begun,
+            open,
             sample: Sample::default(),
             line: Line::default(),
             sorted: Vec::new(),
@@ -97,7 +76,12 @@ impl Scan {
     }
 
     fn continues(&self) -> bool {
-        self.layout.spec.rules.across_files == AcrossFiles::Continue
+        self.layout.spec.continues() || self.goes_on()
+    }
+
+    /// Whether recordings may go on in lines that are yet to come.
+    fn goes_on(&self) -> bool {
+        self.going.as_ref().is_some_and(|going| going.goes_on)
     }
 
     /// Reads on until there is enough for a worker; false at the end of the last file.
@@ -105,8 +89,7 @@ impl Scan {
         while self.ready_samples < CHUNK {
             let Some(mut file) = self.file.take() else {
                 let Some(next) = self.layout.files.get(self.next_file) else {
-                    self.sort_out()?;
-                    self.finish(Edge::End)?;
+                    self.end()?;
                     return Ok(false);
                 };
                 self.next_file += 1;
@@ -145,11 +128,76 @@ impl Scan {
     /// of order across the two.
     fn end_of_file(&mut self) -> Result<()> {
         if !self.continues() {
+            self.end_all()?;
+        }
+        if self.layout.spec.keys.is_empty() && !self.goes_on() {
+            self.begun = Begun::default();
+        }
+        Ok(())
+    }
+
+    /// Ends the current recording, and then those that were set by.
+    fn end_all(&mut self) -> Result<()> {
+        self.sort_out()?;
+        self.end_recording()?;
+        while let Some((_, course)) = self.open.pop_first() {
+            self.course = course;
             self.sort_out()?;
             self.end_recording()?;
         }
-        if self.layout.spec.keys.is_empty() {
-            self.begun = Begun::default();
+        Ok(())
+    }
+
+    /// Ends the pass. The recordings of a stream pass on what they have, and those without lines for a while end.
+    fn end(&mut self) -> Result<()> {
+        let Some(going) = self.going.clone() else {
+            self.sort_out()?;
+            return self.finish(Edge::End);
+        };
+        match going.goes_on {
+            true => self.set_by(),
+            false => self.end_all()?,
+        }
+        let mut open = BTreeMap::new();
+        while let Some((id, course)) = self.open.pop_first() {
+            self.course = course;
+            if self.course.read_at <= going.idle_since {
+                self.sort_out()?;
+                self.end_recording()?;
+                continue;
+            }
+            self.pass_on(&going)?;
+            open.insert(id, std::mem::replace(&mut self.course, Course::new(&self.layout)));
+        }
+        let after = Courses { open, begun: std::mem::take(&mut self.begun) };
+        *going.after.lock().unwrap_or_else(PoisonError::into_inner) = Some(after);
+        Ok(())
+    }
+
+    /// Sets the current recording by, as lines of another one follow.
+    fn set_by(&mut self) {
+        let Some(id) = self.course.piece.as_ref().map(|piece| piece.id.clone()) else { return };
+        let course = std::mem::replace(&mut self.course, Course::new(&self.layout));
+        self.open.insert(id, course);
+    }
+
+    /// Passes on what there is of the current recording, which may go on.
+    fn pass_on(&mut self, going: &Going) -> Result<()> {
+        let Some(piece) = self.course.piece.as_mut() else { return Ok(()) };
+        if !piece.read || piece.len() == 0 {
+            return Ok(());
+        }
+        // A stretch at another rate is set aside as far as it was read.
+        let other = self.layout.period.is_some_and(|period| piece.other_step(period).is_some());
+        if other || piece.is_sparse() {
+            return self.part(Edge::Gap);
+        }
+        let wanted = piece.wanted;
+        let (mut part, taken) = piece.pass_on(&going.window, going.ahead);
+        part.offset = self.course.position;
+        self.course.position += taken;
+        if wanted {
+            self.send(part);
         }
         Ok(())
     }
@@ -157,21 +205,23 @@ impl Scan {
     /// Takes the current line of `file`.
     fn row(&mut self, file: &OpenFile) -> Result<()> {
         let id = match file.id() {
+            // Without keys, each file is a recording.
+            Ok(_) if self.goes_on() && self.layout.spec.keys.is_empty() => file.below().into(),
             Ok(id) => id,
             Err(reason) => return self.bad_line(file, reason),
         };
-        match &self.piece {
-            Some(piece) if piece.id == id && piece.split == file.split() => {}
-            // The same recording in another split: `start` goes on counting.
-            Some(piece) if piece.id == id => {
-                let lost = piece.lost;
-                self.sort_out()?;
-                self.finish(Edge::End)?;
-                self.begin(file, id, lost)?;
-            }
-            _ => self.turn_to(file, id)?,
+        if self.course.piece.as_ref().is_none_or(|piece| piece.id != id) {
+            self.turn_to(file, id.clone())?;
         }
-        let Some(piece) = self.piece.as_mut() else { return Ok(()) };
+        if let Some(piece) = self.course.piece.as_ref().filter(|piece| piece.split != file.split()) {
+            // The same recording in another split: `start` goes on counting.
+            let lost = piece.lost;
+            self.sort_out()?;
+            self.finish(Edge::End)?;
+            self.begin(file, id, lost)?;
+        }
+        self.course.read_at = self.going.as_ref().map_or(0, |going| going.now);
+        let Some(piece) = self.course.piece.as_mut() else { return Ok(()) };
         if !piece.read {
             piece.skip();
             let set_aside = u64::from(piece.lost && piece.wanted);
@@ -187,7 +237,7 @@ impl Scan {
         let mut line = std::mem::take(&mut self.line);
         std::mem::swap(&mut line.values, &mut self.sample.values);
         std::mem::swap(&mut line.kept, &mut self.sample.kept);
-        line.time = self.sample.time.map(|stamp| self.midnight.pass(stamp));
+        line.time = self.sample.time.map(|stamp| self.course.midnight.pass(stamp));
         line.label.clear();
         line.label.extend_from_slice(file.label());
         (line.file, line.number, line.bad) = (self.name.clone(), file.line(), None);
@@ -196,7 +246,7 @@ impl Scan {
 
     /// Takes a line that is bad by itself.
     fn bad_line(&mut self, file: &OpenFile, reason: String) -> Result<()> {
-        match &mut self.piece {
+        match &mut self.course.piece {
             // Bad lines of an unwanted recording are reported by the scan that wants it.
             Some(piece) if !piece.wanted && !piece.read => piece.skip(),
             Some(piece) if piece.read => {
@@ -218,7 +268,7 @@ impl Scan {
 
     /// Takes a line of the current recording; if lines are sorted, it is held back first.
     fn give(&mut self, mut line: Line) -> Result<()> {
-        let Some(order) = &mut self.order else {
+        let Some(order) = &mut self.course.order else {
             let taken = self.take(&mut line);
             self.line = line;
             return taken;
@@ -230,14 +280,14 @@ impl Scan {
 
     /// Takes the lines that were held back.
     fn sort_out(&mut self) -> Result<()> {
-        let Some(order) = &mut self.order else { return Ok(()) };
+        let Some(order) = &mut self.course.order else { return Ok(()) };
         let mut sorted = std::mem::take(&mut self.sorted);
         let repeated = order.flush(&mut sorted);
         self.take_all(sorted, repeated)
     }
 
     fn take_all(&mut self, mut sorted: Vec<Line>, repeated: u64) -> Result<()> {
-        if repeated > 0 && self.piece.as_ref().is_some_and(|piece| piece.wanted) {
+        if repeated > 0 && self.course.piece.as_ref().is_some_and(|piece| piece.wanted) {
             self.counts.count(|samples| samples.add_unused(Unused::Repeated, repeated));
         }
         for mut line in sorted.drain(..) {
@@ -249,7 +299,7 @@ impl Scan {
 
     /// Appends a line to the current piece, or begins another piece with it after a gap.
     fn take(&mut self, line: &mut Line) -> Result<()> {
-        let Some(piece) = self.piece.as_mut() else { return Ok(()) };
+        let Some(piece) = self.course.piece.as_mut() else { return Ok(()) };
         if let Some(reason) = line.bad.take() {
             return self.take_bad(line, reason);
         }
@@ -271,7 +321,7 @@ impl Scan {
                     // The last sparse sample is the first of samples that are close together again.
                     let last = piece.split_last();
                     self.finish(Edge::Gap)?;
-                    self.piece = Some(last);
+                    self.course.piece = Some(last);
                 }
                 Step::On => {}
                 Step::Gap if piece.thins_out() => {}
@@ -279,10 +329,10 @@ impl Scan {
                 Step::Back => self.part(Edge::Back)?,
             }
         }
-        let Some(piece) = self.piece.as_mut() else { return Ok(()) };
+        let Some(piece) = self.course.piece.as_mut() else { return Ok(()) };
         if self.layout.spec.rules.fill == Fill::Hold {
             let mut missing = None;
-            for (channel, (value, held)) in line.values.iter_mut().zip(&mut self.held).enumerate() {
+            for (channel, (value, held)) in line.values.iter_mut().zip(&mut self.course.held).enumerate() {
                 match (value.is_nan(), held.is_nan()) {
                     (false, _) => *held = *value,
                     (true, false) => *value = *held,
@@ -302,7 +352,7 @@ impl Scan {
     }
 
     fn take_bad(&mut self, line: &Line, reason: String) -> Result<()> {
-        let Some(piece) = self.piece.as_mut() else { return Ok(()) };
+        let Some(piece) = self.course.piece.as_mut() else { return Ok(()) };
         piece.push_bad(self.layout.spec.time.is_some(), line);
         if piece.wanted {
             self.rejects.reject(&line.file, line.number, reason)?;
@@ -312,54 +362,59 @@ impl Scan {
 
     /// Ends the current piece, and begins the next one of its recording.
     fn part(&mut self, edge: Edge) -> Result<()> {
-        let Some(piece) = self.piece.as_mut() else { return Ok(()) };
+        let Some(piece) = self.course.piece.as_mut() else { return Ok(()) };
         let mut next = piece.next();
         piece.part_from(&mut next, edge);
-        self.held.fill(f64::NAN);
+        self.course.held.fill(f64::NAN);
         self.finish(edge)?;
-        self.piece = Some(next);
+        self.course.piece = Some(next);
         Ok(())
     }
 
     /// Passes samples on before their recording has ended, if that changes nothing.
     fn cut(&mut self) -> Result<()> {
         let full = |piece: &&Piece| !self.layout.whole && piece.len() >= CHUNK;
-        let Some(piece) = self.piece.as_ref().filter(full) else { return Ok(()) };
+        let Some(piece) = self.course.piece.as_ref().filter(full) else { return Ok(()) };
         let next = piece.next();
         self.finish(Edge::End)?;
-        self.piece = Some(next);
+        self.course.piece = Some(next);
         Ok(())
     }
 
-    /// Ends the current recording, and turns to the one that the line of `file` belongs to.
+    /// Ends the current recording, or sets it by in a stream, and turns to the one that the line of `file` belongs to.
     fn turn_to(&mut self, file: &OpenFile, id: Vec<u8>) -> Result<()> {
-        self.sort_out()?;
-        self.end_recording()?;
-        self.midnight = Midnight::default();
-        self.held.fill(f64::NAN);
-        let (here, continues) = (self.next_file - 1, self.continues());
-        let earlier = match self.begun.entry(&id) {
-            Entry::Vacant(entry) => {
-                entry.insert(Place { file: here, end: 0 });
-                self.position = 0;
-                return self.begin(file, id, false);
+        let (goes_on, streams) = (self.goes_on(), self.going.is_some());
+        if streams {
+            self.set_by();
+            if let Some(course) = self.open.remove(&id) {
+                self.course = course;
+                return Ok(());
             }
-            Entry::Occupied(mut entry) => {
-                let earlier = *entry.get();
-                if continues {
-                    entry.get_mut().file = here;
-                }
-                earlier
-            }
+        } else {
+            self.sort_out()?;
+            self.end_recording()?;
+            self.course.midnight = Midnight::default();
+            self.course.held.fill(f64::NAN);
+        }
+        let continues = self.continues();
+        let here = file.shared_name();
+        let Some(place) = self.begun.get_mut(&id) else {
+            self.begun.add(&id, here);
+            self.course.position = 0;
+            return self.begin(file, id, false);
         };
-        self.position = earlier.end;
-        let goes_on = continues && earlier.file != here;
-        self.begin(file, id, !goes_on)?;
-        let lost = !goes_on && self.piece.as_ref().is_some_and(|piece| piece.wanted);
+        self.course.position = place.end;
+        let earlier = place.file.clone();
+        if continues {
+            place.file = here.clone();
+        }
+        let continued = goes_on || continues && earlier != here;
+        self.begin(file, id, !continued)?;
+        let lost = !continued && self.course.piece.as_ref().is_some_and(|piece| piece.wanted);
         if lost {
-            let reason = match earlier.file == here {
+            let reason = match earlier == here {
                 true => file.comes_back(),
-                false => file.in_two_files(self.layout.files[earlier.file].name()),
+                false => file.in_two_files(&earlier),
             };
             self.rejects.reject(file.name(), file.line(), reason)?;
         }
@@ -377,25 +432,24 @@ impl Scan {
         (piece.wanted, piece.lost) = (wanted, lost);
         piece.read = (wanted || counted) && !lost;
         piece.split = file.split().to_vec();
-        self.piece = Some(piece);
+        self.course.piece = Some(piece);
         Ok(())
     }
 
     fn end_recording(&mut self) -> Result<()> {
-        let id = self.piece.as_ref().filter(|piece| !piece.lost).map(|piece| piece.id.clone());
+        let id = self.course.piece.as_ref().filter(|piece| !piece.lost).map(|piece| piece.id.clone());
         self.finish(Edge::End)?;
-        if let Some(id) = id {
-            let end = self.position;
-            self.begun.entry(&id).and_modify(|place| place.end = end);
+        if let Some(place) = id.and_then(|id| self.begun.get_mut(&id)) {
+            place.end = self.course.position;
         }
         Ok(())
     }
 
     /// Ends the current piece with `edge`.
     fn finish(&mut self, edge: Edge) -> Result<()> {
-        let Some(piece) = self.piece.take() else { return Ok(()) };
-        let before = self.position;
-        self.position += piece.extent();
+        let Some(piece) = self.course.piece.take() else { return Ok(()) };
+        let before = self.course.position;
+        self.course.position += piece.extent();
         if !piece.read || piece.len() == 0 {
             return Ok(());
         }
@@ -405,10 +459,10 @@ impl Scan {
         match other {
             Some(step) if self.layout.spec.rules.resample && step <= MOST_FINER * period => {
                 let (wanted, gap) = (piece.wanted, self.layout.spec.rules.gap(step));
-                self.position = before;
+                self.course.position = before;
                 for mut recording in resample(&piece.into_recording(), step, period, gap) {
-                    recording.offset = self.position;
-                    self.position += recording.len();
+                    recording.offset = self.course.position;
+                    self.course.position += recording.len();
                     if wanted {
                         self.send(recording);
                     }
@@ -425,9 +479,9 @@ impl Scan {
                     alone.push(last);
                 }
                 alone.push(rest);
-                self.position = before;
+                self.course.position = before;
                 for piece in alone.into_iter().rev() {
-                    self.position += piece.len();
+                    self.course.position += piece.len();
                     self.ready(piece)?;
                 }
                 Ok(())
@@ -464,7 +518,7 @@ impl Scan {
     fn ready(&mut self, piece: Piece) -> Result<()> {
         if piece.wanted {
             let mut recording = piece.into_recording();
-            recording.offset = self.position - recording.len();
+            recording.offset = self.course.position - recording.len();
             self.send(recording);
         }
         Ok(())

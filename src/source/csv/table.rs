@@ -26,7 +26,7 @@ use crate::source::no_column;
 use crate::source::parquet::{LocalFile, ObjectReader, ROW, footer, unreadable};
 
 /// The endings of the names of Parquet files.
-pub(super) const ENDINGS: [&str; 2] = [".parquet", ".pq"];
+pub(in crate::source) const ENDINGS: [&str; 2] = [".parquet", ".pq"];
 
 /// Rows that are decoded at a time.
 const ROWS: usize = 4096;

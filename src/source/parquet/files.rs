@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
+use parquet::file::metadata::ParquetMetaDataReader;
 
 use crate::error::{Error, Result};
+use crate::source::csv::TABLE_ENDINGS;
+use crate::source::fence::caught;
 use crate::source::hive;
-use crate::source::location::{DataFile, blocking, list};
+use crate::source::location::{DataFile, blocking, list_every};
 use crate::store::Location;
 use crate::table::Log;
 
@@ -23,7 +26,7 @@ pub(super) const ABSENT: &str = "a file older than the column";
 
 /// A file, and the columns whose values are not in it.
 #[derive(Debug, Clone)]
-pub(super) struct VectorFile {
+pub(in crate::source) struct VectorFile {
     file: DataFile,
     /// Their values, by the names of its directories or by its table's log.
     constants: BTreeMap<String, Option<String>>,
@@ -32,7 +35,8 @@ pub(super) struct VectorFile {
 }
 
 impl VectorFile {
-    fn plain(file: DataFile) -> Self {
+    /// A file of no table.
+    pub(in crate::source) fn plain(file: DataFile) -> Self {
         Self { constants: hive::columns(file.name()), file, table: None }
     }
 
@@ -69,7 +73,7 @@ impl VectorFile {
 /// version, in the order in which they were added: other files in its directory were replaced or removed.
 ///
 /// # Errors
-/// As for [`list`]; kind `Table` if the table's log is damaged, or uses unsupported features; `Input` if the files lie
+/// As for [`list_every`]; kind `Table` if the table's log is damaged, or uses unsupported features; `Input` if the files lie
 /// in a Delta table but the path is not the table itself.
 pub(super) async fn find(path: &str) -> Result<Vec<VectorFile>> {
     if let Some(table) = table_at(path)?
@@ -85,7 +89,7 @@ pub(super) async fn find(path: &str) -> Result<Vec<VectorFile>> {
         }
         return Ok(files);
     }
-    let files = list(path, &[".parquet", ".pq"]).await?;
+    let files = list_every(path, &TABLE_ENDINGS).await?;
     let single = files.len() == 1 && files[0].name() == path;
     if !single {
         let local: Vec<PathBuf> = files.iter().filter_map(|file| file.local_path().map(Path::to_path_buf)).collect();
@@ -98,6 +102,13 @@ pub(super) async fn find(path: &str) -> Result<Vec<VectorFile>> {
         }
     }
     Ok(files.into_iter().map(VectorFile::plain).collect())
+}
+
+/// The rows of a local file by its footer; `None` if it cannot be read.
+pub(in crate::source) fn rows_in(file: &DataFile) -> Option<u64> {
+    let open = file.local().ok()??;
+    let read = caught(|| ParquetMetaDataReader::new().parse_and_finish(&open).ok());
+    u64::try_from(read.ok()??.file_metadata().num_rows()).ok()
 }
 
 /// The place of a table, if `path` is one that may hold a table.

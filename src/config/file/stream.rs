@@ -1,0 +1,86 @@
+//! `[stream]`: how the source is followed.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::source::Span;
+use crate::source::follow::{Files, FollowSpec};
+
+/// How `dacpipe run --follow` and `dacpipe run --once` follow the source. The rows are added to the table, whatever the
+/// sink's mode.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StreamTable {
+    /// The directory of the model that labels the rows, local or the URL of one in an object store. Default: the model
+    /// that labelled the table's last rows; if there is none, one is learned from the rows that are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// How the files come to be: "whole" files are written once, and read once nothing has been written to them for
+    /// `settle`; lines are added to "growing" ones, and each line is read once it is complete. Default "whole".
+    #[serde(default)]
+    pub files: Files,
+    /// How long nothing may have been written to a file before it is read as a whole. Default "2 s".
+    #[serde(default = "default_settle")]
+    pub settle: Span,
+    /// How long a recording that goes on may be without a new line before it ends. Default "1 h".
+    #[serde(default = "default_idle")]
+    pub idle: Span,
+    /// After how many lines or rows of the source there is a commit, if there are as many. A file that is read whole is
+    /// not divided. Default 100000.
+    #[serde(default = "default_rows")]
+    #[schemars(range(min = 1))]
+    pub rows: u64,
+    /// How long `--follow` waits for new rows before each commit. Default "1 s".
+    #[serde(default = "default_every")]
+    pub every: Span,
+}
+
+impl StreamTable {
+    /// How the source is followed.
+    pub fn follow(&self) -> FollowSpec {
+        let duration = |span: Span| Duration::from_nanos(span.nanoseconds().unsigned_abs());
+        FollowSpec {
+            files: self.files,
+            settle: duration(self.settle),
+            idle: duration(self.idle),
+            rows: self.rows,
+            wait: self.wait(),
+        }
+    }
+
+    /// How long is waited for new rows.
+    pub fn wait(&self) -> Duration {
+        Duration::from_nanos(self.every.nanoseconds().unsigned_abs())
+    }
+}
+
+impl Default for StreamTable {
+    fn default() -> Self {
+        Self {
+            model: None,
+            files: Files::default(),
+            settle: default_settle(),
+            idle: default_idle(),
+            rows: default_rows(),
+            every: default_every(),
+        }
+    }
+}
+
+fn default_settle() -> Span {
+    Span::of_seconds(2)
+}
+
+fn default_idle() -> Span {
+    Span::of_seconds(3600)
+}
+
+fn default_rows() -> u64 {
+    100_000
+}
+
+fn default_every() -> Span {
+    Span::of_seconds(1)
+}

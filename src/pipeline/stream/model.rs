@@ -1,0 +1,139 @@
+//! The model that labels a stream.
+
+use std::sync::Arc;
+
+use super::super::clock::Clock;
+use super::super::execution::Execution;
+use super::super::output::with_quarantine;
+use super::super::{Pipeline, RunOptions};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::event::{Control, Event};
+use crate::model::{Model, ModelInput};
+use crate::source::follow::STANDARD_INPUT;
+use crate::source::{BadRows, SourceSpec};
+use crate::store::Location;
+use crate::table::Snapshot;
+
+/// A model, and whether it was learned just now.
+pub(super) struct Chosen {
+    pub model: Model,
+    pub learned: bool,
+}
+
+impl Pipeline {
+    /// The model that the stream's section names, or the one that labelled the rows of `table`, or one that is learned
+    /// now and saved below `sink`.
+    pub(super) async fn stream_model(
+        &self,
+        sink: &Location,
+        table: Option<&Snapshot>,
+        device: &Arc<dyn Device>,
+        control: &Control,
+    ) -> Result<Chosen> {
+        let registry = self.registry.clone().on(Arc::clone(device));
+        let labelled_by = table.and_then(|table| table.note.as_ref()).map(|note| note.model.clone());
+        let place = match (&self.plan.stream.model, labelled_by.filter(|hash| !hash.is_empty())) {
+            (Some(named), _) => Some(Location::parse(named)?),
+            (None, Some(hash)) => Some(sink.join(&format!("models/{}", hash.get(..16).unwrap_or(&hash)))?),
+            (None, None) => None,
+        };
+        let Some(place) = place else {
+            if matches!(&self.plan.source, SourceSpec::Csv(spec) if spec.path == STANDARD_INPUT) {
+                return Err(Error::config(
+                    "standard input is read once, so no model can be learned from it; expected a model: [stream] model",
+                ));
+            }
+            let model = self.learn_model(control).await?;
+            model.save(&sink.join("models")?).await?;
+            return Ok(Chosen { model, learned: true });
+        };
+        let model = Model::load_with(&place, &registry).await?;
+        self.check_model(&model.manifest().input).map_err(|e| e.while_doing(format!("the model at {place}")))?;
+        if self.plan.stream.model.is_some() {
+            model.save(&sink.join("models")?).await?;
+        }
+        Ok(Chosen { model, learned: false })
+    }
+
+    /// Learns from the rows that are there, as a run does, and writes nothing.
+    async fn learn_model(&self, control: &Control) -> Result<Model> {
+        let clock = Clock::start()?;
+        let options = RunOptions { resume: false, control: control.clone() };
+        let bad = Arc::new(BadRows::new());
+        let learned = async {
+            let run = Execution::open(self, &options, &clock, Arc::clone(&bad)).await?;
+            run.check_output()?;
+            run.check_parts().await?;
+            let learned = run.learn().await?;
+            let model = run.model(&learned)?;
+            run.end_without_rows().await?;
+            Ok(model)
+        };
+        let model: Result<Model> = learned.await;
+        match model {
+            Ok(model) => Ok(model),
+            Err(e) => Err(with_quarantine(e, &self.plan.sink.path, &clock.run_id(&self.plan.fingerprint), &bad).await),
+        }
+    }
+
+    /// Checks that a model was learned on rows like those of the source.
+    fn check_model(&self, input: &ModelInput) -> Result<()> {
+        let plan = &self.plan;
+        let json = |value: serde_json::Result<serde_json::Value>| {
+            value.map_err(|e| Error::internal("cannot write the pipeline as JSON").with_source(e))
+        };
+        let same = |what: &str, its: &serde_json::Value, ours: serde_json::Value| match *its == ours {
+            true => Ok(()),
+            false => Err(Error::model(format!(
+                "it was learned with other {what} than the pipeline has: {its}, and here {ours}; expected a model of the same"
+            ))),
+        };
+        same("windows", &input.window, json(serde_json::to_value(plan.window))?)?;
+        same("features", &input.features, json(serde_json::to_value(&plan.features))?)?;
+        let SourceSpec::Csv(spec) = &plan.source else { return Ok(()) };
+        if let Some(channels) = input.source.get("channels") {
+            same("channels", channels, json(serde_json::to_value(&spec.channels))?)?;
+        }
+        if let (Some(rate), Some(ours)) = (input.source.get("rate_hz").filter(|rate| !rate.is_null()), spec.rate_hz) {
+            same("samples a second", rate, ours.into())?;
+        }
+        Ok(())
+    }
+
+    /// The source as the model read it: with the sampling rate that was found, where the pipeline names none.
+    pub(super) fn stream_source(&self, input: &ModelInput) -> Result<SourceSpec> {
+        let mut source = self.plan.source.clone();
+        if let SourceSpec::Csv(spec) = &mut source
+            && spec.rate_hz.is_none()
+            && spec.time.is_some()
+            && self.plan.window.is_some()
+        {
+            spec.rate_hz = input.source.get("rate_hz").and_then(serde_json::Value::as_f64);
+            if spec.rate_hz.is_none() {
+                return Err(Error::model(
+                    "the model does not say at how many samples a second it was learned; rate_hz in [source] says it",
+                ));
+            }
+        }
+        if let SourceSpec::Parquet(spec) = &mut source {
+            // Vectors of another length are bad rows, however many they are.
+            spec.dim = spec.dim.or(match &spec.features {
+                crate::source::Features::Column(_) => Some(input.dim),
+                crate::source::Features::Columns(_) => None,
+            });
+        }
+        Ok(source)
+    }
+}
+
+/// The note on what a stream begins with.
+pub(super) fn note(chosen: &Chosen, sequence: u64, table: &Location) -> Event {
+    let hash = chosen.model.hash().short();
+    let message = match (sequence, chosen.learned) {
+        (0, true) => format!("the stream into {table} begins with model {hash}, learned just now"),
+        (0, false) => format!("the stream into {table} begins with model {hash}"),
+        (n, _) => format!("the stream into {table} goes on after commit {n}, with model {hash}"),
+    };
+    Event::Note { message }
+}

@@ -1,0 +1,251 @@
+//! One portion of a stream after the other: read, labelled, committed.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use arrow::datatypes::Schema;
+
+use super::super::clock::Clock;
+use super::super::execution::clusters;
+use super::super::label_pass::LabelPass;
+use super::super::output::{choice, kept, quarantine, source_info, with_quarantine};
+use super::super::portrait::Kept;
+use super::super::scan::{select, session};
+use super::super::tally::{Columns, Tally};
+use super::super::written::Written;
+use super::super::{Pipeline, StreamOptions, StreamReport};
+use super::model::{Chosen, note};
+use super::state::Reached;
+use super::{StreamState, committed};
+use crate::config::Plan;
+use crate::device;
+use crate::error::{Error, Result};
+use crate::event::Control;
+use crate::model::Model;
+use crate::source::follow::{Follow, Portion};
+use crate::source::{BadRows, Source, SourceOptions, SourceSpec, overlap};
+use crate::stage::{Clusters, FEATURES};
+use crate::store::Location;
+use crate::table::{
+    CommitInfo, Committed, LABELLED_AT, Labels, Log, MODEL, Mode, Snapshot, SourceInfo, TableWriter, WriteOptions,
+};
+
+/// A pipeline that follows its source.
+pub(super) struct Streaming<'a> {
+    pipeline: &'a Pipeline,
+    model: Model,
+    follow: Follow,
+    sink: Location,
+    threads: usize,
+    /// The state of the last commit, or, after a portion without usable files, behind it.
+    state: StreamState,
+    sequence: u64,
+    /// Rows that were set aside since the last commit.
+    bad: Arc<BadRows>,
+    /// Portions are labelled to their end, also if the stream is asked to end.
+    control: Control,
+    report: StreamReport,
+}
+
+impl<'a> Streaming<'a> {
+    /// Reads the table's state, and gets the model.
+    pub async fn begin(pipeline: &'a Pipeline, options: &StreamOptions) -> Result<Self> {
+        let plan = &pipeline.plan;
+        let sink = Location::parse(&plan.sink.path)?;
+        let log = Log::new(sink.clone());
+        let table = log.snapshot(None).await?;
+        let reached = StreamState::of(table.as_ref(), &sink, plan).await?;
+        // Learning reads the source first, so a source that cannot be followed is found out here.
+        if let Some(wrong) = overlap(plan_path(plan), &plan.sink.path) {
+            return Err(Error::config(format!("sink.path: {wrong}")));
+        }
+        let source_options = |threads| SourceOptions {
+            window: plan.window,
+            window_label: plan.window_label,
+            features: plan.features.clone(),
+            on_bad_row: plan.on_bad_row,
+            threads,
+        };
+        if let Some((message, help)) = crate::source::follow::conflict(&plan.source, plan.stream.files) {
+            return Err(Error::config(format!("[stream]: {message}, expected {help}")));
+        }
+        let device = plan.device.open_as(device::threads(plan.threads)?, plan.fused)?;
+        let threads = device.pool().threads();
+        let chosen = pipeline.stream_model(&sink, table.as_ref(), &device, &options.control).await?;
+        let sequence = reached.as_ref().map_or(0, |reached| reached.sequence);
+        options.control.emit(note(&chosen, sequence, &sink));
+        let Chosen { model, learned } = chosen;
+        let source = pipeline.stream_source(&model.manifest().input)?;
+        let follow = Follow::new(source, source_options(threads), plan.stream.follow())?;
+        let rows = table.as_ref().map_or(0, Snapshot::rows);
+        let alone = rows == 0;
+        let state = reached.map_or_else(|| StreamState::begin(plan, alone), |Reached { state, .. }| state);
+        let report = StreamReport {
+            name: plan.name.clone(),
+            model: model.hash().as_str().into(),
+            learned,
+            table: sink.to_string(),
+            table_version: table.as_ref().map(|table| table.version),
+            sequence,
+            cluster_sizes: vec![0; model.clusters().map_or(0, Clusters::k)],
+            ..StreamReport::default()
+        };
+        let control = options.control.unstoppable();
+        let bad = Arc::new(BadRows::new());
+        Ok(Self { pipeline, model, follow, sink, threads, state, sequence, bad, control, report })
+    }
+
+    /// Takes what is new, at most one portion, and commits it. Returns whether there may be more.
+    pub async fn step(&mut self, now: SystemTime) -> Result<bool> {
+        let Some(portion) = self.follow.next(&self.state.position, now, &self.bad).await? else { return Ok(false) };
+        let more = portion.more;
+        let Some(source) = &portion.source else {
+            // None of its files can be used: what was set aside is in the next commit.
+            self.state.position = portion.position()?;
+            return Ok(more);
+        };
+        self.commit_rows(source, &portion).await?;
+        Ok(more)
+    }
+
+    /// Whether nothing will come any more; of files, whether nothing new is there.
+    pub fn is_over(&self) -> bool {
+        self.follow.is_over()
+    }
+
+    /// Whether it follows an input that ends, and not files.
+    pub fn is_input(&self) -> bool {
+        self.follow.is_input()
+    }
+
+    /// Commits what is left to commit, and reports.
+    pub async fn finish(mut self) -> Result<StreamReport> {
+        if !self.bad.is_empty() {
+            self.commit_set_aside().await?;
+        }
+        self.report.files = self.state.position.files();
+        self.report.open_recordings = self.state.position.open_recordings();
+        self.report.sequence = self.sequence;
+        Ok(self.report)
+    }
+
+    /// Labels the rows of a portion and commits them with the position behind it.
+    async fn commit_rows(&mut self, source: &Source, portion: &Portion) -> Result<()> {
+        let (began, clock) = (Instant::now(), Clock::start()?);
+        let plan = &self.pipeline.plan;
+        self.model.check_width(source.dim)?;
+        let (mut writer, run_id) = self.writer(&clock).await?;
+        let kept = kept(plan, source);
+        let ctx = session(plan.memory_limit, source.dim)?;
+        let columns: Vec<&str> = std::iter::once(FEATURES).chain(kept.iter().map(String::as_str)).collect();
+        let mut rows = select(&ctx, source, &columns, plan.split.part(&plan.split.label)?)?;
+        // The position tells which rows are new, unless others wrote rows as well, or a file brings keys again.
+        self.state.alone &= writer.base_rows() == self.state.rows;
+        let looks = !self.state.alone || matches!(plan.source, SourceSpec::Parquet(_));
+        let existing = if looks { writer.existing(self.model.hash().as_str()).await? } else { None };
+        if let Some(existing) = &existing {
+            rows = rows.filter(existing.is_new())?;
+        }
+        let written = Written::by(&self.model, choice(plan), kept);
+        let labels = Labels { model: self.model.hash().as_str().into(), labelled_at: clock.labelled_at };
+        let pass = LabelPass {
+            rows,
+            transforms: written.stages(&self.model)?,
+            keep: written.columns(),
+            columns: Columns::default(),
+            k: self.model.clusters().map_or(0, Clusters::k),
+            shown_label: source.label.clone(),
+            feature_names: source.feature_names.clone(),
+            threads: self.threads,
+            control: self.control.quiet(),
+        };
+        let (tally, Kept { profile, sample }) = pass.run(&ctx, &mut writer, labels).await?;
+        let found = self.model.clusters();
+        let clusters = found.map(|found| clusters(&tally, &self.model, found)).transpose()?;
+        let skipped_rows = existing.map_or(0, |existing| existing.skipped());
+        let info = CommitInfo {
+            source: source_info(source, &tally),
+            clusters,
+            profile,
+            sample,
+            skipped_rows,
+            ..CommitInfo::default()
+        };
+        let mut state = self.state.clone();
+        state.position = portion.position()?;
+        self.commit(writer, &run_id, info, state, began).await?;
+        self.count(source, &tally, skipped_rows);
+        Ok(())
+    }
+
+    /// Commits that rows were set aside, if there is a table to say so in.
+    async fn commit_set_aside(&mut self) -> Result<()> {
+        let (began, clock) = (Instant::now(), Clock::start()?);
+        let Some(table) = Log::new(self.sink.clone()).snapshot(None).await? else {
+            let run_id = clock.run_id(&self.pipeline.plan.fingerprint);
+            let e = Error::input(format!("{} rows were set aside, and no row can be used", self.bad.len()));
+            return Err(with_quarantine(e, &self.pipeline.plan.sink.path, &run_id, &self.bad).await);
+        };
+        let (mut writer, run_id) = self.writer(&clock).await?;
+        let made = [MODEL, LABELLED_AT];
+        let fields = table.schema.fields().iter().filter(|field| !made.contains(&field.name().as_str()));
+        let labels = Labels { model: self.model.hash().as_str().into(), labelled_at: clock.labelled_at };
+        writer.sink(Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>())), labels)?;
+        let source = SourceInfo { description: "nothing but what was set aside".into(), ..SourceInfo::default() };
+        let info = CommitInfo { source, ..CommitInfo::default() };
+        let state = self.state.clone();
+        self.commit(writer, &run_id, info, state, began).await
+    }
+
+    /// A writer that appends to the table.
+    async fn writer(&self, clock: &Clock) -> Result<(TableWriter, String)> {
+        let plan = &self.pipeline.plan;
+        let run_id = clock.run_id(&plan.fingerprint);
+        let write = WriteOptions::new(Mode::Append, &run_id)
+            .partition_by(&plan.sink.partition_by)
+            .keys(&plan.sink.keys)
+            .on_existing(plan.sink.on_existing);
+        Ok((TableWriter::begin(&self.sink, write).await?, run_id))
+    }
+
+    /// Commits the rows of `writer` with `state`.
+    async fn commit(
+        &mut self,
+        writer: TableWriter,
+        run_id: &str,
+        info: CommitInfo,
+        mut state: StreamState,
+        began: Instant,
+    ) -> Result<()> {
+        state.rows = writer.base_rows() + writer.rows().await;
+        let quarantine = quarantine(&self.sink, run_id, &self.bad).await?;
+        let sequence = self.sequence + 1;
+        let stream = Some(state.commit(&self.pipeline.plan.name, sequence)?);
+        let Committed { version, rows, .. } = writer.commit(CommitInfo { quarantine, stream, ..info }).await?;
+        (self.state, self.sequence) = (state, sequence);
+        self.report.commits += 1;
+        self.report.quarantined_rows += self.bad.len() as u64;
+        self.report.table_version = Some(version);
+        self.bad = Arc::new(BadRows::new());
+        self.control.emit(committed(rows, sequence, version, began.elapsed().as_secs_f64()));
+        Ok(())
+    }
+
+    fn count(&mut self, source: &Source, tally: &Tally, skipped_rows: u64) {
+        let report = &mut self.report;
+        report.rows += tally.rows();
+        report.skipped_rows += skipped_rows;
+        report.cluster_sizes.iter_mut().zip(tally.sizes()).for_each(|(sum, size)| *sum += size);
+        if let Some(samples) = source.samples() {
+            report.samples.get_or_insert_default().add(&samples);
+        }
+    }
+}
+
+fn plan_path(plan: &Plan) -> &str {
+    match &plan.source {
+        SourceSpec::Hapt(spec) => &spec.path,
+        SourceSpec::Csv(spec) => &spec.path,
+        SourceSpec::Parquet(spec) => &spec.path,
+    }
+}

@@ -1,0 +1,429 @@
+//! A source that is followed: what is new there since a position, portion by portion.
+//!
+//! A [`Follow`] lists the files of a source and compares them with a [`Position`], which says how much of each was read
+//! and which recordings may go on. What is new becomes a [`Portion`]: a [`Source`] of its rows, and, once these were
+//! read to their end, the position behind it. Who keeps the position together with the rows reads every row once,
+//! whenever it stops.
+//!
+//! Files are read whole, once nothing has been written to them for a while ([`Files::Whole`]), or as far as they have
+//! complete lines ([`Files::Growing`]). Windows reach across portions: however the lines of a recording are cut into
+//! portions, its windows are the same, with the same features ([`part`](super::part)).
+
+mod growing;
+mod input;
+mod seen;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::bad::{BadRows, Rejects};
+use super::csv::{self, Courses, Csv, Going};
+use super::location::{DataFile, blocking, list_there};
+use super::parquet::{self, VectorFile};
+use super::{OnBadRow, Source, SourceOptions, SourceSpec, of_recordings};
+use crate::error::{Error, Kind, Result};
+use crate::signal::features::{FeatureExtractor, FeatureSet};
+use crate::signal::window::{WindowSpec, Within};
+use growing::{Grown, Most};
+use input::{Input, Taken};
+use seen::{Seen, Stamp, milliseconds};
+
+/// The most bytes of growing files in a portion: they are in memory.
+const MOST_BYTES: u64 = 32 << 20;
+
+/// How the files of a stream come to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Files {
+    /// Each is written once, and read as a whole once nothing has been written to it for a while.
+    #[default]
+    Whole,
+    /// Lines are added to them. A line is read once it is complete, and a recording goes on in later lines.
+    Growing,
+}
+
+/// How a source is followed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FollowSpec {
+    /// How its files come to be.
+    pub files: Files,
+    /// How long nothing may have been written to a file that is read whole.
+    pub settle: Duration,
+    /// A recording that had no line for so long has ended.
+    pub idle: Duration,
+    /// A portion has at most so many lines or rows; more if they are those of one file that is read whole.
+    pub rows: u64,
+    /// How long is waited for the lines of standard input.
+    pub wait: Duration,
+}
+
+impl Default for FollowSpec {
+    fn default() -> Self {
+        Self {
+            files: Files::Whole,
+            settle: Duration::from_secs(2),
+            idle: Duration::from_secs(3600),
+            rows: 100_000,
+            wait: Duration::from_secs(1),
+        }
+    }
+}
+
+/// How far a source was read.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Position {
+    /// What was read of each file, by its path below the source.
+    files: BTreeMap<String, Seen>,
+    /// The recordings that may go on.
+    #[serde(default)]
+    courses: Courses,
+}
+
+impl Position {
+    /// How many files were read, wholly or in part.
+    pub fn files(&self) -> usize {
+        self.files.len()
+    }
+
+    /// How many recordings may go on.
+    pub fn open_recordings(&self) -> usize {
+        self.courses.open()
+    }
+}
+
+/// A source that is followed.
+#[derive(Debug)]
+pub struct Follow {
+    spec: SourceSpec,
+    options: SourceOptions,
+    how: FollowSpec,
+    /// The input that is followed, if it is not files.
+    input: Option<Arc<Mutex<Input>>>,
+}
+
+/// The path that stands for standard input.
+pub const STANDARD_INPUT: &str = "-";
+
+/// What is new in a source.
+#[derive(Debug)]
+pub struct Portion {
+    /// Its rows; `None` if none of its files can be used.
+    pub source: Option<Source>,
+    /// Lines or rows in it, as far as they were counted.
+    pub rows: u64,
+    /// Files that are in it.
+    pub files: usize,
+    /// Whether more was there than fits in a portion.
+    pub more: bool,
+    seen: BTreeMap<String, Seen>,
+    courses: Option<Arc<Going>>,
+}
+
+impl Portion {
+    /// The position behind it, once its rows were read to their end.
+    ///
+    /// # Errors
+    /// Kind `Internal` if they were not.
+    pub fn position(&self) -> Result<Position> {
+        let courses = match &self.courses {
+            None => Courses::default(),
+            Some(going) => going.after().ok_or_else(|| Error::internal("a portion that was not read to its end"))?,
+        };
+        Ok(Position { files: self.seen.clone(), courses })
+    }
+}
+
+/// What is there to read.
+enum New {
+    Nothing,
+    Some { data: Vec<DataFile>, rows: u64, more: bool },
+}
+
+impl Follow {
+    /// Follows `spec`, whose recordings have a sampling rate if windows are cut.
+    ///
+    /// # Errors
+    /// Kind `Config` for a source that cannot be followed so, with what would be accepted.
+    pub fn new(spec: SourceSpec, options: SourceOptions, how: FollowSpec) -> Result<Self> {
+        if how.rows == 0 {
+            return Err(Error::config("rows is 0, expected at least 1 row in a portion"));
+        }
+        if let Some((message, help)) = conflict(&spec, how.files) {
+            return Err(Error::config(format!("[stream]: {message}, expected {help}")));
+        }
+        if let SourceSpec::Csv(csv) = &spec
+            && (csv.time.is_some() && csv.rate_hz.is_none() && options.window.is_some())
+        {
+            return Err(Error::internal("a stream of recordings without a sampling rate"));
+        }
+        let input = match &spec {
+            SourceSpec::Csv(csv) if csv.path == STANDARD_INPUT => {
+                Some(Arc::new(Mutex::new(Input::of(std::io::stdin())?)))
+            }
+            _ => None,
+        };
+        Ok(Self { spec, options, how, input })
+    }
+
+    /// Whether nothing will come any more; of files, whether nothing is there that is not being waited for.
+    pub fn is_over(&self) -> bool {
+        match &self.input {
+            Some(input) => input.lock().unwrap_or_else(PoisonError::into_inner).is_over(),
+            None => true,
+        }
+    }
+
+    /// Whether it follows an input that is read once, and not files.
+    pub fn is_input(&self) -> bool {
+        self.input.is_some()
+    }
+
+    /// The lines of standard input that come within the time to wait.
+    async fn taken(&self) -> Result<Option<Taken>> {
+        let (Some(input), Some(csv)) = (self.input.clone(), self.csv().cloned()) else { return Ok(None) };
+        let (wait, rows) = (self.how.wait, self.how.rows);
+        blocking(move || input.lock().unwrap_or_else(PoisonError::into_inner).take(&csv, wait, rows)).await.map(Some)
+    }
+
+    /// What is new at `now` since `position`; `None` if there is nothing. Bad rows go to `bad`, or are errors, as the
+    /// options say.
+    ///
+    /// # Errors
+    /// As of [`open`](super::open), except that there may be no files; kind `Input` under [`OnBadRow::Fail`] for a file
+    /// that was read and is another one now.
+    pub async fn next(&self, position: &Position, now: SystemTime, bad: &Arc<BadRows>) -> Result<Option<Portion>> {
+        let now = milliseconds(now);
+        let rejects = Rejects::new(self.options.on_bad_row, Arc::clone(bad));
+        let (found, seen) = match self.taken().await? {
+            Some(Taken { lines: Some((data, rows)), more }) => {
+                (New::Some { data: vec![data], rows, more }, position.files.clone())
+            }
+            Some(Taken { lines: None, .. }) => (New::Nothing, position.files.clone()),
+            None => self.look(position, now, rejects.clone()).await?,
+        };
+        let idle_since = match self.is_input() && self.is_over() {
+            // What ended does not go on.
+            true => i64::MAX,
+            false => now.saturating_sub(milliseconds_of(self.how.idle)),
+        };
+        let (data, rows, more) = match found {
+            New::Some { data, rows, more } => (data, rows, more),
+            New::Nothing if position.courses.idle_since(idle_since) => (Vec::new(), 0, false),
+            // A file that was found to be another one is remembered as such.
+            New::Nothing if seen != position.files && !bad.is_empty() => (Vec::new(), 0, false),
+            New::Nothing => return Ok(None),
+        };
+        let files = data.len();
+        let mut portion = Portion { source: None, rows, files, more, seen, courses: None };
+        let opened = match &self.spec {
+            SourceSpec::Parquet(spec) => {
+                parquet::of_files(spec, data.into_iter().map(VectorFile::plain).collect(), rejects).await
+            }
+            SourceSpec::Csv(spec) => {
+                let window = self.options.window;
+                let cut = window.unwrap_or(WindowSpec { length: 1, stride: 1, within: Within::Recordings });
+                let rate_hz = spec.rate_hz.unwrap_or(1.0);
+                let set = self.options.features.clone().unwrap_or(FeatureSet::Samples);
+                let ahead = FeatureExtractor::new(&set, &spec.channels, rate_hz, &cut)?.ahead();
+                let going = Arc::new(Going {
+                    window: cut,
+                    ahead,
+                    goes_on: self.how.files == Files::Growing || spec.continues() || self.is_input(),
+                    now,
+                    idle_since,
+                    before: position.courses.clone(),
+                    after: Mutex::default(),
+                });
+                portion.courses = Some(Arc::clone(&going));
+                let recordings = Csv::of_portion(spec, data, window.is_some(), going, rejects.clone()).await;
+                recordings.and_then(|csv| {
+                    let description = csv.describe();
+                    of_recordings(Arc::new(csv), description, &self.options, rejects)
+                })
+            }
+            SourceSpec::Hapt(_) => Err(Error::internal("a source that cannot be followed")),
+        };
+        match opened {
+            Ok(source) => portion.source = Some(source),
+            // All of its files were set aside.
+            Err(e) if e.kind() == Kind::Input && self.options.on_bad_row == OnBadRow::Quarantine && !bad.is_empty() => {
+                if let Some(going) = &portion.courses {
+                    going.nothing_read();
+                }
+            }
+            Err(e) => return Err(e),
+        }
+        Ok(Some(portion))
+    }
+
+    /// What is new in the files, and what was read of them then.
+    async fn look(&self, position: &Position, now: i64, rejects: Rejects) -> Result<(New, BTreeMap<String, Seen>)> {
+        let listed = self.listed().await?;
+        let tables =
+            matches!(self.spec, SourceSpec::Parquet(_)) || listed.iter().all(|file| csv::is_parquet(file.name()));
+        let mut seen = position.files.clone();
+        let names: BTreeSet<&str> = listed.iter().map(DataFile::below).collect();
+        // A file that is gone is forgotten: nothing of it can be read again.
+        let gone = seen.keys().filter(|name| !names.contains(name.as_str())).cloned().collect::<Vec<_>>();
+        for name in gone {
+            seen.remove(&name);
+        }
+        let (how, csv) = (self.how.clone(), self.csv().cloned());
+        blocking(move || {
+            let mut looked = Look { how, now, rejects, seen, rows: 0, bytes: 0, data: Vec::new(), more: false };
+            for file in listed {
+                looked.at(file, csv.as_ref(), tables)?;
+            }
+            let Look { seen, rows, data, more, .. } = looked;
+            Ok((if data.is_empty() { New::Nothing } else { New::Some { data, rows, more } }, seen))
+        })
+        .await
+    }
+
+    fn csv(&self) -> Option<&csv::CsvSpec> {
+        match &self.spec {
+            SourceSpec::Csv(spec) => Some(spec),
+            _ => None,
+        }
+    }
+
+    /// The files that are there, if any.
+    async fn listed(&self) -> Result<Vec<DataFile>> {
+        match &self.spec {
+            SourceSpec::Csv(spec) => {
+                let text = list_there(&spec.path, &csv::ENDINGS).await?;
+                if text.is_empty() { list_there(&spec.path, &csv::TABLE_ENDINGS).await } else { Ok(text) }
+            }
+            SourceSpec::Parquet(spec) => list_there(&spec.path, &csv::TABLE_ENDINGS).await,
+            SourceSpec::Hapt(_) => Ok(Vec::new()),
+        }
+    }
+}
+
+/// Why `spec` cannot be followed where files come to be like this, and what could be.
+pub fn conflict(spec: &SourceSpec, files: Files) -> Option<(&'static str, &'static str)> {
+    match spec {
+        SourceSpec::Hapt(_) => Some((
+            "recordings of kind = \"hapt\" share one file of labels, so they cannot be followed",
+            "a source of kind = \"csv\" or kind = \"parquet\"",
+        )),
+        SourceSpec::Csv(csv) if csv.rules.resample && (files == Files::Growing || csv.continues()) => Some((
+            "resample = true needs whole recordings, and these go on",
+            "files = \"whole\", without across_files = \"continue\"",
+        )),
+        SourceSpec::Parquet(_) if files == Files::Growing => Some(("Parquet files do not grow", "files = \"whole\"")),
+        SourceSpec::Csv(_) | SourceSpec::Parquet(_) => None,
+    }
+}
+
+/// A look at the files, one after the other.
+struct Look {
+    how: FollowSpec,
+    now: i64,
+    rejects: Rejects,
+    seen: BTreeMap<String, Seen>,
+    rows: u64,
+    /// Bytes of growing files, which are in memory.
+    bytes: u64,
+    data: Vec<DataFile>,
+    more: bool,
+}
+
+impl Look {
+    /// Takes what is new in `file`.
+    fn at(&mut self, file: DataFile, csv: Option<&csv::CsvSpec>, tables: bool) -> Result<()> {
+        let stamp = match Stamp::of(&file) {
+            Ok(stamp) => stamp,
+            // It went while the directory was read.
+            Err(e) if e.kind() == Kind::Input && file.local_path().is_some_and(|path| !path.exists()) => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        match (self.how.files, csv) {
+            (Files::Growing, Some(csv)) => self.grown(file, csv, stamp),
+            _ => self.whole(file, stamp, tables),
+        }
+    }
+
+    fn whole(&mut self, file: DataFile, stamp: Stamp, tables: bool) -> Result<()> {
+        if let Some(seen) = self.seen.get_mut(file.below()) {
+            return match seen.changed(&file, stamp) {
+                Some(reason) => self.rejects.reject(file.name(), 0, reason),
+                None => Ok(()),
+            };
+        }
+        if !stamp.is_settled(self.now, milliseconds_of(self.how.settle)) {
+            return Ok(());
+        }
+        if self.rows >= self.how.rows {
+            self.more = true;
+            return Ok(());
+        }
+        let rows = seen::rows_in(&file, tables);
+        if !self.data.is_empty() && self.rows + rows > self.how.rows {
+            self.more = true;
+            // Files are read in their order, so that the result does not depend on what fits.
+            self.rows = self.how.rows;
+            return Ok(());
+        }
+        self.rows += rows;
+        self.seen.insert(file.below().to_owned(), Seen::whole(stamp));
+        self.data.push(file);
+        Ok(())
+    }
+
+    fn grown(&mut self, file: DataFile, csv: &csv::CsvSpec, stamp: Stamp) -> Result<()> {
+        let left = Most {
+            lines: self.how.rows.saturating_sub(self.rows),
+            bytes: MOST_BYTES.saturating_sub(self.bytes).max(growing::LEAST_BYTES),
+        };
+        if left.lines == 0 || self.bytes >= MOST_BYTES {
+            self.more = true;
+            return Ok(());
+        }
+        let idle = stamp.is_settled(self.now, milliseconds_of(self.how.idle));
+        let before = self.seen.get(file.below()).cloned();
+        let Grown { seen, new, problem, more } = match growing::read(&file, csv, stamp, before, idle, left) {
+            Ok(grown) => grown,
+            Err(e) if e.kind() == Kind::Input => {
+                self.seen.insert(file.below().to_owned(), Seen::whole(stamp));
+                return self.rejects.reject_file(file.name(), e);
+            }
+            Err(e) => return Err(e),
+        };
+        self.more |= more;
+        if let Some(seen) = seen {
+            self.seen.insert(file.below().to_owned(), seen);
+        }
+        if let Some(reason) = problem {
+            self.rejects.reject(file.name(), 0, reason)?;
+        }
+        if let Some((data, rows)) = new {
+            self.rows += rows;
+            self.bytes += data.size()?;
+            self.data.push(data);
+        }
+        Ok(())
+    }
+}
+
+fn milliseconds_of(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl Going {
+    /// The recordings after the portion, once it was read to its end.
+    fn after(&self) -> Option<Courses> {
+        let mut after = self.after.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        after.take_left();
+        Some(after)
+    }
+
+    /// Leaves the recordings as they were.
+    fn nothing_read(&self) {
+        *self.after.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.before.clone());
+    }
+}
