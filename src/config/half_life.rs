@@ -43,14 +43,15 @@ impl FromStr for HalfLifeSetting {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a half-life; write \"5000 rows\", \"20 batches\" or a time such as \"2 h\"");
+        let wrong =
+            || format!("{text:?} is not a half-life; write \"5000 rows\", \"20 batches\" or a time such as \"2 h\"");
         let trimmed = text.trim();
-        let units: [(&str, fn(f64) -> Self); 4] =
-            [("rows", Self::Rows), ("row", Self::Rows), ("batches", Self::Batches), ("batch", Self::Batches)];
-        let counted = units.into_iter().find_map(|(unit, of)| Some((trimmed.strip_suffix(unit)?, of)));
-        let setting = match counted {
-            Some((number, of)) => of(number.trim().parse().map_err(|_| wrong())?),
-            None => Self::Time(trimmed.parse().map_err(|_| wrong())?),
+        let number = trimmed.trim_end_matches(char::is_alphabetic);
+        let count = || number.trim().parse().map_err(|_| wrong());
+        let setting = match &trimmed[number.len()..] {
+            "row" | "rows" => Self::Rows(count()?),
+            "batch" | "batches" => Self::Batches(count()?),
+            _ => Self::Time(trimmed.parse().map_err(|_| wrong())?),
         };
         match setting {
             Self::Rows(number) | Self::Batches(number) if !number.is_finite() => Err(wrong()),
@@ -62,7 +63,9 @@ impl FromStr for HalfLifeSetting {
 }
 
 fn not_positive(text: &str) -> String {
-    format!("a half-life of {text:?} forgets everything at once; a number above 0, or leave the key out to forget nothing")
+    format!(
+        "a half-life of {text:?} forgets everything at once; a number above 0, or leave the key out to forget nothing"
+    )
 }
 
 impl fmt::Display for HalfLifeSetting {

@@ -106,7 +106,8 @@ mod tests {
             refused(Decay::Factor(bad), &format!("decay = {bad}"));
         }
         let half_lives = [HalfLife::Rows(1e-300), HalfLife::Batches(0.5), HalfLife::Time(i64::MAX)];
-        let good = half_lives.map(Decay::HalfLife).into_iter().chain([Decay::None, Decay::Factor(0.0), Decay::Factor(1.0)]);
+        let good =
+            half_lives.map(Decay::HalfLife).into_iter().chain([Decay::None, Decay::Factor(0.0), Decay::Factor(1.0)]);
         for decay in good {
             decay.check().unwrap();
             let factor = decay.factor(7, 5e9);

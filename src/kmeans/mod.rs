@@ -104,7 +104,8 @@ impl KMeansSpec {
                 whole("batch_size", batch_size, 1 << 30)?;
                 decay.check()?;
                 if let Decay::HalfLife(HalfLife::Time(_)) = decay {
-                    let words = "a half-life in time, but the rows have no event times; expected one in rows or batches";
+                    let words =
+                        "a half-life in time, but the rows have no event times; expected one in rows or batches";
                     return Err(Error::config(words));
                 }
             }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decay::{Decay, HalfLife};
 use super::{Statistics, init};
-use crate::device::{Assigned, Device, Points, distances_and_margins};
+use crate::device::{Assigned, Device, distances_and_margins};
 use crate::error::{Error, Result};
 use crate::kernel::{Dense, Rows, fold};
 use crate::seed::Seed;
@@ -200,7 +200,10 @@ impl OnlineKMeans {
         spec.check()?;
         if centroids.is_empty() || !centroids.len().is_multiple_of(spec.k) {
             let given = centroids.len();
-            return Err(Error::input(format!("{given} values, expected the same number for each of k = {} centroids", spec.k)));
+            return Err(Error::input(format!(
+                "{given} values, expected the same number for each of k = {} centroids",
+                spec.k
+            )));
         }
         Self::resume(spec, Seed(0), OnlineState::warm(centroids, weights))
     }

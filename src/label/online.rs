@@ -116,7 +116,10 @@ mod tests {
             assert_eq!(back, learner);
             let bits = |learner: &OnlineKMeans| -> (Vec<u64>, Vec<u32>) {
                 let state = learner.state();
-                (state.centroids.iter().map(|x| x.to_bits()).collect(), state.waiting.iter().map(|x| x.to_bits()).collect())
+                (
+                    state.centroids.iter().map(|x| x.to_bits()).collect(),
+                    state.waiting.iter().map(|x| x.to_bits()).collect(),
+                )
             };
             assert_eq!(bits(&back), bits(&learner));
             assert_eq!(back.save(), learner.save());

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use dacpipe::Result;
 use dacpipe::device::{
-    Assign, Assigned, BatchSums, Cpu, Decode, Device, Encode, Farthest, Found, Lloyd, Points, Seeding, StepLoss, StepSettings,
-    Trainer, TrainerState,
+    Assign, Assigned, BatchSums, Cpu, Decode, Device, Encode, Farthest, Found, Lloyd, Points, Seeding, StepLoss,
+    StepSettings, Trainer, TrainerState,
 };
 use dacpipe::kernel::{Pool, Rows};
 use dacpipe::loss::WeightedMse;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use dacpipe::Result;
 use dacpipe::device::{
-    Assign, Assigned, BatchSums, Decode, Device, Encode, Farthest, Found, Lloyd, Points, Seeding, StepLoss, StepSettings,
-    Trainer, TrainerState,
+    Assign, Assigned, BatchSums, Decode, Device, Encode, Farthest, Found, Lloyd, Points, Seeding, StepLoss,
+    StepSettings, Trainer, TrainerState,
 };
 use dacpipe::kernel::{Matrix, Pool, Rows};
 use dacpipe::loss::{PenaltyForm, WeightedMse};

@@ -45,7 +45,8 @@ impl Check<'_> {
             ("normalize", "within", table.normalize == Normalize::Within),
         ] {
             if repeats {
-                let message = format!("`{key}` is \"{value}\", which takes several passes; method \"online\" takes one");
+                let message =
+                    format!("`{key}` is \"{value}\", which takes several passes; method \"online\" takes one");
                 self.at(&path(key), message, "method = \"lloyd\" or \"mini_batch\"");
             }
         }

@@ -109,7 +109,8 @@ impl OnlineState {
             return bad(format!("a row that waits has the value {}, expected finite numbers", self.waiting[i]));
         }
         if self.centroids.is_empty() {
-            let fits = if self.dim == 0 { self.waiting.is_empty() } else { self.waiting.len().is_multiple_of(self.dim) };
+            let fits =
+                if self.dim == 0 { self.waiting.is_empty() } else { self.waiting.len().is_multiple_of(self.dim) };
             let learned = self.weights.len() + self.exposures.len() + self.last.len();
             return match fits && learned == 0 && self.rows == 0 && self.batches == 0 {
                 true => Ok(()),
@@ -139,7 +140,10 @@ impl OnlineState {
         }
         for (what, values) in [("weight", &self.weights), ("exposure", &self.exposures)] {
             if let Some(j) = values.iter().position(|x| !(x.is_finite() && *x >= 0.0)) {
-                return bad(format!("the {what} of cluster {j} is {}, expected a number of rows, 0 or more", values[j]));
+                return bad(format!(
+                    "the {what} of cluster {j} is {}, expected a number of rows, 0 or more",
+                    values[j]
+                ));
             }
         }
         Ok(())

@@ -83,7 +83,9 @@ fn centroids_after_a_stream_are_those_of_the_closed_form() {
             assert!((found.inertia - inertia).abs() <= 1e-12 * inertia);
             assert_eq!((found.revived.len(), found.waiting), (0, 0));
             for j in 0..k {
-                let moved: f64 = (0..dim).map(|d| (learner.state.centroids[j * dim + d] - f64::from(before[j * dim + d])).powi(2)).sum();
+                let moved: f64 = (0..dim)
+                    .map(|d| (learner.state.centroids[j * dim + d] - f64::from(before[j * dim + d])).powi(2))
+                    .sum();
                 assert!((found.moved[j] - moved.sqrt()).abs() < 1e-6, "the start is rounded to f32 here");
             }
         }
@@ -213,7 +215,8 @@ fn equal_decays_give_equal_bits() {
 #[test]
 fn single_rows_make_running_means() {
     let mut learner = warm(Decay::None, 0.0, &[0.0, 10.0], &[1.0, 1.0]);
-    for (x, centroids) in [(3.0, [1.5, 10.0]), (5.0, [8.0 / 3.0, 10.0]), (12.0, [8.0 / 3.0, 11.0]), (6.0, [3.5, 11.0])] {
+    for (x, centroids) in [(3.0, [1.5, 10.0]), (5.0, [8.0 / 3.0, 10.0]), (12.0, [8.0 / 3.0, 11.0]), (6.0, [3.5, 11.0])]
+    {
         learn(&mut learner, &[x], 1, None);
         assert_eq!(learner.state.centroids, centroids);
     }
@@ -322,7 +325,8 @@ fn several_dead_clusters_begin_at_different_rows() {
     let begin = |batch: &[f32], centroids: &[f64], weights: &[f64]| {
         let mut learner = warm(Decay::None, 0.5, centroids, weights);
         let found = learn(&mut learner, batch, 1, None);
-        let places = found.revived.iter().map(|r| (r.cluster, r.row, learner.state.centroids[r.cluster])).collect::<Vec<_>>();
+        let places =
+            found.revived.iter().map(|r| (r.cluster, r.row, learner.state.centroids[r.cluster])).collect::<Vec<_>>();
         (places, learner)
     };
     let four = [0.0, 10.0, 1000.0, 2000.0];
@@ -391,7 +395,8 @@ fn equal_rows_wait_for_others_and_not_forever() {
     assert_eq!(e.to_string(), "k = 2 clusters need 2 distinct rows, only 1 of the 131472 rows are distinct");
     assert_eq!(stuck, before);
     // One cluster needs one row.
-    let mut one = OnlineKMeans::new(OnlineSpec { seed_rows: 1, ..OnlineSpec::new(1, Decay::Factor(0.5)) }, Seed(1)).unwrap();
+    let mut one =
+        OnlineKMeans::new(OnlineSpec { seed_rows: 1, ..OnlineSpec::new(1, Decay::Factor(0.5)) }, Seed(1)).unwrap();
     let found = learn(&mut one, &[3.5; 4], 1, None);
     assert_eq!((found.cluster, found.margin), (vec![0; 4], vec![f32::INFINITY; 4]));
     learn(&mut one, &[6.5], 1, None);
@@ -487,7 +492,8 @@ fn a_fit_by_one_pass_is_the_learner_batch_by_batch() {
     let mut learner = OnlineKMeans::new(OnlineSpec { starts: 3, ..OnlineSpec::new(k, decay) }, Seed(6)).unwrap();
     values.chunks(700 * dim).for_each(|batch| drop(learn(&mut learner, batch, dim, None)));
     let sorted = |values: &[f32]| {
-        let mut centroids: Vec<Vec<u32>> = values.chunks(dim).map(|c| c.iter().map(|x| x.to_bits()).collect()).collect();
+        let mut centroids: Vec<Vec<u32>> =
+            values.chunks(dim).map(|c| c.iter().map(|x| x.to_bits()).collect()).collect();
         centroids.sort();
         centroids
     };
