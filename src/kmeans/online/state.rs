@@ -136,7 +136,9 @@ impl OnlineState {
         // Distances are measured to centroids in f32.
         if let Some(i) = self.centroids.iter().position(|&x| !(x as f32).is_finite()) {
             let (value, centroid, at) = (self.centroids[i], i / self.dim, i % self.dim);
-            return bad(format!("centroid {centroid}, position {at} is {value}, expected a finite number of 32 bits"));
+            return bad(format!(
+                "centroid {centroid}, position {at} is {value:e}, expected a finite number of 32 bits"
+            ));
         }
         for (what, values) in [("weight", &self.weights), ("exposure", &self.exposures)] {
             if let Some(j) = values.iter().position(|x| !(x.is_finite() && *x >= 0.0)) {
