@@ -29,6 +29,8 @@ LINES = {
     "lloyd-100": ([["kmeans.py"]], False),
     "lloyd-mnist": ([["kmeans.py"]], True),
     "minibatch": ([["kmeans.py"]], False),
+    "online-10": ([["kmeans.py"]], False),
+    "online-561": ([["kmeans.py"]], False),
     "manifold-hapt": ([["manifold.py", "seeded"], ["manifold.py", "fast"]], False),
     "manifold-mnist": ([["manifold.py", "seeded"], ["manifold.py", "fast"]], True),
     "label": ([["label_table.py"]], True),

@@ -22,6 +22,8 @@ WORK = {
     "lloyd-100": "Lloyd, n = 1e6, d = 10, k = 100",
     "lloyd-mnist": "Lloyd, MNIST raw, k = 10, until no label changes",
     "minibatch": "mini-batch k-means, n = 1e6, d = 10, k = 100, batches of 4 096",
+    "online-10": "online k-means, n = 1e6, d = 10, k = 12, batches of 4 096",
+    "online-561": "online k-means, n = 1e6, d = 561, k = 12, batches of 4 096",
     "manifold-hapt": "UMAP of HAPT's 7 767 training windows, 561 features to 10 coordinates",
     "manifold-mnist": "UMAP of MNIST's 60 000 training rows, 784 pixels to 10 coordinates",
     "method-dense": "784-500-500-2000-10 and its mirror, reconstruction + hardening, batch 256",
@@ -40,6 +42,8 @@ AIMS = {
     "lloyd-100": [2],
     "lloyd-mnist": [2],
     "minibatch": [3],
+    "online-10": [2],
+    "online-561": [1.2],
     "manifold-hapt": [5, 2],
     "manifold-mnist": [5, 2],
     "method-dense": [1.3],
@@ -67,6 +71,9 @@ RULES = """\
 - Mini-batch k-means: one seeding over three batches, batches until ten in a row bring no progress, one pass to label.
   Each side draws its own batches, another seed in each pair, so the ratio is that of the seconds of the whole fit, and
   the inertia over all rows need agree within 3 % only.
+- Online k-means: every batch once, in order, from given centroids without rows and without decay, as `partial_fit` does on
+  both sides; rows of 561 values are a quarter of a million, four times over. No cluster is moved elsewhere. The inertia of
+  the rows about the last centroids must agree within 1e-3.
 - "features" reads text, filters and computes on both sides. "label" and "hapt": ours is the whole command including its
   start; theirs is timed inside, without imports. Both use the model that ours saved, so cluster sizes must agree
   (within 1e-4 of the rows). "hapt" trains on each side's own initial parameters: the rows must agree.

@@ -1,12 +1,13 @@
-//! Lloyd, mini-batch and assignment of synthetic blobs: rows x dim, k clusters, two threads.
+//! Lloyd, mini-batch, online and assignment of synthetic blobs: rows x dim, k clusters, two threads.
 
 use dacpipe::Seed;
 use dacpipe::device::Cpu;
 use dacpipe::event::Control;
 use dacpipe::kernel::Dense;
 use dacpipe::kernel::distance::Centroids;
-use dacpipe::kmeans::{KMeansSpec, Method, fit, fit_from};
+use dacpipe::kmeans::{Decay, HalfLife, KMeansSpec, Method, OnlineKMeans, OnlineSpec, fit, fit_from};
 use divan::Bencher;
+use divan::counter::ItemsCount;
 use rand::Rng;
 
 const SHAPES: [(usize, usize, usize); 3] = [(1_000_000, 10, 10), (1_000_000, 10, 100), (60_000, 784, 10)];
@@ -39,6 +40,23 @@ fn mini_batches(bencher: Bencher, shape: (usize, usize, usize)) {
     let spec = KMeansSpec { starts: 1, method, ..KMeansSpec::new(shape.2) };
     let data = Dense::new(&rows, shape.1);
     bencher.bench_local(|| fit(&data, &spec, Seed(0), &device, &Control::default()));
+}
+
+/// A million rows in batches of 4 096; wide rows are a quarter of that, four times over.
+#[divan::bench(args = [(1_000_000, 10, 12, 1), (250_000, 561, 12, 4)], sample_count = 5)]
+fn online_batches(bencher: Bencher, (rows, dim, k, rounds): (usize, usize, usize, usize)) {
+    let (values, device) = (blobs((rows, dim, k)), Cpu::new(2));
+    let init: Vec<f64> = values[..k * dim].iter().map(|&x| f64::from(x)).collect();
+    let spec = OnlineSpec::new(k, Decay::HalfLife(HalfLife::Rows(100_000.0)));
+    bencher.counter(ItemsCount::new(rows * rounds)).bench_local(|| -> dacpipe::Result<OnlineKMeans> {
+        let mut learner = OnlineKMeans::warm(spec.clone(), init.clone(), vec![0.0; k])?;
+        for _ in 0..rounds {
+            for batch in values.chunks(4096 * dim) {
+                learner.partial_fit(&Dense::new(batch, dim), None, &device)?;
+            }
+        }
+        Ok(learner)
+    });
 }
 
 #[divan::bench(args = SHAPES, sample_count = 10)]

@@ -19,7 +19,7 @@ use dacpipe::kernel::Dense;
 use dacpipe::kernel::distance::Centroids;
 use dacpipe::kernel::gemm::{Left, Panels, Start, gemm};
 use dacpipe::kernel::moments::Moments;
-use dacpipe::kmeans::{KMeans, KMeansSpec, Method, fit, fit_from};
+use dacpipe::kmeans::{Decay, KMeans, KMeansSpec, Method, OnlineKMeans, OnlineSpec, around, fit, fit_from};
 use dacpipe::loss::{L2Penalty, PenaltyForm, WeightedMse};
 use dacpipe::manifold::{ManifoldSpec, ManifoldStage, Subset, trustworthiness};
 use dacpipe::method::{Method as Papers, MethodSpec};
@@ -90,6 +90,7 @@ impl Race {
             line if line.starts_with("train") => self.train()?,
             line if line.starts_with("encode") => self.encode()?,
             line if line.starts_with("lloyd") => self.lloyd()?,
+            line if line.starts_with("online") => self.online()?,
             line => return Err(Error::config(format!("no line {line:?}; bench/race.sh --list shows them"))),
         };
         let Measured { rows, seconds, flops, check } = found;
@@ -346,6 +347,27 @@ impl Race {
         let seconds = clock.elapsed().as_secs_f64();
         let check = json!({ "inertia (3 %)": found.inertia });
         Ok(Measured { rows: found.iterations * case.number("batch"), seconds, flops: None, check })
+    }
+
+    /// Every batch once, as often over the rows as the case says, without decay and without clusters that begin anew.
+    fn online(&self) -> Result<Measured> {
+        let case = self.settings()?;
+        let (dim, k, rounds) = (case.number("dim"), case.number("k"), case.number("rounds"));
+        let values = self.floats("rows.f32")?;
+        let init = self.floats("init.f32")?.into_iter().map(f64::from).collect();
+        let spec = OnlineSpec { revive: 0.0, ..OnlineSpec::new(k, Decay::None) };
+        let mut learner = OnlineKMeans::warm(spec, init, vec![0.0; k])?;
+        let clock = Instant::now();
+        for _ in 0..rounds {
+            for batch in values.chunks(case.number("batch") * dim) {
+                learner.partial_fit(&Dense::new(batch, dim), None, &self.device)?;
+            }
+        }
+        let seconds = clock.elapsed().as_secs_f64();
+        let found = around(&Dense::new(&values, dim), learner.rounded(), &self.device)?;
+        let rows = case.number("rows") * rounds;
+        let check = json!({ "inertia (1e-3)": found.inertia });
+        Ok(Measured { rows, seconds, flops: Some((2 * rows * k * dim) as f64), check })
     }
 
     /// The whole manifold stage, and then the figures that the peer gives for its own layout.

@@ -2,13 +2,14 @@
 
 mod cut;
 mod find;
+mod online;
 mod turns;
 
 use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::device::{Assign, Device};
+use crate::device::{Assign, Device, distances_and_margins};
 use crate::error::{Error, Result};
 use crate::kmeans::KMeans;
 use crate::normalize::Normalizer;
@@ -118,10 +119,7 @@ impl Clusters for Label {
             }
             None => self.centers.nearest_two(rows, &mut nearest, &mut distance, &mut margin)?,
         }
-        for (distance, margin) in distance.iter_mut().zip(&mut margin) {
-            *distance = distance.sqrt();
-            *margin = margin.sqrt() - *distance;
-        }
+        distances_and_margins(&mut distance, &mut margin);
         Ok(Assignments { cluster: nearest.into_iter().map(|nearest| nearest as i32).collect(), distance, margin })
     }
 }

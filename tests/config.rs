@@ -157,6 +157,43 @@ fn values_are_held_against_each_other() {
     assert_eq!(with("\"min_max\"", "\"standard\""), ["standard scaling before an autoencoder"]);
     assert_eq!(with("kind = \"kmeans\"", "kind = \"kmeans\"\nbatch_size = 10").len(), 1);
     assert_eq!(with("kind = \"kmeans\"", "kind = \"kmeans\"\nmethod = \"mini_batch\"\nbatch_size = 10"), [""; 0]);
+    let online = |keys: &str| with("kind = \"kmeans\"", &format!("kind = \"kmeans\"\nmethod = \"online\"\n{keys}"));
+    for good in
+        ["", "batch_size = 10\ndecay = 0.9", "half_life = \"5000 rows\"", "half_life = \"0.5 batches\"", "decay = 1"]
+    {
+        assert_eq!(online(good), [""; 0], "{good}");
+    }
+    let zero = "`half_life`: a half-life of \"0 rows\" forgets everything at once; a number above 0, or leave the key out to forget \
+                nothing";
+    assert_eq!(online("half_life = \"0 rows\""), [zero]);
+    assert_eq!(
+        online("half_life = \"2 h\""),
+        ["a half-life of 2 h, but the rows to learn from have no event times here"]
+    );
+    assert_eq!(
+        online("half_life = 5000"),
+        ["`half_life` must be a half-life such as \"5000 rows\" or \"20 batches\", got 5000"]
+    );
+    assert_eq!(online("half_life = \"5000\"").len(), 1);
+    assert_eq!(online("decay = -0.5"), ["`decay` must be at least 0 and at most 1, got -0.5"]);
+    assert_eq!(online("decay = nan").len(), 1);
+    assert_eq!(online("decay = 0.5\nhalf_life = \"1 batch\""), ["both `decay` and `half_life` are given"]);
+    assert_eq!(
+        online("max_iterations = 5\ntolerance = 0.5"),
+        [
+            "`max_iterations` is given, but method \"online\" passes over the rows once",
+            "`tolerance` is given, but method \"online\" passes over the rows once"
+        ]
+    );
+    assert_eq!(
+        online("normalize = \"within\""),
+        ["`normalize` is \"within\", which takes several passes; method \"online\" takes one"]
+    );
+    assert_eq!(online("begin = \"layout\"").len(), 2);
+    for method in ["lloyd", "mini_batch"] {
+        let keys = format!("kind = \"kmeans\"\nmethod = \"{method}\"\nhalf_life = \"1 batch\"");
+        assert_eq!(with("kind = \"kmeans\"", &keys), ["`half_life` is given, but only method \"online\" forgets rows"]);
+    }
     assert_eq!(with("fit = \"train\"", "fit = \"training\""), ["there is no split \"training\""]);
     assert_eq!(with("fit = \"train\"", "fit = \"3\"\ncolumn = \"user\""), [""; 0]);
     assert_eq!(with("\"out/good\"", "\"data/hapt/\""), ["the table would be written into the source"]);
@@ -524,7 +561,12 @@ prop_compose! {
         k in 1usize..100,
         keys in proptest::sample::subsequence(vec!["experiment", "user", "split", "activity", "start"], 0..5),
         path in "[ -~äß€]{1,20}",
-        mini_batch in any::<bool>(),
+        method in proptest::sample::select(vec![
+            "",
+            "method = \"mini_batch\"\nbatch_size = 10",
+            "method = \"online\"\nbatch_size = 10\nhalf_life = \"5e3 rows\"",
+            "method = \"online\"\ndecay = 0.3",
+        ]),
     ) -> String {
         let mut lines = vec![
             "name = \"any\"".to_string(),
@@ -538,7 +580,7 @@ prop_compose! {
         lines.push(format!("learning_rate = {rate:?}"));
         lines.extend(decoder.map(|widths| format!("decoder = {widths:?}")));
         lines.push(format!("[[stage]]\nkind = \"kmeans\"\nk = {k}"));
-        lines.extend(mini_batch.then(|| "method = \"mini_batch\"\nbatch_size = 10".into()));
+        lines.push(method.into());
         let path = path.replace("${", "$${").replace('\\', "/").replace('"', "'");
         lines.push(format!("[sink]\npath = \"out {path}\"\nkeys = {keys:?}"));
         lines.join("\n")

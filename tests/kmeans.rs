@@ -3,7 +3,7 @@
 use dacpipe::device::Cpu;
 use dacpipe::event::Control;
 use dacpipe::kernel::Dense;
-use dacpipe::kmeans::{KMeans, KMeansSpec, Method, fit, fit_from};
+use dacpipe::kmeans::{Decay, HalfLife, KMeans, KMeansSpec, Method, fit, fit_from};
 use dacpipe::{Kind, Result, Seed};
 
 fn clusters(rows: &[f32], dim: usize, spec: &KMeansSpec) -> Result<KMeans> {
@@ -28,6 +28,59 @@ fn what_cannot_be_clustered_is_refused() {
     refused(&[1.0], 1, &spec, Kind::Config, "tolerance = NaN");
     let spec = KMeansSpec { method: Method::MiniBatch { batch_size: 0 }, ..KMeansSpec::new(1) };
     refused(&[1.0], 1, &spec, Kind::Config, "batch_size = 0");
+}
+
+fn online(k: usize, batch_size: usize, decay: Decay) -> KMeansSpec {
+    KMeansSpec { method: Method::Online { batch_size, decay }, ..KMeansSpec::new(k) }
+}
+
+#[test]
+fn what_cannot_be_clustered_in_one_pass_is_refused() {
+    let rows = |n: usize, values: &[f32]| values.iter().copied().cycle().take(n).collect::<Vec<_>>();
+    let spec = |decay| online(2, 3, decay);
+    refused(&[1.0], 1, &online(1, 0, Decay::None), Kind::Config, "batch_size = 0");
+    refused(&[1.0], 1, &online(1, 3, Decay::Factor(1.5)), Kind::Config, "decay = 1.5");
+    refused(&[1.0; 2], 1, &spec(Decay::HalfLife(HalfLife::Rows(0.0))), Kind::Config, "half_life = 0 rows, expected");
+    refused(&[1.0; 2], 1, &spec(Decay::HalfLife(HalfLife::Batches(-1.0))), Kind::Config, "half_life = -1 batches");
+    let time = Decay::HalfLife(HalfLife::Time(1_000_000_000));
+    refused(&[1.0; 2], 1, &spec(time), Kind::Config, "the rows have no event times; expected one in rows or batches");
+    refused(&[1.0], 1, &spec(Decay::None), Kind::Input, "k = 2 clusters need at least 2 rows, there are 1");
+    // Fewer rows than a seeding usually waits for, and more.
+    for n in [5, 50] {
+        refused(&rows(n, &[4.0]), 1, &spec(Decay::None), Kind::Input, &format!("only 1 of the {n} rows are distinct"));
+    }
+    refused(&[0.0, 1.0, f32::NAN, 3.0], 2, &spec(Decay::None), Kind::Input, "row 1, feature 0 is NaN");
+    // One row is enough for one cluster, and three rows for two, in batches of any size.
+    for size in [1, 2, 100] {
+        let found = clusters(&[7.0, 1.0, 1.0], 1, &online(2, size, Decay::None)).unwrap();
+        assert_eq!((found.centroids, found.sizes), (vec![1.0, 7.0], vec![2, 1]), "batches of {size}");
+    }
+    assert_eq!(clusters(&[3.0], 1, &online(1, 10, Decay::Factor(0.5))).unwrap().centroids, [3.0]);
+}
+
+/// Two clusters that move by 10 over the rows: without decay the centroids are where they were on average; with a half-life
+/// of 400 rows they are where they were at the end, but for the half-life over ln 2, and half a batch.
+#[test]
+fn one_pass_with_a_half_life_ends_where_the_rows_do() {
+    let n = 20_000;
+    let place = |i: usize| 10.0 * i as f32 / n as f32 + (i % 2) as f32 * 100.0;
+    let values: Vec<f32> = (0..n).map(place).collect();
+    let of = |decay| {
+        let mut found = clusters(&values, 1, &online(2, 50, decay)).unwrap();
+        found.centroids.sort_by(f32::total_cmp);
+        found.centroids
+    };
+    let close = |found: Vec<f32>, expected: f64| {
+        let both = [expected, expected + 100.0];
+        assert!(
+            found.iter().zip(both).all(|(found, expected)| (f64::from(*found) - expected).abs() < 0.01),
+            "{found:?}"
+        );
+    };
+    close(of(Decay::None), 5.0);
+    let lag = 400.0 / std::f64::consts::LN_2 / n as f64 * 10.0;
+    close(of(Decay::HalfLife(HalfLife::Rows(400.0))), 10.0 - lag);
+    close(of(Decay::HalfLife(HalfLife::Batches(8.0))), 10.0 - lag);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-"""k-means with scikit-learn: `kmeans.py lloyd-10`, `kmeans.py minibatch`."""
+"""k-means with scikit-learn: `kmeans.py lloyd-10`, `kmeans.py minibatch`, `kmeans.py online-10`."""
 import os
 import sys
 
@@ -34,6 +34,22 @@ def minibatch(name):
     emit("scikit-learn", name, seen, seconds, check={"inertia (3 %)": float(-model.score(rows))})
 
 
+def online(name):
+    case = settings(name)
+    rows = load(name, "rows.f32", "<f4", case["dim"])
+    init = load(name, "init.f32", "<f4", case["dim"])
+    # From the centroids given, which stand for no row yet; no cluster is moved elsewhere.
+    learner = MiniBatchKMeans(case["k"], init=init, n_init=1, reassignment_ratio=0, batch_size=case["batch"])
+
+    def stream():
+        for _ in range(case["rounds"]):
+            for first in range(0, len(rows), case["batch"]):
+                learner.partial_fit(rows[first : first + case["batch"]])
+
+    seconds, _ = timed(stream)
+    measure(name, case, seconds, case["rounds"], {"inertia (1e-3)": float(-learner.score(rows))})
+
+
 def measure(name, case, seconds, iterations, check):
     visited = case["rows"] * int(iterations)
     flops = 2 * visited * case["k"] * case["dim"]
@@ -44,6 +60,8 @@ def main():
     name = sys.argv[1]
     if name == "minibatch":
         minibatch(name)
+    elif name.startswith("online"):
+        online(name)
     else:
         lloyd(name)
 

@@ -74,6 +74,15 @@ def blobs(case, k):
     save(case, {"rows.f32": points, "init.f32": init}, rows=rows, dim=dim, k=k, max_iterations=50, batch=4096)
 
 
+def online(case, dim, rows, rounds):
+    rng = np.random.default_rng(6)
+    k = 12
+    centers = 2 * rng.normal(size=(k, dim))
+    points = (centers[rng.integers(k, size=rows)] + rng.normal(size=(rows, dim))).astype("<f4")
+    init = points[rng.choice(rows, k, replace=False)]
+    save(case, {"rows.f32": points, "init.f32": init}, rows=rows, dim=dim, k=k, rounds=rounds, batch=4096)
+
+
 def mnist(column="pixels", split="train"):
     import pyarrow.parquet as pq
 
@@ -158,6 +167,8 @@ def main():
         "lloyd-10": lambda case: blobs(case, 10),
         "lloyd-100": lambda case: blobs(case, 100),
         "minibatch": lambda case: blobs(case, 100),
+        "online-10": lambda case: online(case, 10, 1_000_000, 1),
+        "online-561": lambda case: online(case, 561, 250_000, 4),
         "lloyd-mnist": lloyd_mnist,
         "weights": weights,
         "manifold-hapt": manifold_hapt,

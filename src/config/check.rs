@@ -1,6 +1,7 @@
 //! Checks that involve more than one value of a pipeline file: order of stages, columns, splits.
 
 mod deep_clustering;
+mod kmeans;
 mod sink;
 mod sizes;
 mod source;
@@ -421,17 +422,6 @@ impl Check<'_> {
     fn page(&mut self) {
         if self.draft.report && !self.has_clusters() {
             self.at("report", "a report is of clusters, and no kmeans stage makes any", "false, or a kmeans stage");
-        }
-    }
-
-    fn kmeans(&mut self) {
-        let Some(at) = self.position("kmeans") else { return };
-        if let Some(StageTable::Kmeans(table)) = &self.draft.stages[at].1
-            && table.batch_size.is_some()
-            && table.method == KmeansMethodName::Lloyd
-        {
-            let message = "`batch_size` is given, but method \"lloyd\" uses all rows in every pass";
-            self.at(&format!("stage[{at}].batch_size"), message, "method = \"mini_batch\"");
         }
     }
 

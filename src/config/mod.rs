@@ -13,6 +13,7 @@
 mod check;
 mod columns;
 mod file;
+mod half_life;
 mod interpolate;
 mod overrides;
 mod plan;
@@ -29,6 +30,7 @@ use serde_json::Value as Json;
 use toml::de::DeTable;
 
 pub use file::*;
+pub use half_life::HalfLifeSetting;
 pub use plan::*;
 pub use problem::{Problem, Problems};
 pub use size::Size;

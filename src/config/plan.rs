@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::columns::{key_columns, split_column};
 use super::file::*;
 use crate::device::DeviceChoice;
-use crate::kmeans::{KMeansSpec, Method};
+use crate::kmeans::{Decay, KMeansSpec, Method};
 use crate::label::Begin;
 use crate::manifold::ManifoldSpec;
 use crate::method::{Afterwards, ClusteringLossName, MethodSpec};
@@ -30,7 +30,7 @@ use crate::train::AutoencoderSpec;
 use crate::vectors::VectorForm;
 use crate::weights::{WeightLabels, WeightMethod, WeightsSpec};
 
-/// The default mini-batch of k-means.
+/// The default batch of k-means by mini-batches or online.
 const KMEANS_BATCH: usize = 1024;
 
 /// A pipeline as it runs: every value checked, every default filled in.
@@ -357,12 +357,22 @@ fn clusters_of(table: &KmeansTable) -> ClusterSpec {
 }
 
 fn kmeans(table: &KmeansTable) -> KMeansSpec {
+    let batch_size = table.batch_size.unwrap_or(KMEANS_BATCH);
     let method = match table.method {
         KmeansMethodName::Lloyd => Method::Lloyd,
-        KmeansMethodName::MiniBatch => Method::MiniBatch { batch_size: table.batch_size.unwrap_or(KMEANS_BATCH) },
+        KmeansMethodName::MiniBatch => Method::MiniBatch { batch_size },
+        KmeansMethodName::Online => Method::Online { batch_size, decay: decay(table) },
     };
     let KmeansTable { k, starts, max_iterations, tolerance, .. } = *table;
     KMeansSpec { k, starts, max_iterations, tolerance, method }
+}
+
+fn decay(table: &KmeansTable) -> Decay {
+    match (table.half_life, table.decay) {
+        (Some(half_life), _) => Decay::HalfLife(half_life.into()),
+        (None, Some(factor)) => Decay::Factor(factor),
+        (None, None) => Decay::None,
+    }
 }
 
 fn split(table: &SplitTable, source: &SourceTable) -> SplitSpec {

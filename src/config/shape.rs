@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use serde_json::Value as Json;
 
+use super::half_life::HalfLifeSetting;
 use super::overrides;
 use super::problem::{Problem, nearest};
 use super::size::{SIZE_FORMAT, SPAN_FORMAT, Size};
@@ -59,6 +60,10 @@ impl<'a> Shape<'a> {
                 Err(message) => self.problem(node, format!("`{key}`: {message}")),
             },
             Value::Text(text) if schema["format"] == DeviceChoice::FORMAT => match text.parse::<DeviceChoice>() {
+                Ok(_) => true,
+                Err(message) => self.problem(node, format!("`{key}`: {message}")),
+            },
+            Value::Text(text) if schema["format"] == HalfLifeSetting::FORMAT => match text.parse::<HalfLifeSetting>() {
                 Ok(_) => true,
                 Err(message) => self.problem(node, format!("`{key}`: {message}")),
             },
@@ -280,6 +285,9 @@ impl<'a> Shape<'a> {
         }
         if schema["format"] == DeviceChoice::FORMAT {
             return DeviceChoice::ACCEPTED.into();
+        }
+        if schema["format"] == HalfLifeSetting::FORMAT {
+            return HalfLifeSetting::ACCEPTED.into();
         }
         if schema["format"] == SPAN_FORMAT {
             return "a time such as \"20 ms\"".into();

@@ -35,6 +35,14 @@ pub trait Points {
     /// What reading the rows gives; kind `Compute` where the device fails.
     fn batch(&mut self, rows: &[u32], centroids: &[f32], out: &mut BatchSums) -> Result<()>;
 
+    /// The nearest and the second nearest of `centroids` (`k x dim`, `k` less than 2^24) for every row, as
+    /// [`Assign::nearest_two`](super::Assign::nearest_two) finds them and with the same bits, and what the rows of each
+    /// cluster add up to. `O(rows x k x dim)`.
+    ///
+    /// # Errors
+    /// What reading the rows gives; kind `Compute` where the device fails.
+    fn assign(&self, centroids: &[f32]) -> Result<Assigned>;
+
     /// Lloyd's iterations with `k` clusters, before the first of them.
     ///
     /// # Errors
@@ -81,6 +89,37 @@ pub struct BatchSums {
     pub counts: Vec<i64>,
     /// The squared distance of each row of the batch to its nearest centroid.
     pub squared: Vec<f32>,
+}
+
+/// Rows with their clusters, and what the rows of each cluster add up to.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Assigned {
+    /// The nearest cluster of each row, in a tie the lower number.
+    pub labels: Vec<u32>,
+    /// Its squared distance.
+    pub squared: Vec<f32>,
+    /// That of the second nearest: equal in a tie, infinite for a single cluster.
+    pub second: Vec<f32>,
+    /// The sum of each cluster's rows, `k x dim`.
+    pub sums: Vec<f64>,
+    /// How many they are, `k`.
+    pub counts: Vec<i64>,
+}
+
+impl Assigned {
+    /// No rows yet of `k` clusters.
+    pub fn new(k: usize, dim: usize) -> Self {
+        Self { sums: vec![0.0; k * dim], counts: vec![0; k], ..Self::default() }
+    }
+
+    /// Adds the rows that come next.
+    pub fn append(&mut self, next: Self) {
+        self.labels.extend(next.labels);
+        self.squared.extend(next.squared);
+        self.second.extend(next.second);
+        self.sums.iter_mut().zip(next.sums).for_each(|(sum, more)| *sum += more);
+        self.counts.iter_mut().zip(next.counts).for_each(|(count, more)| *count += more);
+    }
 }
 
 /// Greedy k-means++ on a device: the sample, and the squared distance of each of its rows to the nearest seed so far,

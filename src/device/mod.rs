@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 pub use candle::Candle;
 pub use choice::{DeviceChoice, MOST_THREADS, threads};
-pub use clustering::{BatchSums, Farthest, Found, Lloyd, Points, Seeding};
+pub use clustering::{Assigned, BatchSums, Farthest, Found, Lloyd, Points, Seeding};
 pub use cpu::Cpu;
 #[cfg(test)]
 pub(crate) use cpu::lloyd_on_cpu;
@@ -137,4 +137,13 @@ pub trait Assign: Debug + Send + Sync {
     /// # Errors
     /// Kind `Compute` where the device fails.
     fn nearest_two(&self, rows: &[f32], labels: &mut [u32], squared: &mut [f32], second: &mut [f32]) -> Result<()>;
+}
+
+/// Makes distances and margins of the squared distances to the nearest centroids and to the second nearest: the Euclidean
+/// distance in place of the first, and by how much the second nearest is farther in place of the other.
+pub(crate) fn distances_and_margins(squared: &mut [f32], second: &mut [f32]) {
+    for (distance, margin) in squared.iter_mut().zip(second) {
+        *distance = distance.sqrt();
+        *margin = margin.sqrt() - *distance;
+    }
 }

@@ -25,18 +25,59 @@ pub(super) fn seeds(
     rng: &mut ChaCha8Rng,
     device: &dyn Device,
 ) -> Result<Vec<f32>> {
+    let (n, dim) = (points.rows().len(), points.rows().dim());
+    let seeds = distinct(points, k, sample, rng, device)?;
+    match seeds.len() == k * dim {
+        true => Ok(seeds),
+        false => Err(too_few_distinct(k, seeds.len() / dim, n)),
+    }
+}
+
+/// As [`seeds`], but fewer where there are fewer distinct rows.
+pub(super) fn distinct(
+    points: &dyn Points,
+    k: usize,
+    sample: usize,
+    rng: &mut ChaCha8Rng,
+    device: &dyn Device,
+) -> Result<Vec<f32>> {
     let (rows, dim) = (points.rows(), points.rows().dim());
     let sampled = draw(rows, sample, rng)?;
     let mut seeds = plus_plus(&sampled, dim, k, rng, device)?;
-    while seeds.len() < k * dim {
-        let Some(row) = farthest(points, &seeds)? else {
-            return Err(too_few_distinct(k, seeds.len() / dim, rows.len()));
-        };
+    while seeds.len() < k * dim
+        && let Some(row) = farthest(points, &seeds)?
+    {
         let mut values = vec![0.0; dim];
         rows.read(row..row + 1, &mut values)?;
         seeds.extend(values);
     }
     Ok(seeds)
+}
+
+/// Of the seeds of several starts those with the least inertia over `judge`, on a tie the first.
+pub(super) fn best(
+    judge: &dyn Points,
+    starts: usize,
+    mut seeds: impl FnMut(u64) -> Result<Vec<f32>>,
+) -> Result<Vec<f32>> {
+    let mut best = (f64::INFINITY, seeds(0)?);
+    if starts == 1 {
+        return Ok(best.1);
+    }
+    best.0 = inertia(judge, &best.1)?;
+    for start in 1..starts as u64 {
+        let seeds = seeds(start)?;
+        let inertia = inertia(judge, &seeds)?;
+        if inertia < best.0 {
+            best = (inertia, seeds);
+        }
+    }
+    Ok(best.1)
+}
+
+fn inertia(points: &dyn Points, centroids: &[f32]) -> Result<f64> {
+    let parts = points.fold(centroids, Vec::new, |all, _, _, squared| all.extend_from_slice(squared))?;
+    Ok(parts.iter().flatten().map(|&d: &f32| f64::from(d)).sum())
 }
 
 /// The error for `k` clusters of `rows` rows with only `found` distinct ones.

@@ -28,19 +28,9 @@ pub(super) fn seeds(
     let judge = init::draw(points.rows(), size, &mut seed.stream("kmeans.judge", 0))?;
     let judge = Dense::new(&judge, dim);
     let judge = device.points(&judge)?;
-    let mut best: Option<(f64, Vec<f32>)> = None;
-    for start in 0..spec.starts as u64 {
-        let seeds = init::seeds(points, spec.k, size, &mut seed.stream("kmeans", start), device)?;
-        if spec.starts == 1 {
-            return Ok(seeds);
-        }
-        let parts = judge.fold(&seeds, Vec::new, |all, _, _, squared| all.extend_from_slice(squared))?;
-        let inertia: f64 = parts.iter().flatten().map(|&d: &f32| f64::from(d)).sum();
-        if best.as_ref().is_none_or(|(least, _)| inertia < *least) {
-            best = Some((inertia, seeds));
-        }
-    }
-    Ok(best.map(|(_, seeds)| seeds).unwrap_or_default())
+    init::best(&*judge, spec.starts, |start| {
+        init::seeds(points, spec.k, size, &mut seed.stream("kmeans", start), device)
+    })
 }
 
 /// Refines `centroids` until the smoothed inertia of the batches has not fallen for ten of them.

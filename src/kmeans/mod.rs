@@ -7,6 +7,10 @@
 //! depend on the number of threads, on where rows are stored, or on how they are batched: the parts of the rows depend
 //! only on their number, and the parts' `f64` sums are added in order.
 //!
+//! The third way is [`OnlineKMeans`], for rows that come as a stream: each batch moves the centroids once, and earlier
+//! rows may be forgotten, by a factor or a half-life ([`Decay`]). It can start from what [`fit`] found, and its state can
+//! be kept and gone on from. [`Method::Online`] is one such pass over rows that are all there.
+//!
 //! The [device](crate::device) does the passes over rows; this module has what is the same on every device: random
 //! draws, means, and when to stop.
 //!
@@ -21,9 +25,11 @@
 //! # Ok::<(), dacpipe::Error>(())
 //! ```
 
+mod decay;
 mod init;
 mod lloyd;
 mod minibatch;
+mod online;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,9 +38,14 @@ use crate::error::{Error, Result};
 use crate::event::{Control, Event};
 use crate::kernel::{Rows, fold};
 use crate::seed::Seed;
+pub use decay::{Decay, HalfLife};
+pub use online::{Batch, LastRow, OnlineKMeans, OnlineSpec, OnlineState, Revived};
+
+/// Cluster numbers travel in `f32`.
+const MOST_CLUSTERS: usize = (1 << 24) - 1;
 
 /// How centroids are refined.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
     /// Every iteration uses every row.
@@ -44,6 +55,14 @@ pub enum Method {
         /// Rows in a batch.
         batch_size: usize,
     },
+    /// In one pass, batch by batch in the order of the rows, by [`OnlineKMeans`]: the rows at the end count more if the others
+    /// are forgotten.
+    Online {
+        /// Rows in a batch; the last may be shorter.
+        batch_size: usize,
+        /// How fast earlier rows are forgotten; a half-life in rows or batches.
+        decay: Decay,
+    },
 }
 
 /// What to find.
@@ -51,13 +70,14 @@ pub enum Method {
 pub struct KMeansSpec {
     /// Number of clusters.
     pub k: usize,
-    /// The number of runs from new initial centroids (n_init); the one with the least inertia is kept.
+    /// The number of runs from new initial centroids (n_init); the one with the least inertia is kept. Mini-batch and online:
+    /// of seedings.
     pub starts: usize,
-    /// The most iterations of a run: passes over the rows, or as many rows in mini-batches.
+    /// The most iterations of a run: passes over the rows, or as many rows in mini-batches. Online: ignored.
     pub max_iterations: usize,
     /// Lloyd: stop when the sum of the centroids' squared moves is at most this times the mean variance of a feature;
     /// with 0, when no row changes its cluster. Mini-batch: the fraction by which the smoothed inertia must fall to
-    /// count as progress.
+    /// count as progress. Online: ignored.
     pub tolerance: f64,
     /// How centroids are refined.
     pub method: Method,
@@ -74,21 +94,35 @@ impl KMeansSpec {
     /// # Errors
     /// Kind `Config`, naming the setting and what would be accepted.
     pub fn check(&self) -> Result<()> {
-        let whole = |name: &str, value: usize, most: usize| match value {
-            0 => Err(Error::config(format!("{name} = 0, expected at least 1"))),
-            _ if value > most => Err(Error::config(format!("{name} = {value}, expected at most {most}"))),
-            _ => Ok(()),
-        };
-        whole("k", self.k, (1 << 24) - 1)?;
+        whole("k", self.k, MOST_CLUSTERS)?;
         whole("starts", self.starts, 1_000_000)?;
         whole("max_iterations", self.max_iterations, 1_000_000_000)?;
-        if let Method::MiniBatch { batch_size } = self.method {
-            whole("batch_size", batch_size, 1 << 30)?;
+        match self.method {
+            Method::Lloyd => {}
+            Method::MiniBatch { batch_size } => whole("batch_size", batch_size, 1 << 30)?,
+            Method::Online { batch_size, decay } => {
+                whole("batch_size", batch_size, 1 << 30)?;
+                decay.check()?;
+                if let Decay::HalfLife(HalfLife::Time(_)) = decay {
+                    let words =
+                        "a half-life in time, but the rows have no event times; expected one in rows or batches";
+                    return Err(Error::config(words));
+                }
+            }
         }
         match self.tolerance.is_finite() && (0.0..1.0).contains(&self.tolerance) {
             true => Ok(()),
             false => Err(Error::config(format!("tolerance = {}, expected 0 or more, less than 1", self.tolerance))),
         }
+    }
+}
+
+/// Checks a whole number.
+fn whole(name: &str, value: usize, most: usize) -> Result<()> {
+    match value {
+        0 => Err(Error::config(format!("{name} = 0, expected at least 1"))),
+        _ if value > most => Err(Error::config(format!("{name} = {value}, expected at most {most}"))),
+        _ => Ok(()),
     }
 }
 
@@ -113,9 +147,9 @@ pub struct KMeans {
     pub dim: usize,
     /// Sum over all rows of the squared distance to the nearest centroid.
     pub inertia: f64,
-    /// Iterations of the run that was kept (mini-batch: batches).
+    /// Iterations of the run that was kept (mini-batch and online: batches).
     pub iterations: usize,
-    /// Whether it converged before `max_iterations`.
+    /// Whether it converged before `max_iterations`; always for online, which passes over the rows once.
     pub converged: bool,
     /// Rows of each cluster.
     pub sizes: Vec<u64>,
@@ -135,10 +169,17 @@ pub struct KMeans {
 pub fn fit(rows: &dyn Rows, spec: &KMeansSpec, seed: Seed, device: &dyn Device, control: &Control) -> Result<KMeans> {
     let mut points = points(rows, spec, device)?;
     let statistics = Statistics::of(&*points)?;
-    if let Method::MiniBatch { batch_size } = spec.method {
-        let seeds = minibatch::seeds(&*points, spec, batch_size, seed, device)?;
-        let outcome = minibatch::run(&mut *points, seeds, spec, batch_size, seed, control)?;
-        return finish(&*points, outcome);
+    match spec.method {
+        Method::Lloyd => {}
+        Method::MiniBatch { batch_size } => {
+            let seeds = minibatch::seeds(&*points, spec, batch_size, seed, device)?;
+            let outcome = minibatch::run(&mut *points, seeds, spec, batch_size, seed, control)?;
+            return finish(&*points, outcome);
+        }
+        Method::Online { batch_size, decay } => {
+            let outcome = online::run(&*points, spec, (batch_size, decay), seed, device, control)?;
+            return finish(&*points, outcome);
+        }
     }
     let mut best: Option<KMeans> = None;
     let mut done = 0;

@@ -226,7 +226,7 @@ fn passes_of_k_means_give_what_the_cpu_gives() {
             let found = nearest(&*points, &centroids);
             let mut out = BatchSums { counts: vec![3; 99], ..BatchSums::default() };
             points.batch(&batch, &centroids, &mut out).unwrap();
-            ((sums, squares), found, out)
+            ((sums, squares), found, (out, points.assign(&centroids).unwrap()))
         };
         let theirs = of(&Cpu::new(2), &dense);
         let ours = of(&candle(), &dense);
@@ -234,9 +234,16 @@ fn passes_of_k_means_give_what_the_cpu_gives() {
         close("squares", &floats(&ours.0.1), &floats(&theirs.0.1), 1e-6);
         assert_labels(&values, &centroids, &ours.1.0, &theirs.1.0);
         close("squared distances", &ours.1.1, &theirs.1.1, 1e-5);
-        assert_eq!(ours.2.counts, theirs.2.counts);
-        close("sums of a batch", &floats(&ours.2.sums), &floats(&theirs.2.sums), 1e-6);
-        close("squared distances of a batch", &ours.2.squared, &theirs.2.squared, 1e-5);
+        let ((our_batch, our_all), (their_batch, their_all)) = (&ours.2, &theirs.2);
+        assert_eq!(our_batch.counts, their_batch.counts);
+        close("sums of a batch", &floats(&our_batch.sums), &floats(&their_batch.sums), 1e-6);
+        close("squared distances of a batch", &our_batch.squared, &their_batch.squared, 1e-5);
+        assert_eq!((&our_all.labels, &our_all.counts), (&their_all.labels, &their_all.counts));
+        close("sums of all rows", &floats(&our_all.sums), &floats(&their_all.sums), 1e-6);
+        close("squared distances of all rows", &our_all.squared, &their_all.squared, 1e-5);
+        close("second distances", &our_all.second, &their_all.second, 1e-5);
+        assert_eq!((&our_all.labels, &our_all.squared), (&ours.1.0, &ours.1.1), "as another pass finds them");
+        assert_eq!((&their_all.labels, &their_all.squared), (&theirs.1.0, &theirs.1.1));
         for (device, rows) in [(candle(), &scattered as &dyn Rows), (streaming(), &dense), (streaming(), &scattered)] {
             assert_eq!(of(&device, rows), ours, "the same bits wherever rows lie");
         }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use dacpipe::Result;
 use dacpipe::device::{
-    Assign, BatchSums, Cpu, Decode, Device, Encode, Farthest, Found, Lloyd, Points, Seeding, StepLoss, StepSettings,
-    Trainer, TrainerState,
+    Assign, Assigned, BatchSums, Cpu, Decode, Device, Encode, Farthest, Found, Lloyd, Points, Seeding, StepLoss,
+    StepSettings, Trainer, TrainerState,
 };
 use dacpipe::kernel::{Pool, Rows};
 use dacpipe::loss::WeightedMse;
@@ -130,6 +130,11 @@ impl Points for Counted<Box<dyn Points + '_>> {
     fn batch(&mut self, rows: &[u32], centroids: &[f32], out: &mut BatchSums) -> Result<()> {
         self.calls.add("batch");
         self.inner.batch(rows, centroids, out)
+    }
+
+    fn assign(&self, centroids: &[f32]) -> Result<Assigned> {
+        self.calls.add("assign");
+        self.inner.assign(centroids)
     }
 
     fn lloyd(&self, k: usize) -> Result<Box<dyn Lloyd + '_>> {

@@ -13,7 +13,7 @@ use dacpipe::column::vector_array;
 use dacpipe::device::{Cpu, Device};
 use dacpipe::event::Control;
 use dacpipe::kernel::Dense;
-use dacpipe::kmeans::{KMeansSpec, Method};
+use dacpipe::kmeans::{Batch, Decay, HalfLife, KMeansSpec, Method, OnlineKMeans, OnlineSpec, OnlineState};
 use dacpipe::label::KMeansStage;
 use dacpipe::loss::PenaltyForm;
 use dacpipe::model::{Manifest, Model, ModelInput};
@@ -100,6 +100,37 @@ fn lloyd() -> KMeansSpec {
 
 fn mini_batches() -> KMeansSpec {
     KMeansSpec { method: Method::MiniBatch { batch_size: 300 }, max_iterations: 5, ..lloyd() }
+}
+
+/// Online k-means over a stream, from a cold start, on one device: what became of each batch, and the state after it.
+fn follow(device: &dyn Device) -> Vec<(Batch, OnlineState)> {
+    let spec = OnlineSpec { starts: 2, ..OnlineSpec::new(4, Decay::HalfLife(HalfLife::Rows(700.0))) };
+    let mut learner = OnlineKMeans::new(spec, Seed(3)).unwrap();
+    let step = |batch: &[f32]| {
+        let found = learner.partial_fit(&Dense::new(batch, DIM), None, device).unwrap();
+        (found, learner.state().clone())
+    };
+    rows().chunks(DIM * 900).map(step).collect()
+}
+
+#[test]
+fn online_k_means_goes_through_the_device() {
+    let counting = Counting::new();
+    let theirs = follow(&Cpu::new(2));
+    assert_eq!(follow(&counting), theirs);
+    let calls = |name: &str| counting.calls(name);
+    // Six batches; two seedings of the first, each judged.
+    assert_eq!((calls("points"), calls("assign"), calls("seeding"), calls("nearest")), (7, 6, 2, 2));
+    for device in [&Naive::new() as &dyn Device, &dacpipe::device::Candle::new(candle_core::Device::Cpu, 1)] {
+        for ((ours, state), (found, expected)) in follow(device).iter().zip(&theirs) {
+            assert_eq!((&ours.cluster, &ours.revived), (&found.cluster, &found.revived));
+            close("distances", &ours.distance, &found.distance, 1e-4);
+            close("margins", &ours.margin, &found.margin, 1e-4);
+            assert_eq!((&state.weights, &state.last), (&expected.weights, &expected.last));
+            let single = |values: &[f64]| values.iter().map(|&x| x as f32).collect::<Vec<_>>();
+            close("centroids", &single(&state.centroids), &single(&expected.centroids), 1e-6);
+        }
+    }
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use dacpipe::Result;
 use dacpipe::device::{
-    Assign, BatchSums, Decode, Device, Encode, Farthest, Found, Lloyd, Points, Seeding, StepLoss, StepSettings,
-    Trainer, TrainerState,
+    Assign, Assigned, BatchSums, Decode, Device, Encode, Farthest, Found, Lloyd, Points, Seeding, StepLoss,
+    StepSettings, Trainer, TrainerState,
 };
 use dacpipe::kernel::{Matrix, Pool, Rows};
 use dacpipe::loss::{PenaltyForm, WeightedMse};
@@ -306,6 +306,21 @@ impl Points for PlainPoints<'_> {
             out.squared.push(d as f32);
         }
         Ok(())
+    }
+
+    fn assign(&self, centroids: &[f32]) -> Result<Assigned> {
+        let dim = self.0.dim();
+        let mut all = Assigned::new(centroids.len() / dim, dim);
+        for row in 0..self.0.len() {
+            let values = row_of(self.0, row)?;
+            let (c, first, next) = nearest(&values, centroids);
+            all.sums[c * dim..].iter_mut().zip(&values).for_each(|(sum, x)| *sum += f64::from(*x));
+            all.counts[c] += 1;
+            all.labels.push(c as u32);
+            all.squared.push(first as f32);
+            all.second.push(next as f32);
+        }
+        Ok(all)
     }
 
     fn lloyd(&self, k: usize) -> Result<Box<dyn Lloyd + '_>> {

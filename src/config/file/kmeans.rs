@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config::HalfLifeSetting;
 use crate::label::Begin;
 use crate::normalize::Normalize;
 
@@ -17,7 +18,8 @@ pub struct KmeansTable {
     #[serde(default = "default_starts")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub starts: usize,
-    /// The most passes over the rows in one run of k-means, or over as many rows in mini-batches. Default 300.
+    /// The most passes over the rows in one run of k-means, or over as many rows in mini-batches; none but one in method
+    /// "online". Default 300.
     #[serde(default = "default_max_iterations")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub max_iterations: usize,
@@ -35,21 +37,29 @@ pub struct KmeansTable {
     /// What the clusters are looked for in first. Default "vectors".
     #[serde(default)]
     pub begin: Begin,
-    /// Rows in a mini-batch of method "mini_batch". Default 1024.
+    /// Rows in a batch of the methods "mini_batch" and "online". Default 1024.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1048576))]
     pub batch_size: Option<usize>,
+    /// By what the weight of the rows so far is multiplied when a batch of method "online" comes: 1 forgets nothing, 0 all
+    /// before the batch. Default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1))]
+    pub decay: Option<f64>,
+    /// After how much a row counts half in method "online", in place of `decay`: "5000 rows" or "20 batches". Default: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub half_life: Option<HalfLifeSetting>,
 }
 
 fn default_starts() -> usize {
     10
 }
 
-fn default_max_iterations() -> usize {
+pub(in crate::config) fn default_max_iterations() -> usize {
     300
 }
 
-fn default_tolerance() -> f64 {
+pub(in crate::config) fn default_tolerance() -> f64 {
     1e-4
 }
 
@@ -62,4 +72,6 @@ pub enum KmeansMethodName {
     Lloyd,
     /// With one random mini-batch after the other: faster on many rows, a little worse.
     MiniBatch,
+    /// With every batch of rows once, in order; later rows count more if earlier ones are forgotten.
+    Online,
 }

@@ -6,7 +6,7 @@ use super::centers::Centers;
 use super::failed;
 use super::lloyd::Lloyd;
 use super::rows::{DeviceRows, blocks};
-use crate::device::{BatchSums, Found};
+use crate::device::{Assigned, BatchSums, Found};
 use crate::kernel::Rows;
 
 /// Rows that k-means passes over.
@@ -48,6 +48,20 @@ fn add_batch(block: &Tensor, centers: &Centers, out: &mut BatchSums) -> Result<(
     out.counts.iter_mut().zip(counts.to_vec1::<f64>()?).for_each(|(count, more)| *count += more as i64);
     out.squared.extend(found.squared.to_vec1::<f32>()?);
     Ok(())
+}
+
+/// A block's rows with their clusters, and what these add up to.
+fn assigned(block: &Tensor, centers: &Centers) -> Result<Assigned> {
+    let found = centers.nearest(block, true)?;
+    let (sums, counts) = centers.sums(block, &found.labels)?;
+    let second = found.second.map(|second| second.to_vec1()).transpose()?;
+    Ok(Assigned {
+        labels: found.labels.to_vec1()?,
+        squared: found.squared.to_vec1()?,
+        second: second.unwrap_or_default(),
+        sums: sums.flatten_all()?.to_vec1()?,
+        counts: counts.to_vec1::<f64>()?.into_iter().map(|count| count as i64).collect(),
+    })
 }
 
 impl crate::device::Points for Points<'_> {
@@ -100,6 +114,17 @@ impl crate::device::Points for Points<'_> {
             add_batch(&block, &centers, out).map_err(failed)?;
         }
         Ok(())
+    }
+
+    fn assign(&self, centroids: &[f32]) -> crate::Result<Assigned> {
+        let centers = self.centers(centroids)?;
+        let mut all = Assigned::new(centers.k(), self.rows.dim());
+        let mut buffer = Vec::new();
+        for range in blocks(self.rows.len(), centers.row_values()) {
+            let block = self.rows.block(range, &mut buffer)?;
+            all.append(assigned(&block, &centers).map_err(failed)?);
+        }
+        Ok(all)
     }
 
     fn lloyd(&self, k: usize) -> crate::Result<Box<dyn crate::device::Lloyd + '_>> {

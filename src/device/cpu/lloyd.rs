@@ -120,9 +120,13 @@ impl crate::device::Lloyd for Lloyd<'_> {
     }
 }
 
+/// The parts of `rows` rows, each of which has sums of `k x dim` doubles of its own.
+pub(super) fn parts(rows: usize, k: usize, dim: usize) -> Vec<Range<usize>> {
+    fold::parts(rows, (SUMS_BYTES / (8 * k * dim)).max(8))
+}
+
 fn make_parts(rows: usize, k: usize, dim: usize, bounded: bool) -> Vec<Part> {
-    let most = (SUMS_BYTES / (8 * k * dim)).max(8);
-    fold::parts(rows, most)
+    parts(rows, k, dim)
         .into_iter()
         .map(|range| Part {
             labels: vec![NO_CLUSTER; range.len()],

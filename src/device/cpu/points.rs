@@ -1,10 +1,11 @@
 //! Passes over rows on the processor's threads.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
-use super::lloyd::Lloyd;
+use super::lloyd::{self, Lloyd};
 use super::{NOWHERE, bounds};
-use crate::device::{BatchSums, Found};
+use crate::device::{Assigned, BatchSums, Found};
 use crate::error::Result;
 use crate::kernel::distance::Centroids;
 use crate::kernel::sums::{add_moments, move_rows};
@@ -43,7 +44,7 @@ impl<'a> Points<'a> {
     }
 
     /// Labels the rows of a part, block by block.
-    fn part(&self, part: std::ops::Range<usize>, centers: &Centroids, found: &Found<'_>) -> Result<()> {
+    fn part(&self, part: Range<usize>, centers: &Centroids, found: &Found<'_>) -> Result<()> {
         let size = fold::block_rows(self.rows.dim());
         BLOCK.with_borrow_mut(|(buffer, labels, squared)| {
             for first in part.clone().step_by(size) {
@@ -56,6 +57,24 @@ impl<'a> Points<'a> {
             Ok(())
         })
     }
+}
+
+/// The rows of a part with their clusters.
+fn assign_part(rows: &dyn Rows, range: Range<usize>, centers: &Centroids) -> Result<Assigned> {
+    let (n, dim) = (range.len(), rows.dim());
+    let mut part = Assigned::new(centers.k(), dim);
+    part.labels.resize(n, 0);
+    part.squared.resize(n, 0.0);
+    part.second.resize(n, 0.0);
+    let start = range.start;
+    fold::for_each_block(rows, range, |first, block| {
+        let of_block = first - start..first - start + block.len() / dim;
+        let labels = &mut part.labels[of_block.clone()];
+        centers.nearest_two(block, labels, &mut part.squared[of_block.clone()], &mut part.second[of_block]);
+        move_rows(block, dim, &NOWHERE[..labels.len()], labels, &mut part.sums, &mut part.counts);
+        Ok(())
+    })?;
+    Ok(part)
 }
 
 impl crate::device::Points for Points<'_> {
@@ -121,6 +140,17 @@ impl crate::device::Points for Points<'_> {
         }
         self.centers = Some(centers);
         Ok(())
+    }
+
+    fn assign(&self, centroids: &[f32]) -> Result<Assigned> {
+        let dim = self.rows.dim();
+        let centers = Centroids::new(centroids, dim);
+        let mut all = Assigned::new(centers.k(), dim);
+        let parts = lloyd::parts(self.rows.len(), centers.k(), dim);
+        for part in self.pool.map(parts.len(), |i| assign_part(self.rows, parts[i].clone(), &centers)) {
+            all.append(part?);
+        }
+        Ok(all)
     }
 
     fn lloyd(&self, k: usize) -> Result<Box<dyn crate::device::Lloyd + '_>> {
