@@ -64,7 +64,9 @@ pub(super) fn merge(old: &RecordBatch, new: &RecordBatch) -> Result<RecordBatch>
     for row in 0..both.num_rows() {
         let next = model_order.len();
         let model = *model_order.entry(models.value(row)).or_insert(next);
-        let entry = merged.entry((model, clusters.value(row))).or_insert((row as u32, 0, 0.0));
+        let entry = merged.entry((model, clusters.value(row))).or_default();
+        // Of a stream whose centroids move, the newest are kept.
+        entry.0 = row as u32;
         let size = sizes.value(row);
         entry.1 += size;
         if distances.is_valid(row) {

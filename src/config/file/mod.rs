@@ -29,7 +29,7 @@ pub use source::*;
 pub use split::SplitTable;
 pub(super) use split::{ALL, THE_VALUE_ALL};
 pub use stage::*;
-pub use stream::StreamTable;
+pub use stream::{Learn, StreamTable};
 
 use super::size::Size;
 use crate::source::OnBadRow;

@@ -5,6 +5,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config::half_life::HalfLifeSetting;
+use crate::kmeans::Decay;
 use crate::source::Span;
 use crate::source::follow::{Files, FollowSpec};
 
@@ -35,6 +37,25 @@ pub struct StreamTable {
     /// How long `--follow` waits for new rows before each commit. Default "1 s".
     #[serde(default = "default_every")]
     pub every: Span,
+    /// What is learned from the rows once they are labelled: "centroids" moves the clusters' centroids by online k-means,
+    /// one batch a commit; the model itself stays. Default "nothing".
+    #[serde(default)]
+    pub learn: Learn,
+    /// After how much a row counts half of what it counted at first, where centroids move: "5000 rows", "20 batches"
+    /// (commits), or a time such as "2 h" by the times of the samples. Default: nothing is forgotten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub half_life: Option<HalfLifeSetting>,
+}
+
+/// What a stream learns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Learn {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Where the centroids lie.
+    Centroids,
 }
 
 impl StreamTable {
@@ -48,6 +69,12 @@ impl StreamTable {
             rows: self.rows,
             wait: self.wait(),
         }
+    }
+
+    /// How centroids forget, if they move.
+    pub fn decay(&self) -> Option<Decay> {
+        let decay = self.half_life.map_or(Decay::None, |half| Decay::HalfLife(half.into()));
+        (self.learn == Learn::Centroids).then_some(decay)
     }
 
     /// How long is waited for new rows.
@@ -65,6 +92,8 @@ impl Default for StreamTable {
             idle: default_idle(),
             rows: default_rows(),
             every: default_every(),
+            learn: Learn::default(),
+            half_life: None,
         }
     }
 }
