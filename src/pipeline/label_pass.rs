@@ -44,8 +44,8 @@ pub(super) struct LabelPass {
     pub keep: Vec<String>,
     /// What is counted.
     pub columns: Columns,
-    /// How many clusters there are; 0 where no stage labels rows.
-    pub k: usize,
+    /// The ids of the clusters; empty where no stage labels rows.
+    pub ids: Vec<i32>,
     /// The column of labels that a report colours rows by, scored or not.
     pub shown_label: Option<String>,
     /// The names of the features; empty where they have none.
@@ -85,7 +85,7 @@ impl LabelPass {
             stages.insert(0, Arc::new(narrow));
         }
         // Without clusters there is nothing to tell apart.
-        let portrayed = self.k > 0;
+        let portrayed = !self.ids.is_empty();
         if portrayed {
             stages.insert(0, Arc::new(Carry::new(FEATURES, INPUT)));
         }
@@ -96,9 +96,9 @@ impl LabelPass {
         }
         let schema = labelled.schema();
         let keep = self.keep.iter().map(|name| schema.index_of(name)).collect::<Result<Vec<usize>, _>>()?;
-        let portrait = || Portrait::new(&schema, self.k, self.shown_label.as_deref(), &self.control);
+        let portrait = || Portrait::new(&schema, &self.ids, self.shown_label.as_deref(), &self.control);
         let portrait = portrayed.then(portrait).transpose()?;
-        let seen = Arc::new(Mutex::new(Seen { tally: Tally::new(self.k), portrait }));
+        let seen = Arc::new(Mutex::new(Seen { tally: Tally::new(&self.ids), portrait }));
         let (looking, control, columns, began) = (Arc::clone(&seen), self.control, self.columns, Instant::now());
         let watch = move |batch: &RecordBatch| {
             control.check()?;
@@ -196,7 +196,7 @@ mod tests {
             transforms: vec![Arc::new(Label::new(&found, FEATURES, &Cpu::default()).unwrap())],
             keep: LABEL_COLUMNS.map(String::from).to_vec(),
             columns: Columns::default(),
-            k: 2,
+            ids: vec![0, 1],
             shown_label: None,
             feature_names: vec!["x".into()],
             threads: 2,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! source ──first pass──► replay cache ──► scale ─► feature_weights ─► autoencoder ─► kmeans      (learn)
+//! the table's newest model ─► which of its clusters are which of the new ones                    (identity)
 //! source ──────────────► the fitted stages ─► counts ─► data files, in one plan ─► one commit    (label)
 //! ```
 //!
@@ -15,6 +16,7 @@ mod checks;
 mod clock;
 mod collect;
 mod execution;
+mod identity;
 mod label_pass;
 mod learn;
 mod output;
@@ -45,6 +47,7 @@ use crate::train::Autoencoder;
 use crate::weights::FeatureWeightsStage;
 use clock::Clock;
 use execution::Execution;
+use identity::Earlier;
 
 /// How to run.
 #[derive(Debug, Clone, Default)]
@@ -146,8 +149,9 @@ impl Pipeline {
         let run = Execution::open(self, options, clock, Arc::clone(bad)).await?;
         run.check_output()?;
         run.check_parts().await?;
-        let learned = run.learn().await?;
-        let model = run.model(&learned)?;
-        run.label(learned, model).await
+        let earlier = run.earlier().await?;
+        let mut learned = run.learn(earlier.as_ref().and_then(Earlier::model)).await?;
+        let (model, lineage) = run.identify(&mut learned, earlier)?;
+        run.label(learned, model, lineage).await
     }
 }
