@@ -1,11 +1,13 @@
 //! The labels of k autoencoders: a row belongs to the one that rebuilds it best.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use crate::embed_network::{arrays, coder, in_blocks, setting, tensors};
 use crate::error::{Error, Result};
 use crate::network::{Arrays, Coder, CoderSpec};
-use crate::stage::{Action, Artifact, Assignments, Clusters, FEATURES, Transform};
+use crate::stage::{Action, Artifact, Assignments, ClusterIds, Clusters, FEATURES, Transform};
 use crate::train::RowError;
 
 /// The most autoencoders of a model.
@@ -16,13 +18,14 @@ pub fn expert_name(i: usize) -> String {
     format!("expert.{i}.")
 }
 
-/// k trained autoencoders as a stage (Opochinsky et al. 2020, k-DAE). It appends to each row the number of the autoencoder
+/// k trained autoencoders as a stage (Opochinsky et al. 2020, k-DAE). It appends to each row the id of the autoencoder
 /// of the least error (`cluster`, Int32), that error (`distance`, Float32) and by how much the second least is greater
-/// (`margin`, Float32; infinite for a single one). In a tie the lower number has the row. Clusters have no centroids.
-#[derive(Debug)]
+/// (`margin`, Float32; infinite for a single one). In a tie the first of them has the row. Clusters have no centroids.
+#[derive(Debug, Clone)]
 pub struct Experts {
-    coders: Vec<Coder>,
+    coders: Arc<[Coder]>,
     error: RowError,
+    ids: ClusterIds,
 }
 
 impl Experts {
@@ -39,7 +42,7 @@ impl Experts {
             return Err(Error::model(format!("{k} autoencoders, expected from 1 to {MOST}")));
         }
         let coders = (0..k).map(|i| coder(&expert_name(i), spec, arrays)).collect::<Result<_>>()?;
-        Ok(Self { coders, error })
+        Ok(Self { coders, error, ids: ClusterIds::default() })
     }
 
     /// The stage that [`save`](Transform::save) saved.
@@ -48,7 +51,9 @@ impl Experts {
     /// Kind `Model` if a setting or a tensor is missing, or does not fit.
     pub fn from_artifact(artifact: &Artifact) -> Result<Self> {
         let (k, spec) = (setting(artifact, "k")?, setting(artifact, "network")?);
-        Self::new(k, &spec, &arrays(artifact), setting(artifact, "error")?)
+        let experts = Self::new(k, &spec, &arrays(artifact), setting(artifact, "error")?)?;
+        let ids = ClusterIds::restore(artifact, k).map_err(|e| e.while_doing("stage experts"))?;
+        Ok(Self { ids, ..experts })
     }
 }
 
@@ -63,6 +68,15 @@ impl Clusters for Experts {
 
     fn centroids(&self) -> Option<Vec<f32>> {
         None
+    }
+
+    fn ids(&self) -> Vec<i32> {
+        self.ids.of(self.k())
+    }
+
+    fn with_ids(&self, ids: &[i32]) -> Result<Option<Arc<dyn Transform>>> {
+        let ids = ClusterIds::given(ids, self.k())?;
+        Ok(Some(Arc::new(Self { ids, ..self.clone() })))
     }
 
     /// The autoencoder of the least error, that error, and by how much the second least is greater. Costs
@@ -85,6 +99,7 @@ impl Clusters for Experts {
                 }
             }
         }
+        self.ids.name(&mut cluster);
         let margin = second.iter().zip(&distance).map(|(second, first)| second - first).collect();
         Ok(Assignments { cluster, distance, margin })
     }
@@ -104,17 +119,17 @@ impl Transform for Experts {
             [("k", json!(self.coders.len())), ("network", json!(self.coders[0].spec())), ("error", json!(self.error))];
         // On the host, where nothing fails.
         let all = self.coders.iter().flat_map(|coder| tensors(coder.arrays().unwrap_or_default()));
-        Artifact {
+        let mut artifact = Artifact {
             settings: settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             tensors: all.collect(),
-        }
+        };
+        self.ids.save(&mut artifact);
+        artifact
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::datatypes::Schema;
     use arrow::record_batch::RecordBatch;
 
@@ -151,6 +166,25 @@ mod tests {
         let near = |a: f32, b: f32| (a - b).abs() < 1e-5;
         assert!(near(distance[0], 0.5) && near(distance[1], 2.0) && near(margin[1], 10.0_f32.sqrt() - 2.0));
         assert!(near(margin[2], 0.0));
+    }
+
+    #[test]
+    fn rows_are_labelled_by_the_ids_that_were_given() {
+        let given = stage().with_ids(&[7, 2]).unwrap().unwrap();
+        let clusters = given.clusters().unwrap();
+        assert_eq!(clusters.ids(), [7, 2]);
+        assert_eq!(clusters.assign(&[1.0, 0.5, 0.0, 3.0, 0.5, 0.5]).unwrap().cluster, [7, 2, 7]);
+        let back = Experts::from_artifact(&given.save()).unwrap();
+        assert_eq!((back.save(), back.ids()), (given.save(), vec![7, 2]));
+        // Ids that are the indices are not saved: it is the same model.
+        assert_eq!(clusters.with_ids(&[0, 1]).unwrap().unwrap().save(), stage().save());
+        for wrong in [&[7][..], &[7, 7], &[7, -1]] {
+            assert_eq!(stage().with_ids(wrong).unwrap_err().kind(), crate::Kind::Model);
+        }
+        let mut damaged = given.save();
+        damaged.settings.insert("ids".into(), json!([7, "a"]));
+        let e = Experts::from_artifact(&damaged).unwrap_err();
+        assert!(e.kind() == crate::Kind::Model && e.to_string().contains("experts: ids"), "{e}");
     }
 
     #[test]

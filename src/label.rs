@@ -13,10 +13,10 @@ use crate::device::{Assign, Device, distances_and_margins};
 use crate::error::{Error, Result};
 use crate::kmeans::KMeans;
 use crate::normalize::Normalizer;
-use crate::stage::{Action, Artifact, Assignments, Clusters, Tensor, Transform};
+use crate::stage::{Action, Artifact, Assignments, ClusterIds, Clusters, Tensor, Transform};
 pub use find::{Begin, KMeansStage};
 
-/// The fitted stage: appends to each row the number of its nearest centroid (`cluster`, Int32), the Euclidean distance to
+/// The fitted stage: appends to each row the id of its nearest centroid (`cluster`, Int32), the Euclidean distance to
 /// it (`distance`, Float32) and by how much the second nearest is farther (`margin`, Float32; 0 where two are equally
 /// near, infinite where there is only one cluster). Other columns stay as they are. Where vectors are normalised first,
 /// both distances are those of the normalised vectors, in standard deviations.
@@ -31,6 +31,7 @@ pub struct Label {
     centers: Arc<dyn Assign>,
     sizes: Vec<u64>,
     mean_distance: Vec<f32>,
+    ids: ClusterIds,
 }
 
 impl Label {
@@ -50,6 +51,7 @@ impl Label {
             centers: device.centroids(&found.centroids, found.dim)?,
             sizes: found.sizes.clone(),
             mean_distance: found.mean_distance.iter().map(|&d| d as f32).collect(),
+            ids: ClusterIds::default(),
         })
     }
 
@@ -86,7 +88,8 @@ impl Label {
         }
         let centers = device.centroids(&centroids.values, dim)?;
         let normalizer = Normalizer::restore(artifact, dim).map_err(|e| bad(e.message().to_owned()))?;
-        Ok(Self { column, dim, normalizer, centroids: centroids.values.clone(), centers, sizes, mean_distance })
+        let ids = ClusterIds::restore(artifact, k).map_err(|e| bad(e.message().to_owned()))?;
+        Ok(Self { column, dim, normalizer, centroids: centroids.values.clone(), centers, sizes, mean_distance, ids })
     }
 }
 
@@ -106,6 +109,15 @@ impl Clusters for Label {
         })
     }
 
+    fn ids(&self) -> Vec<i32> {
+        self.ids.of(self.k())
+    }
+
+    fn with_ids(&self, ids: &[i32]) -> Result<Option<Arc<dyn Transform>>> {
+        let ids = ClusterIds::given(ids, self.k())?;
+        Ok(Some(Arc::new(Self { ids, ..self.clone() })))
+    }
+
     /// The nearest centroid, the distance to it, and how much farther the second nearest is. `O(rows x k x dim)`.
     fn assign(&self, rows: &[f32]) -> Result<Assignments> {
         let n = rows.len() / self.dim;
@@ -120,7 +132,9 @@ impl Clusters for Label {
             None => self.centers.nearest_two(rows, &mut nearest, &mut distance, &mut margin)?,
         }
         distances_and_margins(&mut distance, &mut margin);
-        Ok(Assignments { cluster: nearest.into_iter().map(|nearest| nearest as i32).collect(), distance, margin })
+        let mut cluster: Vec<i32> = nearest.into_iter().map(|nearest| nearest as i32).collect();
+        self.ids.name(&mut cluster);
+        Ok(Assignments { cluster, distance, margin })
     }
 }
 
@@ -144,6 +158,7 @@ impl Transform for Label {
                 .into_iter()
                 .collect(),
         };
+        self.ids.save(&mut artifact);
         if let Some(normalizer) = &self.normalizer {
             normalizer.save(&mut artifact);
         }
@@ -256,6 +271,29 @@ mod tests {
         assert_eq!(label.apply(&batch(vec![0.0, 1.0], 2)).unwrap_err().kind(), crate::Kind::Model);
         let empty = label.apply(&batch(vec![], 1)).unwrap();
         assert_eq!((empty.num_rows(), empty.num_columns()), (0, 5));
+    }
+
+    #[test]
+    fn rows_are_labelled_by_the_ids_that_were_given() {
+        let label = label(&[0.0, 3.0, 9.0], 1);
+        let given = label.with_ids(&[12, 0, 5]).unwrap().unwrap();
+        let clusters = given.clusters().unwrap();
+        assert_eq!((clusters.ids(), clusters.k()), (vec![12, 0, 5], 3));
+        assert_eq!(clusters.centroids(), Clusters::centroids(&label));
+        assert_eq!(clusters.assign(&[8.0, -1.0, 2.0, 1.5]).unwrap().cluster, [5, 12, 0, 12]);
+        let back = Label::from_artifact(&given.save(), &Cpu::default()).unwrap();
+        assert_eq!((back.save(), back.ids()), (given.save(), vec![12, 0, 5]));
+        // Ids that are the indices are not saved: it is the same model.
+        assert_eq!(clusters.with_ids(&[0, 1, 2]).unwrap().unwrap().save(), label.save());
+        for wrong in [&[1, 2][..], &[1, 2, 1], &[1, 2, -3]] {
+            assert_eq!(label.with_ids(wrong).unwrap_err().kind(), crate::Kind::Model);
+        }
+        for damage in [json!("many"), json!([1, 2]), json!([1, 2, 1]), json!([1, 2, 3.5]), json!([1, 2, 1_u64 << 40])] {
+            let mut artifact = given.save();
+            artifact.settings.insert("ids".into(), damage);
+            let e = Label::from_artifact(&artifact, &Cpu::default()).unwrap_err();
+            assert!(e.kind() == crate::Kind::Model && e.to_string().starts_with("stage label: "), "{e}");
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@
 //!    │                                                               registry: what rebuilds a fitted stage
 //!    │         or deep_clustering, by a paper's method                 method: the papers' methods as rows of blocks
 //!    │                 device: where it is computed                  network, loss, kernel: the arithmetic
+//!  identity  which of the new clusters is which of the table's: ids that last
+//!    │
 //!  model     the fitted stages, saved by the hash of their content
 //!    │
 //!  table     Parquet files and a Delta log: one commit, or nothing
@@ -23,7 +25,7 @@
 //!
 //! [`pipeline`] drives all of it, [`report`] tells what happened and draws it, and [`cli`] is the command. Imports go one way,
 //! from the bottom of this list to its top: `secret`; `error`; `event`, `memory`, `seed`, `terminal` and `unlinked`;
-//! `kernel` and, for NVIDIA GPUs, `cuda`; `network`, `loss`, `signal`, `metrics`; `device`; `kmeans`; the stages; `store`;
+//! `kernel` and, for NVIDIA GPUs, `cuda`; `network`, `loss`, `signal`, `metrics`, `identity`; `device`; `kmeans`; the stages; `store`;
 //! `model`, `table`, `source`, `replay`; `config` and `sql`; `pipeline`; `cli`. `tests/layering.rs` holds them to it.
 //! [`kernel`] is a crate of its own, in `kernel/`, so there the compiler does; only it and `cuda` have `unsafe` code.
 //!
@@ -74,6 +76,7 @@ pub mod embed_network;
 pub mod error;
 pub mod event;
 pub mod experts;
+pub mod identity;
 pub mod kmeans;
 pub mod label;
 pub mod loss;

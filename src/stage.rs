@@ -5,6 +5,7 @@
 
 mod apply;
 pub mod compliance;
+mod ids;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -24,6 +25,7 @@ use crate::seed::Seed;
 
 pub(crate) use apply::labels;
 pub use apply::{Apply, label_fields};
+pub use ids::ClusterIds;
 
 /// The column of feature vectors that a source yields and that `scale` rewrites.
 pub const FEATURES: &str = "features";
@@ -146,8 +148,24 @@ pub trait Clusters: Send + Sync {
     /// centroids.
     fn centroids(&self) -> Option<Vec<f32>>;
 
-    /// The clusters of `rows` (row-major), each row by itself. A tie goes to the lower cluster. A row with values that are
-    /// not finite, or too large, has a distance that is not finite.
+    /// Their ids, in the order of the centroids: what rows are labelled with. From 0 on, unless they were
+    /// [given others](Self::with_ids).
+    fn ids(&self) -> Vec<i32> {
+        (0..self.k()).map(|index| index as i32).collect()
+    }
+
+    /// The same stage with these ids of its clusters, in the order of the centroids; `None` where clusters cannot be given
+    /// ids, which is the default.
+    ///
+    /// # Errors
+    /// Kind `Model` unless there is one for each, distinct and not negative.
+    fn with_ids(&self, ids: &[i32]) -> Result<Option<Arc<dyn Transform>>> {
+        let _ = ids;
+        Ok(None)
+    }
+
+    /// The clusters of `rows` (row-major), each row by itself. A tie goes to the cluster that comes first. A row with values
+    /// that are not finite, or too large, has a distance that is not finite.
     ///
     /// # Errors
     /// Kind `Compute` where the device it works on fails.
@@ -160,7 +178,7 @@ pub trait Clusters: Send + Sync {
 /// The cluster of each row.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Assignments {
-    /// The nearest cluster.
+    /// The id of the nearest cluster.
     pub cluster: Vec<i32>,
     /// The distance to it.
     pub distance: Vec<f32>,

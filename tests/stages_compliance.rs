@@ -91,6 +91,7 @@ fn cases() -> Vec<Case> {
     let all = (0..3).flat_map(|i| coder(&expert_name(i)).1).collect();
     let experts = Experts::new(3, &spec, &all, RowError::Norm).unwrap();
     let layout = ManifoldSpec { epochs: Some(5), ..ManifoldSpec::default() };
+    let named = |stage: &dyn Transform, ids: &[i32]| stage.clusters().unwrap().with_ids(ids).unwrap().unwrap();
     let whitened = KMeansStage::new(KMeansSpec::new(3), FEATURES).normalized(Normalize::Whiten);
     vec![
         Case { name: "origin", stage: origin, column: FEATURES },
@@ -106,6 +107,8 @@ fn cases() -> Vec<Case> {
         case("label of features", FEATURES, &KMeansStage::new(KMeansSpec::new(3), FEATURES)),
         case("label of embeddings", EMBEDDING, &KMeansStage::new(KMeansSpec::new(4), EMBEDDING)),
         case("label of whitened features", FEATURES, &whitened),
+        Case { name: "label, named", stage: named(&*fit(&whitened), &[6, 0, 11]), column: FEATURES },
+        Case { name: "experts, named", stage: named(&experts, &[2, 9, 1]), column: FEATURES },
         Case { name: "experts", stage: Arc::new(experts), column: FEATURES },
     ]
 }

@@ -234,7 +234,8 @@ async fn a_growing_file_gives_the_rows_of_the_whole_one() {
         };
         let whole = labelled(&case, &report, kind).await;
         assert_eq!(streamed.keys().collect::<Vec<_>>(), whole.keys().collect::<Vec<_>>(), "seed {seed}");
-        assert_eq!(streamed, whole, "seed {seed}");
+        let other: Vec<_> = streamed.iter().filter(|(key, row)| whole[*key] != **row).map(|(key, _)| key).collect();
+        assert!(other.is_empty(), "seed {seed}: {other:?}");
         assert_eq!(samples.read, lines.len() as u64, "{samples}");
         assert_eq!(samples.read, samples.in_windows + samples.set_aside + samples.unused(), "{samples}");
     }
@@ -352,7 +353,7 @@ fn a_killed_stream_goes_on_with_each_row_once() {
         let model = format!("stream.model={:?}", model.display().to_string());
         let report = case.once("calm", &["stream.files=growing", &model]).await;
         assert_eq!(report.commits, 1);
-        assert_eq!(killed, rows(&case.out("calm")).await);
+        assert!(killed == rows(&case.out("calm")).await);
     });
 }
 
@@ -411,6 +412,84 @@ fn standard_input_is_followed() {
     runtime.block_on(async {
         fs::write(case.input().join("a.csv"), format!("{HEADER}{}", lines.concat())).unwrap();
         let whole = labelled(&case, &report, dacpipe::signal::window::Within::Recordings).await;
-        assert_eq!(rows(Path::new(&piped)).await, whole);
+        assert!(rows(Path::new(&piped)).await == whole);
     });
+}
+
+/// The clusters of the table's newest version: ids, sizes, centroids' bits.
+async fn clusters(table: &Path) -> Vec<(i32, i64, Vec<u64>)> {
+    let ctx = SessionContext::new();
+    let options = dacpipe::sql::Options::new().table("t", &table.display().to_string());
+    dacpipe::sql::register(&ctx, options).await.unwrap();
+    let rows = ctx.sql("SELECT cluster, size, centroid FROM t_clusters ORDER BY cluster").await.unwrap();
+    let mut found = Vec::new();
+    for batch in rows.collect().await.unwrap() {
+        for row in 0..batch.num_rows() {
+            let centroid = batch.column(2).as_list::<i32>().value(row);
+            let bits = centroid.as_primitive::<arrow::datatypes::Float64Type>().values().iter().map(|v| v.to_bits());
+            let ids = batch.column(0).as_primitive::<Int32Type>();
+            found.push((ids.value(row), batch.column(1).as_primitive::<Int64Type>().value(row), bits.collect()));
+        }
+    }
+    found
+}
+
+/// Centroids that move with the stream are part of its state: killed and started again, it labels rows by the same ones.
+#[test]
+fn centroids_move_with_the_stream_and_survive_kills() {
+    let case = Case::new();
+    let file = case.file("out").display().to_string();
+    let lines = lines(9, 9000);
+    case.append("a.csv", &format!("{HEADER}{}", lines[..1000].concat()));
+    expect(0, dacpipe(&["run", &file, "--once", "--quiet", "--set", "stream.files=growing"]));
+    let model = fs::read_dir(case.out("out/models")).unwrap().next().unwrap().unwrap().path();
+    let model = format!("stream.model={:?}", model.display().to_string());
+    case.append("a.csv", &lines[1000..].concat());
+    let learn =
+        ["stream.files=growing", "stream.rows=150", "stream.learn=centroids", "stream.half_life=\"400 rows\"", &model];
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let calm = runtime.block_on(case.once("calm", &learn));
+    assert!(calm.commits > 50 && !calm.learned, "{calm:?}");
+
+    let killed = format!("sink.path={:?}", case.out("killed").display().to_string());
+    let sets: Vec<&str> = learn.iter().copied().chain([killed.as_str()]).flat_map(|set| ["--set", set]).collect();
+    let mut rng = StdRng::seed_from_u64(6);
+    for _ in 0..4 {
+        let mut follow = dacpipe(&[&["run", &file, "--follow", "--quiet"], &sets[..]].concat()).spawn().unwrap();
+        pause(rng.random_range(150..900));
+        follow.kill().unwrap();
+        follow.wait().unwrap();
+    }
+    let code = dacpipe(&[&["run", &file, "--once", "--quiet"], &sets[..]].concat()).output().unwrap().status.code();
+    assert!([Some(0), Some(99)].contains(&code), "{code:?}");
+    runtime.block_on(async {
+        let (calm, killed) = (case.out("calm"), case.out("killed"));
+        assert!(rows(&calm).await == rows(&killed).await);
+        assert_eq!(clusters(&calm).await, clusters(&killed).await);
+        // They did move, and rows that stay where they are would be labelled otherwise.
+        let still = case.once("still", &["stream.files=growing", "stream.rows=150", &model]).await;
+        assert_eq!(still.rows as usize, rows(&calm).await.len());
+        assert_ne!(clusters(&calm).await, clusters(&case.out("still")).await);
+    });
+}
+
+#[test]
+fn what_cannot_be_learned_or_followed_is_refused() {
+    let case = Case::new();
+    let file = case.file("out").display().to_string();
+    let refused = |sets: &[&str], words: &str| {
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", *set]).collect();
+        let (_, stderr) = expect(3, dacpipe(&[&["run", &file, "--once"], &sets[..]].concat()));
+        assert!(stderr.contains(words), "{stderr}");
+    };
+    refused(&["stream.half_life=\"2 h\""], "nothing is learned that could be forgotten");
+    refused(&["stream.learn=centroids", "stream.half_life=\"0 rows\""], "half-life");
+    refused(
+        &["stream.learn=centroids", "stream.half_life=\"2 h\"", "source.time=null", "source.time_unit=null"],
+        "no times",
+    );
+    refused(&["stream.rows=0"], "rows");
+    refused(&["stream.files=growing", "source.resample=true"], "whole recordings");
+    let (_, stderr) = expect(3, dacpipe(&["run", "pipelines/hapt.toml", "--once", "--set", "sink.path=out/none"]));
+    assert!(stderr.contains("kind = \"hapt\""), "{stderr}");
 }

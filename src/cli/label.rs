@@ -189,6 +189,10 @@ fn summary(report: &RelabelReport) -> String {
     if !report.cluster_sizes.is_empty() {
         let sizes: Vec<String> = report.cluster_sizes.iter().map(u64::to_string).collect();
         lines.push(format!("  clusters  {}", sizes.join(" ")));
+        if report.cluster_ids.iter().zip(0..).any(|(id, index)| *id != index) {
+            let ids: Vec<String> = report.cluster_ids.iter().map(i32::to_string).collect();
+            lines.push(format!("            with the ids {}", ids.join(" ")));
+        }
     }
     if let Some(vectors) = &report.vectors {
         lines.push(format!("  vectors   {}", vectors.describe()));

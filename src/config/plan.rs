@@ -154,6 +154,8 @@ pub struct SinkSpec {
     pub mode: Mode,
     /// What an append does with rows whose keys the table has already.
     pub on_existing: OnExisting,
+    /// Whether clusters keep the ids that they have in the table.
+    pub stable_ids: bool,
     /// Whether the learned representation of each row is written.
     pub embedding: bool,
     /// Whether the reconstruction error of each row is written.
@@ -392,6 +394,7 @@ fn sink(table: &SinkTable, source: &SourceTable) -> SinkSpec {
         partition_by: table.partition_by.clone(),
         mode: table.mode,
         on_existing: table.on_existing.unwrap_or_default(),
+        stable_ids: table.stable_ids.unwrap_or(true),
         embedding: table.embedding,
         reconstruction_error: table.reconstruction_error,
         vectors: table.vectors,

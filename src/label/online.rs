@@ -1,15 +1,72 @@
-//! Online k-means as an artifact, to keep between the batches of a stream and go on from.
+//! Online k-means over a stage's clusters; and as an artifact, to keep between the batches of a stream and go on from.
 
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use super::Label;
+use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::kmeans::{OnlineKMeans, OnlineSpec, OnlineState};
+use crate::kernel::Dense;
+use crate::kmeans::{Batch, Decay, OnlineKMeans, OnlineSpec, OnlineState};
 use crate::seed::Seed;
-use crate::stage::{Artifact, Tensor};
+use crate::stage::{Artifact, ClusterIds, Tensor};
 
 /// The array of rows that a cold start holds back.
 const WAITING: &str = "waiting";
+
+impl Label {
+    /// Online k-means that goes on from these clusters: from their centroids, and the rows they were learned from.
+    ///
+    /// # Errors
+    /// Kind `Config` for a bad `decay`.
+    pub fn learner(&self, decay: Decay) -> Result<OnlineKMeans> {
+        let centroids = self.centroids.iter().map(|&x| f64::from(x)).collect();
+        let sizes = self.sizes.iter().map(|&n| n as f64).collect();
+        OnlineKMeans::warm(OnlineSpec::new(self.sizes.len(), decay), centroids, sizes)
+    }
+
+    /// Lets `online`, a [`learner`](Self::learner) of these clusters, learn from vectors (row-major) as they are labelled.
+    /// `newest` is the event time of the newest in nanoseconds.
+    ///
+    /// # Errors
+    /// As of [`OnlineKMeans::partial_fit`].
+    pub fn teach(
+        &self,
+        online: &mut OnlineKMeans,
+        rows: &[f32],
+        newest: Option<i64>,
+        device: &dyn Device,
+    ) -> Result<Batch> {
+        match &self.normalizer {
+            Some(normalizer) => {
+                let mut normalized = vec![0.0; rows.len()];
+                normalizer.apply(rows, &mut normalized);
+                online.partial_fit(&Dense::new(&normalized, self.dim), newest, device)
+            }
+            None => online.partial_fit(&Dense::new(rows, self.dim), newest, device),
+        }
+    }
+
+    /// The same clusters where `online` has moved them, with these ids.
+    ///
+    /// # Errors
+    /// Kind `Model` for ids or centroids of other clusters, `Compute` where the device has no room.
+    pub fn moved(&self, online: &OnlineKMeans, ids: &[i32], device: &dyn Device) -> Result<Self> {
+        let centroids = online.rounded();
+        if centroids.len() != self.centroids.len() {
+            let (found, wanted) = (centroids.len(), self.centroids.len());
+            return Err(Error::model(format!("centroids of {found} values, expected {wanted}")));
+        }
+        let centers = device.centroids(&centroids, self.dim)?;
+        let ids = ClusterIds::given(ids, self.sizes.len())?;
+        Ok(Self { centroids, centers, ids, ..self.clone() })
+    }
+
+    /// The column of the vectors that it labels.
+    pub fn column(&self) -> &str {
+        &self.column
+    }
+}
 
 impl OnlineKMeans {
     /// All of it: settings, seed and state. What [`restore`](Self::restore) makes of it goes on to the same bits: doubles are

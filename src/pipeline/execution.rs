@@ -10,7 +10,8 @@ use datafusion::execution::memory_pool::GreedyMemoryPool;
 
 use super::clock::Clock;
 use super::collect::{Collected, collect};
-use super::label_pass::{LabelPass, RAW_CLUSTER, RawKMeans};
+use super::identity::Earlier;
+use super::label_pass::{LabelPass, Passed, RAW_CLUSTER, RawKMeans};
 use super::learn::{Learn, Learned};
 use super::output::{quarantine, source_info};
 use super::portrait::Kept;
@@ -30,7 +31,7 @@ use crate::report::{RunReport, StageReport};
 use crate::source::{self, BadRows, Source, SourceOptions};
 use crate::stage::{Clusters, FEATURES};
 use crate::store::Location;
-use crate::table::{CommitInfo, Committed, ExistingKeys, Labels, TableWriter, WriteOptions};
+use crate::table::{CommitInfo, Committed, ExistingKeys, Labels, Lineage, TableWriter, WriteOptions};
 use crate::weights::WeightLabels;
 
 /// One execution: everything that is open while a pipeline runs.
@@ -87,8 +88,18 @@ impl<'a> Execution<'a> {
 }
 
 impl Execution<'_> {
-    /// The first pass, and then every stage in turn.
-    pub async fn learn(&self) -> Result<Learned> {
+    /// Checks what can be checked before, and learns: the model, whose clusters keep their ids, and what became of each.
+    pub async fn learn_model(&self) -> Result<(Learned, Model, Lineage)> {
+        self.check_output()?;
+        self.check_parts().await?;
+        let earlier = self.earlier().await?;
+        let mut learned = self.learn(earlier.as_ref().and_then(Earlier::model)).await?;
+        let (model, lineage) = self.identify(&mut learned, earlier)?;
+        Ok((learned, model, lineage))
+    }
+
+    /// The first pass, and then every stage in turn; on the way rows are labelled by the `earlier` model, if there is one.
+    pub async fn learn(&self, earlier: Option<Arc<Model>>) -> Result<Learned> {
         let plan = &self.pipeline.plan;
         if self.pipeline.stages.is_empty() {
             // Nothing learns, so no rows are read before those that are written.
@@ -105,14 +116,14 @@ impl Execution<'_> {
         self.check_rows(&collected).await?;
         let summary = format!("{} rows of {} values", collected.rows.len(), collected.rows.dim());
         let mut source = StageReport::new("source", began, summary);
-        let mut learned = self.learn_from(collected).await?;
+        let mut learned = self.learn_from(collected, earlier).await?;
         source.figures.extend(precision::figures(&learned.fallen)?);
         learned.reports.insert(0, source);
         Ok(learned)
     }
 
     /// Fits the stages on a separate thread, so that no worker of the I/O runtime computes.
-    async fn learn_from(&self, collected: Collected) -> Result<Learned> {
+    async fn learn_from(&self, collected: Collected, earlier: Option<Arc<Model>>) -> Result<Learned> {
         let plan = &self.pipeline.plan;
         let state = self.open_state(&collected.digest)?;
         let learn = Learn {
@@ -127,6 +138,7 @@ impl Execution<'_> {
             state,
             registry: self.pipeline.registry.clone().on(Arc::clone(&self.device)),
             baseline: self.baseline(),
+            earlier,
         };
         SpawnedTask::spawn_blocking(move || learn.run(collected))
             .await
@@ -160,12 +172,12 @@ impl Execution<'_> {
     }
 
     /// The label pass, the commit, and the report.
-    pub async fn label(mut self, mut learned: Learned, model: Model) -> Result<RunReport> {
+    pub async fn label(mut self, mut learned: Learned, model: Model, lineage: Lineage) -> Result<RunReport> {
         let began = Instant::now();
         let existing = self.writer.existing(model.hash().as_str()).await?;
-        let pass = self.label_pass(&learned, &model, model.clusters().map_or(0, Clusters::k), existing.as_ref())?;
+        let pass = self.label_pass(&learned, &model, existing.as_ref())?;
         let labels = Labels { model: model.hash().as_str().into(), labelled_at: self.clock.labelled_at };
-        let (tally, kept) = pass.run(&self.ctx, &mut self.writer, labels).await?;
+        let Passed { tally, kept, .. } = pass.run(&self.ctx, &mut self.writer, labels).await?;
 
         let model_path = model.save(&self.sink.join("models")?).await?;
         let quarantine = quarantine(&self.sink, &self.run_id, &self.bad).await?;
@@ -173,7 +185,7 @@ impl Execution<'_> {
         let Kept { profile, sample } = kept;
         let skipped_rows = existing.map_or(0, |existing| existing.skipped());
         let source = source_info(&self.source, &tally);
-        let info = CommitInfo { source, clusters, profile, sample, quarantine, skipped_rows, stream: None };
+        let info = CommitInfo { source, clusters, profile, sample, lineage, quarantine, skipped_rows, stream: None };
         learned.reports.push(StageReport::new("label", began, format!("{} rows", tally.rows())));
         let mut report = self.report(learned, &model, &model_path, &tally);
         report.skipped_rows = skipped_rows;
@@ -194,14 +206,8 @@ impl Execution<'_> {
         RunState::at(self.state_dir.path()).clear()
     }
 
-    /// The pass over the rows to label, with `k` clusters (0 for none), without rows whose keys are `existing`.
-    fn label_pass(
-        &self,
-        learned: &Learned,
-        model: &Model,
-        k: usize,
-        existing: Option<&Arc<ExistingKeys>>,
-    ) -> Result<LabelPass> {
+    /// The pass over the rows to label, without rows whose keys are `existing`.
+    fn label_pass(&self, learned: &Learned, model: &Model, existing: Option<&Arc<ExistingKeys>>) -> Result<LabelPass> {
         let plan = &self.pipeline.plan;
         let kept = self.kept();
         let columns: Vec<&str> = std::iter::once(FEATURES).chain(kept.iter().map(String::as_str)).collect();
@@ -220,9 +226,10 @@ impl Execution<'_> {
             transforms,
             keep: written.columns(),
             columns: Columns { label: self.source.label.clone(), split: plan.split.column.clone(), raw },
-            k,
+            ids: model.clusters().map(Clusters::ids).unwrap_or_default(),
             shown_label: self.source.label.clone(),
             feature_names: self.source.feature_names.clone(),
+            collects: None,
             threads: self.device.pool().threads(),
             control: self.options.control.clone(),
         })
@@ -231,5 +238,5 @@ impl Execution<'_> {
 
 /// The `clusters` table of the counts, with centroids in the source's units if the features themselves were clustered.
 pub(super) fn clusters(tally: &Tally, model: &Model, found: &dyn Clusters) -> Result<RecordBatch> {
-    tally.clusters(found.centroids().map(|centroids| model.in_source_units(&centroids)).unwrap_or_default())
+    tally.clusters(&found.centroids().map(|centroids| model.in_source_units(&centroids)).unwrap_or_default())
 }

@@ -26,6 +26,7 @@ use crate::column;
 use crate::error::Result;
 use crate::event::{Control, Event};
 use crate::origin::narrowing;
+use crate::source::times::{END_TIME, newest};
 use crate::sql::StageExec;
 use crate::stage::{Action, Apply, Artifact, FEATURES, LABEL_COLUMNS, Transform};
 use crate::table::{Labels, TableWriter};
@@ -44,12 +45,14 @@ pub(super) struct LabelPass {
     pub keep: Vec<String>,
     /// What is counted.
     pub columns: Columns,
-    /// How many clusters there are; 0 where no stage labels rows.
-    pub k: usize,
+    /// The ids of the clusters; empty where no stage labels rows.
+    pub ids: Vec<i32>,
     /// The column of labels that a report colours rows by, scored or not.
     pub shown_label: Option<String>,
     /// The names of the features; empty where they have none.
     pub feature_names: Vec<String>,
+    /// The column of vectors to collect, if something learns from them.
+    pub collects: Option<String>,
     /// Batches that go through the stages at a time.
     pub threads: usize,
     pub control: Control,
@@ -57,20 +60,20 @@ pub(super) struct LabelPass {
 
 impl LabelPass {
     /// Labels all rows into `writer`, uncommitted. Gives what was counted, and what lies beside the table.
-    pub async fn run(self, ctx: &SessionContext, writer: &mut TableWriter, labels: Labels) -> Result<(Tally, Kept)> {
+    pub async fn run(self, ctx: &SessionContext, writer: &mut TableWriter, labels: Labels) -> Result<Passed> {
         let began = Instant::now();
         self.control.emit(Event::Started { stage: "label".into(), unit: "rows", total: None });
         let (control, names, model) = (self.control.clone(), self.feature_names.clone(), labels.model.clone());
         let (plan, seen) = self.plan(writer, labels).await?;
         collect(plan, ctx.task_ctx()).await?;
-        let Seen { tally, portrait } = std::mem::take(&mut *seen.lock().unwrap_or_else(|e| e.into_inner()));
+        let Seen { tally, portrait, vectors } = std::mem::take(&mut *seen.lock().unwrap_or_else(|e| e.into_inner()));
         // As in the columns of vectors: of features that share a name, the later ones are numbered.
         let names = column_names(&names, []);
         let kept = portrait.map(|portrait| portrait.finish(&names, &model)).transpose()?;
         let seconds = began.elapsed().as_secs_f64();
         let summary = format!("{} rows, {:.0} rows/s", tally.rows(), tally.rows() as f64 / seconds);
         control.emit(Event::Finished { stage: "label".into(), seconds, summary });
-        Ok((tally, kept.unwrap_or_default()))
+        Ok(Passed { tally, kept: kept.unwrap_or_default(), vectors: vectors.unwrap_or_default() })
     }
 
     /// The whole pass as a plan, and what it will have seen when it has run.
@@ -85,7 +88,7 @@ impl LabelPass {
             stages.insert(0, Arc::new(narrow));
         }
         // Without clusters there is nothing to tell apart.
-        let portrayed = self.k > 0;
+        let portrayed = !self.ids.is_empty();
         if portrayed {
             stages.insert(0, Arc::new(Carry::new(FEATURES, INPUT)));
         }
@@ -96,16 +99,20 @@ impl LabelPass {
         }
         let schema = labelled.schema();
         let keep = self.keep.iter().map(|name| schema.index_of(name)).collect::<Result<Vec<usize>, _>>()?;
-        let portrait = || Portrait::new(&schema, self.k, self.shown_label.as_deref(), &self.control);
+        let portrait = || Portrait::new(&schema, &self.ids, self.shown_label.as_deref(), &self.control);
         let portrait = portrayed.then(portrait).transpose()?;
-        let seen = Arc::new(Mutex::new(Seen { tally: Tally::new(self.k), portrait }));
+        let vectors = self.collects.map(Vectors::of);
+        let seen = Arc::new(Mutex::new(Seen { tally: Tally::new(&self.ids), portrait, vectors }));
         let (looking, control, columns, began) = (Arc::clone(&seen), self.control, self.columns, Instant::now());
         let watch = move |batch: &RecordBatch| {
             control.check()?;
-            let Seen { tally, portrait } = &mut *looking.lock().unwrap_or_else(|e| e.into_inner());
+            let Seen { tally, portrait, vectors } = &mut *looking.lock().unwrap_or_else(|e| e.into_inner());
             tally.add(batch, &columns)?;
             if let Some(portrait) = portrait {
                 portrait.add(batch)?;
+            }
+            if let Some(vectors) = vectors {
+                vectors.add(batch)?;
             }
             let done = tally.rows();
             let rows_per_second = Some(done as f64 / began.elapsed().as_secs_f64());
@@ -123,6 +130,41 @@ impl LabelPass {
 struct Seen {
     tally: Tally,
     portrait: Option<Portrait>,
+    vectors: Option<Vectors>,
+}
+
+/// What a pass has made.
+pub(super) struct Passed {
+    /// What was counted.
+    pub tally: Tally,
+    /// What lies beside the table.
+    pub kept: Kept,
+    /// The vectors, if they were to be collected.
+    pub vectors: Vectors,
+}
+
+/// The vectors of the rows as they are labelled, and the newest time among them.
+#[derive(Debug, Default)]
+pub(super) struct Vectors {
+    column: String,
+    /// Row-major.
+    pub values: Vec<f32>,
+    /// In nanoseconds; `None` where rows have no times.
+    pub newest: Option<i64>,
+}
+
+impl Vectors {
+    fn of(column: String) -> Self {
+        Self { column, ..Self::default() }
+    }
+
+    fn add(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.values.extend_from_slice(column::vectors(batch, &self.column)?.0);
+        if let Some(times) = batch.column_by_name(END_TIME) {
+            self.newest = self.newest.max(newest(times)?);
+        }
+        Ok(())
+    }
 }
 
 /// Raw k-means in the stream: appends its cluster under a name of its own and leaves the rest as it is.
@@ -196,9 +238,10 @@ mod tests {
             transforms: vec![Arc::new(Label::new(&found, FEATURES, &Cpu::default()).unwrap())],
             keep: LABEL_COLUMNS.map(String::from).to_vec(),
             columns: Columns::default(),
-            k: 2,
+            ids: vec![0, 1],
             shown_label: None,
             feature_names: vec!["x".into()],
+            collects: None,
             threads: 2,
             control: control.clone(),
         }
@@ -225,7 +268,7 @@ mod tests {
         assert_eq!(names, ["DataSinkExec", "WatchExec", "CoalescePartitionsExec", "StageExec", "DataSourceExec"]);
         let counts = collect(Arc::clone(&plan), ctx.task_ctx()).await.unwrap();
         assert_eq!(counts[0].column(0).as_primitive::<arrow::datatypes::UInt64Type>().values(), &[5]);
-        let Seen { tally, portrait } = std::mem::take(&mut *seen.lock().unwrap());
+        let Seen { tally, portrait, .. } = std::mem::take(&mut *seen.lock().unwrap());
         assert_eq!((tally.sizes(), portrait.is_some()), (&[3, 2][..], true));
         let watched = plan.children()[0];
         assert_eq!(watched.metrics().unwrap().output_rows(), Some(5));

@@ -7,6 +7,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::execution::memory_pool::MemoryPool;
 
 use super::collect::Collected;
+use super::identity::{Before, Common};
 use super::precision::{self, to_single};
 use super::state::{About, Kept, RunState};
 use crate::column::vector_field;
@@ -16,6 +17,7 @@ use crate::event::{Control, Event};
 use crate::kernel::Rows;
 use crate::kmeans::KMeansSpec;
 use crate::label::KMeansStage;
+use crate::model::Model;
 use crate::origin::{Look, Origin};
 use crate::registry::Registry;
 use crate::replay::{Mapped, RowStore, RowStoreBuilder};
@@ -45,6 +47,8 @@ pub(super) struct Learn {
     pub baseline: Option<KMeansSpec>,
     /// The names of the features.
     pub feature_names: Vec<String>,
+    /// The model that labelled the table's newest rows, whose clusters new ones may be.
+    pub earlier: Option<Arc<Model>>,
 }
 
 /// What was learned.
@@ -59,6 +63,9 @@ pub(super) struct Learned {
     pub spilled_rows: u64,
     /// The features that single precision or the scale no longer tells apart.
     pub fallen: Vec<FellTogether>,
+    /// The rows that the clusters have in common with those of the earlier model, and how long it took to find out.
+    pub common: Option<Common>,
+    pub common_seconds: f64,
 }
 
 /// The rows a stage learns from: a store, and the fitted maps that its rows have yet to go through.
@@ -82,13 +89,14 @@ impl Learn {
     /// Fits every stage, in order.
     pub fn run(self, collected: Collected) -> Result<Learned> {
         let mut learned = Learned {
-            transforms: Vec::new(),
-            baseline: None,
-            reports: Vec::new(),
             rows: collected.rows.len() as u64,
             spilled_rows: collected.rows.spilled_rows() as u64,
-            fallen: Vec::new(),
+            ..Learned::default()
         };
+        let began = Instant::now();
+        let pool = self.device.pool();
+        let before = self.earlier.as_ref().map(|model| Before::by(model, &collected, pool)).transpose()?;
+        learned.common_seconds = began.elapsed().as_secs_f64();
         let classes = collected.classes;
         let (store, look, origin) = to_single(collected.rows, &self.rows)?;
         if let Some(origin) = &origin {
@@ -130,6 +138,15 @@ impl Learn {
                 view = self.store(view, &learned.transforms)?;
             }
         }
+        let began = Instant::now();
+        learned.common = match (&self.earlier, before) {
+            (Some(model), Some(Ok(before))) => {
+                before.common(model, &view.store, &learned.transforms, view.from, pool)?
+            }
+            (_, Some(Err(why))) => Some(Err(why)),
+            _ => None,
+        };
+        learned.common_seconds += began.elapsed().as_secs_f64();
         Ok(learned)
     }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! source ──first pass──► replay cache ──► scale ─► feature_weights ─► autoencoder ─► kmeans      (learn)
+//! the table's newest model ─► which of its clusters are which of the new ones                    (identity)
 //! source ──────────────► the fitted stages ─► counts ─► data files, in one plan ─► one commit    (label)
 //! ```
 //!
@@ -15,6 +16,7 @@ mod checks;
 mod clock;
 mod collect;
 mod execution;
+mod identity;
 mod label_pass;
 mod learn;
 mod output;
@@ -146,10 +148,7 @@ impl Pipeline {
     /// One execution; rows that are set aside go to `bad`.
     async fn learn_and_label(&self, options: &RunOptions, clock: &Clock, bad: &Arc<BadRows>) -> Result<RunReport> {
         let run = Execution::open(self, options, clock, Arc::clone(bad)).await?;
-        run.check_output()?;
-        run.check_parts().await?;
-        let learned = run.learn().await?;
-        let model = run.model(&learned)?;
-        run.label(learned, model).await
+        let (learned, model, lineage) = run.learn_model().await?;
+        run.label(learned, model, lineage).await
     }
 }

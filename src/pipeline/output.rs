@@ -81,6 +81,7 @@ impl Execution<'_> {
             memory_limit: plan.memory_limit,
             spilled_rows: learned.spilled_rows,
             stages: learned.reports,
+            cluster_ids: tally.ids().to_vec(),
             cluster_sizes: tally.sizes().to_vec(),
             vectors,
             label_column: self.source.label.clone(),

@@ -30,14 +30,15 @@ pub(super) struct Kept {
 }
 
 impl Portrait {
-    /// A portrait of rows with schema `labelled`, the output of the stages, in `k` clusters; `label` names their column
-    /// of labels.
-    pub fn new(labelled: &Schema, k: usize, label: Option<&str>, control: &Control) -> Result<Self> {
+    /// A portrait of rows with schema `labelled`, the output of the stages, in the clusters with these `ids`; `label`
+    /// names their column of labels.
+    pub fn new(labelled: &Schema, ids: &[i32], label: Option<&str>, control: &Control) -> Result<Self> {
         let dim = column::vector_dim(labelled, INPUT)?;
-        let profile = ProfileBuilder::new(k, dim);
+        let profile = ProfileBuilder::new(ids, dim);
         if profile.is_none() {
             let message = format!(
-                "{k} clusters of {dim} features are more sums than are kept ({}): the table gets no cluster_profile",
+                "{} clusters of {dim} features are more sums than are kept ({}): the table gets no cluster_profile",
+                ids.len(),
                 ProfileBuilder::MOST_SUMS
             );
             control.emit(Event::Warning { message });

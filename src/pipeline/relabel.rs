@@ -5,15 +5,17 @@ use std::sync::Arc;
 use super::checks::no_rows;
 use super::clock::Clock;
 use super::execution::clusters;
-use super::label_pass::LabelPass;
+use super::label_pass::{LabelPass, Passed};
 use super::output::{quarantine, source_info, with_quarantine};
 use super::portrait::Kept;
 use super::scan::{select, session};
 use super::tally::Columns;
 use super::written::{Choice, Written};
+use crate::column::listed;
 use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Control, Event};
+use crate::identity::Change;
 use crate::model::{Model, ModelInput};
 use crate::registry::Registry;
 use crate::report::VectorsReport;
@@ -24,7 +26,9 @@ use crate::source::samples::Samples;
 use crate::source::{self, BadRows, HaptSpec, OnBadRow, ParquetSpec, Source, SourceOptions, SourceSpec};
 use crate::stage::{Clusters, FEATURES};
 use crate::store::Location;
-use crate::table::{CommitInfo, Committed, Labels, Log, Mode, OnExisting, Snapshot, TableWriter, WriteOptions};
+use crate::table::{
+    CommitInfo, Committed, History, Labels, Lineage, Log, Mode, OnExisting, Snapshot, TableWriter, WriteOptions,
+};
 use crate::vectors::VectorForm;
 
 /// The kind of the input.
@@ -88,7 +92,9 @@ pub struct RelabelReport {
     pub samples: Option<Samples>,
     /// The file with the rows that were set aside, if there are any.
     pub quarantine: Option<String>,
-    /// Rows of each cluster; empty if the model makes no clusters.
+    /// The ids of the clusters, rising; empty if the model makes none.
+    pub cluster_ids: Vec<i32>,
+    /// Rows of each cluster, in the order of the ids.
     pub cluster_sizes: Vec<u64>,
     /// The vectors that were written, if any were.
     pub vectors: Option<VectorsReport>,
@@ -162,7 +168,8 @@ impl Relabel {
                 if keep.is_empty() { "none".to_owned() } else { keep.join(", ") }
             )));
         }
-        let mut notes = Vec::new();
+        let (lineage, foreign) = self.lineage(&model, &writer.history().await?);
+        let mut notes = Vec::from_iter(foreign);
         if !missing_keys.is_empty() {
             let names = missing_keys.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
             notes.push(format!(
@@ -198,13 +205,14 @@ impl Relabel {
             transforms: written.stages(&model)?,
             keep: written.columns(),
             columns: Columns::default(),
-            k: model.clusters().map_or(0, Clusters::k),
+            ids: model.clusters().map(Clusters::ids).unwrap_or_default(),
             shown_label: source.label.clone(),
             feature_names: source.feature_names.clone(),
+            collects: None,
             threads,
             control: control.clone(),
         };
-        let (tally, Kept { profile, sample }) = pass.run(&ctx, &mut writer, labels).await?;
+        let Passed { tally, kept: Kept { profile, sample }, .. } = pass.run(&ctx, &mut writer, labels).await?;
         let skipped_rows = existing.map_or(0, |existing| existing.skipped());
         if tally.rows() == 0 && skipped_rows == 0 {
             return Err(with_quarantine(no_rows(&source, "label"), &self.output, &run_id, &bad).await);
@@ -217,12 +225,14 @@ impl Relabel {
             notes.push(format!("the data after the compressed part of {first} was not read"));
         }
         let source = source_info(&source, &tally);
+        let quarantined = quarantine.clone();
         let info = CommitInfo {
             source,
             clusters,
             profile,
             sample,
-            quarantine: quarantine.clone(),
+            lineage,
+            quarantine: quarantined,
             skipped_rows,
             stream: None,
         };
@@ -234,6 +244,7 @@ impl Relabel {
             quarantine: quarantine.map(|name| output.show(&name)),
             skipped_rows,
             replaced_rows,
+            cluster_ids: tally.ids().to_vec(),
             cluster_sizes: tally.sizes().to_vec(),
             vectors: written.report(),
             model: model.hash().as_str().into(),
@@ -242,6 +253,22 @@ impl Relabel {
             seconds: clock.began.elapsed().as_secs_f64(),
             notes,
         })
+    }
+
+    /// The births of the model's clusters whose ids the table does not know; and a note where an append writes ids that
+    /// other clusters of the table have: those of a model are not matched, as a run's are.
+    fn lineage(&self, model: &Model, history: &History) -> (Lineage, Option<String>) {
+        let Some(clusters) = model.clusters() else { return (Lineage::Keep, None) };
+        let (known, born): (Vec<i32>, Vec<i32>) = clusters.ids().into_iter().partition(|id| history.ids.contains(id));
+        let foreign = self.mode == Mode::Append && !history.models.contains(model.hash().as_str()) && !known.is_empty();
+        let note = foreign.then(|| {
+            format!(
+                "the table has clusters of other models with the ids {}, too, which are not the same: dacpipe label takes \
+                 the ids of the model as they are, dacpipe run matches its clusters to those of the table",
+                listed(known.iter().map(i32::to_string).collect::<Vec<_>>().iter().map(String::as_str))
+            )
+        });
+        (Lineage::Add(born.into_iter().map(Change::born).collect()), note)
     }
 
     /// The table that rows are appended to.

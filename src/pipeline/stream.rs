@@ -11,12 +11,15 @@
 //! every row is in the table once. Nothing else is kept anywhere.
 //!
 //! The rows are labelled by the model that the pipeline names, or the one that labelled the table's last rows, or else
-//! one that is learned from the rows that are there.
+//! one that is learned from the rows that are there. Where the stream learns, each commit's rows are labelled by the
+//! centroids as they were before, and then move them; the moved ones are part of the state.
 
+mod learning;
 mod model;
 mod state;
 mod step;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -58,8 +61,10 @@ pub struct StreamReport {
     pub open_recordings: usize,
     /// Which of the stream's commits was the last one, counted from 1; 0 before the first.
     pub sequence: u64,
-    /// Rows of each cluster among those that were labelled; empty if the model makes no clusters.
-    pub cluster_sizes: Vec<u64>,
+    /// Rows of each cluster among those that were labelled, by its id; empty if the model makes no clusters.
+    pub cluster_sizes: BTreeMap<i32, u64>,
+    /// Clusters that got no rows any more and began anew elsewhere, under other ids, as centroids moved.
+    pub revived_clusters: usize,
     /// The content hash of the model.
     pub model: String,
     /// Whether the model was learned just now.

@@ -10,13 +10,15 @@ use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Float32Type, Int32Type};
 
 use crate::column;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::identity::ById;
 use crate::metrics::{ALL, Contingency, part_name};
 use crate::report::Scores;
 
 /// Counts over the labelled rows.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
+    clusters: ById,
     sizes: Vec<u64>,
     distances: Vec<f64>,
     rows: u64,
@@ -36,9 +38,10 @@ pub(super) struct Columns {
 }
 
 impl Tally {
-    /// Counts for `k` clusters; for 0, only rows are counted.
-    pub fn new(k: usize) -> Self {
-        Self { sizes: vec![0; k], distances: vec![0.0; k], ..Self::default() }
+    /// Counts for the clusters with these ids; without any, only rows are counted.
+    pub fn new(ids: &[i32]) -> Self {
+        let (clusters, k) = (ById::new(ids), ids.len());
+        Self { clusters, sizes: vec![0; k], distances: vec![0.0; k], ..Self::default() }
     }
 
     /// Rows counted.
@@ -46,7 +49,12 @@ impl Tally {
         self.rows
     }
 
-    /// Rows of each cluster.
+    /// The ids of the clusters, rising.
+    pub fn ids(&self) -> &[i32] {
+        self.clusters.ids()
+    }
+
+    /// Rows of each cluster, in the order of the ids.
     pub fn sizes(&self) -> &[u64] {
         &self.sizes
     }
@@ -60,8 +68,9 @@ impl Tally {
         let clusters = typed(batch, "cluster")?.as_primitive::<Int32Type>();
         let distances = typed(batch, "distance")?.as_primitive::<Float32Type>();
         for (&cluster, &distance) in clusters.values().iter().zip(distances.values()) {
-            self.sizes[cluster as usize] += 1;
-            self.distances[cluster as usize] += f64::from(distance);
+            let place = self.clusters.place(cluster).ok_or_else(|| unknown(cluster))?;
+            self.sizes[place] += 1;
+            self.distances[place] += f64::from(distance);
         }
         let Some(label) = &columns.label else {
             return Ok(());
@@ -81,21 +90,26 @@ impl Tally {
         (scores(&self.scores), scores(&self.raw))
     }
 
-    /// The `clusters` table: cluster, size, centroid, mean distance (null for a cluster without rows).
-    pub fn clusters(&self, centroids: Vec<f64>) -> Result<RecordBatch> {
+    /// The `clusters` table: cluster, size, centroid, mean distance (null for a cluster without rows). `centroids` come in
+    /// the model's order.
+    pub fn clusters(&self, centroids: &[f64]) -> Result<RecordBatch> {
         let k = self.sizes.len();
         let dim = centroids.len() / k.max(1);
         let means = self.sizes.iter().zip(&self.distances).map(|(&n, &sum)| (n > 0).then(|| sum / n as f64));
         let item = Arc::new(Field::new("item", DataType::Float64, false));
-        let values = Arc::new(Float64Array::from(centroids));
+        let values = Arc::new(Float64Array::from(self.clusters.sorted(centroids, dim)));
         let centroid = ListArray::try_new(item, OffsetBuffer::from_lengths(vec![dim; k]), values, None)?;
         Ok(RecordBatch::try_from_iter([
-            ("cluster", Arc::new(Int32Array::from_iter_values(0..k as i32)) as ArrayRef),
+            ("cluster", Arc::new(Int32Array::from(self.ids().to_vec())) as ArrayRef),
             ("size", Arc::new(Int64Array::from_iter_values(self.sizes.iter().map(|&n| n as i64)))),
             ("centroid", Arc::new(centroid)),
             ("mean_distance", Arc::new(Float64Array::from_iter(means))),
         ])?)
     }
+}
+
+fn unknown(cluster: i32) -> Error {
+    Error::internal(format!("a stage labelled a row with cluster {cluster}, which it does not have"))
 }
 
 fn count(
@@ -143,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_part_that_is_called_all_is_no_second_count_of_all_rows() {
-        let mut tally = Tally::new(2);
+        let mut tally = Tally::new(&[0, 1]);
         let batch = RecordBatch::try_from_iter([
             ("cluster", Arc::new(Int32Array::from(vec![0, 0, 1, 1, 1])) as ArrayRef),
             ("distance", Arc::new(Float32Array::from(vec![0.5; 5])) as _),
@@ -155,5 +169,25 @@ mod tests {
         let rows: Vec<(String, u64)> = tally.scores().0.into_iter().map(|(part, of)| (part, of.rows)).collect();
         let expected = [("\"NULL\"", 1), ("\"all\"", 1), ("NULL", 1), ("all", 4), ("train", 1)];
         assert_eq!(rows, expected.map(|(part, rows)| (part.to_string(), rows)));
+    }
+
+    #[test]
+    fn clusters_are_counted_by_id_and_listed_in_the_order_of_the_ids() {
+        let mut tally = Tally::new(&[7, 2]);
+        let batch = |cluster| {
+            RecordBatch::try_from_iter([
+                ("cluster", Arc::new(Int32Array::from(vec![cluster, 7])) as ArrayRef),
+                ("distance", Arc::new(Float32Array::from(vec![0.5, 1.5])) as _),
+            ])
+            .unwrap()
+        };
+        tally.add(&batch(2), &Columns::default()).unwrap();
+        assert_eq!((tally.ids(), tally.sizes()), (&[2, 7][..], &[1, 1][..]));
+        let clusters = tally.clusters(&[70.0, 71.0, 20.0, 21.0]).unwrap();
+        let centroids = clusters.column(2).as_list::<i32>();
+        let first = centroids.value(0);
+        assert_eq!(first.as_primitive::<datafusion::arrow::datatypes::Float64Type>().values(), &[20.0, 21.0]);
+        let e = tally.add(&batch(3), &Columns::default()).unwrap_err();
+        assert!(e.to_string().contains("cluster 3"), "{e}");
     }
 }

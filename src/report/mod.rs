@@ -19,5 +19,5 @@ pub mod write;
 pub use findings::Findings;
 pub use gather::{USUAL_LABELS, gather};
 pub use progress::Progress;
-pub use run::{FELL_TOGETHER, FellTogether, Follows, RunReport, Scores, StageReport, VectorsReport};
+pub use run::{FELL_TOGETHER, FellTogether, Follows, MATCHED, RunReport, Scores, StageReport, VectorsReport};
 pub use write::{Written, page_of, write};

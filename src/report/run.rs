@@ -40,6 +40,9 @@ impl RunReport {
 /// The figure of the step `source` that lists the features that [fell together](FellTogether).
 pub const FELL_TOGETHER: &str = "fell_together";
 
+/// The step of a run that matches its clusters to those of the table, where the table had some.
+pub const MATCHED: &str = "ids";
+
 /// A feature whose different values became the same number by rounding to single precision, or by scaling.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 pub struct FellTogether {
@@ -117,7 +120,10 @@ pub struct RunReport {
     pub spilled_rows: u64,
     /// The steps in order, with their times and figures.
     pub stages: Vec<StageReport>,
-    /// Cluster sizes, in the order of the clusters; empty if the pipeline finds no clusters.
+    /// The ids of the clusters, rising; empty if the pipeline finds no clusters.
+    #[serde(default)]
+    pub cluster_ids: Vec<i32>,
+    /// Cluster sizes, in the order of the ids.
     pub cluster_sizes: Vec<u64>,
     /// The vectors in the table, if `sink.vectors` asks for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]

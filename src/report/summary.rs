@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::metrics::ALL;
 
-use super::run::{FellTogether, Follows, RunReport, Scores};
+use super::run::{FellTogether, Follows, MATCHED, RunReport, Scores};
 use crate::column::listed;
 use crate::terminal::one_line;
 
@@ -48,6 +48,13 @@ pub fn summary(report: &RunReport) -> String {
     if !report.cluster_sizes.is_empty() {
         let sizes: Vec<String> = report.cluster_sizes.iter().map(u64::to_string).collect();
         let _ = writeln!(out, "  clusters  {} of sizes {}", sizes.len(), sizes.join(" "));
+        if report.cluster_ids.iter().zip(0..).any(|(id, index)| *id != index) {
+            let ids: Vec<String> = report.cluster_ids.iter().map(i32::to_string).collect();
+            let _ = writeln!(out, "            with the ids {}", ids.join(" "));
+        }
+        if let Some(matched) = report.stages.iter().find(|stage| stage.stage == MATCHED) {
+            let _ = writeln!(out, "  ids       {}", one_line(&matched.summary));
+        }
     }
     if let Some(vectors) = &report.vectors {
         let _ = writeln!(out, "  vectors   {}", vectors.describe());

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, TimeUnit};
+use arrow::array::{ArrayRef, AsArray, Float64Array, TimestampMicrosecondArray};
+use arrow::compute::max;
+use arrow::datatypes::{DataType, Field, Float64Type, TimeUnit, TimestampMicrosecondType};
 
 use super::clock::SECOND;
+use crate::error::{Error, Result};
 
 /// The column of the time of a window's first sample.
 pub const START_TIME: &str = "start_time";
@@ -52,11 +54,25 @@ impl Times {
     }
 }
 
+/// The newest of the times in one of their columns, in nanoseconds; `None` if it has none.
+///
+/// # Errors
+/// Kind `Internal` for a column of another type.
+pub(crate) fn newest(times: &ArrayRef) -> Result<Option<i64>> {
+    match times.data_type() {
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            Ok(max(times.as_primitive::<TimestampMicrosecondType>()).map(|micros| micros.saturating_mul(1000)))
+        }
+        DataType::Float64 => {
+            let seconds = max(times.as_primitive::<Float64Type>());
+            Ok(seconds.map(|seconds| (seconds * SECOND as f64) as i64))
+        }
+        other => Err(Error::internal(format!("times of windows as {other}"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use arrow::array::AsArray;
-    use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
-
     use super::*;
 
     #[test]
@@ -65,6 +81,15 @@ mod tests {
         for seconds in [-5, 0, 86_400 * 365] {
             assert_eq!(Times::beginning_with(seconds * SECOND), Times::Unknown, "{seconds}");
         }
+    }
+
+    #[test]
+    fn the_newest_time_is_found_in_any_unit() {
+        let newest = |times: Times, values: Vec<i64>| newest(&times.array(values.into_iter())).unwrap();
+        let years = 1_700_000_000 * SECOND;
+        assert_eq!(newest(Times::Epoch, vec![years + 1_000, years + 5_000, years]), Some(years + 5_000));
+        assert_eq!(newest(Times::Unknown, vec![SECOND / 2, 0]), Some(SECOND / 2));
+        assert_eq!(newest(Times::Unknown, vec![]), None);
     }
 
     #[test]

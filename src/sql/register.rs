@@ -153,7 +153,7 @@ const AT_ONCE: usize = 16;
 
 /// Puts into `ctx` the functions `dac_embed`, `dac_assign`, `dac_reconstruct` and `dac_reconstruction_error`, the
 /// aggregates `ari`, `nmi` and `clustering_accuracy`, the table functions `cluster_profile` and `table_at`, and the tables
-/// of `options`: each labelled table `x` with `x_clusters` where it has clusters, `x_latest` where it has keys (each row
+/// of `options`: each labelled table `x` with `x_clusters` and `x_lineage` where it has clusters, `x_latest` where it has keys (each row
 /// once, by the model that labelled it last), and `x_quarantine` where rows were set aside: `file`, `line` and `reason`,
 /// and the `run`, for the runs whose rows are in the table. Reads the tables' logs, no data and no
 /// models. Make the session from [`session_config`]: in another dialect `cluster` may need quotes.
@@ -263,6 +263,11 @@ async fn register_table(ctx: &SessionContext, beside: &Beside<'_>, at: At, named
         };
         ctx.register_table(TableReference::bare(clusters.as_str()), rows)?;
         tables.push(found(&clusters, location.show(&file.path)));
+    }
+    if let Some(file) = table.snapshot().lineage() {
+        let lineage = format!("{name}_lineage");
+        ctx.register_table(TableReference::bare(lineage.as_str()), table.lineage())?;
+        tables.push(found(&lineage, location.show(&file.path)));
     }
     if let Some(rows) = latest(ctx, &table)? {
         let latest = format!("{name}_latest");

@@ -27,7 +27,8 @@ pub(crate) const DATA: &str = "data";
 const KEPT: &str = "kept-";
 const MARK: &str = "attempt.json";
 /// The files of an attempt beside its rows.
-const FILES_BESIDE: [&str; 4] = ["clusters.parquet", "profile.parquet", "sample.parquet", "stream.json.zst"];
+const FILES_BESIDE: [&str; 5] =
+    ["clusters.parquet", "profile.parquet", "sample.parquet", "lineage.parquet", "stream.json.zst"];
 /// A run's report about itself.
 const RUN: &str = "run.json";
 /// The entries that a directory may have and still become a table: those that runs write.
@@ -60,8 +61,12 @@ pub(super) fn sample_file(id: &str) -> String {
     format!("{BESIDE}/{id}/{}", FILES_BESIDE[2])
 }
 
-pub(super) fn stream_file(id: &str) -> String {
+pub(super) fn lineage_file(id: &str) -> String {
     format!("{BESIDE}/{id}/{}", FILES_BESIDE[3])
+}
+
+pub(super) fn stream_file(id: &str) -> String {
+    format!("{BESIDE}/{id}/{}", FILES_BESIDE[4])
 }
 
 fn mark_file(id: &str) -> String {

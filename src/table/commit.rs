@@ -71,6 +71,9 @@ pub struct CommitNote {
     /// A sample of rows for the report, if one was drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<FileBeside>,
+    /// What became of the table's clusters so far; absent where it never had any, and in versions of an older dacpipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<FileBeside>,
     /// The file of rows that this commit's run set aside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<String>,
@@ -89,7 +92,7 @@ impl CommitNote {
     /// The files beside the rows that it names.
     pub(super) fn files_beside(&self) -> impl Iterator<Item = &FileBeside> {
         let state = self.stream.as_ref().map(|stream| &stream.state);
-        [&self.clusters, &self.profile, &self.sample].into_iter().flatten().chain(state)
+        [&self.clusters, &self.profile, &self.sample, &self.lineage].into_iter().flatten().chain(state)
     }
 }
 

@@ -112,6 +112,11 @@ impl Snapshot {
     pub fn clusters(&self) -> Option<&FileBeside> {
         self.note.as_ref()?.clusters.as_ref()
     }
+
+    /// The file of their lineage.
+    pub fn lineage(&self) -> Option<&FileBeside> {
+        self.note.as_ref()?.lineage.as_ref()
+    }
 }
 
 /// The result of a [search](Log::search).

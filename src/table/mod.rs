@@ -7,6 +7,7 @@
 //! out/hapt/_dacpipe/<run id>/clusters.parquet         the clusters of all rows of that version
 //! out/hapt/_dacpipe/<run id>/profile.parquet          means and deviations of the features, by cluster
 //! out/hapt/_dacpipe/<run id>/sample.parquet           rows drawn for a picture of them
+//! out/hapt/_dacpipe/<run id>/lineage.parquet          what became of each cluster, from the first run on
 //! out/hapt/_dacpipe/<run id>/stream.json.zst          how far a stream has followed its source
 //! ```
 //!
@@ -63,6 +64,7 @@ mod damage;
 mod entry;
 mod files;
 mod keys;
+mod lineage;
 mod log;
 mod metadata;
 mod profile;
@@ -85,6 +87,7 @@ pub use commit::{CommitNote, FileBeside, Mode, SourceInfo};
 pub use entry::Commit;
 pub use files::Labels;
 pub use keys::{ExistingKeys, OnExisting};
+pub use lineage::{History, Lineage, lineage_schema};
 pub use log::{DataFile, Log, Snapshot};
 pub use profile::{FeatureProfile, ProfileBuilder, compare, profile_schema};
 pub use provider::LabelTable;

@@ -13,6 +13,7 @@ use arrow::record_batch::RecordBatch;
 use super::schema::MODEL;
 use crate::column::Values;
 use crate::error::{Error, Result};
+use crate::identity::ById;
 use crate::kernel::sums::add_moments_of;
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
@@ -36,6 +37,7 @@ pub fn profile_schema() -> SchemaRef {
 /// Sums features by cluster, row by row: the result depends only on the rows and their order.
 #[derive(Debug)]
 pub struct ProfileBuilder {
+    clusters: ById,
     dim: usize,
     /// The origin: for rows in double precision the first row, which is subtracted before they become single; else
     /// zeros.
@@ -54,11 +56,13 @@ impl ProfileBuilder {
     /// The most sums that are held, for all clusters and features: 64 MiB.
     pub const MOST_SUMS: usize = 1 << 22;
 
-    /// A builder for `k` clusters and rows of `dim` values; `None` if that needs more than
+    /// A builder for clusters with these ids and rows of `dim` values; `None` if that needs more than
     /// [`MOST_SUMS`](Self::MOST_SUMS) sums.
-    pub fn new(k: usize, dim: usize) -> Option<Self> {
+    pub fn new(ids: &[i32], dim: usize) -> Option<Self> {
+        let k = ids.len();
         let sums = k.checked_mul(dim).filter(|sums| *sums <= Self::MOST_SUMS)?;
         Some(Self {
+            clusters: ById::new(ids),
             dim,
             base: Vec::new(),
             origin: Vec::new(),
@@ -72,7 +76,7 @@ impl ProfileBuilder {
     /// Adds rows (row-major) with their clusters.
     ///
     /// # Errors
-    /// Kind `Internal` if the lengths do not agree or a cluster is not below `k`.
+    /// Kind `Internal` if the lengths do not agree or there is no cluster of an id.
     pub fn add<'a>(&mut self, rows: impl Into<Values<'a>>, clusters: &[i32]) -> Result<()> {
         let rows = rows.into();
         if rows.len() != clusters.len() * self.dim {
@@ -99,10 +103,9 @@ impl ProfileBuilder {
         // One cluster after the other, so that its sums stay in the CPU cache; the rows of each in their order.
         self.members.resize_with(self.rows.len(), Vec::new);
         for (number, &cluster) in (0..).zip(clusters) {
-            let members = usize::try_from(cluster).ok().and_then(|place| self.members.get_mut(place));
-            let members =
-                members.ok_or_else(|| Error::internal(format!("a profile of {} clusters", self.rows.len())))?;
-            members.push(number);
+            let place = self.clusters.place(cluster);
+            let place = place.ok_or_else(|| Error::internal(format!("a profile without cluster {cluster}")))?;
+            self.members[place].push(number);
         }
         for (place, members) in self.members.iter_mut().enumerate().filter(|(_, members)| !members.is_empty()) {
             self.rows[place] += members.len() as u64;
@@ -120,14 +123,14 @@ impl ProfileBuilder {
     /// Kind `Internal` if Arrow refuses the columns.
     pub fn finish(&self, names: &[String], model: &str) -> Result<RecordBatch> {
         let mut parts = Vec::new();
-        for (cluster, &rows) in self.rows.iter().enumerate().filter(|(_, rows)| **rows > 0) {
+        for (place, &rows) in self.rows.iter().enumerate().filter(|(_, rows)| **rows > 0) {
             let n = rows as f64;
             for position in 0..self.dim {
-                let at = cluster * self.dim + position;
+                let at = place * self.dim + position;
                 let shift = self.sums[at] / n;
                 let mean = self.base[position] + f64::from(self.origin[position]) + shift;
                 let m2 = (self.squares[at] - n * shift * shift).max(0.0);
-                parts.push(Part { cluster: cluster as i32, position: position as i32, rows, mean, m2 });
+                parts.push(Part { cluster: self.clusters.ids()[place], position: position as i32, rows, mean, m2 });
             }
         }
         let name = |part: &Part| match names.get(part.position as usize) {
@@ -310,7 +313,7 @@ mod tests {
     const CLUSTERS: [i32; 6] = [0, 2, 0, 2, 2, 0];
 
     fn profile(rows: &[f32], clusters: &[i32]) -> RecordBatch {
-        let mut builder = ProfileBuilder::new(3, 3).unwrap();
+        let mut builder = ProfileBuilder::new(&[0, 1, 2], 3).unwrap();
         builder.add(rows, clusters).unwrap();
         builder.finish(&["a".into(), "<b>".into()], "m").unwrap()
     }
@@ -348,7 +351,7 @@ mod tests {
     #[test]
     fn batches_do_not_matter_and_appended_rows_add_up() {
         let whole = profile(&ROWS, &CLUSTERS);
-        let mut builder = ProfileBuilder::new(3, 3).unwrap();
+        let mut builder = ProfileBuilder::new(&[0, 1, 2], 3).unwrap();
         for (rows, clusters) in [(&ROWS[..3], &CLUSTERS[..1]), (&[][..], &[][..]), (&ROWS[3..], &CLUSTERS[1..])] {
             builder.add(rows, clusters).unwrap();
         }
@@ -374,6 +377,7 @@ mod tests {
 
     #[test]
     fn sums_beyond_the_bound_are_not_kept() {
-        assert!(ProfileBuilder::new(1000, 10_000).is_none() && ProfileBuilder::new(usize::MAX, 2).is_none());
+        let many: Vec<i32> = (0..1000).collect();
+        assert!(ProfileBuilder::new(&many, 10_000).is_none() && ProfileBuilder::new(&many, usize::MAX).is_none());
     }
 }

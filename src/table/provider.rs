@@ -32,6 +32,7 @@ use super::checked::{CheckedReads, damaged};
 use super::checksum::Checksums;
 use super::clusters::clusters_schema;
 use super::commit::FileBeside;
+use super::lineage::lineage_schema;
 use super::log::{DataFile, Log, Snapshot};
 use super::profile::profile_schema;
 use super::sample::sample_schema;
@@ -94,11 +95,20 @@ impl LabelTable {
 
     /// The table's clusters, with the columns of [`clusters_schema`]; empty if its pipeline makes none.
     pub fn clusters(&self) -> Arc<dyn TableProvider> {
+        self.rows_beside(clusters_schema(), self.snapshot.clusters())
+    }
+
+    /// What became of the table's clusters, with the columns of [`lineage_schema`]; empty if it never had any.
+    pub fn lineage(&self) -> Arc<dyn TableProvider> {
+        self.rows_beside(lineage_schema(), self.snapshot.lineage())
+    }
+
+    fn rows_beside(&self, schema: SchemaRef, file: Option<&FileBeside>) -> Arc<dyn TableProvider> {
         Arc::new(Files {
             location: self.files.location.clone(),
-            schema: clusters_schema(),
+            schema,
             partition_by: Vec::new(),
-            files: self.snapshot.clusters().map(as_data_file).into_iter().collect(),
+            files: file.map(as_data_file).into_iter().collect(),
             old: self.files.old,
         })
     }

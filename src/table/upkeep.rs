@@ -274,18 +274,22 @@ impl Tended {
             clusters: None,
             profile: None,
             sample: None,
+            lineage: None,
             quarantine: None,
             quarantined_before: None,
             source: Default::default(),
             stream: None,
         };
         let note = like.note.clone().unwrap_or(unnoted);
+        // An older version is restored without its lineage: ids that were given since are not given again.
+        let lineage = self.table.note.as_ref().and_then(|note| note.lineage.clone());
         CommitNote {
             attempt: self.id.clone(),
             rows: 0,
             skipped_rows: 0,
             quarantine: None,
             quarantined_before: like.last_quarantine(),
+            lineage,
             ..note
         }
     }

@@ -1,5 +1,7 @@
 //! Writes one run to a table, from its first file to its commit.
 
+mod note;
+
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,17 +11,18 @@ use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use serde_json::Value;
 
 use super::actions::{add_of, line, remove_of};
-use super::attempt::{Attempt, clusters_file, data_dir, kept_dir, profile_file, sample_file};
-use super::commit::{CommitNote, FileBeside, Mode, SourceInfo};
+use super::attempt::{Attempt, data_dir, kept_dir};
+use super::commit::{CommitNote, Mode, SourceInfo};
 use super::files::{FileSet, Labels, nothing_committed};
 use super::keys::{ExistingKeys, OnExisting, RunKeys};
+use super::lineage::Lineage;
 use super::log::{DataFile, Log, Snapshot};
 use super::metadata::Wanted;
 use super::provider::LabelTable;
 use super::replace::Replaced;
 use super::sink::TableSink;
 use super::stream::StreamCommit;
-use super::{beside, clusters, profile, sample, schema, vacuum};
+use super::{clusters, schema, vacuum};
 use crate::error::{Error, Result};
 use crate::store::Location;
 
@@ -85,6 +88,8 @@ pub struct CommitInfo {
     pub profile: Option<RecordBatch>,
     /// A sample of this run's rows, of [`sample_schema`](super::sample_schema).
     pub sample: Option<RecordBatch>,
+    /// What became of the clusters that the table had.
+    pub lineage: Lineage,
     /// The file below the table with the rows that the run set aside.
     pub quarantine: Option<String>,
     /// The number of rows that the run left out, because the table has their keys.
@@ -267,7 +272,8 @@ impl TableWriter {
     /// none.
     ///
     /// If another process committed meanwhile, an append goes on top of that, unless both have keys in common. An
-    /// overwrite fails, since it would discard rows it has not seen, and so does an append that replaces rows.
+    /// overwrite fails, since it would discard rows it has not seen, and so does an append that replaces rows, or one that
+    /// gives ids to clusters while the other did so, too.
     ///
     /// After an overwrite the files of earlier versions stay for the table's retention, a week by default, for current
     /// readers and for time travel. If older ones cannot be deleted, that is a warning and not an error.
@@ -315,9 +321,10 @@ impl TableWriter {
         let (added, keys) = sink.finish().await?;
         let new = info.clusters.as_ref().map(|batch| clusters::normalize(batch, &sink.labels().model)).transpose()?;
         let replaced = self.replace(&keys, sink.table_schema()).await?;
+        let mut info = info;
         loop {
             let rows = added.iter().filter_map(|file| file.rows).sum();
-            let note = self.note(&info, &sink.labels().model, rows, new.as_ref(), replaced.as_ref()).await?;
+            let note = self.note(&info, sink.labels(), rows, new.as_ref(), replaced.as_ref()).await?;
             let version = self.base.as_ref().map_or(0, |base| base.version + 1);
             let mut actions = self.actions(&added, replaced.as_ref(), sink.table_schema())?;
             if let (Some(_), Some(stream)) = (&info.stream, &note.stream) {
@@ -328,7 +335,7 @@ impl TableWriter {
                 let replaced_rows = replaced.map_or(0, |replaced| replaced.rows());
                 return Ok(Committed { version, rows, replaced_rows, files: added.len(), bytes });
             }
-            self.rebase(version, sink.table_schema(), &keys, &sink.labels().model).await?;
+            self.rebase(version, sink.table_schema(), &keys, &sink.labels().model, &mut info.lineage).await?;
         }
     }
 
@@ -342,85 +349,6 @@ impl TableWriter {
             }
             _ => Ok(None),
         }
-    }
-
-    /// The note of the commit. Writes the files beside the rows.
-    async fn note(
-        &self,
-        info: &CommitInfo,
-        model: &str,
-        rows: u64,
-        new: Option<&RecordBatch>,
-        replaced: Option<&Replaced>,
-    ) -> Result<CommitNote> {
-        let run = &self.options.run_id;
-        let base = self.appends_to();
-        let before = base.and_then(|base| base.note.as_ref());
-        let there = |of: fn(&CommitNote) -> &Option<FileBeside>| before.and_then(|note| of(note).as_ref());
-        let old = match there(|note| &note.clusters) {
-            Some(file) => {
-                let old = beside::read(&self.location, file, &clusters::clusters_schema()).await?;
-                Some(replaced.map_or(Ok(old.clone()), |replaced| clusters::without(&old, replaced.gone()))?)
-            }
-            None => None,
-        };
-        let merged = match (old, new) {
-            (Some(old), Some(new)) => Some(clusters::merge(&old, new)?),
-            (old, new) => old.or_else(|| new.cloned()),
-        };
-        let clusters = match &merged {
-            Some(rows) => Some(self.write_beside(clusters_file(run), rows).await?),
-            None => None,
-        };
-        // The replaced rows cannot be subtracted from the sums.
-        let there = |of: fn(&CommitNote) -> &Option<FileBeside>| there(of).filter(|_| replaced.is_none());
-        let profile = there(|note| &note.profile);
-        let profile = self.merge_beside(profile_file(run), profile, profile::merge, info.profile.as_ref()).await?;
-        let sample = there(|note| &note.sample);
-        let sample = self.merge_beside(sample_file(run), sample, sample::merge, info.sample.as_ref()).await?;
-        let followed = before.and_then(|note| note.stream.as_ref());
-        let stream = match &info.stream {
-            Some(stream) => {
-                stream.check_follows(followed, &self.location)?;
-                Some(stream.write(&self.location, run).await.map_err(nothing_committed)?)
-            }
-            None => followed.cloned(),
-        };
-        Ok(CommitNote {
-            attempt: run.clone(),
-            run: run.clone(),
-            model: model.to_owned(),
-            rows,
-            skipped_rows: info.skipped_rows,
-            clusters,
-            profile,
-            sample,
-            quarantine: info.quarantine.clone(),
-            quarantined_before: base.and_then(Snapshot::last_quarantine),
-            source: info.source.clone(),
-            stream,
-        })
-    }
-
-    /// Writes a file beside the rows as `path`: the table's own (`there`) merged with this run's (`new`), or only
-    /// `new`. Without `new` the table keeps its own.
-    async fn merge_beside(
-        &self,
-        path: String,
-        there: Option<&FileBeside>,
-        merge: fn(&RecordBatch, &RecordBatch) -> Result<RecordBatch>,
-        new: Option<&RecordBatch>,
-    ) -> Result<Option<FileBeside>> {
-        let Some(new) = new else { return Ok(there.cloned()) };
-        let merged = match there {
-            Some(file) => merge(&beside::read(&self.location, file, new.schema_ref()).await?, new)?,
-            None => new.clone(),
-        };
-        self.write_beside(path, &merged).await.map(Some)
-    }
-
-    async fn write_beside(&self, path: String, rows: &RecordBatch) -> Result<FileBeside> {
-        beside::write(&self.location, path, rows).await.map_err(nothing_committed)
     }
 
     /// The actions for the log.
@@ -466,7 +394,14 @@ impl TableWriter {
     }
 
     /// Continues from the version of the other process, if this run's rows still fit.
-    async fn rebase(&mut self, taken: u64, table: &SchemaRef, keys: &RunKeys, model: &str) -> Result<()> {
+    async fn rebase(
+        &mut self,
+        taken: u64,
+        table: &SchemaRef,
+        keys: &RunKeys,
+        model: &str,
+        lineage: &mut Lineage,
+    ) -> Result<()> {
         let nothing = "nothing of this run is in the table; run again";
         let met = |what: &str| {
             Error::table(format!(
@@ -488,6 +423,14 @@ impl TableWriter {
         self.base = Some(now);
         self.check_partitioning()?;
         let Some(base) = &self.base else { return Ok(()) };
+        let gives_ids = matches!(lineage, Lineage::Add(changes) if !changes.is_empty());
+        if gives_ids && before.as_ref().and_then(Snapshot::lineage) != base.lineage() {
+            if base.model() != Some(model) {
+                return Err(met("with other clusters, whose ids this run has not seen, "));
+            }
+            // The same clusters, and what became of the earlier ones is told.
+            *lineage = Lineage::Add(Vec::new());
+        }
         if base.schema != *table {
             schema::check_append(&base.schema, table, table, &self.location.to_string())?;
             return Err(met("with other columns "));

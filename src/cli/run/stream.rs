@@ -58,8 +58,12 @@ fn summary(report: &StreamReport) -> String {
         lines.push(format!("  set aside {} rows; SELECT * FROM {name}_quarantine lists them", report.quarantined_rows));
     }
     if !report.is_empty() && !report.cluster_sizes.is_empty() {
-        let sizes: Vec<String> = report.cluster_sizes.iter().map(u64::to_string).collect();
-        lines.push(format!("  clusters  {}", sizes.join(" ")));
+        let sizes: Vec<String> = report.cluster_sizes.iter().map(|(id, rows)| format!("{id}: {rows}")).collect();
+        lines.push(format!("  clusters  {}", sizes.join(", ")));
+    }
+    if report.revived_clusters > 0 {
+        let n = report.revived_clusters;
+        lines.push(format!("  revived   {n} clusters without rows began anew, with ids of their own"));
     }
     let learned = if report.learned { ", learned just now" } else { "" };
     lines.push(format!("  model     {}{learned}", report.model));

@@ -26,6 +26,10 @@ pub struct SinkTable {
     /// them; "error" fails. Without keys, rows are always added. Default "skip".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_existing: Option<OnExisting>,
+    /// Whether clusters keep the ids that they have in the table: new ones are matched to those of the table's newest model.
+    /// False numbers them from 0 with each run, and ends the table's lineage. Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stable_ids: Option<bool>,
     /// Whether the learned representation of each row is written too. Default false.
     #[serde(default)]
     pub embedding: bool,

@@ -13,12 +13,12 @@ use crate::model::{Model, ModelInput};
 use crate::source::follow::STANDARD_INPUT;
 use crate::source::{BadRows, SourceSpec};
 use crate::store::Location;
-use crate::table::Snapshot;
+use crate::table::{Lineage, Snapshot};
 
-/// A model, and whether it was learned just now.
+/// A model; if it was learned just now, what became of the table's clusters.
 pub(super) struct Chosen {
     pub model: Model,
-    pub learned: bool,
+    pub learned: Option<Lineage>,
 }
 
 impl Pipeline {
@@ -44,35 +44,31 @@ impl Pipeline {
                     "standard input is read once, so no model can be learned from it; expected a model: [stream] model",
                 ));
             }
-            let model = self.learn_model(control).await?;
+            let (model, lineage) = self.learn_for_stream(control).await?;
             model.save(&sink.join("models")?).await?;
-            return Ok(Chosen { model, learned: true });
+            return Ok(Chosen { model, learned: Some(lineage) });
         };
         let model = Model::load_with(&place, &registry).await?;
         self.check_model(&model.manifest().input).map_err(|e| e.while_doing(format!("the model at {place}")))?;
         if self.plan.stream.model.is_some() {
             model.save(&sink.join("models")?).await?;
         }
-        Ok(Chosen { model, learned: false })
+        Ok(Chosen { model, learned: None })
     }
 
     /// Learns from the rows that are there, as a run does, and writes nothing.
-    async fn learn_model(&self, control: &Control) -> Result<Model> {
+    async fn learn_for_stream(&self, control: &Control) -> Result<(Model, Lineage)> {
         let clock = Clock::start()?;
         let options = RunOptions { resume: false, control: control.clone() };
         let bad = Arc::new(BadRows::new());
         let learned = async {
             let run = Execution::open(self, &options, &clock, Arc::clone(&bad)).await?;
-            run.check_output()?;
-            run.check_parts().await?;
-            let learned = run.learn().await?;
-            let model = run.model(&learned)?;
+            let (_, model, lineage) = run.learn_model().await?;
             run.end_without_rows().await?;
-            Ok(model)
+            Ok((model, lineage))
         };
-        let model: Result<Model> = learned.await;
-        match model {
-            Ok(model) => Ok(model),
+        match learned.await {
+            Ok(learned) => Ok(learned),
             Err(e) => Err(with_quarantine(e, &self.plan.sink.path, &clock.run_id(&self.plan.fingerprint), &bad).await),
         }
     }
@@ -130,9 +126,9 @@ impl Pipeline {
 /// The note on what a stream begins with.
 pub(super) fn note(chosen: &Chosen, sequence: u64, table: &Location) -> Event {
     let hash = chosen.model.hash().short();
-    let message = match (sequence, chosen.learned) {
-        (0, true) => format!("the stream into {table} begins with model {hash}, learned just now"),
-        (0, false) => format!("the stream into {table} begins with model {hash}"),
+    let message = match (sequence, &chosen.learned) {
+        (0, Some(_)) => format!("the stream into {table} begins with model {hash}, learned just now"),
+        (0, None) => format!("the stream into {table} begins with model {hash}"),
         (n, _) => format!("the stream into {table} goes on after commit {n}, with model {hash}"),
     };
     Event::Note { message }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::learning::Moved;
 use crate::config::Plan;
 use crate::error::{Error, Result};
 use crate::source::SourceSpec;
@@ -28,6 +29,9 @@ pub(super) struct StreamState {
     pub alone: bool,
     /// Rows of the table after its last commit, if nobody else wrote any.
     pub rows: u64,
+    /// What the stream learned, if it learns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learned: Option<Moved>,
 }
 
 /// The state of a stream, and which of its commits it is of.
@@ -40,7 +44,7 @@ pub(super) struct Reached {
 impl StreamState {
     /// The beginning of a stream into a table, which has rows of others or not.
     pub fn begin(plan: &Plan, alone: bool) -> Self {
-        Self { form: FORM, reads: reads(plan), position: Position::default(), alone, rows: 0 }
+        Self { form: FORM, reads: reads(plan), position: Position::default(), alone, rows: 0, learned: None }
     }
 
     /// The state in the newest version of the table at `location`, if there is one.

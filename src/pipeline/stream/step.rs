@@ -7,13 +7,14 @@ use arrow::datatypes::Schema;
 
 use super::super::clock::Clock;
 use super::super::execution::clusters;
-use super::super::label_pass::LabelPass;
+use super::super::label_pass::{LabelPass, Passed, Vectors};
 use super::super::output::{choice, kept, quarantine, source_info, with_quarantine};
 use super::super::portrait::Kept;
 use super::super::scan::{select, session};
 use super::super::tally::{Columns, Tally};
 use super::super::written::Written;
 use super::super::{Pipeline, StreamOptions, StreamReport};
+use super::learning::{Learning, labelling};
 use super::model::{Chosen, note};
 use super::state::Reached;
 use super::{StreamState, committed};
@@ -21,13 +22,15 @@ use crate::config::Plan;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::event::Control;
+use crate::identity::Change;
 use crate::model::Model;
 use crate::source::follow::{Follow, Portion};
 use crate::source::{BadRows, Source, SourceOptions, SourceSpec, overlap};
 use crate::stage::{Clusters, FEATURES};
 use crate::store::Location;
 use crate::table::{
-    CommitInfo, Committed, LABELLED_AT, Labels, Log, MODEL, Mode, Snapshot, SourceInfo, TableWriter, WriteOptions,
+    CommitInfo, Committed, History, LABELLED_AT, Labels, Lineage, Log, MODEL, Mode, Snapshot, SourceInfo, TableWriter,
+    WriteOptions,
 };
 
 /// A pipeline that follows its source.
@@ -42,6 +45,10 @@ pub(super) struct Streaming<'a> {
     sequence: u64,
     /// Rows that were set aside since the last commit.
     bad: Arc<BadRows>,
+    /// What is learned, if the stream learns.
+    learning: Option<Learning>,
+    /// What becomes of the table's clusters with the next commit; `None` once that is there.
+    lineage: Option<Lineage>,
     /// Portions are labelled to their end, also if the stream is asked to end.
     control: Control,
     report: StreamReport,
@@ -74,9 +81,11 @@ impl<'a> Streaming<'a> {
         let chosen = pipeline.stream_model(&sink, table.as_ref(), &device, &options.control).await?;
         let sequence = reached.as_ref().map_or(0, |reached| reached.sequence);
         options.control.emit(note(&chosen, sequence, &sink));
-        let Chosen { model, learned } = chosen;
+        let Chosen { model, learned: lineage } = chosen;
+        let learned = lineage.is_some();
         let source = pipeline.stream_source(&model.manifest().input)?;
         let follow = Follow::new(source, source_options(threads), plan.stream.follow())?;
+        let next_id = History::of(table.as_ref(), &sink).await?.next_id();
         let rows = table.as_ref().map_or(0, Snapshot::rows);
         let alone = rows == 0;
         let state = reached.map_or_else(|| StreamState::begin(plan, alone), |Reached { state, .. }| state);
@@ -87,12 +96,16 @@ impl<'a> Streaming<'a> {
             table: sink.to_string(),
             table_version: table.as_ref().map(|table| table.version),
             sequence,
-            cluster_sizes: vec![0; model.clusters().map_or(0, Clusters::k)],
             ..StreamReport::default()
         };
+        let learning = match plan.stream.decay() {
+            Some(decay) => Some(Learning::begin(&model, decay, state.learned.as_ref(), next_id, &device)?),
+            None => None,
+        };
+        let lineage = Some(lineage.unwrap_or(Lineage::Keep));
         let control = options.control.unstoppable();
         let bad = Arc::new(BadRows::new());
-        Ok(Self { pipeline, model, follow, sink, threads, state, sequence, bad, control, report })
+        Ok(Self { pipeline, model, follow, sink, threads, state, sequence, bad, learning, lineage, control, report })
     }
 
     /// Takes what is new, at most one portion, and commits it. Returns whether there may be more.
@@ -148,31 +161,43 @@ impl<'a> Streaming<'a> {
         }
         let written = Written::by(&self.model, choice(plan), kept);
         let labels = Labels { model: self.model.hash().as_str().into(), labelled_at: clock.labelled_at };
+        let label = self.learning.as_ref().map(Learning::stage).transpose()?;
+        let mut transforms = written.stages(&self.model)?;
+        if let Some(label) = &label {
+            transforms = labelling(transforms, label);
+        }
+        let found = match &label {
+            Some(label) => Some(label as &dyn Clusters),
+            None => self.model.clusters(),
+        };
         let pass = LabelPass {
             rows,
-            transforms: written.stages(&self.model)?,
+            transforms,
             keep: written.columns(),
             columns: Columns::default(),
-            k: self.model.clusters().map_or(0, Clusters::k),
+            ids: found.map(Clusters::ids).unwrap_or_default(),
             shown_label: source.label.clone(),
             feature_names: source.feature_names.clone(),
+            collects: self.learning.as_ref().map(|learning| learning.column().to_owned()),
             threads: self.threads,
             control: self.control.quiet(),
         };
-        let (tally, Kept { profile, sample }) = pass.run(&ctx, &mut writer, labels).await?;
-        let found = self.model.clusters();
+        let Passed { tally, kept: Kept { profile, sample }, vectors } = pass.run(&ctx, &mut writer, labels).await?;
         let clusters = found.map(|found| clusters(&tally, &self.model, found)).transpose()?;
         let skipped_rows = existing.map_or(0, |existing| existing.skipped());
+        let lineage = self.lineage_of(&writer, &vectors).await?;
         let info = CommitInfo {
             source: source_info(source, &tally),
             clusters,
             profile,
             sample,
             skipped_rows,
+            lineage,
             ..CommitInfo::default()
         };
         let mut state = self.state.clone();
         state.position = portion.position()?;
+        state.learned = self.learning.as_ref().map(Learning::save);
         self.commit(writer, &run_id, info, state, began).await?;
         self.count(source, &tally, skipped_rows);
         Ok(())
@@ -195,6 +220,33 @@ impl<'a> Streaming<'a> {
         let info = CommitInfo { source, ..CommitInfo::default() };
         let state = self.state.clone();
         self.commit(writer, &run_id, info, state, began).await
+    }
+
+    /// Learns from the rows that were labelled. Returns what becomes of the table's clusters with their commit: those that
+    /// it does not know begin.
+    async fn lineage_of(&mut self, writer: &TableWriter, vectors: &Vectors) -> Result<Lineage> {
+        let changes = match &mut self.learning {
+            Some(learning) => learning.learn(vectors)?,
+            None => Vec::new(),
+        };
+        self.report.revived_clusters += changes.len() / 2;
+        let first = match self.lineage.take() {
+            Some(Lineage::Keep) => {
+                let (known, ids) = (writer.history().await?.ids, self.model.clusters().map(Clusters::ids));
+                let new = ids.unwrap_or_default().into_iter().filter(|id| !known.contains(id));
+                Lineage::Add(new.map(Change::born).collect())
+            }
+            Some(lineage) => lineage,
+            None => Lineage::Keep,
+        };
+        Ok(match (first, changes.is_empty()) {
+            (first, true) => first,
+            (Lineage::Add(mut born), false) => {
+                born.extend(changes);
+                Lineage::Add(born)
+            }
+            (Lineage::Keep | Lineage::Forget, false) => Lineage::Add(changes),
+        })
     }
 
     /// A writer that appends to the table.
@@ -235,7 +287,9 @@ impl<'a> Streaming<'a> {
         let report = &mut self.report;
         report.rows += tally.rows();
         report.skipped_rows += skipped_rows;
-        report.cluster_sizes.iter_mut().zip(tally.sizes()).for_each(|(sum, size)| *sum += size);
+        for (id, size) in tally.ids().iter().zip(tally.sizes()) {
+            *report.cluster_sizes.entry(*id).or_default() += size;
+        }
         if let Some(samples) = source.samples() {
             report.samples.get_or_insert_default().add(&samples);
         }

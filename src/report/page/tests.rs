@@ -50,6 +50,7 @@ fn findings(rows: u64, k: i32, width: usize, name: &dyn Fn(usize) -> String) -> 
             summary: name(9),
             figures: figures.as_object().unwrap().clone(),
         }],
+        cluster_ids: vec![],
         cluster_sizes: vec![],
         vectors: None,
         label_column: Some(name(0)),
