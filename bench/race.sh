@@ -31,8 +31,8 @@ if [[ ! -x "$python" ]]; then
     echo "making the peers' Python environment in $PEERS_VENV" >&2
     python3 -m venv "$PEERS_VENV"
 fi
-if ! "$python" -c 'import numpy, pyarrow, safetensors, scipy, sklearn, torch, umap' 2>/dev/null; then
-    "$PEERS_VENV/bin/pip" install --quiet numpy scipy scikit-learn pyarrow safetensors torch umap-learn
+if ! "$python" -c 'import deltalake, numpy, pyarrow, river, safetensors, scipy, sklearn, torch, umap' 2>/dev/null; then
+    "$PEERS_VENV/bin/pip" install --quiet numpy scipy scikit-learn pyarrow deltalake river safetensors torch umap-learn
 fi
 if [[ -z "${DATA:-}" ]]; then
     echo "DATA is not set: lines that need MNIST are left out, HAPT is the simulated example set" >&2

@@ -29,6 +29,7 @@ WORK = {
     "method-dense": "784-500-500-2000-10 and its mirror, reconstruction + hardening, batch 256",
     "method-conv": "conv 32-5x5/2, 64-5x5/2, 128-3x3/2, dense 10 and its mirror, batch 256",
     "label": "label a Parquet table, MNIST repeated to 1e6 rows",
+    "stream": "100 Parquet files of 10 000 rows, one commit each, centroids move",
     "hapt": "raw HAPT text to labelled table, 200 epochs",
 }
 AIMS = {
@@ -49,6 +50,7 @@ AIMS = {
     "method-dense": [1.3],
     "method-conv": [1.2],
     "label": [2.5],
+    "stream": [10, 10],
     "hapt": [10],
 }
 # Lines whose ratio is one of seconds for the whole work: the rows that they visit differ.

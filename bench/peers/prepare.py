@@ -83,6 +83,40 @@ def online(case, dim, rows, rounds):
     save(case, {"rows.f32": points, "init.f32": init}, rows=rows, dim=dim, k=k, rounds=rounds, batch=4096)
 
 
+def stream(case, files=100, rows=10_000, dim=10, k=12):
+    """Files of vectors around slowly moving centers, and the pipeline that follows them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rng = np.random.default_rng(8)
+    centers, drift = rng.normal(size=(k, dim)) * 4, rng.normal(size=(k, dim)) * 0.01
+    os.makedirs(path(case, "in"), exist_ok=True)
+    for i in range(files):
+        of = rng.integers(0, k, rows)
+        values = (centers[of] + i * drift[of] + rng.normal(size=(rows, dim))).astype("<f4")
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), dim)
+        ids = pa.array(np.arange(i * rows, (i + 1) * rows))
+        pq.write_table(pa.table({"id": ids, "x": vectors}), path(case, "in", f"part-{i:03}.parquet"))
+    with open(path(case, "stream.toml"), "w") as f:
+        f.write(f'''name = "stream"
+seed = 1
+[source]
+kind = "parquet"
+path = "{path(case, 'in')}"
+features = "x"
+[[stage]]
+kind = "kmeans"
+k = {k}
+[sink]
+path = "{path(case, 'ours')}"
+[stream]
+settle = "0 s"
+rows = {rows}
+learn = "centroids"
+''')
+    save(case, {}, rows=files * rows, files=files, k=k, dim=dim)
+
+
 def mnist(column="pixels", split="train"):
     import pyarrow.parquet as pq
 
@@ -174,6 +208,7 @@ def main():
         "manifold-hapt": manifold_hapt,
         "manifold-mnist": manifold_mnist,
         "label": label,
+        "stream": stream,
     }
     for case in sys.argv[1:]:
         if case in makers and not os.path.exists(path(case, "case.json")):

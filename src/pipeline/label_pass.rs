@@ -134,6 +134,7 @@ struct Seen {
 }
 
 /// What a pass has made.
+#[derive(Debug)]
 pub(super) struct Passed {
     /// What was counted.
     pub tally: Tally,
