@@ -175,6 +175,19 @@ impl Centroids {
     }
 }
 
+/// Whether `model` is the `earlier` one over again, but for the ids of its clusters.
+fn is_again(earlier: &Model, model: &Model) -> Result<bool> {
+    let unnamed = earlier.stages().iter().map(|stage| match stage.clusters() {
+        Some(clusters) => {
+            let indices = Identities::first(clusters.k());
+            Ok(clusters.with_ids(indices.ids())?.unwrap_or_else(|| Arc::clone(stage)))
+        }
+        None => Ok(Arc::clone(stage)),
+    });
+    let unnamed = Model::new(earlier.manifest().clone(), unnamed.collect::<Result<_>>()?)?;
+    Ok(unnamed.hash() == model.hash())
+}
+
 /// What came of the matching.
 struct Matched {
     old: Identities,
@@ -190,7 +203,11 @@ impl Matched {
         let old =
             Identities::new(earlier.clusters().map(|clusters| clusters.ids()).unwrap_or_default(), history.next_id())?;
         let centroids = Centroids::of(earlier, model);
-        let matching = match_clusters(&overlap, centroids.as_ref().map(Centroids::places).as_ref());
+        let matching = match is_again(earlier, model)? {
+            // Clusters without rows, too.
+            true => Matching::same(old.ids().len()),
+            false => match_clusters(&overlap, centroids.as_ref().map(Centroids::places).as_ref()),
+        };
         Ok(Self { new: old.after(&matching)?, old, matching, overlap, centroids })
     }
 
@@ -301,6 +318,10 @@ impl Execution<'_> {
         if history.ids.is_empty() && before.is_err() {
             let births = Identities::first(k).ids().iter().copied().map(Change::born).collect();
             return Ok((model, Lineage::Add(births)));
+        }
+        if before.is_err() && history.model.as_deref() == Some(model.hash().as_str()) {
+            // The model is the same as that of the table, whose files are damaged and will be written anew.
+            return Ok((model, Lineage::Add(Vec::new())));
         }
         let began = Instant::now();
         let (matched, why) = match (before, learned.common.take()) {
