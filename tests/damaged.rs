@@ -120,6 +120,7 @@ fn a_damaged_file_beside_the_rows_spoils_nothing_else() {
     for (file, query) in [
         ("profile.parquet", "SELECT * FROM cluster_profile('t')"),
         ("clusters.parquet", "SELECT sum(size), min(centroid[1]) FROM t_clusters"),
+        ("lineage.parquet", "SELECT count(*), min(event), max(cluster), max(happened_at), max(run) FROM t_lineage"),
     ] {
         let beside = files(&case.path("out/t/_dacpipe"), file).remove(0);
         for at in [0.1, 0.5, 0.9] {

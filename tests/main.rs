@@ -11,6 +11,7 @@ mod examples;
 mod features_hapt;
 mod fuzz;
 mod golden;
+mod identity;
 mod inspect;
 mod kmeans;
 mod layering;

@@ -212,6 +212,31 @@ async fn a_method_s_labels_are_the_same_bits_in_the_table_in_sql_in_the_library_
 }
 
 #[tokio::test]
+async fn clusters_without_centroids_keep_their_ids() {
+    let dir = tempfile::tempdir().unwrap();
+    let values = images(&dir.path().join("images.parquet"), 0, 150);
+    let path = file(dir.path(), "k-dae", "");
+    let first = run(&path, &[]).await.unwrap();
+    let again = run(&path, &[]).await.unwrap();
+    assert_eq!(again.model, first.model);
+    let second = run(&path, &["seed=11".into()]).await.unwrap();
+    assert_ne!(second.model, first.model);
+    let step = second.stages.iter().find(|stage| stage.stage == "ids").unwrap();
+    assert_eq!(step.figures["rows"], 150);
+    let count = |name: &str| step.figures[name].as_array().map_or(0, Vec::len);
+    assert_eq!(step.figures["kept"].as_u64().unwrap() as usize + count("born"), 3);
+    assert_eq!(count("born"), count("died"));
+    let ctx = SessionContext::new_with_config(sql::session_config());
+    let out = dir.path().join("out").display().to_string();
+    sql::register(&ctx, Options::new().table("images", &out)).await.unwrap();
+    let table = query(&ctx, "SELECT cluster FROM images ORDER BY id").await;
+    let model = Model::load(&Location::parse(&second.model_path).unwrap()).await.unwrap();
+    assert_eq!(model.assign(&values).unwrap().cluster, ints(&table, "cluster"));
+    let moved = query(&ctx, "SELECT cluster FROM images_lineage WHERE event = 'moved' AND moved_by IS NULL").await;
+    assert_eq!(moved.num_rows() as u64, step.figures["kept"]);
+}
+
+#[tokio::test]
 async fn what_does_not_fit_the_rows_is_named_before_anything_is_learned() {
     let dir = tempfile::tempdir().unwrap();
     images(&dir.path().join("images.parquet"), 0, 30);

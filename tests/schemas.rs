@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use dacpipe::config::PipelineFile;
 use dacpipe::source::{self, BadRows, SourceOptions, hapt};
-use dacpipe::table::{LabelTable, clusters_schema};
+use dacpipe::table::{LabelTable, clusters_schema, lineage_schema};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use datafusion::catalog::TableProvider;
 use serde::Serialize;
@@ -25,8 +25,8 @@ fn meaning(column: &str) -> &'static str {
         "activity" => "the label of the interval in RawData/labels.txt that the window lies in; null outside of them",
         "start" => "the first sample of the window, counted from 0 in its recording",
         "features" => "what is computed of the window; `values` names it in order",
-        "cluster" => "the nearest centroid, counted from 0",
-        "distance" => "the Euclidean distance to that centroid, in the space that was clustered",
+        "cluster" => "the id of the cluster: that of the nearest centroid; counted from 0, and the same over runs",
+        "distance" => "the Euclidean distance to the centroid of that cluster, in the space that was clustered",
         "margin" => "by how much farther the second nearest centroid is; 0 where two are equally near",
         "embedding" => "the vector that was clustered; only with [sink] embedding = true",
         "reconstruction_error" => {
@@ -38,6 +38,13 @@ fn meaning(column: &str) -> &'static str {
         "size" => "how many rows of the table are in the cluster",
         "centroid" => "the centre of the cluster, in the space that was clustered",
         "mean_distance" => "the mean of `distance` over the rows of the cluster; null where it has none",
+        "event" => "born, moved, split, merged or died",
+        "other" => "the cluster that this one split from, or merged into",
+        "rows" => "of the rows that both models labelled: those of both clusters, or all of one that was born or died",
+        "share" => "these as a share of the old cluster if it moved or merged, of the new one if it split",
+        "moved_by" => "how far the centroid moved, in the space that is clustered; null where it cannot be compared",
+        "run" => "the run that made it so",
+        "happened_at" => "when that run began, or SOURCE_DATE_EPOCH",
         "file" => "the file that holds what could not be used",
         "line" => "its line (row, in Parquet), counted from 1; 0 for the file as a whole",
         "reason" => "what was found, and what would be accepted",
@@ -49,7 +56,7 @@ fn meaning(column: &str) -> &'static str {
 fn unit(name: &str) -> Option<String> {
     let unit = match name {
         "start" => "samples",
-        "size" => "rows",
+        "size" | "rows" => "rows",
         _ if name.starts_with("acc_") => "g",
         _ if name.starts_with("gyro_") => "rad/s",
         _ => return None,
@@ -187,6 +194,7 @@ async fn the_schemas_of_the_tables_of_a_run_are_current() {
     let tables = vec![
         described("hapt", "the labelled table, a row a window", &table),
         described("hapt_clusters", "a row for each cluster of each model that labelled rows", &clusters_schema()),
+        described("hapt_lineage", "a row for each event in the life of a cluster, over all runs", &lineage_schema()),
         described("hapt_quarantine", "what could not be used, where on_bad_row = \"quarantine\"", &BadRows::schema()),
     ];
     current("hapt-output.arrow.json", &Output { title: "The tables of a run of pipelines/hapt.toml".into(), tables });

@@ -99,7 +99,7 @@ pub struct Evaluation {
     pub labels: String,
     /// The hash of the model whose clusters were compared; `None` if the table does not say.
     pub model: Option<String>,
-    /// Rows of other models, which are left out: the cluster numbers of different models are unrelated.
+    /// Rows of other models, which are left out: their clusters are others, even where an id lasted.
     pub rows_of_other_models: u64,
     /// Rows that were read.
     pub rows: u64,

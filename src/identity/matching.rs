@@ -63,6 +63,11 @@ impl Matching {
         Self { old_of: vec![None; new] }
     }
 
+    /// `k` clusters of a model that is the old one over again.
+    pub fn same(k: usize) -> Self {
+        Self { old_of: (0..k).map(Some).collect() }
+    }
+
     /// The index of the old cluster of each new one; `None` for one that is new. No old cluster comes twice.
     pub fn old_of(&self) -> &[Option<usize>] {
         &self.old_of

@@ -59,14 +59,17 @@ use crate::error::{Error, Result};
 /// A stream whose learner puts a cluster that has lost its rows elsewhere calls [`replace`](Self::replace):
 ///
 /// ```
-/// use dacpipe::identity::{Change, Identities};
+/// use dacpipe::identity::{Change, Identities, Places};
 ///
 /// let mut clusters = Identities::first(3);
 /// let (old, new) = clusters.replace(1)?;
 /// assert_eq!((old, new), (1, 3));
 /// assert_eq!(clusters.ids(), [0, 3, 2]);
-/// let told = [Change::died(old), Change::born(new), Change::moved(clusters.ids()[2], 0.25)];
-/// assert_eq!(told[2].distance, Some(0.25));
+/// // Of the others it says how far their centroids went.
+/// let places = Places { dim: 1, old: &[0.0, 5.0, 9.0], new: &[0.0, 70.0, 8.5] };
+/// let told = [vec![Change::died(old), Change::born(new)], clusters.moved(&places, &[1])].concat();
+/// assert_eq!(told[2], Change::moved(2, 0.5));
+/// assert_eq!(told.len(), 3);
 ///
 /// // As it was, after a restart.
 /// let saved = serde_json::to_string(&clusters).unwrap();
@@ -159,6 +162,17 @@ impl Identities {
     pub fn replace(&mut self, index: usize) -> Result<(i32, i32)> {
         let fresh = self.fresh()?;
         Ok((std::mem::replace(&mut self.ids[index], fresh), fresh))
+    }
+
+    /// The moves of clusters whose centroids are elsewhere than they were, by index, but for those at the indices
+    /// `replaced`, which are other clusters now.
+    ///
+    /// # Panics
+    /// If `places` has fewer centroids than there are clusters.
+    pub fn moved(&self, places: &Places<'_>, replaced: &[usize]) -> Vec<Change> {
+        let stayed = (0..self.ids.len()).filter(|index| !replaced.contains(index));
+        let distances = stayed.map(|index| (self.ids[index], places.squared(index, index).sqrt()));
+        distances.filter(|(_, distance)| *distance > 0.0).map(|(id, distance)| Change::moved(id, distance)).collect()
     }
 
     fn fresh(&mut self) -> Result<i32> {

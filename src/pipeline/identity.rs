@@ -175,6 +175,19 @@ impl Centroids {
     }
 }
 
+/// Whether `model` is the `earlier` one over again, but for the ids of its clusters.
+fn is_again(earlier: &Model, model: &Model) -> Result<bool> {
+    let unnamed = earlier.stages().iter().map(|stage| match stage.clusters() {
+        Some(clusters) => {
+            let indices = Identities::first(clusters.k());
+            Ok(clusters.with_ids(indices.ids())?.unwrap_or_else(|| Arc::clone(stage)))
+        }
+        None => Ok(Arc::clone(stage)),
+    });
+    let unnamed = Model::new(earlier.manifest().clone(), unnamed.collect::<Result<_>>()?)?;
+    Ok(unnamed.hash() == model.hash())
+}
+
 /// What came of the matching.
 struct Matched {
     old: Identities,
@@ -190,7 +203,11 @@ impl Matched {
         let old =
             Identities::new(earlier.clusters().map(|clusters| clusters.ids()).unwrap_or_default(), history.next_id())?;
         let centroids = Centroids::of(earlier, model);
-        let matching = match_clusters(&overlap, centroids.as_ref().map(Centroids::places).as_ref());
+        let matching = match is_again(earlier, model)? {
+            // Clusters without rows, too.
+            true => Matching::same(old.ids().len()),
+            false => match_clusters(&overlap, centroids.as_ref().map(Centroids::places).as_ref()),
+        };
         Ok(Self { new: old.after(&matching)?, old, matching, overlap, centroids })
     }
 
@@ -302,6 +319,10 @@ impl Execution<'_> {
             let births = Identities::first(k).ids().iter().copied().map(Change::born).collect();
             return Ok((model, Lineage::Add(births)));
         }
+        if before.is_err() && history.model.as_deref() == Some(model.hash().as_str()) {
+            // The model is the same as that of the table, whose files are damaged and will be written anew.
+            return Ok((model, Lineage::Add(Vec::new())));
+        }
         let began = Instant::now();
         let (matched, why) = match (before, learned.common.take()) {
             (Ok(before), Some(Ok(overlap))) => (Matched::by(&history, &before, &model, overlap)?, None),
@@ -336,5 +357,100 @@ impl Execution<'_> {
         let Some(named) = clusters.with_ids(ids)? else { return Ok(None) };
         learned.transforms[at] = named;
         self.model(learned).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
+
+    use super::*;
+    use crate::device::{Cpu, Device};
+    use crate::kernel::Dense;
+    use crate::kmeans::KMeans;
+    use crate::label::Label;
+    use crate::model::{Manifest, ModelInput};
+    use crate::replay::RowStoreBuilder;
+    use crate::scale::{Scale, ScaleMethod};
+    use crate::stage::{Clusters, FEATURES};
+
+    fn label(centroids: &[f32], ids: &[i32]) -> Arc<dyn Transform> {
+        let k = centroids.len();
+        let found = KMeans {
+            centroids: centroids.to_vec(),
+            k,
+            dim: 1,
+            inertia: 0.0,
+            iterations: 1,
+            converged: true,
+            sizes: vec![1; k],
+            mean_distance: vec![0.0; k],
+        };
+        let label = Label::new(&found, FEATURES, &Cpu::default()).unwrap();
+        label.with_ids(ids).unwrap().unwrap()
+    }
+
+    fn model(stages: Vec<Arc<dyn Transform>>) -> Model {
+        Model::new(Manifest { input: ModelInput::bare(1), ..Manifest::default() }, stages).unwrap()
+    }
+
+    fn collected(values: &[f32]) -> Collected {
+        let memory: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+        let mut rows = RowStoreBuilder::new("rows", 1, &memory);
+        rows.push(values).unwrap();
+        let rows = Stored::Single(rows.finish().unwrap());
+        Collected { rows, classes: None, distinct: 0, digest: String::new() }
+    }
+
+    #[test]
+    fn of_many_rows_every_second_or_third_is_labelled_by_both() {
+        let values: Vec<f32> = (0..1501).map(|i| (i % 10) as f32).collect();
+        let rows = collected(&values);
+        let (earlier, now) = (model(vec![label(&[0.0, 9.0], &[7, 3])]), [label(&[9.0, 1.0, 4.0], &[0, 1, 2])]);
+        for most in [5000, 1501, 700, 10] {
+            let step = 1501_usize.div_ceil(most);
+            let mut expected = Overlap::new(2, 3);
+            for value in values.iter().step_by(step) {
+                let new = [(9.0 - value).abs(), (1.0 - value).abs(), (4.0 - value).abs()];
+                let nearest = (0..3).fold(0, |best, i| if new[i] < new[best] { i } else { best });
+                expected.add(usize::from(*value > 4.5), nearest, 1);
+            }
+            for threads in [1, 3] {
+                let pool = Pool::new(threads);
+                let before = Before::of_at_most(most, &earlier, &rows, &pool).unwrap().unwrap();
+                let found = before.common(&earlier, &Dense::new(&values, 1), &now, 0, &pool).unwrap().unwrap();
+                assert_eq!(found, Ok(expected.clone()), "{most} rows, {threads} threads");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_the_earlier_model_cannot_take_say_why() {
+        let pool = Pool::new(1);
+        let earlier = model(vec![label(&[0.0, 9.0], &[0, 1])]);
+        let why = Before::by(&earlier, &collected(&[1.0, f32::MAX]), &pool).unwrap().err().unwrap();
+        assert!(why.contains("have no distance"), "{why}");
+    }
+
+    #[test]
+    fn centroids_are_compared_in_one_space_alone() {
+        let scale = |values: &[f32]| -> Arc<dyn Transform> {
+            Arc::new(Scale::learn(&Dense::new(values, 1), ScaleMethod::MinMax, Cpu::default().pool()).unwrap())
+        };
+        let of = |old: Vec<Arc<dyn Transform>>, new: Vec<Arc<dyn Transform>>| Centroids::of(&model(old), &model(new));
+        let plain = of(vec![label(&[1.0, 2.0], &[0, 1])], vec![label(&[3.0], &[0])]).unwrap();
+        assert_eq!((plain.dim, plain.old, plain.new), (1, vec![1.0, 2.0], vec![3.0]));
+        let labelled = || label(&[1.0, 2.0], &[0, 1]);
+        let same = of(vec![scale(&[0.0, 4.0]), labelled()], vec![scale(&[4.0, 0.0]), labelled()]);
+        assert!(same.is_some(), "the same scale");
+        assert!(of(vec![scale(&[0.0, 4.0]), labelled()], vec![scale(&[0.0, 5.0]), labelled()]).is_none());
+        assert!(of(vec![scale(&[0.0, 4.0]), labelled()], vec![labelled()]).is_none());
+    }
+
+    #[test]
+    fn a_model_over_again_is_known_whatever_its_clusters_are_called() {
+        let now = model(vec![label(&[1.0, 2.0], &[0, 1])]);
+        assert!(is_again(&model(vec![label(&[1.0, 2.0], &[9, 4])]), &now).unwrap());
+        assert!(!is_again(&model(vec![label(&[2.0, 1.0], &[0, 1])]), &now).unwrap());
     }
 }

@@ -21,7 +21,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("other", DataType::Int32, true),
         Field::new("rows", DataType::Int64, true),
         Field::new("share", DataType::Float64, true),
-        Field::new("distance", DataType::Float64, true),
+        Field::new("moved_by", DataType::Float64, true),
         Field::new(MODEL, DataType::Utf8, false),
         Field::new("run", DataType::Utf8, false),
         Field::new("happened_at", time, false),
@@ -29,7 +29,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
 });
 
 /// The columns of a table's lineage, a row for each [`Change`]: `event` (born, moved, split, merged or died), the
-/// `cluster`, the `other` that it split from or merged into, `rows`, `share` and `distance` as a [`Change`] has them, the
+/// `cluster`, the `other` that it split from or merged into, `rows`, `share` and distance (`moved_by`) as a [`Change`] has them, the
 /// `model` that made it so, its `run`, and when that was.
 pub fn lineage_schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
