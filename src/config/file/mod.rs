@@ -76,7 +76,7 @@ pub struct PipelineFile {
     /// Where the results are written.
     pub sink: SinkTable,
     /// How the source is followed by `--follow` and `--once`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "StreamTable::is_default")]
     pub stream: StreamTable,
 }
 

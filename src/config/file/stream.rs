@@ -59,6 +59,11 @@ pub enum Learn {
 }
 
 impl StreamTable {
+    /// Whether the file need not say any of it.
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// How the source is followed.
     pub fn follow(&self) -> FollowSpec {
         let duration = |span: Span| Duration::from_nanos(span.nanoseconds().unsigned_abs());

@@ -33,6 +33,10 @@ use crate::table::{
     WriteOptions,
 };
 
+/// Of every so many commits, one adds to what a report shows of rows: means of features by cluster, and a sample. Both
+/// are written anew each time.
+const PORTRAIT_EVERY: u64 = 64;
+
 /// A pipeline that follows its source.
 pub(super) struct Streaming<'a> {
     pipeline: &'a Pipeline,
@@ -186,6 +190,8 @@ impl<'a> Streaming<'a> {
         let clusters = found.map(|found| clusters(&tally, &self.model, found)).transpose()?;
         let skipped_rows = existing.map_or(0, |existing| existing.skipped());
         let lineage = self.lineage_of(&writer, &vectors).await?;
+        let portrayed = self.sequence.is_multiple_of(PORTRAIT_EVERY);
+        let (profile, sample) = (profile.filter(|_| portrayed), sample.filter(|_| portrayed));
         let info = CommitInfo {
             source: source_info(source, &tally),
             clusters,
