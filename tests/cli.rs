@@ -205,6 +205,25 @@ fn wrong_pipelines_and_arguments() {
     assert!(stderr.contains("--features cuda"), "{stderr}");
 }
 
+#[test]
+fn files_that_a_directory_source_leaves_out_are_said() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("csv")).unwrap();
+    for name in ["a.csv", "b.log", "c.dat"] {
+        fs::write(dir.path().join("csv").join(name), "time,x\n0.0,1.5\n0.1,2.5\n").unwrap();
+    }
+    let csv = dir.path().join("csv").display().to_string();
+    let (_, stderr) = expect(0, dacpipe(&["inspect", &csv]));
+    let said = "2 files are not read, as names do not end with .csv, .tsv, .txt: b.log, …";
+    assert_eq!(stderr.matches(said).count(), 1, "{stderr}");
+    // Recordings of this kind have names that are known: nothing else there is missed.
+    let hapt = recordings(dir.path());
+    fs::write(hapt.join("notes.md"), "").unwrap();
+    let place = set("source.path", &hapt);
+    let (_, stderr) = expect(0, dacpipe(&["check", "--data", "pipelines/hapt.toml", "--set", &place]));
+    assert!(!stderr.contains("not read"), "{stderr}");
+}
+
 /// The name of a table's only model, which is the hash of its content.
 fn model(out: &Path) -> String {
     fs::read_dir(out.join("models")).unwrap().next().unwrap().unwrap().file_name().into_string().unwrap()

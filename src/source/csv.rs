@@ -77,7 +77,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use super::bad::Rejects;
 use super::clock::{Clock, SECOND, TimeUnit};
 use super::keep::Keep;
-use super::location::{DataFile, blocking, list};
+use super::location::{DataFile, blocking, list_every};
 use super::recording::{Load, Recordings, Wanted};
 use super::samples::Counts;
 #[cfg(doc)]
@@ -303,10 +303,10 @@ impl Csv {
 /// The files of samples at `path`: text, or Parquet where there is none.
 ///
 /// # Errors
-/// As [`list`].
+/// As [`list_every`].
 pub(super) async fn files_at(path: &str) -> Result<Vec<DataFile>> {
-    match list(path, &[".csv", ".tsv", ".txt"]).await {
-        Err(e) if e.kind() == Kind::Input => list(path, &table::ENDINGS).await.map_err(|_| e),
+    match list_every(path, &[".csv", ".tsv", ".txt"]).await {
+        Err(e) if e.kind() == Kind::Input => list_every(path, &table::ENDINGS).await.map_err(|_| e),
         files => files,
     }
 }

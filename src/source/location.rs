@@ -22,7 +22,7 @@ use crate::store::{Location, check_regular, open_regular};
 use crate::terminal::shown_name;
 pub(super) use compression::plain_name;
 use compression::{begins_compressed, decompressed};
-use listing::Directory;
+use listing::{Directory, Others};
 pub(super) use listing::{enters, links};
 use remote::{Remote, remote_error};
 
@@ -204,7 +204,23 @@ impl DataFile {
 /// Kind `Input` if there is nothing or the glob is invalid, `Config` for a URL of an unknown store, `Io` if listing
 /// fails.
 pub async fn list(path: &str, extensions: &'static [&'static str]) -> Result<Vec<DataFile>> {
-    let mut files = match split_glob(path) {
+    Ok(listed(path, extensions).await?.0)
+}
+
+/// [`list`] for a source that reads whatever is there: warns of files of a directory that are left out for the endings of
+/// their names.
+///
+/// # Errors
+/// As [`list`].
+pub async fn list_every(path: &str, extensions: &'static [&'static str]) -> Result<Vec<DataFile>> {
+    let (files, others) = listed(path, extensions).await?;
+    others.warn(&shown_name(path), extensions);
+    Ok(files)
+}
+
+/// The files, of which there is at least one, and what was left out for the endings of names.
+async fn listed(path: &str, extensions: &'static [&'static str]) -> Result<(Vec<DataFile>, Others)> {
+    let (mut files, others) = match split_glob(path) {
         Some((base, pattern)) => Directory::new(base, extensions)?.matching(pattern, path).await?,
         None => list_whole(path, extensions).await?,
     };
@@ -213,7 +229,7 @@ pub async fn list(path: &str, extensions: &'static [&'static str]) -> Result<Vec
         return Err(Error::input(format!("{}: no files that end with {ends} there", shown_name(path))));
     }
     files.sort_by(|a, b| a.below.cmp(&b.below));
-    Ok(files)
+    Ok((files, others))
 }
 
 /// Splits a glob into its last directory before any wildcard, with its `/`, and the pattern below it. `None` for the
@@ -229,7 +245,7 @@ pub(super) fn split_glob(path: &str) -> Option<(&str, &str)> {
 }
 
 /// The file `path`, or the files below the directory `path`.
-async fn list_whole(path: &str, extensions: &'static [&'static str]) -> Result<Vec<DataFile>> {
+async fn list_whole(path: &str, extensions: &'static [&'static str]) -> Result<(Vec<DataFile>, Others)> {
     let place = Location::parse(path)?;
     let name = shown_name(path);
     let below = place.prefix().filename().unwrap_or_default().to_owned();
@@ -243,13 +259,13 @@ async fn list_whole(path: &str, extensions: &'static [&'static str]) -> Result<V
             if let (false, Some(name)) = (path.contains("://"), Path::new(path).file_name()) {
                 file.below = shown_name(name);
             }
-            return Ok(vec![file]);
+            return Ok((vec![file], Others::default()));
         }
     } else if !path.ends_with('/') && !place.prefix().as_ref().is_empty() {
         match place.store().head(place.prefix()).await {
             Ok(found) => {
                 file.listed_size = found.size;
-                return Ok(vec![file]);
+                return Ok((vec![file], Others::default()));
             }
             Err(object_store::Error::NotFound { .. }) if !path.starts_with("http") => {}
             Err(e) => return Err(remote_error(path, e)),

@@ -132,14 +132,14 @@ impl Directory {
         Ok(Self { place, shown: text.to_owned(), extensions })
     }
 
-    /// Everything below it that has one of the extensions, hidden names apart.
-    pub(super) async fn files(&self) -> Result<Vec<DataFile>> {
+    /// Everything below it that has one of the extensions, hidden names apart, and what was left out for its ending.
+    pub(super) async fn files(&self) -> Result<(Vec<DataFile>, Others)> {
         self.chosen(Choice::All).await
     }
 
     /// What `pattern` matches below it: files, and the files in directories. `whole` is what was asked for, for
     /// messages.
-    pub(super) async fn matching(&self, pattern: &str, whole: &str) -> Result<Vec<DataFile>> {
+    pub(super) async fn matching(&self, pattern: &str, whole: &str) -> Result<(Vec<DataFile>, Others)> {
         let bad = |e: &dyn std::fmt::Display| Error::input(format!("{whole}: not a glob: {e}"));
         if pattern.split('/').any(|part| part == "..") {
             return Err(bad(&"`..` behind a wildcard"));
@@ -152,7 +152,7 @@ impl Directory {
         self.chosen(choice.map_err(|e| bad(&e))?).await
     }
 
-    async fn chosen(&self, choice: Choice) -> Result<Vec<DataFile>> {
+    async fn chosen(&self, choice: Choice) -> Result<(Vec<DataFile>, Others)> {
         let extensions = self.extensions;
         let (found, others) = match self.place.local_path().map(Path::to_path_buf) {
             Some(dir) => {
@@ -171,17 +171,8 @@ impl Directory {
                 (found, others)
             }
         };
-        // Where there is nothing to read, that is an error of its own.
-        if let (Some(first), false) = (&others.first, found.is_empty()) {
-            let (count, ends) = (others.count, extensions.join(", "));
-            let files = if count == 1 { "file is" } else { "files are" };
-            tracing::warn!(
-                "{}: {count} {files} not read, as names do not end with {ends}: {first}{}; a glob reads them",
-                self.shown,
-                if count == 1 { "" } else { ", …" },
-            );
-        }
-        found.into_iter().map(|file| self.file(file)).collect()
+        let files = found.into_iter().map(|file| self.file(file)).collect::<Result<_>>()?;
+        Ok((files, others))
     }
 
     fn file(&self, Found { below, path, size }: Found) -> Result<DataFile> {
@@ -216,13 +207,23 @@ impl Directory {
 
 /// Files that are left out for the endings of their names.
 #[derive(Debug, Default, PartialEq)]
-struct Others {
+pub(super) struct Others {
     count: usize,
     /// The first of them by name.
     first: Option<String>,
 }
 
 impl Others {
+    /// Warns of those below `path` that do not end with one of `extensions`, if there are any.
+    pub(super) fn warn(&self, path: &str, extensions: &[&str]) {
+        let Some(first) = &self.first else { return };
+        let (count, ends) = (self.count, extensions.join(", "));
+        let (files, more) = if count == 1 { ("file is", "") } else { ("files are", ", …") };
+        tracing::warn!(
+            "{path}: {count} {files} not read, as names do not end with {ends}: {first}{more}; a glob reads them"
+        );
+    }
+
     fn add(&mut self, below: &str) {
         self.count += 1;
         if self.first.as_deref().is_none_or(|first| below < first) {

@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 
 use crate::error::{Error, Result};
 use crate::source::hive;
-use crate::source::location::{DataFile, blocking, list};
+use crate::source::location::{DataFile, blocking, list_every};
 use crate::store::Location;
 use crate::table::Log;
 
@@ -69,7 +69,7 @@ impl VectorFile {
 /// version, in the order in which they were added: other files in its directory were replaced or removed.
 ///
 /// # Errors
-/// As for [`list`]; kind `Table` if the table's log is damaged, or uses unsupported features; `Input` if the files lie
+/// As for [`list_every`]; kind `Table` if the table's log is damaged, or uses unsupported features; `Input` if the files lie
 /// in a Delta table but the path is not the table itself.
 pub(super) async fn find(path: &str) -> Result<Vec<VectorFile>> {
     if let Some(table) = table_at(path)?
@@ -85,7 +85,7 @@ pub(super) async fn find(path: &str) -> Result<Vec<VectorFile>> {
         }
         return Ok(files);
     }
-    let files = list(path, &[".parquet", ".pq"]).await?;
+    let files = list_every(path, &[".parquet", ".pq"]).await?;
     let single = files.len() == 1 && files[0].name() == path;
     if !single {
         let local: Vec<PathBuf> = files.iter().filter_map(|file| file.local_path().map(Path::to_path_buf)).collect();
