@@ -173,7 +173,7 @@ impl Session {
                 _ => terminal::tell(&format!("warning: cannot read the directory {dir}, and so no table of it: {e}")),
             }
         }
-        for (name, path) in found_tables(&args.dir) {
+        for (name, path) in found_tables(&args.dir).into_iter().chain(failed_tables(&args.dir)) {
             // Names given with --table take precedence.
             if args.table.iter().all(|(given, _)| *given != name) {
                 let place = path.to_string_lossy();
@@ -257,6 +257,19 @@ pub(crate) fn found_tables(dir: &Path) -> Vec<(String, PathBuf)> {
     let tables = entries.flatten().map(|entry| entry.path()).filter(|path| has_commit(path));
     let mut found: Vec<_> = tables.filter_map(|path| Some((table_name(&path)?, path))).collect();
     found.sort_by_cached_key(|(name, path)| (name.clone(), !path.ends_with(name), path.clone()));
+    found
+}
+
+/// The directories below `dir` in which runs set rows aside and committed nothing, under their own names.
+fn failed_tables(dir: &Path) -> Vec<(String, PathBuf)> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let is_rows = |entry: std::fs::DirEntry| entry.path().extension().is_some_and(|ending| ending == "parquet");
+    let has_rows = |path: &PathBuf| std::fs::read_dir(path.join("quarantine")).is_ok_and(|files| files.flatten().any(is_rows));
+    let set_aside = |path: &PathBuf| !has_commit(path) && has_rows(path);
+    let tables = entries.flatten().map(|entry| entry.path()).filter(set_aside);
+    let mut found: Vec<_> =
+        tables.filter_map(|path| Some((path.file_name()?.to_str()?.to_owned(), path))).collect();
+    found.sort();
     found
 }
 

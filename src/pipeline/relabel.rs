@@ -6,7 +6,7 @@ use super::checks::no_rows;
 use super::clock::Clock;
 use super::execution::clusters;
 use super::label_pass::LabelPass;
-use super::output::{quarantine, source_info, with_quarantine};
+use super::output::{empty_text, quarantine, source_info, with_quarantine};
 use super::portrait::Kept;
 use super::scan::{select, session};
 use super::tally::Columns;
@@ -78,7 +78,7 @@ pub struct Relabel {
 pub struct RelabelReport {
     /// Rows that were labelled.
     pub rows: u64,
-    /// Rows that were left out, because this model has labelled rows with their keys in the table.
+    /// Rows that were left out, because the table has rows with their keys by this model.
     pub skipped_rows: u64,
     /// Rows of the table that were replaced, because they have the same keys.
     pub replaced_rows: u64,
@@ -216,12 +216,16 @@ impl Relabel {
         if let Some(first) = source.left_alone().first() {
             notes.push(format!("the data after the compressed part of {first} was not read"));
         }
+        if !source.left_out.is_empty() {
+            notes.push(source.left_out.to_string());
+        }
         let source = source_info(&source, &tally);
         let info = CommitInfo { source, clusters, profile, sample, quarantine: quarantine.clone(), skipped_rows };
-        let Committed { version: table_version, replaced_rows, .. } = writer.commit(info).await?;
+        let Committed { version: table_version, replaced_rows, empty_texts, .. } = writer.commit(info).await?;
+        notes.extend(empty_text(&empty_texts));
         Ok(RelabelReport {
             rows: tally.rows(),
-            quarantined_rows: bad.len() as u64,
+            quarantined_rows: bad.count(),
             samples,
             quarantine: quarantine.map(|name| output.show(&name)),
             skipped_rows,

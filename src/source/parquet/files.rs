@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 
 use crate::error::{Error, Result};
 use crate::source::hive;
-use crate::source::location::{DataFile, blocking, list_every};
+use crate::source::location::{DataFile, LeftOut, blocking, list_every};
 use crate::store::Location;
 use crate::table::Log;
 
@@ -65,13 +65,13 @@ impl VectorFile {
     }
 }
 
-/// The files at `path`, in the order in which they are read. For a Delta table these are the files of its newest
+/// The files at `path`, in the order in which they are read, and what is there beside them. For a Delta table these are the files of its newest
 /// version, in the order in which they were added: other files in its directory were replaced or removed.
 ///
 /// # Errors
-/// As for [`list_every`]; kind `Table` if the table's log is damaged, or uses unsupported features; `Input` if the files lie
-/// in a Delta table but the path is not the table itself.
-pub(super) async fn find(path: &str) -> Result<Vec<VectorFile>> {
+/// As for [`list_every`]; kind `Table` if the table's log is damaged, or uses unsupported features; `Input` if the files
+/// lie in a Delta table but the path is not the table itself.
+pub(super) async fn find(path: &str) -> Result<(Vec<VectorFile>, LeftOut)> {
     if let Some(table) = table_at(path)?
         && let Some(snapshot) = Log::new(table.clone()).snapshot(None).await?
     {
@@ -83,9 +83,9 @@ pub(super) async fn find(path: &str) -> Result<Vec<VectorFile>> {
         if files.is_empty() {
             return Err(Error::input(format!("{path}: version {} of this table has no rows", snapshot.version)));
         }
-        return Ok(files);
+        return Ok((files, LeftOut::default()));
     }
-    let files = list_every(path, &[".parquet", ".pq"]).await?;
+    let (files, left_out) = list_every(path, &[".parquet", ".pq"]).await?;
     let single = files.len() == 1 && files[0].name() == path;
     if !single {
         let local: Vec<PathBuf> = files.iter().filter_map(|file| file.local_path().map(Path::to_path_buf)).collect();
@@ -97,7 +97,7 @@ pub(super) async fn find(path: &str) -> Result<Vec<VectorFile>> {
             )));
         }
     }
-    Ok(files.into_iter().map(VectorFile::plain).collect())
+    Ok((files.into_iter().map(VectorFile::plain).collect(), left_out))
 }
 
 /// The place of a table, if `path` is one that may hold a table.
