@@ -204,7 +204,10 @@ impl Relabel {
             threads,
             control: control.clone(),
         };
-        let (tally, Kept { profile, sample }) = pass.run(&ctx, &mut writer, labels).await?;
+        let (tally, Kept { profile, sample }) = match pass.run(&ctx, &mut writer, labels).await {
+            Ok(labelled) => labelled,
+            Err(e) => return Err(with_quarantine(e, &self.output, &run_id, &bad).await),
+        };
         let skipped_rows = existing.map_or(0, |existing| existing.skipped());
         if tally.rows() == 0 && skipped_rows == 0 {
             return Err(with_quarantine(no_rows(&source, "label"), &self.output, &run_id, &bad).await);

@@ -19,7 +19,8 @@ pub fn summary(report: &RunReport) -> String {
     let learned = if report.fit_rows > 0 { format!("{} learned from, ", report.fit_rows) } else { String::new() };
     let _ = writeln!(out, "  rows      {learned}{} {done}", report.labelled_rows);
     if report.quarantined_rows > 0 {
-        let _ = writeln!(out, "            {} set aside, see table {}_quarantine", report.quarantined_rows, report.name);
+        let _ =
+            writeln!(out, "            {} set aside, see table {}_quarantine", report.quarantined_rows, report.name);
     }
     if report.skipped_rows > 0 {
         let _ = writeln!(

@@ -328,7 +328,13 @@ mod tests {
         let lines: Vec<_> = bad.rows().into_iter().map(|r| (r.file, r.line, r.rows)).collect();
         let row = |line| ("b".to_string(), line, Some(1));
         let expected = [
-            ("a".into(), 18, Some(1)), ("b".into(), 0, None), row(5), row(10), row(11), ("b".into(), 15, Some(6)), row(21),
+            ("a".into(), 18, Some(1)),
+            ("b".into(), 0, None),
+            row(5),
+            row(10),
+            row(11),
+            ("b".into(), 15, Some(6)),
+            row(21),
         ];
         assert_eq!(lines, expected);
         assert_eq!((bad.count(), bad.to_batch().unwrap().num_rows()), (6 + 6, 7));

@@ -94,7 +94,6 @@ mod grouped;
 pub(super) mod guess;
 mod header;
 mod lines;
-mod lost;
 mod number;
 mod order;
 mod piece;
@@ -106,6 +105,7 @@ mod rules;
 mod scan;
 mod table;
 mod turns;
+mod unread;
 
 pub use dialect::{Conflict, Delimiter, Dialect};
 pub use encoding::Encoding;

@@ -229,7 +229,12 @@ async fn listed(path: &str, extensions: &'static [&'static str]) -> Result<(Vec<
     };
     if files.is_empty() {
         let ends = extensions.join(", ");
-        return Err(Error::input(format!("{}: no files that end with {ends} there", shown_name(path))));
+        let others = left_out.first.as_ref().map(|first| match left_out.files {
+            1 => format!(", but {first}; a glob reads it"),
+            files => format!(", but {files} others: {first}, …; a glob reads them"),
+        });
+        let others = others.unwrap_or_default();
+        return Err(Error::input(format!("{}: no files that end with {ends} there{others}", shown_name(path))));
     }
     files.sort_by(|a, b| a.below.cmp(&b.below));
     Ok((files, left_out))

@@ -61,7 +61,9 @@ pub(crate) async fn text_table(path: &str, delimiter: u8) -> Result<Option<Arc<d
         let empty = whole && text.iter().all(u8::is_ascii_whitespace);
         let layout = match Start::of(bytes, whole) {
             Ok(start) => Layout::of(&start, delimiter),
-            _ if empty => return Err(Error::input(format!("{}: empty, expected a line with names of columns", file.name()))),
+            _ if empty => {
+                return Err(Error::input(format!("{}: empty, expected a line with names of columns", file.name())));
+            }
             Err(what) if compressed => return Err(Error::input(format!("{}: {what}", file.name()))),
             // Its reader will report what is wrong.
             Err(_) => return Ok(None),

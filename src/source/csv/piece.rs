@@ -130,7 +130,9 @@ impl Piece {
 
     /// The step from the last sample to one at `time`; steps up to `gap` sample periods are not gaps.
     pub(super) fn step(&self, time: i64, period: f64, gap: f64) -> Step {
-        let longest = (gap + self.bad_run as f64) * period;
+        let since = self.len() - self.bad_run;
+        let repeated = self.repeated.len() - self.repeated.partition_point(|&repeated| repeated < since);
+        let longest = (gap + (self.bad_run - repeated) as f64) * period;
         match self.last_time() {
             Some(last) if time < last => Step::Back,
             Some(last) if time.saturating_sub(last) as f64 > longest => Step::Gap,

@@ -5,10 +5,10 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::file::OpenFile;
-use super::lost::Lost;
 use super::order::{Line, Order};
 use super::piece::{Piece, Sample, Step};
 use super::turns::hash_of;
+use super::unread::UnreadRows;
 use super::{AcrossFiles, Fill, Layout, NO_LINES};
 use crate::error::Result;
 use crate::source::bad::Rejects;
@@ -52,7 +52,7 @@ pub(super) struct Scan {
     name: Arc<str>,
     begun: Begun,
     /// The rows that could not be read.
-    lost: Lost,
+    unread: UnreadRows,
     /// The midnights that the current recording has passed.
     midnight: Midnight,
     /// The lines of the current recording that are held back for sorting, if the rules ask for it.
@@ -83,7 +83,7 @@ impl Scan {
             file: None,
             name: "".into(),
             begun: Begun::default(),
-            lost: Lost::default(),
+            unread: UnreadRows::default(),
             midnight: Midnight::default(),
             order,
             piece: None,
@@ -115,7 +115,7 @@ impl Scan {
                 match OpenFile::new(next, &self.layout.spec) {
                     Ok(open) => {
                         self.name = open.shared_name();
-                        self.lost.next_file();
+                        self.unread.next_file();
                         self.file = Some(open);
                     }
                     Err(e) => self.rejects.reject_file(next.name(), e)?,
@@ -125,7 +125,7 @@ impl Scan {
             let more = file.advance();
             for unread in file.take_unread() {
                 self.counts.count(|samples| samples.add_set_aside(unread.rows));
-                self.lost.add(&unread);
+                self.unread.add(&unread);
                 self.rejects.reject_unread(file.name(), unread)?;
             }
             match more {
@@ -135,7 +135,7 @@ impl Scan {
                 }
                 Ok(false) => {
                     self.end_of_file()?;
-                    if file.rows() == 0 && self.lost.in_file() == 0 {
+                    if file.rows() == 0 && self.unread.in_file() == 0 {
                         self.rejects.reject(file.name(), 0, NO_LINES)?;
                     }
                 }
@@ -173,17 +173,20 @@ impl Scan {
             Some(piece) if piece.id == id && piece.split == file.split() => {}
             // The same recording in another split: `start` goes on counting.
             Some(piece) if piece.id == id => {
-                let (lost, unread) = (piece.lost, piece.unread);
+                let lost = piece.lost;
                 self.sort_out()?;
+                let unread = self.piece.as_ref().map(|piece| piece.unread);
                 self.finish(Edge::End)?;
                 self.begin(file, id, lost)?;
-                self.piece.iter_mut().for_each(|piece| piece.unread = unread);
+                if let (Some(piece), Some(unread)) = (&mut self.piece, unread) {
+                    piece.unread = unread;
+                }
             }
             _ => self.turn_to(file, id)?,
         }
         let Some(piece) = self.piece.as_mut() else { return Ok(()) };
         if !piece.read {
-            piece.skip_unread(self.lost.before(file.line()));
+            piece.skip_unread(self.unread.before(file.line()));
             piece.skip();
             let set_aside = u64::from(piece.lost && piece.wanted);
             if set_aside > 0 {
@@ -202,7 +205,7 @@ impl Scan {
         line.label.clear();
         line.label.extend_from_slice(file.label());
         (line.file, line.number, line.bad) = (self.name.clone(), file.line(), None);
-        line.unread = self.lost.before(line.number);
+        line.unread = self.unread.before(line.number);
         self.give(line)
     }
 
@@ -213,7 +216,7 @@ impl Scan {
             Some(piece) if !piece.wanted && !piece.read => piece.skip(),
             Some(piece) if piece.read => {
                 let (file, number) = (self.name.clone(), file.line());
-                let unread = self.lost.before(number);
+                let unread = self.unread.before(number);
                 return self.give(Line { file, number, unread, bad: Some(reason), ..Line::default() });
             }
             // Its first line was rejected for the whole run of lines.
@@ -406,7 +409,7 @@ impl Scan {
         piece.read = (wanted || counted) && !lost;
         piece.split = file.split().to_vec();
         // Without keys, what could not be read at the start of a file is of the same recording.
-        piece.unread = if spec.keys.is_empty() { self.lost.before_file() } else { self.lost.before(file.line()) };
+        piece.unread = if spec.keys.is_empty() { self.unread.before_file() } else { self.unread.before(file.line()) };
         self.piece = Some(piece);
         Ok(())
     }

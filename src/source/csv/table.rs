@@ -244,9 +244,7 @@ impl TableRows {
             let values = match values.data_type() {
                 DataType::Utf8View => return Ok(Texts::Stored(values.as_string_view().clone().to_binary_view())),
                 DataType::BinaryView => return Ok(Texts::Stored(values.as_binary_view().clone())),
-                DataType::Timestamp(unit, Some(_)) => {
-                    cast(values, &DataType::Timestamp(*unit, Some("+00:00".into())))?
-                }
+                DataType::Timestamp(unit, Some(_)) => cast(values, &DataType::Timestamp(*unit, Some("+00:00".into())))?,
                 DataType::Float16 | DataType::Float32 if column.is_channel => cast(values, &DataType::Float64)?,
                 DataType::Boolean if column.is_channel => cast(values, &DataType::UInt8)?,
                 _ => Arc::clone(values),

@@ -100,8 +100,7 @@ async fn vectors(spec: &ParquetSpec, rows: usize) -> Result<Inspection> {
         notes: Vec::new(),
         source: None,
     };
-    let tried =
-        trial::Trial { good: batch.num_rows() as u64, bad: bad.count(), first: bad.first(), rate_hz: None };
+    let tried = trial::Trial { good: batch.num_rows() as u64, bad: bad.count(), first: bad.first(), rate_hz: None };
     judge(Ok(tried), "rows that were looked at", &mut found.facts, &mut found.notes)?;
     Ok(found)
 }

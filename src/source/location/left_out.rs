@@ -82,7 +82,10 @@ mod tests {
         let mut left_out = LeftOut::default().of(&[".csv", ".txt"]);
         assert!(left_out.is_empty() && left_out.to_string().is_empty());
         left_out.add("c.log");
-        assert_eq!(left_out.to_string(), "1 file is not read, as names do not end with .csv, .txt: c.log; a glob reads them");
+        assert_eq!(
+            left_out.to_string(),
+            "1 file is not read, as names do not end with .csv, .txt: c.log; a glob reads them"
+        );
         left_out.add("b.log");
         left_out.add("d.log");
         let files = "3 files are not read, as names do not end with .csv, .txt: b.log, …; a glob reads them";

@@ -324,8 +324,7 @@ mod tests {
         symlink("b.log", root.join("a.log")).unwrap();
         symlink("a.csv", root.join("latest")).unwrap();
         symlink(".", root.join("here")).unwrap();
-        let left_out =
-            || walk(root.canonicalize().unwrap(), &Choice::All, &[".csv"], usize::MAX).unwrap().left_out;
+        let left_out = || walk(root.canonicalize().unwrap(), &Choice::All, &[".csv"], usize::MAX).unwrap().left_out;
         let expected = LeftOut { files: 2, first: Some("b.log".into()), ..LeftOut::default() };
         assert_eq!(left_out(), expected);
         for gone in ["unmounted", "gone"] {

@@ -166,10 +166,7 @@ impl ParquetFile {
 
     /// How the 96-bit times among `columns` are read in nanoseconds, in addition to microseconds, which drop digits;
     /// `None` if there are none.
-    fn exact<'a>(
-        &self,
-        columns: impl Iterator<Item = &'a str>,
-    ) -> Result<Option<Exact>> {
+    fn exact<'a>(&self, columns: impl Iterator<Item = &'a str>) -> Result<Option<Exact>> {
         let Some(metadata) = &self.nanoseconds else { return Ok(None) };
         let schema = self.metadata.parquet_schema();
         let mut leaves = self.leaves(columns)?;

@@ -81,12 +81,12 @@ impl Groups {
         let (group, last) = (self.before + 1, self.before + self.rows.get(at).copied().unwrap_or(0));
         let (first, rows) = (last - self.left + 1, self.left);
         let what = match rows {
-            0 => "is damaged after its last row, and rows of it may be wrong".to_owned(),
-            1 => format!("is damaged, and its row {first} cannot be read"),
-            _ if first == group => format!("is damaged, and none of its {rows} rows {first} to {last} can be read"),
-            _ => format!("is damaged, and its {rows} rows from {first} to {last} cannot be read"),
+            0 => "damaged after its last row, rows of it may be wrong".to_owned(),
+            1 => format!("its row {first} cannot be read"),
+            _ if first == group => format!("none of its {rows} rows {first} to {last} can be read"),
+            _ => format!("its {rows} rows from {first} to {last} cannot be read"),
         };
-        let reason = format!("row group {at} (of {all}, counted from 0) {what}: {}", without_name(&e, file));
+        let reason = format!("row group {at} (of {all}, counted from 0): {what}: {}", without_name(&e, file));
         self.pass();
         Ok(Unread { group, first: first.min(last.max(1)), rows, reason })
     }
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(groups.end().unwrap_err().to_string(), "it ends 1 rows early");
         assert_eq!(groups.give(2).unwrap_err().kind(), Kind::Input);
         let lost = groups.give_up("a.parquet", damage()).unwrap();
-        let reason = "row group 0 (of 5, counted from 0) is damaged, and its row 3 cannot be read: snappy: corrupt input";
+        let reason = "row group 0 (of 5, counted from 0): its row 3 cannot be read: snappy: corrupt input";
         assert_eq!(lost, Unread { group: 1, first: 3, rows: 1, reason: reason.into() });
         groups.end().unwrap();
         assert_eq!((groups.current(), groups.row()), (Some(2), 3));

@@ -155,7 +155,8 @@ fn may_round(open: &ParquetFile, name: &str) -> Result<bool> {
         || item_type(open.stored_type(name)?).is_some_and(|item| *item == DataType::UInt64);
     let exact = |value: i64| if unsigned { value as u64 <= EXACT } else { value.unsigned_abs() <= EXACT };
     let leaves = open.leaves(std::iter::once(name))?;
-    let chunks = open.metadata().metadata().row_groups().iter().flat_map(|group| leaves.iter().map(|leaf| group.column(*leaf)));
+    let chunks =
+        open.metadata().metadata().row_groups().iter().flat_map(|group| leaves.iter().map(|leaf| group.column(*leaf)));
     Ok(chunks.into_iter().any(|chunk| match chunk.statistics() {
         Some(Statistics::Int64(found)) => match (found.min_opt(), found.max_opt()) {
             (Some(least), Some(most)) => !(exact(*least) && exact(*most)),

@@ -5,14 +5,14 @@ use crate::source::bad::Unread;
 
 /// The rows that could not be read, in the files so far.
 #[derive(Debug, Default)]
-pub(super) struct Lost {
+pub(super) struct UnreadRows {
     /// How many in the files before the current one.
     before_file: u64,
     /// In the current file: the first row of each stretch, and how many there are up to its end.
     stretches: Vec<(u64, u64)>,
 }
 
-impl Lost {
+impl UnreadRows {
     /// Another file begins.
     pub(super) fn next_file(&mut self) {
         self.before_file += self.in_file();
@@ -48,14 +48,14 @@ mod tests {
     #[test]
     fn rows_are_counted_over_stretches_and_files() {
         let unread = |first, rows| Unread { group: first, first, rows, reason: String::new() };
-        let mut lost = Lost::default();
-        assert_eq!((lost.before(7), lost.in_file()), (0, 0));
-        lost.add(&unread(1, 5));
-        lost.add(&unread(11, 10));
-        assert_eq!([6, 10, 21, 30].map(|row| lost.before(row)), [5, 5, 15, 15]);
-        lost.next_file();
-        assert_eq!((lost.before(1), lost.before_file(), lost.in_file()), (15, 15, 0));
-        lost.add(&unread(3, 1));
-        assert_eq!([2, 4].map(|row| lost.before(row)), [15, 16]);
+        let mut rows = UnreadRows::default();
+        assert_eq!((rows.before(7), rows.in_file()), (0, 0));
+        rows.add(&unread(1, 5));
+        rows.add(&unread(11, 10));
+        assert_eq!([6, 10, 21, 30].map(|row| rows.before(row)), [5, 5, 15, 15]);
+        rows.next_file();
+        assert_eq!((rows.before(1), rows.before_file(), rows.in_file()), (15, 15, 0));
+        rows.add(&unread(3, 1));
+        assert_eq!([2, 4].map(|row| rows.before(row)), [15, 16]);
     }
 }
