@@ -39,8 +39,9 @@ fn meaning(column: &str) -> &'static str {
         "centroid" => "the centre of the cluster, in the space that was clustered",
         "mean_distance" => "the mean of `distance` over the rows of the cluster; null where it has none",
         "file" => "the file that holds what could not be used",
-        "line" => "its line (row, in Parquet), counted from 1; 0 for the file as a whole",
+        "line" => "its line (row, in Parquet), or the first of several, counted from 1; 0 for the file as a whole",
         "reason" => "what was found, and what would be accepted",
+        "rows" => "how many rows of the file these are; null where that is not known",
         other => panic!("say in tests/schemas.rs what column {other:?} means"),
     }
 }
