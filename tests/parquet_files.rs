@@ -646,7 +646,7 @@ async fn rows_before_the_damage_are_kept_batch_by_batch() {
     assert_eq!(kept, (0..before as i32).chain(2000..4000).collect::<Vec<_>>());
     let (bad, lost) = (of_file.bad_rows(), 2000 - before);
     assert_eq!((bad.len(), bad[0].1, of_file.aside()), (1, before as u64 + 1, lost as u64));
-    let says = format!("and its {lost} rows from {} to 2000 cannot be read", before + 1);
+    let says = format!("its {lost} rows from {} to 2000 cannot be read", before + 1);
     assert!(bad[0].2.contains(&says), "{bad:?}");
     // A pass with larger batches comes less far: what is lost is what that pass does not read.
     let kept = of_file.sql_in("SELECT * FROM t", 1024).await.unwrap().num_rows() as u64;

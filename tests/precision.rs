@@ -311,7 +311,7 @@ async fn integers_that_fall_together_as_they_are_read_are_named() {
     for (what, values, features, named) in cases {
         let dir = tempfile::tempdir().unwrap();
         write(&dir.path().join("rows.parquet"), vec![("v", values)]);
-        let report = run(dir.path(), features, KMEANS).await;
+        let report = run(dir.path(), features, "[[stage]]\nkind = \"kmeans\"\nk = 1\n").await;
         let fallen = report.fell_together();
         assert_eq!(fallen.iter().map(|fallen| fallen.feature.as_str()).collect::<Vec<_>>(), named, "{what}");
         assert!(fallen.iter().all(|fallen| fallen.values == ROWS && fallen.left < ROWS * 6 / 10), "{what}: {fallen:?}");

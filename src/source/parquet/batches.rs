@@ -54,14 +54,19 @@ pub(super) struct Batches<T> {
     group: Option<Group<T>>,
 }
 
-/// The readers of one row group: plain columns by Arrow's reader, and beside them the vectors.
+/// The readers of one row group.
 enum Group<T> {
-    Local {
-        plain: ParquetRecordBatchReader,
-        exact: Option<ParquetRecordBatchReader>,
-        vectors: Option<(Vectors<T>, usize)>,
-    },
+    Local(Box<LocalGroup<T>>),
+    /// The plain columns, and the 96-bit times in nanoseconds.
     Remote(Box<(RemoteBatches, Option<RemoteBatches>)>),
+}
+
+/// Plain columns by Arrow's reader, and beside them the vectors.
+struct LocalGroup<T> {
+    plain: ParquetRecordBatchReader,
+    /// The 96-bit times in nanoseconds.
+    exact: Option<ParquetRecordBatchReader>,
+    vectors: Option<(Vectors<T>, usize)>,
 }
 
 type RemoteBatches = ParquetRecordBatchStream<ObjectReader>;
@@ -123,12 +128,14 @@ impl<T: Number> Group<T> {
         let vectors = direct.as_ref().map(|(column, dim)| -> Result<_> {
             Ok((column.open(file.again()?, open.metadata().metadata(), at)?, *dim))
         });
-        Ok(Self::Local { plain, exact: exact.transpose()?, vectors: vectors.transpose()? })
+        let (exact, vectors) = (exact.transpose()?, vectors.transpose()?);
+        Ok(Self::Local(Box::new(LocalGroup { plain, exact, vectors })))
     }
 
     async fn next(&mut self) -> Result<Option<Stored<T>>> {
         match self {
-            Self::Local { plain, exact, vectors } => {
+            Self::Local(group) => {
+                let LocalGroup { plain, exact, vectors } = group.as_mut();
                 let Some(batch) = plain.next().transpose()? else {
                     if let Some((vectors, _)) = vectors {
                         vectors.check_end()?;
