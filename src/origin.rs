@@ -112,7 +112,7 @@ fn distinct<T: PartialEq + Copy>(sorted: impl Iterator<Item = T>) -> usize {
 
 /// Whether so few of `values` different values are `left` that rows can no longer be told apart by them: fewer than nine
 /// in ten. Of values that are spread evenly not one in a thousand is lost.
-fn fell_together(values: usize, left: usize) -> bool {
+pub(crate) fn fell_together(values: usize, left: usize) -> bool {
     left * 10 < values * 9
 }
 

@@ -1,7 +1,7 @@
 //! The accounting of whole runs: rows read = rows labelled + rows set aside, whatever is wrong with any of them, and no
 //! key is in the table twice. `samples.rs` checks the same for the samples of recordings.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
@@ -99,6 +99,33 @@ async fn ids(dir: &Path) -> Vec<i64> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever else is wrong with their rows.
+    #[test]
+    fn rows_of_damaged_row_groups_are_set_aside(
+        rows in prop::collection::vec(damage(), 1..60), group in 1usize..20, spoilt in prop::collection::btree_map(0usize..60, any::<bool>(), 0..6),
+    ) {
+        let dir = TempDir::new().unwrap();
+        fs::create_dir(dir.path().join("in")).unwrap();
+        let path = dir.path().join("in/0.parquet");
+        write(&path, 0, &rows, group);
+        let groups = rows.len().div_ceil(group);
+        let spoilt: BTreeMap<usize, bool> = spoilt.into_iter().filter(|(at, _)| *at < groups).collect();
+        for (at, keys) in &spoilt {
+            crate::parquet_files::spoil(&path, *at, if *keys { "id" } else { "v" });
+        }
+        let all = rows.iter().enumerate();
+        let whole = all.filter(|(row, damage)| !spoilt.contains_key(&(row / group)) && **damage == Damage::None);
+        let good: BTreeSet<i64> = whole.map(|(row, _)| row as i64).collect();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        match runtime.block_on(run(dir.path(), "")) {
+            Ok(report) => {
+                prop_assert_eq!(report.labelled_rows + report.quarantined_rows, rows.len() as u64);
+                prop_assert_eq!(runtime.block_on(ids(dir.path())).into_iter().collect::<BTreeSet<_>>(), good);
+            }
+            Err(e) => prop_assert!(good.is_empty() && e.kind() == dacpipe::Kind::Input, "{:?}: {}", e.kind(), e),
+        }
+    }
 
     #[test]
     fn rows_read_are_labelled_or_set_aside(

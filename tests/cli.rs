@@ -216,12 +216,90 @@ fn files_that_a_directory_source_leaves_out_are_said() {
     let (_, stderr) = expect(0, dacpipe(&["inspect", &csv]));
     let said = "2 files are not read, as names do not end with .csv, .tsv, .txt: b.log, …";
     assert_eq!(stderr.matches(said).count(), 1, "{stderr}");
+    // A run says so at its end, and keeps it.
+    let pipeline = dir.path().join("t.toml");
+    let toml = format!(
+        "name = \"t\"\n[source]\nkind = \"csv\"\npath = {csv:?}\nchannels = [\"x\"]\n[[stage]]\nkind = \"kmeans\"\nk = 1\n\
+         [sink]\npath = {:?}\n",
+        dir.path().join("out").display().to_string()
+    );
+    fs::write(&pipeline, toml).unwrap();
+    let (stdout, _) = expect(0, dacpipe(&["run", &pipeline.display().to_string(), "--quiet"]));
+    assert!(stdout.contains(&format!("  note      {said}")), "{stdout}");
+    let report = fs::read_to_string(dir.path().join("out/run.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let expected = serde_json::json!({"files": 2, "first": "b.log", "links": 0, "endings": [".csv", ".tsv", ".txt"]});
+    assert_eq!(report["left_out"], expected);
+    let (out, model) = (dir.path().join("new").display().to_string(), report["model_path"].as_str().unwrap());
+    let (stdout, _) = expect(0, dacpipe(&["label", "--model", model, "--input", &csv, "--output", &out, "--quiet"]));
+    assert!(stdout.contains(&format!("  note      {said}")), "{stdout}");
+    // Nothing is left out of a directory of the source's files alone.
+    fs::remove_file(dir.path().join("csv/b.log")).unwrap();
+    fs::remove_file(dir.path().join("csv/c.dat")).unwrap();
+    let (stdout, _) = expect(0, dacpipe(&["run", &pipeline.display().to_string(), "--quiet"]));
+    let report = fs::read_to_string(dir.path().join("out/run.json")).unwrap();
+    assert!(!stdout.contains("note") && !report.contains("left_out") && !report.contains("notes"), "{stdout}{report}");
     // Recordings of this kind have names that are known: nothing else there is missed.
     let hapt = recordings(dir.path());
     fs::write(hapt.join("notes.md"), "").unwrap();
     let place = set("source.path", &hapt);
     let (_, stderr) = expect(0, dacpipe(&["check", "--data", "pipelines/hapt.toml", "--set", &place]));
     assert!(!stderr.contains("not read"), "{stderr}");
+}
+
+/// What a run set aside that committed nothing is found where that of any other is.
+#[test]
+fn why_a_run_failed_is_a_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let (csv, out) = (dir.path().join("a.csv"), dir.path().join("out"));
+    fs::write(&csv, "x\none\ntwo\n").unwrap();
+    let toml = format!(
+        "name = \"t\"\non_bad_row = \"quarantine\"\n[source]\nkind = \"csv\"\npath = {:?}\nchannels = [\"x\"]\n[[stage]]\n\
+         kind = \"kmeans\"\nk = 2\n[sink]\npath = {:?}\n",
+        csv.display().to_string(),
+        out.join("t").display().to_string()
+    );
+    fs::write(dir.path().join("t.toml"), toml).unwrap();
+    let run = || {
+        let mut run = dacpipe(&["run", "t.toml", "--quiet"]);
+        run.current_dir(dir.path());
+        run
+    };
+    let ask = |query: &str| {
+        let mut ask = dacpipe(&["sql", "-c", query, "--format", "csv"]);
+        ask.current_dir(dir.path());
+        ask
+    };
+    expect(4, run());
+    let query =
+        "SELECT line, rows, in_table, count(*) AS n FROM t_quarantine GROUP BY line, rows, in_table ORDER BY line";
+    let (stdout, _) = expect(0, ask(query));
+    assert_eq!(stdout.lines().skip(1).collect::<Vec<_>>(), ["2,1,false,1", "3,1,false,1"]);
+    let (_, stderr) = expect(4, ask("SELECT * FROM t"));
+    assert!(stderr.contains("t_quarantine"), "{stderr}");
+    // Once there is a table, both are there.
+    fs::write(&csv, "x\n1\n2\nthree\n").unwrap();
+    expect(0, run());
+    let (stdout, _) = expect(0, ask(query));
+    assert_eq!(stdout.lines().skip(1).collect::<Vec<_>>(), ["2,1,false,1", "3,1,false,1", "4,1,true,1"]);
+}
+
+/// A directory of tables that is there and cannot be listed, as one without permission: here, it is no directory.
+#[test]
+fn a_directory_of_tables_that_cannot_be_read_is_the_disk_s_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("out"), "").unwrap();
+    for arguments in [&["sql", "-c", "SELECT count(*) FROM t"][..], &["evaluate", "t", "--labels", "y"]] {
+        let mut command = dacpipe(arguments);
+        command.current_dir(dir.path());
+        let (_, stderr) = expect(7, command);
+        assert!(stderr.contains("cannot be read") && stderr.contains("no table"), "{stderr}");
+    }
+    // Where there is nothing, there is no table.
+    fs::remove_file(dir.path().join("out")).unwrap();
+    let mut command = dacpipe(&["sql", "-c", "SELECT count(*) FROM t"]);
+    command.current_dir(dir.path());
+    expect(4, command);
 }
 
 /// The name of a table's only model, which is the hash of its content.

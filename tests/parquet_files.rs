@@ -1,8 +1,8 @@
 //! Feature vectors in Parquet files as found in practice: files that differ from each other, columns in paths and
 //! structs, tables, times far from 1970, damage.
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,8 +18,10 @@ use dacpipe::source::{Features, ParquetSpec, SourceOptions, SourceSpec};
 use dacpipe::store::Location;
 use dacpipe::table::{CommitInfo, Labels, Mode, TableWriter, WriteOptions};
 use dacpipe::{Error, Kind};
+use parquet::arrow::ArrowWriter;
 use parquet::data_type::{DoubleType, Int96, Int96Type};
 use parquet::file::properties::WriterProperties;
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use tempfile::TempDir;
@@ -505,7 +507,7 @@ async fn a_turned_byte_is_one_bad_file() {
             }
             false => {
                 as_rows += 1;
-                assert_eq!(found.num_rows() + in_bad.len(), 8, "byte {at}: {in_bad:?}");
+                assert_eq!(found.num_rows() as u64 + opened.aside(), 8, "byte {at}: {in_bad:?}");
             }
         }
         let alone = SourceSpec::Parquet(ParquetSpec { label: Some("name".into()), ..parquet_spec(&bad) });
@@ -515,6 +517,178 @@ async fn a_turned_byte_is_one_bad_file() {
         }
     }
     assert!(as_files > 100 && as_rows > 100, "{as_files} files, {as_rows} with all rows");
+}
+
+/// Row groups of five rows: `v` as vectors, `x` and `y` as columns, `id` and `name`.
+fn write_groups(path: &Path, groups: usize) {
+    let rows = 5 * groups;
+    let x: ArrayRef = Arc::new(Float64Array::from_iter_values((0..rows).map(|row| row as f64 / 2.0)));
+    let y: ArrayRef = Arc::new(Int64Array::from_iter_values((0..rows).map(|row| row as i64 % 7)));
+    let columns = vec![
+        ("v", list(&plain_vectors(rows))),
+        ("id", ids(rows)),
+        ("x", x),
+        ("y", y),
+        ("name", crate::sources::splits(rows)),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(5)).build();
+    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+/// Overwrites the pages of one column in a row group; the footer stays as it is.
+pub fn spoil(path: &Path, group: usize, column: &str) {
+    let metadata = SerializedFileReader::new(File::open(path).unwrap()).unwrap().metadata().clone();
+    let group = metadata.row_group(group);
+    let chunk = group.columns().iter().find(|chunk| chunk.column_path().parts()[0] == column).unwrap();
+    let (start, length) = chunk.byte_range();
+    let mut bytes = fs::read(path).unwrap();
+    bytes[start as usize..(start + length) as usize].fill(0xff);
+    fs::write(path, bytes).unwrap();
+}
+
+/// Whatever columns and row groups are damaged, the rows of the others are read, and those of the damaged ones counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_pages_cost_their_row_groups_alone() {
+    let vectors = Features::Column("v".into());
+    let columns = Features::Columns(vec!["x".into(), "y".into()]);
+    for (features, damaged) in [
+        (&vectors, vec![(0, "v")]),
+        (&vectors, vec![(5, "v")]),
+        (&vectors, vec![(2, "v"), (3, "v")]),
+        (&vectors, vec![(0, "id"), (5, "id"), (2, "v")]),
+        (&vectors, vec![(1, "name"), (1, "v"), (4, "name")]),
+        (&vectors, (0..5).map(|group| (group, "v")).collect()),
+        (&columns, vec![(0, "x"), (5, "y")]),
+        (&columns, vec![(3, "x"), (3, "y"), (4, "id")]),
+        (&columns, (1..6).map(|group| (group, "y")).collect()),
+    ] {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("a.parquet");
+        write_groups(&path, 6);
+        let spec = ParquetSpec { features: features.clone(), label: Some("name".into()), ..parquet_spec(&path) };
+        let spec = SourceSpec::Parquet(spec);
+        damaged.iter().for_each(|(group, column)| spoil(&path, *group, column));
+        let groups: BTreeSet<i32> = damaged.iter().map(|(group, _)| *group as i32).collect();
+        let kept: Vec<i32> = (0..30).filter(|row| !groups.contains(&(row / 5))).collect();
+        let of_file = set_aside(&spec).await;
+        assert_eq!(i32s(&of_file.sql("SELECT * FROM t").await.unwrap(), "id"), kept, "{damaged:?}");
+        let bad = of_file.bad_rows();
+        assert_eq!(of_file.aside(), 5 * groups.len() as u64, "{damaged:?}: {bad:?}");
+        for (bad, group) in bad.iter().zip(&groups) {
+            let (first, last) = (5 * group + 1, 5 * group + 5);
+            let says =
+                format!("row group {group} (of 6, counted from 0): none of its 5 rows {first} to {last} can be read: ");
+            assert!(bad.1 == first as u64 && bad.2.starts_with(&says), "{bad:?}");
+        }
+        // Any other reading of it counts them once more and not twice.
+        for query in ["SELECT count(*) FROM t", "SELECT id FROM t WHERE name = 'train'", "SELECT * FROM t LIMIT 3"] {
+            of_file.sql(query).await.unwrap();
+        }
+        assert_eq!((of_file.aside(), of_file.bad_rows()), (5 * groups.len() as u64, bad));
+        let first = groups.first().unwrap();
+        assert_says(&refused(&spec).await, &[&format!("a.parquet: row group {first} (of 6, counted from 0): ")]);
+    }
+}
+
+/// As of a local file, though its row groups are fetched at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_pages_of_a_remote_file_cost_their_row_groups_alone() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.parquet");
+    write_groups(&path, 6);
+    [(0, "v"), (3, "id"), (5, "v")].iter().for_each(|(group, column)| spoil(&path, *group, column));
+    let place = Location::parse("memory:///damaged-pages").unwrap();
+    place.put("a.parquet", fs::read(&path).unwrap().into()).await.unwrap();
+    let remote = ParquetSpec { path: "memory:///damaged-pages".into(), ..parquet_spec(&path) };
+    for features in [Features::Column("v".into()), Features::Columns(vec!["x".into(), "y".into()])] {
+        let spec = SourceSpec::Parquet(ParquetSpec { features: features.clone(), ..remote.clone() });
+        let of_file = set_aside(&spec).await;
+        let damaged: &[i32] = if features == Features::Column("v".into()) { &[0, 3, 5] } else { &[3] };
+        let kept: Vec<i32> = (0..30).filter(|row| !damaged.contains(&(row / 5))).collect();
+        assert_eq!(i32s(&of_file.sql("SELECT * FROM t").await.unwrap(), "id"), kept);
+        assert_eq!(of_file.aside(), 5 * damaged.len() as u64, "{:?}", of_file.bad_rows());
+        let first = damaged[0];
+        assert_says(&refused(&spec).await, &[&format!("row group {first} (of 6, counted from 0): none of its 5 rows")]);
+    }
+}
+
+/// Rows before the damage in a row group are read if they come in a batch before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_before_the_damage_are_kept_batch_by_batch() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.parquet");
+    let rows = 4000;
+    let x: ArrayRef = Arc::new(Float64Array::from_iter_values((0..rows).map(f64::from)));
+    let batch = RecordBatch::try_from_iter([("id", ids(rows as usize)), ("x", x)]).unwrap();
+    // Pages of a hundred rows.
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(2000))
+        .set_data_page_row_count_limit(100)
+        .set_write_batch_size(100)
+        .set_dictionary_enabled(false);
+    let properties = Some(properties.build());
+    let mut writer = ArrowWriter::try_new(File::create(&path).unwrap(), batch.schema(), properties).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let metadata = SerializedFileReader::new(File::open(&path).unwrap()).unwrap().metadata().clone();
+    let (start, length) = metadata.row_group(0).column(1).byte_range();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[(start + length / 2) as usize..(start + length) as usize].fill(0xff);
+    fs::write(&path, bytes).unwrap();
+    let spec = ParquetSpec { features: Features::Columns(vec!["x".into()]), ..parquet_spec(&path) };
+    let of_file = set_aside(&SourceSpec::Parquet(spec)).await;
+    let kept = i32s(&of_file.sql_in("SELECT * FROM t", 64).await.unwrap(), "id");
+    let before = kept.iter().take_while(|id| **id < 2000).count();
+    assert!((800..1100).contains(&before) && before % 64 == 0, "{before}");
+    assert_eq!(kept, (0..before as i32).chain(2000..4000).collect::<Vec<_>>());
+    let (bad, lost) = (of_file.bad_rows(), 2000 - before);
+    assert_eq!((bad.len(), bad[0].1, of_file.aside()), (1, before as u64 + 1, lost as u64));
+    let says = format!("its {lost} rows from {} to 2000 cannot be read", before + 1);
+    assert!(bad[0].2.contains(&says), "{bad:?}");
+    // A pass with larger batches comes less far: what is lost is what that pass does not read.
+    let kept = of_file.sql_in("SELECT * FROM t", 1024).await.unwrap().num_rows() as u64;
+    assert_eq!(kept + of_file.aside(), 4000);
+}
+
+/// A file that is set aside as a whole counts with its rows, where its footer says how many they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_set_aside_count_with_their_rows() {
+    let dir = TempDir::new().unwrap();
+    for name in ["a", "b"] {
+        write_parquet(
+            &dir.path().join(name).with_extension("parquet"),
+            vec![("v", list(&plain_vectors(9))), ("id", ids(9))],
+        );
+    }
+    let other: ArrayRef = Arc::new(StringArray::from(vec!["x"; 7]));
+    write_parquet(&dir.path().join("c.parquet"), vec![("v", list(&plain_vectors(7))), ("id", other)]);
+    fs::write(dir.path().join("d.parquet"), "not Parquet").unwrap();
+    let of_files = set_aside(&spec(dir.path())).await;
+    assert_eq!(of_files.sql("SELECT * FROM t").await.unwrap().num_rows(), 18);
+    let rows: Vec<_> = of_files.bad.rows().into_iter().map(|bad| (bad.line, bad.rows)).collect();
+    assert_eq!(rows, [(0, Some(7)), (0, None)]);
+    assert_eq!(of_files.aside(), 8);
+}
+
+/// The width of vectors is found whatever row groups are damaged, as long as one is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_without_any_vector_that_can_be_read_says_so() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.parquet");
+    write_groups(&path, 3);
+    (0..3).for_each(|group| spoil(&path, group, "v"));
+    let e = opened(&spec(&path), &quarantine(SourceOptions::default())).await.map(|_| ()).unwrap_err();
+    assert_says(&e, &["none of 1 files can be used, the first because: ", "a.parquet: row group 0 (of 3"]);
+    // With a width, there are just no rows.
+    let of_file = set_aside(&SourceSpec::Parquet(ParquetSpec { dim: Some(2), ..parquet_spec(&path) })).await;
+    assert_eq!((of_file.sql("SELECT * FROM t").await.unwrap().num_rows(), of_file.aside()), (0, 15));
+    // Another file decides it.
+    write_groups(&dir.path().join("b.parquet"), 1);
+    let of_files = set_aside(&spec(dir.path())).await;
+    assert_eq!((of_files.sql("SELECT * FROM t").await.unwrap().num_rows(), of_files.aside()), (5, 15));
 }
 
 #[tokio::test]

@@ -359,7 +359,12 @@ async fn damage_in_parquet_samples_is_damage_of_the_file() {
             bytes[at] ^= bits;
             write(dir.path(), "in/a.parquet", &bytes);
             match read(&spec, &quarantine(cut(8, 4))).await {
-                Ok(found) => damaged += usize::from(!found.bad.is_empty()),
+                Ok(found) => {
+                    damaged += usize::from(!found.bad.is_empty());
+                    // A file that is damaged as a whole has no rows that are known.
+                    let whole = found.bad.iter().any(|bad| bad.line == 0);
+                    assert!(whole || found.samples.read == 120, "byte {at}: {}, {:?}", found.samples, found.bad);
+                }
                 Err(e) => {
                     assert_eq!(e.kind(), Kind::Input, "byte {at}: {e}");
                     let said = e.to_string();
@@ -370,6 +375,97 @@ async fn damage_in_parquet_samples_is_damage_of_the_file() {
         }
     }
     assert!(damaged > 20, "{damaged}");
+}
+
+/// 12 row groups of 10 samples, a recording of 60 after the other; the value is the number of the row.
+fn write_groups(path: &Path) {
+    let key = |i: i64| if i < 60 { "A" } else { "B" };
+    let samples = RecordBatch::try_from_iter([
+        ("k", Arc::new(StringArray::from_iter_values((0..120).map(key))) as ArrayRef),
+        ("t", Arc::new(Int64Array::from_iter_values((0..120).map(|i| 20 * i))) as ArrayRef),
+        ("x", Arc::new(Float64Array::from_iter_values((0..120).map(f64::from))) as ArrayRef),
+    ])
+    .unwrap();
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let groups = WriterProperties::builder().set_max_row_group_row_count(Some(10)).build();
+    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), samples.schema(), Some(groups)).unwrap();
+    writer.write(&samples).unwrap();
+    writer.close().unwrap();
+}
+
+/// Samples before and after rows that cannot be read are no neighbours, and every row is accounted for.
+#[tokio::test]
+async fn a_damaged_row_group_of_samples_is_a_gap() {
+    let columns = ["x", "t", "k"];
+    for (damaged, starts) in [
+        (vec![0], [vec![], vec![0, 8, 16, 24, 32, 40, 48]]),
+        (vec![3], [vec![0, 8, 16, 40, 48], vec![0, 8, 16, 24, 32, 40, 48]]),
+        (vec![2, 3, 8], [vec![0, 8, 40, 48], vec![0, 8, 30, 38, 46]]),
+        (vec![11], [vec![0, 8, 16, 24, 32, 40, 48], vec![0, 8, 16, 24, 32, 40]]),
+    ] {
+        for (nth, column) in columns.iter().enumerate() {
+            let dir = TempDir::new().unwrap();
+            let path = dir.path().join("in/a.parquet");
+            write_groups(&path);
+            damaged.iter().for_each(|group| crate::parquet_files::spoil(&path, *group, column));
+            // With times, without, and where lines might alternate.
+            let spec = CsvSpec { keys: vec!["k".into()], ..spec(&dir.path().join("in")) };
+            let spec = match nth {
+                0 => spec,
+                1 => CsvSpec { interleaved: Some(false), rate_hz: Some(50.0), ..spec },
+                _ => CsvSpec { interleaved: Some(true), ..spec },
+            };
+            let found = read(&spec, &quarantine(cut(8, 8))).await.unwrap();
+            let of = |key: &str| {
+                let rows = found.rows.iter().filter(|row| row.0[0] == key);
+                rows.map(|(_, start, first)| (*start, *first)).collect::<Vec<_>>()
+            };
+            let what = format!("{damaged:?} {column}: {:?}", found.bad);
+            for (key, starts) in ["A", "B"].iter().zip(&starts) {
+                let shift = if *key == "A" { 0 } else { 60 };
+                // The first recording begins later if its first rows are not read.
+                let expected = match (damaged[0], *key) {
+                    (0, "A") => (0..6).map(|i| (8 * i, (10 + 8 * i) as f64)).collect::<Vec<_>>(),
+                    _ => starts.iter().map(|start| (*start, (shift + start) as f64)).collect(),
+                };
+                assert_eq!(of(key), expected, "{key} {what}");
+            }
+            let lost = 10 * damaged.len() as u64;
+            assert_eq!((found.samples.read, found.samples.set_aside), (120, lost), "{what}");
+            let rows: u64 = found.bad.iter().map(|bad| bad.rows.unwrap_or(0)).sum();
+            assert_eq!((found.bad.len(), rows), (damaged.len(), lost), "{what}");
+            for (bad, group) in found.bad.iter().zip(&damaged) {
+                let says = format!("row group {group} (of 12, counted from 0): none of its 10 rows");
+                assert!(bad.line == 10 * *group as u64 + 1 && bad.reason.starts_with(&says), "{bad:?}");
+            }
+            let e = read(&spec, &cut(8, 8)).await.err().unwrap();
+            let first = format!("a.parquet: row group {} (of 12", damaged[0]);
+            assert!(e.kind() == Kind::Input && e.to_string().contains(&first), "{e}");
+        }
+    }
+}
+
+/// Without keys, the file is the recording, and `start` counts the rows that could not be read as well.
+#[tokio::test]
+async fn positions_leave_room_for_rows_that_cannot_be_read() {
+    for (damaged, starts) in [
+        (vec![0], (0..13).map(|i| 10 + 8 * i).collect::<Vec<i64>>()),
+        (vec![4, 5, 11], [0, 8, 16, 24, 32, 60, 68, 76, 84, 92, 100].into()),
+        ((0..11).collect(), vec![110]),
+        ((0..12).collect(), vec![]),
+    ] {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("in/a.parquet");
+        write_groups(&path);
+        damaged.iter().for_each(|group| crate::parquet_files::spoil(&path, *group, "x"));
+        let spec = CsvSpec { time: None, ..spec(&dir.path().join("in")) };
+        let found = read(&spec, &quarantine(cut(8, 8))).await.unwrap();
+        let rows: Vec<(i64, f64)> = found.rows.iter().map(|(_, start, first)| (*start, *first)).collect();
+        assert_eq!(rows, starts.iter().map(|start| (*start, *start as f64)).collect::<Vec<_>>(), "{damaged:?}");
+        assert_eq!((found.samples.read, found.samples.set_aside), (120, 10 * damaged.len() as u64));
+        assert_eq!(found.bad.len(), damaged.len());
+        assert!(found.bad.iter().all(|bad| bad.reason.contains("can be read: ")), "{:?}", found.bad);
+    }
 }
 
 // ---- why there are no rows ----

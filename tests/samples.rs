@@ -356,6 +356,49 @@ async fn repeated_lines_are_dropped_on_request() {
     }
 }
 
+/// Lines that repeat the time of the one before take no time: they are what is said, and not another rate.
+#[tokio::test]
+async fn repeated_lines_are_not_taken_for_another_rate() {
+    let times = |step: i64, of: &[usize]| -> Vec<i64> {
+        (0..60).flat_map(|i| std::iter::repeat_n(step * i, of[i as usize % of.len()])).collect()
+    };
+    for of in [vec![2], vec![3], vec![1, 2], vec![2, 1, 4]] {
+        // Alone, beside a file without repeated lines, and at a given rate.
+        let repeated = lines(times(20, &of));
+        let count = times(20, &of).len() as u64;
+        let alone = files(&[("a.csv", repeated.clone())]);
+        let beside = files(&[("a.csv", repeated.clone()), ("b.csv", lines(evenly(60, 20)))]);
+        let mut given = files(&[("a.csv", repeated)]);
+        given.1.rate_hz = Some(50.0);
+        for (nth, (_dir, spec)) in [alone, beside, given].iter().enumerate() {
+            let e = read(spec, &cut(10, 5)).await.err().expect("a time twice").to_string();
+            assert!(e.contains("repeated = \"drop\"") && !e.contains("apart in time"), "{of:?} {nth}: {e}");
+            // Where most lines are repeated, no recording shows a rate.
+            if nth == 0 && count > 120 {
+                continue;
+            }
+            let aside = read(spec, &quarantine(&cut(10, 5))).await.unwrap();
+            assert_eq!(aside.samples.set_aside, count - 60, "{of:?} {nth}: {:?}", aside.bad.first());
+            assert!(aside.bad.iter().all(|(_, reason)| reason.contains("repeated = \"drop\"")), "{:?}", aside.bad);
+            assert_eq!(aside.bad.len() as u64, count - 60);
+            let drop = rules(spec, SampleRules { repeated: Repeated::Drop, ..Default::default() });
+            // The values differ, so that nothing is the same.
+            assert_eq!(read(&drop, &quarantine(&cut(10, 5))).await.unwrap().samples.set_aside, count - 60);
+        }
+    }
+    // Another rate is one also where lines are repeated, and it is that of the times.
+    let (_dir, spec) = files(&[("a.csv", lines(evenly(80, 20))), ("b.csv", lines(times(40, &[2])))]);
+    let aside = read(&spec, &quarantine(&cut(10, 5))).await.unwrap();
+    assert!(aside.bad.iter().any(|(_, reason)| reason.contains("are 40 ms apart in time")), "{:?}", aside.bad);
+    assert_eq!((aside.samples.set_aside, aside.starts("b.csv").len()), (120, 0));
+    // Lines that are the same three times are what `repeated` leaves out, also where nothing else shows a rate.
+    let text: String = (0..60).map(|i| format!("{},{i}\n", 20 * i).repeat(3)).collect();
+    let (_dir, spec) = files(&[("a.csv", format!("t,x\n{text}"))]);
+    let drop = rules(&spec, SampleRules { repeated: Repeated::Drop, ..Default::default() });
+    let found = read(&drop, &cut(10, 5)).await.unwrap();
+    assert_eq!((found.rate_hz, found.starts("a.csv").len(), found.unused()), (50.0, 11, vec![(Unused::Repeated, 120)]));
+}
+
 #[tokio::test]
 async fn a_slow_channel_holds_its_value() {
     for empty in ["", "NaN"] {

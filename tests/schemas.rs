@@ -40,13 +40,16 @@ fn meaning(column: &str) -> &'static str {
         "mean_distance" => "the mean of `distance` over the rows of the cluster; null where it has none",
         "event" => "born, moved, split, merged or died",
         "other" => "the cluster that this one split from, or merged into",
-        "rows" => "of the rows that both models labelled: those of both clusters, or all of one that was born or died",
+        "rows" => {
+            "how many rows: of those that both models labelled, those of both clusters, or all of one that was born or died; \
+             of a file, those that were set aside, null where that is not known"
+        }
         "share" => "these as a share of the old cluster if it moved or merged, of the new one if it split",
         "moved_by" => "how far the centroid moved, in the space that is clustered; null where it cannot be compared",
         "run" => "the run that made it so",
         "happened_at" => "when that run began, or SOURCE_DATE_EPOCH",
         "file" => "the file that holds what could not be used",
-        "line" => "its line (row, in Parquet), counted from 1; 0 for the file as a whole",
+        "line" => "its line (row, in Parquet), or the first of several, counted from 1; 0 for the file as a whole",
         "reason" => "what was found, and what would be accepted",
         other => panic!("say in tests/schemas.rs what column {other:?} means"),
     }

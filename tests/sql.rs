@@ -695,6 +695,28 @@ async fn write_table_at(location: &Location) -> Model {
     model
 }
 
+/// A file of an earlier version of dacpipe does not say how many rows its entries are.
+#[tokio::test]
+async fn a_quarantine_without_numbers_of_rows_is_read() {
+    let location = Location::parse("memory:///sql/before").unwrap();
+    let bad = RecordBatch::try_from_iter([
+        ("file", Arc::new(StringArray::from(vec!["acc.txt"])) as ArrayRef),
+        ("line", Arc::new(arrow::array::UInt64Array::from(vec![7])) as _),
+        ("reason", Arc::new(StringArray::from(vec!["NaN"])) as _),
+    ]);
+    let mut bytes = Vec::new();
+    let mut parquet = parquet::arrow::ArrowWriter::try_new(&mut bytes, bad.as_ref().unwrap().schema(), None).unwrap();
+    parquet.write(&bad.unwrap()).unwrap();
+    parquet.close().unwrap();
+    location.put("quarantine/run-1.parquet", bytes.into()).await.unwrap();
+    let ctx = SessionContext::new();
+    register(&ctx, Options::new().table("toy", "memory:///sql/before")).await.unwrap();
+    let sql = "SELECT count(*), count(rows), max(line) FROM toy_quarantine WHERE run = 'run-1'";
+    let found = rows(&ctx, sql).await;
+    assert_eq!(found.column(0).as_primitive::<Int64Type>().value(0), 1);
+    assert_eq!(found.column(1).as_primitive::<Int64Type>().value(0), 0);
+}
+
 /// Leaves a bad row in the quarantine of a run.
 async fn set_aside(table: &Location, run: &str, reason: &str) {
     let bad = Arc::new(BadRows::new());
@@ -707,9 +729,9 @@ async fn set_aside(table: &Location, run: &str, reason: &str) {
     table.put(&format!("quarantine/{run}.parquet"), bytes.into()).await.unwrap();
 }
 
-/// Runs that failed and runs that were overwritten have left files there, too.
+/// Runs that failed and runs whose rows were overwritten are there, too, and told apart.
 #[tokio::test]
-async fn the_quarantine_is_that_of_the_rows_of_the_table() {
+async fn the_quarantine_is_that_of_all_runs_whose_files_exist() {
     let dir = tempfile::tempdir().unwrap();
     for place in [dir.path().join("a b/to#y 50%").to_str().unwrap(), "memory:///sql/quarantine"] {
         let location = Location::parse(place).unwrap();
@@ -720,15 +742,19 @@ async fn the_quarantine_is_that_of_the_rows_of_the_table() {
         };
         let shown = async || {
             let (ctx, _) = registered().await;
-            let found = rows(&ctx, "SELECT run, file, line, reason FROM toy_quarantine ORDER BY run").await;
+            let found =
+                rows(&ctx, "SELECT run, file, line, reason, in_table, rows FROM toy_quarantine ORDER BY run").await;
             let column = |i: usize| arrow::compute::cast(found.column(i), &DataType::Utf8).unwrap();
             let text = |i: usize| -> Vec<String> {
                 column(i).as_string::<i32>().iter().map(|v| v.unwrap().to_owned()).collect()
             };
             assert!(text(1).iter().all(|file| file == "acc.txt") && text(2).iter().all(|line| line == "7"));
-            text(0).into_iter().zip(text(3)).collect::<Vec<_>>()
+            assert!(text(5).iter().all(|rows| rows == "1"));
+            let entries = text(0).into_iter().zip(text(3)).zip(text(4));
+            entries.map(|((run, reason), in_table)| (run, reason, in_table == "true")).collect::<Vec<_>>()
         };
-        let entry = |run: &str, reason: &str| (run.to_owned(), reason.to_owned());
+        let entry = |run: &str, reason: &str, in_table: bool| (run.to_owned(), reason.to_owned(), in_table);
+        let failed = entry("failed", "never committed", false);
         let run = async |mode, run: &str, bad: bool| {
             let mut writer = TableWriter::begin(&location, WriteOptions::new(mode, run)).await.unwrap();
             let labels = Labels { model: "m".into(), labelled_at: SystemTime::UNIX_EPOCH };
@@ -736,21 +762,33 @@ async fn the_quarantine_is_that_of_the_rows_of_the_table() {
             let quarantine = bad.then(|| format!("quarantine/{run}.parquet"));
             writer.commit(CommitInfo { quarantine, ..CommitInfo::default() }).await.unwrap();
         };
+        let ctx = SessionContext::new();
+        assert!(register(&ctx, Options::new().table("toy", place)).await.is_err(), "there is nothing");
         set_aside(&location, "failed", "never committed").await;
+        // Before any run has committed, only that can be asked for.
+        assert_eq!(shown().await, std::slice::from_ref(&failed));
+        let ctx = SessionContext::new();
+        let alone = register(&ctx, Options::new().table("toy", place)).await.unwrap().tables;
+        assert_eq!(alone.iter().map(|table| table.name.as_str()).collect::<Vec<_>>(), ["toy_quarantine"]);
         run(Mode::Append, "run-0", false).await;
-        assert!(!registered().await.1, "the run that is in the table set nothing aside");
+        assert_eq!(shown().await, std::slice::from_ref(&failed));
         set_aside(&location, "run-1", "NaN").await;
         run(Mode::Append, "run-1", true).await;
-        assert_eq!(shown().await, [entry("run-1", "NaN")]);
+        assert_eq!(shown().await, [failed.clone(), entry("run-1", "NaN", true)]);
         set_aside(&location, "run-2", "inf").await;
         run(Mode::Append, "run-2", true).await;
         run(Mode::Append, "run-4", false).await;
-        assert_eq!(shown().await, [entry("run-1", "NaN"), entry("run-2", "inf")]);
+        assert_eq!(shown().await, [failed.clone(), entry("run-1", "NaN", true), entry("run-2", "inf", true)]);
         let (ctx, _) = registered().await;
         let one = rows(&ctx, "SELECT reason FROM toy_quarantine WHERE run = 'run-2'").await;
         assert_eq!(one.num_rows(), 1);
         run(Mode::Overwrite, "run-3", false).await;
-        assert!(!registered().await.1, "their rows were overwritten");
+        assert_eq!(shown().await, [failed.clone(), entry("run-1", "NaN", false), entry("run-2", "inf", false)]);
+        // Files with other names or of other kinds are not those of runs.
+        for name in ["quarantine/notes.txt", "quarantine/my notes.parquet", "quarantine/more/run-9.parquet"] {
+            location.put(name, "text".into()).await.unwrap();
+        }
+        assert_eq!(shown().await.len(), 3);
     }
 }
 
@@ -856,7 +894,17 @@ async fn plain_files_are_tables_too() {
             "{name}"
         );
     }
-    for (name, said) in [("gone.csv", "no such file"), ("notes.txt", "is a file of another kind")] {
+    for (name, text) in [("empty.csv", ""), ("blank.tsv", "\n\n"), ("mark.csv", "\u{feff}")] {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    let empty = "empty, expected a line with names of columns";
+    for (name, said) in [
+        ("gone.csv", "no such file"),
+        ("notes.txt", "is a file of another kind"),
+        ("empty.csv", empty),
+        ("blank.tsv", empty),
+        ("mark.csv", empty),
+    ] {
         std::fs::write(dir.path().join("notes.txt"), "x").unwrap();
         let path = dir.path().join(name);
         let e = register(&SessionContext::new(), Options::new().table("x", path.to_str().unwrap())).await.unwrap_err();

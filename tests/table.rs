@@ -396,6 +396,7 @@ async fn any_value_can_be_a_partition() {
         let options = WriteOptions::new(Mode::Append, format!("run{i}")).partition_by(["v", "id"]);
         let committed = write(place, options, std::slice::from_ref(&batch)).await.unwrap();
         assert_eq!(committed.files, values.len());
+        assert_eq!(committed.empty_texts, [("v".to_string(), 1)]);
         let context = session(place).await;
         for (id, value) in values.iter().enumerate() {
             let found = integers(&context, &format!("SELECT id FROM t WHERE v = '{value}'")).await;

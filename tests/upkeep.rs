@@ -77,7 +77,7 @@ fn the_same_append_twice_labels_each_row_once() {
     let case = Case::new();
     case.dacpipe(&["run", "t.toml", "--quiet"]);
     let again = case.dacpipe(&["run", "t.toml", "--quiet"]);
-    assert!(again.contains("100 skipped: this model has labelled them in the table already"), "{again}");
+    assert!(again.contains("100 skipped: the table has rows with their keys by this model already"), "{again}");
     assert_eq!(case.sql("SELECT count(*), count(DISTINCT id) FROM t"), ["100,100"]);
     let model = case.model();
     let label = ["label", "--model", &model, "--input", "more.parquet", "--output", "out/t", "--append", "--quiet"];
@@ -393,6 +393,10 @@ fn parts_and_labels_are_told_apart_as_they_are() {
     let run = ["run", "t.toml", "--quiet", "--set", "source.split=\"part\"", "--set"];
     let said = case.dacpipe(&[&run[..], &["sink.partition_by=[\"part\"]"]].concat());
     assert!(said.contains("10 rows without a label are left out"), "{said}");
+    // What other readers take for null is said.
+    let note = "empty text, which other readers of Delta tables take for null: \"part\" (20 rows)";
+    assert_eq!(said.matches(note).count(), 1, "{said}");
+    assert!(std::fs::read_to_string(case.path("out/t/run.json")).unwrap().contains("\"part\\\" (20 rows)"));
     let scores = |text: &str| {
         let text: serde_json::Value = serde_json::from_str(text).unwrap();
         let rows =
@@ -415,6 +419,7 @@ fn parts_and_labels_are_told_apart_as_they_are() {
     // Only the rows with the value `all` are learned from.
     let said = case.dacpipe(&[&run[..], &["split.fit=\"\\\"all\\\"\"", "--set", "sink.path=out/u"]].concat());
     assert!(said.contains("20 learned from, 100 labelled"), "{said}");
+    assert!(!said.contains("empty text"), "it is no partition column there: {said}");
 }
 
 #[test]

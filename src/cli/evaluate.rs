@@ -201,8 +201,8 @@ async fn model_of(rows: &DataFrame, asked: Option<&str>) -> Result<(Option<Strin
 /// The path of a table, given as a path or as the table's name.
 ///
 /// # Errors
-/// Kind `Table` if there is neither a table of that name in `./out` nor anything at that path; the message lists the
-/// tables that there are.
+/// Kind `Table` if there is neither a table of that name in `./out` nor anything at that path, and `Io` if `./out` cannot
+/// be read; the message lists the tables that there are.
 pub(super) fn path_of(table: &str) -> Result<String> {
     if table.contains(['/', '\\']) || Path::new(table).exists() {
         return Ok(table.to_owned());
@@ -215,13 +215,13 @@ pub(super) fn path_of(table: &str) -> Result<String> {
     let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
     let mut names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
     names.dedup();
-    let there = match (names.is_empty(), std::fs::read_dir(out)) {
-        (false, _) => format!("holds the tables {}", listed(names)),
-        (true, Err(e)) if e.kind() != std::io::ErrorKind::NotFound => format!("cannot be read: {e}"),
-        (true, _) => "holds no table at all".to_owned(),
+    let (kind, there): (fn(String) -> Error, _) = match (names.is_empty(), std::fs::read_dir(out)) {
+        (false, _) => (Error::table, format!("holds the tables {}", listed(names))),
+        (true, Err(e)) if e.kind() != std::io::ErrorKind::NotFound => (Error::io, format!("cannot be read: {e}")),
+        (true, _) => (Error::table, "holds no table at all".to_owned()),
     };
     let (table, here, out) = (shown_name(table), whole(Path::new(table)), whole(out));
-    Err(Error::table(format!("no table {table}: there is no {here}, and {out} {there}")))
+    Err(kind(format!("no table {table}: there is no {here}, and {out} {there}")))
 }
 
 fn label_column(rows: &DataFrame, named: Option<&str>) -> Result<String> {

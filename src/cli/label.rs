@@ -100,7 +100,7 @@ enum Kind {
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
 enum Existing {
-    /// Leaves out rows that this model has labelled, and reports how many
+    /// Leaves out rows with keys that this model has labelled in the table, and reports how many
     #[default]
     Skip,
     /// Removes the existing rows from the table, whichever model labelled them
@@ -179,7 +179,7 @@ fn summary(report: &RelabelReport) -> String {
     let mut lines = vec![format!("{} rows {done} by model {} in {:.2} s", report.rows, report.model, report.seconds)];
     if report.skipped_rows > 0 {
         lines.push(format!(
-            "  skipped   {} rows that this model has labelled in the table already",
+            "  skipped   {} rows: the table has rows with their keys by this model already",
             report.skipped_rows
         ));
     }

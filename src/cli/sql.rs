@@ -139,6 +139,8 @@ pub(crate) struct Session {
     pub(crate) tables: Vec<Registered>,
     /// The tables that were found but cannot be opened, and why.
     left_out: Vec<(String, Error)>,
+    /// Why the directory of tables cannot be read, if it is there.
+    unread: Option<String>,
     format: Format,
     max_rows: usize,
 }
@@ -163,6 +165,7 @@ impl Session {
         }
         let mut names = Names::default();
         args.table.iter().for_each(|(name, path)| names.take(name, path));
+        let mut unread = None;
         if let Err(e) = std::fs::read_dir(&args.dir) {
             let dir = looked_at(&args.dir);
             match e.kind() {
@@ -170,10 +173,13 @@ impl Session {
                 io::ErrorKind::NotFound => {
                     terminal::tell(&format!("warning: there is no directory {dir}, and so no table of it"));
                 }
-                _ => terminal::tell(&format!("warning: cannot read the directory {dir}, and so no table of it: {e}")),
+                _ => {
+                    terminal::tell(&format!("warning: cannot read the directory {dir}, and so no table of it: {e}"));
+                    unread = Some(format!("the directory {dir} cannot be read: {e}"));
+                }
             }
         }
-        for (name, path) in found_tables(&args.dir) {
+        for (name, path) in found_tables(&args.dir).into_iter().chain(failed_tables(&args.dir)) {
             // Names given with --table take precedence.
             if args.table.iter().all(|(given, _)| *given != name) {
                 let place = path.to_string_lossy();
@@ -187,7 +193,7 @@ impl Session {
         for (name, e) in &left_out {
             terminal::tell(&format!("warning: table {name} is left out: {e}"));
         }
-        Ok(Self { ctx, tables, left_out, format: args.format, max_rows: args.max_rows })
+        Ok(Self { ctx, tables, left_out, unread, format: args.format, max_rows: args.max_rows })
     }
 
     /// The names of the session's tables in SQL.
@@ -212,8 +218,14 @@ impl Session {
         Ok(())
     }
 
-    /// The error; if it is about a table that was left out, why it was.
+    /// The error; if it is about a table that was left out, or may be in a directory that cannot be read, why.
     fn of_left_out(&self, e: Error) -> Error {
+        if let Some(why) = &self.unread
+            && e.kind() == Kind::Input
+            && ["no table \"", "no labelled table \""].iter().any(|said| e.message().contains(said))
+        {
+            return Error::io(format!("{e}; {why}"));
+        }
         let misses = |name: &str| {
             let tables = Names::SUFFIXES.iter().map(|suffix| format!("no table {:?}", format!("{name}{suffix}")));
             let mut said = tables.chain([format!("no labelled table {name:?}")]);
@@ -257,6 +269,19 @@ pub(crate) fn found_tables(dir: &Path) -> Vec<(String, PathBuf)> {
     let tables = entries.flatten().map(|entry| entry.path()).filter(|path| has_commit(path));
     let mut found: Vec<_> = tables.filter_map(|path| Some((table_name(&path)?, path))).collect();
     found.sort_by_cached_key(|(name, path)| (name.clone(), !path.ends_with(name), path.clone()));
+    found
+}
+
+/// The directories below `dir` in which runs set rows aside and committed nothing, under their own names.
+fn failed_tables(dir: &Path) -> Vec<(String, PathBuf)> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let is_rows = |entry: std::fs::DirEntry| entry.path().extension().is_some_and(|ending| ending == "parquet");
+    let has_rows =
+        |path: &PathBuf| std::fs::read_dir(path.join("quarantine")).is_ok_and(|files| files.flatten().any(is_rows));
+    let set_aside = |path: &PathBuf| !has_commit(path) && has_rows(path);
+    let tables = entries.flatten().map(|entry| entry.path()).filter(set_aside);
+    let mut found: Vec<_> = tables.filter_map(|path| Some((path.file_name()?.to_str()?.to_owned(), path))).collect();
+    found.sort();
     found
 }
 

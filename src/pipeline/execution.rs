@@ -13,7 +13,7 @@ use super::collect::{Collected, collect};
 use super::identity::Earlier;
 use super::label_pass::{LabelPass, Passed, RAW_CLUSTER, RawKMeans};
 use super::learn::{Learn, Learned};
-use super::output::{quarantine, source_info};
+use super::output::{empty_text, quarantine, source_info};
 use super::portrait::Kept;
 use super::precision;
 use super::scan::{select, session};
@@ -134,6 +134,7 @@ impl Execution<'_> {
             rows: Arc::clone(&self.ctx.runtime_env().memory_pool),
             memory: memory::of_limit(plan.memory_limit),
             feature_names: self.source.feature_names.clone(),
+            rounded: self.source.rounded.clone(),
             control: self.options.control.clone(),
             state,
             registry: self.pipeline.registry.clone().on(Arc::clone(&self.device)),
@@ -192,7 +193,8 @@ impl Execution<'_> {
         // If the process dies right after the commit, a resumed run finds that its rows are in the table.
         let state = RunState::at(self.state_dir.path());
         state.keep_report(&report)?;
-        let Committed { version, replaced_rows, .. } = self.writer.commit(info).await?;
+        let Committed { version, replaced_rows, empty_texts, .. } = self.writer.commit(info).await?;
+        report.notes.extend(empty_text(&empty_texts));
         report.table_version = version;
         report.replaced_rows = replaced_rows;
         report.seconds = self.clock.began.elapsed().as_secs_f64();

@@ -18,7 +18,7 @@ use crate::kernel::Rows;
 use crate::kmeans::KMeansSpec;
 use crate::label::KMeansStage;
 use crate::model::Model;
-use crate::origin::{Look, Origin};
+use crate::origin::{Fallen, Look, Origin};
 use crate::registry::Registry;
 use crate::replay::{Mapped, RowStore, RowStoreBuilder};
 use crate::report::{FellTogether, StageReport};
@@ -49,6 +49,8 @@ pub(super) struct Learn {
     pub feature_names: Vec<String>,
     /// The model that labelled the table's newest rows, whose clusters new ones may be.
     pub earlier: Option<Arc<Model>>,
+    /// The features of which different values became the same number as they were read.
+    pub rounded: Vec<Fallen>,
 }
 
 /// What was learned.
@@ -159,7 +161,8 @@ impl Learn {
         map: Option<&dyn VectorMap>,
         fallen: &mut Vec<FellTogether>,
     ) -> Result<()> {
-        let now = precision::named(&look.fallen(origin, map)?, &self.feature_names);
+        let now = precision::joined(&self.rounded, look.fallen(origin, map)?);
+        let now = precision::named(&now, &self.feature_names);
         if now != *fallen
             && let Some(message) = precision::warning(&now, look.rows())
         {

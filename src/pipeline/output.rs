@@ -72,9 +72,11 @@ impl Execution<'_> {
             simulated: is_simulated(&plan.source),
             fit_rows: learned.rows,
             labelled_rows: tally.rows(),
-            quarantined_rows: self.bad.len() as u64,
+            quarantined_rows: self.bad.count(),
             samples: self.source.samples(),
             left_alone: self.source.left_alone().into_iter().take(MOST_NAMED).collect(),
+            left_out: Some(self.source.left_out.clone()).filter(|left_out| !left_out.is_empty()),
+            notes: Vec::new(),
             skipped_rows: 0,
             replaced_rows: 0,
             threads: self.device.pool().threads(),
@@ -111,6 +113,17 @@ pub(super) fn source_info(source: &Source, tally: &Tally) -> SourceInfo {
         rows: tally.rows(),
         offsets: serde_json::json!({ "rows": tally.rows() }),
     }
+}
+
+/// A note on partition columns in which rows that were committed have empty text; `None` if there are no such rows.
+pub(super) fn empty_text(found: &[(String, u64)]) -> Option<String> {
+    let each: Vec<String> = found.iter().map(|(column, rows)| format!("{column:?} ({rows} rows)")).collect();
+    (!each.is_empty()).then(|| {
+        format!(
+            "the table is partitioned by columns with empty text, which other readers of Delta tables take for null: {}",
+            each.join(", ")
+        )
+    })
 }
 
 /// A source's spec without its path, since the same rows from another place make the same model, and with the sampling
@@ -173,7 +186,7 @@ pub(super) async fn with_quarantine(e: Error, sink: &str, run_id: &str, bad: &Ba
         let sink = Location::parse(sink)?;
         Ok::<_, Error>(quarantine(&sink, run_id, bad).await?.map(|name| sink.show(&name)))
     };
-    let rows = match bad.len() {
+    let rows = match bad.count() {
         1 => "the row that was set aside is".to_string(),
         n => format!("the {n} rows that were set aside are"),
     };

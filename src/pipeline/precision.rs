@@ -1,6 +1,7 @@
 //! Converts rows from the precision of the source to single precision, in which everything is learned, and reports what
 //! is lost.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::execution::memory_pool::MemoryPool;
@@ -32,6 +33,16 @@ pub(super) fn to_single(rows: Stored, memory: &Arc<dyn MemoryPool>) -> Result<(R
     let builder = RowStoreBuilder::new(CACHE, rows.dim(), memory);
     let single = rows.drain_into(builder, |values, out| subtracted.subtract(values, out))?;
     Ok((single, look, origin))
+}
+
+/// The features that fell together as they were `read`, and those that fell together after that, by their places.
+pub(super) fn joined(read: &[Fallen], after: Vec<Fallen>) -> Vec<Fallen> {
+    let mut all: BTreeMap<usize, Fallen> = read.iter().map(|fallen| (fallen.feature, *fallen)).collect();
+    for fallen in after {
+        // Its values are already fewer than they were in the file.
+        all.entry(fallen.feature).and_modify(|known| known.left = known.left.min(fallen.left)).or_insert(fallen);
+    }
+    all.into_values().collect()
 }
 
 /// The same with the features' names; a feature without a name is called by its index.

@@ -6,7 +6,7 @@ use super::checks::no_rows;
 use super::clock::Clock;
 use super::execution::clusters;
 use super::label_pass::{LabelPass, Passed};
-use super::output::{quarantine, source_info, with_quarantine};
+use super::output::{empty_text, quarantine, source_info, with_quarantine};
 use super::portrait::Kept;
 use super::scan::{select, session};
 use super::tally::Columns;
@@ -82,7 +82,7 @@ pub struct Relabel {
 pub struct RelabelReport {
     /// Rows that were labelled.
     pub rows: u64,
-    /// Rows that were left out, because this model has labelled rows with their keys in the table.
+    /// Rows that were left out, because the table has rows with their keys by this model.
     pub skipped_rows: u64,
     /// Rows of the table that were replaced, because they have the same keys.
     pub replaced_rows: u64,
@@ -212,7 +212,10 @@ impl Relabel {
             threads,
             control: control.clone(),
         };
-        let Passed { tally, kept: Kept { profile, sample }, .. } = pass.run(&ctx, &mut writer, labels).await?;
+        let Passed { tally, kept: Kept { profile, sample }, .. } = match pass.run(&ctx, &mut writer, labels).await {
+            Ok(labelled) => labelled,
+            Err(e) => return Err(with_quarantine(e, &self.output, &run_id, &bad).await),
+        };
         let skipped_rows = existing.map_or(0, |existing| existing.skipped());
         if tally.rows() == 0 && skipped_rows == 0 {
             return Err(with_quarantine(no_rows(&source, "label"), &self.output, &run_id, &bad).await);
@@ -223,6 +226,9 @@ impl Relabel {
         let samples = source.samples();
         if let Some(first) = source.left_alone().first() {
             notes.push(format!("the data after the compressed part of {first} was not read"));
+        }
+        if !source.left_out.is_empty() {
+            notes.push(source.left_out.to_string());
         }
         let source = source_info(&source, &tally);
         let quarantined = quarantine.clone();
@@ -236,10 +242,11 @@ impl Relabel {
             skipped_rows,
             stream: None,
         };
-        let Committed { version: table_version, replaced_rows, .. } = writer.commit(info).await?;
+        let Committed { version: table_version, replaced_rows, empty_texts, .. } = writer.commit(info).await?;
+        notes.extend(empty_text(&empty_texts));
         Ok(RelabelReport {
             rows: tally.rows(),
-            quarantined_rows: bad.len() as u64,
+            quarantined_rows: bad.count(),
             samples,
             quarantine: quarantine.map(|name| output.show(&name)),
             skipped_rows,

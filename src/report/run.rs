@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::secret::redacted;
+use crate::source::LeftOut;
 use crate::source::samples::Samples;
 
 /// How well the embedding follows the layout that it was taught.
@@ -106,7 +107,13 @@ pub struct RunReport {
     /// Files with something after their compressed data, which was not read; up to a hundred.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_alone: Vec<String>,
-    /// Rows that an append left out, because this model has labelled rows with their keys in the table.
+    /// What was not read of the source's directory; `None` if all of it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<LeftOut>,
+    /// Notes for the user on how the table was written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// Rows that an append left out, because the table has rows with their keys by this model.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skipped_rows: u64,
     /// Rows of the table that were replaced, because they have the same keys.

@@ -6,6 +6,7 @@ use crate::metrics::ALL;
 
 use super::run::{FellTogether, Follows, MATCHED, RunReport, Scores};
 use crate::column::listed;
+use crate::source::LeftOut;
 use crate::terminal::one_line;
 
 /// The summary of a run: rows, clusters and vectors, as far as there are any, agreement with labels beside raw k-means,
@@ -18,12 +19,13 @@ pub fn summary(report: &RunReport) -> String {
     let learned = if report.fit_rows > 0 { format!("{} learned from, ", report.fit_rows) } else { String::new() };
     let _ = writeln!(out, "  rows      {learned}{} {done}", report.labelled_rows);
     if report.quarantined_rows > 0 {
-        let _ = writeln!(out, "            {} set aside in table {}_quarantine", report.quarantined_rows, report.name);
+        let _ =
+            writeln!(out, "            {} set aside, see table {}_quarantine", report.quarantined_rows, report.name);
     }
     if report.skipped_rows > 0 {
         let _ = writeln!(
             out,
-            "            {} skipped: this model has labelled them in the table already",
+            "            {} skipped: the table has rows with their keys by this model already",
             report.skipped_rows
         );
     }
@@ -39,6 +41,9 @@ pub fn summary(report: &RunReport) -> String {
     if !report.left_alone.is_empty() {
         let files = listed(report.left_alone.iter().map(String::as_str));
         let _ = writeln!(out, "  not read  the data after the compressed part of {}", one_line(&files));
+    }
+    for note in report.left_out.iter().map(LeftOut::to_string).chain(report.notes.iter().cloned()) {
+        let _ = writeln!(out, "  note      {}", one_line(&note));
     }
     let fallen: Vec<String> = report.fell_together().iter().map(FellTogether::describe).collect();
     if !fallen.is_empty() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow::array::{StringArray, UInt64Array};
+use arrow::array::{ArrayRef, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 
@@ -24,25 +24,79 @@ pub enum OnBadRow {
     Quarantine,
 }
 
-/// A row that could not be used.
+/// A row that could not be used, or several that lie together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadRow {
     /// The file it is in.
     pub file: String,
-    /// Its line (text) or row (Parquet), counted from 1; 0 for the file as a whole.
+    /// Its line (text) or row (Parquet), counted from 1, or the first of several; 0 for the file as a whole.
     pub line: u64,
     /// What was found and what would be accepted.
+    pub reason: String,
+    /// How many rows of the file these are; `None` where that is not known.
+    pub rows: Option<u64>,
+}
+
+/// Rows of a Parquet file that could not be read: the end of a row group, or all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unread {
+    /// The first row of the row group, counted from 1 in the file.
+    pub group: u64,
+    /// The first row that was not read, counted likewise.
+    pub first: u64,
+    /// How many were not read.
+    pub rows: u64,
+    /// Where the damage is, and what it is.
     pub reason: String,
 }
 
 /// The bad rows found so far. A row is listed once, however often its file is read.
 #[derive(Debug, Default)]
 pub struct BadRows {
-    rows: Mutex<BTreeMap<(String, u64), String>>,
+    listed: Mutex<Listed>,
+}
+
+#[derive(Debug, Default)]
+struct Listed {
+    /// By file and line.
+    rows: BTreeMap<(String, u64), (String, Option<u64>)>,
+    /// By file and the first row of the row group.
+    unread: BTreeMap<(String, u64), Unread>,
+}
+
+impl Listed {
+    fn len(&self) -> usize {
+        self.rows.len() + self.unread.len()
+    }
+
+    /// All of them, by file and line. A row that one pass found bad and another did not reach is among the latter only.
+    fn all(&self) -> Vec<BadRow> {
+        let not_reached = |(file, line): &(String, u64)| {
+            let mut before = self.unread.range(..=(file.clone(), *line));
+            let last = before.next_back().filter(|((of, _), _)| of == file);
+            last.is_some_and(|(_, unread)| (unread.first..unread.first + unread.rows).contains(line))
+        };
+        let rows = self.rows.iter().filter(|(place, _)| self.unread.is_empty() || !not_reached(place));
+        let rows = rows.map(|((file, line), (reason, rows))| BadRow {
+            file: file.clone(),
+            line: *line,
+            reason: reason.clone(),
+            rows: *rows,
+        });
+        let unread = self.unread.iter().map(|((file, _), unread)| BadRow {
+            file: file.clone(),
+            line: unread.first,
+            reason: unread.reason.clone(),
+            rows: Some(unread.rows),
+        });
+        let mut all: Vec<BadRow> = rows.chain(unread).collect();
+        all.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+        all
+    }
 }
 
 impl BadRows {
-    /// How many rows are listed before reading gives up. A longer list means that the file is in another format than
+    /// How many entries are listed before reading gives up. A longer list means that the file is in another format than
     /// assumed, and would take unbounded memory.
     pub const LIMIT: usize = 100_000;
 
@@ -51,57 +105,58 @@ impl BadRows {
         Self::default()
     }
 
-    /// Number of rows listed.
+    /// Number of entries of the list.
     pub fn len(&self) -> usize {
         self.lock().len()
     }
 
-    /// True if no row is listed.
+    /// True if nothing is listed.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The rows, by file and line.
+    /// How many rows the entries stand for. One whose number of rows is not known counts as one.
+    pub fn count(&self) -> u64 {
+        self.lock().all().iter().map(|bad| bad.rows.unwrap_or(1)).sum()
+    }
+
+    /// The entries, by file and line.
     pub fn rows(&self) -> Vec<BadRow> {
-        let bad = |((file, line), reason): (&(String, u64), &String)| BadRow {
-            file: file.clone(),
-            line: *line,
-            reason: reason.clone(),
-        };
-        self.lock().iter().map(bad).collect()
+        self.lock().all()
     }
 
-    /// The first row, by file and line.
+    /// The first entry, by file and line.
     pub fn first(&self) -> Option<BadRow> {
-        let rows = self.lock();
-        let ((file, line), reason) = rows.first_key_value()?;
-        Some(BadRow { file: file.clone(), line: *line, reason: reason.clone() })
+        self.lock().all().into_iter().next()
     }
 
-    /// The schema of [`to_batch`](Self::to_batch): `file`, `line`, `reason`.
+    /// The schema of [`to_batch`](Self::to_batch): `file`, `line`, `reason`, `rows`.
     pub fn schema() -> SchemaRef {
         Arc::new(Schema::new(vec![
             Field::new("file", DataType::Utf8, false),
             Field::new("line", DataType::UInt64, false),
             Field::new("reason", DataType::Utf8, false),
+            Field::new("rows", DataType::UInt64, true),
         ]))
     }
 
-    /// The rows as a record batch, by file and line.
+    /// The entries as a record batch, by file and line.
     ///
     /// # Errors
     /// None in practice: the arrays always fit the schema.
     pub fn to_batch(&self) -> Result<RecordBatch> {
-        let rows = self.rows();
-        let files = StringArray::from_iter_values(rows.iter().map(|r| &r.file));
-        let lines = UInt64Array::from_iter_values(rows.iter().map(|r| r.line));
-        let reasons = StringArray::from_iter_values(rows.iter().map(|r| &r.reason));
-        Ok(RecordBatch::try_new(Self::schema(), vec![Arc::new(files), Arc::new(lines), Arc::new(reasons)])?)
+        let all = self.rows();
+        let files = StringArray::from_iter_values(all.iter().map(|r| &r.file));
+        let lines = UInt64Array::from_iter_values(all.iter().map(|r| r.line));
+        let reasons = StringArray::from_iter_values(all.iter().map(|r| &r.reason));
+        let rows = UInt64Array::from_iter(all.iter().map(|r| r.rows));
+        let columns: Vec<ArrayRef> = vec![Arc::new(files), Arc::new(lines), Arc::new(reasons), Arc::new(rows)];
+        Ok(RecordBatch::try_new(Self::schema(), columns)?)
     }
 
-    // The map is consistent at every moment, so a panic elsewhere while it was locked changes nothing.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, u64), String>> {
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    // The list is consistent at every moment, so a panic elsewhere while it was locked changes nothing.
+    fn lock(&self) -> MutexGuard<'_, Listed> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -126,47 +181,103 @@ impl Rejects {
 
     /// The first row that was left out, for messages: its place and what is wrong with it.
     pub fn first(&self) -> Option<String> {
-        let BadRow { file, line, reason } = self.bad.first()?;
+        let BadRow { file, line, reason, .. } = self.bad.first()?;
         Some(format!("{}: {reason}", place(&file, line)))
     }
 
     /// Records that line `line` of `file` (0: all of it) cannot be used.
     ///
     /// # Errors
-    /// Kind `Input`: always under [`OnBadRow::Fail`], and once [`BadRows::LIMIT`] rows are listed.
+    /// Kind `Input`: always under [`OnBadRow::Fail`], and once [`BadRows::LIMIT`] entries are listed.
     pub fn reject(&self, file: &str, line: u64, reason: impl Into<String>) -> Result<()> {
+        self.reject_rows(file, line, (line > 0).then_some(1), reason)
+    }
+
+    /// Records that `rows` rows of `file` from `line` on (0: the whole file) cannot be used; `None` if it is not known
+    /// how many there are.
+    ///
+    /// # Errors
+    /// As [`reject`](Self::reject).
+    pub fn reject_rows(&self, file: &str, line: u64, rows: Option<u64>, reason: impl Into<String>) -> Result<()> {
         // The name of a file may be a URL that contains a secret. Errors redact themselves; the list does not.
         let (reason, file) = (redacted(&reason.into()).into_owned(), &*redacted(file));
-        let place = place(file, line);
-        if self.policy == OnBadRow::Fail {
-            return Err(Error::input(format!("{place}: {reason}")));
-        }
-        let mut rows = self.bad.lock();
-        let listed = rows.len();
+        self.check(file, line, &reason)?;
+        let mut listed = self.bad.lock();
+        let many = listed.len();
         // A later pass finds the same rows again; they are not counted again.
-        if let Entry::Vacant(entry) = rows.entry((file.to_string(), line)) {
-            if listed >= BadRows::LIMIT {
-                let limit = BadRows::LIMIT;
-                return Err(Error::input(format!("more than {limit} bad rows, the last at {place}: {reason}")));
-            }
-            entry.insert(reason);
+        if let Entry::Vacant(entry) = listed.rows.entry((file.to_string(), line)) {
+            has_room(many, file, line, &reason)?;
+            entry.insert((reason, rows));
         }
         Ok(())
     }
-}
 
-impl Rejects {
+    /// Records that rows of a row group of `file` could not be read.
+    ///
+    /// # Errors
+    /// As [`reject`](Self::reject).
+    pub(super) fn reject_unread(&self, file: &str, unread: Unread) -> Result<()> {
+        let (reason, file) = (redacted(&unread.reason).into_owned(), &*redacted(file));
+        let unread = Unread { reason, ..unread };
+        // The reason names the rows.
+        self.check(file, 0, &unread.reason)?;
+        let mut listed = self.bad.lock();
+        let many = listed.len();
+        match listed.unread.entry((file.to_string(), unread.group)) {
+            Entry::Vacant(entry) => {
+                has_room(many, file, unread.first, &unread.reason)?;
+                entry.insert(unread);
+            }
+            // Another pass reads other columns, and may come less far.
+            Entry::Occupied(mut entry) if unread.rows > entry.get().rows => *entry.get_mut() = unread,
+            Entry::Occupied(_) => {}
+        }
+        Ok(())
+    }
+
     /// Records that `file` cannot be used at all, because of `e`.
     ///
     /// # Errors
     /// As [`reject`](Self::reject); and `e` itself if it is not about the data (kind `Io`, say).
     pub fn reject_file(&self, file: &str, e: Error) -> Result<()> {
-        if e.kind() != Kind::Input {
-            return Err(e);
-        }
-        let reason = e.to_string();
-        self.reject(file, 0, reason.strip_prefix(file).map_or(reason.as_str(), |r| r.trim_start_matches(": ")))
+        self.reject_file_of(file, None, e)
     }
+
+    /// [`reject_file`](Self::reject_file) for one of so many rows, where that is known.
+    ///
+    /// # Errors
+    /// As [`reject_file`](Self::reject_file).
+    pub(super) fn reject_file_of(&self, file: &str, rows: Option<u64>, e: Error) -> Result<()> {
+        match e.kind() {
+            Kind::Input => self.reject_rows(file, 0, rows, without_name(&e, file)),
+            _ => Err(e),
+        }
+    }
+
+    /// # Errors
+    /// Kind `Input` if bad rows are errors.
+    fn check(&self, file: &str, line: u64, reason: &str) -> Result<()> {
+        match self.policy {
+            OnBadRow::Fail => Err(Error::input(format!("{}: {reason}", place(file, line)))),
+            OnBadRow::Quarantine => Ok(()),
+        }
+    }
+}
+
+/// # Errors
+/// Kind `Input` if the list has as many as `listed` entries and may have no more.
+fn has_room(listed: usize, file: &str, line: u64, reason: &str) -> Result<()> {
+    const LIMIT: usize = BadRows::LIMIT;
+    match listed < LIMIT {
+        true => Ok(()),
+        false => Err(Error::input(format!("more than {LIMIT} bad rows, the last at {}: {reason}", place(file, line)))),
+    }
+}
+
+/// The message of `e` without the name of `file` before it.
+pub(super) fn without_name(e: &Error, file: &str) -> String {
+    let message = e.to_string();
+    message.strip_prefix(file).map_or(message.as_str(), |rest| rest.trim_start_matches(": ")).to_owned()
 }
 
 fn place(file: &str, line: u64) -> String {
@@ -198,6 +309,37 @@ mod tests {
         let places: Vec<_> = bad.rows().into_iter().map(|r| (r.file, r.line)).collect();
         assert_eq!(places, [("a".into(), 2), ("a".into(), 12), ("b".into(), 1)]);
         assert_eq!(bad.to_batch().unwrap().num_rows(), 3);
+    }
+
+    #[test]
+    fn rows_count_once_whichever_pass_does_not_reach_them() {
+        let bad = Arc::new(BadRows::new());
+        let rejects = Rejects::new(OnBadRow::Quarantine, bad.clone());
+        let unread = |first, rows| Unread { group: 11, first, rows, reason: format!("from {first}") };
+        for line in [0, 5, 10, 11, 18, 20, 21] {
+            rejects.reject("b", line, "text").unwrap();
+        }
+        rejects.reject("a", 18, "text").unwrap();
+        assert_eq!(bad.count(), 8);
+        // Rows 18 and 20 are not reached by this pass, and not by the next; 21 is in another row group.
+        for (first, rows) in [(19, 2), (15, 6), (19, 2)] {
+            rejects.reject_unread("b", unread(first, rows)).unwrap();
+        }
+        let lines: Vec<_> = bad.rows().into_iter().map(|r| (r.file, r.line, r.rows)).collect();
+        let row = |line| ("b".to_string(), line, Some(1));
+        let expected = [
+            ("a".into(), 18, Some(1)),
+            ("b".into(), 0, None),
+            row(5),
+            row(10),
+            row(11),
+            ("b".into(), 15, Some(6)),
+            row(21),
+        ];
+        assert_eq!(lines, expected);
+        assert_eq!((bad.count(), bad.to_batch().unwrap().num_rows()), (6 + 6, 7));
+        let e = Rejects::new(OnBadRow::Fail, Arc::default()).reject_unread("b", unread(15, 6)).unwrap_err();
+        assert_eq!((e.kind(), e.to_string().as_str()), (crate::Kind::Input, "b: from 15"));
     }
 
     #[test]

@@ -77,7 +77,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use super::bad::Rejects;
 use super::clock::{Clock, SECOND, TimeUnit};
 use super::keep::Keep;
-use super::location::{DataFile, blocking, list_every};
+use super::location::{DataFile, LeftOut, blocking, list_every};
 use super::recording::{Load, Recordings, Wanted};
 use super::samples::Counts;
 #[cfg(doc)]
@@ -106,6 +106,7 @@ mod rules;
 mod scan;
 mod table;
 mod turns;
+mod unread;
 
 pub(super) use course::{Courses, Going};
 pub use dialect::{Conflict, Delimiter, Dialect};
@@ -225,6 +226,7 @@ pub struct Csv {
     times: Option<Times>,
     constants: SchemaRef,
     rejects: Rejects,
+    left_out: LeftOut,
     /// The line of the header in the first file; 0 without one.
     header_line: u64,
     /// How it is read, if it is a portion of a stream.
@@ -259,7 +261,8 @@ impl Csv {
     /// Kind `Config` if `spec` is invalid, `Input` if there is no file, a column is missing, or the times of no
     /// recording show a rate.
     pub async fn open(spec: &CsvSpec, whole: bool, rejects: Rejects) -> Result<Self> {
-        Self::of_files(spec, files_at(&spec.path).await?, whole, rejects).await
+        let (files, left_out) = files_at(&spec.path).await?;
+        Ok(Self { left_out, ..Self::of_files(spec, files, whole, rejects).await? })
     }
 
     /// As [`open`](Self::open), but reads `files` instead of the files at the path.
@@ -323,7 +326,8 @@ impl Csv {
                 }
             }
             let constants = Arc::new(Schema::new(layout.constants()));
-            Ok(Self { layout: Arc::new(layout), rate_hz, times, constants, rejects, header_line, going })
+            let (layout, left_out) = (Arc::new(layout), LeftOut::default());
+            Ok(Self { layout, rate_hz, times, constants, rejects, left_out, header_line, going })
         })
         .await
     }
@@ -340,11 +344,11 @@ impl Csv {
     }
 }
 
-/// The files of samples at `path`: text, or Parquet where there is none.
+/// The files of samples at `path`, and what it has beside them: text, or Parquet where there is none.
 ///
 /// # Errors
 /// As [`list_every`].
-pub(super) async fn files_at(path: &str) -> Result<Vec<DataFile>> {
+pub(super) async fn files_at(path: &str) -> Result<(Vec<DataFile>, LeftOut)> {
     match list_every(path, &ENDINGS).await {
         Err(e) if e.kind() == Kind::Input => list_every(path, &TABLE_ENDINGS).await.map_err(|_| e),
         files => files,
@@ -448,6 +452,10 @@ impl Recordings for Csv {
     fn left_alone(&self) -> Vec<String> {
         let files = self.layout.files.iter().filter(|file| file.has_more());
         files.map(|file| file.name().to_owned()).collect()
+    }
+
+    fn left_out(&self) -> LeftOut {
+        self.left_out.clone()
     }
 
     fn open(&self, wanted: Wanted, counts: Counts) -> Box<dyn Iterator<Item = Result<Load>> + Send> {

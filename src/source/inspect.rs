@@ -77,7 +77,7 @@ pub async fn inspect(path: &str, rows: usize) -> Result<Inspection> {
     if let Some(found) = hapt(path)? {
         return Ok(found);
     }
-    let files = files_at(path).await?;
+    let (files, _) = files_at(path).await?;
     let Some(first) = files.first().cloned() else {
         return Err(Error::input(format!("{}: no files there", shown_name(path))));
     };

@@ -4,6 +4,7 @@
 //! link to it or to its directory, is read once. Names are shown on one line, whatever characters are in them.
 
 mod compression;
+mod left_out;
 mod listing;
 mod remote;
 
@@ -22,7 +23,8 @@ use crate::store::{Location, check_regular, open_regular};
 use crate::terminal::shown_name;
 pub(super) use compression::plain_name;
 use compression::{begins_compressed, decompressed};
-use listing::{Directory, Others};
+pub use left_out::LeftOut;
+use listing::Directory;
 pub(super) use listing::{enters, links};
 use remote::{Remote, remote_error};
 
@@ -225,15 +227,16 @@ pub async fn list(path: &str, extensions: &'static [&'static str]) -> Result<Vec
     Ok(listed(path, extensions).await?.0)
 }
 
-/// [`list`] for a source that reads whatever is there: warns of files of a directory that are left out for the endings of
-/// their names.
+/// [`list`] for a source that reads whatever is there: also gives what it does not read of a directory, and warns of it.
 ///
 /// # Errors
 /// As [`list`].
-pub async fn list_every(path: &str, extensions: &'static [&'static str]) -> Result<Vec<DataFile>> {
-    let (files, others) = listed(path, extensions).await?;
-    others.warn(&shown_name(path), extensions);
-    Ok(files)
+pub async fn list_every(path: &str, extensions: &'static [&'static str]) -> Result<(Vec<DataFile>, LeftOut)> {
+    let (files, left_out) = listed(path, extensions).await?;
+    if !left_out.is_empty() {
+        tracing::warn!("{}: {left_out}", shown_name(path));
+    }
+    Ok((files, left_out))
 }
 
 /// [`list`] for a directory that files will come to: there may be none yet.
@@ -245,22 +248,27 @@ pub(super) async fn list_there(path: &str, extensions: &'static [&'static str]) 
 }
 
 /// The files, of which there is at least one, and what was left out for the endings of names.
-async fn listed(path: &str, extensions: &'static [&'static str]) -> Result<(Vec<DataFile>, Others)> {
-    let (files, others) = found(path, extensions).await?;
+async fn listed(path: &str, extensions: &'static [&'static str]) -> Result<(Vec<DataFile>, LeftOut)> {
+    let (files, left_out) = found(path, extensions).await?;
     if files.is_empty() {
         let ends = extensions.join(", ");
-        return Err(Error::input(format!("{}: no files that end with {ends} there", shown_name(path))));
+        let others = left_out.first.as_ref().map(|first| match left_out.files {
+            1 => format!(", but {first}; a glob reads it"),
+            files => format!(", but {files} others: {first}, …; a glob reads them"),
+        });
+        let others = others.unwrap_or_default();
+        return Err(Error::input(format!("{}: no files that end with {ends} there{others}", shown_name(path))));
     }
-    Ok((files, others))
+    Ok((files, left_out))
 }
 
-async fn found(path: &str, extensions: &'static [&'static str]) -> Result<(Vec<DataFile>, Others)> {
-    let (mut files, others) = match split_glob(path) {
+async fn found(path: &str, extensions: &'static [&'static str]) -> Result<(Vec<DataFile>, LeftOut)> {
+    let (mut files, left_out) = match split_glob(path) {
         Some((base, pattern)) => Directory::new(base, extensions)?.matching(pattern, path).await?,
         None => list_whole(path, extensions).await?,
     };
     files.sort_by(|a, b| a.below.cmp(&b.below));
-    Ok((files, others))
+    Ok((files, left_out))
 }
 
 /// Splits a glob into its last directory before any wildcard, with its `/`, and the pattern below it. `None` for the
@@ -276,7 +284,7 @@ pub(super) fn split_glob(path: &str) -> Option<(&str, &str)> {
 }
 
 /// The file `path`, or the files below the directory `path`.
-async fn list_whole(path: &str, extensions: &'static [&'static str]) -> Result<(Vec<DataFile>, Others)> {
+async fn list_whole(path: &str, extensions: &'static [&'static str]) -> Result<(Vec<DataFile>, LeftOut)> {
     let place = Location::parse(path)?;
     let name = shown_name(path);
     let below = place.prefix().filename().unwrap_or_default().to_owned();
@@ -290,13 +298,13 @@ async fn list_whole(path: &str, extensions: &'static [&'static str]) -> Result<(
             if let (false, Some(name)) = (path.contains("://"), Path::new(path).file_name()) {
                 file.below = shown_name(name);
             }
-            return Ok((vec![file], Others::default()));
+            return Ok((vec![file], LeftOut::default()));
         }
     } else if !path.ends_with('/') && !place.prefix().as_ref().is_empty() {
         match place.store().head(place.prefix()).await {
             Ok(found) => {
                 file.listed_size = found.size;
-                return Ok((vec![file], Others::default()));
+                return Ok((vec![file], LeftOut::default()));
             }
             Err(object_store::Error::NotFound { .. }) if !path.starts_with("http") => {}
             Err(e) => return Err(remote_error(path, e)),

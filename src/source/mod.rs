@@ -11,6 +11,7 @@ use std::sync::Arc;
 use datafusion::catalog::TableProvider;
 
 use crate::error::{Error, Result};
+use crate::origin::Fallen;
 use crate::signal::features::{FeatureExtractor, FeatureSet};
 use crate::signal::window::{WindowLabel, WindowSpec, Within};
 use crate::terminal::shown_name;
@@ -49,6 +50,7 @@ pub use csv::{
 };
 pub use hapt::HaptSpec;
 pub use keep::{Aggregate, Keep};
+pub use location::LeftOut;
 pub use overlap::overlap;
 pub use parquet::{Features, ParquetSpec};
 pub use span::Span;
@@ -120,6 +122,10 @@ pub struct Source {
     pub dim: usize,
     /// A description in one line.
     pub description: String,
+    /// What is not read of the directory that it is in.
+    pub left_out: LeftOut,
+    /// The features of which different values became the same number as they were read.
+    pub rounded: Vec<Fallen>,
     /// The same table again, if it cuts windows.
     windows: Option<WindowTable>,
     rejects: Rejects,
@@ -234,12 +240,27 @@ fn of_recordings(
     let keys = names.into_iter().filter(|n| Some(n) != split.as_ref()).collect();
     let label = recordings.label().map(str::to_string);
     let (feature_names, dim) = (extractor.names().to_vec(), extractor.dim());
+    let left_out = recordings.left_out();
     let table = WindowTable::new(recordings, window, options.window_label, extractor, options.threads, rejects.clone());
     check_names(&table.schema())?;
     let carried = table.carried();
     let provider = Arc::new(table.clone());
     let description = shown_name(&description);
-    Ok(Source { provider, keys, label, split, carried, feature_names, dim, description, windows: Some(table), rejects })
+    let windows = Some(table);
+    Ok(Source {
+        provider,
+        keys,
+        label,
+        split,
+        carried,
+        feature_names,
+        dim,
+        description,
+        left_out,
+        rounded: Vec::new(),
+        windows,
+        rejects,
+    })
 }
 
 /// Checks that no two columns share a name.

@@ -20,7 +20,8 @@
 //! # Bad rows
 //! A null vector, value or key; a vector of another length; a value that is not finite in single precision; a value
 //! that contradicts the path; a 96-bit time with digits below a microsecond. A file is bad as a whole if it cannot be
-//! read, its metadata contradicts itself, or it lacks a column.
+//! read, its metadata contradicts itself, or it lacks a column. A damaged page costs the rows of its row group from the
+//! batch with the damage on: they are counted, and the next row group is read.
 
 use std::sync::Arc;
 
@@ -43,32 +44,38 @@ use tokio::sync::mpsc::Sender;
 use super::bad::Rejects;
 use super::fence::fenced_async;
 use super::filter::{Condition, pushdown};
+use super::location::LeftOut;
 use super::windows::batch_rows;
 use super::{Source, check_names};
 use crate::column::is_double;
 use crate::error::{Error, Result};
 use crate::stage::FEATURES;
 
+mod batches;
 mod columns;
 mod direct;
 mod file;
 mod files;
+mod groups;
 mod hybrid;
 mod lists;
 mod number;
 mod page;
 mod reader;
+mod rounded;
 pub mod survey;
 mod thrift;
 mod types;
 
-use file::{Batches, ParquetFile, Reasons, Stored};
+use batches::{Batches, Reasons, Stored};
+use file::ParquetFile;
 use lists::{Lists, finite};
 use number::Number;
 use survey::{Survey, survey};
 
 pub(super) use file::{ROW, footer, unreadable};
 pub(super) use files::{VectorFile, rows_in};
+pub(super) use groups::Groups;
 pub(super) use reader::{LocalFile, ObjectReader};
 pub(super) use types::{is_number, item_type};
 
@@ -125,7 +132,8 @@ pub(super) async fn open(spec: &ParquetSpec, rejects: Rejects) -> Result<Source>
     if spec.features.columns().is_empty() {
         return Err(Error::config("a parquet source needs `features`: a column of lists, or columns of numbers"));
     }
-    of_files(spec, files::find(&spec.path).await?, rejects).await
+    let (files, left_out) = files::find(&spec.path).await?;
+    Ok(Source { left_out, ..of_files(spec, files, rejects).await? })
 }
 
 /// As [`open`], with these files.
@@ -134,6 +142,7 @@ pub(super) async fn open(spec: &ParquetSpec, rejects: Rejects) -> Result<Source>
 /// As there.
 pub(super) async fn of_files(spec: &ParquetSpec, files: Vec<VectorFile>, rejects: Rejects) -> Result<Source> {
     let Survey { files, plain, double, dim } = survey(files, spec, &rejects).await?;
+    let rounded = if double { rounded::rounded(&files, spec, dim).await? } else { Vec::new() };
     let mut fields = plain;
     fields.push(if double { f64::field(FEATURES, dim) } else { f32::field(FEATURES, dim) });
     let schema = Arc::new(Schema::new(fields));
@@ -158,6 +167,8 @@ pub(super) async fn of_files(spec: &ParquetSpec, files: Vec<VectorFile>, rejects
         feature_names,
         dim,
         description,
+        left_out: LeftOut::default(),
+        rounded,
         windows: None,
         rejects,
     })
@@ -271,13 +282,12 @@ impl Scan {
                 }
             };
             while left > 0 {
-                let next = async { batches.next().await.map_err(|e| unreadable(name, e)) };
-                let stored = match fenced_async(name, next).await {
+                let stored = match fenced_async(name, batches.next()).await {
                     Ok(Some(stored)) => stored,
                     Ok(None) => break,
                     Err(e) => {
-                        self.table.rejects.reject_file(name, e)?;
-                        break;
+                        self.table.rejects.reject_unread(name, batches.give_up(e)?)?;
+                        continue;
                     }
                 };
                 let mut batch = self.convert(&open, stored)?;

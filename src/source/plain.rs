@@ -57,6 +57,10 @@ pub(crate) async fn text_table(path: &str, delimiter: u8) -> Result<Option<Arc<d
             read.map_err(|e| file.unreadable(e))?;
         }
         let whole = (bytes.len() as u64) < LOOKED_AT;
+        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        if whole && text.iter().all(u8::is_ascii_whitespace) {
+            return Err(Error::input(format!("{}: empty, expected a line with names of columns", file.name())));
+        }
         let layout = match Start::of(bytes, whole) {
             Ok(start) => Layout::of(&start, delimiter),
             Err(what) if compressed => return Err(Error::input(format!("{}: {what}", file.name()))),

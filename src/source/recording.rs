@@ -10,6 +10,7 @@ use datafusion::common::ScalarValue;
 use super::bad::Rejects;
 use super::filter::Condition;
 use super::keep::{Keep, Mode, Values};
+use super::location::LeftOut;
 use super::part::Part;
 use super::places::Places;
 use super::samples::Counts;
@@ -68,6 +69,8 @@ pub enum Edge {
     Gap,
     /// Time goes back.
     Back,
+    /// Rows before or after it could not be read.
+    Unread,
 }
 
 /// A stretch of a recording with one label: samples `first..end`, counted from 0.
@@ -115,6 +118,11 @@ pub trait Recordings: Debug + Send + Sync {
     /// The files that have something after their compressed data, which is not read.
     fn left_alone(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// What is not read of the directory that they are in.
+    fn left_out(&self) -> LeftOut {
+        LeftOut::default()
     }
 
     /// The recordings that are `wanted`, in order. Called on a thread that may block. The iterator may read in `next`

@@ -28,7 +28,7 @@ pub enum Unused {
     ShortLabel,
     /// Without a label, where windows are cut within labels.
     Unlabelled,
-    /// Only in windows that contain a bad row.
+    /// Only in windows that contain a bad row, or too near to rows that could not be read for a window.
     BesideBadRow,
     /// Only in windows with a feature that is not finite.
     BesideBadWindow,
@@ -210,6 +210,7 @@ impl Ends {
             Edge::End => Self { short: Unused::ShortRecording, tail: Unused::Tail },
             Edge::Gap => Self { short: Unused::Gap, tail: Unused::Gap },
             Edge::Back => Self { short: Unused::OutOfOrder, tail: Unused::OutOfOrder },
+            Edge::Unread => Self { short: Unused::BesideBadRow, tail: Unused::BesideBadRow },
         }
     }
 }

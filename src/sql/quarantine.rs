@@ -1,9 +1,10 @@
-//! The table of the rows that the runs of a table set aside: `file`, `line` and `reason`, and the `run`.
+//! The table of what the runs of a table set aside: `file`, `line`, `reason` and `rows`, the `run`, and whether its rows
+//! are in the table.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{ArrayRef, StringArray};
+use arrow::array::{ArrayRef, BooleanArray, StringArray, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
@@ -22,28 +23,27 @@ use crate::table::LabelTable;
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let bad = BadRows::schema();
     let run = Arc::new(Field::new("run", DataType::Utf8, false));
-    Arc::new(Schema::new(bad.fields().iter().cloned().chain([run]).collect::<Vec<_>>()))
+    let in_table = Arc::new(Field::new("in_table", DataType::Boolean, false));
+    Arc::new(Schema::new(bad.fields().iter().cloned().chain([run, in_table]).collect::<Vec<_>>()))
 });
 
-/// The rows that were set aside by runs whose rows are in the table at `location`, or `None` if there are none. A
-/// missing file is skipped: users may delete it once they have dealt with its rows.
+/// The rows that were set aside by all runs whose files are below `location`, by run, or `None` if there are none. A
+/// run's rows are in the `table` that is there, if there is one; or the run committed nothing, or its rows were
+/// overwritten. Users may delete a file once they have dealt with its rows.
 pub(super) async fn rows(
     ctx: &SessionContext,
     location: &Location,
-    table: &Arc<LabelTable>,
+    table: Option<&LabelTable>,
 ) -> Result<Option<Arc<dyn TableProvider>>> {
-    let files = table.quarantine_files().await?;
-    if files.is_empty() {
-        return Ok(None);
-    }
-    let listed = location.list(QUARANTINE).await?;
-    let there: BTreeSet<&str> = listed.iter().map(|file| file.location.as_ref()).collect();
+    let committed: BTreeSet<String> = match table {
+        Some(table) => table.quarantine_files().await?.into_iter().collect(),
+        None => BTreeSet::new(),
+    };
     let mut plans = Vec::new();
-    for file in files.into_iter().rev() {
-        if there.contains(location.path(&file)?.as_ref()) {
-            let set_aside = SetAside { table: Arc::clone(table), file };
-            plans.push(Arc::new(ctx.read_table(Arc::new(set_aside))?.into_unoptimized_plan()));
-        }
+    for run in runs(location).await? {
+        let file = format!("{QUARANTINE}/{run}.parquet");
+        let set_aside = SetAside { location: location.clone(), in_table: committed.contains(&file), file, run };
+        plans.push(Arc::new(ctx.read_table(Arc::new(set_aside))?.into_unoptimized_plan()));
     }
     let plan = match plans.len() {
         0 => return Ok(None),
@@ -53,19 +53,47 @@ pub(super) async fn rows(
     Ok(Some(DataFrame::new(ctx.state(), plan).into_view()))
 }
 
+/// The runs that set rows aside below `location`, in the order of their names, which begin with the time.
+async fn runs(location: &Location) -> Result<BTreeSet<String>> {
+    let directory = location.path(QUARANTINE)?;
+    let listed = location.list(QUARANTINE).await?;
+    let run = |file: &object_store::ObjectMeta| {
+        let mut below = file.location.prefix_match(&directory)?;
+        let (name, None) = (below.next()?, below.next()) else { return None };
+        let run = name.as_ref().strip_suffix(".parquet")?;
+        // Other names are not those of runs.
+        let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        (!run.is_empty() && !run.starts_with('.') && run.chars().all(fine)).then(|| run.to_owned())
+    };
+    Ok(listed.iter().filter_map(run).collect())
+}
+
 /// The rows of one run, read when they are scanned.
 #[derive(Debug)]
 struct SetAside {
-    table: Arc<LabelTable>,
+    location: Location,
     file: String,
+    run: String,
+    in_table: bool,
 }
 
 impl SetAside {
     async fn rows(&self) -> Result<RecordBatch> {
-        let rows = self.table.set_aside(&self.file, &BadRows::schema()).await?;
-        let run = self.file.rsplit('/').next().and_then(|name| name.strip_suffix(".parquet")).unwrap_or(&self.file);
-        let run: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(run, rows.num_rows())));
-        let columns = rows.columns().iter().cloned().chain([run]).collect();
+        let all = BadRows::schema();
+        let mut columns = match LabelTable::set_aside(&self.location, &self.file, &all).await {
+            Ok(rows) => rows.columns().to_vec(),
+            // Earlier versions did not count the rows.
+            Err(e) => {
+                let before = Arc::new(all.project(&[0, 1, 2])?);
+                let rows = LabelTable::set_aside(&self.location, &self.file, &before).await.map_err(|_| e)?;
+                let mut columns = rows.columns().to_vec();
+                columns.push(new_null_array(&DataType::UInt64, rows.num_rows()));
+                columns
+            }
+        };
+        let many = columns.first().map_or(0, |column| column.len());
+        let run: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&self.run, many)));
+        columns.extend([run, Arc::new(BooleanArray::from(vec![self.in_table; many]))]);
         Ok(RecordBatch::try_new(Arc::clone(&SCHEMA), columns)?)
     }
 }

@@ -153,9 +153,10 @@ const AT_ONCE: usize = 16;
 
 /// Puts into `ctx` the functions `dac_embed`, `dac_assign`, `dac_reconstruct` and `dac_reconstruction_error`, the
 /// aggregates `ari`, `nmi` and `clustering_accuracy`, the table functions `cluster_profile` and `table_at`, and the tables
-/// of `options`: each labelled table `x` with `x_clusters` and `x_lineage` where it has clusters, `x_latest` where it has keys (each row
-/// once, by the model that labelled it last), and `x_quarantine` where rows were set aside: `file`, `line` and `reason`,
-/// and the `run`, for the runs whose rows are in the table. Reads the tables' logs, no data and no
+/// of `options`: each labelled table `x` with `x_clusters` and `x_lineage` where it has clusters, `x_latest` where it has
+/// keys (each row once, by the model that labelled it last), and `x_quarantine` where rows were set aside, by whichever
+/// run: `file`, `line`, `reason` and `rows`, the `run`, and whether its rows are `in_table`. Where no run has committed
+/// anything, and rows were set aside, there is only the latter. Reads the tables' logs, no data and no
 /// models. Make the session from [`session_config`]: in another dialect `cluster` may need quotes.
 ///
 /// A URL uses the object store that is registered for it in `ctx`. If there is none, the store is made with credentials
@@ -248,13 +249,25 @@ async fn register_table(ctx: &SessionContext, beside: &Beside<'_>, at: At, named
             "{found}; expected the directory of a table, a Parquet file, or one whose name ends with .csv or .tsv (also compressed: .csv.gz)"
         )));
     }
-    let table = Arc::new(open_at(&location, at).await?);
-    beside.models.add_directory(&format!("table {name}"), location.join(MODELS)?);
     let (clusters, quarantine) = (format!("{name}_clusters"), format!("{name}_quarantine"));
-    let set_aside = quarantine::rows(ctx, &location, &table).await?;
+    let found = |name: &str, location: String| Registered { name: name.to_owned(), location };
+    let table = match open_at(&location, at).await {
+        Ok(table) => Arc::new(table),
+        Err(e) => {
+            // Runs that committed nothing have left no entry in the log.
+            let set_aside = match has_entry(&location).await {
+                false => quarantine::rows(ctx, &location, None).await.unwrap_or(None),
+                true => None,
+            };
+            let Some(rows) = set_aside else { return Err(e) };
+            ctx.register_table(TableReference::bare(quarantine.as_str()), rows)?;
+            return Ok(vec![found(&quarantine, location.show(QUARANTINE))]);
+        }
+    };
+    beside.models.add_directory(&format!("table {name}"), location.join(MODELS)?);
+    let set_aside = quarantine::rows(ctx, &location, Some(&table)).await?;
     beside.profiles.add(name, Arc::clone(&table));
     beside.versions.add(name, location.clone());
-    let found = |name: &str, location: String| Registered { name: name.to_owned(), location };
     let mut tables = vec![found(name, location.to_string())];
     if let Some(file) = table.snapshot().clusters() {
         let rows = match table.snapshot().changed_by_others() {
@@ -338,6 +351,14 @@ async fn has_log(location: &Location) -> bool {
         Some(directory) => directory.is_dir(),
         // A store that cannot list has no tables.
         None => matches!(log.store().list(Some(log.prefix())).next().await, Some(Ok(_))),
+    }
+}
+
+/// Whether there may be an entry in the log at the place.
+async fn has_entry(location: &Location) -> bool {
+    match location.list("_delta_log").await {
+        Ok(files) => files.iter().any(|file| file.location.extension().is_some_and(|ending| ending == "json")),
+        Err(_) => true,
     }
 }
 

@@ -29,7 +29,8 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnExisting {
-    /// Leaves out rows that the same model has labelled, and counts them. A row of another model does not count.
+    /// Leaves out rows with keys that the same model has labelled, whatever their vectors, and counts them. A row of another
+    /// model does not count.
     #[default]
     Skip,
     /// Removes the existing rows from the table, whichever model labelled them, in the commit that adds the new ones.

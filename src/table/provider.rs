@@ -136,13 +136,13 @@ impl LabelTable {
         Log::new(self.files.location.clone()).quarantined(&self.snapshot).await
     }
 
-    /// The rows of `schema` in one of the [`quarantine_files`](Self::quarantine_files).
+    /// The rows of `schema` in a file of rows that a run set aside, below the table's `location`.
     ///
     /// # Errors
-    /// Kind `Table` if the file is missing or damaged, `Io` if it cannot be read.
-    pub async fn set_aside(&self, file: &str, schema: &SchemaRef) -> Result<RecordBatch> {
+    /// Kind `Table` if the file is missing or damaged, or has other columns; `Io` if it cannot be read.
+    pub async fn set_aside(location: &Location, file: &str, schema: &SchemaRef) -> Result<RecordBatch> {
         let file = FileBeside { path: file.to_owned(), bytes: 0, rows: 0, crc32: None };
-        beside::read(&self.files.location, &file, schema).await
+        beside::read(location, &file, schema).await
     }
 
     async fn beside(&self, file: Option<&FileBeside>, schema: &SchemaRef) -> Result<Option<RecordBatch>> {

@@ -2,6 +2,7 @@
 
 mod note;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,6 +19,7 @@ use super::keys::{ExistingKeys, OnExisting, RunKeys};
 use super::lineage::Lineage;
 use super::log::{DataFile, Log, Snapshot};
 use super::metadata::Wanted;
+use super::options::WriteOptions;
 use super::provider::LabelTable;
 use super::replace::Replaced;
 use super::sink::TableSink;
@@ -25,56 +27,6 @@ use super::stream::StreamCommit;
 use super::{clusters, schema, vacuum};
 use crate::error::{Error, Result};
 use crate::store::Location;
-
-/// How a run writes a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WriteOptions {
-    /// Whether its rows are added to the existing ones or replace them.
-    pub mode: Mode,
-    /// The partition columns, so that a query for one value reads only its files. dacpipe distinguishes null and empty
-    /// text; other engines take empty text for null, as Delta's protocol says.
-    pub partition_by: Vec<String>,
-    /// The key columns. An append to a table that names its own uses those.
-    pub keys: Vec<String>,
-    /// What an append does with rows whose keys the table has. Without keys, rows are always added.
-    pub on_existing: OnExisting,
-    /// The run's name, never used before in this table: letters, digits, `-`, `_` and `.`.
-    pub run_id: String,
-    /// The size after which another file is begun (256 MiB).
-    pub file_bytes: u64,
-}
-
-impl WriteOptions {
-    /// Run `run_id` appends to, or overwrites, the table.
-    pub fn new(mode: Mode, run_id: impl Into<String>) -> Self {
-        Self {
-            mode,
-            partition_by: Vec::new(),
-            keys: Vec::new(),
-            on_existing: OnExisting::default(),
-            run_id: run_id.into(),
-            file_bytes: 256 << 20,
-        }
-    }
-
-    /// The same, partitioned by these columns.
-    pub fn partition_by(mut self, columns: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.partition_by = columns.into_iter().map(Into::into).collect();
-        self
-    }
-
-    /// The same, with these key columns.
-    pub fn keys(mut self, columns: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.keys = columns.into_iter().map(Into::into).collect();
-        self
-    }
-
-    /// The same, with this choice for rows whose keys the table has.
-    pub fn on_existing(mut self, on_existing: OnExisting) -> Self {
-        self.on_existing = on_existing;
-        self
-    }
-}
 
 /// What a commit says beside its rows.
 #[derive(Debug, Clone, Default)]
@@ -99,7 +51,7 @@ pub struct CommitInfo {
 }
 
 /// What was committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
     /// The version that the commit made.
     pub version: u64,
@@ -111,6 +63,20 @@ pub struct Committed {
     pub files: usize,
     /// The number of bytes it added.
     pub bytes: u64,
+    /// The partition columns in which added rows have empty text, and how many do: other readers of Delta tables take
+    /// it for null, as the protocol says.
+    pub empty_texts: Vec<(String, u64)>,
+}
+
+/// The partition columns in which rows of these files have empty text, and how many do.
+fn empty_texts(files: &[DataFile]) -> Vec<(String, u64)> {
+    let mut found = BTreeMap::<&String, u64>::new();
+    for file in files {
+        for (column, _) in file.partition.iter().filter(|(_, value)| value.as_deref() == Some("")) {
+            *found.entry(column).or_default() += file.rows.unwrap_or(0);
+        }
+    }
+    found.into_iter().map(|(column, rows)| (column.clone(), rows)).collect()
 }
 
 /// Writes one run to a table. Begin it before the long work whose result it writes, so that a table that cannot be
@@ -333,7 +299,8 @@ impl TableWriter {
             if self.put(version, actions, &note).await? {
                 let bytes = added.iter().map(|file| file.bytes).sum();
                 let replaced_rows = replaced.map_or(0, |replaced| replaced.rows());
-                return Ok(Committed { version, rows, replaced_rows, files: added.len(), bytes });
+                let (files, empty_texts) = (added.len(), empty_texts(&added));
+                return Ok(Committed { version, rows, replaced_rows, files, bytes, empty_texts });
             }
             self.rebase(version, sink.table_schema(), &keys, &sink.labels().model, &mut info.lineage).await?;
         }

@@ -214,7 +214,7 @@ impl<'a> Streaming<'a> {
         let (began, clock) = (Instant::now(), Clock::start()?);
         let Some(table) = Log::new(self.sink.clone()).snapshot(None).await? else {
             let run_id = clock.run_id(&self.pipeline.plan.fingerprint);
-            let e = Error::input(format!("{} rows were set aside, and no row can be used", self.bad.len()));
+            let e = Error::input(format!("{} rows were set aside, and no row can be used", self.bad.count()));
             return Err(with_quarantine(e, &self.pipeline.plan.sink.path, &run_id, &self.bad).await);
         };
         let (mut writer, run_id) = self.writer(&clock).await?;
@@ -282,7 +282,7 @@ impl<'a> Streaming<'a> {
         let Committed { version, rows, .. } = writer.commit(CommitInfo { quarantine, stream, ..info }).await?;
         (self.state, self.sequence) = (state, sequence);
         self.report.commits += 1;
-        self.report.quarantined_rows += self.bad.len() as u64;
+        self.report.quarantined_rows += self.bad.count();
         self.report.table_version = Some(version);
         self.bad = Arc::new(BadRows::new());
         self.control.emit(committed(rows, sequence, version, began.elapsed().as_secs_f64()));

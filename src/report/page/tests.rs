@@ -38,6 +38,8 @@ fn findings(rows: u64, k: i32, width: usize, name: &dyn Fn(usize) -> String) -> 
         labelled_rows: rows,
         quarantined_rows: 0,
         left_alone: vec![],
+        left_out: None,
+        notes: vec![],
         samples: None,
         skipped_rows: 0,
         replaced_rows: 0,

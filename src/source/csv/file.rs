@@ -17,7 +17,7 @@ use super::table::{TableRows, is_table};
 use super::turns::Turns;
 use super::{CsvSpec, Fill};
 use crate::error::{Error, Result};
-use crate::source::bad::shown;
+use crate::source::bad::{Unread, shown};
 use crate::source::clock::{Clock, Stamp};
 use crate::source::keep::{Cell, Keep};
 use crate::source::location::DataFile;
@@ -60,6 +60,13 @@ enum Rows {
 }
 
 impl Rows {
+    fn take_unread(&mut self) -> Vec<Unread> {
+        match self {
+            Self::Text(_) => Vec::new(),
+            Self::Table(rows) => rows.take_unread(),
+        }
+    }
+
     fn read(&mut self, record: &mut Record) -> io::Result<bool> {
         match self {
             Self::Text(records) => records.read(record),
@@ -164,6 +171,11 @@ impl OpenFile {
         self.columns.see(&self.record);
         self.read += u64::from(more);
         Ok(more)
+    }
+
+    /// The rows that could not be read since this was called last, all of them before the end of what was read ahead.
+    pub(super) fn take_unread(&mut self) -> Vec<Unread> {
+        self.rows.take_unread()
     }
 
     /// Its name, for messages.

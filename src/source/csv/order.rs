@@ -28,6 +28,8 @@ pub(super) struct Line {
     #[serde(with = "shared")]
     pub(super) file: Arc<str>,
     pub(super) number: u64,
+    /// How many rows before it, in all files, could not be read.
+    pub(super) unread: u64,
     /// What is wrong with it.
     pub(super) bad: Option<String>,
 }
@@ -172,7 +174,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn line(number: u64, time: i64, value: f64) -> Line {
-        Line { values: vec![value], time: Some(time), label: vec![], kept: vec![], file: "a".into(), number, bad: None }
+        Line { values: vec![value], time: Some(time), file: "a".into(), number, ..Line::default() }
     }
 
     fn ordered(rules: SampleRules, period: f64, lines: Vec<Line>) -> (Vec<Line>, u64) {

@@ -58,9 +58,13 @@ pub(super) struct Piece {
     pub(super) read: bool,
     /// Whether its recording had ended before, so that it cannot be a part of it.
     pub(super) lost: bool,
+    /// How many rows before it, in all files, could not be read.
+    pub(super) unread: u64,
     recording: Recording,
     /// Lines of a piece that is not read.
     skipped: usize,
+    /// Those of its bad samples that have the time of a sample before: they take no time.
+    repeated: Vec<usize>,
     /// Bad samples since the last good one.
     bad_run: usize,
     /// The indices of the first and the last good sample.
@@ -79,8 +83,10 @@ impl Piece {
             wanted: true,
             read: true,
             lost: false,
+            unread: 0,
             recording,
             skipped: 0,
+            repeated: vec![],
             bad_run: 0,
             good: None,
             sparse: false,
@@ -91,6 +97,11 @@ impl Piece {
     /// The number of samples that it holds.
     pub(super) fn len(&self) -> usize {
         self.recording.len()
+    }
+
+    /// How many of them stand for bad lines.
+    pub(super) fn bad(&self) -> usize {
+        self.recording.bad.len()
     }
 
     /// The number of samples that it takes in its recording, including lines that were only counted.
@@ -114,7 +125,9 @@ impl Piece {
 
     /// The step from the last sample to one at `time`; steps up to `gap` sample periods are not gaps.
     pub(super) fn step(&self, time: i64, period: f64, gap: f64) -> Step {
-        let longest = (gap + self.bad_run as f64) * period;
+        let since = self.len() - self.bad_run;
+        let repeated = self.repeated.len() - self.repeated.partition_point(|&repeated| repeated < since);
+        let longest = (gap + (self.bad_run - repeated) as f64) * period;
         match self.last_time() {
             Some(last) if time < last => Step::Back,
             Some(last) if time.saturating_sub(last) as f64 > longest => Step::Gap,
@@ -136,11 +149,18 @@ impl Piece {
         self.sparse
     }
 
+    /// How many steps in time there are from sample `from` to sample `to`, at least 1.
+    fn steps(&self, from: usize, to: usize) -> usize {
+        let before = |at: usize| self.repeated.partition_point(|&repeated| repeated < at);
+        (to - from - (before(to) - before(from))).max(1)
+    }
+
     /// The mean step, if it differs from the sample period.
     pub(super) fn other_step(&self, period: f64) -> Option<f64> {
         let [from, to] = self.good.filter(|_| !self.recording.times.is_empty())?;
-        let step = (self.recording.times[to] - self.recording.times[from]) as f64 / (to - from).max(1) as f64;
-        let other = to - from + 1 >= RATE_SAMPLES && (step / period - 1.0).abs() > RATE_TOLERANCE;
+        let steps = self.steps(from, to);
+        let step = (self.recording.times[to] - self.recording.times[from]) as f64 / steps as f64;
+        let other = steps + 1 >= RATE_SAMPLES && (step / period - 1.0).abs() > RATE_TOLERANCE;
         other.then_some(step)
     }
 
@@ -153,7 +173,7 @@ impl Piece {
             return None;
         }
         let times = &self.recording.times;
-        let step = |pair: &[usize]| (times[pair[1]] - times[pair[0]]) as f64 / (pair[1] - pair[0]) as f64;
+        let step = |pair: &[usize]| (times[pair[1]] - times[pair[0]]) as f64 / self.steps(pair[0], pair[1]) as f64;
         let mut steps: Vec<f64> = good.windows(2).map(step).collect();
         steps.sort_by(f64::total_cmp);
         let median = steps[steps.len() / 2];
@@ -186,8 +206,10 @@ impl Piece {
         self.bad_run = 0;
     }
 
-    /// Appends a sample that stands for the bad `line`; `times` says whether the source has times.
-    pub(super) fn push_bad(&mut self, times: bool, line: &Line) {
+    /// Appends a sample that stands for the bad `line`, which may only repeat the time of a sample before; `times` says
+    /// whether the source has times.
+    pub(super) fn push_bad(&mut self, times: bool, line: &Line, repeats: bool) {
+        self.repeated.extend(repeats.then_some(self.len()));
         self.recording.places.set(self.len(), &line.file, line.number);
         self.recording.bad.push(self.len());
         self.recording.channels.iter_mut().for_each(|channel| channel.push(f64::NAN));
@@ -201,6 +223,12 @@ impl Piece {
         self.skipped += 1;
     }
 
+    /// Counts the rows before the next line that could not be read; `unread` are all before it.
+    pub(super) fn skip_unread(&mut self, unread: u64) {
+        self.skipped += usize::try_from(unread.saturating_sub(self.unread)).unwrap_or(usize::MAX);
+        self.unread = self.unread.max(unread);
+    }
+
     /// Whether it has more than one good sample.
     pub(super) fn has_several(&self) -> bool {
         self.good.is_some_and(|[first, last]| first < last)
@@ -210,7 +238,8 @@ impl Piece {
     pub(super) fn next(&self) -> Self {
         let Recording { constants, channels, .. } = &self.recording;
         let next = Self::new(self.id.clone(), constants.clone(), channels.len());
-        Self { split: self.split.clone(), wanted: self.wanted, read: self.read, lost: self.lost, ..next }
+        let Self { wanted, read, lost, unread, .. } = *self;
+        Self { split: self.split.clone(), wanted, read, lost, unread, ..next }
     }
 
     /// Ends it with `edge`, and begins `next` with the same.
@@ -237,6 +266,8 @@ impl Piece {
             intervals.pop();
         }
         last.recording.edges[1] = edges[1];
+        let repeated = self.repeated.split_off(self.repeated.partition_point(|&repeated| repeated < at));
+        last.repeated = repeated.into_iter().map(|repeated| repeated - at).collect();
         (last.good, last.bad_run) = (Some([0, 0]), self.bad_run);
         let before = (0..at).rev().find(|i| self.recording.bad.binary_search(i).is_err());
         self.good = self.good.and_then(|[first, _]| before.map(|before| [first, before]));
@@ -263,6 +294,8 @@ impl Piece {
         self.shorten(settled.from);
         self.recording.part = Part { open: Some(open), ..settled.next() };
         self.goes_on = true;
+        // The next portion counts them anew.
+        self.unread = 0;
         (part, settled.from)
     }
 
@@ -282,6 +315,8 @@ impl Piece {
         *places = places.split_off(count);
         bad.drain(..bad.partition_point(|&at| at < count));
         bad.iter_mut().for_each(|at| *at -= count);
+        self.repeated.retain(|&at| at >= count);
+        self.repeated.iter_mut().for_each(|at| *at -= count);
         intervals.retain(|interval| interval.end > count);
         for interval in intervals {
             interval.first = interval.first.saturating_sub(count);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::file::OpenFile;
 use super::rules::GAP;
-use super::{CsvSpec, NO_LINES, SameTime, SampleRules};
+use super::{CsvSpec, NO_LINES, Repeated, SameTime, SampleRules};
 use crate::error::{Error, Result};
 use crate::source::bad::Rejects;
 use crate::source::clock::{Midnight, SECOND, TimeUnit, duration};
@@ -145,10 +145,11 @@ fn rate_of(mut times: Vec<i64>, rules: &SampleRules) -> Result<Shown, Option<Str
     if groups.len() < 2 && times.len() < STEPS {
         return Err(None);
     }
-    if rules.same_time == SameTime::Refuse && times.len() > 2 * groups.len() {
+    let refuses = rules.same_time == SameTime::Refuse && rules.repeated == Repeated::Refuse;
+    if refuses && times.len() > 2 * groups.len() {
         return Err(Some(
-            "most lines have the time of the line before, expected a later one; same_time = \"spread\" takes them for \
-             samples that were taken evenly up to the next time"
+            "most lines have the time of the line before, expected a later one; repeated = \"drop\" leaves out lines that \
+             are the same, same_time = \"spread\" takes them for samples that were taken evenly up to the next time"
                 .into(),
         ));
     }

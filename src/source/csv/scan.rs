@@ -7,19 +7,18 @@ use super::course::{Begun, Course, Courses, Going};
 use super::file::OpenFile;
 use super::order::Line;
 use super::piece::{Piece, Sample, Step};
-use super::resample::resample;
+use super::unread::UnreadRows;
 use super::{Fill, Layout, NO_LINES};
 use crate::error::Result;
 use crate::source::bad::Rejects;
-use crate::source::clock::{Midnight, SECOND, duration};
+use crate::source::clock::Midnight;
 use crate::source::recording::{Edge, Load, Recording, Wanted};
 use crate::source::samples::{Counts, Unused};
 
+mod finish;
+
 /// The least number of samples that go to a worker at a time; also the greatest, where a recording may be cut.
 const CHUNK: usize = 1 << 14;
-
-/// The most samples that are interpolated between two. More would take memory without adding information.
-const MOST_FINER: f64 = 64.0;
 
 /// One pass over all files; in a stream, over a portion of their lines.
 pub(super) struct Scan {
@@ -33,6 +32,8 @@ pub(super) struct Scan {
     /// The name of `file`, or of the one before it.
     name: Arc<str>,
     begun: Begun,
+    /// The rows that could not be read.
+    unread: UnreadRows,
     /// The recording of the last line.
     course: Course,
     /// The recordings of a stream whose lines may go on, but that of the last line.
@@ -65,6 +66,7 @@ impl Scan {
             file: None,
             name: "".into(),
             begun,
+            unread: UnreadRows::default(),
             open,
             sample: Sample::default(),
             line: Line::default(),
@@ -96,20 +98,27 @@ impl Scan {
                 match OpenFile::new(next, &self.layout.spec) {
                     Ok(open) => {
                         self.name = open.shared_name();
+                        self.unread.next_file();
                         self.file = Some(open);
                     }
                     Err(e) => self.rejects.reject_file(next.name(), e)?,
                 }
                 continue;
             };
-            match file.advance() {
+            let more = file.advance();
+            for unread in file.take_unread() {
+                self.counts.count(|samples| samples.add_set_aside(unread.rows));
+                self.unread.add(&unread);
+                self.rejects.reject_unread(file.name(), unread)?;
+            }
+            match more {
                 Ok(true) => {
                     self.row(&file)?;
                     self.file = Some(file);
                 }
                 Ok(false) => {
                     self.end_of_file()?;
-                    if file.rows() == 0 {
+                    if file.rows() == 0 && self.unread.in_file() == 0 {
                         self.rejects.reject(file.name(), 0, NO_LINES)?;
                     }
                 }
@@ -217,12 +226,17 @@ impl Scan {
             // The same recording in another split: `start` goes on counting.
             let lost = piece.lost;
             self.sort_out()?;
+            let unread = self.course.piece.as_ref().map(|piece| piece.unread);
             self.finish(Edge::End)?;
             self.begin(file, id, lost)?;
+            if let (Some(piece), Some(unread)) = (&mut self.course.piece, unread) {
+                piece.unread = unread;
+            }
         }
         self.course.read_at = self.going.as_ref().map_or(0, |going| going.now);
         let Some(piece) = self.course.piece.as_mut() else { return Ok(()) };
         if !piece.read {
+            piece.skip_unread(self.unread.before(file.line()));
             piece.skip();
             let set_aside = u64::from(piece.lost && piece.wanted);
             if set_aside > 0 {
@@ -241,6 +255,7 @@ impl Scan {
         line.label.clear();
         line.label.extend_from_slice(file.label());
         (line.file, line.number, line.bad) = (self.name.clone(), file.line(), None);
+        line.unread = self.unread.before(line.number);
         self.give(line)
     }
 
@@ -250,8 +265,9 @@ impl Scan {
             // Bad lines of an unwanted recording are reported by the scan that wants it.
             Some(piece) if !piece.wanted && !piece.read => piece.skip(),
             Some(piece) if piece.read => {
-                let line = Line { file: self.name.clone(), number: file.line(), bad: Some(reason), ..Line::default() };
-                return self.give(line);
+                let (file, number) = (self.name.clone(), file.line());
+                let unread = self.unread.before(number);
+                return self.give(Line { file, number, unread, bad: Some(reason), ..Line::default() });
             }
             // Its first line was rejected for the whole run of lines.
             Some(piece) => {
@@ -299,22 +315,23 @@ impl Scan {
 
     /// Appends a line to the current piece, or begins another piece with it after a gap.
     fn take(&mut self, line: &mut Line) -> Result<()> {
+        self.pass_unread(line.unread)?;
         let Some(piece) = self.course.piece.as_mut() else { return Ok(()) };
         if let Some(reason) = line.bad.take() {
-            return self.take_bad(line, reason);
+            return self.take_bad(line, reason, false);
         }
         if let (Some(period), Some(time)) = (self.layout.period, line.time) {
             if piece.last_time() == Some(time) {
                 let reason = "its time is that of the line before, expected a later one; repeated = \"drop\" leaves out \
                               lines that are the same, same_time = \"spread\" takes them for samples up to the next time";
-                return self.take_bad(line, reason.into());
+                return self.take_bad(line, reason.into(), true);
             }
             if let Some(earlier) = piece.overlaps(time, &line.file) {
                 let reason = format!(
                     "its time is before the end of the recording in {earlier}, so the two files overlap; disorder = N puts \
                      lines in order over files, repeated = \"drop\" leaves out those that are in both"
                 );
-                return self.take_bad(line, reason);
+                return self.take_bad(line, reason, false);
             }
             match piece.step(time, period, self.layout.spec.rules.gap(period)) {
                 Step::On if piece.is_sparse() => {
@@ -344,16 +361,29 @@ impl Scan {
                 let reason = format!(
                     "column {name:?} is empty, and the recording has no earlier value, or none since a gap, to hold"
                 );
-                return self.take_bad(line, reason);
+                return self.take_bad(line, reason, false);
             }
         }
         piece.push(line);
         self.cut()
     }
 
-    fn take_bad(&mut self, line: &Line, reason: String) -> Result<()> {
+    /// Ends the current piece where rows could not be read, `unread` of them before the next line. Leaves room for all of
+    /// them: it is not known which recordings they are of.
+    fn pass_unread(&mut self, unread: u64) -> Result<()> {
+        let Some(piece) = self.course.piece.as_mut().filter(|piece| piece.unread < unread) else { return Ok(()) };
+        let room = unread - std::mem::replace(&mut piece.unread, unread);
+        if piece.extent() > 0 {
+            self.part(Edge::Unread)?;
+        }
+        self.course.position += usize::try_from(room).unwrap_or(usize::MAX);
+        Ok(())
+    }
+
+    /// Takes a bad line, which may only repeat the time of the one before.
+    fn take_bad(&mut self, line: &Line, reason: String, repeats: bool) -> Result<()> {
         let Some(piece) = self.course.piece.as_mut() else { return Ok(()) };
-        piece.push_bad(self.layout.spec.time.is_some(), line);
+        piece.push_bad(self.layout.spec.time.is_some(), line, repeats);
         if piece.wanted {
             self.rejects.reject(&line.file, line.number, reason)?;
         }
@@ -416,7 +446,8 @@ impl Scan {
                 true => file.comes_back(),
                 false => file.in_two_files(&earlier),
             };
-            self.rejects.reject(file.name(), file.line(), reason)?;
+            // How many lines follow is not known yet; they are counted with the samples.
+            self.rejects.reject_rows(file.name(), file.line(), None, reason)?;
         }
         Ok(())
     }
@@ -432,6 +463,8 @@ impl Scan {
         (piece.wanted, piece.lost) = (wanted, lost);
         piece.read = (wanted || counted) && !lost;
         piece.split = file.split().to_vec();
+        // Without keys, what could not be read at the start of a file is of the same recording.
+        piece.unread = if spec.keys.is_empty() { self.unread.before_file() } else { self.unread.before(file.line()) };
         self.course.piece = Some(piece);
         Ok(())
     }
@@ -443,90 +476,6 @@ impl Scan {
             place.end = self.course.position;
         }
         Ok(())
-    }
-
-    /// Ends the current piece with `edge`.
-    fn finish(&mut self, edge: Edge) -> Result<()> {
-        let Some(piece) = self.course.piece.take() else { return Ok(()) };
-        let before = self.course.position;
-        self.course.position += piece.extent();
-        if !piece.read || piece.len() == 0 {
-            return Ok(());
-        }
-        let Some(period) = self.layout.period else { return self.ready(piece) };
-        let whole = before == 0 && piece.edges()[0] == Edge::End && edge == Edge::End;
-        let other = if piece.is_sparse() { piece.sparse_step(whole) } else { piece.other_step(period) };
-        match other {
-            Some(step) if self.layout.spec.rules.resample && step <= MOST_FINER * period => {
-                let (wanted, gap) = (piece.wanted, self.layout.spec.rules.gap(step));
-                self.course.position = before;
-                for mut recording in resample(&piece.into_recording(), step, period, gap) {
-                    recording.offset = self.course.position;
-                    self.course.position += recording.len();
-                    if wanted {
-                        self.send(recording);
-                    }
-                }
-                Ok(())
-            }
-            Some(step) => self.set_aside(&piece, step, period),
-            None if piece.is_sparse() => {
-                // Each of its samples is alone between gaps.
-                let mut alone = Vec::with_capacity(piece.len());
-                let mut rest = piece;
-                while rest.is_sparse() && rest.has_several() {
-                    let last = rest.split_last();
-                    alone.push(last);
-                }
-                alone.push(rest);
-                self.course.position = before;
-                for piece in alone.into_iter().rev() {
-                    self.course.position += piece.len();
-                    self.ready(piece)?;
-                }
-                Ok(())
-            }
-            None => self.ready(piece),
-        }
-    }
-
-    /// Sets aside a piece whose samples are `step` apart.
-    fn set_aside(&mut self, piece: &Piece, step: f64, period: f64) -> Result<()> {
-        if !piece.wanted {
-            return Ok(());
-        }
-        let samples = piece.len();
-        self.counts.count(|counts| counts.add_set_aside(samples as u64));
-        let rate = |step: f64| (SECOND as f64 / step * 1e4).round() / 1e4;
-        let (as_said, hint) = match self.layout.spec.rate_hz {
-            Some(given) => (format!("as rate_hz is {given}"), "; is the unit of the times another one?"),
-            None => ("as most recordings have it".to_string(), ""),
-        };
-        let reason = format!(
-            "the {samples} samples from here on are {} apart in time ({} samples a second), expected {} ({}, give or take a \
-             tenth), {as_said}; resample = true interpolates recordings up to {MOST_FINER} times their rate{hint}",
-            duration(step),
-            rate(step),
-            duration(period),
-            rate(period)
-        );
-        let (file, line) = piece.place();
-        self.rejects.reject(file, line, reason)
-    }
-
-    /// Passes on a piece that ends at `position`.
-    fn ready(&mut self, piece: Piece) -> Result<()> {
-        if piece.wanted {
-            let mut recording = piece.into_recording();
-            recording.offset = self.course.position - recording.len();
-            self.send(recording);
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, recording: Recording) {
-        self.ready_samples += recording.len();
-        self.ready.push(recording);
     }
 }
 

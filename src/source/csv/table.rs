@@ -18,12 +18,13 @@ use tokio::runtime::Handle;
 use super::lines::LONGEST;
 use super::record::Record;
 use super::{CsvSpec, FILE};
-use crate::error::{Error, Kind, Result};
-use crate::source::fence::{caught, fenced};
+use crate::error::{Error, Result};
+use crate::source::bad::Unread;
+use crate::source::fence::fenced;
 use crate::source::hive;
 use crate::source::location::{DataFile, plain_name};
 use crate::source::no_column;
-use crate::source::parquet::{LocalFile, ObjectReader, ROW, footer, unreadable};
+use crate::source::parquet::{Groups, LocalFile, ObjectReader, ROW, footer, unreadable};
 
 /// The endings of the names of Parquet files.
 pub(in crate::source) const ENDINGS: [&str; 2] = [".parquet", ".pq"];
@@ -34,21 +35,42 @@ const ROWS: usize = 4096;
 /// Reads the rows of a file one by one: the columns that a source names, each value as text. A null is empty, a time is
 /// in ISO 8601, and a channel has all its digits, so that no bit is lost.
 pub(super) struct TableRows {
-    batches: Batches,
+    name: String,
+    place: Place,
+    metadata: ArrowReaderMetadata,
+    mask: ProjectionMask,
+    groups: Groups,
+    /// The reader of the current row group, once it was begun.
+    batches: Option<Batches>,
     columns: Vec<Column>,
     /// The values of the current batch, by column.
     texts: Vec<Texts>,
     /// The next row of the batch.
     at: usize,
-    /// The number of rows read before this one.
-    row: u64,
-    /// Rows of the file that were not read yet.
-    left: u64,
+    /// The number of rows of the file before the batch.
+    before: u64,
+    /// The rows that could not be read since [`take_unread`](Self::take_unread).
+    unread: Vec<Unread>,
+}
+
+/// Where the file is.
+enum Place {
+    Local(LocalFile),
+    Remote(ObjectReader, Handle),
 }
 
 enum Batches {
     Local(ParquetRecordBatchReader),
     Remote(Box<ParquetRecordBatchStream<ObjectReader>>, Handle),
+}
+
+impl Batches {
+    fn next(&mut self) -> Result<Option<RecordBatch>> {
+        Ok(match self {
+            Self::Local(reader) => reader.next().transpose()?,
+            Self::Remote(stream, handle) => handle.block_on(stream.try_next())?,
+        })
+    }
 }
 
 /// The values of a column in a batch.
@@ -143,22 +165,24 @@ impl TableRows {
             }
             columns.push(Column { is_channel: spec.channels.contains(&name), name });
         }
-        let left = metadata.metadata().file_metadata().num_rows().max(0) as u64;
         let mask = ProjectionMask::roots(metadata.parquet_schema(), wanted);
-        let batches = match file.local()? {
-            Some(local) => {
-                let local = LocalFile::new(local, reader.size());
-                let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(local, metadata.clone());
-                let builder = builder.with_projection(mask).with_batch_size(ROWS);
-                Batches::Local(builder.build().map_err(unreadable)?)
-            }
-            None => {
-                let builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata.clone());
-                let builder = builder.with_projection(mask).with_batch_size(ROWS);
-                Batches::Remote(Box::new(builder.build().map_err(unreadable)?), handle)
-            }
+        let place = match file.local()? {
+            Some(local) => Place::Local(LocalFile::new(local, reader.size())),
+            None => Place::Remote(reader, handle),
         };
-        Ok(Self { batches, columns, texts: vec![], at: 0, row: 0, left })
+        Ok(Self {
+            name: file.name().to_owned(),
+            place,
+            groups: Groups::of(metadata.metadata()),
+            metadata,
+            mask,
+            batches: None,
+            columns,
+            texts: vec![],
+            at: 0,
+            before: 0,
+            unread: vec![],
+        })
     }
 
     /// The names of the columns, in the order of the fields of its rows.
@@ -166,36 +190,27 @@ impl TableRows {
         self.columns.iter().map(|column| column.name.clone()).collect()
     }
 
-    /// Reads the next row into `record`; its line is the number of the row, counted from 1. False at the end.
+    /// Reads the next row into `record`; its line is the number of the row, counted from 1. False at the end. Rows that
+    /// cannot be read are passed by, see [`take_unread`](Self::take_unread).
     ///
     /// # Errors
-    /// Errors of reading the file; of kind `InvalidData` if it is damaged.
+    /// Errors of reading the file.
     pub(super) fn read(&mut self, record: &mut Record) -> io::Result<bool> {
         while self.texts.first().is_none_or(|texts| self.at == texts.len()) {
-            let batches = &mut self.batches;
-            let next = caught(|| match batches {
-                Batches::Local(reader) => reader.next().transpose().map_err(failed),
-                Batches::Remote(stream, handle) => handle.block_on(stream.try_next()).map_err(failed),
-            });
-            let Some(batch) = next.unwrap_or_else(|panic| Err(damaged(format!("its decoder gave up ({panic})"))))?
-            else {
-                // The reader does not report columns that end early.
-                return match std::mem::take(&mut self.left) {
-                    0 => Ok(false),
-                    left => Err(damaged(format!("it ends {left} rows early"))),
-                };
-            };
-            self.left = self.left.saturating_sub(batch.num_rows() as u64);
-            self.texts = self.texts_of(&batch)?;
-            self.at = 0;
+            let Some(group) = self.groups.current() else { return Ok(false) };
+            let name = self.name.clone();
+            if let Err(e) = fenced(&name, || self.next_batch(group)) {
+                (self.batches, self.texts, self.at) = (None, vec![], 0);
+                self.unread.push(self.groups.give_up(&name, e).map_err(io::Error::other)?);
+            }
         }
-        self.row += 1;
         let at = self.at;
+        let row = self.before + at as u64 + 1;
         let mut lengths = self.texts.iter().map(|texts| texts.value(at).len()).zip(&self.columns);
         match lengths.find(|(length, _)| *length > LONGEST) {
-            None => record.set(self.row, self.texts.iter().map(|texts| texts.value(at))),
+            None => record.set(row, self.texts.iter().map(|texts| texts.value(at))),
             Some((length, Column { name, .. })) => {
-                record.set(self.row, std::iter::empty());
+                record.set(row, std::iter::empty());
                 record.fail(format!("column {name:?} holds {length} bytes, expected at most {LONGEST}"));
             }
         }
@@ -203,25 +218,57 @@ impl TableRows {
         Ok(true)
     }
 
-    fn texts_of(&self, batch: &RecordBatch) -> io::Result<Vec<Texts>> {
+    /// The rows that could not be read since this was called last.
+    pub(super) fn take_unread(&mut self) -> Vec<Unread> {
+        std::mem::take(&mut self.unread)
+    }
+
+    /// Reads the next batch of a row group, or ends the row group.
+    fn next_batch(&mut self, group: usize) -> Result<()> {
+        let batches = match &mut self.batches {
+            Some(batches) => batches,
+            none => none.insert(begin(&self.place, &self.metadata, &self.mask, group)?),
+        };
+        let Some(batch) = batches.next()? else {
+            self.batches = None;
+            return self.groups.end();
+        };
+        self.texts = self.texts_of(&batch)?;
+        (self.at, self.before) = (0, self.groups.row());
+        self.groups.give(batch.num_rows())
+    }
+
+    fn texts_of(&self, batch: &RecordBatch) -> Result<Vec<Texts>> {
         let text = |column: &Column| {
-            let values = batch.column_by_name(&column.name).ok_or_else(|| damaged("a column is missing"))?;
+            let values = batch.column_by_name(&column.name).ok_or_else(|| Error::input("a column is missing"))?;
             let values = match values.data_type() {
                 DataType::Utf8View => return Ok(Texts::Stored(values.as_string_view().clone().to_binary_view())),
                 DataType::BinaryView => return Ok(Texts::Stored(values.as_binary_view().clone())),
-                DataType::Timestamp(unit, Some(_)) => {
-                    cast(values, &DataType::Timestamp(*unit, Some("+00:00".into()))).map_err(damaged)?
-                }
-                DataType::Float16 | DataType::Float32 if column.is_channel => {
-                    cast(values, &DataType::Float64).map_err(damaged)?
-                }
-                DataType::Boolean if column.is_channel => cast(values, &DataType::UInt8).map_err(damaged)?,
+                DataType::Timestamp(unit, Some(_)) => cast(values, &DataType::Timestamp(*unit, Some("+00:00".into())))?,
+                DataType::Float16 | DataType::Float32 if column.is_channel => cast(values, &DataType::Float64)?,
+                DataType::Boolean if column.is_channel => cast(values, &DataType::UInt8)?,
                 _ => Arc::clone(values),
             };
-            Ok(Texts::Written(cast(&values, &DataType::Utf8).map_err(damaged)?.as_string::<i32>().clone()))
+            Ok(Texts::Written(cast(&values, &DataType::Utf8)?.as_string::<i32>().clone()))
         };
         self.columns.iter().map(text).collect()
     }
+}
+
+/// The reader of a row group.
+fn begin(place: &Place, metadata: &ArrowReaderMetadata, mask: &ProjectionMask, group: usize) -> Result<Batches> {
+    Ok(match place {
+        Place::Local(file) => {
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file.again()?, metadata.clone());
+            let builder = builder.with_row_groups(vec![group]).with_projection(mask.clone()).with_batch_size(ROWS);
+            Batches::Local(builder.build()?)
+        }
+        Place::Remote(reader, handle) => {
+            let builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader.clone(), metadata.clone());
+            let builder = builder.with_row_groups(vec![group]).with_projection(mask.clone()).with_batch_size(ROWS);
+            Batches::Remote(Box::new(builder.build()?), handle.clone())
+        }
+    })
 }
 
 /// Metadata that makes Arrow give text as views, so that a long value of a dictionary is not copied for each row.
@@ -243,16 +290,6 @@ fn text_as_stored(metadata: &ArrowReaderMetadata) -> parquet::errors::Result<Arr
     let schema = Schema::new(fields.collect::<Fields>());
     let options = ArrowReaderOptions::new().with_schema(Arc::new(schema));
     ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options)
-}
-
-/// The error for `e`, found while reading: of kind `InvalidData` if the data is at fault.
-fn failed(e: impl Into<Error>) -> io::Error {
-    let e = e.into();
-    if e.kind() == Kind::Input { damaged(e) } else { io::Error::other(e) }
-}
-
-fn damaged(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, e)
 }
 
 /// Checks that the column has one value per row.

@@ -100,8 +100,7 @@ async fn vectors(spec: &ParquetSpec, rows: usize) -> Result<Inspection> {
         notes: Vec::new(),
         source: None,
     };
-    let tried =
-        trial::Trial { good: batch.num_rows() as u64, bad: bad.len() as u64, first: bad.first(), rate_hz: None };
+    let tried = trial::Trial { good: batch.num_rows() as u64, bad: bad.count(), first: bad.first(), rate_hz: None };
     judge(Ok(tried), "rows that were looked at", &mut found.facts, &mut found.notes)?;
     Ok(found)
 }
@@ -116,7 +115,7 @@ fn listed(names: &[String]) -> String {
 
 /// Samples of recordings.
 async fn samples(spec: &CsvSpec, rows: usize) -> Result<Inspection> {
-    let files = files_at(&spec.path).await?;
+    let (files, _) = files_at(&spec.path).await?;
     let (all, tables) = (files.len(), files.iter().any(is_table));
     let this = spec.clone();
     let (mut found, held) = blocking(move || looked_at(&this, files, rows)).await?;

@@ -51,7 +51,7 @@ pub(super) async fn vectors(spec: &ParquetSpec) -> Result<Trial> {
 
 fn told(good: u64, aside: u64, bad: &BadRows) -> Trial {
     let first = bad.rows().into_iter().next();
-    Trial { good, bad: aside.max(bad.len() as u64), first, rate_hz: None }
+    Trial { good, bad: aside.max(bad.count()), first, rate_hz: None }
 }
 
 async fn count(source: &Source) -> Result<u64> {

@@ -1,6 +1,6 @@
 //! Directories and globs: which files a source has.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use glob::{MatchOptions, Pattern};
 use object_store::path::Path as ObjectPath;
 
 use super::compression::plain_name;
+use super::left_out::LeftOut;
 use super::{DataFile, blocking};
 use crate::error::{Error, Result};
 use crate::store::Location;
@@ -133,13 +134,13 @@ impl Directory {
     }
 
     /// Everything below it that has one of the extensions, hidden names apart, and what was left out for its ending.
-    pub(super) async fn files(&self) -> Result<(Vec<DataFile>, Others)> {
+    pub(super) async fn files(&self) -> Result<(Vec<DataFile>, LeftOut)> {
         self.chosen(Choice::All).await
     }
 
     /// What `pattern` matches below it: files, and the files in directories. `whole` is what was asked for, for
     /// messages.
-    pub(super) async fn matching(&self, pattern: &str, whole: &str) -> Result<(Vec<DataFile>, Others)> {
+    pub(super) async fn matching(&self, pattern: &str, whole: &str) -> Result<(Vec<DataFile>, LeftOut)> {
         let bad = |e: &dyn std::fmt::Display| Error::input(format!("{whole}: not a glob: {e}"));
         if pattern.split('/').any(|part| part == "..") {
             return Err(bad(&"`..` behind a wildcard"));
@@ -152,27 +153,24 @@ impl Directory {
         self.chosen(choice.map_err(|e| bad(&e))?).await
     }
 
-    async fn chosen(&self, choice: Choice) -> Result<(Vec<DataFile>, Others)> {
+    async fn chosen(&self, choice: Choice) -> Result<(Vec<DataFile>, LeftOut)> {
         let extensions = self.extensions;
-        let (found, others) = match self.place.local_path().map(Path::to_path_buf) {
+        let (found, left_out) = match self.place.local_path().map(Path::to_path_buf) {
             Some(dir) => {
                 let walked = blocking(move || walk(dir, &choice, extensions, usize::MAX)).await?;
-                for link in walked.astray {
-                    tracing::warn!("{link} is a link to a missing file and is ignored");
-                }
-                (walked.found, walked.others)
+                (walked.found, walked.left_out)
             }
             None => {
                 let mut found = self.objects().await?;
-                let mut others = Others::default();
+                let mut left_out = LeftOut::default();
                 let passed = found.iter().filter(|file| choice.passes_by(&file.below, extensions));
-                passed.for_each(|file| others.add(&file.below));
+                passed.for_each(|file| left_out.add(&file.below));
                 found.retain(|file| choice.takes(&file.below, extensions));
-                (found, others)
+                (found, left_out)
             }
         };
         let files = found.into_iter().map(|file| self.file(file)).collect::<Result<_>>()?;
-        Ok((files, others))
+        Ok((files, left_out.of(extensions)))
     }
 
     fn file(&self, Found { below, path, size }: Found) -> Result<DataFile> {
@@ -205,42 +203,13 @@ impl Directory {
     }
 }
 
-/// Files that are left out for the endings of their names.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct Others {
-    count: usize,
-    /// The first of them by name.
-    first: Option<String>,
-}
-
-impl Others {
-    /// Warns of those below `path` that do not end with one of `extensions`, if there are any.
-    pub(super) fn warn(&self, path: &str, extensions: &[&str]) {
-        let Some(first) = &self.first else { return };
-        let (count, ends) = (self.count, extensions.join(", "));
-        let (files, more) = if count == 1 { ("file is", "") } else { ("files are", ", …") };
-        tracing::warn!(
-            "{path}: {count} {files} not read, as names do not end with {ends}: {first}{more}; a glob reads them"
-        );
-    }
-
-    fn add(&mut self, below: &str) {
-        self.count += 1;
-        if self.first.as_deref().is_none_or(|first| below < first) {
-            self.first = Some(below.to_owned());
-        }
-    }
-}
-
 /// What is below a directory.
 #[derive(Default)]
 struct Walked {
     found: Vec<Found>,
-    others: Others,
+    left_out: LeftOut,
     /// The links that were followed, and where they lead.
     links: Vec<(String, PathBuf)>,
-    /// The links that lead to what is not there.
-    astray: Vec<String>,
 }
 
 /// The chosen files below `root`, each once. A file is taken under a link's name only if it was not reached without a
@@ -252,6 +221,8 @@ fn walk(root: PathBuf, choice: &Choice, extensions: &[&str], most: usize) -> Res
     let (mut entered, mut taken) = (HashSet::new(), HashSet::new());
     let mut links: BTreeSet<(String, PathBuf)> = BTreeSet::new();
     let mut walked = Walked::default();
+    // Files that are left out for the endings of their names, unless another name leads to them.
+    let mut passed: HashMap<PathBuf, String> = HashMap::new();
     let mut entries = 0;
     let mut dirs = match root.is_dir() {
         true => vec![(root, String::new())],
@@ -277,7 +248,7 @@ fn walk(root: PathBuf, choice: &Choice, extensions: &[&str], most: usize) -> Res
                         dirs.push((path, format!("{below}/")));
                     }
                 } else if choice.passes_by(&below, extensions) {
-                    walked.others.add(&below);
+                    passed.insert(path, below);
                 } else if choice.takes(&below, extensions) && taken.insert(path.clone()) {
                     walked.found.push(Found { below, path: Some(path), size: 0 });
                 }
@@ -297,16 +268,19 @@ fn walk(root: PathBuf, choice: &Choice, extensions: &[&str], most: usize) -> Res
                     if taken.insert(target) {
                         walked.found.push(Found { below, path: Some(path), size: 0 });
                     }
+                } else if choice.passes_by(&below, extensions) {
+                    passed.entry(target).or_insert(below);
                 }
             }
             // Opening it will report the error.
             Err(_) if choice.takes(&below, extensions) => walked.found.push(Found { below, path: Some(path), size: 0 }),
             Err(e) if e.kind() == ErrorKind::NotFound && choice.enters(&below) => {
-                walked.astray.push(below);
+                walked.left_out.add_link(&below);
             }
             Err(_) => {}
         }
     }
+    passed.iter().filter(|(path, _)| !taken.contains(*path)).for_each(|(_, below)| walked.left_out.add(below));
     Ok(walked)
 }
 
@@ -322,11 +296,40 @@ mod tests {
             std::fs::write(dir.path().join(name), "x").unwrap();
         }
         let extensions = [".csv", ".txt"];
-        let whole = walk(dir.path().to_owned(), &Choice::All, &extensions, usize::MAX).unwrap();
-        assert_eq!(whole.found.len(), 2);
-        assert_eq!(whole.others, Others { count: 3, first: Some("c.log".into()) });
+        let whole = || walk(dir.path().canonicalize().unwrap(), &Choice::All, &extensions, usize::MAX).unwrap();
+        assert_eq!(whole().found.len(), 2);
+        let expected = LeftOut { files: 3, first: Some("c.log".into()), ..LeftOut::default() };
+        assert_eq!(whole().left_out, expected);
         // Where names are asked for, any ending is read, and what is not asked for is not left out.
         let logs = walk(dir.path().to_owned(), &Choice::glob("*.log").unwrap(), &extensions, usize::MAX).unwrap();
-        assert_eq!((logs.found.len(), logs.others), (1, Others::default()));
+        assert_eq!((logs.found.len(), logs.left_out), (1, LeftOut::default()));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_left_out_like_what_they_lead_to() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let [root, elsewhere] = ["root", "elsewhere"].map(|name| dir.path().join(name));
+        [&root, &elsewhere].iter().for_each(|place| std::fs::create_dir(place).unwrap());
+        for name in ["x.csv", "y.dat"] {
+            std::fs::write(elsewhere.join(name), "x").unwrap();
+        }
+        std::fs::write(root.join("a.csv"), "x").unwrap();
+        std::fs::write(root.join("b.log"), "x").unwrap();
+        // One more file that is not read, under two names; the others lead to what is read or is counted already.
+        for (to, link) in [("y.dat", "c.dat"), ("y.dat", "d"), ("x.csv", "e.bak"), ("x.csv", "f.csv")] {
+            symlink(elsewhere.join(to), root.join(link)).unwrap();
+        }
+        symlink("b.log", root.join("a.log")).unwrap();
+        symlink("a.csv", root.join("latest")).unwrap();
+        symlink(".", root.join("here")).unwrap();
+        let left_out = || walk(root.canonicalize().unwrap(), &Choice::All, &[".csv"], usize::MAX).unwrap().left_out;
+        let expected = LeftOut { files: 2, first: Some("b.log".into()), ..LeftOut::default() };
+        assert_eq!(left_out(), expected);
+        for gone in ["unmounted", "gone"] {
+            symlink("/no-such-place/7", root.join(gone)).unwrap();
+        }
+        assert_eq!(left_out(), LeftOut { links: 2, first_link: Some("gone".into()), ..expected });
     }
 }

@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, TimestampMicrosecondType, Time
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::array_value_to_string;
 
-use super::file::Reasons;
+use super::batches::Reasons;
 use super::files::VectorFile;
 use super::types::plain_type;
 use crate::error::{Error, Result};

@@ -14,7 +14,7 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::ChunkReader;
 use parquet::file::serialized_reader::SerializedPageReader;
 
-use super::file::Reasons;
+use super::batches::Reasons;
 use super::number::Number;
 use super::page::{DataPage, Dictionary, Stored, is_readable};
 use crate::error::{Error, Result};

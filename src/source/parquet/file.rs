@@ -1,6 +1,6 @@
-//! One Parquet file: its footer, its columns, its batches.
+//! One Parquet file: its footer, its columns, its row groups.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, TimeUnit};
@@ -14,15 +14,19 @@ use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber}
 use parquet::basic::Type as PhysicalType;
 use parquet::file::metadata::ParquetMetaData;
 
+use super::batches::{Asked, Batches};
 use super::columns::Column;
-use super::direct::{DirectColumn, Vectors};
+use super::direct::DirectColumn;
 use super::files::VectorFile;
+use super::groups::Groups;
 use super::lists::Lists;
 use super::number::{Number, needs_double};
 use super::reader::{LocalFile, ObjectReader};
 use super::types::{is_number, item_type};
 use super::{Features, ParquetSpec, plain_names};
 use crate::error::{Error, Kind, Result};
+use crate::source::bad::Unread;
+use crate::source::fence::fenced_async;
 use crate::source::location::DataFile;
 
 /// The name of the virtual column of row numbers; unlikely to be the name of a real column.
@@ -38,6 +42,9 @@ const MORE_VALUES: i64 = 1 << 24;
 
 /// Row groups of a file that are read to find the width of its vectors, spread evenly.
 const SAMPLED_GROUPS: usize = 16;
+
+/// How the 96-bit times are read again in nanoseconds.
+pub(super) type Exact = (ArrowReaderMetadata, ProjectionMask);
 
 /// How many vectors there are of each width.
 pub(super) type Widths = BTreeMap<usize, u64>;
@@ -101,6 +108,11 @@ impl ParquetFile {
         stored.ok_or_else(|| Error::input(format!("{}: features {name:?} are not in the file", self.name())))
     }
 
+    /// The type of a column of features.
+    pub(super) fn stored_type(&self, name: &str) -> Result<&DataType> {
+        Ok(self.feature(name)?.data_type())
+    }
+
     fn check_features(&self, column: &str, lists: bool) -> Result<()> {
         let found = self.feature(column)?.data_type();
         let fits = match item_type(found) {
@@ -154,10 +166,7 @@ impl ParquetFile {
 
     /// How the 96-bit times among `columns` are read in nanoseconds, in addition to microseconds, which drop digits;
     /// `None` if there are none.
-    fn exact<'a>(
-        &self,
-        columns: impl Iterator<Item = &'a str>,
-    ) -> Result<Option<(ArrowReaderMetadata, ProjectionMask)>> {
+    fn exact<'a>(&self, columns: impl Iterator<Item = &'a str>) -> Result<Option<Exact>> {
         let Some(metadata) = &self.nanoseconds else { return Ok(None) };
         let schema = self.metadata.parquet_schema();
         let mut leaves = self.leaves(columns)?;
@@ -166,7 +175,7 @@ impl ParquetFile {
     }
 
     /// The leaf indices of the columns.
-    fn leaves<'a>(&self, columns: impl Iterator<Item = &'a str>) -> Result<Vec<usize>> {
+    pub(super) fn leaves<'a>(&self, columns: impl Iterator<Item = &'a str>) -> Result<Vec<usize>> {
         let schema = self.metadata.parquet_schema();
         let mut paths: HashSet<&[String]> = HashSet::new();
         for name in columns {
@@ -188,58 +197,26 @@ impl ParquetFile {
         rows: usize,
     ) -> Result<Batches<T>> {
         let vectors = vectors.filter(|(name, _)| needed.contains(name));
-        let Some(file) = self.local()? else {
-            if let Some((name, dim)) = vectors {
-                self.check_lists(name, dim)?;
-            }
-            let stream = |metadata: ArrowReaderMetadata, columns| -> Result<_> {
-                let builder = ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader.clone(), metadata);
-                Ok(builder.with_projection(columns).with_batch_size(rows).build()?)
-            };
-            let plain = stream(self.metadata.clone(), self.mask(needed.iter().copied())?)?;
-            let exact = self.exact(needed.iter().copied())?;
-            let exact = exact.map(|(metadata, columns)| stream(metadata, columns)).transpose()?;
-            return Ok(Batches::Remote(Box::new((plain, exact))));
+        let file = self.local()?;
+        let direct = match (&file, vectors) {
+            (Some(_), Some((name, dim))) => self.direct(name)?.map(|column| (name, column, dim)),
+            _ => None,
         };
-        let direct = match vectors {
-            Some((name, dim)) => {
-                let direct = self.direct(name)?;
-                if direct.is_none() {
-                    self.check_lists(name, dim)?;
-                }
-                direct.map(|column| (name, column, dim))
-            }
-            None => None,
+        let is_direct = |column: &str| direct.as_ref().is_some_and(|(name, ..)| *name == column);
+        let columns = needed.iter().copied().filter(|column| !is_direct(column));
+        let as_stored = vectors.filter(|(name, _)| !is_direct(name));
+        let asked = Asked {
+            columns: self.mask(columns)?,
+            exact: self.exact(needed.iter().copied())?,
+            lists: as_stored.map(|(name, dim)| (name.to_owned(), dim)),
+            direct: direct.map(|(_, column, dim)| (column, dim)),
+            rows,
         };
-        let columns = match &direct {
-            Some((name, ..)) => self.mask(needed.iter().copied().filter(|column| column != name))?,
-            None => self.mask(needed.iter().copied())?,
-        };
-        let direct = direct.map(|(_, column, dim)| (column, dim));
-        let exact = self.exact(needed.iter().copied())?;
-        let open = self.clone();
-        let group_batches = move |group| -> Result<GroupBatches<T>> {
-            let plain = open.group(&open.metadata, &file, group, columns.clone(), rows)?;
-            let exact = exact.as_ref().map(|(metadata, times)| open.group(metadata, &file, group, times.clone(), rows));
-            let exact = exact.transpose()?;
-            let open_group = |(column, dim): &(DirectColumn, usize)| -> Result<_> {
-                Ok((column.open(file.again()?, open.metadata.metadata(), group)?, *dim))
-            };
-            let left = open.group_rows(group);
-            Ok(GroupBatches { plain, exact, vectors: direct.as_ref().map(open_group).transpose()?, group, left })
-        };
-        let groups = 0..self.metadata.metadata().num_row_groups();
-        let batches = groups.flat_map(move |group| -> LocalBatches<T> {
-            match group_batches(group) {
-                Ok(batches) => Box::new(batches),
-                Err(e) => Box::new(std::iter::once(Err(e))),
-            }
-        });
-        Ok(Batches::Local(Box::new(batches)))
+        Ok(Batches::new(self.clone(), file, asked))
     }
 
     /// The file, where it is a local one.
-    fn local(&self) -> Result<Option<LocalFile>> {
+    pub(super) fn local(&self) -> Result<Option<LocalFile>> {
         Ok(self.file.file().local()?.map(|file| LocalFile::new(file, self.reader.size())))
     }
 
@@ -252,12 +229,8 @@ impl ParquetFile {
         })
     }
 
-    fn group_rows(&self, group: usize) -> u64 {
-        self.metadata.metadata().row_group(group).num_rows().max(0) as u64
-    }
-
     /// The rows of one row group by Arrow's reader.
-    fn group(
+    pub(super) fn group(
         &self,
         metadata: &ArrowReaderMetadata,
         file: &LocalFile,
@@ -269,65 +242,111 @@ impl ParquetFile {
         Ok(builder.with_row_groups(vec![group]).with_projection(columns).with_batch_size(rows).build()?)
     }
 
-    /// Checks that the lists of column `name` are short enough for a batch to fit into memory, where lists are read as
-    /// a whole.
-    fn check_lists(&self, name: &str, dim: usize) -> Result<()> {
+    /// The same of a remote file, whose row group is fetched at once.
+    pub(super) fn remote_group(
+        &self,
+        metadata: &ArrowReaderMetadata,
+        group: usize,
+        columns: ProjectionMask,
+        rows: usize,
+    ) -> Result<ParquetRecordBatchStream<ObjectReader>> {
+        let builder = ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader.clone(), metadata.clone());
+        Ok(builder.with_row_groups(vec![group]).with_projection(columns).with_batch_size(rows).build()?)
+    }
+
+    /// Its metadata.
+    pub(super) fn metadata(&self) -> &ArrowReaderMetadata {
+        &self.metadata
+    }
+
+    /// Checks that the lists of column `name` in a row group are short enough for a batch to fit into memory, where
+    /// lists are read as a whole.
+    pub(super) fn check_lists(&self, group: usize, name: &str, dim: usize) -> Result<()> {
         let schema = self.metadata.parquet_schema();
         let path = self.column(name)?.stored().map(|stored| stored.path.clone()).unwrap_or_default();
         let leaf = (0..schema.num_columns()).find(|&leaf| schema.column(leaf).path().parts().starts_with(&path));
         let Some(leaf) = leaf else { return Ok(()) };
-        for (i, group) in self.metadata.metadata().row_groups().iter().enumerate() {
-            let (values, rows) = (group.column(leaf).num_values(), group.num_rows());
-            let of_vectors = rows.saturating_mul(i64::try_from(dim).unwrap_or(i64::MAX));
-            if values.saturating_sub(of_vectors) > MORE_VALUES {
-                return Err(Error::input(format!(
-                    "column {name:?} holds {values} values in the {rows} rows of row group {i}, expected {dim} a row: \
-                     too many to be read at once as they are stored"
-                )));
-            }
+        let group = self.metadata.metadata().row_group(group);
+        let (values, rows) = (group.column(leaf).num_values(), group.num_rows());
+        let of_vectors = rows.saturating_mul(i64::try_from(dim).unwrap_or(i64::MAX));
+        match values.saturating_sub(of_vectors) > MORE_VALUES {
+            true => Err(Error::input(format!(
+                "column {name:?} holds {values} values in {rows} rows, expected {dim} a row: too many to be read at once \
+                 as they are stored"
+            ))),
+            false => Ok(()),
         }
-        Ok(())
     }
 
-    /// The widths of about `rows` of the vectors in column `name`, not counting empty ones.
-    pub(super) async fn widths(&self, name: &str, rows: usize) -> Result<Widths> {
-        let mut widths = Widths::new();
-        let mut add = |width: usize| *widths.entry(width).or_default() += u64::from(width > 0);
-        let Some(file) = self.local()? else {
-            let mut batches = self.batches::<f32>(&[name], None, rows)?;
-            if let Some(Stored { batch, .. }) = batches.next().await? {
-                self.lengths(name, &batch, rows)?.into_iter().for_each(&mut add);
-            }
-            widths.remove(&0);
-            return Ok(widths);
+    /// The widths of about `rows` of the vectors in column `name`, not counting empty ones; and which row groups could
+    /// not be read.
+    ///
+    /// # Errors
+    /// Kind `Io` if the file cannot be read.
+    pub(super) async fn widths(&self, name: &str, rows: usize) -> Result<(Widths, Vec<Unread>)> {
+        let (mut widths, mut damaged) = (Widths::new(), Vec::new());
+        let (file, direct) = match self.local()? {
+            Some(file) => (Some(file), self.direct(name)?),
+            None => (None, None),
         };
-        let groups = self.metadata.metadata().num_row_groups();
-        let sampled = groups.min(SAMPLED_GROUPS);
+        let mut groups = Groups::of(self.metadata.metadata());
+        let all = self.metadata.metadata().num_row_groups();
+        // Of a remote file, a row group is fetched at once.
+        let sampled = all.min(if file.is_some() { SAMPLED_GROUPS } else { 1 });
         let rows = rows.div_ceil(sampled.max(1));
-        let direct = self.direct(name)?;
-        for group in (0..sampled).map(|i| i * groups / sampled) {
-            match &direct {
-                Some(column) => {
-                    let mut lists = column.open::<f32>(file.again()?, self.metadata.metadata(), group)?;
-                    let many = usize::try_from(self.group_rows(group)).unwrap_or(usize::MAX);
-                    for _ in 0..rows.min(many) {
-                        lists.length()?.into_iter().for_each(&mut add);
+        let mut wanted = (0..sampled).map(|i| i * all / sampled).collect::<VecDeque<usize>>();
+        while let Some(group) = groups.current() {
+            if wanted.front() != Some(&group) {
+                groups.pass();
+                continue;
+            }
+            wanted.pop_front();
+            let looking = async {
+                match (&file, &direct) {
+                    (Some(file), Some(column)) => self.direct_lengths(column, file, group, rows),
+                    (Some(file), None) => {
+                        let mask = self.mask(std::iter::once(name))?;
+                        let batch = self.group(&self.metadata, file, group, mask, rows)?.next().transpose()?;
+                        self.lengths(name, batch.as_ref(), rows)
+                    }
+                    (None, _) => {
+                        let mask = self.mask(std::iter::once(name))?;
+                        let batch = self.remote_group(&self.metadata, group, mask, rows)?.try_next().await?;
+                        self.lengths(name, batch.as_ref(), rows)
                     }
                 }
-                None => {
-                    let mut batches =
-                        self.group(&self.metadata, &file, group, self.mask(std::iter::once(name))?, rows)?;
-                    if let Some(batch) = batches.next() {
-                        self.lengths(name, &batch?, rows)?.into_iter().for_each(&mut add);
+            };
+            match fenced_async(self.name(), looking).await {
+                Ok(lengths) => {
+                    for length in lengths.into_iter().filter(|length| *length > 0) {
+                        *widths.entry(length).or_default() += 1;
+                    }
+                    groups.pass();
+                }
+                Err(e) => {
+                    damaged.push(groups.give_up(self.name(), e)?);
+                    // The next one is looked at in its place.
+                    if let Some(next) = groups.current().filter(|next| wanted.front() != Some(next)) {
+                        wanted.push_front(next);
                     }
                 }
             }
         }
-        widths.remove(&0);
-        Ok(widths)
+        Ok((widths, damaged))
     }
 
-    fn lengths(&self, name: &str, batch: &RecordBatch, rows: usize) -> Result<Vec<usize>> {
+    fn direct_lengths(&self, column: &DirectColumn, file: &LocalFile, group: usize, rows: usize) -> Result<Vec<usize>> {
+        let mut lists = column.open::<f32>(file.again()?, self.metadata.metadata(), group)?;
+        let many = usize::try_from(self.metadata.metadata().row_group(group).num_rows()).unwrap_or(usize::MAX);
+        let mut lengths = Vec::with_capacity(rows.min(many));
+        for _ in 0..rows.min(many) {
+            lengths.extend(lists.length()?);
+        }
+        Ok(lengths)
+    }
+
+    fn lengths(&self, name: &str, batch: Option<&RecordBatch>, rows: usize) -> Result<Vec<usize>> {
+        let Some(batch) = batch else { return Ok(Vec::new()) };
         let lists = Lists::<f32>::of(&self.column(name)?.of_stored(batch)?)?;
         Ok((0..batch.num_rows().min(rows)).filter_map(|i| lists.get(i)).map(|list| list.len()).collect())
     }
@@ -417,89 +436,6 @@ fn check_sizes(metadata: &ParquetMetaData, size: u64) -> Result<()> {
         return damaged(format!("{rows} rows in its row groups, and {expected} in all"));
     }
     Ok(())
-}
-
-/// The stored batches of one file. A local file is read page by page, so that memory does not depend on the size of its
-/// row groups, which often have a million rows. Of a remote file, each row group is fetched at once.
-pub(super) enum Batches<T> {
-    Local(LocalBatches<T>),
-    Remote(Box<(RemoteBatches, Option<RemoteBatches>)>),
-}
-
-type RemoteBatches = ParquetRecordBatchStream<ObjectReader>;
-
-type LocalBatches<T> = Box<dyn Iterator<Item = Result<Stored<T>>> + Send>;
-
-/// What is wrong with each row, if anything.
-pub(super) type Reasons = Vec<Option<String>>;
-
-/// Stored rows.
-pub(super) struct Stored<T> {
-    /// All columns, or all but the vectors.
-    pub batch: RecordBatch,
-    /// The 96-bit times again, in nanoseconds, which overflow outside the years 1677 to 2262.
-    pub exact: Option<RecordBatch>,
-    /// The vectors, `rows x dim`, if they were read directly, and what is wrong with each row.
-    pub vectors: Option<(Vec<T>, Reasons)>,
-}
-
-/// The batches of one row group: plain columns by Arrow's reader, and beside them the vectors.
-struct GroupBatches<T> {
-    plain: ParquetRecordBatchReader,
-    /// The 96-bit times in nanoseconds.
-    exact: Option<ParquetRecordBatchReader>,
-    vectors: Option<(Vectors<T>, usize)>,
-    group: usize,
-    /// Rows that are still to come.
-    left: u64,
-}
-
-impl<T: Number> Iterator for GroupBatches<T> {
-    type Item = Result<Stored<T>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let batch = match self.plain.next() {
-            Some(Ok(batch)) => batch,
-            Some(Err(e)) => return Some(Err(e.into())),
-            // Arrow's reader does not report columns that end early.
-            None => {
-                let (left, group) = (std::mem::take(&mut self.left), self.group);
-                if left > 0 {
-                    return Some(Err(Error::input(format!("row group {group} ends {left} rows early"))));
-                }
-                let (vectors, _) = self.vectors.as_mut()?;
-                return vectors.check_end().err().map(Err);
-            }
-        };
-        self.left = self.left.saturating_sub(batch.num_rows() as u64);
-        let exact = match self.exact.as_mut().map(|exact| exact.next().transpose()).transpose() {
-            Ok(exact) => exact.flatten(),
-            Err(e) => return Some(Err(e.into())),
-        };
-        let vectors = self.vectors.as_mut().map(|(column, dim)| {
-            let rows = batch.num_rows();
-            let (mut out, mut reasons) = (Vec::with_capacity(rows * *dim), Vec::with_capacity(rows));
-            column.read(rows, *dim, &mut out, &mut reasons).map(|()| (out, reasons))
-        });
-        Some(vectors.transpose().map(|vectors| Stored { batch, exact, vectors }))
-    }
-}
-
-impl<T> Batches<T> {
-    pub(super) async fn next(&mut self) -> Result<Option<Stored<T>>> {
-        match self {
-            Self::Local(batches) => batches.next().transpose(),
-            Self::Remote(batches) => {
-                let (plain, exact) = batches.as_mut();
-                let Some(batch) = plain.try_next().await? else { return Ok(None) };
-                let exact = match exact {
-                    Some(exact) => exact.try_next().await?,
-                    None => None,
-                };
-                Ok(Some(Stored { batch, exact, vectors: None }))
-            }
-        }
-    }
 }
 
 pub(in crate::source) fn unreadable(name: &str, e: impl Into<Error>) -> Error {

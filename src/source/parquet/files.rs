@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::source::csv::TABLE_ENDINGS;
 use crate::source::fence::caught;
 use crate::source::hive;
-use crate::source::location::{DataFile, blocking, list_every};
+use crate::source::location::{DataFile, LeftOut, blocking, list_every};
 use crate::store::Location;
 use crate::table::Log;
 
@@ -69,13 +69,13 @@ impl VectorFile {
     }
 }
 
-/// The files at `path`, in the order in which they are read. For a Delta table these are the files of its newest
+/// The files at `path`, in the order in which they are read, and what is there beside them. For a Delta table these are the files of its newest
 /// version, in the order in which they were added: other files in its directory were replaced or removed.
 ///
 /// # Errors
-/// As for [`list_every`]; kind `Table` if the table's log is damaged, or uses unsupported features; `Input` if the files lie
-/// in a Delta table but the path is not the table itself.
-pub(super) async fn find(path: &str) -> Result<Vec<VectorFile>> {
+/// As for [`list_every`]; kind `Table` if the table's log is damaged, or uses unsupported features; `Input` if the files
+/// lie in a Delta table but the path is not the table itself.
+pub(super) async fn find(path: &str) -> Result<(Vec<VectorFile>, LeftOut)> {
     if let Some(table) = table_at(path)?
         && let Some(snapshot) = Log::new(table.clone()).snapshot(None).await?
     {
@@ -87,9 +87,9 @@ pub(super) async fn find(path: &str) -> Result<Vec<VectorFile>> {
         if files.is_empty() {
             return Err(Error::input(format!("{path}: version {} of this table has no rows", snapshot.version)));
         }
-        return Ok(files);
+        return Ok((files, LeftOut::default()));
     }
-    let files = list_every(path, &TABLE_ENDINGS).await?;
+    let (files, left_out) = list_every(path, &TABLE_ENDINGS).await?;
     let single = files.len() == 1 && files[0].name() == path;
     if !single {
         let local: Vec<PathBuf> = files.iter().filter_map(|file| file.local_path().map(Path::to_path_buf)).collect();
@@ -101,7 +101,7 @@ pub(super) async fn find(path: &str) -> Result<Vec<VectorFile>> {
             )));
         }
     }
-    Ok(files.into_iter().map(VectorFile::plain).collect())
+    Ok((files.into_iter().map(VectorFile::plain).collect(), left_out))
 }
 
 /// The rows of a local file by its footer; `None` if it cannot be read.

@@ -18,19 +18,18 @@ pub(super) struct Lists<T: Number> {
 impl<T: Number> Lists<T> {
     /// The lists of a column, which must have been checked to hold lists of numbers.
     pub(super) fn of(list: &ArrayRef) -> Result<Self> {
-        let list = &match list.data_type() {
+        let list = match list.data_type() {
             DataType::ListView(item) => cast(list, &DataType::List(Arc::clone(item)))?,
             DataType::LargeListView(item) => cast(list, &DataType::LargeList(Arc::clone(item)))?,
             _ => ArrayRef::clone(list),
         };
-        let values = match list.data_type() {
-            DataType::FixedSizeList(..) => list.as_fixed_size_list().values(),
-            DataType::List(_) => list.as_list::<i32>().values(),
-            DataType::LargeList(_) => list.as_list::<i64>().values(),
-            other => return Err(Error::internal(format!("lists expected, found {other}"))),
-        };
-        let values = cast(values, &T::Arrow::DATA_TYPE)?.as_primitive::<T::Arrow>().clone();
-        Ok(Self { list: list.clone(), values })
+        let values = cast(items(&list)?, &T::Arrow::DATA_TYPE)?.as_primitive::<T::Arrow>().clone();
+        Ok(Self { list, values })
+    }
+
+    /// The values of all lists as they are stored.
+    pub(super) fn stored_items(&self) -> Result<ArrayRef> {
+        items(&self.list).cloned()
     }
 
     /// How many there are.
@@ -82,6 +81,15 @@ impl<T: Number> Lists<T> {
         }
         Ok(())
     }
+}
+
+fn items(list: &ArrayRef) -> Result<&ArrayRef> {
+    Ok(match list.data_type() {
+        DataType::FixedSizeList(..) => list.as_fixed_size_list().values(),
+        DataType::List(_) => list.as_list::<i32>().values(),
+        DataType::LargeList(_) => list.as_list::<i64>().values(),
+        other => return Err(Error::internal(format!("lists expected, found {other}"))),
+    })
 }
 
 /// Value `at`, or what is wrong with it.

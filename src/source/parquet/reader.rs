@@ -161,7 +161,7 @@ impl LocalFile {
     }
 
     /// The same file, opened again.
-    pub(super) fn again(&self) -> crate::Result<Self> {
+    pub(in crate::source) fn again(&self) -> crate::Result<Self> {
         Ok(Self { file: self.file.try_clone()?, size: self.size })
     }
 

@@ -7,12 +7,12 @@
 use arrow::datatypes::{DataType, Field};
 use futures::{StreamExt, stream};
 
-use super::file::{ParquetFile, Widths, unreadable};
+use super::file::{ParquetFile, Widths};
 use super::files::VectorFile;
 use super::types::wider;
 use super::{Features, ParquetSpec, plain_names};
 use crate::error::{Error, Result};
-use crate::source::bad::Rejects;
+use crate::source::bad::{Rejects, Unread};
 use crate::source::fence::fenced_async;
 
 /// Files whose footers are read at a time.
@@ -65,7 +65,7 @@ pub(super) async fn survey(files: Vec<VectorFile>, spec: &ParquetSpec, rejects: 
     while let Some((name, found)) = looks.next().await {
         match found {
             Ok(found) => looked.push(found),
-            Err(e) => problems.add(&name, e)?,
+            Err(e) => problems.add(&name, None, e)?,
         }
     }
     let (looked, types) = of_one_type(looked, spec, &mut problems)?;
@@ -89,7 +89,7 @@ pub(super) async fn survey(files: Vec<VectorFile>, spec: &ParquetSpec, rejects: 
     for found in looked {
         match fits(&found.file, spec, &plain).await {
             Ok(()) => usable.push(found),
-            Err(e) => problems.add(found.file.name(), e)?,
+            Err(e) => problems.add(found.file.name(), Some(found.rows), e)?,
         }
     }
     if usable.is_empty() {
@@ -108,11 +108,18 @@ struct Problems<'a> {
 }
 
 impl Problems<'_> {
-    fn add(&mut self, file: &str, e: Error) -> Result<()> {
+    /// Adds a file of so many `rows`, where its footer says how many.
+    fn add(&mut self, file: &str, rows: Option<u64>, e: Error) -> Result<()> {
         let message = e.to_string();
-        self.rejects.reject_file(file, e)?;
+        self.rejects.reject_file_of(file, rows.filter(|rows| *rows > 0), e)?;
         self.first.get_or_insert(message);
         Ok(())
+    }
+
+    /// Adds a damaged row group.
+    fn damaged(&mut self, file: &str, unread: Unread) -> Result<()> {
+        self.first.get_or_insert(format!("{file}: {}", unread.reason));
+        self.rejects.reject_unread(file, unread)
     }
 
     fn none_left(&self, spec: &ParquetSpec) -> Error {
@@ -174,7 +181,7 @@ fn of_one_type(
         });
         let conflict = conflict.unwrap_or_else(|| "its columns are of other types".into());
         let name = found.file.name();
-        problems.add(name, Error::input(format!("{name}: {conflict} as in {model}")))?;
+        problems.add(name, Some(found.rows), Error::input(format!("{name}: {conflict} as in {model}")))?;
     }
     let (types, members) = (types.clone(), members.clone());
     let kept = looked.into_iter().enumerate().filter(|(i, _)| members.binary_search(i).is_ok());
@@ -210,12 +217,12 @@ async fn width(files: &mut Vec<Looked>, spec: &ParquetSpec, problems: &mut Probl
     let mut odd = Vec::new();
     files.retain(|found| {
         let other = found.fixed.filter(|fixed| *fixed != dim && found.rows > 0);
-        odd.extend(other.map(|fixed| (found.file.name().to_owned(), fixed)));
+        odd.extend(other.map(|fixed| (found.file.name().to_owned(), found.rows, fixed)));
         other.is_none()
     });
-    for (name, fixed) in odd {
+    for (name, rows, fixed) in odd {
         let e = format!("{name}: column {column:?} holds vectors of {fixed} values, expected {dim}");
-        problems.add(&name, Error::input(e))?;
+        problems.add(&name, Some(rows), Error::input(e))?;
     }
     match files.is_empty() {
         true => Err(problems.none_left(spec)),
@@ -244,26 +251,25 @@ async fn voted(files: &[Looked], column: &str, spec: &ParquetSpec, problems: &mu
             Some(_) => {}
             None => {
                 let name = found.file.name();
-                let looking = async {
-                    let open = ParquetFile::open(&found.file, spec).await?;
-                    open.widths(column, rows).await.map_err(|e| unreadable(name, e))
-                };
+                let looking = async { ParquetFile::open(&found.file, spec).await?.widths(column, rows).await };
                 match fenced_async(name, looking).await {
-                    Ok(widths) => {
-                        widths.into_iter().for_each(|(width, count)| *votes.entry(width).or_default() += count)
+                    Ok((widths, unread)) => {
+                        widths.into_iter().for_each(|(width, count)| *votes.entry(width).or_default() += count);
+                        damaged.extend(unread.into_iter().map(|unread| (i, unread)));
                     }
-                    Err(e) => damaged.push((i, e)),
+                    Err(e) => problems.add(name, Some(found.rows), e)?,
                 }
             }
         }
     }
-    damaged.sort_by_key(|(i, _)| *i);
-    for (i, e) in damaged {
-        problems.add(files[i].file.name(), e)?;
-    }
     let most = votes.iter().filter(|(width, _)| **width <= MOST_VALUES).max_by_key(|(width, count)| (**count, **width));
     if let Some((width, _)) = most.or_else(|| votes.iter().next()) {
+        // The scan finds the damage again, and which rows it costs.
         return Ok(*width);
+    }
+    damaged.sort_by_key(|(i, unread)| (*i, unread.first));
+    for (i, unread) in damaged {
+        problems.damaged(files[i].file.name(), unread)?;
     }
     if problems.first.is_none() {
         let first = files.first().map_or(spec.path.as_str(), |found| found.file.name());
