@@ -493,3 +493,45 @@ fn what_cannot_be_learned_or_followed_is_refused() {
     let (_, stderr) = expect(3, dacpipe(&["run", "pipelines/hapt.toml", "--once", "--set", "sink.path=out/none"]));
     assert!(stderr.contains("kind = \"hapt\""), "{stderr}");
 }
+
+/// Two processes that follow one source into one table: what one has committed the other does not commit again.
+#[test]
+fn two_streams_into_one_table_commit_each_row_once() {
+    let case = Case::new();
+    let file = case.file("out").display().to_string();
+    let lines = lines(12, 6000);
+    case.append("a.csv", &format!("{HEADER}{}", lines[..1000].concat()));
+    let args = ["run", &file, "--quiet", "--set", "stream.files=growing", "--set", "stream.every=30 ms"];
+    expect(0, dacpipe(&[&args[..], &["--once"]].concat()));
+    let follow = || dacpipe(&[&args[..], &["--follow"]].concat()).spawn().unwrap();
+    let mut both = [follow(), follow()];
+    let mut refused = 0;
+    for part in lines[1000..].chunks(250) {
+        case.append("a.csv", &part.concat());
+        pause(60);
+        for stream in &mut both {
+            if let Some(status) = stream.try_wait().unwrap() {
+                assert_eq!(status.code(), Some(6));
+                let mut said = String::new();
+                std::io::Read::read_to_string(stream.stderr.as_mut().unwrap(), &mut said).unwrap();
+                assert!(said.contains("another process follows a stream into"), "{said}");
+                refused += 1;
+                *stream = follow();
+            }
+        }
+    }
+    assert!(refused > 0, "they never met");
+    for mut stream in both {
+        stream.kill().unwrap();
+        stream.wait().unwrap();
+    }
+    let code = dacpipe(&[&args[..], &["--once"]].concat()).output().unwrap().status.code();
+    assert!([Some(0), Some(99)].contains(&code), "{code:?}");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let model = fs::read_dir(case.out("out/models")).unwrap().next().unwrap().unwrap().path();
+        let model = format!("stream.model={:?}", model.display().to_string());
+        case.once("calm", &["stream.files=growing", &model]).await;
+        assert!(rows(&case.out("out")).await == rows(&case.out("calm")).await);
+    });
+}

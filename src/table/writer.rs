@@ -302,7 +302,7 @@ impl TableWriter {
                 let (files, empty_texts) = (added.len(), empty_texts(&added));
                 return Ok(Committed { version, rows, replaced_rows, files, bytes, empty_texts });
             }
-            self.rebase(version, sink.table_schema(), &keys, &sink.labels().model, &mut info.lineage).await?;
+            self.rebase(version, sink.table_schema(), &keys, &sink.labels().model, &mut info).await?;
         }
     }
 
@@ -367,7 +367,7 @@ impl TableWriter {
         table: &SchemaRef,
         keys: &RunKeys,
         model: &str,
-        lineage: &mut Lineage,
+        info: &mut CommitInfo,
     ) -> Result<()> {
         let nothing = "nothing of this run is in the table; run again";
         let met = |what: &str| {
@@ -390,13 +390,16 @@ impl TableWriter {
         self.base = Some(now);
         self.check_partitioning()?;
         let Some(base) = &self.base else { return Ok(()) };
-        let gives_ids = matches!(lineage, Lineage::Add(changes) if !changes.is_empty());
+        if let Some(stream) = &info.stream {
+            stream.check_follows(base.note.as_ref().and_then(|note| note.stream.as_ref()), &self.location)?;
+        }
+        let gives_ids = matches!(&info.lineage, Lineage::Add(changes) if !changes.is_empty());
         if gives_ids && before.as_ref().and_then(Snapshot::lineage) != base.lineage() {
             if base.model() != Some(model) {
                 return Err(met("with other clusters, whose ids this run has not seen, "));
             }
             // The same clusters, and what became of the earlier ones is told.
-            *lineage = Lineage::Add(Vec::new());
+            info.lineage = Lineage::Add(Vec::new());
         }
         if base.schema != *table {
             schema::check_append(&base.schema, table, table, &self.location.to_string())?;
