@@ -766,12 +766,12 @@ async fn the_quarantine_is_that_of_all_runs_whose_files_exist() {
         assert!(register(&ctx, Options::new().table("toy", place)).await.is_err(), "there is nothing");
         set_aside(&location, "failed", "never committed").await;
         // Before any run has committed, only that can be asked for.
-        assert_eq!(shown().await, [failed.clone()]);
+        assert_eq!(shown().await, std::slice::from_ref(&failed));
         let ctx = SessionContext::new();
         let alone = register(&ctx, Options::new().table("toy", place)).await.unwrap().tables;
         assert_eq!(alone.iter().map(|table| table.name.as_str()).collect::<Vec<_>>(), ["toy_quarantine"]);
         run(Mode::Append, "run-0", false).await;
-        assert_eq!(shown().await, [failed.clone()]);
+        assert_eq!(shown().await, std::slice::from_ref(&failed));
         set_aside(&location, "run-1", "NaN").await;
         run(Mode::Append, "run-1", true).await;
         assert_eq!(shown().await, [failed.clone(), entry("run-1", "NaN", true)]);
