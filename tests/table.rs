@@ -626,3 +626,45 @@ proptest! {
         }
     }
 }
+
+/// A process that has made a commit goes on from what it knows: it sees what others did where that matters.
+#[tokio::test]
+async fn appends_go_on_from_the_commit_before() {
+    let (dir, place) = local();
+    let options = |run: &str| WriteOptions::new(Mode::Append, run).keys(["start"]);
+    let commit = async |mut writer: TableWriter, from: i64| {
+        let sink = writer.sink(rows(0, 1).schema(), labels("m1")).unwrap();
+        sink.write(&rows(from, from + 10)).await.unwrap();
+        writer.commit_and_know(CommitInfo::default()).await
+    };
+    // What makes the table is not only an append.
+    let (first, none) = commit(TableWriter::begin(&place, options("a")).await.unwrap(), 0).await.unwrap();
+    assert!(first.version == 0 && none.is_none());
+    let (_, known) = commit(TableWriter::begin(&place, options("b")).await.unwrap(), 10).await.unwrap();
+    let mut known = known.unwrap();
+    for version in 2..30 {
+        let writer = TableWriter::begin_after(&place, options(&format!("c{version}")), &known).await.unwrap();
+        assert_eq!(writer.base_rows(), version * 10);
+        let (committed, next) = commit(writer, version as i64 * 10).await.unwrap();
+        assert_eq!(committed.version, version);
+        known = next.unwrap();
+    }
+    // Another process commits: the next one goes on top of that, and what it knows then has both.
+    write(&place, options("other"), &[rows(1000, 1010)]).await.unwrap();
+    let writer = TableWriter::begin_after(&place, options("d"), &known).await.unwrap();
+    let (committed, next) = commit(writer, 300).await.unwrap();
+    assert_eq!(committed.version, 31);
+    let writer = TableWriter::begin_after(&place, options("e"), &next.unwrap()).await.unwrap();
+    assert_eq!(writer.base_rows(), 320);
+    // A key that the other one wrote meanwhile is found.
+    let e = commit(TableWriter::begin_after(&place, options("f"), &known).await.unwrap(), 1000).await.unwrap_err();
+    assert!(e.to_string().contains("start = 1000"), "{e}");
+    drop(writer);
+    let whole = session(&place).await;
+    assert_eq!(whole.sql("SELECT DISTINCT start FROM t").await.unwrap().count().await.unwrap(), 320);
+    // A table that is gone is begun anew, and not gone on with.
+    std::fs::remove_dir_all(dir.path().join("t")).unwrap();
+    let (committed, _) =
+        commit(TableWriter::begin_after(&place, options("g"), &known).await.unwrap(), 0).await.unwrap();
+    assert_eq!(committed.version, 0);
+}

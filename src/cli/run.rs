@@ -27,7 +27,7 @@ Examples:
 /// can be continued with --resume.
 ///
 /// With --follow or --once the source is read as a stream: what is new since the table's last commit is labelled and
-/// appended, as [stream] in the file says. A stream goes on where its last commit ended, also after a crash, and every
+/// appended, as the stream section of the file says. A stream goes on where its last commit ended, also after a crash, and every
 /// row is in the table once.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

@@ -3,7 +3,7 @@
 //! A learner numbers its clusters as it finds them, and another training numbers them otherwise. An id is a number that a
 //! cluster keeps. [`match_clusters`] says which of the new clusters is which of the old ones, from the rows that both
 //! clusterings labelled and from their centroids; [`Identities`] gives the others ids that no cluster had before; and
-//! [`changes`] tells what happened to each: born, moved, split, merged, died.
+//! [`changes()`] tells what happened to each: born, moved, split, merged, died.
 //!
 //! Nothing here reads or writes anything, and nothing depends on an order of rows or on the number of threads.
 //!

@@ -107,6 +107,20 @@ impl Attempt {
             check_place(location, root, since.is_some())?;
             sweep(log, location, root).await?;
         }
+        Self::marked(location, id, since).await
+    }
+
+    /// Writes the mark of another attempt by a process that has removed what dead ones left before, while version `since`
+    /// was the newest.
+    ///
+    /// # Errors
+    /// As of [`begin`](Self::begin).
+    pub(super) async fn begin_after(location: &Location, id: &str, since: u64) -> Result<Self> {
+        check_id(id)?;
+        Self::marked(location, id, Some(since)).await
+    }
+
+    async fn marked(location: &Location, id: &str, since: Option<u64>) -> Result<Self> {
         let used = || {
             Error::table(format!("run id {id:?} was used for {location} before, or is in use; every run needs its own"))
         };

@@ -17,6 +17,7 @@ use deltalake_core::logstore::{LogStore, StorageConfig, default_logstore};
 use deltalake_core::protocol::DeltaOperation;
 use futures::TryStreamExt;
 use object_store::ObjectStore;
+use object_store::ObjectStoreExt;
 use object_store::prefix::PrefixStore;
 use serde_json::Value;
 use url::Url;
@@ -358,6 +359,16 @@ impl Log {
         let Some(bytes) = self.location.get(&name).await? else { return Ok(None) };
         let parsed = parse(version, &bytes);
         parsed.map(Some).map_err(|e| e.while_doing(format!("the log entry {} is damaged", self.location.show(&name))))
+    }
+
+    /// Whether the entry of `version` is in the log.
+    pub(super) async fn has(&self, version: u64) -> Result<bool> {
+        let name = file_name(version);
+        match self.location.store().head(&self.location.path(&name)?).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(e) => Err(Error::io(format!("looking for {}", self.location.show(&name))).with_source(e)),
+        }
     }
 
     /// The newest version, or `None` if there is no table.

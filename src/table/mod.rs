@@ -100,4 +100,4 @@ pub use stats::ColumnRange;
 pub use stream::{StreamCommit, StreamNote};
 pub use upkeep::{Optimized, TARGET_BYTES, history, optimize, restore, version_as_of};
 pub use vacuum::{RETENTION, Vacuumed, vacuum};
-pub use writer::{CommitInfo, Committed, TableWriter};
+pub use writer::{CommitInfo, Committed, Known, TableWriter};

@@ -97,7 +97,13 @@ pub struct TableWriter {
     base: Option<Snapshot>,
     attempt: Attempt,
     sink: Option<Arc<TableSink>>,
+    /// The table after the commit, where that is known without reading it.
+    known: Option<Known>,
 }
+
+/// A table as it is after an append, for the next one of the same process: [`TableWriter::begin_after`].
+#[derive(Debug, Clone)]
+pub struct Known(Snapshot);
 
 impl TableWriter {
     /// Begins a run: removes the files that dead runs have left in a local table, and reads the table's newest version.
@@ -114,7 +120,26 @@ impl TableWriter {
             let removes = options.mode == Mode::Overwrite || options.on_existing == OnExisting::Replace;
             log.check_writable(base, removes)?;
         }
-        let writer = Self { location: location.clone(), log, options, base, attempt, sink: None };
+        let writer = Self { location: location.clone(), log, options, base, attempt, sink: None, known: None };
+        writer.check_partitioning()?;
+        Ok(writer)
+    }
+
+    /// Begins another append of a process that has made the commit which `known` is of, without reading the log again: if
+    /// another process has committed since, [`commit`](Self::commit) finds out. What it costs does not grow with the table's
+    /// versions.
+    ///
+    /// # Errors
+    /// As of [`begin`](Self::begin).
+    pub async fn begin_after(location: &Location, options: WriteOptions, known: &Known) -> Result<Self> {
+        let log = Log::new(location.clone());
+        let appends = options.mode == Mode::Append && options.on_existing != OnExisting::Replace;
+        if !(appends && log.has(known.0.version).await?) {
+            return Self::begin(location, options).await;
+        }
+        let attempt = Attempt::begin_after(location, &options.run_id, known.0.version).await?;
+        let base = Some(known.0.clone());
+        let writer = Self { location: location.clone(), log, options, base, attempt, sink: None, known: None };
         writer.check_partitioning()?;
         Ok(writer)
     }
@@ -247,7 +272,15 @@ impl TableWriter {
     /// # Errors
     /// Kind `Table` if an overwrite meets another commit or an append no longer fits, `Io` if writing fails, `Input` if
     /// the clusters are not as [`CommitInfo`] says. Nothing is committed then.
-    pub async fn commit(mut self, info: CommitInfo) -> Result<Committed> {
+    pub async fn commit(self, info: CommitInfo) -> Result<Committed> {
+        Ok(self.commit_and_know(info).await?.0)
+    }
+
+    /// [`commit`](Self::commit); also gives the table as it is then, if it is known.
+    ///
+    /// # Errors
+    /// As of [`commit`](Self::commit).
+    pub async fn commit_and_know(mut self, info: CommitInfo) -> Result<(Committed, Option<Known>)> {
         match self.try_commit(info).await {
             Ok(committed) => {
                 self.attempt.committed().await;
@@ -255,7 +288,7 @@ impl TableWriter {
                 if self.options.mode == Mode::Overwrite && self.base.is_some() {
                     vacuum::after_overwrite(&self.log, &self.location).await;
                 }
-                Ok(committed)
+                Ok((committed, self.known.take()))
             }
             Err(Failed::Nothing(e)) => {
                 self.remove().await;
@@ -293,6 +326,8 @@ impl TableWriter {
             let note = self.note(&info, sink.labels(), rows, new.as_ref(), replaced.as_ref()).await?;
             let version = self.base.as_ref().map_or(0, |base| base.version + 1);
             let mut actions = self.actions(&added, replaced.as_ref(), sink.table_schema())?;
+            // It adds files and nothing else.
+            let plain = replaced.is_none() && actions.iter().all(|action| action.get("add").is_some());
             if let (Some(_), Some(stream)) = (&info.stream, &note.stream) {
                 actions.push(stream.action()?);
             }
@@ -300,6 +335,7 @@ impl TableWriter {
                 let bytes = added.iter().map(|file| file.bytes).sum();
                 let replaced_rows = replaced.map_or(0, |replaced| replaced.rows());
                 let (files, empty_texts) = (added.len(), empty_texts(&added));
+                self.known = self.after(version, added, note, plain);
                 return Ok(Committed { version, rows, replaced_rows, files, bytes, empty_texts });
             }
             self.rebase(version, sink.table_schema(), &keys, &sink.labels().model, &mut info).await?;
@@ -316,6 +352,16 @@ impl TableWriter {
             }
             _ => Ok(None),
         }
+    }
+
+    /// The table after a commit that added files and nothing else (`plain`).
+    fn after(&self, version: u64, added: Vec<DataFile>, note: CommitNote, plain: bool) -> Option<Known> {
+        let mut table = self.appends_to().filter(|_| plain)?.clone();
+        let last = table.files.iter().map(|file| file.added_at).max();
+        let added_at = now_millis().max(last.map_or(0, |last| last + 1));
+        table.files.extend(added.into_iter().map(|file| DataFile { added_at, ..file }));
+        (table.version, table.note, table.noted_at) = (version, Some(note), Some(version));
+        Some(Known(table))
     }
 
     /// The actions for the log.

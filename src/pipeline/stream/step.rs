@@ -29,8 +29,8 @@ use crate::source::{BadRows, Source, SourceOptions, SourceSpec, overlap};
 use crate::stage::{Clusters, FEATURES};
 use crate::store::Location;
 use crate::table::{
-    CommitInfo, Committed, History, LABELLED_AT, Labels, Lineage, Log, MODEL, Mode, Snapshot, SourceInfo, TableWriter,
-    WriteOptions,
+    CommitInfo, Committed, History, Known, LABELLED_AT, Labels, Lineage, Log, MODEL, Mode, Snapshot, SourceInfo,
+    TableWriter, WriteOptions,
 };
 
 /// Of every so many commits, one adds to what a report shows of rows: means of features by cluster, and a sample. Both
@@ -47,6 +47,8 @@ pub(super) struct Streaming<'a> {
     /// The state of the last commit, or, after a portion without usable files, behind it.
     state: StreamState,
     sequence: u64,
+    /// The table after the last commit.
+    known: Option<Known>,
     /// Rows that were set aside since the last commit.
     bad: Arc<BadRows>,
     /// What is learned, if the stream learns.
@@ -109,7 +111,21 @@ impl<'a> Streaming<'a> {
         let lineage = Some(lineage.unwrap_or(Lineage::Keep));
         let control = options.control.unstoppable();
         let bad = Arc::new(BadRows::new());
-        Ok(Self { pipeline, model, follow, sink, threads, state, sequence, bad, learning, lineage, control, report })
+        Ok(Self {
+            pipeline,
+            model,
+            follow,
+            sink,
+            threads,
+            state,
+            sequence,
+            known: None,
+            bad,
+            learning,
+            lineage,
+            control,
+            report,
+        })
     }
 
     /// Takes what is new, at most one portion, and commits it. Returns whether there may be more.
@@ -263,7 +279,11 @@ impl<'a> Streaming<'a> {
             .partition_by(&plan.sink.partition_by)
             .keys(&plan.sink.keys)
             .on_existing(plan.sink.on_existing);
-        Ok((TableWriter::begin(&self.sink, write).await?, run_id))
+        let writer = match &self.known {
+            Some(known) => TableWriter::begin_after(&self.sink, write, known).await?,
+            None => TableWriter::begin(&self.sink, write).await?,
+        };
+        Ok((writer, run_id))
     }
 
     /// Commits the rows of `writer` with `state`.
@@ -279,7 +299,9 @@ impl<'a> Streaming<'a> {
         let quarantine = quarantine(&self.sink, run_id, &self.bad).await?;
         let sequence = self.sequence + 1;
         let stream = Some(state.commit(&self.pipeline.plan.name, sequence)?);
-        let Committed { version, rows, .. } = writer.commit(CommitInfo { quarantine, stream, ..info }).await?;
+        let info = CommitInfo { quarantine, stream, ..info };
+        let (Committed { version, rows, .. }, known) = writer.commit_and_know(info).await?;
+        self.known = known;
         (self.state, self.sequence) = (state, sequence);
         self.report.commits += 1;
         self.report.quarantined_rows += self.bad.count();
