@@ -251,7 +251,8 @@ impl FeatureExtractor {
     /// use dacpipe::signal::summary::{LowPassSpec, SummarySpec};
     /// use dacpipe::signal::window::{WindowSpec, Within};
     /// let window = WindowSpec { length: 4, stride: 4, within: Within::Recordings };
-    /// let spec = SummarySpec { low_pass: Some(LowPassSpec { order: 3, cutoff_hz: 5.0 }), ..SummarySpec::default() };
+    /// let low_pass = Some(LowPassSpec { order: 3, cutoff_hz: 5.0 });
+    /// let spec = SummarySpec { low_pass, bands: 2, ..SummarySpec::default() };
     /// let summary = FeatureExtractor::new(&FeatureSet::Summary(spec), &["x".to_string()], 50.0, &window)?;
     /// let samples = vec![0.0, 1.0, 4.0, 9.0, 16.0, 25.0, 36.0, 49.0];
     /// let (mut scratch, mut whole, mut part) = (summary.scratch(), vec![0.0; summary.dim()], vec![0.0; summary.dim()]);
