@@ -61,8 +61,15 @@ impl Open {
         Self { settled, left: Arc::default() }
     }
 
-    /// Says what this part leaves.
-    pub fn leave(&self, left: Left) {
+    /// Says what this part leaves: `before` was left to it, its windows of `length` samples at `kept` became rows, those at
+    /// `dropped` did not, and `memory` is of the filters where the next part begins.
+    pub fn leave(&self, before: &Left, length: usize, kept: &[usize], dropped: &[usize], memory: Memory) {
+        let until = |before: usize, windows: &[usize]| {
+            let last = windows.iter().max().map_or(0, |start| start + length);
+            before.max(last).saturating_sub(self.settled.from)
+        };
+        let (in_windows, beside_bad) = (until(before.in_windows, kept), until(before.beside_bad, dropped));
+        let left = Left { in_windows, beside_bad, memory };
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) = left;
     }
 
@@ -109,7 +116,8 @@ impl Settled {
         for (first, end, goes_on) in stretches {
             let starts = spec.starts(first, end);
             let waits = starts.clone().next_back().is_some_and(|last| last >= until);
-            if !(waits || goes_on) {
+            // One that ends behind the place where the next part can begin is not cut in two.
+            if !(waits || goes_on || end > latest) {
                 continue;
             }
             // The window before the first that is not final keeps the place of the later ones.

@@ -23,7 +23,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::bad::Rejects;
 use super::filter::{Condition, pushdown};
 use super::keep::share_field;
-use super::part::Left;
 use super::recording::{Load, Modes, Recording, Recordings, Wanted, check_finite, longest_stretch, windows};
 use super::samples::{Counts, Samples, account};
 use crate::column::{double_array, double_field, vector_array, vector_field};
@@ -380,13 +379,7 @@ impl Job {
             let samples = account(&table.window, recording, &kept, &dropped);
             self.counts.count(|counts| counts.add(&samples));
             if let Some(open) = open {
-                let left = &recording.part.left;
-                let until = |before: usize, windows: &[usize]| {
-                    let last = windows.iter().max().map_or(0, |start| start + table.window.length);
-                    before.max(last).saturating_sub(open.settled.from)
-                };
-                let in_windows = until(left.in_windows, &kept);
-                open.leave(Left { in_windows, beside_bad: until(left.beside_bad, &dropped), memory });
+                open.leave(&recording.part.left, table.window.length, &kept, &dropped, memory);
             }
         }
         // The buffers are given back before the last batch is sent, which may wait.

@@ -334,3 +334,74 @@ impl Piece {
         self.recording
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::signal::features::Memory;
+    use crate::signal::window::Within;
+    use crate::source::recording::windows;
+    use crate::source::samples::{Samples, account};
+
+    /// A sample: its label (0 is none), and whether it is bad.
+    fn push(piece: &mut Piece, at: usize, (label, bad): (u8, bool)) {
+        let label = ["", "a", "b"][usize::from(label)].into();
+        let line = Line { values: vec![at as f64], label, file: "f".into(), number: at as u64 + 2, ..Line::default() };
+        match bad {
+            true => piece.push_bad(false, &line, false),
+            false => piece.push(&line),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(600))]
+
+        /// However a stretch is cut into parts, also through a file, its windows are the same, and so is what is counted.
+        #[test]
+        fn a_stretch_in_parts_has_the_windows_and_the_counts_of_the_whole(
+            samples in prop::collection::vec((0u8..3, prop::bool::weighted(0.08)), 1..90),
+            runs in 1usize..30,
+            cuts in prop::collection::btree_set(1usize..90, 0..9),
+            (length, stride, ahead) in (1usize..9, 1usize..12, 0usize..4),
+            labels: bool,
+        ) {
+            let within = if labels { Within::Labels } else { Within::Recordings };
+            let spec = WindowSpec { length, stride, within };
+            // Labels come in runs.
+            let sample = |at: usize| (samples[at / runs].0, samples[at].1);
+            let new = || Piece::new(b"id".to_vec(), vec![], 1);
+            let found = |recording: &Recording| windows(&spec, recording).iter().map(|w| w.start).collect::<Vec<_>>();
+
+            let mut whole = new();
+            (0..samples.len()).for_each(|at| push(&mut whole, at, sample(at)));
+            let whole = whole.into_recording();
+            let expected = (found(&whole), account(&spec, &whole, &found(&whole), &[]));
+
+            let (mut piece, mut position) = (new(), 0);
+            let (mut starts, mut counts) = (Vec::new(), Samples::default());
+            for at in 0..samples.len() {
+                if cuts.contains(&at) {
+                    let (part, taken) = piece.pass_on(&spec, ahead);
+                    let kept = found(&part);
+                    prop_assert!(kept.iter().all(|start| start + length + ahead <= part.len()));
+                    counts.add(&account(&spec, &part, &kept, &[]));
+                    starts.extend(kept.iter().map(|start| start + position));
+                    let open = part.part.open.as_ref().unwrap();
+                    open.leave(&part.part.left, length, &kept, &[], Memory::default());
+                    piece.take_left();
+                    position += taken;
+                    // As it is kept from one process to the next.
+                    piece = serde_json::from_str(&serde_json::to_string(&piece).unwrap()).unwrap();
+                }
+                push(&mut piece, at, sample(at));
+            }
+            let rest = piece.into_recording();
+            let kept = found(&rest);
+            counts.add(&account(&spec, &rest, &kept, &[]));
+            starts.extend(kept.iter().map(|start| start + position));
+            prop_assert_eq!((starts, counts), expected);
+        }
+    }
+}
