@@ -320,6 +320,24 @@ async fn a_part_without_rows_names_those_that_have_some() {
     }
 }
 
+/// One pass in batches of 8 rows, with the same bits on any number of threads, and others for another half-life.
+#[tokio::test]
+async fn clusters_may_be_learned_in_one_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut models = Vec::new();
+    for (threads, half_life) in [(1, "12 rows"), (3, "12 rows"), (1, "100 batches")] {
+        let (threads, half_life) = (format!("threads={threads}"), format!("stage.kmeans.half_life={half_life:?}"));
+        let sets =
+            ["stage.kmeans.method=online", "stage.kmeans.batch_size=8", "sink.mode=overwrite", &half_life, &threads];
+        let report = vector_pipeline(dir.path(), &sets).unwrap().run(&RunOptions::default()).await.unwrap();
+        assert_eq!((report.fit_rows, report.labelled_rows, report.scores["later"].ari), (30, 60, 1.0));
+        models.push(report.model);
+    }
+    assert!(models[0] == models[1] && models[0] != models[2], "{models:?}");
+    let e = vector_pipeline(dir.path(), &["stage.kmeans.method=online", "stage.kmeans.half_life=2 h"]).err().unwrap();
+    assert!(e.contains("a half-life of 2 h") && e.contains("help: a number of rows or batches"), "{e}");
+}
+
 #[tokio::test]
 async fn the_split_may_be_any_column_that_holds_classes() {
     let dir = tempfile::tempdir().unwrap();

@@ -80,18 +80,20 @@ impl OnlineSpec {
 /// c_j' = (a w_j c_j + s_j) / w_j'     where n_j > 0; else c_j stays
 /// ```
 ///
-/// So a centroid is the mean of all rows it was ever given, each weighted by the factors of all batches after its own. This
-/// is the update of Spark's [`StreamingKMeans`] (its "forgetfulness"), of which [`Decay::None`] is the update of
-/// mini-batches (Sculley 2010) and, with batches of one row, MacQueen's k-means (1967). River's `STREAMKMeans` and CluStream
-/// (Aggarwal et al. 2003) are relatives that keep many small clusters and merge them on demand.
+/// So a centroid is the mean of all rows it was ever given, each weighted by the product of the factors of all batches after
+/// its own. This is the forgetful update of Spark's [`StreamingKMeans`], as its code has it (its guide writes the weight
+/// without the factor). With [`Decay::None`] it is the update of mini-batches (Sculley 2010), which is scikit-learn's
+/// `MiniBatchKMeans.partial_fit`, and in batches of one row MacQueen's k-means (1967). Relatives are CluStream (Aggarwal et
+/// al. 2003), which keeps many small clusters and merges them when asked, and River's `STREAMKMeans`, which clusters the
+/// centroids of chunks.
 ///
 /// Weights and centroids are `f64`, and so are sums over rows, whose order is fixed by their number alone. Distances are
 /// those of the label stage, in `f32` to the centroids as [rounded](Self::rounded) to `f32`, with the same bits. Nothing
 /// depends on the number of threads or on how rows are stored.
 ///
 /// How a stream is cut into batches does matter: rows of one batch are compared with the same centroids and weigh the same.
-/// With [`Decay::None`], and only then, another cut gives the same centroids (but for rounding in `f64`) as long as it
-/// assigns every row to the same cluster. With a half-life, batches should be short beside it.
+/// Where nothing is forgotten, and only there, another cut gives the same centroids (but for rounding in `f64`) as long as
+/// it assigns every row to the same cluster. With a half-life, batches should be short beside it.
 ///
 /// # Dead clusters
 ///

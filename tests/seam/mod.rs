@@ -278,7 +278,9 @@ fn plain_loops_in_double_precision_find_the_same_clusters() {
     let dense = Dense::new(&values, DIM);
     let data = Training::new(&dense);
     let input = batch();
-    for spec in [KMeansSpec::new(4), KMeansSpec { k: 4, ..mini_batches() }] {
+    let online = Method::Online { batch_size: 300, decay: Decay::Factor(0.9) };
+    let by_method = |method| KMeansSpec { method, ..KMeansSpec::new(4) };
+    for spec in [by_method(Method::Lloyd), KMeansSpec { k: 4, ..mini_batches() }, by_method(online)] {
         let stage = KMeansStage::new(spec, FEATURES);
         let fit = |device: &dyn Device| {
             let cx = FitContext {

@@ -18,13 +18,13 @@ pub struct KmeansTable {
     #[serde(default = "default_starts")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub starts: usize,
-    /// The most passes over the rows in one run of k-means, or over as many rows in mini-batches; none but one in method
-    /// "online". Default 300.
+    /// The most passes over the rows in one run of k-means, or over as many rows in mini-batches. Not for method "online",
+    /// which passes once. Default 300.
     #[serde(default = "default_max_iterations")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub max_iterations: usize,
     /// A run of k-means ends when the sum of the centroids' squared moves is at most this times the mean variance of a
-    /// feature; with 0, when no row changes its cluster. Below 1. Default 1e-4.
+    /// feature; with 0, when no row changes its cluster. Below 1. Not for method "online". Default 1e-4.
     #[serde(default = "default_tolerance")]
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub tolerance: f64,
