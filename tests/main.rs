@@ -8,6 +8,7 @@ mod config;
 mod damaged;
 mod dialects;
 mod examples;
+mod faults;
 mod features_hapt;
 mod fuzz;
 mod golden;

@@ -175,7 +175,7 @@ async fn the_schemas_of_the_tables_of_a_run_are_current() {
         "sink.reconstruction_error=true",
         "stage.autoencoder.epochs=1",
         "stage.manifold.epochs=20",
-        "stage.kmeans.starts=1",
+        "stage.kmeans.n_init=1",
     ];
     let mut args = vec!["run", "pipelines/hapt.toml", "--quiet"];
     args.extend(sets.iter().flat_map(|set| ["--set", set]));

@@ -1050,7 +1050,7 @@ fn the_command_finds_the_tables_of_runs_and_takes_sql_from_everywhere() {
     // A run that failed has left a log without a version.
     std::fs::create_dir_all(out.join("failed/_delta_log")).unwrap();
     let sink = format!("sink.path={:?}", out.join("first").display().to_string());
-    let quick = ["stage.autoencoder.epochs=1", "stage.manifold.epochs=5", "stage.kmeans.starts=1"];
+    let quick = ["stage.autoencoder.epochs=1", "stage.manifold.epochs=5", "stage.kmeans.n_init=1"];
     let sets = quick.into_iter().chain([sink.as_str()]).flat_map(|set| ["--set", set]);
     command(&["run", "pipelines/hapt.toml", "--quiet"].into_iter().chain(sets).collect::<Vec<_>>(), "");
 

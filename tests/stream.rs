@@ -316,6 +316,28 @@ fn the_exit_code_says_whether_anything_was_new() {
     assert!(stderr.contains("cannot be used with"), "{stderr}");
 }
 
+/// A clock that jumped back is named, and the table stays as it was.
+#[test]
+fn a_clock_before_the_last_commit_is_refused() {
+    let case = Case::new();
+    let file = case.file("out").display().to_string();
+    case.append("a.csv", &format!("{HEADER}{}", lines(1, 900).concat()));
+    expect(0, dacpipe(&["run", &file, "--once", "--quiet"]));
+    // As if the table had been written in an hour.
+    let log = case.out("out/_delta_log/00000000000000000000.json");
+    let text = fs::read_to_string(&log).unwrap();
+    let at = text.split("\"modificationTime\":").nth(1).unwrap().split([',', '}']).next().unwrap();
+    let later = (at.parse::<i64>().unwrap() + 3_600_000).to_string();
+    fs::write(&log, text.replace(at, &later)).unwrap();
+    case.append("b.csv", &format!("{HEADER}{}", lines(2, 900).concat().replace('M', "N")));
+    let (_, stderr) = expect(6, dacpipe(&["run", &file, "--once", "--quiet"]));
+    assert!(stderr.contains("this machine's clock says") && stderr.contains("the table was written at"), "{stderr}");
+    assert!(!case.out("out/_delta_log/00000000000000000001.json").exists());
+    // Within a minute it may be the clock of another machine.
+    fs::write(&log, text.replace(at, &(at.parse::<i64>().unwrap() + 30_000).to_string())).unwrap();
+    expect(0, dacpipe(&["run", &file, "--once", "--quiet"]));
+}
+
 /// Killed at random moments and started again, a stream has each row once, and those of a stream that nobody kills.
 #[test]
 fn a_killed_stream_goes_on_with_each_row_once() {

@@ -19,7 +19,7 @@ use crate::secret::redacted;
 use crate::signal::features::FeatureSet;
 use crate::signal::summary::SummarySpec;
 use crate::signal::window::{WindowLabel, WindowSpec};
-use crate::source::{OnBadRow, SourceSpec};
+use crate::source::{OnBadRow, SourceOptions, SourceSpec};
 use crate::{Error, Result, Seed};
 pub(super) use source::{dialect, source};
 
@@ -165,6 +165,17 @@ pub struct SinkSpec {
 }
 
 impl Plan {
+    /// What is asked of the source, with `threads` threads.
+    pub fn source_options(&self, threads: usize) -> SourceOptions {
+        SourceOptions {
+            window: self.window,
+            window_label: self.window_label,
+            features: self.features.clone(),
+            on_bad_row: self.on_bad_row,
+            threads,
+        }
+    }
+
     /// A note on what an append does when the source names no keys.
     pub fn without_keys(&self) -> Option<&'static str> {
         self.sink.keys.is_empty().then_some(
@@ -303,7 +314,7 @@ fn learners(stage: &StageTable, clusters: Option<usize>, width: Option<usize>) -
         (ClusteringLossName::Experts, _) => None,
         (_, Afterwards::Keep) => Some(StageSpec::KeptClusters),
         (_, Afterwards::KMeans) => Some(StageSpec::KMeans(ClusterSpec {
-            kmeans: KMeansSpec { starts: spec.starts, ..KMeansSpec::new(spec.k) },
+            kmeans: KMeansSpec { n_init: spec.n_init, ..KMeansSpec::new(spec.k) },
             normalize: spec.normalize,
             begin: spec.begin,
         })),
@@ -365,8 +376,8 @@ fn kmeans(table: &KmeansTable) -> KMeansSpec {
         KmeansMethodName::MiniBatch => Method::MiniBatch { batch_size },
         KmeansMethodName::Online => Method::Online { batch_size, decay: decay(table) },
     };
-    let KmeansTable { k, starts, max_iterations, tolerance, .. } = *table;
-    KMeansSpec { k, starts, max_iterations, tolerance, method }
+    let KmeansTable { k, n_init, max_iterations, tolerance, .. } = *table;
+    KMeansSpec { k, n_init, max_iterations, tolerance, method }
 }
 
 fn decay(table: &KmeansTable) -> Decay {

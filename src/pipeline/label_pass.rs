@@ -26,6 +26,7 @@ use crate::column;
 use crate::error::Result;
 use crate::event::{Control, Event};
 use crate::origin::narrowing;
+use crate::source::Source;
 use crate::source::times::{END_TIME, newest};
 use crate::sql::StageExec;
 use crate::stage::{Action, Apply, Artifact, FEATURES, LABEL_COLUMNS, Transform};
@@ -53,12 +54,32 @@ pub(super) struct LabelPass {
     pub feature_names: Vec<String>,
     /// The column of vectors to collect, if something learns from them.
     pub collects: Option<String>,
+    /// Whether profiles of the clusters and a sample of the rows are made; without clusters there are none.
+    pub portrays: bool,
     /// Batches that go through the stages at a time.
     pub threads: usize,
     pub control: Control,
 }
 
 impl LabelPass {
+    /// The pass of `rows` of `source` through `transforms` that writes the columns `keep`. It counts rows alone, has no
+    /// clusters, and runs on one thread: the other fields say more.
+    pub fn of(source: &Source, rows: DataFrame, transforms: Vec<Arc<dyn Transform>>, keep: Vec<String>) -> Self {
+        Self {
+            rows,
+            transforms,
+            keep,
+            columns: Columns::default(),
+            ids: Vec::new(),
+            shown_label: source.label.clone(),
+            feature_names: source.feature_names.clone(),
+            collects: None,
+            portrays: true,
+            threads: 1,
+            control: Control::default(),
+        }
+    }
+
     /// Labels all rows into `writer`, uncommitted. Gives what was counted, and what lies beside the table.
     pub async fn run(self, ctx: &SessionContext, writer: &mut TableWriter, labels: Labels) -> Result<Passed> {
         let began = Instant::now();
@@ -88,7 +109,7 @@ impl LabelPass {
             stages.insert(0, Arc::new(narrow));
         }
         // Without clusters there is nothing to tell apart.
-        let portrayed = !self.ids.is_empty();
+        let portrayed = self.portrays && !self.ids.is_empty();
         if portrayed {
             stages.insert(0, Arc::new(Carry::new(FEATURES, INPUT)));
         }
@@ -243,6 +264,7 @@ mod tests {
             shown_label: None,
             feature_names: vec!["x".into()],
             collects: None,
+            portrays: true,
             threads: 2,
             control: control.clone(),
         }

@@ -9,7 +9,6 @@ use super::label_pass::{LabelPass, Passed};
 use super::output::{empty_text, quarantine, source_info, with_quarantine};
 use super::portrait::Kept;
 use super::scan::{select, session};
-use super::tally::Columns;
 use super::written::{Choice, Written};
 use crate::column::listed;
 use crate::device::{self, DeviceChoice};
@@ -201,16 +200,10 @@ impl Relabel {
         let written = self.written(&model, keep);
         let labels = Labels { model: model.hash().as_str().into(), labelled_at: clock.labelled_at };
         let pass = LabelPass {
-            rows,
-            transforms: written.stages(&model)?,
-            keep: written.columns(),
-            columns: Columns::default(),
             ids: model.clusters().map(Clusters::ids).unwrap_or_default(),
-            shown_label: source.label.clone(),
-            feature_names: source.feature_names.clone(),
-            collects: None,
             threads,
             control: control.clone(),
+            ..LabelPass::of(&source, rows, written.stages(&model)?, written.columns())
         };
         let Passed { tally, kept: Kept { profile, sample }, .. } = match pass.run(&ctx, &mut writer, labels).await {
             Ok(labelled) => labelled,

@@ -75,6 +75,28 @@ pub enum SourceSpec {
     Parquet(ParquetSpec),
 }
 
+impl SourceSpec {
+    /// The path or URL that it reads, as it was given.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Hapt(spec) => &spec.path,
+            Self::Csv(spec) => &spec.path,
+            Self::Parquet(spec) => &spec.path,
+        }
+    }
+
+    /// The same source at another path or URL.
+    pub fn at(mut self, place: &str) -> Self {
+        let path = match &mut self {
+            Self::Hapt(spec) => &mut spec.path,
+            Self::Csv(spec) => &mut spec.path,
+            Self::Parquet(spec) => &mut spec.path,
+        };
+        place.clone_into(path);
+        self
+    }
+}
+
 /// What a pipeline asks of its source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceOptions {

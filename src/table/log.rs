@@ -27,7 +27,7 @@ use super::attempt::staging_dir;
 use super::checksum::{Checksums, TAG};
 use super::commit::{CommitNote, FileBeside, NOTE};
 use super::damage::Listed;
-use super::entry::{Commit, is_inside, metrics, parse};
+use super::entry::{Commit, decoded, file_name, files_of, is_inside, metrics, parse};
 use super::schema;
 use super::stats::ColumnRange;
 use crate::error::{Error, Result};
@@ -413,8 +413,9 @@ impl Log {
         Ok(())
     }
 
-    /// Writes `actions` as `version`, with `note`. False if another process made that version first. If a request was
-    /// repeated or its answer lost, its own entry is recognised.
+    /// Writes `actions` as `version`, with `note`, once the attempt's files that they name would survive a loss of power.
+    /// False if another process made that version first. If a request was repeated or its answer lost, its own entry is
+    /// recognised.
     ///
     /// # Errors
     /// Kind `Io` if writing fails; in an object store the entry may have been written nevertheless.
@@ -425,6 +426,8 @@ impl Log {
         operation: DeltaOperation,
         note: &CommitNote,
     ) -> Result<bool> {
+        let files = files_of(&note.attempt, &actions, note);
+        self.location.sync(&files.iter().map(String::as_str).collect::<Vec<_>>()).await?;
         let internal = |e: serde_json::Error| Error::internal("a log entry that is no JSON").with_source(e);
         let mut facts = HashMap::from([(NOTE.to_owned(), serde_json::to_value(note).map_err(internal)?)]);
         facts.insert("operationMetrics".to_owned(), metrics(&actions));
@@ -461,10 +464,6 @@ impl Log {
     }
 }
 
-pub(super) fn file_name(version: u64) -> String {
-    format!("{DIRECTORY}/{version:020}.json")
-}
-
 /// The value of the [checksums](Checksums) tag among the tags of a file.
 fn tag(tags: &StructArray) -> Option<String> {
     let (names, values) = (tags.column(0).as_string_opt::<i32>()?, tags.column(1).as_string_opt::<i32>()?);
@@ -472,49 +471,8 @@ fn tag(tags: &StructArray) -> Option<String> {
     Some(values.value(at).to_owned())
 }
 
-/// Decodes a path of the log to the file's path; invalid encodings stay as they are.
-fn decoded(logged: &str) -> String {
-    let bytes = logged.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let digits = bytes.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
-        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
 /// The key columns that a table names.
 fn keys_of(metadata: &Metadata) -> Vec<String> {
     let keys = metadata.configuration().get(KEYS);
     keys.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_entries_sort_as_their_versions() {
-        assert_eq!(file_name(7), "_delta_log/00000000000000000007.json");
-    }
-
-    #[test]
-    fn encoded_paths_are_those_of_files() {
-        for (logged, path) in
-            [("a/b.parquet", "a/b.parquet"), ("x%3D%20y", "x= y"), ("100%", "100%"), ("%zz%2", "%zz%2")]
-        {
-            assert_eq!(decoded(logged), path);
-        }
-    }
 }

@@ -69,7 +69,7 @@ impl LabelTable {
         let log = Log::new(location.clone());
         let snapshot = log.snapshot(version).await?.ok_or_else(|| {
             let place = location.looked_at();
-            Error::table(format!("{place} holds no table: there is no {}", location.show(&super::log::file_name(0))))
+            Error::table(format!("{place} holds no table: there is no {}", location.show(&super::entry::file_name(0))))
         })?;
         let mut table = Self::of(location, snapshot);
         table.files.old = version.is_some();

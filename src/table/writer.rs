@@ -4,7 +4,7 @@ mod note;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
@@ -234,6 +234,12 @@ impl TableWriter {
     /// Rows that the table had when the run began.
     pub fn base_rows(&self) -> u64 {
         self.base.as_ref().map_or(0, Snapshot::rows)
+    }
+
+    /// The time of the newest of the table's files, by the clock of its writer.
+    pub fn last_written(&self) -> Option<SystemTime> {
+        let last = self.base.as_ref()?.files.iter().map(|file| file.added_at).max()?;
+        Some(UNIX_EPOCH + Duration::from_millis(u64::try_from(last).ok()?))
     }
 
     /// Rows that were written so far.

@@ -11,21 +11,20 @@ use super::super::label_pass::{LabelPass, Passed, Vectors};
 use super::super::output::{choice, kept, quarantine, source_info, with_quarantine};
 use super::super::portrait::Kept;
 use super::super::scan::{select, session};
-use super::super::tally::{Columns, Tally};
+use super::super::tally::Tally;
 use super::super::written::Written;
 use super::super::{Pipeline, StreamOptions, StreamReport};
 use super::learning::{Learning, labelling};
 use super::model::{Chosen, note};
 use super::state::Reached;
 use super::{StreamState, committed};
-use crate::config::Plan;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::event::Control;
 use crate::identity::Change;
 use crate::model::Model;
 use crate::source::follow::{Follow, Portion};
-use crate::source::{BadRows, Source, SourceOptions, SourceSpec, overlap};
+use crate::source::{BadRows, Source, SourceSpec, overlap};
 use crate::stage::{Clusters, FEATURES};
 use crate::store::Location;
 use crate::table::{
@@ -34,7 +33,7 @@ use crate::table::{
 };
 
 /// Of every so many commits, one adds to what a report shows of rows: means of features by cluster, and a sample. Both
-/// are written anew each time.
+/// are written anew each time, whatever the number of new rows.
 const PORTRAIT_EVERY: u64 = 64;
 
 /// A pipeline that follows its source.
@@ -69,16 +68,9 @@ impl<'a> Streaming<'a> {
         let table = log.snapshot(None).await?;
         let reached = StreamState::of(table.as_ref(), &sink, plan).await?;
         // Learning reads the source first, so a source that cannot be followed is found out here.
-        if let Some(wrong) = overlap(plan_path(plan), &plan.sink.path) {
+        if let Some(wrong) = overlap(plan.source.path(), &plan.sink.path) {
             return Err(Error::config(format!("sink.path: {wrong}")));
         }
-        let source_options = |threads| SourceOptions {
-            window: plan.window,
-            window_label: plan.window_label,
-            features: plan.features.clone(),
-            on_bad_row: plan.on_bad_row,
-            threads,
-        };
         if let Some((message, help)) = crate::source::follow::conflict(&plan.source, plan.stream.files) {
             return Err(Error::config(format!("[stream]: {message}, expected {help}")));
         }
@@ -90,7 +82,7 @@ impl<'a> Streaming<'a> {
         let Chosen { model, learned: lineage } = chosen;
         let learned = lineage.is_some();
         let source = pipeline.stream_source(&model.manifest().input)?;
-        let follow = Follow::new(source, source_options(threads), plan.stream.follow())?;
+        let follow = Follow::new(source, plan.source_options(threads), plan.stream.follow())?;
         let next_id = History::of(table.as_ref(), &sink).await?.next_id();
         let rows = table.as_ref().map_or(0, Snapshot::rows);
         let alone = rows == 0;
@@ -191,23 +183,17 @@ impl<'a> Streaming<'a> {
             None => self.model.clusters(),
         };
         let pass = LabelPass {
-            rows,
-            transforms,
-            keep: written.columns(),
-            columns: Columns::default(),
             ids: found.map(Clusters::ids).unwrap_or_default(),
-            shown_label: source.label.clone(),
-            feature_names: source.feature_names.clone(),
             collects: self.learning.as_ref().map(|learning| learning.column().to_owned()),
+            portrays: self.sequence.is_multiple_of(PORTRAIT_EVERY),
             threads: self.threads,
             control: self.control.quiet(),
+            ..LabelPass::of(source, rows, transforms, written.columns())
         };
         let Passed { tally, kept: Kept { profile, sample }, vectors } = pass.run(&ctx, &mut writer, labels).await?;
         let clusters = found.map(|found| clusters(&tally, &self.model, found)).transpose()?;
         let skipped_rows = existing.map_or(0, |existing| existing.skipped());
         let lineage = self.lineage_of(&writer, &vectors).await?;
-        let portrayed = self.sequence.is_multiple_of(PORTRAIT_EVERY);
-        let (profile, sample) = (profile.filter(|_| portrayed), sample.filter(|_| portrayed));
         let info = CommitInfo {
             source: source_info(source, &tally),
             clusters,
@@ -283,6 +269,7 @@ impl<'a> Streaming<'a> {
             Some(known) => TableWriter::begin_after(&self.sink, write, known).await?,
             None => TableWriter::begin(&self.sink, write).await?,
         };
+        writer.last_written().map_or(Ok(()), |last| clock.check_follows(last))?;
         Ok((writer, run_id))
     }
 
@@ -321,13 +308,5 @@ impl<'a> Streaming<'a> {
         if let Some(samples) = source.samples() {
             report.samples.get_or_insert_default().add(&samples);
         }
-    }
-}
-
-fn plan_path(plan: &Plan) -> &str {
-    match &plan.source {
-        SourceSpec::Hapt(spec) => &spec.path,
-        SourceSpec::Csv(spec) => &spec.path,
-        SourceSpec::Parquet(spec) => &spec.path,
     }
 }

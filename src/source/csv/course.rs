@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::Layout;
 use super::order::Order;
 use super::piece::Piece;
 use crate::signal::window::WindowSpec;
 use crate::source::clock::Midnight;
-use crate::source::saved::{nan_as_null, pairs, shared};
+use crate::source::saved::{hash, nan_as_null, pairs, shared};
 
 /// A recording that is being read.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -70,12 +69,6 @@ impl Begun {
     pub(super) fn add(&mut self, id: &[u8], file: Arc<str>) {
         self.0.insert(hash(id), Place { file, end: 0 });
     }
-}
-
-/// A hash that is the same in every build, since it is kept.
-fn hash(id: &[u8]) -> u64 {
-    let digest = Sha256::digest(id);
-    u64::from_le_bytes(std::array::from_fn(|i| digest[i]))
 }
 
 /// The recordings of a stream between two portions of its lines.
