@@ -456,9 +456,11 @@ fn create_new(path: &FsPath, content: &[u8], staging: &FsPath) -> std::io::Resul
 /// wait for in one go.
 fn sync_files(root: &FsPath, paths: &[PathBuf]) -> std::io::Result<()> {
     const THREADS: usize = 8;
-    let above =
-        |path: &'_ PathBuf| path.ancestors().skip(1).take_while(|dir| dir.starts_with(root)).map(FsPath::to_owned);
-    let dirs: Vec<PathBuf> = paths.iter().flat_map(above).collect::<BTreeSet<_>>().into_iter().collect();
+    let mut dirs = BTreeSet::new();
+    for path in paths {
+        dirs.extend(path.ancestors().skip(1).take_while(|dir| dir.starts_with(root)));
+    }
+    let dirs: Vec<&FsPath> = dirs.into_iter().collect();
     let next = AtomicUsize::new(0);
     let sync = || {
         loop {

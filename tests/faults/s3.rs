@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
+use datafusion::common::runtime::JoinSet;
 use futures::stream::iter;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -79,10 +79,11 @@ impl S3 {
         let faults = Arc::new(Mutex::new(Faults { rng, share: 0.0, seen: BTreeMap::new() }));
         let (of_all, decides) = (Arc::clone(&store), Arc::clone(&faults));
         runtime.spawn(async move {
+            let mut connections = JoinSet::new();
             loop {
                 let Ok((stream, _)) = listener.accept().await else { return };
                 let (store, faults) = (Arc::clone(&of_all), Arc::clone(&decides));
-                tokio::spawn(async move {
+                connections.spawn(async move {
                     let answer = |request| answer(request, Arc::clone(&store), Arc::clone(&faults));
                     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)).await;
                 });
@@ -170,7 +171,8 @@ async fn answer(
             headers.push((CONTENT_LENGTH, bytes.len().to_string()));
             let half = Ok(Frame::data(bytes.slice(..bytes.len() / 2)));
             let broken = Err(std::io::Error::other("the connection is gone"));
-            said(status, headers, StreamBody::new(iter([half, broken]).boxed()).boxed())
+            let body = StreamBody::new(iter([half, broken]));
+            said(status, headers, BodyExt::boxed(body))
         }
     })
 }
