@@ -455,7 +455,7 @@ fn create_new(path: &FsPath, content: &[u8], staging: &FsPath) -> std::io::Resul
 /// Syncs the files and the directories between them and `root`, side by side: file systems write what several threads
 /// wait for in one go.
 fn sync_files(root: &FsPath, paths: &[PathBuf]) -> std::io::Result<()> {
-    const THREADS: usize = 8;
+    const THREADS: usize = 4;
     let mut dirs = BTreeSet::new();
     for path in paths {
         dirs.extend(path.ancestors().skip(1).take_while(|dir| dir.starts_with(root)));

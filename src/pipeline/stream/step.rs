@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use arrow::datatypes::Schema;
+use datafusion::execution::context::SessionContext;
 
 use super::super::clock::Clock;
 use super::super::execution::clusters;
@@ -48,6 +49,8 @@ pub(super) struct Streaming<'a> {
     sequence: u64,
     /// The table after the last commit.
     known: Option<Known>,
+    /// The session in which rows are read: making one takes as long as labelling some thousand rows.
+    ctx: SessionContext,
     /// Rows that were set aside since the last commit.
     bad: Arc<BadRows>,
     /// What is learned, if the stream learns.
@@ -102,6 +105,7 @@ impl<'a> Streaming<'a> {
         };
         let lineage = Some(lineage.unwrap_or(Lineage::Keep));
         let control = options.control.unstoppable();
+        let ctx = session(plan.memory_limit, model.dim_in())?;
         let bad = Arc::new(BadRows::new());
         Ok(Self {
             pipeline,
@@ -112,6 +116,7 @@ impl<'a> Streaming<'a> {
             state,
             sequence,
             known: None,
+            ctx,
             bad,
             learning,
             lineage,
@@ -161,9 +166,8 @@ impl<'a> Streaming<'a> {
         self.model.check_width(source.dim)?;
         let (mut writer, run_id) = self.writer(&clock).await?;
         let kept = kept(plan, source);
-        let ctx = session(plan.memory_limit, source.dim)?;
         let columns: Vec<&str> = std::iter::once(FEATURES).chain(kept.iter().map(String::as_str)).collect();
-        let mut rows = select(&ctx, source, &columns, plan.split.part(&plan.split.label)?)?;
+        let mut rows = select(&self.ctx, source, &columns, plan.split.part(&plan.split.label)?)?;
         // The position tells which rows are new, unless others wrote rows as well, or a file brings keys again.
         self.state.alone &= writer.base_rows() == self.state.rows;
         let looks = !self.state.alone || matches!(plan.source, SourceSpec::Parquet(_));
@@ -190,7 +194,8 @@ impl<'a> Streaming<'a> {
             control: self.control.quiet(),
             ..LabelPass::of(source, rows, transforms, written.columns())
         };
-        let Passed { tally, kept: Kept { profile, sample }, vectors } = pass.run(&ctx, &mut writer, labels).await?;
+        let Passed { tally, kept: Kept { profile, sample }, vectors } =
+            pass.run(&self.ctx, &mut writer, labels).await?;
         let clusters = found.map(|found| clusters(&tally, &self.model, found)).transpose()?;
         let skipped_rows = existing.map_or(0, |existing| existing.skipped());
         let lineage = self.lineage_of(&writer, &vectors).await?;
