@@ -3,6 +3,8 @@
 mod s3;
 
 use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use rand::rngs::StdRng;
@@ -76,10 +78,12 @@ impl Case {
     }
 
     /// The rows of the table at `place`, whose store is `s3`: by machine and start, the cluster and the distance.
-    fn rows(&self, place: &str, s3: &S3) -> BTreeMap<String, String> {
+    fn rows(&self, place: &str, s3: Option<&S3>) -> BTreeMap<String, String> {
         let query = "SELECT machine, start, cluster, distance FROM t";
         let mut command = self.command(&["sql", "--table", &format!("t={place}"), "--format", "csv", "-c", query]);
-        s3.serve(&mut command);
+        if let Some(s3) = s3 {
+            s3.serve(&mut command);
+        }
         let Output { status, stdout, stderr } = command.output().unwrap();
         assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
         let mut found = BTreeMap::new();
@@ -92,24 +96,31 @@ impl Case {
         found
     }
 
-    /// Checks that the table at `place` in `s3` has the rows that its model gives to all `recordings`, once each.
-    fn check(&self, place: &str, s3: &S3, recordings: &[(String, String)]) {
+    /// Checks that the table at `place`, in `s3` or local, has the rows that `model` gives to all `recordings`, once each.
+    fn check(&self, place: &str, s3: Option<&S3>, model: &str, recordings: &[(String, String)]) {
         std::fs::create_dir_all(self.dir.path().join("all")).unwrap();
         for (name, text) in recordings {
             std::fs::write(self.dir.path().join("all").join(name), text).unwrap();
         }
-        let manifest = s3.keys("out/models/").into_iter().find(|key| key.ends_with("manifest.json")).unwrap();
-        let model = format!("s3://bucket/{}", manifest.trim_end_matches("/manifest.json"));
         let calm = self.path("calm");
-        let mut command =
-            self.command(&["run", "pump.toml", "--once", "--quiet", "--set", &format!("stream.model={model:?}")]);
+        let set = format!("stream.model={model:?}");
+        let mut command = self.command(&["run", "pump.toml", "--once", "--quiet", "--set", &set]);
         command.env("IN", self.path("all")).env("OUT", &calm);
-        s3.serve(&mut command);
+        if let Some(s3) = s3 {
+            s3.serve(&mut command);
+        }
         let Output { status, stderr, .. } = command.output().unwrap();
         assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
         let (found, wanted) = (self.rows(place, s3), self.rows(&calm, s3));
         assert_eq!(found.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>());
         assert!(found == wanted);
+    }
+
+    /// [`check`](Self::check) of the table in `s3`.
+    fn check_in(&self, s3: &S3, recordings: &[(String, String)]) {
+        let manifest = s3.keys("out/models/").into_iter().find(|key| key.ends_with("manifest.json")).unwrap();
+        let model = format!("s3://bucket/{}", manifest.trim_end_matches("/manifest.json"));
+        self.check("s3://bucket/out", Some(s3), &model, recordings);
     }
 }
 
@@ -160,7 +171,7 @@ fn a_store_that_fails_delays_truncates_and_repeats() {
     for fault in [Fault::Refused, Fault::Lost, Fault::Short, Fault::Late, Fault::Twice] {
         assert!(seen.get(&fault).is_some_and(|count| *count > 2), "{seen:?}");
     }
-    case.check("s3://bucket/out", &s3, &recordings);
+    case.check_in(&s3, &recordings);
 }
 
 /// Two processes that take what is new at the same time: one of them commits it, or each a part.
@@ -186,7 +197,7 @@ fn two_writers_in_an_object_store() {
         }
         until_well(&case, &s3);
     }
-    case.check("s3://bucket/out", &s3, &recordings);
+    case.check_in(&s3, &recordings);
 }
 
 /// Killed at random moments, with a store that is late at times.
@@ -207,7 +218,100 @@ fn a_killed_stream_into_an_object_store() {
         killed.wait().unwrap();
     }
     until_well(&case, &s3);
-    case.check("s3://bucket/out", &s3, &recordings);
+    case.check_in(&s3, &recordings);
+}
+
+/// A small file system, as long as it is not dropped.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// Mounts one of `size`; `None` without the right to.
+    fn mount(path: PathBuf, size: &str) -> Option<Self> {
+        std::fs::create_dir_all(&path).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&path);
+        let mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        mounted.then_some(Self(path))
+    }
+
+    /// Fills it up, but for `kib` KiB.
+    fn fill(&self, kib: u64) {
+        let mut filler = std::fs::File::create(self.0.join("filler")).unwrap();
+        let mut bytes = 0;
+        while let Ok(written @ 1..) = filler.write(&[0; 4096]) {
+            bytes += written as u64;
+        }
+        filler.set_len(bytes.saturating_sub(1024 * kib)).unwrap();
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// With less and less room on the disk of the table: a commit is whole or absent, and when there is room again the stream
+/// goes on. Another engine sees the same rows.
+#[test]
+fn a_full_disk_stops_a_stream_and_loses_nothing() {
+    let case = Case::new();
+    let Some(disk) = Disk::mount(case.dir.path().join("disk"), "6m") else {
+        eprintln!("skipped: no right to mount a small file system");
+        return;
+    };
+    let (input, out) = (case.path("in"), case.path("disk/out"));
+    std::fs::create_dir_all(&input).unwrap();
+    let mut recordings = Vec::new();
+    let mut add = |seed: u64| {
+        let name = format!("m{seed}");
+        recordings.push((format!("{name}.csv"), recording(&name, seed)));
+        std::fs::write(format!("{input}/{name}.csv"), &recordings[seed as usize].1).unwrap();
+    };
+    let run = || {
+        let mut command = case.command(&["run", "pump.toml", "--once", "--quiet"]);
+        let Output { status, stderr, .. } = command.env("IN", &input).env("OUT", &out).output().unwrap();
+        (status.code(), String::from_utf8_lossy(&stderr).into_owned())
+    };
+    add(0);
+    assert_eq!(run().0, Some(0));
+    let mut full = 0;
+    for (at, kib) in [0, 4, 8, 12, 16, 20, 24, 28, 40, 200].into_iter().enumerate() {
+        add(at as u64 + 1);
+        let before = case.rows(&out, None).len();
+        disk.fill(kib);
+        let (code, stderr) = run();
+        disk.free();
+        match code {
+            Some(7) => {
+                assert!(stderr.contains("disk is full") || stderr.contains("No space left"), "{kib} KiB: {stderr}");
+                full += 1;
+            }
+            Some(0) => {}
+            code => panic!("{kib} KiB: {code:?}: {stderr}"),
+        }
+        let after = case.rows(&out, None).len();
+        assert!(
+            code == Some(0) || after == before || after > before && stderr.contains("committed"),
+            "{kib}: {stderr}"
+        );
+    }
+    assert!(full > 3, "{full}");
+    assert!(matches!(run().0, Some(0 | 99)));
+    let model = std::fs::read_dir(format!("{out}/models")).unwrap().next().unwrap().unwrap().path();
+    case.check(&out, None, &model.display().to_string(), &recordings);
+    if let Ok(python) = std::env::var("DACPIPE_PYTHON") {
+        let script = "import sys\nfrom deltalake import DeltaTable\nrows = DeltaTable(sys.argv[1]).to_pyarrow_table()\n\
+                      keys = set(zip(rows['machine'].to_pylist(), rows['start'].to_pylist()))\nprint(len(rows), len(keys))";
+        let Output { stdout, stderr, .. } = Command::new(python).args(["-c", script, &out]).output().unwrap();
+        let rows = case.rows(&out, None).len();
+        let said = String::from_utf8_lossy(&stdout).trim().to_owned();
+        assert_eq!(said, format!("{rows} {rows}"), "{}", String::from_utf8_lossy(&stderr));
+    }
 }
 
 /// Waits before a child is killed.
