@@ -13,7 +13,7 @@ use super::collect::{Collected, collect};
 use super::identity::Earlier;
 use super::label_pass::{LabelPass, Passed, RAW_CLUSTER, RawKMeans};
 use super::learn::{Learn, Learned};
-use super::output::{empty_text, quarantine, source_info};
+use super::output::{empty_text, path_of, quarantine, source_info};
 use super::portrait::Kept;
 use super::precision;
 use super::scan::{select, session};
@@ -181,12 +181,21 @@ impl Execution<'_> {
         let Passed { tally, kept, .. } = pass.run(&self.ctx, &mut self.writer, labels).await?;
 
         let model_path = model.save(&self.sink.join("models")?).await?;
-        let quarantine = quarantine(&self.sink, &self.run_id, &self.bad).await?;
+        let quarantine = quarantine(&self.bad)?;
         let clusters = model.clusters().map(|found| clusters(&tally, &model, found)).transpose()?;
         let Kept { profile, sample } = kept;
         let skipped_rows = existing.map_or(0, |existing| existing.skipped());
-        let source = source_info(&self.source, &tally);
-        let info = CommitInfo { source, clusters, profile, sample, lineage, quarantine, skipped_rows, stream: None };
+        let source = source_info(&self.source, path_of(&self.pipeline.plan.source), &tally);
+        let info = CommitInfo {
+            source,
+            clusters,
+            profile,
+            sample,
+            lineage,
+            quarantine,
+            skipped_rows,
+            ..CommitInfo::default()
+        };
         learned.reports.push(StageReport::new("label", began, format!("{} rows", tally.rows())));
         let mut report = self.report(learned, &model, &model_path, &tally);
         report.skipped_rows = skipped_rows;

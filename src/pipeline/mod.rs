@@ -23,6 +23,7 @@ mod output;
 mod portrait;
 mod precision;
 mod relabel;
+mod replay;
 mod resume;
 mod scan;
 mod state;
@@ -32,6 +33,7 @@ mod watch;
 mod written;
 
 pub use relabel::{InputKind, Relabel, RelabelReport};
+pub use replay::{Refused, ReplayOptions, ReplayReport, replay_table};
 pub use stream::{StreamOptions, StreamReport};
 
 use crate::config::{ClusterSpec, Plan, StageSpec};

@@ -27,7 +27,8 @@ use crate::source::{self, BadRows, HaptSpec, OnBadRow, ParquetSpec, Source, Sour
 use crate::stage::{Clusters, FEATURES};
 use crate::store::Location;
 use crate::table::{
-    CommitInfo, Committed, History, Labels, Lineage, Log, Mode, OnExisting, Snapshot, TableWriter, WriteOptions,
+    CommitInfo, Committed, History, Labels, Lineage, Log, Mode, OnExisting, QUARANTINE, Snapshot, TableWriter,
+    WriteOptions,
 };
 use crate::vectors::VectorForm;
 
@@ -90,7 +91,7 @@ pub struct RelabelReport {
     pub quarantined_rows: u64,
     /// What became of the samples of the recordings; `None` for feature vectors.
     pub samples: Option<Samples>,
-    /// The file with the rows that were set aside, if there are any.
+    /// The table with the rows that were set aside, if there are any.
     pub quarantine: Option<String>,
     /// The ids of the clusters, rising; empty if the model makes none.
     pub cluster_ids: Vec<i32>,
@@ -221,7 +222,7 @@ impl Relabel {
             return Err(with_quarantine(no_rows(&source, "label"), &self.output, &run_id, &bad).await);
         }
         model.save(&output.join("models")?).await?;
-        let quarantine = quarantine(&output, &run_id, &bad).await?;
+        let quarantine = quarantine(&bad)?;
         let clusters = model.clusters().map(|found| clusters(&tally, &model, found)).transpose()?;
         let samples = source.samples();
         if let Some(first) = source.left_alone().first() {
@@ -230,17 +231,17 @@ impl Relabel {
         if !source.left_out.is_empty() {
             notes.push(source.left_out.to_string());
         }
-        let source = source_info(&source, &tally);
-        let quarantined = quarantine.clone();
+        let source = source_info(&source, &self.input, &tally);
+        let set_aside = quarantine.is_some();
         let info = CommitInfo {
             source,
             clusters,
             profile,
             sample,
             lineage,
-            quarantine: quarantined,
+            quarantine,
             skipped_rows,
-            stream: None,
+            ..CommitInfo::default()
         };
         let Committed { version: table_version, replaced_rows, empty_texts, .. } = writer.commit(info).await?;
         notes.extend(empty_text(&empty_texts));
@@ -248,7 +249,7 @@ impl Relabel {
             rows: tally.rows(),
             quarantined_rows: bad.count(),
             samples,
-            quarantine: quarantine.map(|name| output.show(&name)),
+            quarantine: set_aside.then(|| output.show(QUARANTINE)),
             skipped_rows,
             replaced_rows,
             cluster_ids: tally.ids().to_vec(),

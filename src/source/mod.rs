@@ -16,6 +16,7 @@ use crate::signal::features::{FeatureExtractor, FeatureSet};
 use crate::signal::window::{WindowLabel, WindowSpec, Within};
 use crate::terminal::shown_name;
 
+mod again;
 pub mod bad;
 mod clock;
 pub mod csv;
@@ -41,7 +42,8 @@ pub mod windows;
 
 mod text;
 
-pub use bad::{BadRow, BadRows, OnBadRow};
+pub use again::{Again, Then, changed, open_again};
+pub use bad::{BadRow, BadRows, Fault, MOST_TEXT, OnBadRow, Raw, RefusedBy, Rejects};
 pub use clock::TimeUnit;
 pub(crate) use clock::check_format;
 pub use csv::{
@@ -55,7 +57,6 @@ pub use overlap::overlap;
 pub use parquet::{Features, ParquetSpec};
 pub use span::Span;
 
-use bad::Rejects;
 use recording::Recordings;
 use samples::Samples;
 use windows::WindowTable;

@@ -41,6 +41,7 @@ use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
 
+use super::again::Again;
 use super::bad::Rejects;
 use super::fence::fenced_async;
 use super::filter::{Condition, pushdown};
@@ -141,6 +142,27 @@ pub(super) async fn open(spec: &ParquetSpec, rejects: Rejects) -> Result<Source>
 /// # Errors
 /// As there.
 pub(super) async fn of_files(spec: &ParquetSpec, files: Vec<VectorFile>, rejects: Rejects) -> Result<Source> {
+    of_rows(spec, files, rejects, None).await
+}
+
+/// The files at `path`, without what is beside them.
+///
+/// # Errors
+/// As there.
+pub(super) async fn found(path: &str) -> Result<Vec<VectorFile>> {
+    Ok(files::find(path).await?.0)
+}
+
+/// As [`of_files`], of the rows of `again` alone, if it is given.
+///
+/// # Errors
+/// As there.
+pub(super) async fn of_rows(
+    spec: &ParquetSpec,
+    files: Vec<VectorFile>,
+    rejects: Rejects,
+    again: Option<Arc<Again>>,
+) -> Result<Source> {
     let Survey { files, plain, double, dim } = survey(files, spec, &rejects).await?;
     let rounded = if double { rounded::rounded(&files, spec, dim).await? } else { Vec::new() };
     let mut fields = plain;
@@ -157,7 +179,7 @@ pub(super) async fn of_files(spec: &ParquetSpec, files: Vec<VectorFile>, rejects
         crate::terminal::shown_name(&spec.path)
     );
     let table =
-        VectorTable { spec: Arc::new(spec.clone()), files: files.into(), schema, dim, rejects: rejects.clone() };
+        VectorTable { spec: Arc::new(spec.clone()), files: files.into(), schema, dim, rejects: rejects.clone(), again };
     Ok(Source {
         provider: Arc::new(table),
         keys: spec.keys.clone(),
@@ -187,6 +209,8 @@ struct VectorTable {
     schema: SchemaRef,
     dim: usize,
     rejects: Rejects,
+    /// Which rows are read; all without it.
+    again: Option<Arc<Again>>,
 }
 
 impl VectorTable {
@@ -379,6 +403,11 @@ impl Scan {
         };
         let passes = |i: usize| passes.as_ref().is_none_or(|passes| passes.is_valid(i) && passes.value(i));
         let row_numbers = stored.column_by_name(file::ROW).map(|c| c.as_primitive::<Int64Type>());
+        let asked = |i: usize| match &self.table.again {
+            Some(again) => again.takes(open.name(), row_numbers.map_or(0, |r| r.value(i)) as u64 + 1),
+            None => true,
+        };
+        let passes = |i: usize| passes(i) && asked(i);
         for (i, reason) in reasons.iter().enumerate() {
             if let Some(reason) = reason.as_ref().filter(|_| passes(i)) {
                 let row = row_numbers.map_or(0, |r| r.value(i)) as u64 + 1;

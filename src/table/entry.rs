@@ -107,7 +107,7 @@ pub(super) fn parse(version: u64, bytes: &Bytes) -> Result<Commit> {
         }
     }
     if let Some(note) = &commit.note {
-        for path in note.files_beside().map(|file| &file.path).chain(&note.quarantine) {
+        for path in note.files_beside().chain(&note.quarantine).map(|file| &file.path) {
             if !is_inside(path) {
                 return Err(Error::table(format!("{path:?} is no path of a file of the table")));
             }

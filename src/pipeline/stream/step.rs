@@ -167,7 +167,7 @@ impl<'a> Streaming<'a> {
         let (began, clock) = (Instant::now(), Clock::start()?);
         let plan = &self.pipeline.plan;
         self.model.check_width(source.dim)?;
-        let (mut writer, run_id) = self.writer(&clock).await?;
+        let mut writer = self.writer(&clock).await?;
         let kept = kept(plan, source);
         let ctx = session(plan.memory_limit, source.dim)?;
         let columns: Vec<&str> = std::iter::once(FEATURES).chain(kept.iter().map(String::as_str)).collect();
@@ -209,7 +209,7 @@ impl<'a> Streaming<'a> {
         let portrayed = self.sequence.is_multiple_of(PORTRAIT_EVERY);
         let (profile, sample) = (profile.filter(|_| portrayed), sample.filter(|_| portrayed));
         let info = CommitInfo {
-            source: source_info(source, &tally),
+            source: source_info(source, plan_path(plan), &tally),
             clusters,
             profile,
             sample,
@@ -220,7 +220,7 @@ impl<'a> Streaming<'a> {
         let mut state = self.state.clone();
         state.position = portion.position()?;
         state.learned = self.learning.as_ref().map(Learning::save);
-        self.commit(writer, &run_id, info, state, began).await?;
+        self.commit(writer, info, state, began).await?;
         self.count(source, &tally, skipped_rows);
         Ok(())
     }
@@ -233,7 +233,7 @@ impl<'a> Streaming<'a> {
             let e = Error::input(format!("{} rows were set aside, and no row can be used", self.bad.count()));
             return Err(with_quarantine(e, &self.pipeline.plan.sink.path, &run_id, &self.bad).await);
         };
-        let (mut writer, run_id) = self.writer(&clock).await?;
+        let mut writer = self.writer(&clock).await?;
         let made = [MODEL, LABELLED_AT];
         let fields = table.schema.fields().iter().filter(|field| !made.contains(&field.name().as_str()));
         let labels = Labels { model: self.model.hash().as_str().into(), labelled_at: clock.labelled_at };
@@ -241,7 +241,7 @@ impl<'a> Streaming<'a> {
         let source = SourceInfo { description: "nothing but what was set aside".into(), ..SourceInfo::default() };
         let info = CommitInfo { source, ..CommitInfo::default() };
         let state = self.state.clone();
-        self.commit(writer, &run_id, info, state, began).await
+        self.commit(writer, info, state, began).await
     }
 
     /// Learns from the rows that were labelled. Returns what becomes of the table's clusters with their commit: those that
@@ -272,31 +272,29 @@ impl<'a> Streaming<'a> {
     }
 
     /// A writer that appends to the table.
-    async fn writer(&self, clock: &Clock) -> Result<(TableWriter, String)> {
+    async fn writer(&self, clock: &Clock) -> Result<TableWriter> {
         let plan = &self.pipeline.plan;
         let run_id = clock.run_id(&plan.fingerprint);
         let write = WriteOptions::new(Mode::Append, &run_id)
             .partition_by(&plan.sink.partition_by)
             .keys(&plan.sink.keys)
             .on_existing(plan.sink.on_existing);
-        let writer = match &self.known {
-            Some(known) => TableWriter::begin_after(&self.sink, write, known).await?,
-            None => TableWriter::begin(&self.sink, write).await?,
-        };
-        Ok((writer, run_id))
+        match &self.known {
+            Some(known) => TableWriter::begin_after(&self.sink, write, known).await,
+            None => TableWriter::begin(&self.sink, write).await,
+        }
     }
 
     /// Commits the rows of `writer` with `state`.
     async fn commit(
         &mut self,
         writer: TableWriter,
-        run_id: &str,
         info: CommitInfo,
         mut state: StreamState,
         began: Instant,
     ) -> Result<()> {
         state.rows = writer.base_rows() + writer.rows().await;
-        let quarantine = quarantine(&self.sink, run_id, &self.bad).await?;
+        let quarantine = quarantine(&self.bad)?;
         let sequence = self.sequence + 1;
         let stream = Some(state.commit(&self.pipeline.plan.name, sequence)?);
         let info = CommitInfo { quarantine, stream, ..info };
