@@ -18,6 +18,7 @@ mod layering;
 mod limits;
 mod methods;
 mod metrics;
+mod missing;
 mod oracle;
 mod outputs;
 mod parquet_files;

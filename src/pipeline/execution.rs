@@ -28,7 +28,7 @@ use crate::kmeans::KMeansSpec;
 use crate::memory;
 use crate::model::Model;
 use crate::report::{RunReport, StageReport};
-use crate::source::{self, BadRows, Source, SourceOptions};
+use crate::source::{self, BadRows, Missing, Source, SourceOptions};
 use crate::stage::{Clusters, FEATURES};
 use crate::store::Location;
 use crate::table::{CommitInfo, Committed, ExistingKeys, Labels, Lineage, TableWriter, WriteOptions};
@@ -72,6 +72,7 @@ impl<'a> Execution<'a> {
             window_label: plan.window_label,
             features: plan.features.clone(),
             on_bad_row: plan.on_bad_row,
+            missing: plan.missing == Missing::Mean,
             threads: device.pool().threads(),
         };
         let source = source::open(&plan.source, &source_options, Arc::clone(&bad)).await?;

@@ -40,6 +40,7 @@ use crate::config::{ClusterSpec, Plan, StageSpec};
 use crate::deep_clustering::{DeepClustering, KeptClusters};
 use crate::error::Result;
 use crate::event::Control;
+use crate::impute::ImputeStage;
 use crate::label::KMeansStage;
 use crate::manifold::ManifoldStage;
 use crate::registry::{Registry, Restore};
@@ -81,6 +82,7 @@ impl Pipeline {
         let mut stages: Vec<Arc<dyn Fit>> = Vec::new();
         for spec in &plan.stages {
             stages.push(match spec {
+                StageSpec::Impute => Arc::new(ImputeStage),
                 StageSpec::Scale(spec) => Arc::new(ScaleStage::new(*spec)),
                 StageSpec::FeatureWeights(spec) => Arc::new(FeatureWeightsStage::new(spec.clone())),
                 StageSpec::Autoencoder(spec) => {

@@ -144,7 +144,7 @@ impl Relabel {
         }
         let run_id = clock.run_id(model.hash().as_str());
         let mut bad = Arc::new(BadRows::new());
-        let Opened { source, missing_keys } = match self.open(&model.manifest().input, threads, &mut bad, control).await
+        let Opened { source, missing_keys } = match self.open(&model, threads, &mut bad, control).await
         {
             Ok(opened) => opened,
             Err(e) => return Err(with_quarantine(e, &self.output, &run_id, &bad).await),
@@ -299,12 +299,17 @@ impl Relabel {
     /// them.
     async fn open(
         &self,
-        input: &ModelInput,
+        model: &Model,
         threads: usize,
         bad: &mut Arc<BadRows>,
         control: &Control,
     ) -> Result<Opened> {
-        let (first, options) = self.source(input, threads, self.within)?;
+        let input = &model.manifest().input;
+        let source_of = |within| {
+            let (spec, options) = self.source(input, threads, within)?;
+            Ok::<_, Error>((spec, SourceOptions { missing: model.imputes(), ..options }))
+        };
+        let (first, options) = source_of(self.within)?;
         let within_labels = options.window.is_some_and(|w| w.within == Within::Labels);
         let withins = match within_labels && self.within.is_none() {
             true => vec![self.within, Some(Within::Recordings)],
@@ -315,7 +320,7 @@ impl Relabel {
         let mut why: Option<Error> = None;
         for (nth, &within) in withins.iter().enumerate() {
             for &keep in keeps {
-                let (mut spec, options) = self.source(input, threads, within)?;
+                let (mut spec, options) = source_of(within)?;
                 if !keep {
                     keep_nothing(&mut spec);
                 }
@@ -419,6 +424,7 @@ impl Relabel {
             window_label: WindowLabel::default(),
             features: features.filter(|_| of_recordings),
             on_bad_row: self.on_bad_row,
+            missing: false,
             threads,
         };
         Ok((spec, options))

@@ -137,6 +137,7 @@ impl Pipeline {
             window_label: plan.window_label,
             features: plan.features.clone(),
             on_bad_row: OnBadRow::Quarantine,
+            missing: model.imputes(),
             threads,
         };
         let read = Plan {
@@ -195,6 +196,7 @@ pub async fn replay_table(table: &str, options: &ReplayOptions) -> Result<Replay
         window_label: if by_mode { WindowLabel::Mode } else { WindowLabel::default() },
         features: Deserialize::deserialize(&input.features).map_err(json("features"))?,
         on_bad_row: OnBadRow::Quarantine,
+        missing: model.imputes(),
         threads,
     };
     let choice = Choice { vectors: None, embedding: has(EMBEDDING), reconstruction_error: has(RECONSTRUCTION_ERROR) };

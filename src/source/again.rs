@@ -57,7 +57,7 @@ pub async fn open_again(
     bad: Arc<BadRows>,
     again: &Again,
 ) -> Result<Source> {
-    let rejects = Rejects::new(options.on_bad_row, Arc::clone(&bad));
+    let rejects = Rejects::new(options.on_bad_row, Arc::clone(&bad)).with_missing(options.missing);
     match spec {
         SourceSpec::Parquet(spec) => {
             let files = parquet::found(&spec.path).await?.into_iter().filter(|file| again.has(file.file())).collect();

@@ -313,17 +313,50 @@ impl BadRows {
     }
 }
 
+/// What becomes of a missing value of a row.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Missing {
+    /// Its row is a bad row.
+    #[default]
+    Quarantine,
+    /// It becomes the mean of its feature over the rows that are learned from.
+    Mean,
+    /// It becomes the last value of its channel in the recording.
+    Last,
+}
+
+impl Missing {
+    /// Whether nothing is said.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The policy for bad rows, and the list that they go to under quarantine.
 #[derive(Debug, Clone)]
 pub struct Rejects {
     policy: OnBadRow,
     bad: Arc<BadRows>,
+    missing: bool,
 }
 
 impl Rejects {
     /// Under `policy`, rejected rows are an error or go to `bad`.
     pub fn new(policy: OnBadRow, bad: Arc<BadRows>) -> Self {
-        Self { policy, bad }
+        Self { policy, bad, missing: false }
+    }
+
+    /// The same; a missing value of a vector is no fault then.
+    pub fn with_missing(self, missing: bool) -> Self {
+        Self { missing, ..self }
+    }
+
+    /// Whether a missing value of a vector is NaN, rather than a fault.
+    pub fn takes_missing(&self) -> bool {
+        self.missing
     }
 
     /// Whether bad rows are left out. Every scan must then check all values, whatever columns it asks for, so that all

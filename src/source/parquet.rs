@@ -70,7 +70,7 @@ mod types;
 
 use batches::{Batches, Reasons, Stored};
 use file::ParquetFile;
-use lists::{Lists, finite};
+use lists::{Lists, all_missing, number};
 use number::Number;
 use survey::{Survey, survey};
 
@@ -345,8 +345,9 @@ impl Scan {
             needed.extend(spec.features.columns().iter().map(String::as_str));
         }
         let vectors = match &spec.features {
-            Features::Column(name) => Some((name.as_str(), self.table.dim)),
-            Features::Columns(_) => None,
+            // The fast way knows no missing values.
+            Features::Column(name) if !self.table.rejects.takes_missing() => Some((name.as_str(), self.table.dim)),
+            Features::Column(_) | Features::Columns(_) => None,
         };
         let batches = open.batches(&needed, vectors, rows).map_err(|e| unreadable(open.name(), e))?;
         Ok((open, batches))
@@ -442,13 +443,14 @@ impl Scan {
     /// The vectors of a batch, row-major, and what is wrong with each row.
     fn vectors<T: Number>(&self, open: &ParquetFile, stored: &RecordBatch) -> Result<(Option<Vec<T>>, Reasons)> {
         let (dim, features) = (self.table.dim, &self.table.spec.features);
+        let missing = self.table.rejects.takes_missing();
         let mut reasons: Reasons = vec![None; stored.num_rows()];
         let mut out = vec![T::default(); stored.num_rows() * dim];
         match features {
             Features::Column(name) => {
                 let lists = Lists::of(&open.column(name)?.of_stored(stored)?)?;
                 for (i, (row, reason)) in out.chunks_exact_mut(dim).zip(&mut reasons).enumerate() {
-                    *reason = lists.copy(i, row).err().map(|e| in_column(name, &e));
+                    *reason = lists.copy(i, row, missing).err().map(|e| in_column(name, &e));
                 }
             }
             Features::Columns(names) => {
@@ -456,13 +458,16 @@ impl Scan {
                     let values = cast(&open.column(name)?.of_stored(stored)?, &T::Arrow::DATA_TYPE)?;
                     let values = values.as_primitive::<T::Arrow>();
                     for (i, reason) in reasons.iter_mut().enumerate() {
-                        match finite::<T>(values, i) {
+                        match number::<T>(values, i, missing) {
                             Ok(value) => out[i * dim + at] = value,
                             Err(e) => drop(reason.get_or_insert_with(|| format!("column {name:?} is {e}"))),
                         }
                     }
                 }
             }
+        }
+        for (row, reason) in out.chunks_exact(dim).zip(&mut reasons).filter(|(_, reason)| missing && reason.is_none()) {
+            *reason = all_missing(row);
         }
         Ok((Some(out), reasons))
     }

@@ -25,7 +25,7 @@ use crate::event::Control;
 use crate::identity::Change;
 use crate::model::Model;
 use crate::source::follow::{Follow, Portion};
-use crate::source::{BadRows, Source, SourceOptions, SourceSpec, overlap};
+use crate::source::{BadRows, Missing, Source, SourceOptions, SourceSpec, overlap};
 use crate::stage::{Clusters, FEATURES};
 use crate::store::Location;
 use crate::table::{
@@ -77,6 +77,7 @@ impl<'a> Streaming<'a> {
             window_label: plan.window_label,
             features: plan.features.clone(),
             on_bad_row: plan.on_bad_row,
+            missing: plan.missing == Missing::Mean,
             threads,
         };
         if let Some((message, help)) = crate::source::follow::conflict(&plan.source, plan.stream.files) {

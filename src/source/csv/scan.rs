@@ -11,9 +11,10 @@ use super::unread::UnreadRows;
 use super::{Fill, Layout, NO_LINES};
 use crate::error::Result;
 use crate::source::bad::{Fault, Raw, Rejects, Why};
-use crate::source::clock::Midnight;
+use crate::source::clock::{Midnight, duration};
 use crate::source::recording::{Edge, Load, Recording, Wanted};
 use crate::source::samples::{Counts, Unused};
+use crate::source::span::Span;
 
 mod finish;
 
@@ -353,20 +354,34 @@ impl Scan {
         }
         let Some(piece) = self.course.piece.as_mut() else { return Ok(()) };
         if self.layout.spec.rules.fill == Fill::Hold {
-            let mut missing = None;
-            for (channel, (value, held)) in line.values.iter_mut().zip(&mut self.course.held).enumerate() {
-                match (value.is_nan(), held.is_nan()) {
-                    (false, _) => *held = *value,
-                    (true, false) => *value = *held,
-                    (true, true) => missing = Some(channel),
+            let course = &mut self.course;
+            course.held_at.resize(course.held.len(), 0);
+            let (mut missing, mut filled) = (None, Vec::new());
+            let lasts = self.layout.spec.rules.hold_for.map(Span::nanoseconds);
+            let now = line.time.unwrap_or(0);
+            let held = course.held.iter_mut().zip(&mut course.held_at);
+            for (channel, (value, (held, at))) in line.values.iter_mut().zip(held).enumerate() {
+                let old = lasts.is_some_and(|lasts| now.saturating_sub(*at) > lasts);
+                match (value.is_nan(), held.is_nan() || old) {
+                    (false, _) => (*held, *at) = (*value, now),
+                    (true, false) => {
+                        *value = *held;
+                        filled.push(channel);
+                    }
+                    (true, true) => missing = Some((channel, old && !held.is_nan())),
                 }
             }
-            if let Some(channel) = missing {
+            if let Some((channel, old)) = missing {
                 let name = &self.layout.spec.channels[channel];
-                let reason = format!(
-                    "column {name:?} is empty, and the recording has no earlier value, or none since a gap, to hold"
-                );
-                return self.take_bad(line, reason, Fault::Row, false);
+                let why = match lasts.filter(|_| old) {
+                    Some(lasts) => format!("its last value is older than {}", duration(lasts as f64)),
+                    None => "the recording has no earlier value, or none since a gap, to hold".to_owned(),
+                };
+                return self.take_bad(line, format!("column {name:?} is empty, and {why}"), Fault::Row, false);
+            }
+            if piece.wanted && !filled.is_empty() {
+                let channels = &self.layout.spec.channels;
+                self.counts.count(|samples| filled.iter().for_each(|at| samples.add_held(&channels[*at])));
             }
         }
         piece.push(line);
