@@ -124,7 +124,10 @@ impl VectorMap for Impute {
 
     fn map(&self, input: &[f32], output: &mut [f32]) -> Result<()> {
         let values = input.iter().zip(self.means.iter().cycle());
-        output.iter_mut().zip(values).for_each(|(out, (value, mean))| *out = if value.is_nan() { *mean } else { *value });
+        output
+            .iter_mut()
+            .zip(values)
+            .for_each(|(out, (value, mean))| *out = if value.is_nan() { *mean } else { *value });
         Ok(())
     }
 }

@@ -91,7 +91,8 @@ async fn means_stand_for_missing_values_in_command_sql_and_library_alike() {
     let values = values(240);
     write(&dir.path().join("gaps.parquet"), &values);
     let mean = |at: usize| {
-        let there: Vec<f64> = values.iter().skip(at).step_by(DIM).filter(|v| !v.is_nan()).map(|v| f64::from(*v)).collect();
+        let there: Vec<f64> =
+            values.iter().skip(at).step_by(DIM).filter(|v| !v.is_nan()).map(|v| f64::from(*v)).collect();
         (there.iter().sum::<f64>() / there.len() as f64) as f32
     };
     let means: Vec<f32> = (0..DIM).map(mean).collect();

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dacpipe::config::PipelineFile;
-use dacpipe::source::{self, SourceOptions, hapt};
+use dacpipe::source::{self, BadRows, SourceOptions, hapt};
 use dacpipe::table::{LabelTable, clusters_schema, lineage_schema, quarantine_schema};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use datafusion::catalog::TableProvider;

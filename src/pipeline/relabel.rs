@@ -144,8 +144,7 @@ impl Relabel {
         }
         let run_id = clock.run_id(model.hash().as_str());
         let mut bad = Arc::new(BadRows::new());
-        let Opened { source, missing_keys } = match self.open(&model, threads, &mut bad, control).await
-        {
+        let Opened { source, missing_keys } = match self.open(&model, threads, &mut bad, control).await {
             Ok(opened) => opened,
             Err(e) => return Err(with_quarantine(e, &self.output, &run_id, &bad).await),
         };
@@ -297,13 +296,7 @@ impl Relabel {
     /// and the input has no labels, windows are cut over whole recordings. If it lacks columns that the model's
     /// pipeline carried along, none are carried. Vectors that lack key columns of the model's pipeline are read without
     /// them.
-    async fn open(
-        &self,
-        model: &Model,
-        threads: usize,
-        bad: &mut Arc<BadRows>,
-        control: &Control,
-    ) -> Result<Opened> {
+    async fn open(&self, model: &Model, threads: usize, bad: &mut Arc<BadRows>, control: &Control) -> Result<Opened> {
         let input = &model.manifest().input;
         let source_of = |within| {
             let (spec, options) = self.source(input, threads, within)?;

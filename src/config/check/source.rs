@@ -94,7 +94,8 @@ impl Check<'_> {
                 self.at("missing", "no stage learns, so no mean is learned either", "missing = \"quarantine\"");
             }
             (Missing::Last, Some(SourceTable::Parquet(_))) => {
-                let message = "the last value stands for a missing one of a recording, and this source has feature vectors";
+                let message =
+                    "the last value stands for a missing one of a recording, and this source has feature vectors";
                 self.at("missing", message, "missing = \"mean\" or \"quarantine\"");
             }
             (Missing::Last, Some(SourceTable::Hapt(_))) => {

@@ -354,12 +354,11 @@ impl Scan {
         }
         let Some(piece) = self.course.piece.as_mut() else { return Ok(()) };
         if self.layout.spec.rules.fill == Fill::Hold {
-            let course = &mut self.course;
-            course.held_at.resize(course.held.len(), 0);
+            self.course.held_at.resize(self.course.held.len(), 0);
             let (mut missing, mut filled) = (None, Vec::new());
             let lasts = self.layout.spec.rules.hold_for.map(Span::nanoseconds);
             let now = line.time.unwrap_or(0);
-            let held = course.held.iter_mut().zip(&mut course.held_at);
+            let held = self.course.held.iter_mut().zip(&mut self.course.held_at);
             for (channel, (value, (held, at))) in line.values.iter_mut().zip(held).enumerate() {
                 let old = lasts.is_some_and(|lasts| now.saturating_sub(*at) > lasts);
                 match (value.is_nan(), held.is_nan() || old) {
