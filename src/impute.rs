@@ -8,7 +8,9 @@ use serde_json::json;
 
 use crate::error::{Error, Result};
 use crate::kernel::Rows;
-use crate::stage::{Action, Artifact, FEATURES, Fit, FitContext, Fitted, Tensor, Training, Transform, VectorMap};
+use crate::stage::{
+    Action, Artifact, FEATURES, Fit, FitContext, Fitted, InverseMap, Tensor, Training, Transform, VectorMap,
+};
 
 /// Values that are read at a time.
 const BLOCK: usize = 1 << 18;
@@ -128,6 +130,18 @@ impl VectorMap for Impute {
             .iter_mut()
             .zip(values)
             .for_each(|(out, (value, mean))| *out = if value.is_nan() { *mean } else { *value });
+        Ok(())
+    }
+
+    fn as_inverse(&self) -> Option<&dyn InverseMap> {
+        Some(self)
+    }
+}
+
+/// What was missing comes back as its mean.
+impl InverseMap for Impute {
+    fn invert(&self, output: &[f32], input: &mut [f32]) -> Result<()> {
+        input.copy_from_slice(output);
         Ok(())
     }
 }

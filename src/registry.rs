@@ -193,8 +193,9 @@ mod tests {
         let e = registry.restore("yours", &Artifact::default()).unwrap_err();
         assert_eq!(e.kind(), crate::Kind::Model);
         assert!(
-            e.to_string()
-                .ends_with("there are origin, scale, feature_weights, manifold, embed, network, label, experts, mine"),
+            e.to_string().ends_with(
+                "there are origin, impute, scale, feature_weights, manifold, embed, network, label, experts, mine"
+            ),
             "{e}"
         );
         let threads: Restore = |_, device| Err(Error::model(format!("{} threads", device.pool().threads())));

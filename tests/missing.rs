@@ -236,7 +236,7 @@ async fn the_last_value_lasts_as_long_as_is_said() {
         let samples = report.samples.clone().unwrap();
         let held = if more.is_empty() { 0 } else { 16 - bad };
         assert_eq!(samples.held.get("y").copied().unwrap_or(0), held, "{more}");
-        assert_eq!(samples.held.contains_key("x"), false);
+        assert!(!samples.held.contains_key("x"));
         assert_eq!(samples.read, samples.in_windows + samples.set_aside + samples.unused());
         assert_eq!(samples.to_string().contains(&format!("{held} of y")), held > 0, "{samples}");
     }

@@ -158,3 +158,21 @@ impl CommitNote {
 fn is_zero(n: &u64) -> bool {
     *n == 0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An older dacpipe named a file of its own format by its path.
+    #[test]
+    fn the_quarantine_of_an_older_note_is_a_path() {
+        let older = r#"{ "attempt": "r", "run": "r", "model": "m", "quarantine": "quarantine/r.parquet" }"#;
+        let note: CommitNote = serde_json::from_str(older).unwrap();
+        let file = note.quarantine.clone().unwrap();
+        assert_eq!((file.path.as_str(), file.crc32.is_none()), ("quarantine/r.parquet", true));
+        let again: CommitNote = serde_json::from_str(&serde_json::to_string(&note).unwrap()).unwrap();
+        assert_eq!(again, note);
+        let without: CommitNote = serde_json::from_str(r#"{ "attempt": "r", "run": "r", "model": "m" }"#).unwrap();
+        assert_eq!(without.quarantine, None);
+    }
+}

@@ -98,26 +98,21 @@ pub async fn set_aside(location: &Location, rows: &RecordBatch, run: &str, at: S
     no_link(location)?;
     let place = location.join(QUARANTINE)?;
     let log = Log::new(place.clone());
-    let id = format!("{run}.failed");
-    let mut attempt = Attempt::begin_below(&log, &place, &id).await?;
-    let path = format!("{}/part-00000.parquet", data_dir(&id));
-    let file = beside::write(&place, path, &complete(rows, run, None, at)?).await?;
-    loop {
+    let rows = complete(rows, run, None, at)?;
+    for number in 0.. {
+        let id = format!("{run}.failed-{number}");
+        let mut attempt = Attempt::begin_below(&log, &place, &id).await?;
+        let file = beside::write(&place, format!("{}/part-00000.parquet", data_dir(&id)), &rows).await?;
         let newest = newest_note(&log).await?;
         let published = newest.as_ref().and_then(|(_, note)| note.published.clone());
-        let note = CommitNote { attempt: id.clone(), run: run.to_owned(), rows: file.rows, ..CommitNote::empty() };
-        if put(
-            &log,
-            newest,
-            vec![add_of(&as_data_file(&file, &file.path)?, now_millis(), true)?],
-            CommitNote { published, ..note },
-        )
-        .await?
-        {
-            attempt.committed().await;
-            return Ok(());
+        let note = CommitNote { attempt: id, run: run.to_owned(), rows: file.rows, published, ..CommitNote::empty() };
+        let add = add_of(&as_data_file(&file, &file.path)?, now_millis(), true)?;
+        let done = put(&log, newest, vec![add], note).await;
+        if settle(&place, &mut attempt, done).await? {
+            break;
         }
     }
+    Ok(())
 }
 
 /// The place of the quarantine of the table at `location`, if it has one.
@@ -145,45 +140,45 @@ async fn publish(log: &Log, table: &Snapshot) -> Result<()> {
     let location = &log.location;
     let place = location.join(QUARANTINE)?;
     let to = Log::new(place.clone());
-    let mut attempt = None;
     loop {
         let newest = newest_note(&to).await?;
         let mut pending = pending(log, table, newest.as_ref().and_then(|(_, note)| note.published.as_ref())).await?;
-        let Some((first, _)) = pending.first() else { break };
-        let first = *first;
-        no_link(location)?;
-        if attempt.is_none() {
-            // No other attempt has this id, not even of a process that died.
-            let id = format!("publish-{first}-{}-{}", now_millis(), std::process::id());
-            attempt = Some((Attempt::begin_below(&to, &place, &id).await?, id));
-        }
-        let id = attempt.as_ref().map(|(_, id)| id.clone()).unwrap_or_default();
         // Rows are marked by themselves, when those that are set aside before are there.
         let with_marks = pending.iter().position(|(_, note)| note.replayed.is_some());
         pending.truncate(with_marks.map_or(pending.len(), |at| at.max(1)));
+        let (Some((_, first)), Some((version, last))) = (pending.first(), pending.last()) else { return Ok(()) };
+        no_link(location)?;
+        // No other attempt has this id, not even of a process that died.
+        let id = format!("publish-{version}-{}-{}", now_millis(), std::process::id());
+        let mut attempt = Attempt::begin_below(&to, &place, &id).await?;
         let mut actions = Vec::new();
         for file in pending.iter().filter_map(|(_, note)| note.quarantine.as_ref()) {
             if let Some(path) = file.path.strip_prefix(&format!("{QUARANTINE}/")).filter(|_| file.crc32.is_some()) {
                 actions.push(add_of(&as_data_file(file, path)?, now_millis(), true)?);
             }
         }
-        if let Some(marks) = pending.first().and_then(|(_, note)| note.replayed.as_ref()) {
+        if let Some(marks) = &first.replayed {
             let marks = Marks::read(location, marks).await?;
-            let run = pending[0].1.run.clone();
-            actions.extend(marked(&to, &id, &marks, &run).await?);
+            actions.extend(marked(&to, &id, &marks, &first.run).await?);
         }
-        let version = pending.last().map_or(0, |(version, _)| *version);
         let rows = pending.iter().filter_map(|(_, note)| note.quarantine.as_ref()).map(|file| file.rows).sum();
-        let run = pending.last().map(|(_, note)| note.run.clone()).unwrap_or_default();
-        let published = Some(Published { table: table.metadata.id().to_owned(), version });
-        // Each commit has an id of its own, by which its writer knows it again.
-        let note = CommitNote { attempt: format!("{id}.{version}"), run, rows, published, ..CommitNote::empty() };
-        put(&to, newest, actions, note).await?;
+        let published = Some(Published { table: table.metadata.id().to_owned(), version: *version });
+        let note = CommitNote { attempt: id, run: last.run.clone(), rows, published, ..CommitNote::empty() };
+        let done = put(&to, newest, actions, note).await;
+        settle(&place, &mut attempt, done).await?;
     }
-    if let Some((mut attempt, _)) = attempt {
-        attempt.committed().await;
+}
+
+/// Ends an attempt whose commit was tried. True if it is there; if not, its files are removed.
+async fn settle(place: &Location, attempt: &mut Attempt, done: Result<bool>) -> Result<bool> {
+    match &done {
+        Ok(true) => attempt.committed().await,
+        Ok(false) => attempt.abort().await,
+        // In an object store, it may be there.
+        Err(_) if place.local_path().is_none() => attempt.leave(),
+        Err(_) => attempt.abort().await,
     }
-    Ok(())
+    done
 }
 
 /// The commits of `table` whose rows the quarantine does not have, oldest first, if it has those up to `published`.
