@@ -437,7 +437,7 @@ async fn open_entries(
     let replayed = all.column_by_name(REPLAYED).map(|column| column.as_string::<i32>().clone());
     let replayed = replayed.ok_or_else(|| Error::internal("a quarantine without marks"))?;
     let runs = quarantine.runs_in_table();
-    let entries = entries_of(&all, |i| replayed.is_null(i))?;
+    let entries = entries_of(&all, |i| replayed.is_null(i) || !quarantine.has_replay(replayed.value(i)))?;
     Ok((entries.into_iter().filter(|entry| runs.contains(&entry.run)).collect(), known))
 }
 

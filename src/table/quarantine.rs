@@ -286,9 +286,7 @@ impl Marks {
         let (runs, files) = (column("run")?.as_string::<i32>(), column("file")?.as_string::<i32>());
         let lines = column("line")?.as_primitive::<Int64Type>();
         let before = column(REPLAYED)?.as_string::<i32>();
-        let is = |i: usize| {
-            before.is_null(i) && self.0.contains(&(runs.value(i).to_owned(), files.value(i).to_owned(), lines.value(i)))
-        };
+        let is = |i: usize| self.0.contains(&(runs.value(i).to_owned(), files.value(i).to_owned(), lines.value(i)));
         let marked: Vec<bool> = (0..rows.num_rows()).map(is).collect();
         if !marked.contains(&true) {
             return Ok(None);
@@ -339,6 +337,8 @@ pub struct Quarantine {
     pub(crate) table: Option<Arc<LabelTable>>,
     /// The runs whose rows the table has.
     pub(crate) in_table: BTreeSet<String>,
+    /// The runs that replayed rows, whose commits the table has.
+    replays: BTreeSet<String>,
     /// What the commits of the table say that is not yet in it, oldest first: files of rows below the table, and marks.
     pub(crate) pending: Vec<(FileBeside, String)>,
     marks: Vec<(FileBeside, String)>,
@@ -354,7 +354,8 @@ impl Quarantine {
         let log = Log::new(place.clone());
         let there = if no_link(location).is_ok() { log.snapshot(None).await? } else { None };
         let published = there.as_ref().and_then(|there| there.note.as_ref()?.published.as_ref());
-        let (mut in_table, mut pending_files, mut marks) = (BTreeSet::new(), Vec::new(), Vec::new());
+        let (mut in_table, mut replays) = (BTreeSet::new(), BTreeSet::new());
+        let (mut pending, mut marks) = (Vec::new(), Vec::new());
         if let Some(table) = table {
             let of_table = Log::new(location.clone());
             let all = of_table.quarantined(table, None).await?;
@@ -362,8 +363,11 @@ impl Quarantine {
             for (version, note) in all.into_iter().rev() {
                 if behind.is_none_or(|behind| version > behind.version) {
                     let new = note.quarantine.clone().filter(|file| file.crc32.is_some());
-                    pending_files.extend(new.map(|file| (file, note.run.clone())));
+                    pending.extend(new.map(|file| (file, note.run.clone())));
                     marks.extend(note.replayed.clone().map(|file| (file, note.run.clone())));
+                }
+                if note.replayed.is_some() {
+                    replays.insert(note.run.clone());
                 }
                 if note.quarantine.is_some() {
                     in_table.insert(note.run);
@@ -371,12 +375,17 @@ impl Quarantine {
             }
         }
         let table = there.map(|there| Arc::new(LabelTable::of(&place, there)));
-        Ok(Self { location: location.clone(), table, in_table, pending: pending_files, marks })
+        Ok(Self { location: location.clone(), table, in_table, replays, pending, marks })
     }
 
     /// The runs whose rows the table has.
     pub fn runs_in_table(&self) -> &BTreeSet<String> {
         &self.in_table
+    }
+
+    /// Whether the table has the rows of `run`, which replayed some; not after a version from before it was restored.
+    pub fn has_replay(&self, run: &str) -> bool {
+        self.replays.contains(run)
     }
 
     /// Whether rows were marked that are not yet so in the table.
