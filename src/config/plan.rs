@@ -19,7 +19,7 @@ use crate::secret::redacted;
 use crate::signal::features::FeatureSet;
 use crate::signal::summary::SummarySpec;
 use crate::signal::window::{WindowLabel, WindowSpec};
-use crate::source::{OnBadRow, SourceOptions, SourceSpec};
+use crate::source::{Fill, Missing, OnBadRow, SourceOptions, SourceSpec};
 use crate::{Error, Result, Seed};
 pub(super) use source::{dialect, source};
 
@@ -51,6 +51,9 @@ pub struct Plan {
     pub fused: bool,
     /// What happens to a row that cannot be read.
     pub on_bad_row: OnBadRow,
+    /// What becomes of a missing value.
+    #[serde(default)]
+    pub missing: Missing,
     /// Where rows come from.
     pub source: SourceSpec,
     /// How recordings are cut into windows; `None` for feature vectors.
@@ -85,6 +88,8 @@ fn fused() -> bool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum StageSpec {
+    /// Puts means in place of missing values.
+    Impute,
     /// Brings features to a common range.
     Scale(ScaleSpec),
     /// Weighs features for the autoencoder's loss.
@@ -172,6 +177,7 @@ impl Plan {
             window_label: self.window_label,
             features: self.features.clone(),
             on_bad_row: self.on_bad_row,
+            missing: self.missing == Missing::Mean,
             threads,
         }
     }
@@ -209,6 +215,7 @@ impl Plan {
             StageTable::DeepClustering(table) => method(table).ok().and_then(|spec| spec.embedding_width()),
             _ => None,
         });
+        let imputes = (file.missing == Missing::Mean).then_some(StageSpec::Impute);
         Plan {
             name: file.name.clone(),
             seed: file.seed,
@@ -217,11 +224,12 @@ impl Plan {
             device: file.device.parts().0,
             fused: file.device.parts().1,
             on_bad_row: file.on_bad_row,
-            source: source(&file.source),
+            missing: file.missing,
+            source: source_of(file),
             window,
             window_label: window_label.unwrap_or_default(),
             features,
-            stages: stages().flat_map(|stage| learners(stage, clusters, width)).collect(),
+            stages: imputes.into_iter().chain(stages().flat_map(|stage| learners(stage, clusters, width))).collect(),
             split: split(&file.split, &file.source),
             sink: sink(&file.sink, &file.source),
             stream: file.stream.clone(),
@@ -274,6 +282,15 @@ impl Plan {
     pub fn seed(&self) -> Seed {
         Seed(self.seed)
     }
+}
+
+/// The source, with what is said of missing values.
+fn source_of(file: &PipelineFile) -> SourceSpec {
+    let mut spec = source(&file.source);
+    if let (SourceSpec::Csv(spec), Missing::Last) = (&mut spec, file.missing) {
+        (spec.rules.fill, spec.rules.hold_for) = (Fill::Hold, file.missing_within);
+    }
+    spec
 }
 
 fn window(table: &WindowTable) -> WindowSpec {

@@ -175,12 +175,21 @@ impl Execution<'_> {
         let Passed { tally, kept, .. } = pass.run(&self.ctx, &mut self.writer, labels).await?;
 
         let model_path = model.save(&self.sink.join("models")?).await?;
-        let quarantine = quarantine(&self.sink, &self.run_id, &self.bad).await?;
+        let quarantine = quarantine(&self.bad)?;
         let clusters = model.clusters().map(|found| clusters(&tally, &model, found)).transpose()?;
         let Kept { profile, sample } = kept;
         let skipped_rows = existing.map_or(0, |existing| existing.skipped());
-        let source = source_info(&self.source, &tally);
-        let info = CommitInfo { source, clusters, profile, sample, lineage, quarantine, skipped_rows, stream: None };
+        let source = source_info(&self.source, self.pipeline.plan.source.path(), &tally);
+        let info = CommitInfo {
+            source,
+            clusters,
+            profile,
+            sample,
+            lineage,
+            quarantine,
+            skipped_rows,
+            ..CommitInfo::default()
+        };
         learned.reports.push(StageReport::new("label", began, format!("{} rows", tally.rows())));
         let mut report = self.report(learned, &model, &model_path, &tally);
         report.skipped_rows = skipped_rows;

@@ -199,7 +199,7 @@ impl Follow {
     /// that was read and is another one now.
     pub async fn next(&self, position: &Position, now: SystemTime, bad: &Arc<BadRows>) -> Result<Option<Portion>> {
         let now = milliseconds(now);
-        let rejects = Rejects::new(self.options.on_bad_row, Arc::clone(bad));
+        let rejects = Rejects::new(self.options.on_bad_row, Arc::clone(bad)).with_missing(self.options.missing);
         let (found, seen) = match self.taken().await? {
             Some(Taken { lines: Some((data, rows)), more }) => {
                 (New::Some { data: vec![data], rows, more }, position.files.clone())

@@ -5,7 +5,7 @@ use deltalake_core::kernel::{Add, Remove, StructType};
 use object_store::path::Path;
 use serde_json::Value;
 
-use super::attempt::{data_dir, staging_dir};
+use super::attempt::{data_dir, quarantine_dir, staging_dir};
 use super::commit::{CommitNote, Mode, NOTE};
 use super::log::DIRECTORY;
 use super::stats::ColumnRange;
@@ -109,7 +109,7 @@ pub(super) fn parse(version: u64, bytes: &Bytes) -> Result<Commit> {
         }
     }
     if let Some(note) = &commit.note {
-        for path in note.files_beside().map(|file| &file.path).chain(&note.quarantine) {
+        for path in note.files_beside().chain(&note.quarantine).map(|file| &file.path) {
             if !is_inside(path) {
                 return Err(Error::table(format!("{path:?} is no path of a file of the table")));
             }
@@ -130,10 +130,10 @@ pub(super) fn file_name(version: u64) -> String {
 
 /// The files of one attempt that a commit names: its data files among `actions`, and those beside them.
 pub(super) fn files_of(attempt: &str, actions: &[Value], note: &CommitNote) -> Vec<String> {
-    let (data, beside) = (format!("{}/", data_dir(attempt)), format!("{}/", staging_dir(attempt)));
+    let own = [data_dir(attempt), staging_dir(attempt), quarantine_dir(attempt)].map(|dir| dir + "/");
     let added = actions.iter().filter_map(|action| action["add"]["path"].as_str()).map(decoded);
-    let named = note.files_beside().map(|file| file.path.clone());
-    added.filter(|path| path.starts_with(&data)).chain(named.filter(|path| path.starts_with(&beside))).collect()
+    let named = note.files_beside().chain(&note.quarantine).map(|file| file.path.clone());
+    added.chain(named).filter(|path| own.iter().any(|dir| path.starts_with(dir))).collect()
 }
 
 /// Decodes a path of the log to the file's path; invalid encodings stay as they are.

@@ -103,10 +103,11 @@ impl Snapshot {
         self.noted_at.is_some_and(|noted_at| noted_at < self.version)
     }
 
-    /// The newest version, since the last overwrite, whose run set rows aside.
+    /// The newest version, since the last overwrite, whose run set rows aside or replayed some.
     pub(super) fn last_quarantine(&self) -> Option<u64> {
         let note = self.note.as_ref()?;
-        if note.quarantine.is_some() { self.noted_at } else { note.quarantined_before }
+        let says = note.quarantine.is_some() || note.replayed.is_some();
+        if says { self.noted_at } else { note.quarantined_before }
     }
 
     /// The file of its clusters.
@@ -320,24 +321,24 @@ impl Log {
     }
 
     /// The note of the newest commit up to `version` that has one, and that commit's version.
-    async fn note_at(&self, version: u64) -> Result<Option<(u64, CommitNote)>> {
+    pub(super) async fn note_at(&self, version: u64) -> Result<Option<(u64, CommitNote)>> {
         Ok(match self.search(version, |commit| commit.note.is_some()).await? {
             Search::Found(commit) => commit.note.map(|note| (commit.version, note)),
             Search::None | Search::Ends { .. } => None,
         })
     }
 
-    /// The files of the rows that the runs of a version set aside, newest first.
-    pub(super) async fn quarantined(&self, table: &Snapshot) -> Result<Vec<String>> {
-        let mut files = Vec::new();
+    /// The commits of a version's runs that set rows aside, newest first: those behind version `after`.
+    pub(super) async fn quarantined(&self, table: &Snapshot, after: Option<u64>) -> Result<Vec<(u64, CommitNote)>> {
+        let mut found = Vec::new();
         let mut next = table.last_quarantine();
-        while let Some(version) = next {
+        while let Some(version) = next.filter(|&version| after.is_none_or(|after| version > after)) {
             let Some(Commit { note: Some(note), .. }) = self.commit_at(version).await? else { break };
-            files.extend(note.quarantine);
             // Versions must decrease, also in a damaged log.
             next = note.quarantined_before.filter(|&before| before < version);
+            found.push((version, note));
         }
-        Ok(files)
+        Ok(found)
     }
 
     /// The version that attempt `id` made, or `None` if it is not (or no longer) in the log. Searches from the newest

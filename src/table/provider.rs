@@ -128,14 +128,6 @@ impl LabelTable {
         self.beside(self.snapshot.note.as_ref().and_then(|note| note.sample.as_ref()), &sample_schema()).await
     }
 
-    /// The files, below the table, of the rows that the runs of this version set aside, newest first.
-    ///
-    /// # Errors
-    /// Kind `Table` if the log is damaged, `Io` if it cannot be read.
-    pub async fn quarantine_files(&self) -> Result<Vec<String>> {
-        Log::new(self.files.location.clone()).quarantined(&self.snapshot).await
-    }
-
     /// The rows of `schema` in a file of rows that a run set aside, below the table's `location`.
     ///
     /// # Errors

@@ -164,7 +164,7 @@ impl<'a> Streaming<'a> {
         let (began, clock) = (Instant::now(), Clock::start()?);
         let plan = &self.pipeline.plan;
         self.model.check_width(source.dim)?;
-        let (mut writer, run_id) = self.writer(&clock).await?;
+        let mut writer = self.writer(&clock).await?;
         let kept = kept(plan, source);
         let columns: Vec<&str> = std::iter::once(FEATURES).chain(kept.iter().map(String::as_str)).collect();
         let mut rows = select(&self.ctx, source, &columns, plan.split.part(&plan.split.label)?)?;
@@ -200,7 +200,7 @@ impl<'a> Streaming<'a> {
         let skipped_rows = existing.map_or(0, |existing| existing.skipped());
         let lineage = self.lineage_of(&writer, &vectors).await?;
         let info = CommitInfo {
-            source: source_info(source, &tally),
+            source: source_info(source, plan.source.path(), &tally),
             clusters,
             profile,
             sample,
@@ -211,7 +211,7 @@ impl<'a> Streaming<'a> {
         let mut state = self.state.clone();
         state.position = portion.position()?;
         state.learned = self.learning.as_ref().map(Learning::save);
-        self.commit(writer, &run_id, info, state, began).await?;
+        self.commit(writer, info, state, began).await?;
         self.count(source, &tally, skipped_rows);
         Ok(())
     }
@@ -224,7 +224,7 @@ impl<'a> Streaming<'a> {
             let e = Error::input(format!("{} rows were set aside, and no row can be used", self.bad.count()));
             return Err(with_quarantine(e, &self.pipeline.plan.sink.path, &run_id, &self.bad).await);
         };
-        let (mut writer, run_id) = self.writer(&clock).await?;
+        let mut writer = self.writer(&clock).await?;
         let made = [MODEL, LABELLED_AT];
         let fields = table.schema.fields().iter().filter(|field| !made.contains(&field.name().as_str()));
         let labels = Labels { model: self.model.hash().as_str().into(), labelled_at: clock.labelled_at };
@@ -232,7 +232,7 @@ impl<'a> Streaming<'a> {
         let source = SourceInfo { description: "nothing but what was set aside".into(), ..SourceInfo::default() };
         let info = CommitInfo { source, ..CommitInfo::default() };
         let state = self.state.clone();
-        self.commit(writer, &run_id, info, state, began).await
+        self.commit(writer, info, state, began).await
     }
 
     /// Learns from the rows that were labelled. Returns what becomes of the table's clusters with their commit: those that
@@ -263,7 +263,7 @@ impl<'a> Streaming<'a> {
     }
 
     /// A writer that appends to the table.
-    async fn writer(&self, clock: &Clock) -> Result<(TableWriter, String)> {
+    async fn writer(&self, clock: &Clock) -> Result<TableWriter> {
         let plan = &self.pipeline.plan;
         let run_id = clock.run_id(&plan.fingerprint);
         let write = WriteOptions::new(Mode::Append, &run_id)
@@ -275,20 +275,19 @@ impl<'a> Streaming<'a> {
             None => TableWriter::begin(&self.sink, write).await?,
         };
         writer.last_written().map_or(Ok(()), |last| clock.check_follows(last))?;
-        Ok((writer, run_id))
+        Ok(writer)
     }
 
     /// Commits the rows of `writer` with `state`.
     async fn commit(
         &mut self,
         writer: TableWriter,
-        run_id: &str,
         info: CommitInfo,
         mut state: StreamState,
         began: Instant,
     ) -> Result<()> {
         state.rows = writer.base_rows() + writer.rows().await;
-        let quarantine = quarantine(&self.sink, run_id, &self.bad).await?;
+        let quarantine = quarantine(&self.bad)?;
         let sequence = self.sequence + 1;
         let stream = Some(state.commit(&self.pipeline.plan.name, sequence)?);
         let info = CommitInfo { quarantine, stream, ..info };

@@ -27,6 +27,9 @@ pub(super) struct Course {
     /// The last value of each channel, if empty channels take it; NaN before the first.
     #[serde(with = "nan_as_null")]
     pub(super) held: Vec<f64>,
+    /// The times of these values.
+    #[serde(default)]
+    pub(super) held_at: Vec<i64>,
     /// When its last line was read, in milliseconds since 1970; 0 outside of a stream.
     pub(super) read_at: i64,
 }
@@ -40,6 +43,7 @@ impl Course {
             midnight: Midnight::default(),
             order: layout.spec.time.as_ref().and_then(|_| Order::new(&layout.spec.rules, layout.period)),
             held: vec![f64::NAN; layout.spec.channels.len()],
+            held_at: vec![0; layout.spec.channels.len()],
             read_at: 0,
         }
     }

@@ -97,7 +97,7 @@ pub(super) fn read(
     (&mut open).take(head_bytes).read_to_end(&mut content).map_err(io)?;
     content.append(&mut bytes);
     let passed = part.lines.max(head_lines) - head_lines;
-    let data = file.holding(content).passing_over(head_lines, passed);
+    let data = file.holding(content).passing_over(head_lines, passed).passing_bytes(from - head_bytes);
     part.lines = part.lines.max(head_lines) + lines;
     part.bytes = from + end as u64;
     part.begins = beginning(&mut open, part.bytes.min(BEGINNING)).map_err(io)?;
