@@ -14,7 +14,7 @@ fn missing(report: &RunReport) -> Option<String> {
     let stage = report.stages.iter().find(|stage| stage.stage == "impute")?;
     let counts = stage.figures.get("missing")?.as_object()?;
     let mut counts: Vec<(&String, u64)> = counts.iter().filter_map(|(name, n)| Some((name, n.as_u64()?))).collect();
-    counts.sort_by(|a, b| b.1.cmp(&a.1));
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let each: Vec<String> = counts.iter().map(|(name, count)| format!("{name} ({count})")).collect();
     let all: u64 = counts.iter().map(|(_, count)| count).sum();
     match all {
