@@ -177,7 +177,7 @@ epochs = 1
 [[stage]]
 kind = "kmeans"
 k = {k}
-starts = 1
+n_init = 1
 max_iterations = 10
 
 [sink]
