@@ -27,8 +27,8 @@ pub(crate) const DATA: &str = "data";
 const KEPT: &str = "kept-";
 const MARK: &str = "attempt.json";
 /// The files of an attempt beside its rows.
-const FILES_BESIDE: [&str; 5] =
-    ["clusters.parquet", "profile.parquet", "sample.parquet", "lineage.parquet", "stream.json.zst"];
+const FILES_BESIDE: [&str; 6] =
+    ["clusters.parquet", "profile.parquet", "sample.parquet", "lineage.parquet", "stream.json.zst", "drift.parquet"];
 /// A run's report about itself.
 const RUN: &str = "run.json";
 /// The entries that a directory may have and still become a table: those that runs write.
@@ -67,6 +67,10 @@ pub(super) fn lineage_file(id: &str) -> String {
 
 pub(super) fn stream_file(id: &str) -> String {
     format!("{BESIDE}/{id}/{}", FILES_BESIDE[4])
+}
+
+pub(super) fn drift_file(id: &str) -> String {
+    format!("{BESIDE}/{id}/{}", FILES_BESIDE[5])
 }
 
 fn mark_file(id: &str) -> String {

@@ -74,6 +74,9 @@ pub struct CommitNote {
     /// What became of the table's clusters so far; absent where it never had any, and in versions of an older dacpipe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lineage: Option<FileBeside>,
+    /// How far rows had drifted, in the newest measurements; absent where it was never measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<FileBeside>,
     /// The file of rows that this commit's run set aside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<String>,
@@ -92,7 +95,7 @@ impl CommitNote {
     /// The files beside the rows that it names.
     pub(super) fn files_beside(&self) -> impl Iterator<Item = &FileBeside> {
         let state = self.stream.as_ref().map(|stream| &stream.state);
-        [&self.clusters, &self.profile, &self.sample, &self.lineage].into_iter().flatten().chain(state)
+        [&self.clusters, &self.profile, &self.sample, &self.lineage, &self.drift].into_iter().flatten().chain(state)
     }
 }
 

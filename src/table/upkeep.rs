@@ -275,6 +275,7 @@ impl Tended {
             profile: None,
             sample: None,
             lineage: None,
+            drift: None,
             quarantine: None,
             quarantined_before: None,
             source: Default::default(),

@@ -40,6 +40,7 @@ fn findings(rows: u64, k: i32, width: usize, name: &dyn Fn(usize) -> String) -> 
         left_alone: vec![],
         left_out: None,
         notes: vec![],
+        drift: vec![],
         samples: None,
         skipped_rows: 0,
         replaced_rows: 0,
@@ -95,6 +96,7 @@ fn findings(rows: u64, k: i32, width: usize, name: &dyn Fn(usize) -> String) -> 
             .map(|i| Rebuilt { cluster: i, label: Some(name(i as usize)), input: values(0.0), output: values(0.1) })
             .collect()),
         notes: vec![name(12)],
+        drift: vec![],
         features: (0..width).map(name).collect(),
         width,
     }
