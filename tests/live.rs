@@ -26,7 +26,7 @@ within = "recordings"
 [[stage]]
 kind = "features"
 set = "summary"
-spectrum = false
+bands = 1
 [[stage]]
 kind = "kmeans"
 k = 2

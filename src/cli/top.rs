@@ -4,7 +4,6 @@ mod fetch;
 mod page;
 mod watched;
 
-use std::io::IsTerminal;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -47,7 +46,7 @@ pub struct TopArgs {
 pub fn run(args: &TopArgs) -> Result<()> {
     let place = Place::parse(&args.url)?;
     let mut watched = Watched::new(&place.shown());
-    if !(std::io::stdout().is_terminal() && std::io::stdin().is_terminal()) {
+    if !terminal::stdout_draws() {
         return print(&place, &mut watched);
     }
     let mut screen = ratatui::try_init().map_err(|e| Error::io("cannot draw in this terminal").with_source(e))?;

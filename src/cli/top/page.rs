@@ -14,7 +14,7 @@ const WIDE: u16 = 64;
 /// Draws the page; in color, if the terminal has any.
 pub(super) fn draw(frame: &mut Frame, watched: &Watched, colors: bool) {
     let page = Page { watched, colors };
-    let parts = [Constraint::Length(2), Constraint::Length(6), Constraint::Length(5), Constraint::Min(0)];
+    let parts = [Constraint::Length(2), Constraint::Length(6), Constraint::Length(7), Constraint::Min(0)];
     let [head, rates, figures, rest] = Layout::vertical(parts).areas(frame.area());
     frame.render_widget(Paragraph::new(page.head()), head);
     page.rates(frame, rates);
@@ -108,17 +108,17 @@ impl Page<'_> {
             .map_or("-".to_owned(), |bytes| bytesize::ByteSize::b(bytes as u64).display().si().to_string());
         vec![
             Line::from(format!(
-                "rows   {} labelled of {} read, {} set aside, {} commits",
+                "rows     {} labelled of {} read",
                 count("dacpipe_rows_labelled_total"),
-                count("dacpipe_rows_read_total"),
-                whole(set_aside),
-                count("dacpipe_commits_total"),
+                count("dacpipe_rows_read_total")
             )),
-            Line::from(format!("lag    {lag}, {} rows   memory {memory}", count("dacpipe_lag_rows"))),
+            Line::from(format!("         {} set aside   memory {memory}", whole(set_aside))),
+            Line::from(format!("lag      {lag}, {} rows", count("dacpipe_lag_rows"))),
+            Line::from(format!("batch    {}", histogram("dacpipe_batch_seconds"))),
             Line::from(format!(
-                "batch  {}   commit {}",
-                histogram("dacpipe_batch_seconds"),
-                histogram("dacpipe_commit_seconds")
+                "commit   {}   {} commits",
+                histogram("dacpipe_commit_seconds"),
+                count("dacpipe_commits_total")
             )),
         ]
     }
@@ -175,7 +175,8 @@ impl Page<'_> {
 
 /// A number with a space between its thousands.
 fn whole(value: f64) -> String {
-    let digits = format!("{:.0}", value.max(0.0));
+    // Not a zero with a sign, as the sum of nothing is.
+    let digits = format!("{:.0}", value.abs());
     let first = digits.len() % 3;
     let (head, tail) = digits.split_at(first);
     let mut groups: Vec<&str> = if head.is_empty() { Vec::new() } else { vec![head] };

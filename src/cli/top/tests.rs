@@ -60,7 +60,7 @@ dacpipe_model_active{{model="3f1c0123456789abcdef"}} 1
 fn watched() -> Watched {
     let mut watched = Watched::new("127.0.0.1:9464");
     let mut rows = 0;
-    for second in 0..30 {
+    for second in 0..30_u32 {
         watched.add(f64::from(second), Ok(figures(rows)));
         rows += 100 * u64::from(second % 10);
     }
@@ -84,7 +84,7 @@ fn a_stream_that_is_gone_is_said_to_be() {
     watched.add(34.0, Err("nobody serves there".into()));
     let page = plain(&watched, 80, 24).unwrap();
     assert!(page.contains("gone for 4 s: nobody serves there; trying again"), "{page}");
-    assert!(page.contains("rows   13 500 labelled"), "what was seen last stays: {page}");
+    assert!(page.contains("rows     13 500 labelled"), "what was seen last stays: {page}");
     // It is there again, and counts from 0.
     watched.add(40.0, Ok(figures(50)));
     assert_eq!(watched.rates.back(), Some(&(50.0 / 11.0)));

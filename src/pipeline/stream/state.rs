@@ -36,9 +36,9 @@ pub(super) struct StreamState {
     /// The rows since drift was last measured, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<Counted>,
-    /// The hash of the model that was learned anew because of drift; it labels the rows from then on.
+    /// The model that was learned anew because of drift; it labels the rows from then on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
+    pub anew: Option<Anew>,
     /// Whether one is to be learned before the next commit.
     #[serde(default, skip_serializing_if = "is_false")]
     pub retrain: bool,
@@ -50,6 +50,15 @@ pub(super) struct Counted {
     /// The hash of the model that labelled them.
     pub model: String,
     pub counts: Counts,
+}
+
+/// A model that was learned anew.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Anew {
+    /// Its hash.
+    pub model: String,
+    /// Rows of the table then.
+    pub rows: u64,
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -74,7 +83,7 @@ impl StreamState {
             rows: 0,
             learned: None,
             drift: None,
-            model: None,
+            anew: None,
             retrain: false,
         }
     }

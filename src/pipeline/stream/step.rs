@@ -18,7 +18,7 @@ use super::super::written::Written;
 use super::super::{Pipeline, StreamOptions, StreamReport};
 use super::learning::{Learning, labelling};
 use super::model::{Chosen, note};
-use super::state::{Counted, Reached};
+use super::state::{Anew, Counted, Reached};
 use super::{StreamState, committed};
 use crate::config::{DriftPolicy, DriftTable, Plan};
 use crate::device;
@@ -94,7 +94,7 @@ impl<'a> Streaming<'a> {
         }
         let device = plan.device.open_as(device::threads(plan.threads)?, plan.fused)?;
         let threads = device.pool().threads();
-        let anew = reached.as_ref().and_then(|reached| reached.state.model.as_deref());
+        let anew = reached.as_ref().and_then(|reached| Some(reached.state.anew.as_ref()?.model.as_str()));
         let chosen = pipeline.stream_model(&sink, table.as_ref(), anew, &device, &options.control).await?;
         let sequence = reached.as_ref().map_or(0, |reached| reached.sequence);
         options.control.emit(note(&chosen, sequence, &sink));
@@ -257,7 +257,10 @@ impl<'a> Streaming<'a> {
             .as_ref()
             .map(|counter| Counted { model: self.model.hash().as_str().into(), counts: counter.counts().clone() });
         let acts = said.as_ref().is_some_and(|said| said.level == Level::Act);
-        state.retrain = acts && plan.drift.as_ref().is_some_and(|drift| drift.policy == DriftPolicy::Retrain);
+        let retrains = plan.drift.as_ref().is_some_and(|drift| drift.policy == DriftPolicy::Retrain);
+        // As long as most of the files are of before, rows drift from a new model, too: it is not learned again and again.
+        let grown = state.anew.as_ref().is_none_or(|anew| self.state.rows / 5 * 4 >= anew.rows);
+        state.retrain = acts && retrains && grown;
         let set_aside = self.reasons();
         let committing = Instant::now();
         let Committed { bytes, version, .. } = self.commit(writer, &run_id, info, state, began).await?;
@@ -337,7 +340,7 @@ impl<'a> Streaming<'a> {
         let message = format!("model {} follows model {}", model.hash().short(), before.short());
         self.control.emit(Event::Note { message });
         self.drift = counter(&self.pipeline.plan, &model, reference, None)?;
-        self.state.model = Some(model.hash().as_str().into());
+        self.state.anew = Some(Anew { model: model.hash().as_str().into(), rows: self.state.rows });
         self.report.model = model.hash().as_str().into();
         if let Some(live) = &self.live {
             live.learned();

@@ -96,7 +96,6 @@ fn findings(rows: u64, k: i32, width: usize, name: &dyn Fn(usize) -> String) -> 
             .map(|i| Rebuilt { cluster: i, label: Some(name(i as usize)), input: values(0.0), output: values(0.1) })
             .collect()),
         notes: vec![name(12)],
-        drift: vec![],
         features: (0..width).map(name).collect(),
         width,
     }
