@@ -320,7 +320,7 @@ fn exit_codes_tell_drift_and_what_was_set_aside() {
     let file = case.file("out");
     expect(0, &["run", &file, "--once", "--quiet", "--fail-on", "drift,quarantine"]);
     case.record("m1", 2, 400, 2.0);
-    let (stdout, stderr) = expect(10, &["run", &file, "--once", "--quiet", "--fail-on", "drift"]);
+    let (stdout, stderr) = expect(10, &["run", &file, "--once", "--fail-on", "drift"]);
     assert!(stdout.contains("400 rows labelled in 1 commit") && stdout.contains("drifted in 400 rows: "), "{stdout}");
     assert!(stderr.contains("drift: ") && stderr.contains("pump_drift has all"), "{stderr}");
     // The rows are there.

@@ -86,7 +86,9 @@ fn get(place: &Place) -> std::io::Result<String> {
                 server.set_write_timeout(Some(PATIENCE))?;
                 let Place { host, path } = place;
                 // Without a version that sends a body in chunks.
-                write!(server, "GET {path} HTTP/1.0\r\nHost: {host}\r\nAccept: application/openmetrics-text\r\n\r\n")?;
+                let request =
+                    format!("GET {path} HTTP/1.0\r\nHost: {host}\r\nAccept: application/openmetrics-text\r\n\r\n");
+                server.write_all(request.as_bytes())?;
                 let (mut page, mut part) = (Vec::new(), [0; 16 << 10]);
                 loop {
                     match server.read(&mut part)? {
