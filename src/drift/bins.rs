@@ -99,9 +99,9 @@ mod tests {
             let found = cuts(&mut floats, bins);
             prop_assert!(found.windows(2).all(|pair| pair[0] < pair[1]), "{:?}", found);
             let counts = counted(&found, &floats);
-            // A bin has more rows than its part only if one value fills it.
+            // Of a bin's last value there may be almost as many as fill one more; if there are more, it has no other value.
             values.sort_unstable();
-            for (at, count) in counts.iter().enumerate().filter(|(_, count)| **count > values.len().div_ceil(bins)) {
+            for (at, count) in counts.iter().enumerate().filter(|(_, count)| **count > 2 * values.len().div_ceil(bins)) {
                 let inside: Vec<&f64> = floats.iter().filter(|v| bin(&found, **v) == at).collect();
                 prop_assert!(inside.iter().all(|v| *v == inside[0]), "bin {} of {:?} has {} rows", at, found, count);
             }

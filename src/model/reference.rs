@@ -66,7 +66,7 @@ mod tests {
     #[tokio::test]
     async fn it_comes_back_and_damage_is_found() {
         let models = Location::parse("memory:///reference").unwrap();
-        let model = model(&[0.5]);
+        let model = model(&[0.5, 1.0]);
         let place = models.join(model.hash().short()).unwrap();
         assert_eq!(Model::reference(&place).await.unwrap(), None);
         let rows = [0.1, -0.0, 7.25, f64::MAX, f64::MIN_POSITIVE];

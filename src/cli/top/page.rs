@@ -34,7 +34,7 @@ pub(super) fn draw(frame: &mut Frame, watched: &Watched, colors: bool) {
     let lines = page.bars(&clusters, left.width.saturating_sub(2), &|value| whole(value));
     frame.render_widget(Paragraph::new(lines).block(block(" rows by cluster ".into())), left);
     let reasons = watched.by("dacpipe_rows_set_aside_total", "reason");
-    let set_aside = u16::try_from(reasons.len()).unwrap_or(u16::MAX).saturating_add(2).clamp(3, right.height / 2 + 1);
+    let set_aside = u16::try_from(reasons.len()).unwrap_or(u16::MAX).saturating_add(2).max(3).min(right.height / 2 + 1);
     let [drift, aside] = Layout::vertical([Constraint::Min(0), Constraint::Length(set_aside)]).areas(right);
     frame.render_widget(Paragraph::new(page.drift()).block(block(page.drift_title())), drift);
     let lines = match reasons.is_empty() {
@@ -96,6 +96,7 @@ impl Page<'_> {
     fn figures(&self) -> Vec<Line<'static>> {
         let count = |name: &str| whole(self.watched.value(name).unwrap_or_default());
         let histogram = |name: &str| match self.watched.seconds(name) {
+            Some((mean, below)) if below.is_infinite() => format!("{} (1 % above 65 s)", seconds(mean)),
             Some((mean, below)) => format!("{} (99 % below {})", seconds(mean), seconds(below)),
             None => "-".to_owned(),
         };
@@ -187,7 +188,6 @@ fn whole(value: f64) -> String {
 /// Seconds in a unit that fits.
 fn seconds(value: f64) -> String {
     match value {
-        v if v.is_infinite() => "more than 65 s".to_owned(),
         v if v < 1.0 => format!("{:.0} ms", v * 1e3),
         v if v < 120.0 => format!("{v:.1} s"),
         v if v < 7200.0 => format!("{:.0} min", v / 60.0),

@@ -69,12 +69,68 @@ fn watched() -> Watched {
 
 #[test]
 fn the_page_of_a_terminal() {
-    insta::assert_snapshot!(plain(&watched(), 80, 24).unwrap(), @"");
+    insta::assert_snapshot!(plain(&watched(), 80, 24).unwrap(), @r"
+    pump at 127.0.0.1:9464   q ends
+    model 3f1c0123456789ab   version 41
+    ┌ rows/s: 800, at most 900 ────────────────────────────────────────────────────┐
+    │        ▄█        ▄█        ▄                                                 │
+    │     ▁▅███     ▁▅███     ▁▅██                                                 │
+    │   ▂▆█████   ▂▆█████   ▂▆████                                                 │
+    │ ▃▇███████ ▃▇███████ ▃▇██████                                                 │
+    └──────────────────────────────────────────────────────────────────────────────┘
+    ┌ stream ──────────────────────────────────────────────────────────────────────┐
+    │rows     12 600 labelled of 50 400 read                                       │
+    │         15 set aside   memory 123.5 MB                                       │
+    │lag      1.2 s, 570 rows                                                      │
+    │batch    50 ms (99 % below 128 ms)                                            │
+    │commit   2.0 s (1 % above 65 s)   42 commits                                  │
+    └──────────────────────────────────────────────────────────────────────────────┘
+    ┌ rows by cluster ─────────────────────┐┌ drift (watch 0.1, act 0.25) ─────────┐
+    │ 0 █████████████████████████████ 1 500││features                 0.512 act    │
+    │ 7 ██████████████                  700││clusters                 0.140 watch  │
+    │12                                  20││distances                0.020        │
+    │                                      │└──────────────────────────────────────┘
+    │                                      │┌ set aside, by reason ────────────────┐
+    │                                      ││      12  column … is …               │
+    │                                      ││       3  time … is before that of lin│
+    └──────────────────────────────────────┘└──────────────────────────────────────┘
+    ");
 }
 
 #[test]
 fn the_page_of_a_narrow_terminal() {
-    insta::assert_snapshot!(plain(&watched(), 42, 30).unwrap(), @"");
+    insta::assert_snapshot!(plain(&watched(), 42, 30).unwrap(), @r"
+    pump at 127.0.0.1:9464   q ends
+    model 3f1c0123456789ab   version 41
+    ┌ rows/s: 800, at most 900 ──────────────┐
+    │        ▄█        ▄█        ▄           │
+    │     ▁▅███     ▁▅███     ▁▅██           │
+    │   ▂▆█████   ▂▆█████   ▂▆████           │
+    │ ▃▇███████ ▃▇███████ ▃▇██████           │
+    └────────────────────────────────────────┘
+    ┌ stream ────────────────────────────────┐
+    │rows     12 600 labelled of 50 400 read │
+    │         15 set aside   memory 123.5 MB │
+    │lag      1.2 s, 570 rows                │
+    │batch    50 ms (99 % below 128 ms)      │
+    │commit   2.0 s (1 % above 65 s)   42 com│
+    └────────────────────────────────────────┘
+    ┌ rows by cluster ───────────────────────┐
+    │ 0 ███████████████████████████████ 1 500│
+    │ 7 ██████████████                    700│
+    │12                                    20│
+    │                                        │
+    │                                        │
+    │                                        │
+    └────────────────────────────────────────┘
+    ┌ drift (watch 0.1, act 0.25) ───────────┐
+    │features                 0.512 act      │
+    └────────────────────────────────────────┘
+    ┌ set aside, by reason ──────────────────┐
+    │      12  column … is …                 │
+    │       3  time … is before that of line │
+    └────────────────────────────────────────┘
+    ");
 }
 
 #[test]
@@ -84,7 +140,7 @@ fn a_stream_that_is_gone_is_said_to_be() {
     watched.add(34.0, Err("nobody serves there".into()));
     let page = plain(&watched, 80, 24).unwrap();
     assert!(page.contains("gone for 4 s: nobody serves there; trying again"), "{page}");
-    assert!(page.contains("rows     13 500 labelled"), "what was seen last stays: {page}");
+    assert!(page.contains("rows     12 600 labelled"), "what was seen last stays: {page}");
     // It is there again, and counts from 0.
     watched.add(40.0, Ok(figures(50)));
     assert_eq!(watched.rates.back(), Some(&(50.0 / 11.0)));
