@@ -25,8 +25,8 @@
 //!
 //! [`pipeline`] drives all of it, [`report`] tells what happened and draws it, and [`cli`] is the command. Imports go one way,
 //! from the bottom of this list to its top: `secret`; `error`; `event`, `memory`, `seed`, `terminal` and `unlinked`;
-//! `kernel` and, for NVIDIA GPUs, `cuda`; `network`, `loss`, `signal`, `metrics`, `identity`; `device`; `kmeans`; the stages; `store`;
-//! `model`, `table`, `source`, `replay`; `config` and `sql`; `pipeline`; `cli`. `tests/layering.rs` holds them to it.
+//! `kernel` and, for NVIDIA GPUs, `cuda`; `network`, `loss`, `signal`, `metrics`, `identity`, `drift`; `device`; `kmeans`; the stages; `store`;
+//! `model`, `table`, `source`, `replay`, `live`; `config` and `sql`; `pipeline`; `cli`. `tests/layering.rs` holds them to it.
 //! [`kernel`] is a crate of its own, in `kernel/`, so there the compiler does; only it and `cuda` have `unsafe` code.
 //!
 //! Features in double precision, where a source has them so, become single by an [`origin`] that keeps their differences;
@@ -71,6 +71,7 @@ pub mod config;
 mod cuda;
 pub mod deep_clustering;
 pub mod device;
+pub mod drift;
 pub mod embed;
 pub mod embed_network;
 pub mod error;
@@ -80,6 +81,7 @@ pub mod identity;
 pub mod impute;
 pub mod kmeans;
 pub mod label;
+pub mod live;
 pub mod loss;
 pub mod manifold;
 pub mod memory;

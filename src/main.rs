@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use dacpipe::cli::{self, Cli};
 use dacpipe::{Error, terminal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 fn main() -> ExitCode {
     set_hook(Box::new(|panic| terminal::tell(&format!("a defect of dacpipe: {panic}"))));
@@ -25,8 +27,17 @@ fn main() -> ExitCode {
         EnvFilter::new(USUAL)
     });
     let colors = terminal::stderr_has_colors();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colors);
-    log.with_writer(move || terminal::LogWriter::new(colors)).init();
+    let log = tracing_subscriber::fmt::layer().with_ansi(colors);
+    let log = log.with_writer(move || terminal::LogWriter::new(colors)).with_filter(filter);
+    #[cfg(feature = "otel")]
+    let exporting = match cli::spans::Exporting::begin() {
+        Ok(exporting) => exporting,
+        Err(e) => return cli::fail(&e).into(),
+    };
+    #[cfg(feature = "otel")]
+    tracing_subscriber::registry().with(log).with(exporting.as_ref().map(cli::spans::Exporting::layer)).init();
+    #[cfg(not(feature = "otel"))]
+    tracing_subscriber::registry().with(log).init();
     let done = catch_unwind(AssertUnwindSafe(|| cli.execute()));
     match done.unwrap_or_else(|_| Err(Error::internal("it panicked, see above; please report it"))) {
         Ok(code) => code,

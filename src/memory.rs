@@ -97,6 +97,11 @@ pub fn available() -> Option<u64> {
     .min()
 }
 
+/// The bytes that this process has in memory; `None` if the system does not say.
+pub fn resident() -> Option<u64> {
+    kibibytes(&std::fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
+}
+
 /// Linux's "available" memory: free, or used by caches that can be dropped.
 fn free(meminfo: &str) -> Option<u64> {
     kibibytes(meminfo, "MemAvailable:")

@@ -191,6 +191,12 @@ pub fn stdout_has_colors() -> bool {
     colors(io::stdout().is_terminal(), |name| std::env::var(name).ok())
 }
 
+/// Whether standard output is a terminal on which a page can be drawn, with a keyboard before it.
+pub fn stdout_draws() -> bool {
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    io::stdout().is_terminal() && io::stdin().is_terminal() && !dumb
+}
+
 /// Whether standard error may have colors: it is a terminal, and neither `NO_COLOR`, `CLICOLOR=0` nor `TERM=dumb` is set;
 /// `CLICOLOR_FORCE=1` gives colors to a file as well.
 pub fn stderr_has_colors() -> bool {

@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["kernel"],
     // What unit tests share stands beside the kernels for GPUs, which use it too.
     &["cuda", "testing"],
-    &["network", "loss", "signal", "metrics", "identity"],
+    &["network", "loss", "signal", "metrics", "identity", "drift"],
     &["device"],
     &["kmeans"],
     &[
@@ -37,7 +37,7 @@ const LAYERS: &[&[&str]] = &[
         "vectors",
     ],
     &["store"],
-    &["model", "table", "source", "replay", "simulate", "report"],
+    &["model", "table", "source", "replay", "simulate", "report", "live"],
     &["config", "sql"],
     &["pipeline"],
     &["cli"],

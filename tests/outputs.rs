@@ -68,6 +68,7 @@ async fn the_page_of_outputs_says_what_a_run_writes() {
         ("The labelled table", "pump"),
         ("The clusters", "pump_clusters"),
         ("What became of the clusters", "pump_lineage"),
+        ("How far rows have drifted", "pump_drift"),
         ("The features of the clusters", "cluster_profile('pump')"),
     ] {
         assert_eq!(listed(heading), written(&schema(&format!("SELECT * FROM {table}")).await), "{table}");

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use dacpipe::config::PipelineFile;
 use dacpipe::source::{self, BadRows, SourceOptions, hapt};
-use dacpipe::table::{LabelTable, clusters_schema, lineage_schema, quarantine_schema};
+use dacpipe::table::{LabelTable, clusters_schema, drift_schema, lineage_schema, quarantine_schema};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use datafusion::catalog::TableProvider;
 use serde::Serialize;
@@ -42,7 +42,7 @@ fn meaning(column: &str) -> &'static str {
         "other" => "the cluster that this one split from, or merged into",
         "rows" => {
             "how many rows: of those that both models labelled, those of both clusters, or all of one that was born or died; \
-             of a file, those that were set aside, null where that is not known"
+             of a file, those that were set aside, null where that is not known; of drift, those that were compared"
         }
         "share" => "these as a share of the old cluster if it moved or merged, of the new one if it split",
         "moved_by" => "how far the centroid moved, in the space that is clustered; null where it cannot be compared",
@@ -51,6 +51,16 @@ fn meaning(column: &str) -> &'static str {
         "file" => "the file that holds what could not be used",
         "line" => "its line (row, in Parquet), or the first of several, counted from 1; 0 for the file as a whole",
         "reason" => "what was found, and what would be accepted",
+        "measure" => "feature, clusters (the shares of all of them), cluster (the part of one) or distances",
+        "name" => "the name of the feature, or the id of the cluster",
+        "position" => "the index of the feature, from 0, or the id of the cluster",
+        "psi" => "the population stability index; of one cluster, its term of the sum",
+        "chance" => "what the index of independent rows without drift stays below; null for one cluster",
+        "level" => "stable, watch or act; null for one cluster",
+        "expected" => "the share of the rows learned from that one cluster has",
+        "actual" => "the share of the rows that one cluster has",
+        "reference_rows" => "how many of the rows that were learned from these were compared with",
+        "measured_at" => "when that run began, or SOURCE_DATE_EPOCH",
         other => panic!("say in tests/schemas.rs what column {other:?} means"),
     }
 }
@@ -59,7 +69,7 @@ fn meaning(column: &str) -> &'static str {
 fn unit(name: &str) -> Option<String> {
     let unit = match name {
         "start" => "samples",
-        "size" | "rows" => "rows",
+        "size" | "rows" | "reference_rows" => "rows",
         _ if name.starts_with("acc_") => "g",
         _ if name.starts_with("gyro_") => "rad/s",
         _ => return None,
@@ -198,6 +208,7 @@ async fn the_schemas_of_the_tables_of_a_run_are_current() {
         described("hapt", "the labelled table, a row a window", &table),
         described("hapt_clusters", "a row for each cluster of each model that labelled rows", &clusters_schema()),
         described("hapt_lineage", "a row for each event in the life of a cluster, over all runs", &lineage_schema()),
+        described("hapt_drift", "how far rows have drifted, where the pipeline has [drift]", &drift_schema()),
         described("hapt_quarantine", "what could not be used, where on_bad_row = \"quarantine\"", &quarantine_schema()),
     ];
     current("hapt-output.arrow.json", &Output { title: "The tables of a run of pipelines/hapt.toml".into(), tables });

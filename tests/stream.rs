@@ -105,7 +105,7 @@ impl Case {
     }
 
     async fn once(&self, out: &str, sets: &[&str]) -> StreamReport {
-        let options = StreamOptions { once: true, control: Control::default() };
+        let options = StreamOptions { once: true, ..StreamOptions::default() };
         self.pipeline(out, sets).follow(&options).await.unwrap()
     }
 }

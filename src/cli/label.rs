@@ -1,13 +1,18 @@
 //! `dacpipe label`: labels new rows with a saved model.
 
+use std::process::ExitCode;
+
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 
+use crate::cli::fail_on::{self, FailOn};
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
+use crate::model::Model;
 use crate::pipeline::{InputKind, Relabel, RelabelReport};
 use crate::signal::window::Within;
 use crate::source::OnBadRow;
+use crate::store::Location;
 use crate::table::{Mode, OnExisting};
 use crate::terminal;
 use crate::vectors::VectorForm;
@@ -66,6 +71,10 @@ pub struct LabelArgs {
     /// Set bad rows aside in a table of their own instead of failing at the first
     #[arg(long)]
     quarantine: bool,
+    /// End with an exit code of its own, once the rows are committed: 10 if rows have drifted so far that it is to be acted on
+    /// (which takes a model of a pipeline with a drift section), 11 if rows were set aside
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT")]
+    fail_on: Vec<FailOn>,
     /// Compute threads; by default DACPIPE_THREADS, or one per core
     #[arg(long, value_name = "NUMBER")]
     threads: Option<usize>,
@@ -126,7 +135,18 @@ enum WithinArg {
 }
 
 /// Labels the rows; prints what was written.
-pub async fn run(args: LabelArgs) -> Result<()> {
+pub async fn run(args: LabelArgs) -> Result<ExitCode> {
+    if args.fail_on.contains(&FailOn::Drift)
+        && let place = Location::parse(&args.model)?
+        && place.get("manifest.json").await?.is_some()
+        && Model::reference(&place).await?.is_none()
+    {
+        return Err(Error::config(format!(
+            "--fail-on drift: the model at {} was learned without a [drift] section, so nothing is known of the rows that it \
+             learned from; run its pipeline again with one, which gives the same model",
+            args.model
+        )));
+    }
     let control = super::control(args.quiet);
     let _listener = super::cancel_on_interrupt(&control);
     let relabel = Relabel {
@@ -171,7 +191,8 @@ pub async fn run(args: LabelArgs) -> Result<()> {
         }
         false => terminal::say(&summary(&report)),
     };
-    super::after_commit(said, &report.table, report.table_version)
+    super::after_commit(said, &report.table, report.table_version)?;
+    Ok(fail_on::code(&args.fail_on, &report.drift, report.quarantined_rows).unwrap_or(ExitCode::SUCCESS))
 }
 
 fn summary(report: &RelabelReport) -> String {
@@ -196,6 +217,9 @@ fn summary(report: &RelabelReport) -> String {
     }
     if let Some(vectors) = &report.vectors {
         lines.push(format!("  vectors   {}", vectors.describe()));
+    }
+    if let Some(drift) = &report.drift {
+        lines.push(format!("  drift     {}", terminal::one_line(&drift.to_string())));
     }
     lines.push(format!("  table     {} (version {})", report.table, report.table_version));
     lines.extend(report.notes.iter().map(|note| format!("  note      {note}")));

@@ -15,6 +15,7 @@ use crate::terminal;
 
 pub mod check;
 pub mod evaluate;
+pub mod fail_on;
 pub mod inspect;
 pub mod label;
 pub mod output;
@@ -23,10 +24,13 @@ pub mod replay;
 pub mod report;
 pub mod run;
 pub mod simulate;
+#[cfg(feature = "otel")]
+pub mod spans;
 pub mod sql;
 mod sql_error;
 mod statements;
 pub mod table;
+pub mod top;
 
 /// What `--help` shows below the commands.
 const AFTER_HELP: &str = "\
@@ -44,8 +48,8 @@ Environment:
 
 Exit codes:
   0 success   2 wrong usage   3 pipeline file   4 input data   5 model   6 labelled table
-  7 disk, network or object store   8 arithmetic   70 a defect of dacpipe   99 nothing new (run --once, replay)
-  130 interrupted
+  7 disk, network or object store   8 arithmetic   10 drift, 11 rows set aside (--fail-on; the rows are committed)
+  70 a defect of dacpipe   99 nothing new (run --once, replay)   130 interrupted
 A reader of the output that goes away, as head does, is no error: the code is what it would have been.
 If the output cannot be written, on a full disk say, the code is 7; what run and label committed stays committed.";
 
@@ -69,11 +73,12 @@ enum Command {
     Report(report::ReportArgs),
     Table(table::TableArgs),
     Replay(replay::ReplayArgs),
+    Top(top::TopArgs),
     Simulate(simulate::SimulateArgs),
 }
 
 impl Cli {
-    /// Runs the command. Returns the exit code: 0, or that of a stream in which nothing was new.
+    /// Runs the command. Returns the exit code: 0, that of a stream in which nothing was new, or what `--fail-on` asks for.
     ///
     /// # Errors
     /// What went wrong, for [`fail`].
@@ -81,13 +86,14 @@ impl Cli {
         let done = match self.command {
             Command::Run(args) => return run::run(args),
             Command::Replay(args) => return replay::run(args),
+            Command::Label(args) => return computing_runtime(args.threads())?.block_on(label::run(args)),
             Command::Check(args) => runtime(None)?.block_on(check::run(&args)),
             Command::Inspect(args) => runtime(None)?.block_on(inspect::run(args)),
-            Command::Label(args) => computing_runtime(args.threads())?.block_on(label::run(args)),
             Command::Sql(args) => on_deep_stacks(sql::run(args)),
             Command::Evaluate(args) => on_deep_stacks(evaluate::run(args)),
             Command::Report(args) => runtime(None)?.block_on(report::run(args)),
             Command::Table(args) => runtime(None)?.block_on(table::run(args)),
+            Command::Top(args) => top::run(&args),
             Command::Simulate(args) => simulate::run(args),
         };
         done.map(|()| ExitCode::SUCCESS)

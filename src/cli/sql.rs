@@ -40,7 +40,7 @@ Column names that are also words of SQL, or have capitals, need double quotes: S
 /// Query the tables of runs with SQL
 ///
 /// Every table below --dir is registered under its name, with NAME_clusters and NAME_lineage (what became of each
-/// cluster) beside it, NAME_latest where it has keys (each row once, by the model that labelled it last) and
+/// cluster) beside it, NAME_drift where drift was measured, NAME_latest where it has keys (each row once, by the model that labelled it last) and
 /// NAME_quarantine where rows were set aside. If two tables have the same name, the later one gets the name of its
 /// directory. Functions of (model, features): dac_embed, dac_assign, dac_reconstruct, dac_reconstruction_error;
 /// aggregates: ari(a, b), nmi(a, b), clustering_accuracy(a, b); tables: cluster_profile('NAME') is what sets each cluster
@@ -304,7 +304,7 @@ struct Names(BTreeMap<String, String>);
 
 impl Names {
     /// The suffixes of the tables that are registered beside a table.
-    const SUFFIXES: [&str; 5] = ["", "_clusters", "_lineage", "_latest", "_quarantine"];
+    const SUFFIXES: [&str; 6] = ["", "_clusters", "_lineage", "_drift", "_latest", "_quarantine"];
 
     fn take(&mut self, name: &str, place: &str) {
         for suffix in Self::SUFFIXES {

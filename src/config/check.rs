@@ -1,6 +1,7 @@
 //! Checks that involve more than one value of a pipeline file: order of stages, columns, splits.
 
 mod deep_clustering;
+mod drift;
 mod kmeans;
 mod sink;
 mod sizes;
@@ -74,6 +75,7 @@ pub(super) fn check(draft: &Draft, tree: &Node, problems: &mut Vec<Problem>) {
     check.split();
     check.sink();
     check.stream();
+    check.drift();
 }
 
 struct Check<'a> {

@@ -161,6 +161,7 @@ struct Draft {
     split: SplitTable,
     sink: Option<SinkTable>,
     stream: Option<StreamTable>,
+    drift: Option<DriftTable>,
 }
 
 impl Draft {
@@ -182,6 +183,7 @@ impl Draft {
             split: read(section("split")).unwrap_or_default(),
             sink: read(section("sink")),
             stream: read(section("stream")),
+            drift: read(section("drift")),
         }
     }
 }

@@ -73,6 +73,9 @@ pub struct Plan {
     /// How the source is followed.
     #[serde(default)]
     pub stream: StreamTable,
+    /// How drift is measured, and what is done about it; `None` if it is not.
+    #[serde(default)]
+    pub drift: Option<DriftTable>,
     /// Whether the run ends with a page to look at.
     pub report: bool,
     /// SHA-256, in hexadecimal, of everything that decides the result: not of paths, threads, memory and the report. A run can be
@@ -233,6 +236,7 @@ impl Plan {
             split: split(&file.split, &file.source),
             sink: sink(&file.sink, &file.source),
             stream: file.stream.clone(),
+            drift: file.drift.clone(),
             report: file.report,
             fingerprint: fingerprint(file),
         }
@@ -437,6 +441,7 @@ fn fingerprint(file: &PipelineFile) -> String {
         root.remove("threads");
         root.remove("report");
         root.remove("stream");
+        root.remove("drift");
         for table in ["source", "sink"] {
             if let Some(table) = root.get_mut(table).and_then(Json::as_object_mut) {
                 table.remove("path");

@@ -1,4 +1,4 @@
-//! Writes and reads a model's directory, which has two files.
+//! Writes and reads a model's directory: its two files, and what is known of the rows that it learned from.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +8,7 @@ use super::Model;
 use super::arrays::{decode_arrays, encode_arrays};
 use super::hash::ModelHash;
 use super::manifest::{Content, MANIFEST, SavedStage, envelope_of, read_manifest};
+use super::reference::REFERENCE;
 use crate::error::{Error, Result};
 use crate::registry::Registry;
 use crate::stage::{Artifact, Tensor};
@@ -19,7 +20,7 @@ const TENSORS: &str = "model.safetensors";
 impl Model {
     /// The names of the files in a model's directory, in the order in which they are removed: a directory without a
     /// manifest is not a model.
-    pub(crate) const FILES: [&str; 2] = [MANIFEST, TENSORS];
+    pub(crate) const FILES: [&str; 3] = [MANIFEST, TENSORS, REFERENCE];
 
     /// Writes the model into the directory `models/<first 16 digits of its hash>` and returns that place. A model that
     /// is already there is left as it is, unless a file of it is missing or damaged.

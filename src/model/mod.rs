@@ -1,12 +1,13 @@
 //! The fitted stages of a pipeline, saved together and named by the hash of their content.
 //!
-//! A saved model is a directory of two files:
+//! A saved model is a directory of two files, and of a third where drift is measured:
 //!
 //! ```text
 //! models/3f0c…16 hex digits/
 //!     model.safetensors   every learned array, as "<stage index>.<name>", f32
 //!     manifest.json       line 1: format, version that wrote it, hash; then the content:
 //!                         name, input (column, width, feature names, how rows are made), seed, stages, figures
+//!     drift.json          how the rows that it learned from are distributed (not part of the hash)
 //! ```
 //!
 //! The hash is the SHA-256 over the content lines of the manifest and the bytes of the arrays, so two trainings with
@@ -30,6 +31,7 @@ mod files;
 mod hash;
 mod manifest;
 mod reconstruct;
+mod reference;
 
 use std::sync::Arc;
 

@@ -8,8 +8,12 @@ use datafusion::common::runtime::SpawnedTask;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 
+use tracing::field::Empty;
+use tracing::{Instrument, Span, info_span};
+
 use super::clock::Clock;
 use super::collect::{Collected, collect};
+use super::drift::DriftCounter;
 use super::identity::Earlier;
 use super::label_pass::{LabelPass, Passed, RAW_CLUSTER, RawKMeans};
 use super::learn::{Learn, Learned};
@@ -23,6 +27,7 @@ use super::written::Written;
 use super::{Pipeline, RunOptions, resume};
 use crate::config::{ClusterSpec, StageSpec};
 use crate::device::{self, Device};
+use crate::drift::{DriftReport, Reference};
 use crate::error::{Error, Result};
 use crate::kmeans::KMeansSpec;
 use crate::memory;
@@ -31,8 +36,20 @@ use crate::report::{RunReport, StageReport};
 use crate::source::{self, BadRows, Source};
 use crate::stage::{Clusters, FEATURES};
 use crate::store::Location;
-use crate::table::{CommitInfo, Committed, ExistingKeys, Labels, Lineage, TableWriter, WriteOptions};
+use crate::table::{CommitInfo, Committed, ExistingKeys, Labels, Lineage, Measured, TableWriter, WriteOptions};
 use crate::weights::WeightLabels;
+
+/// What was learned.
+pub(super) struct NewModel {
+    pub learned: Learned,
+    pub model: Model,
+    /// What became of the table's clusters.
+    pub lineage: Lineage,
+    /// The rows that it learned from, if drift is measured.
+    pub reference: Option<Reference>,
+    /// How far they have drifted from those of the table's model before, if there is one that knows its own.
+    pub drift: Option<Measured>,
+}
 
 /// One execution: everything that is open while a pipeline runs.
 pub(super) struct Execution<'a> {
@@ -83,13 +100,28 @@ impl<'a> Execution<'a> {
 
 impl Execution<'_> {
     /// Checks what can be checked before, and learns: the model, whose clusters keep their ids, and what became of each.
-    pub async fn learn_model(&self) -> Result<(Learned, Model, Lineage)> {
+    pub async fn learn_model(&self) -> Result<NewModel> {
         self.check_output()?;
         self.check_parts().await?;
         let earlier = self.earlier().await?;
         let mut learned = self.learn(earlier.as_ref().and_then(Earlier::model)).await?;
+        let before = earlier.as_ref().and_then(Earlier::reference).map(|(model, reference)| (model, reference.clone()));
         let (model, lineage) = self.identify(&mut learned, earlier)?;
-        Ok((learned, model, lineage))
+        let (model, drift, reference) = match (&self.pipeline.plan.drift, learned.sample.take()) {
+            (Some(drift), Some(sample)) => {
+                let (spec, names) = (drift.spec(), self.source.feature_names.clone());
+                let enough = learned.rows >= spec.rows;
+                let measured = SpawnedTask::spawn_blocking(move || {
+                    let reference = sample.reference(&model, &names, &spec)?;
+                    let moved =
+                        before.filter(|_| enough).map(|(old, of)| sample.against(&old, &of, &spec)).transpose()?;
+                    Ok::<_, Error>((model, moved, Some(reference)))
+                });
+                measured.await.map_err(|e| Error::internal("measuring drift panicked").with_source(e))??
+            }
+            _ => (model, None, None),
+        };
+        Ok(NewModel { learned, model, lineage, reference, drift })
     }
 
     /// The first pass, and then every stage in turn; on the way rows are labelled by the `earlier` model, if there is one.
@@ -133,9 +165,11 @@ impl Execution<'_> {
             state,
             registry: self.pipeline.registry.clone().on(Arc::clone(&self.device)),
             baseline: self.baseline(),
+            samples: plan.drift.is_some(),
             earlier,
         };
-        SpawnedTask::spawn_blocking(move || learn.run(collected))
+        let span = tracing::Span::current();
+        SpawnedTask::spawn_blocking(move || span.in_scope(|| learn.run(collected)))
             .await
             .map_err(|e| Error::internal("the learning thread panicked").with_source(e))?
     }
@@ -167,14 +201,25 @@ impl Execution<'_> {
     }
 
     /// The label pass, the commit, and the report.
-    pub async fn label(mut self, mut learned: Learned, model: Model, lineage: Lineage) -> Result<RunReport> {
+    pub async fn label(mut self, new: NewModel) -> Result<RunReport> {
         let began = Instant::now();
+        let NewModel { mut learned, model, lineage, reference, drift } = new;
         let existing = self.writer.existing(model.hash().as_str()).await?;
-        let pass = self.label_pass(&learned, &model, existing.as_ref())?;
+        let counter = match (&self.pipeline.plan.drift, &reference) {
+            (Some(drift), Some(reference)) => Some(DriftCounter::new(&model, reference.clone(), drift.spec())?),
+            _ => None,
+        };
+        let pass = self.label_pass(&learned, &model, existing.as_ref(), counter)?;
         let labels = Labels { model: model.hash().as_str().into(), labelled_at: self.clock.labelled_at };
-        let Passed { tally, kept, .. } = pass.run(&self.ctx, &mut self.writer, labels).await?;
+        let Passed { tally, kept, drift: counter, .. } = pass.run(&self.ctx, &mut self.writer, labels).await?;
 
-        let model_path = model.save(&self.sink.join("models")?).await?;
+        let models = self.sink.join("models")?;
+        let model_path = model.save(&models).await?;
+        if let Some(reference) = &reference {
+            model.keep_reference(&models, reference).await?;
+        }
+        let drift: Vec<Measured> = drift.into_iter().chain(counter.and_then(|mut counter| counter.judge())).collect();
+        let reports = drift.iter().map(|of| DriftReport::of(&of.judgement, &of.model)).collect();
         let quarantine = quarantine(&self.bad)?;
         let clusters = model.clusters().map(|found| clusters(&tally, &model, found)).transpose()?;
         let Kept { profile, sample } = kept;
@@ -186,6 +231,7 @@ impl Execution<'_> {
             profile,
             sample,
             lineage,
+            drift,
             quarantine,
             skipped_rows,
             ..CommitInfo::default()
@@ -193,10 +239,14 @@ impl Execution<'_> {
         learned.reports.push(StageReport::new("label", began, format!("{} rows", tally.rows())));
         let mut report = self.report(learned, &model, &model_path, &tally);
         report.skipped_rows = skipped_rows;
+        report.drift = reports;
         // If the process dies right after the commit, a resumed run finds that its rows are in the table.
         let state = RunState::at(self.state_dir.path());
         state.keep_report(&report)?;
-        let Committed { version, replaced_rows, empty_texts, .. } = self.writer.commit(info).await?;
+        let span = commit_span(model.hash().short());
+        let committed = self.writer.commit(info).instrument(span.clone()).await?;
+        recorded(&span, &committed);
+        let Committed { version, replaced_rows, empty_texts, .. } = committed;
         report.notes.extend(empty_text(&empty_texts));
         report.table_version = version;
         report.replaced_rows = replaced_rows;
@@ -212,7 +262,13 @@ impl Execution<'_> {
     }
 
     /// The pass over the rows to label, without rows whose keys are `existing`.
-    fn label_pass(&self, learned: &Learned, model: &Model, existing: Option<&Arc<ExistingKeys>>) -> Result<LabelPass> {
+    fn label_pass(
+        &self,
+        learned: &Learned,
+        model: &Model,
+        existing: Option<&Arc<ExistingKeys>>,
+        drift: Option<DriftCounter>,
+    ) -> Result<LabelPass> {
         let plan = &self.pipeline.plan;
         let kept = self.kept();
         let columns: Vec<&str> = std::iter::once(FEATURES).chain(kept.iter().map(String::as_str)).collect();
@@ -229,11 +285,22 @@ impl Execution<'_> {
         Ok(LabelPass {
             columns: Columns { label: self.source.label.clone(), split: plan.split.column.clone(), raw },
             ids: model.clusters().map(Clusters::ids).unwrap_or_default(),
+            drift,
             threads: self.device.pool().threads(),
             control: self.options.control.clone(),
             ..LabelPass::of(&self.source, rows, transforms, written.columns())
         })
     }
+}
+
+/// The span of a commit of rows that `model` labelled.
+pub(super) fn commit_span(model: &str) -> Span {
+    info_span!("commit", model, rows = Empty, bytes = Empty, version = Empty)
+}
+
+/// What a commit made, in its span.
+pub(super) fn recorded(span: &Span, committed: &Committed) {
+    span.record("rows", committed.rows).record("bytes", committed.bytes).record("version", committed.version);
 }
 
 /// The `clusters` table of the counts, with centroids in the source's units if the features themselves were clustered.

@@ -12,6 +12,7 @@ use super::collect::{Collected, Stored};
 use super::execution::Execution;
 use super::learn::Learned;
 use crate::column::Values;
+use crate::drift::Reference;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::identity::{Change, Identities, Matching, Overlap, Places, changes, match_clusters};
@@ -21,6 +22,7 @@ use crate::replay::Mapped;
 use crate::report::{MATCHED, StageReport};
 use crate::source::Missing;
 use crate::stage::{Apply, Transform};
+use crate::store::Location;
 use crate::table::{History, Lineage};
 
 /// The most rows that both models label: of more, every second, third, …
@@ -33,12 +35,19 @@ pub(super) struct Earlier {
     history: History,
     /// The model whose clusters new ones are matched to; where there is none, why.
     model: std::result::Result<Arc<Model>, String>,
+    /// What is known of the rows that it learned from, if drift is measured.
+    reference: Option<Reference>,
 }
 
 impl Earlier {
     /// The model that labels the rows to learn from.
     pub fn model(&self) -> Option<Arc<Model>> {
         self.model.as_ref().ok().cloned()
+    }
+
+    /// It, and what is known of the rows that it learned from.
+    pub fn reference(&self) -> Option<(Arc<Model>, &Reference)> {
+        Some((self.model()?, self.reference.as_ref()?))
     }
 }
 
@@ -126,7 +135,7 @@ fn places(ids: &[i32]) -> std::collections::HashMap<i32, usize> {
 }
 
 /// `count` of every `step`th row, from the one with the number `first` among them.
-fn every<T: Copy + Default>(rows: &dyn Rows<T>, step: usize, first: usize, count: usize) -> Result<Vec<T>> {
+pub(super) fn every<T: Copy + Default>(rows: &dyn Rows<T>, step: usize, first: usize, count: usize) -> Result<Vec<T>> {
     let dim = rows.dim();
     let mut values = vec![T::default(); count * dim];
     match step {
@@ -271,7 +280,7 @@ impl Execution<'_> {
         }
         let mut history = self.writer.history().await?;
         let Some(hash) = history.model.clone() else {
-            return Ok(Some(Earlier { history, model: Err("the table has none".into()) }));
+            return Ok(Some(Earlier { history, model: Err("the table has none".into()), reference: None }));
         };
         let model = match self.load(&hash).await {
             Ok(model) => self.takes_these_rows(model),
@@ -282,17 +291,26 @@ impl Execution<'_> {
         if let Some(clusters) = model.as_ref().ok().and_then(|model| model.clusters()) {
             history.ids.extend(clusters.ids());
         }
-        Ok(Some(Earlier { history, model: model.map(Arc::new) }))
+        let reference = match (&model, &plan.drift) {
+            (Ok(_), Some(_)) => Model::reference(&self.place_of(&hash)?).await?,
+            _ => None,
+        };
+        Ok(Some(Earlier { history, model: model.map(Arc::new), reference }))
     }
 
     async fn load(&self, hash: &str) -> Result<Model> {
-        let place = self.sink.join(&format!("models/{}", hash.get(..16).unwrap_or(hash)))?;
+        let place = self.place_of(hash)?;
         let registry = self.pipeline.registry.clone().on(Arc::clone(&self.device));
         let model = Model::load_with(&place, &registry).await?;
         match model.hash().as_str() == hash {
             true => Ok(model),
             false => Err(Error::model(format!("the model at {place} is {}, the table's is {hash}", model.hash()))),
         }
+    }
+
+    /// Where the table's model of this hash is.
+    fn place_of(&self, hash: &str) -> Result<Location> {
+        self.sink.join(&format!("models/{}", hash.get(..16).unwrap_or(hash)))
     }
 
     /// The table's newest model, if it can label the rows of this run.
@@ -318,7 +336,7 @@ impl Execution<'_> {
         let model = self.model(learned)?;
         let k = model.clusters().map(|clusters| clusters.k());
         let Some(k) = k else { return Ok((model, Lineage::Keep)) };
-        let Some(Earlier { history, model: before }) = earlier else { return Ok((model, Lineage::Forget)) };
+        let Some(Earlier { history, model: before, .. }) = earlier else { return Ok((model, Lineage::Forget)) };
         if history.ids.is_empty() && before.is_err() {
             let births = Identities::first(k).ids().iter().copied().map(Change::born).collect();
             return Ok((model, Lineage::Add(births)));

@@ -19,6 +19,7 @@ use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, collect};
 use datafusion::prelude::DataFrame;
 
+use super::drift::DriftCounter;
 use super::portrait::{INPUT, Kept, Portrait};
 use super::tally::{Columns, Tally};
 use super::watch::WatchExec;
@@ -28,7 +29,7 @@ use crate::event::{Control, Event};
 use crate::impute::Impute;
 use crate::origin::narrowing;
 use crate::source::Source;
-use crate::source::times::{END_TIME, newest};
+use crate::source::times::{self, END_TIME};
 use crate::sql::StageExec;
 use crate::stage::{Action, Apply, Artifact, FEATURES, LABEL_COLUMNS, Transform};
 use crate::table::{Labels, TableWriter};
@@ -57,6 +58,8 @@ pub(super) struct LabelPass {
     pub collects: Option<String>,
     /// Whether profiles of the clusters and a sample of the rows are made; without clusters there are none.
     pub portrays: bool,
+    /// What counts the rows' drift, if it is measured.
+    pub drift: Option<DriftCounter>,
     /// Batches that go through the stages at a time.
     pub threads: usize,
     pub control: Control,
@@ -76,6 +79,7 @@ impl LabelPass {
             feature_names: source.feature_names.clone(),
             collects: None,
             portrays: true,
+            drift: None,
             threads: 1,
             control: Control::default(),
         }
@@ -88,14 +92,15 @@ impl LabelPass {
         let (control, names, model) = (self.control.clone(), self.feature_names.clone(), labels.model.clone());
         let (plan, seen) = self.plan(writer, labels).await?;
         collect(plan, ctx.task_ctx()).await?;
-        let Seen { tally, portrait, vectors } = std::mem::take(&mut *seen.lock().unwrap_or_else(|e| e.into_inner()));
+        let Seen { tally, portrait, vectors, drift, newest } =
+            std::mem::take(&mut *seen.lock().unwrap_or_else(|e| e.into_inner()));
         // As in the columns of vectors: of features that share a name, the later ones are numbered.
         let names = column_names(&names, []);
         let kept = portrait.map(|portrait| portrait.finish(&names, &model)).transpose()?;
         let seconds = began.elapsed().as_secs_f64();
         let summary = format!("{} rows, {:.0} rows/s", tally.rows(), tally.rows() as f64 / seconds);
         control.emit(Event::Finished { stage: "label".into(), seconds, summary });
-        Ok(Passed { tally, kept: kept.unwrap_or_default(), vectors: vectors.unwrap_or_default() })
+        Ok(Passed { tally, kept: kept.unwrap_or_default(), vectors: vectors.unwrap_or_default(), drift, newest })
     }
 
     /// The whole pass as a plan, and what it will have seen when it has run.
@@ -112,7 +117,7 @@ impl LabelPass {
         // Without clusters there is nothing to tell apart.
         let portrayed = self.portrays && !self.ids.is_empty();
         let fill = filled(&stages)?;
-        if portrayed {
+        if portrayed || self.drift.is_some() {
             stages.insert(0, Arc::new(Carry::new(FEATURES, INPUT)));
         }
         let mut labelled: Arc<dyn ExecutionPlan> =
@@ -125,17 +130,31 @@ impl LabelPass {
         let portrait = || Portrait::new(&schema, &self.ids, self.shown_label.as_deref(), &self.control);
         let portrait = portrayed.then(portrait).transpose()?.map(|portrait| portrait.filled(fill));
         let vectors = self.collects.map(Vectors::of);
-        let seen = Arc::new(Mutex::new(Seen { tally: Tally::new(&self.ids), portrait, vectors }));
+        let seen = Arc::new(Mutex::new(Seen {
+            tally: Tally::new(&self.ids),
+            portrait,
+            vectors,
+            drift: self.drift,
+            newest: None,
+        }));
         let (looking, control, columns, began) = (Arc::clone(&seen), self.control, self.columns, Instant::now());
         let watch = move |batch: &RecordBatch| {
             control.check()?;
-            let Seen { tally, portrait, vectors } = &mut *looking.lock().unwrap_or_else(|e| e.into_inner());
+            let Seen { tally, portrait, vectors, drift, newest } =
+                &mut *looking.lock().unwrap_or_else(|e| e.into_inner());
             tally.add(batch, &columns)?;
             if let Some(portrait) = portrait {
                 portrait.add(batch)?;
             }
             if let Some(vectors) = vectors {
                 vectors.add(batch)?;
+            }
+            if let Some(drift) = drift {
+                drift.add(batch)?;
+            }
+            // Times that count from the start of a recording say nothing of how old a row is.
+            if let Some(times) = batch.column_by_name(END_TIME).filter(|times| times.data_type().is_temporal()) {
+                *newest = (*newest).max(times::newest(times)?);
             }
             let done = tally.rows();
             let rows_per_second = Some(done as f64 / began.elapsed().as_secs_f64());
@@ -167,6 +186,8 @@ struct Seen {
     tally: Tally,
     portrait: Option<Portrait>,
     vectors: Option<Vectors>,
+    drift: Option<DriftCounter>,
+    newest: Option<i64>,
 }
 
 /// What a pass has made.
@@ -178,6 +199,10 @@ pub(super) struct Passed {
     pub kept: Kept,
     /// The vectors, if they were to be collected.
     pub vectors: Vectors,
+    /// The drift that was counted, if it was to be.
+    pub drift: Option<DriftCounter>,
+    /// The time of the newest row, in nanoseconds since 1970, where rows have such times.
+    pub newest: Option<i64>,
 }
 
 /// The vectors of the rows as they are labelled, and the newest time among them.
@@ -198,7 +223,7 @@ impl Vectors {
     fn add(&mut self, batch: &RecordBatch) -> Result<()> {
         self.values.extend_from_slice(column::vectors(batch, &self.column)?.0);
         if let Some(times) = batch.column_by_name(END_TIME) {
-            self.newest = self.newest.max(newest(times)?);
+            self.newest = self.newest.max(times::newest(times)?);
         }
         Ok(())
     }
@@ -280,6 +305,7 @@ mod tests {
             feature_names: vec!["x".into()],
             collects: None,
             portrays: true,
+            drift: None,
             threads: 2,
             control: control.clone(),
         }

@@ -7,6 +7,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::execution::memory_pool::MemoryPool;
 
 use super::collect::Collected;
+use super::drift::Sample;
 use super::identity::{Before, Common};
 use super::precision::{self, to_single};
 use super::state::{About, Kept, RunState};
@@ -51,6 +52,8 @@ pub(super) struct Learn {
     pub feature_names: Vec<String>,
     /// The model that labelled the table's newest rows, whose clusters new ones may be.
     pub earlier: Option<Arc<Model>>,
+    /// Whether some of the rows are kept, for what drift is measured against.
+    pub samples: bool,
     /// The features of which different values became the same number as they were read.
     pub rounded: Vec<Fallen>,
 }
@@ -67,6 +70,8 @@ pub(super) struct Learned {
     pub spilled_rows: u64,
     /// The features that single precision or the scale no longer tells apart.
     pub fallen: Vec<FellTogether>,
+    /// Some of the rows, if they are kept.
+    pub sample: Option<Sample>,
     /// The rows that the clusters have in common with those of the earlier model, and how long it took to find out.
     pub common: Option<Common>,
     pub common_seconds: f64,
@@ -101,6 +106,7 @@ impl Learn {
         let pool = self.device.pool();
         let before = self.earlier.as_ref().map(|model| Before::by(model, &collected, pool)).transpose()?;
         learned.common_seconds = began.elapsed().as_secs_f64();
+        learned.sample = self.samples.then(|| Sample::of(&collected.rows)).transpose()?;
         let classes = collected.classes;
         let (store, look, origin) = to_single(collected.rows, &self.rows)?;
         if let Some(origin) = &origin {
@@ -113,6 +119,7 @@ impl Learn {
         for (index, stage) in self.stages.iter().enumerate() {
             self.control.check()?;
             let began = Instant::now();
+            let _span = tracing::info_span!("stage", kind = stage.kind(), rows = learned.rows).entered();
             let rows = view.rows(&learned.transforms);
             let fitted = self.fit(index, stage.as_ref(), &rows, classes.as_deref(), &learned.transforms)?;
             // Its own seconds: those of raw k-means, which learns from the same rows, are told apart.

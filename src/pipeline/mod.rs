@@ -12,9 +12,13 @@
 
 use std::sync::Arc;
 
+use tracing::field::Empty;
+use tracing::{Instrument, Span, info_span};
+
 mod checks;
 mod clock;
 mod collect;
+mod drift;
 mod execution;
 mod identity;
 mod label_pass;
@@ -129,6 +133,11 @@ impl Pipeline {
     /// # Errors
     /// As documented for [`Kind`](crate::Kind). Whatever fails, the table stays as it was, or has all rows of this run.
     pub async fn run(&self, options: &RunOptions) -> Result<RunReport> {
+        let span = info_span!("run", pipeline = self.plan.name, rows = Empty, version = Empty, model = Empty);
+        self.run_in(options, &span).instrument(span.clone()).await
+    }
+
+    async fn run_in(&self, options: &RunOptions, span: &Span) -> Result<RunReport> {
         let clock = Clock::start()?;
         let report = match resume::committed(&self.plan, options).await? {
             Some(report) => report,
@@ -143,6 +152,9 @@ impl Pipeline {
                 }
             }
         };
+        span.record("rows", report.labelled_rows)
+            .record("version", report.table_version)
+            .record("model", &report.model);
         if self.plan.report {
             output::draw_report(&self.plan, &options.control).await?;
         }
@@ -152,7 +164,7 @@ impl Pipeline {
     /// One execution; rows that are set aside go to `bad`.
     async fn learn_and_label(&self, options: &RunOptions, clock: &Clock, bad: &Arc<BadRows>) -> Result<RunReport> {
         let run = Execution::open(self, options, clock, Arc::clone(bad)).await?;
-        let (learned, model, lineage) = run.learn_model().await?;
-        run.label(learned, model, lineage).await
+        let new = run.learn_model().await?;
+        run.label(new).await
     }
 }

@@ -81,6 +81,7 @@ impl Execution<'_> {
             left_alone: self.source.left_alone().into_iter().take(MOST_NAMED).collect(),
             left_out: Some(self.source.left_out.clone()).filter(|left_out| !left_out.is_empty()),
             notes: Vec::new(),
+            drift: Vec::new(),
             skipped_rows: 0,
             replaced_rows: 0,
             threads: self.device.pool().threads(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::checks::no_rows;
 use super::clock::Clock;
+use super::drift::DriftCounter;
 use super::execution::clusters;
 use super::label_pass::{LabelPass, Passed};
 use super::output::{empty_text, quarantine, source_info, with_quarantine};
@@ -12,6 +13,7 @@ use super::scan::{select, session};
 use super::written::{Choice, Written};
 use crate::column::listed;
 use crate::device::{self, DeviceChoice};
+use crate::drift::DriftReport;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Control, Event};
 use crate::identity::Change;
@@ -106,6 +108,10 @@ pub struct RelabelReport {
     pub table_version: u64,
     /// Wall-clock seconds.
     pub seconds: f64,
+    /// How far the rows have drifted from those that the model learned from, where its pipeline has `[drift]` and there are
+    /// enough of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drift: Option<DriftReport>,
     /// Notes for the user on how the table was written.
     pub notes: Vec<String>,
 }
@@ -130,7 +136,9 @@ impl Relabel {
         let clock = Clock::start()?;
         let threads = device::threads(self.threads)?;
         let registry = registry.clone().on(self.device.open(1)?);
-        let model = Arc::new(Model::load_with(&Location::parse(&self.model)?, &registry).await?);
+        let place = Location::parse(&self.model)?;
+        let model = Arc::new(Model::load_with(&place, &registry).await?);
+        let reference = Model::reference(&place).await?;
         if self.reconstruction_error {
             model.decodes().map_err(|e| e.while_doing("--reconstruction-error"))?;
         }
@@ -199,21 +207,36 @@ impl Relabel {
         }
         let written = self.written(&model, keep);
         let labels = Labels { model: model.hash().as_str().into(), labelled_at: clock.labelled_at };
+        let drift = reference.as_ref().map(|of| DriftCounter::new(&model, of.clone(), of.spec.clone())).transpose()?;
         let pass = LabelPass {
             ids: model.clusters().map(Clusters::ids).unwrap_or_default(),
+            drift,
             threads,
             control: control.clone(),
             ..LabelPass::of(&source, rows, written.stages(&model)?, written.columns())
         };
-        let Passed { tally, kept: Kept { profile, sample }, .. } = match pass.run(&ctx, &mut writer, labels).await {
-            Ok(labelled) => labelled,
-            Err(e) => return Err(with_quarantine(e, &self.output, &run_id, &bad).await),
-        };
+        let Passed { tally, kept: Kept { profile, sample }, drift: mut counter, .. } =
+            match pass.run(&ctx, &mut writer, labels).await {
+                Ok(labelled) => labelled,
+                Err(e) => return Err(with_quarantine(e, &self.output, &run_id, &bad).await),
+            };
         let skipped_rows = existing.map_or(0, |existing| existing.skipped());
         if tally.rows() == 0 && skipped_rows == 0 {
             return Err(with_quarantine(no_rows(&source, "label"), &self.output, &run_id, &bad).await);
         }
-        model.save(&output.join("models")?).await?;
+        let models = output.join("models")?;
+        model.save(&models).await?;
+        if let Some(reference) = &reference {
+            model.keep_reference(&models, reference).await?;
+        }
+        if let Some(counter) = &counter
+            && counter.counts().rows < counter.needed()
+        {
+            let (rows, needed) = (counter.counts().rows, counter.needed());
+            notes.push(format!("nothing is said about drift: {rows} rows are fewer than the {needed} that it takes"));
+        }
+        let drift = counter.as_mut().and_then(DriftCounter::judge);
+        let said = drift.as_ref().map(|of| DriftReport::of(&of.judgement, &of.model));
         let quarantine = quarantine(&bad)?;
         let clusters = model.clusters().map(|found| clusters(&tally, &model, found)).transpose()?;
         let samples = source.samples();
@@ -233,6 +256,7 @@ impl Relabel {
             lineage,
             quarantine,
             skipped_rows,
+            drift: drift.into_iter().collect(),
             ..CommitInfo::default()
         };
         let Committed { version: table_version, replaced_rows, empty_texts, .. } = writer.commit(info).await?;
@@ -251,6 +275,7 @@ impl Relabel {
             table: output.to_string(),
             table_version,
             seconds: clock.began.elapsed().as_secs_f64(),
+            drift: said,
             notes,
         })
     }

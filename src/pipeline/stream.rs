@@ -10,6 +10,9 @@
 //! any instant leaves all of them as they were before a portion, or after it: started again, it goes on from there, and
 //! every row is in the table once. Nothing else is kept anywhere.
 //!
+//! Where drift is measured, its counts are part of the state, too; and if a model is learned anew because of it, the state
+//! says that it is to be, so that a process which dies meanwhile learns it when it is started again.
+//!
 //! The rows are labelled by the model that the pipeline names, or the one that labelled the table's last rows, or else
 //! one that is learned from the rows that are there. Where the stream learns, each commit's rows are labelled by the
 //! centroids as they were before, and then move them; the moved ones are part of the state.
@@ -20,13 +23,18 @@ mod state;
 mod step;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, info_span};
 
 use super::Pipeline;
+use crate::drift::DriftReport;
 use crate::error::Result;
 use crate::event::{Control, Event};
+use crate::live::Live;
 use crate::source::samples::Samples;
 use state::StreamState;
 use step::Streaming;
@@ -36,6 +44,10 @@ use step::Streaming;
 pub struct StreamOptions {
     /// Take what is new and end, instead of waiting for more.
     pub once: bool,
+    /// Who watches the stream.
+    pub live: Option<Arc<Live>>,
+    /// End after a commit with rows that were set aside.
+    pub ends_on_quarantine: bool,
     /// Where events go, and where the request to end comes from: the portion that is being labelled is committed first.
     pub control: Control,
 }
@@ -65,6 +77,12 @@ pub struct StreamReport {
     pub cluster_sizes: BTreeMap<i32, u64>,
     /// Clusters that got no rows any more and began anew elsewhere, under other ids, as centroids moved.
     pub revived_clusters: usize,
+    /// How far rows had drifted when it was last measured; `None` if it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<DriftReport>,
+    /// Models that were learned anew because of drift.
+    #[serde(default)]
+    pub retrained: u64,
     /// The content hash of the model.
     pub model: String,
     /// Whether the model was learned just now.
@@ -96,12 +114,23 @@ impl Pipeline {
     /// another pipeline; `Model` for a model that does not fit the source; `Table` if another process follows the source
     /// into the table. What was committed before stays.
     pub async fn follow(&self, options: &StreamOptions) -> Result<StreamReport> {
+        let span = info_span!("run", pipeline = self.plan.name, rows = Empty, version = Empty, model = Empty);
+        self.follow_in(options, &span).instrument(span.clone()).await
+    }
+
+    async fn follow_in(&self, options: &StreamOptions, span: &Span) -> Result<StreamReport> {
         let began = Instant::now();
         let mut streaming = Streaming::begin(self, options).await?;
         let wait = self.plan.stream.wait();
         loop {
             let looked = Instant::now();
             let more = streaming.step(SystemTime::now()).await?;
+            if let Some(live) = &options.live {
+                live.polled();
+            }
+            if streaming.has_failed(options) {
+                break;
+            }
             let ends = streaming.is_over() && (options.once || streaming.is_input());
             if options.control.check().is_err() || (ends && !more) {
                 break;
@@ -113,6 +142,7 @@ impl Pipeline {
         }
         let mut report = streaming.finish().await?;
         report.seconds = began.elapsed().as_secs_f64();
+        span.record("rows", report.rows).record("version", report.table_version).record("model", &report.model);
         Ok(report)
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::drift::DriftReport;
 use crate::error::{Error, Result};
 use crate::secret::redacted;
 use crate::source::LeftOut;
@@ -113,6 +114,10 @@ pub struct RunReport {
     /// Notes for the user on how the table was written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// How far rows have drifted, where that was measured: the rows that were learned from against those of the table's model
+    /// before, and the rows that were labelled against those that were learned from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drift: Vec<DriftReport>,
     /// Rows that an append left out, because the table has rows with their keys by this model.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skipped_rows: u64,

@@ -62,6 +62,14 @@ pub fn summary(report: &RunReport) -> String {
         let files = listed(report.left_alone.iter().map(String::as_str));
         let _ = writeln!(out, "  not read  the data after the compressed part of {}", one_line(&files));
     }
+    for drift in &report.drift {
+        let _ = writeln!(
+            out,
+            "  drift     {} (against model {})",
+            one_line(&drift.to_string()),
+            drift.model.get(..16).unwrap_or_default()
+        );
+    }
     for note in report.left_out.iter().map(LeftOut::to_string).chain(report.notes.iter().cloned()) {
         let _ = writeln!(out, "  note      {}", one_line(&note));
     }

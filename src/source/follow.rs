@@ -121,8 +121,19 @@ pub struct Portion {
     pub files: usize,
     /// Whether more was there than fits in a portion.
     pub more: bool,
+    /// What is behind it, for who watches.
+    pub behind: Behind,
     seen: BTreeMap<String, Seen>,
     courses: Option<Arc<Going>>,
+}
+
+/// How far a portion is behind its source.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// Rows that were there and are not in it, estimated from the bytes of their files.
+    pub rows: u64,
+    /// When the oldest of its files was last written, in milliseconds since 1970, where that is known.
+    pub arrived: Option<i64>,
 }
 
 impl Portion {
@@ -142,7 +153,7 @@ impl Portion {
 /// What is there to read.
 enum New {
     Nothing,
-    Some { data: Vec<DataFile>, rows: u64, more: bool },
+    Some { data: Vec<DataFile>, rows: u64, more: bool, behind: Behind },
 }
 
 impl Follow {
@@ -202,7 +213,7 @@ impl Follow {
         let rejects = Rejects::new(self.options.on_bad_row, Arc::clone(bad)).with_missing(self.options.missing);
         let (found, seen) = match self.taken().await? {
             Some(Taken { lines: Some((data, rows)), more }) => {
-                (New::Some { data: vec![data], rows, more }, position.files.clone())
+                (New::Some { data: vec![data], rows, more, behind: Behind::default() }, position.files.clone())
             }
             Some(Taken { lines: None, .. }) => (New::Nothing, position.files.clone()),
             None => self.look(position, now, rejects.clone()).await?,
@@ -212,15 +223,15 @@ impl Follow {
             true => i64::MAX,
             false => now.saturating_sub(milliseconds_of(self.how.idle)),
         };
-        let (data, rows, more) = match found {
-            New::Some { data, rows, more } => (data, rows, more),
-            New::Nothing if position.courses.idle_since(idle_since) => (Vec::new(), 0, false),
+        let (data, rows, more, behind) = match found {
+            New::Some { data, rows, more, behind } => (data, rows, more, behind),
+            New::Nothing if position.courses.idle_since(idle_since) => (Vec::new(), 0, false, Behind::default()),
             // A file that was found to be another one is remembered as such.
-            New::Nothing if seen != position.files && !bad.is_empty() => (Vec::new(), 0, false),
+            New::Nothing if seen != position.files && !bad.is_empty() => (Vec::new(), 0, false, Behind::default()),
             New::Nothing => return Ok(None),
         };
         let files = data.len();
-        let mut portion = Portion { source: None, rows, files, more, seen, courses: None };
+        let mut portion = Portion { source: None, rows, files, more, behind, seen, courses: None };
         let opened = match &self.spec {
             SourceSpec::Parquet(spec) => {
                 parquet::of_files(spec, data.into_iter().map(VectorFile::plain).collect(), rejects).await
@@ -277,8 +288,9 @@ impl Follow {
             matches!(self.spec, SourceSpec::Parquet(_)) || listed.iter().all(|file| csv::is_parquet(file.name()));
         let (how, csv, rejecting) = (self.how.clone(), self.csv().cloned(), rejects.clone());
         let (found, seen, left) = blocking(move || {
+            let (rejects, data, behind) = (rejecting, Vec::new(), Behind::default());
             let mut looked =
-                Look { how, now, rejects: rejecting, seen, rows: 0, bytes: 0, data: Vec::new(), more: false };
+                Look { how, now, rejects, seen, rows: 0, bytes: 0, data, more: false, behind, taken: 0, waiting: 0 };
             let mut left = Vec::new();
             // Files that grow are looked at each time: any of them may have more.
             let whole = looked.how.files == Files::Whole;
@@ -291,10 +303,12 @@ impl Follow {
                 }
             }
             // After the last of them, new ones may have come.
+            looked.waits(left.len());
+            let behind = looked.behind();
             let Look { seen, rows, data, more, .. } = looked;
             let found = match data.is_empty() {
                 true => New::Nothing,
-                false => New::Some { data, rows, more: more || queued },
+                false => New::Some { data, rows, more: more || queued, behind },
             };
             Ok((found, seen, left))
         })
@@ -345,6 +359,14 @@ pub fn conflict(spec: &SourceSpec, files: Files) -> Option<(&'static str, &'stat
     }
 }
 
+/// Why no model can be learned from `spec` while it is followed; `None` if its files can be read again.
+pub fn learns_once(spec: &SourceSpec) -> Option<&'static str> {
+    match spec {
+        SourceSpec::Csv(csv) if csv.path == STANDARD_INPUT => Some("standard input is read once"),
+        SourceSpec::Hapt(_) | SourceSpec::Csv(_) | SourceSpec::Parquet(_) => None,
+    }
+}
+
 /// A look at the files, one after the other.
 struct Look {
     how: FollowSpec,
@@ -356,9 +378,31 @@ struct Look {
     bytes: u64,
     data: Vec<DataFile>,
     more: bool,
+    behind: Behind,
+    /// Bytes of what is taken, and of what is not.
+    taken: u64,
+    waiting: u64,
 }
 
 impl Look {
+    /// Counts `files` that are left for later portions; the first was looked at. The others are taken to be as large as
+    /// those that were taken, so that none is looked at for each portion before it.
+    fn waits(&mut self, files: usize) {
+        let each = self.taken / self.data.len().max(1) as u64;
+        self.waiting += each * files.saturating_sub(1) as u64;
+    }
+
+    /// How far what is taken is behind.
+    fn behind(&self) -> Behind {
+        let rows = u128::from(self.waiting) * u128::from(self.rows) / u128::from(self.taken.max(1));
+        Behind { rows: u64::try_from(rows).unwrap_or(u64::MAX), ..self.behind }
+    }
+
+    fn take(&mut self, stamp: Stamp, bytes: u64) {
+        self.taken += bytes;
+        self.behind.arrived = self.behind.arrived.into_iter().chain(stamp.written).min();
+    }
+
     /// Takes what is new in `file`.
     fn at(&mut self, file: DataFile, csv: Option<&csv::CsvSpec>, tables: bool) -> Result<()> {
         let stamp = match Stamp::of(&file) {
@@ -385,6 +429,7 @@ impl Look {
         }
         if self.rows >= self.how.rows {
             self.more = true;
+            self.waiting += stamp.bytes;
             return Ok(());
         }
         let rows = seen::rows_in(&file, tables);
@@ -392,9 +437,11 @@ impl Look {
             self.more = true;
             // Files are read in their order, so that the result does not depend on what fits.
             self.rows = self.how.rows;
+            self.waiting += stamp.bytes;
             return Ok(());
         }
         self.rows += rows;
+        self.take(stamp, stamp.bytes);
         self.seen.insert(file.below().to_owned(), Seen::whole(stamp));
         self.data.push(file);
         Ok(())
@@ -407,6 +454,7 @@ impl Look {
         };
         if left.lines == 0 || self.bytes >= MOST_BYTES {
             self.more = true;
+            self.waiting += stamp.bytes.saturating_sub(self.seen.get(file.below()).map_or(0, Seen::bytes));
             return Ok(());
         }
         let idle = stamp.is_settled(self.now, milliseconds_of(self.how.idle));
@@ -420,6 +468,9 @@ impl Look {
             Err(e) => return Err(e),
         };
         self.more |= more;
+        if let (true, Some(seen)) = (more, &seen) {
+            self.waiting += stamp.bytes.saturating_sub(seen.bytes());
+        }
         if let Some(seen) = seen {
             self.seen.insert(file.below().to_owned(), seen);
         }
@@ -428,7 +479,9 @@ impl Look {
         }
         if let Some((data, rows)) = new {
             self.rows += rows;
-            self.bytes += data.size()?;
+            let bytes = data.size()?;
+            self.bytes += bytes;
+            self.take(stamp, bytes);
             self.data.push(data);
         }
         Ok(())

@@ -8,6 +8,7 @@
 //! | `hapt` | the labelled table registered under that name |
 //! | `hapt_clusters` | its clusters, where it has some: size, centroid, mean distance |
 //! | `hapt_lineage` | what became of its clusters: born, moved, split, merged, died |
+//! | `hapt_drift` | how far rows have drifted from those that were learned from, where that was measured |
 //! | `hapt_quarantine` | the rows that its runs set aside, where there are any: file, line, reason, text, run |
 //! | `dac_embed(model, features)` | the vectors that a model clusters: a list of `FLOAT` |
 //! | `dac_assign(model, features)` | `STRUCT(cluster INT, distance FLOAT, margin FLOAT)` |

@@ -153,7 +153,7 @@ const AT_ONCE: usize = 16;
 
 /// Puts into `ctx` the functions `dac_embed`, `dac_assign`, `dac_reconstruct` and `dac_reconstruction_error`, the
 /// aggregates `ari`, `nmi` and `clustering_accuracy`, the table functions `cluster_profile` and `table_at`, and the tables
-/// of `options`: each labelled table `x` with `x_clusters` and `x_lineage` where it has clusters, `x_latest` where it has
+/// of `options`: each labelled table `x` with `x_clusters` and `x_lineage` where it has clusters, `x_drift` where drift was measured, `x_latest` where it has
 /// keys (each row once, by the model that labelled it last), and `x_quarantine` where rows were set aside, by whichever
 /// run: their place, the reason, their text, the `run`, and whether its rows are `in_table`. Where no run has committed
 /// anything, and rows were set aside, there is only the latter. Reads the tables' logs, no data and no
@@ -281,6 +281,11 @@ async fn register_table(ctx: &SessionContext, beside: &Beside<'_>, at: At, named
         let lineage = format!("{name}_lineage");
         ctx.register_table(TableReference::bare(lineage.as_str()), table.lineage())?;
         tables.push(found(&lineage, location.show(&file.path)));
+    }
+    if let Some(file) = table.snapshot().drift() {
+        let drift = format!("{name}_drift");
+        ctx.register_table(TableReference::bare(drift.as_str()), table.drift())?;
+        tables.push(found(&drift, location.show(&file.path)));
     }
     if let Some(rows) = latest(ctx, &table)? {
         let latest = format!("{name}_latest");

@@ -29,8 +29,15 @@ const KEPT: &str = "kept-";
 pub(crate) const QUARANTINE: &str = "quarantine";
 const MARK: &str = "attempt.json";
 /// The files of an attempt beside its rows.
-const FILES_BESIDE: [&str; 6] =
-    ["clusters.parquet", "profile.parquet", "sample.parquet", "lineage.parquet", "stream.json.zst", "replayed.parquet"];
+const FILES_BESIDE: [&str; 7] = [
+    "clusters.parquet",
+    "profile.parquet",
+    "sample.parquet",
+    "lineage.parquet",
+    "stream.json.zst",
+    "replayed.parquet",
+    "drift.parquet",
+];
 /// A run's report about itself.
 const RUN: &str = "run.json";
 /// The entries that a directory may have and still become a table: those that runs write.
@@ -74,6 +81,10 @@ pub(super) fn lineage_file(id: &str) -> String {
 
 pub(super) fn stream_file(id: &str) -> String {
     format!("{BESIDE}/{id}/{}", FILES_BESIDE[4])
+}
+
+pub(super) fn drift_file(id: &str) -> String {
+    format!("{BESIDE}/{id}/{}", FILES_BESIDE[6])
 }
 
 pub(super) fn replayed_file(id: &str) -> String {

@@ -77,6 +77,9 @@ pub struct CommitNote {
     /// What became of the table's clusters so far; absent where it never had any, and in versions of an older dacpipe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lineage: Option<FileBeside>,
+    /// How far rows had drifted, in the newest measurements; absent where it was never measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<FileBeside>,
     /// The rows that this commit's run set aside: a file of the [quarantine](super::quarantine).
     #[serde(default, deserialize_with = "file_or_path", skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<FileBeside>,
@@ -104,7 +107,8 @@ impl CommitNote {
     /// The files beside the rows that it names.
     pub(super) fn files_beside(&self) -> impl Iterator<Item = &FileBeside> {
         let state = self.stream.as_ref().map(|stream| &stream.state);
-        [&self.clusters, &self.profile, &self.sample, &self.lineage, &self.replayed].into_iter().flatten().chain(state)
+        let files = [&self.clusters, &self.profile, &self.sample, &self.lineage, &self.drift, &self.replayed];
+        files.into_iter().flatten().chain(state)
     }
 }
 
@@ -144,6 +148,7 @@ impl CommitNote {
             profile: None,
             sample: None,
             lineage: None,
+            drift: None,
             quarantine: None,
             quarantined_before: None,
             replayed: None,

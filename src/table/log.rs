@@ -119,6 +119,11 @@ impl Snapshot {
     pub fn lineage(&self) -> Option<&FileBeside> {
         self.note.as_ref()?.lineage.as_ref()
     }
+
+    /// The file that says how far rows had drifted.
+    pub fn drift(&self) -> Option<&FileBeside> {
+        self.note.as_ref()?.drift.as_ref()
+    }
 }
 
 /// The result of a [search](Log::search).

@@ -8,6 +8,7 @@
 //! out/hapt/_dacpipe/<run id>/profile.parquet          means and deviations of the features, by cluster
 //! out/hapt/_dacpipe/<run id>/sample.parquet           rows drawn for a picture of them
 //! out/hapt/_dacpipe/<run id>/lineage.parquet          what became of each cluster, from the first run on
+//! out/hapt/_dacpipe/<run id>/drift.parquet            how far rows had drifted from those that were learned from
 //! out/hapt/_dacpipe/<run id>/stream.json.zst          how far a stream has followed its source
 //! out/hapt/_dacpipe/<run id>/replayed.parquet         which rows that were set aside are replayed by that version
 //! out/hapt/quarantine/                                what runs set aside, a Delta table of its own
@@ -63,6 +64,7 @@ mod checksum;
 mod clusters;
 mod commit;
 mod damage;
+mod drift;
 mod entry;
 mod files;
 mod keys;
@@ -88,6 +90,7 @@ pub(crate) use attempt::{DATA, QUARANTINE};
 pub use checksum::Checksums;
 pub use clusters::clusters_schema;
 pub use commit::{CommitNote, FileBeside, Mode, SourceInfo};
+pub use drift::{Measured, drift_schema};
 pub use entry::Commit;
 pub use files::Labels;
 pub use keys::{ExistingKeys, OnExisting};

@@ -32,6 +32,7 @@ use super::checked::{CheckedReads, damaged};
 use super::checksum::Checksums;
 use super::clusters::clusters_schema;
 use super::commit::FileBeside;
+use super::drift::drift_schema;
 use super::lineage::lineage_schema;
 use super::log::{DataFile, Log, Snapshot};
 use super::profile::profile_schema;
@@ -101,6 +102,11 @@ impl LabelTable {
     /// What became of the table's clusters, with the columns of [`lineage_schema`]; empty if it never had any.
     pub fn lineage(&self) -> Arc<dyn TableProvider> {
         self.rows_beside(lineage_schema(), self.snapshot.lineage())
+    }
+
+    /// How far rows had drifted, with the columns of [`drift_schema`]; empty if it was never measured.
+    pub fn drift(&self) -> Arc<dyn TableProvider> {
+        self.rows_beside(drift_schema(), self.snapshot.drift())
     }
 
     fn rows_beside(&self, schema: SchemaRef, file: Option<&FileBeside>) -> Arc<dyn TableProvider> {

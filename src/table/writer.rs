@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::actions::{add_of, line, remove_of};
 use super::attempt::{Attempt, data_dir, kept_dir};
 use super::commit::{CommitNote, Mode, SourceInfo};
+use super::drift::Measured;
 use super::files::{FileSet, Labels, nothing_committed};
 use super::keys::{ExistingKeys, OnExisting, RunKeys};
 use super::lineage::Lineage;
@@ -49,6 +50,8 @@ pub struct CommitInfo {
     pub replayed: Marks,
     /// The number of rows that the run left out, because the table has their keys.
     pub skipped_rows: u64,
+    /// How far rows have drifted, as it was measured of them.
+    pub drift: Vec<Measured>,
     /// How far the stream is with these rows, if a stream wrote them.
     pub stream: Option<StreamCommit>,
 }

@@ -5,6 +5,7 @@
 
 mod deep_clustering;
 mod device;
+mod drift;
 mod features;
 mod kmeans;
 mod manifold;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use deep_clustering::*;
 pub use device::*;
+pub use drift::*;
 pub use features::*;
 pub use kmeans::*;
 pub use manifold::*;
@@ -86,6 +88,9 @@ pub struct PipelineFile {
     /// How the source is followed by `--follow` and `--once`.
     #[serde(default, skip_serializing_if = "StreamTable::is_default")]
     pub stream: StreamTable,
+    /// How much the rows that are labelled may differ from those that were learned from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<DriftTable>,
 }
 
 pub(in crate::config) fn default_memory_limit() -> Size {

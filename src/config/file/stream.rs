@@ -37,6 +37,10 @@ pub struct StreamTable {
     /// How long `--follow` waits for new rows before each commit. Default "1 s".
     #[serde(default = "default_every")]
     pub every: Span,
+    /// Where `--follow` serves what it does: the address of /metrics (OpenMetrics text) and /health, such as "127.0.0.1:9464".
+    /// Default: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
     /// What is learned from the rows once they are labelled: "centroids" moves the clusters' centroids by online k-means,
     /// one batch a commit; the model itself stays. Default "nothing".
     #[serde(default)]
@@ -97,6 +101,7 @@ impl Default for StreamTable {
             idle: default_idle(),
             rows: default_rows(),
             every: default_every(),
+            metrics: None,
             learn: Learn::default(),
             half_life: None,
         }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::super::clock::Clock;
-use super::super::execution::Execution;
+use super::super::drift::reference_of;
+use super::super::execution::{Execution, NewModel};
 use super::super::output::with_quarantine;
 use super::super::{Pipeline, RunOptions};
 use crate::device::Device;
+use crate::drift::Reference;
 use crate::error::{Error, Result};
 use crate::event::{Control, Event};
 use crate::model::{Model, ModelInput};
@@ -15,28 +17,46 @@ use crate::source::{BadRows, SourceSpec};
 use crate::store::Location;
 use crate::table::{Lineage, Snapshot};
 
-/// A model; if it was learned just now, what became of the table's clusters.
+/// A model.
 pub(super) struct Chosen {
     pub model: Model,
+    /// If it was learned just now, what became of the table's clusters.
     pub learned: Option<Lineage>,
+    /// The rows that it learned from, if drift is measured.
+    pub reference: Option<Reference>,
+}
+
+impl Chosen {
+    /// Saves it below `sink`.
+    async fn save(&self, sink: &Location) -> Result<()> {
+        let models = sink.join("models")?;
+        self.model.save(&models).await?;
+        match &self.reference {
+            Some(reference) => self.model.keep_reference(&models, reference).await,
+            None => Ok(()),
+        }
+    }
 }
 
 impl Pipeline {
-    /// The model that the stream's section names, or the one that labelled the rows of `table`, or one that is learned
-    /// now and saved below `sink`.
+    /// The model that was learned `anew` by the stream, or the one that its section names, or the one that labelled the rows
+    /// of `table`, or one that is learned now and saved below `sink`.
     pub(super) async fn stream_model(
         &self,
         sink: &Location,
         table: Option<&Snapshot>,
+        anew: Option<&str>,
         device: &Arc<dyn Device>,
         control: &Control,
     ) -> Result<Chosen> {
         let registry = self.registry.clone().on(Arc::clone(device));
         let labelled_by = table.and_then(|table| table.note.as_ref()).map(|note| note.model.clone());
-        let place = match (&self.plan.stream.model, labelled_by.filter(|hash| !hash.is_empty())) {
-            (Some(named), _) => Some(Location::parse(named)?),
-            (None, Some(hash)) => Some(sink.join(&format!("models/{}", hash.get(..16).unwrap_or(&hash)))?),
-            (None, None) => None,
+        let below = |hash: &str| sink.join(&format!("models/{}", hash.get(..16).unwrap_or(hash)));
+        let place = match (anew, &self.plan.stream.model, labelled_by.filter(|hash| !hash.is_empty())) {
+            (Some(hash), _, _) => Some(below(hash)?),
+            (None, Some(named), _) => Some(Location::parse(named)?),
+            (None, None, Some(hash)) => Some(below(&hash)?),
+            (None, None, None) => None,
         };
         let Some(place) = place else {
             if matches!(&self.plan.source, SourceSpec::Csv(spec) if spec.path == STANDARD_INPUT) {
@@ -44,28 +64,33 @@ impl Pipeline {
                     "standard input is read once, so no model can be learned from it; expected a model: [stream] model",
                 ));
             }
-            let (model, lineage) = self.learn_for_stream(control).await?;
-            model.save(&sink.join("models")?).await?;
-            return Ok(Chosen { model, learned: Some(lineage) });
+            return self.learn_for_stream(sink, control).await;
         };
         let model = Model::load_with(&place, &registry).await?;
         self.check_model(&model.manifest().input).map_err(|e| e.while_doing(format!("the model at {place}")))?;
-        if self.plan.stream.model.is_some() {
-            model.save(&sink.join("models")?).await?;
+        let reference = match &self.plan.drift {
+            Some(_) => Some(reference_of(&model, &place).await?),
+            None => None,
+        };
+        let chosen = Chosen { model, learned: None, reference };
+        if anew.is_none() && self.plan.stream.model.is_some() {
+            chosen.save(sink).await?;
         }
-        Ok(Chosen { model, learned: None })
+        Ok(chosen)
     }
 
-    /// Learns from the rows that are there, as a run does, and writes nothing.
-    async fn learn_for_stream(&self, control: &Control) -> Result<(Model, Lineage)> {
+    /// Learns from the rows that are there, as a run does, and writes nothing but the model, below `sink`.
+    pub(super) async fn learn_for_stream(&self, sink: &Location, control: &Control) -> Result<Chosen> {
         let clock = Clock::start()?;
         let options = RunOptions { resume: false, control: control.clone() };
         let bad = Arc::new(BadRows::new());
         let learned = async {
             let run = Execution::open(self, &options, &clock, Arc::clone(&bad)).await?;
-            let (_, model, lineage) = run.learn_model().await?;
+            let NewModel { model, lineage, reference, .. } = run.learn_model().await?;
             run.end_without_rows().await?;
-            Ok((model, lineage))
+            let chosen = Chosen { model, learned: Some(lineage), reference };
+            chosen.save(sink).await?;
+            Ok(chosen)
         };
         match learned.await {
             Ok(learned) => Ok(learned),

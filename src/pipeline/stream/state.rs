@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::learning::Moved;
 use crate::config::Plan;
+use crate::drift::Counts;
 use crate::error::{Error, Result};
 use crate::source::follow::Position;
 use crate::store::Location;
@@ -31,6 +32,36 @@ pub(super) struct StreamState {
     /// What the stream learned, if it learns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learned: Option<Moved>,
+    /// The rows since drift was last measured, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Counted>,
+    /// The model that was learned anew because of drift; it labels the rows from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anew: Option<Anew>,
+    /// Whether one is to be learned before the next commit.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub retrain: bool,
+}
+
+/// The rows since drift was last measured.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Counted {
+    /// The hash of the model that labelled them.
+    pub model: String,
+    pub counts: Counts,
+}
+
+/// A model that was learned anew.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Anew {
+    /// Its hash.
+    pub model: String,
+    /// Rows of the table then.
+    pub rows: u64,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// The state of a stream, and which of its commits it is of.
@@ -43,7 +74,17 @@ pub(super) struct Reached {
 impl StreamState {
     /// The beginning of a stream into a table, which has rows of others or not.
     pub fn begin(plan: &Plan, alone: bool) -> Self {
-        Self { form: FORM, reads: reads(plan), position: Position::default(), alone, rows: 0, learned: None }
+        Self {
+            form: FORM,
+            reads: reads(plan),
+            position: Position::default(),
+            alone,
+            rows: 0,
+            learned: None,
+            drift: None,
+            anew: None,
+            retrain: false,
+        }
     }
 
     /// The state in the newest version of the table at `location`, if there is one.

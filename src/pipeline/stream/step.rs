@@ -1,13 +1,15 @@
 //! One portion of a stream after the other: read, labelled, committed.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arrow::datatypes::Schema;
 use datafusion::execution::context::SessionContext;
+use tracing::{Instrument, info_span};
 
 use super::super::clock::Clock;
-use super::super::execution::clusters;
+use super::super::drift::DriftCounter;
+use super::super::execution::{clusters, commit_span, recorded};
 use super::super::label_pass::{LabelPass, Passed, Vectors};
 use super::super::output::{choice, kept, quarantine, source_info, with_quarantine};
 use super::super::portrait::Kept;
@@ -17,12 +19,15 @@ use super::super::written::Written;
 use super::super::{Pipeline, StreamOptions, StreamReport};
 use super::learning::{Learning, labelling};
 use super::model::{Chosen, note};
-use super::state::Reached;
+use super::state::{Anew, Counted, Reached};
 use super::{StreamState, committed};
+use crate::config::{DriftPolicy, DriftTable, Plan};
 use crate::device;
-use crate::error::{Error, Result};
-use crate::event::Control;
+use crate::drift::{DriftReport, Level, Reference};
+use crate::error::{Error, Kind, Result};
+use crate::event::{Control, Event};
 use crate::identity::Change;
+use crate::live::{Batch, Live};
 use crate::model::Model;
 use crate::source::follow::{Follow, Portion};
 use crate::source::{BadRows, Source, SourceSpec, overlap};
@@ -53,12 +58,18 @@ pub(super) struct Streaming<'a> {
     ctx: SessionContext,
     /// Rows that were set aside since the last commit.
     bad: Arc<BadRows>,
+    /// What counts the rows' drift, if it is measured.
+    drift: Option<DriftCounter>,
     /// What is learned, if the stream learns.
     learning: Option<Learning>,
     /// What becomes of the table's clusters with the next commit; `None` once that is there.
     lineage: Option<Lineage>,
     /// Portions are labelled to their end, also if the stream is asked to end.
     control: Control,
+    /// Asks to end.
+    stop: Control,
+    /// Who watches.
+    live: Option<Arc<Live>>,
     report: StreamReport,
 }
 
@@ -79,10 +90,11 @@ impl<'a> Streaming<'a> {
         }
         let device = plan.device.open_as(device::threads(plan.threads)?, plan.fused)?;
         let threads = device.pool().threads();
-        let chosen = pipeline.stream_model(&sink, table.as_ref(), &device, &options.control).await?;
+        let anew = reached.as_ref().and_then(|reached| Some(reached.state.anew.as_ref()?.model.as_str()));
+        let chosen = pipeline.stream_model(&sink, table.as_ref(), anew, &device, &options.control).await?;
         let sequence = reached.as_ref().map_or(0, |reached| reached.sequence);
         options.control.emit(note(&chosen, sequence, &sink));
-        let Chosen { model, learned: lineage } = chosen;
+        let Chosen { model, learned: lineage, reference } = chosen;
         let learned = lineage.is_some();
         let source = pipeline.stream_source(&model.manifest().input)?;
         let follow = Follow::new(source, plan.source_options(threads), plan.stream.follow())?;
@@ -103,7 +115,11 @@ impl<'a> Streaming<'a> {
             Some(decay) => Some(Learning::begin(&model, decay, state.learned.as_ref(), next_id, &device)?),
             None => None,
         };
+        let drift = counter(plan, &model, reference, state.drift.as_ref())?;
         let lineage = Some(lineage.unwrap_or(Lineage::Keep));
+        if let Some(live) = &options.live {
+            live.labels_by(model.hash().as_str());
+        }
         let control = options.control.unstoppable();
         let ctx = session(plan.memory_limit, model.dim_in())?;
         let bad = Arc::new(BadRows::new());
@@ -118,9 +134,12 @@ impl<'a> Streaming<'a> {
             known: None,
             ctx,
             bad,
+            drift,
             learning,
             lineage,
             control,
+            stop: options.control.clone(),
+            live: options.live.clone(),
             report,
         })
     }
@@ -134,7 +153,15 @@ impl<'a> Streaming<'a> {
             self.state.position = portion.position()?;
             return Ok(more);
         };
-        self.commit_rows(source, &portion).await?;
+        if let Some(live) = &self.live {
+            live.took(portion.rows, portion.behind.rows);
+        }
+        if self.state.retrain {
+            // With rows at hand, so that their commit says that it was done.
+            self.retrain().await?;
+        }
+        let span = info_span!("batch", rows = portion.rows, files = portion.files, model = self.model.hash().short());
+        self.commit_rows(source, &portion).instrument(span).await?;
         Ok(more)
     }
 
@@ -190,15 +217,20 @@ impl<'a> Streaming<'a> {
             ids: found.map(Clusters::ids).unwrap_or_default(),
             collects: self.learning.as_ref().map(|learning| learning.column().to_owned()),
             portrays: self.sequence.is_multiple_of(PORTRAIT_EVERY),
+            drift: self.drift.clone(),
             threads: self.threads,
             control: self.control.quiet(),
             ..LabelPass::of(source, rows, transforms, written.columns())
         };
-        let Passed { tally, kept: Kept { profile, sample }, vectors } =
+        let Passed { tally, kept: Kept { profile, sample }, vectors, drift: mut counter, newest } =
             pass.run(&self.ctx, &mut writer, labels).await?;
         let clusters = found.map(|found| clusters(&tally, &self.model, found)).transpose()?;
         let skipped_rows = existing.map_or(0, |existing| existing.skipped());
         let lineage = self.lineage_of(&writer, &vectors).await?;
+        let label_seconds = began.elapsed().as_secs_f64();
+        let drift = counter.as_mut().and_then(DriftCounter::judge);
+        let judged = drift.as_ref().map(|drift| drift.judgement.clone());
+        let said = drift.as_ref().map(|of| DriftReport::of(&of.judgement, &of.model));
         let info = CommitInfo {
             source: source_info(source, plan.source.path(), &tally),
             clusters,
@@ -206,13 +238,106 @@ impl<'a> Streaming<'a> {
             sample,
             skipped_rows,
             lineage,
+            drift: drift.into_iter().collect(),
             ..CommitInfo::default()
         };
         let mut state = self.state.clone();
         state.position = portion.position()?;
         state.learned = self.learning.as_ref().map(Learning::save);
-        self.commit(writer, info, state, began).await?;
+        state.drift = counter
+            .as_ref()
+            .map(|counter| Counted { model: self.model.hash().as_str().into(), counts: counter.counts().clone() });
+        let acts = said.as_ref().is_some_and(|said| said.level == Level::Act);
+        let retrains = plan.drift.as_ref().is_some_and(|drift| drift.policy == DriftPolicy::Retrain);
+        // As long as most of the files are of before, rows drift from a new model, too: it is not learned again and again.
+        let grown = state.anew.as_ref().is_none_or(|anew| self.state.rows / 5 * 4 >= anew.rows);
+        state.retrain = acts && retrains && grown;
+        let set_aside = self.reasons();
+        let committing = Instant::now();
+        let Committed { bytes, version, .. } = self.commit(writer, info, state, began).await?;
+        if let Some(live) = &self.live {
+            let arrived = portion.behind.arrived.map(|ms| ms.saturating_mul(1_000_000));
+            live.committed(&Batch {
+                rows: tally.rows(),
+                skipped: skipped_rows,
+                set_aside,
+                clusters: tally.ids().iter().copied().zip(tally.sizes().iter().copied()).collect(),
+                label_seconds,
+                commit_seconds: committing.elapsed().as_secs_f64(),
+                bytes,
+                version,
+                behind_rows: portion.behind.rows,
+                behind_seconds: newest.or(arrived).map(seconds_since),
+                drift: judged.as_ref().zip(plan.drift.as_ref().map(DriftTable::spec).as_ref()),
+            });
+        }
+        self.drift = counter;
+        if let Some(said) = said {
+            self.say(said);
+        }
         self.count(source, &tally, skipped_rows);
+        Ok(())
+    }
+
+    /// The reasons of the rows that were set aside, for who watches.
+    fn reasons(&self) -> Vec<(String, u64)> {
+        match self.live {
+            Some(_) => self.bad.rows().into_iter().map(|bad| (bad.reason, bad.rows.unwrap_or(1))).collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// Says how far rows have drifted.
+    fn say(&mut self, said: DriftReport) {
+        if said.level > Level::Stable {
+            self.control.emit(Event::Warning { message: format!("drift: {said}; {}_drift has all", self.report.name) });
+        }
+        self.report.drift = Some(said);
+    }
+
+    /// Whether something happened that the stream is to end at.
+    pub fn has_failed(&self, options: &StreamOptions) -> bool {
+        let fails = self.pipeline.plan.drift.as_ref().is_some_and(|drift| drift.policy == DriftPolicy::Fail);
+        let acts = self.report.drift.as_ref().is_some_and(|drift| drift.level == Level::Act);
+        fails && acts || options.ends_on_quarantine && self.report.quarantined_rows > 0
+    }
+
+    /// Learns a new model from the rows that are there; the next commit has rows by it. If they cannot be learned from, the
+    /// model stays.
+    async fn retrain(&mut self) -> Result<()> {
+        let before = self.model.hash().clone();
+        if let Some(live) = &self.live {
+            live.learns();
+        }
+        let message = "rows have drifted: a new model is learned from the rows that are there".to_owned();
+        self.control.emit(Event::Note { message });
+        let Chosen { model, learned, reference } = match self.pipeline.learn_for_stream(&self.sink, &self.stop).await {
+            Ok(chosen) => chosen,
+            Err(e) if matches!(e.kind(), Kind::Input | Kind::Compute) => {
+                let message = format!("no new model was learned, the one before labels further rows: {e}");
+                self.control.emit(Event::Warning { message });
+                self.state.retrain = false;
+                return Ok(());
+            }
+            Err(e) => return Err(e),
+        };
+        self.state.retrain = false;
+        self.report.retrained += 1;
+        if *model.hash() == before {
+            let message = format!("model {} was learned again: its rows have not changed", before.short());
+            self.control.emit(Event::Note { message });
+            return Ok(());
+        }
+        let message = format!("model {} follows model {}", model.hash().short(), before.short());
+        self.control.emit(Event::Note { message });
+        self.drift = counter(&self.pipeline.plan, &model, reference, None)?;
+        self.state.anew = Some(Anew { model: model.hash().as_str().into(), rows: self.state.rows });
+        self.report.model = model.hash().as_str().into();
+        if let Some(live) = &self.live {
+            live.learned();
+            live.labels_by(model.hash().as_str());
+        }
+        (self.lineage, self.model) = (learned, model);
         Ok(())
     }
 
@@ -232,7 +357,13 @@ impl<'a> Streaming<'a> {
         let source = SourceInfo { description: "nothing but what was set aside".into(), ..SourceInfo::default() };
         let info = CommitInfo { source, ..CommitInfo::default() };
         let state = self.state.clone();
-        self.commit(writer, info, state, began).await
+        let set_aside = self.reasons();
+        let Committed { bytes, version, .. } = self.commit(writer, info, state, began).await?;
+        if let Some(live) = &self.live {
+            let commit_seconds = began.elapsed().as_secs_f64();
+            live.committed(&Batch { set_aside, commit_seconds, bytes, version, ..Batch::default() });
+        }
+        Ok(())
     }
 
     /// Learns from the rows that were labelled. Returns what becomes of the table's clusters with their commit: those that
@@ -285,13 +416,16 @@ impl<'a> Streaming<'a> {
         info: CommitInfo,
         mut state: StreamState,
         began: Instant,
-    ) -> Result<()> {
+    ) -> Result<Committed> {
         state.rows = writer.base_rows() + writer.rows().await;
         let quarantine = quarantine(&self.bad)?;
         let sequence = self.sequence + 1;
         let stream = Some(state.commit(&self.pipeline.plan.name, sequence)?);
         let info = CommitInfo { quarantine, stream, ..info };
-        let (Committed { version, rows, .. }, known) = writer.commit_and_know(info).await?;
+        let span = commit_span(self.model.hash().short());
+        let (done, known) = writer.commit_and_know(info).instrument(span.clone()).await?;
+        recorded(&span, &done);
+        let Committed { version, rows, .. } = done;
         self.known = known;
         (self.state, self.sequence) = (state, sequence);
         self.report.commits += 1;
@@ -299,7 +433,7 @@ impl<'a> Streaming<'a> {
         self.report.table_version = Some(version);
         self.bad = Arc::new(BadRows::new());
         self.control.emit(committed(rows, sequence, version, began.elapsed().as_secs_f64()));
-        Ok(())
+        Ok(done)
     }
 
     fn count(&mut self, source: &Source, tally: &Tally, skipped_rows: u64) {
@@ -313,4 +447,25 @@ impl<'a> Streaming<'a> {
             report.samples.get_or_insert_default().add(&samples);
         }
     }
+}
+
+/// What counts the drift of rows that `model` labels, if it is measured; it goes on with what was `counted` for that model.
+fn counter(
+    plan: &Plan,
+    model: &Model,
+    reference: Option<Reference>,
+    counted: Option<&Counted>,
+) -> Result<Option<DriftCounter>> {
+    let (Some(drift), Some(reference)) = (&plan.drift, reference) else { return Ok(None) };
+    let counter = DriftCounter::new(model, reference, drift.spec())?;
+    match counted.filter(|counted| counted.model == model.hash().as_str()) {
+        Some(counted) => counter.resume(&counted.counts).map(Some),
+        None => Ok(Some(counter)),
+    }
+}
+
+/// Seconds from a time, in nanoseconds since 1970, until now; 0 if it is to come.
+fn seconds_since(nanoseconds: i64) -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
+    (now as f64 - nanoseconds as f64).max(0.0) / 1e9
 }

@@ -40,6 +40,7 @@ fn findings(rows: u64, k: i32, width: usize, name: &dyn Fn(usize) -> String) -> 
         left_alone: vec![],
         left_out: None,
         notes: vec![],
+        drift: vec![],
         samples: None,
         skipped_rows: 0,
         replaced_rows: 0,

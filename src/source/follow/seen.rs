@@ -72,6 +72,11 @@ pub(super) struct ReadPart {
 }
 
 impl Seen {
+    /// The bytes of it that were read.
+    pub(super) fn bytes(&self) -> u64 {
+        self.part.as_ref().map_or(self.stamp.bytes, |part| part.bytes)
+    }
+
     /// A file that was read as a whole.
     pub(super) fn whole(stamp: Stamp) -> Self {
         Self { stamp, part: None }

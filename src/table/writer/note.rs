@@ -8,13 +8,14 @@ use arrow::record_batch::RecordBatch;
 use super::{CommitInfo, TableWriter};
 use crate::error::{Kind, Result};
 use crate::store::Location;
-use crate::table::attempt::{clusters_file, lineage_file, profile_file, replayed_file, sample_file};
+use crate::table::attempt::{clusters_file, drift_file, lineage_file, profile_file, replayed_file, sample_file};
 use crate::table::commit::{CommitNote, FileBeside};
+use crate::table::drift::Measured;
 use crate::table::files::{Labels, nothing_committed};
 use crate::table::lineage::{Happened, History, Lineage, births, lineage_schema};
 use crate::table::log::Snapshot;
 use crate::table::replace::Replaced;
-use crate::table::{beside, clusters, lineage, profile, quarantine, sample};
+use crate::table::{beside, clusters, drift, lineage, profile, quarantine, sample};
 
 impl History {
     /// The ids that the clusters of `table` have had so far, at `location`.
@@ -117,6 +118,7 @@ impl TableWriter {
             profile,
             sample,
             lineage: self.lineage_beside(&info.lineage, labels).await?,
+            drift: self.drift_beside(&info.drift, labels).await?,
             quarantine,
             replayed,
             last_replay,
@@ -171,6 +173,14 @@ impl TableWriter {
             0 => Ok(None),
             _ => self.write_beside(lineage_file(run), &all).await.map(Some),
         }
+    }
+
+    /// The file of drift after this commit, whether it appends or overwrites.
+    async fn drift_beside(&self, measured: &[Measured], labels: &Labels) -> Result<Option<FileBeside>> {
+        let run = &self.options.run_id;
+        let there = self.base.as_ref().and_then(Snapshot::drift);
+        let new = (!measured.is_empty()).then(|| drift::rows(measured, run, labels.labelled_at)).transpose()?;
+        self.merge_beside(drift_file(run), there, drift::merge, new.as_ref()).await
     }
 
     async fn write_beside(&self, path: String, rows: &RecordBatch) -> Result<FileBeside> {
