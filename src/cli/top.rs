@@ -66,7 +66,7 @@ fn fetching(place: Place) -> Receiver<Result<Exposition, String>> {
             if send.send(fetch(&place)).is_err() {
                 return;
             }
-            std::thread::sleep(EVERY.saturating_sub(began.elapsed()));
+            pause(EVERY.saturating_sub(began.elapsed()));
         }
     });
     fetched
@@ -97,12 +97,17 @@ fn watch(
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a page of every second waits for the next one")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// Prints the page once, from the figures of a second.
 fn print(place: &Place, watched: &mut Watched) -> Result<()> {
     let began = Instant::now();
     let first = fetch(place).map_err(|why| Error::io(format!("{}: {why}", place.shown())))?;
     watched.add(0.0, Ok(first));
-    std::thread::sleep(EVERY);
+    pause(EVERY);
     watched.add(began.elapsed().as_secs_f64(), fetch(place));
     terminal::say(&plain(watched, PLAIN.0, PLAIN.1)?)
 }

@@ -81,7 +81,7 @@ pub fn parse(page: &str) -> Result<Exposition> {
         if !seen.insert(format!("{}{:?}", sample.name, sample.labels)) {
             return Err(wrong("a sample that was there before".into()));
         }
-        if kind == "counter" && !(sample.value >= 0.0) {
+        if kind == "counter" && (sample.value.is_nan() || sample.value < 0.0) {
             return Err(wrong("a counter below 0".into()));
         }
         found.samples.push(sample);
