@@ -18,6 +18,8 @@ mod layering;
 mod limits;
 mod methods;
 mod metrics;
+#[cfg(feature = "mqtt")]
+mod mqtt;
 mod oracle;
 mod outputs;
 mod parquet_files;

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::event::Control;
 use crate::identity::Change;
 use crate::model::Model;
-use crate::source::follow::{Follow, Portion};
+use crate::source::follow::{Follow, FollowSpec, Portion};
 use crate::source::{BadRows, Source, SourceOptions, SourceSpec, overlap};
 use crate::stage::{Clusters, FEATURES};
 use crate::store::Location;
@@ -90,7 +90,9 @@ impl<'a> Streaming<'a> {
         let Chosen { model, learned: lineage } = chosen;
         let learned = lineage.is_some();
         let source = pipeline.stream_source(&model.manifest().input)?;
-        let follow = Follow::new(source, source_options(threads), plan.stream.follow())?;
+        let place = sink.local_path().map_or_else(|| sink.to_string(), |path| path.display().to_string());
+        let how = FollowSpec { once: options.once, ..plan.stream.follow(&format!("{} {place}", plan.name)) };
+        let follow = Follow::new(source, source_options(threads), how)?;
         let next_id = History::of(table.as_ref(), &sink).await?.next_id();
         let rows = table.as_ref().map_or(0, Snapshot::rows);
         let alone = rows == 0;
@@ -146,9 +148,14 @@ impl<'a> Streaming<'a> {
         self.follow.is_over()
     }
 
-    /// Whether it follows an input that ends, and not files.
+    /// Whether it follows an input that ends, and not files or messages.
     pub fn is_input(&self) -> bool {
         self.follow.is_input()
+    }
+
+    /// Whether what it follows is waited for while it is read.
+    pub fn waits(&self) -> bool {
+        self.follow.waits()
     }
 
     /// Commits what is left to commit, and reports.
@@ -302,6 +309,7 @@ impl<'a> Streaming<'a> {
         let info = CommitInfo { quarantine, stream, ..info };
         let (Committed { version, rows, .. }, known) = writer.commit_and_know(info).await?;
         self.known = known;
+        self.follow.committed();
         (self.state, self.sequence) = (state, sequence);
         self.report.commits += 1;
         self.report.quarantined_rows += self.bad.count();

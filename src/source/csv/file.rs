@@ -9,13 +9,14 @@ use datafusion::common::ScalarValue;
 use super::dialect::{Delimiter, Dialect};
 use super::encoding::{Encoding, open_text};
 use super::header::{Attribute, Columns};
+use super::json::Objects;
 use super::number::Numbers;
 use super::piece::Sample;
 use super::record::Record;
 use super::records::Records;
 use super::table::{TableRows, is_table};
 use super::turns::Turns;
-use super::{CsvSpec, Fill};
+use super::{CsvSpec, Fill, TextFormat};
 use crate::error::{Error, Result};
 use crate::source::bad::{Unread, shown};
 use crate::source::clock::{Clock, Stamp};
@@ -56,13 +57,14 @@ pub(in crate::source) fn head_lines(file: &DataFile, spec: &CsvSpec) -> Result<u
 /// The reader of rows.
 enum Rows {
     Text(Box<Records>),
+    Objects(Box<Objects>),
     Table(Box<TableRows>),
 }
 
 impl Rows {
     fn take_unread(&mut self) -> Vec<Unread> {
         match self {
-            Self::Text(_) => Vec::new(),
+            Self::Text(_) | Self::Objects(_) => Vec::new(),
             Self::Table(rows) => rows.take_unread(),
         }
     }
@@ -70,6 +72,7 @@ impl Rows {
     fn read(&mut self, record: &mut Record) -> io::Result<bool> {
         match self {
             Self::Text(records) => records.read(record),
+            Self::Objects(objects) => objects.read(record),
             Self::Table(rows) => rows.read(record),
         }
     }
@@ -85,6 +88,11 @@ impl OpenFile {
             let rows = TableRows::open(file, spec)?;
             let columns = Columns::of_table(file, &rows.names(), spec)?;
             return Self::of(file, spec, Rows::Table(Box::new(rows)), columns, None);
+        }
+        if spec.dialect.format == TextFormat::Ndjson {
+            let columns = Columns::of_objects(file, spec)?;
+            let objects = Objects::open(file, &columns.names)?;
+            return Self::of(file, spec, Rows::Objects(Box::new(objects)), columns, None);
         }
         let (input, encoding) = open_text(file, spec.dialect.encoding)?;
         let mut records = Records::new(input, &spec.dialect);
@@ -114,7 +122,7 @@ impl OpenFile {
             below: file.below().to_string(),
             numbers: match rows {
                 Rows::Text(_) => Numbers::of(&spec.dialect),
-                Rows::Table(_) => Numbers::of(&Dialect::default()),
+                Rows::Objects(_) | Rows::Table(_) => Numbers::of(&Dialect::default()),
             },
             rows,
             columns,
@@ -137,7 +145,7 @@ impl OpenFile {
     pub(super) fn described(&self) -> (&[String], Option<(Encoding, Delimiter)>) {
         let written = match &self.rows {
             Rows::Text(records) => self.columns.encoding.map(|encoding| (encoding, records.delimiter())),
-            Rows::Table(_) => None,
+            Rows::Objects(_) | Rows::Table(_) => None,
         };
         (&self.columns.names, written)
     }
@@ -197,7 +205,7 @@ impl OpenFile {
         match (&self.first, &self.rows) {
             (Some(first), _) => first.line() - 1,
             (None, Rows::Text(records)) => records.lines_read(),
-            (None, Rows::Table(_)) => 0,
+            (None, Rows::Objects(_) | Rows::Table(_)) => 0,
         }
     }
 
