@@ -19,7 +19,7 @@ pub fn golden(name: &str, output: &str) {
     assert_eq!(output, expected, "{} differs; UPDATE_GOLDEN=1 rewrites it", path.display());
 }
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "",
     "run",
     "check",
@@ -35,6 +35,7 @@ const COMMANDS: [&str; 15] = [
     "table restore",
     "simulate",
     "simulate hapt",
+    "simulate stream",
 ];
 
 fn help(command: &str, flag: &str) -> String {

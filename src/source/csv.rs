@@ -341,7 +341,13 @@ impl Csv {
             let mut rate_hz = layout.spec.rate_hz.unwrap_or(1.0);
             // A portion may have no files: it ends recordings.
             let header_line = if layout.files.is_empty() { 0 } else { layout.check_usable(&rejects)? };
-            let times = layout.times();
+            let found = layout.times();
+            let before = going.as_ref().and_then(|going| going.before.times);
+            if let (Some(going), Some(found)) = (&going, found) {
+                // It is set once: a portion is opened once.
+                going.times.get_or_init(|| found);
+            }
+            let times = layout.spec.time.as_ref().map(|_| found.or(before).unwrap_or(Times::Unknown));
             if layout.spec.time.is_some() {
                 if layout.spec.continues() {
                     rate::in_order_of_time(&mut layout.files, &layout.spec);
@@ -434,7 +440,7 @@ impl Layout {
         fields
     }
 
-    /// What the times count from, by the first one that can be read.
+    /// What the times count from, by the first one that can be read; `None` without any.
     fn times(&self) -> Option<Times> {
         self.spec.time.as_ref()?;
         for file in &self.files {
@@ -445,7 +451,7 @@ impl Layout {
                 }
             }
         }
-        Some(Times::Unknown)
+        None
     }
 
     /// Checks that at least one file has the columns. Returns the header line of the first such file; 0 without one.

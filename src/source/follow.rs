@@ -18,7 +18,7 @@ mod mqtt;
 mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use schemars::JsonSchema;
@@ -296,6 +296,8 @@ impl Follow {
             New::Nothing => return Ok(None),
         };
         let files = data.len();
+        // Nothing but what was set aside.
+        let empty = data.is_empty() && !position.courses.idle_since(idle_since);
         let delivered = self.delivered(position);
         let mut portion = Portion { source: None, rows, files, more, seen, courses: None, delivered };
         let opened = match &self.spec {
@@ -315,6 +317,7 @@ impl Follow {
                     now,
                     idle_since,
                     before: position.courses.clone(),
+                    times: OnceLock::new(),
                     after: Mutex::default(),
                 });
                 portion.courses = Some(Arc::clone(&going));
@@ -327,7 +330,12 @@ impl Follow {
             SourceSpec::Hapt(_) => Err(Error::internal("a source that cannot be followed")),
         };
         match opened {
-            Ok(source) => portion.source = Some(source),
+            Ok(source) if !empty => portion.source = Some(source),
+            Ok(_) => {
+                if let Some(going) = &portion.courses {
+                    going.nothing_read();
+                }
+            }
             // All of its files were set aside.
             Err(e) if e.kind() == Kind::Input && self.options.on_bad_row == OnBadRow::Quarantine && !bad.is_empty() => {
                 if let Some(going) = &portion.courses {

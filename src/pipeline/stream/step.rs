@@ -137,6 +137,10 @@ impl<'a> Streaming<'a> {
         let Some(source) = &portion.source else {
             // None of its files can be used: what was set aside is in the next commit.
             self.state.position = portion.position()?;
+            if self.follow.waits() && self.sequence > 0 && !self.bad.is_empty() {
+                // Messages are acknowledged by a commit, and more come only then.
+                self.commit_set_aside().await?;
+            }
             return Ok(more);
         };
         self.commit_rows(source, &portion).await?;

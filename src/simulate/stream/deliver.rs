@@ -73,7 +73,7 @@ pub fn deliver(spec: SensorsSpec, format: TextFormat, to: &Delivery, pace: Pace)
         let count = ((ticks * per_tick) as u64).min(left);
         let due = (rows - left) as f64 / (per_tick as f64 * spec.rate_hz);
         if let Some(speed) = pace.speed {
-            wait_until(began + Duration::try_from_secs_f64(due / speed).unwrap_or(Duration::MAX));
+            wait(Duration::try_from_secs_f64(due / speed).unwrap_or(Duration::MAX).saturating_sub(began.elapsed()));
         }
         for line in sensors.by_ref().take(usize::try_from(count).unwrap_or(LINES)) {
             out.line(&line)?;
@@ -88,8 +88,7 @@ pub fn deliver(spec: SensorsSpec, format: TextFormat, to: &Delivery, pace: Pace)
 }
 
 #[allow(clippy::disallowed_methods, reason = "a stream at the rate of a clock waits for it")]
-fn wait_until(time: Instant) {
-    let left = time.saturating_duration_since(Instant::now());
+fn wait(left: Duration) {
     if !left.is_zero() {
         std::thread::sleep(left);
     }

@@ -51,7 +51,6 @@ impl Publisher {
         let runtime = runtime.map_err(|e| Error::io("cannot start the connection to a broker").with_source(e))?;
         let (to, acknowledged) = sync_channel(2 * usize::from(IN_FLIGHT));
         // It ends with the runtime, which the publisher holds.
-        #[allow(clippy::disallowed_methods, reason = "the runtime is the publisher's own, and ends with it")]
         runtime.spawn(async move {
             loop {
                 let said = match events.poll().await {

@@ -91,7 +91,7 @@ impl Session {
     /// What the broker has not been told of, or may not have heard of, once `taken` are committed: they may come again.
     pub(super) fn may_come_again(&self, taken: &[Handle]) -> Vec<Delivered> {
         let taken: HashMap<u16, u64> = taken.iter().map(|handle| (handle.packet, handle.serial)).collect();
-        let again = |(packet, held): &(&u16, &Held)| held.committed || taken.get(packet) == Some(&held.serial);
+        let again = |(packet, held): &(&u16, &Held)| held.committed || taken.get(*packet) == Some(&held.serial);
         let held = self.held.iter().filter(again);
         let mut found: Vec<_> = held.map(|(&packet, held)| Delivered { packet, hash: held.hash }).collect();
         found.sort_by_key(|delivered| delivered.packet);
@@ -178,7 +178,7 @@ mod tests {
         let one = new(session.came(message(1, "a"), true));
         assert!(session.connected(false));
         assert_eq!(session.commit(&[one]), [0u16; 0]);
-        assert_eq!(session.may_come_again(&[one]), []);
+        assert!(session.may_come_again(&[one]).is_empty());
         assert!(!Session::after(&[]).connected(false));
     }
 
