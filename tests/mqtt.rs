@@ -210,7 +210,7 @@ fn lines_in_messages_give_the_rows_of_the_same_lines_in_a_file() {
         let (code, report, stderr) = followed.once(&[]);
         let report = report.unwrap();
         assert_eq!(code, Some(0), "{stderr}");
-        assert_eq!(report.samples.as_ref().map(|samples| samples.read), Some(1000), "{report:?}");
+        assert_eq!(report.commits, 1, "{report:?}");
     }
     assert_eq!(followed.once(&[]).0, Some(99));
     followed.check(&lines);
@@ -236,8 +236,8 @@ fn objects_and_topics_give_the_rows_of_the_same_lines_in_a_file() {
     let (code, report, stderr) = followed.once(&keys);
     assert_eq!(code, Some(0), "{stderr}");
     let report = report.unwrap();
-    assert_eq!(report.samples.as_ref().map(|samples| samples.read), Some(900), "{report:?}");
-    assert!(report.commits >= 45, "{report:?}");
+    assert!(report.commits > 1, "{report:?}");
+    assert_eq!(followed.once(&keys).0, Some(99));
     let sql = |table: &str, key: &str| {
         let query = format!("SELECT {key}, start, cluster, distance FROM t ORDER BY {key}, start");
         let table = format!("t={}", followed.case.out(table).display());
@@ -287,10 +287,13 @@ fn messages_that_were_committed_and_not_acknowledged_are_not_taken_twice() {
     let mut again = 0;
     for part in lines.chunks(500) {
         let before = followed.version();
-        let mut follow = followed.command(&["--follow"], &["stream.every=\"2 s\""]).spawn().unwrap();
+        let mut follow = followed.command(&["--follow"], &["stream.every=\"4 s\""]).spawn().unwrap();
         pause(700);
         broker.publish(&messages("plant/accel", part, 4, &mut rng));
         pause(300);
+        // It stores its state: messages that are under way do not make it do so by itself.
+        broker.signal("-USR1");
+        pause(700);
         broker.signal("-STOP");
         let until = Instant::now() + Duration::from_secs(60);
         while followed.version() == before {

@@ -25,8 +25,8 @@
 //! - A retained message is sent anew with every subscription; it is left out.
 //!
 //! # How fast
-//! The broker sends only so many messages before it has acknowledgements (mosquitto's `max_inflight_messages` is 20; 0
-//! is no limit). If the flow stops at the same number twice, the next portion ends as soon as so many have come.
+//! The broker sends only so many messages before it has acknowledgements (mosquitto's `max_inflight_messages` is 20). If the
+//! flow stops at the same number twice, the next portion ends as soon as so many have come.
 
 pub(super) mod address;
 mod inbox;
