@@ -202,7 +202,7 @@ impl Case {
     fn seeding(&self) -> Result<Measured> {
         let values = self.blobs();
         let rows = Dense::new(&values, self.dim);
-        let spec = KMeansSpec { starts: 1, tolerance: 0.0, ..KMeansSpec::new(self.k) };
+        let spec = KMeansSpec { n_init: 1, tolerance: 0.0, ..KMeansSpec::new(self.k) };
         let memory = Memory::now();
         let given = self.least(|| {
             let ticks = Ticks::new(1);
@@ -222,7 +222,7 @@ impl Case {
         let values = self.blobs();
         let rows = Dense::new(&values, self.dim);
         let method = Method::MiniBatch { batch_size: self.batch };
-        let spec = KMeansSpec { starts: 1, tolerance: 0.0, method, ..KMeansSpec::new(self.k) };
+        let spec = KMeansSpec { n_init: 1, tolerance: 0.0, method, ..KMeansSpec::new(self.k) };
         let memory = Memory::now();
         let seconds = self.least(|| {
             let ticks = Ticks::new(BATCHES);
@@ -382,7 +382,7 @@ impl Case {
         let (mut scaled, mut embedded) = (vec![0.0; sample.len()], vec![0.0; SAMPLE * CODE]);
         scale.map(&sample, &mut scaled)?;
         embed.map(&scaled, &mut embedded)?;
-        let spec = KMeansSpec { starts: 1, ..KMeansSpec::new(self.k) };
+        let spec = KMeansSpec { n_init: 1, ..KMeansSpec::new(self.k) };
         let found = fit(&Dense::new(&embedded, CODE), &spec, Seed(1), &self.device, &Control::default())?;
         let label = Label::new(&found, dacpipe::stage::EMBEDDING, &self.device)?;
         let manifest = Manifest { name: "growth".into(), input: ModelInput::bare(self.dim), ..Manifest::default() };

@@ -37,7 +37,7 @@ fn lloyd_ten_iterations(bencher: Bencher, shape: (usize, usize, usize)) {
 fn mini_batches(bencher: Bencher, shape: (usize, usize, usize)) {
     let (rows, device) = (blobs(shape), Cpu::new(2));
     let method = Method::MiniBatch { batch_size: 4096 };
-    let spec = KMeansSpec { starts: 1, method, ..KMeansSpec::new(shape.2) };
+    let spec = KMeansSpec { n_init: 1, method, ..KMeansSpec::new(shape.2) };
     let data = Dense::new(&rows, shape.1);
     bencher.bench_local(|| fit(&data, &spec, Seed(0), &device, &Control::default()));
 }

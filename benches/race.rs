@@ -159,7 +159,7 @@ impl Race {
                 let mut clustering = training;
                 clustering["reconstruction"] = json!(1.0);
                 clustering["refresh"] = json!(1_000_000);
-                json!({ "k": 10, "starts": 1, "pretraining": none, "clustering": clustering })
+                json!({ "k": 10, "n_init": 1, "pretraining": none, "clustering": clustering })
             }
             _ => {
                 let conv = |channels: usize, kernel: usize, padding: usize| {
@@ -169,7 +169,7 @@ impl Race {
                 let flat = json!({ "kind": "reshape", "shape": [1152] });
                 let encoder =
                     json!([conv(32, 5, 2), conv(64, 5, 2), conv(128, 3, 0), flat, { "kind": "dense", "outputs": 10 }]);
-                json!({ "k": 10, "starts": 1, "shape": [1, 28, 28], "encoder": encoder, "pretraining": training,
+                json!({ "k": 10, "n_init": 1, "shape": [1, 28, 28], "encoder": encoder, "pretraining": training,
                         "clustering": none })
             }
         };
@@ -335,7 +335,7 @@ impl Race {
         let case = self.settings()?;
         let values = self.floats("rows.f32")?;
         let spec = KMeansSpec {
-            starts: 1,
+            n_init: 1,
             max_iterations: case.number("max_iterations"),
             tolerance: 0.0,
             method: Method::MiniBatch { batch_size: case.number("batch") },

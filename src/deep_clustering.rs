@@ -97,7 +97,7 @@ impl Fit for DeepClustering {
 
 /// What the clustering begins with: the label of each row of `embedded`, and the centroids (`k x dim`).
 fn first_clusters(spec: &MethodSpec, embedded: &dyn Rows, courses: &Courses<'_>) -> Result<(Vec<u32>, Vec<f32>)> {
-    let kmeans = KMeansSpec { starts: spec.starts, ..KMeansSpec::new(spec.k) };
+    let kmeans = KMeansSpec { n_init: spec.n_init, ..KMeansSpec::new(spec.k) };
     let stage = KMeansStage::new(kmeans, EMBEDDING).normalized(spec.normalize);
     let data = Training { coordinates: courses.data.coordinates, ..Training::new(embedded) };
     stage

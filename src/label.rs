@@ -5,6 +5,7 @@ mod find;
 mod online;
 mod turns;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -53,6 +54,14 @@ impl Label {
             mean_distance: found.mean_distance.iter().map(|&d| d as f32).collect(),
             ids: ClusterIds::default(),
         })
+    }
+
+    /// Vectors (row-major) in the units in which the clusters were found.
+    fn as_clustered<'a>(&self, rows: &'a [f32]) -> Cow<'a, [f32]> {
+        let Some(normalizer) = &self.normalizer else { return Cow::Borrowed(rows) };
+        let mut normalized = vec![0.0; rows.len()];
+        normalizer.apply(rows, &mut normalized);
+        Cow::Owned(normalized)
     }
 
     /// The same, for vectors that go through `normalizer` first, as those did in which the clusters were found.
@@ -123,14 +132,7 @@ impl Clusters for Label {
         let n = rows.len() / self.dim;
         assert_eq!(rows.len(), n * self.dim, "the last row is cut short");
         let (mut nearest, mut distance, mut margin) = (vec![0u32; n], vec![0.0; n], vec![0.0; n]);
-        match &self.normalizer {
-            Some(normalizer) => {
-                let mut normalized = vec![0.0; rows.len()];
-                normalizer.apply(rows, &mut normalized);
-                self.centers.nearest_two(&normalized, &mut nearest, &mut distance, &mut margin)?;
-            }
-            None => self.centers.nearest_two(rows, &mut nearest, &mut distance, &mut margin)?,
-        }
+        self.centers.nearest_two(&self.as_clustered(rows), &mut nearest, &mut distance, &mut margin)?;
         distances_and_margins(&mut distance, &mut margin);
         let mut cluster: Vec<i32> = nearest.into_iter().map(|nearest| nearest as i32).collect();
         self.ids.name(&mut cluster);

@@ -77,6 +77,7 @@ pub mod error;
 pub mod event;
 pub mod experts;
 pub mod identity;
+pub mod impute;
 pub mod kmeans;
 pub mod label;
 pub mod loss;

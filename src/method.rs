@@ -37,7 +37,7 @@ pub enum Method {
 const DEC: &str = r#"
     initialisation = "fan_in"
     output = "identity"
-    starts = 20
+    n_init = 20
     afterwards = "keep"
     encoder = [
         { kind = "dense", outputs = 500, activation = "relu" },
@@ -63,7 +63,7 @@ const DEC: &str = r#"
 /// Its authors' code: the paper's text has other widths, 1024-256-10.
 const K_DAE: &str = r#"
     output = "sigmoid"
-    starts = 100
+    n_init = 100
     afterwards = "keep"
     encoder = [
         { kind = "dense", outputs = 500 }, { kind = "batch_norm" }, { kind = "activation", activation = "elu" },
@@ -97,7 +97,7 @@ const K_DAE: &str = r#"
 /// Its authors' code; the paper gives learning rate and momentum. The sigmoid at the end is ours: pixels are in [0, 1].
 const ALJALBOUT: &str = r#"
     output = "sigmoid"                  # without it the learning rate is too high: the loss becomes no number
-    starts = 20
+    n_init = 20
     afterwards = "kmeans"
     encoder = [
         { kind = "conv2d", channels = 50, kernel = 5 }, { kind = "batch_norm" }, { kind = "activation", activation = "relu" },
@@ -302,8 +302,8 @@ pub struct MethodSpec {
     /// What weights start from.
     #[serde(default)]
     pub initialisation: Initialisation,
-    /// How often k-means starts anew, where clusters begin and where they are looked for afterwards.
-    pub starts: usize,
+    /// How often k-means is run from new initial centroids, where clusters begin and where they are looked for afterwards.
+    pub n_init: usize,
     /// Where k-means looks for clusters first.
     #[serde(default)]
     pub begin: Begin,

@@ -179,6 +179,7 @@ impl Look {
         }
         let fallen = |feature: usize| {
             let mut left: Vec<f32> = seen.iter().skip(feature).step_by(self.dim).copied().collect();
+            left.retain(|value| !value.is_nan());
             left.sort_unstable_by(f32::total_cmp);
             let [values, left] = [distinct(self.sorted(feature).into_iter()), distinct(left.into_iter())];
             fell_together(values, left).then_some(Fallen { feature, values, left })
@@ -189,6 +190,8 @@ impl Look {
     /// The values of a feature, sorted.
     fn sorted(&self, feature: usize) -> Vec<f64> {
         let mut values: Vec<f64> = self.values.iter().skip(feature).step_by(self.dim).copied().collect();
+        // A missing value is no value.
+        values.retain(|value| !value.is_nan());
         values.sort_unstable_by(f64::total_cmp);
         values
     }

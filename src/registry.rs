@@ -74,7 +74,7 @@
 //! assert_eq!(vectors(&model.apply(&batch)?, FEATURES)?.0, [0.5, 2.0, -3.0, 1.5, 1.0, 0.0, 1.0, 2.0]);
 //! // Without it the kind is unknown.
 //! let unknown = Model::load(&place).await.unwrap_err();
-//! assert!(unknown.to_string().contains("no stage of kind \"at_most\"; there are origin, scale,"), "{unknown}");
+//! assert!(unknown.to_string().contains("no stage of kind \"at_most\"; there are origin, impute, scale,"), "{unknown}");
 //! # std::fs::remove_dir_all(dir)?;
 //! # Ok::<(), Error>(())
 //! # })?;
@@ -91,6 +91,7 @@ use crate::embed::Embed;
 use crate::embed_network::EmbedNetwork;
 use crate::error::{Error, Result};
 use crate::experts::Experts;
+use crate::impute::Impute;
 use crate::label::Label;
 use crate::manifold::Manifold;
 use crate::origin::Origin;
@@ -106,8 +107,9 @@ use crate::weights::FeatureWeights;
 pub type Restore = fn(&Artifact, &dyn Device) -> Result<Arc<dyn Transform>>;
 
 /// dacpipe's own kinds.
-const OWN: [(&str, Restore); 8] = [
+const OWN: [(&str, Restore); 9] = [
     (Origin::KIND, |artifact, _| Ok(Arc::new(Origin::from_artifact(artifact)?))),
+    (Impute::KIND, |artifact, _| Ok(Arc::new(Impute::from_artifact(artifact)?))),
     (Scale::KIND, |artifact, _| Ok(Arc::new(Scale::from_artifact(artifact)?))),
     (FeatureWeights::KIND, |artifact, _| Ok(Arc::new(FeatureWeights::from_artifact(artifact)?))),
     (Manifold::KIND, |artifact, _| Ok(Arc::new(Manifold::from_artifact(artifact)?))),
@@ -191,8 +193,9 @@ mod tests {
         let e = registry.restore("yours", &Artifact::default()).unwrap_err();
         assert_eq!(e.kind(), crate::Kind::Model);
         assert!(
-            e.to_string()
-                .ends_with("there are origin, scale, feature_weights, manifold, embed, network, label, experts, mine"),
+            e.to_string().ends_with(
+                "there are origin, impute, scale, feature_weights, manifold, embed, network, label, experts, mine"
+            ),
             "{e}"
         );
         let threads: Restore = |_, device| Err(Error::model(format!("{} threads", device.pool().threads())));

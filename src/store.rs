@@ -7,12 +7,13 @@
 
 mod regular;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Write;
 use std::path::{Component, Path as FsPath, PathBuf};
 #[cfg(feature = "cloud")]
 use std::sync::Once;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
@@ -320,9 +321,15 @@ impl Location {
 
     /// Writes `name` atomically and durably, replacing an existing file.
     pub async fn put(&self, name: &str, content: Bytes) -> Result<()> {
-        let written = self.store.put(&self.path(name)?, content.into()).await;
-        written.map_err(|e| self.failed("writing", name, e))?;
+        self.write(name, content).await?;
         self.sync(&[name]).await
+    }
+
+    /// Writes `name` atomically, replacing an existing file. A local file survives a loss of power once it is
+    /// [synced](Self::sync).
+    pub async fn write(&self, name: &str, content: Bytes) -> Result<()> {
+        let written = self.store.put(&self.path(name)?, content.into()).await;
+        written.map(|_| ()).map_err(|e| self.failed("writing", name, e))
     }
 
     /// Removes a file; it is no error if it does not exist.
@@ -334,6 +341,7 @@ impl Location {
     }
 
     /// Returns once the named files would survive a loss of power. Object stores guarantee that for every file written.
+    /// Many files take little longer than one: they are synced side by side.
     pub async fn sync(&self, names: &[&str]) -> Result<()> {
         let Some(root) = self.local.clone() else { return Ok(()) };
         let paths: Vec<PathBuf> = names.iter().map(|name| root.join(name)).collect();
@@ -448,13 +456,33 @@ fn create_new(path: &FsPath, content: &[u8], staging: &FsPath) -> std::io::Resul
     }
 }
 
+/// Syncs the files and the directories between them and `root`, side by side: file systems write what several threads
+/// wait for in one go.
 fn sync_files(root: &FsPath, paths: &[PathBuf]) -> std::io::Result<()> {
-    let mut dirs = std::collections::BTreeSet::new();
+    const THREADS: usize = 4;
+    let mut dirs = BTreeSet::new();
     for path in paths {
-        std::fs::File::open(path)?.sync_all()?;
-        dirs.extend(path.ancestors().skip(1).take_while(|dir| dir.starts_with(root)).map(FsPath::to_path_buf));
+        dirs.extend(path.ancestors().skip(1).take_while(|dir| dir.starts_with(root)));
     }
-    dirs.iter().try_for_each(|dir| sync_dir(dir))
+    let dirs: Vec<&FsPath> = dirs.into_iter().collect();
+    let next = AtomicUsize::new(0);
+    let sync = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            match (paths.get(at), at.checked_sub(paths.len()).and_then(|at| dirs.get(at))) {
+                (Some(file), _) => std::fs::File::open(file)?.sync_all()?,
+                (None, Some(dir)) => sync_dir(dir)?,
+                (None, None) => return Ok(()),
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads = (paths.len() + dirs.len()).min(THREADS);
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(sync)).collect();
+        let mine = sync();
+        let panicked = |_| Err(std::io::Error::other("a syncing thread panicked"));
+        others.into_iter().fold(mine, |all, other| all.and(other.join().unwrap_or_else(panicked)))
+    })
 }
 
 #[cfg(unix)]

@@ -297,7 +297,7 @@ fn draw(rows: &dyn Rows, classes: &[Option<u32>], m: usize, seed: Seed) -> Resul
 
 /// The clusters of the rows as their classes.
 fn pseudo_classes(rows: &dyn Rows, k: usize, cx: &FitContext<'_>) -> Result<Vec<Option<u32>>> {
-    let spec = KMeansSpec { starts: 3, ..KMeansSpec::new(k) };
+    let spec = KMeansSpec { n_init: 3, ..KMeansSpec::new(k) };
     let what = format!("finding {k} pseudo-labels among rows of {} values", rows.dim());
     cx.room(&what, kmeans::bytes(rows.len(), k, rows.dim()))?;
     // A stream of its own, so that the k-means stage of the same pipeline draws other seeds.

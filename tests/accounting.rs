@@ -81,7 +81,7 @@ fn write(path: &Path, first: i64, rows: &[Damage], group: usize) {
 async fn run(dir: &Path, sink: &str) -> dacpipe::Result<RunReport> {
     let text = format!(
         "name = \"t\"\non_bad_row = \"quarantine\"\n[source]\nkind = \"parquet\"\npath = {:?}\nfeatures = \"v\"\n\
-         keys = [\"id\"]\ndim = {DIM}\n[[stage]]\nkind = \"kmeans\"\nk = 1\nstarts = 1\n[sink]\npath = {:?}\n{sink}",
+         keys = [\"id\"]\ndim = {DIM}\n[[stage]]\nkind = \"kmeans\"\nk = 1\nn_init = 1\n[sink]\npath = {:?}\n{sink}",
         dir.join("in"),
         dir.join("out"),
     );

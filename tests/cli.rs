@@ -421,7 +421,7 @@ fn mnist_stays_within_its_memory_limit() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = dacpipe(&["run", "pipelines/mnist.toml", "--quiet", "--set", "stage.autoencoder.epochs=1"]);
     command
-        .args(["--set", "stage.manifold.epochs=2", "--set", "stage.kmeans.starts=2"])
+        .args(["--set", "stage.manifold.epochs=2", "--set", "stage.kmeans.n_init=2"])
         .arg("--set")
         .arg(set("sink.path", &dir.path().join("mnist")));
     command.env("MNIST", data.join("mnist.parquet"));

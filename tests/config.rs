@@ -461,7 +461,7 @@ fn the_fingerprint_is_of_what_decides_the_result() {
     let plain = of(&[]);
     assert_eq!(plain.len(), 64);
     assert_eq!(plain, of(&["memory_limit=2GiB", "threads=1", "source.path=elsewhere", "sink.path=there"]));
-    assert_eq!(plain, of(&["stage.kmeans.starts=10"]), "a default that is spelled out changes nothing");
+    assert_eq!(plain, of(&["stage.kmeans.n_init=10"]), "a default that is spelled out changes nothing");
     for set in ["seed=8", "stage.kmeans.k=11", "stage.autoencoder.epochs=1", "split.fit=all", "stage.window.stride=32"]
     {
         assert_ne!(plain, of(&[set]), "{set}");

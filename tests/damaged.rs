@@ -206,7 +206,7 @@ fn a_damaged_file_of_rows_that_were_set_aside_is_named() {
         assert!(e.contains("is damaged") && e.contains(&name(&file)), "{e}");
         assert_eq!(case.sql("SELECT count(*) > 0 FROM new"), ["true"]);
     }
-    std::fs::remove_file(&file).unwrap();
+    std::fs::remove_dir_all(case.path("out/new/quarantine")).unwrap();
     assert!(case.fails(4, &["sql", "-c", query]).contains("there is no table \"new_quarantine\""));
 }
 

@@ -22,6 +22,7 @@ const LAYERS: &[&[&str]] = &[
         "column",
         "origin",
         "scale",
+        "impute",
         "weights",
         "manifold",
         "train",

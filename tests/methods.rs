@@ -82,7 +82,7 @@ fn file(dir: &Path, method: &str, more: &str) -> PathBuf {
         kind = "deep_clustering"
         method = {method:?}
         k = 3
-        starts = 3
+        n_init = 3
         {}
         [stage.pretraining]
         epochs = 5

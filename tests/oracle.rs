@@ -425,7 +425,7 @@ fn without_a_loss_at_the_embedding_steps_have_the_bits_of_the_reconstruction_s()
             passes.push(pass);
         }
         assert_eq!(*ours, StepLoss { reconstruction: sum / batch.len() as f64, embedding: 0.0 });
-        let adam = Adam::default().step(step, 0.003, penalty.pull(network.parameters(), &pool));
+        let adam = Adam::default().step(step, 0.003, penalty.weight_decay(network.parameters(), &pool));
         let rule = |p: &mut [f32], g: &[f32], [m, v]: [&mut [f32]; 2]| adam.apply(p, g, m, v);
         network.update(&passes, [&mut first, &mut second], &pool, &rule);
     }

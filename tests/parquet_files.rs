@@ -691,6 +691,33 @@ async fn a_file_without_any_vector_that_can_be_read_says_so() {
     assert_eq!((of_files.sql("SELECT * FROM t").await.unwrap().num_rows(), of_files.aside()), (5, 15));
 }
 
+/// Uncompressed pages with checksums, of 20 vectors of two numbers: i and its square, and `id`, which is i.
+const CHECKSUMS: &[u8] = include_bytes!("data/checksums.parquet");
+
+/// A bit turned in a number leaves a number: only the checksum of its page tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_contradicts_its_checksum_is_damage() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.parquet");
+    fs::write(&path, CHECKSUMS).unwrap();
+    let spec = SourceSpec::Parquet(ParquetSpec { dim: Some(2), ..parquet_spec(&path) });
+    let whole = read(&spec).await;
+    assert_eq!(values(&whole), (0..20).flat_map(|i| [i as f32, (i * i) as f32]).collect::<Vec<_>>());
+    let places = [19f32.to_le_bytes(), 361f32.to_le_bytes(), 18i32.to_le_bytes()];
+    for place in places {
+        let at = CHECKSUMS.windows(4).position(|bytes| bytes == place).unwrap();
+        let mut damaged = CHECKSUMS.to_vec();
+        damaged[at] ^= 1;
+        fs::write(&path, damaged).unwrap();
+        assert_says(&refused(&spec).await, &["a.parquet", "checksum"]);
+        let opened = set_aside(&spec).await;
+        assert_eq!(opened.sql("SELECT id, features FROM t").await.unwrap().num_rows(), 0);
+        let bad = opened.bad_rows();
+        assert_eq!(bad.len(), 1, "{bad:?}");
+        assert!(bad[0].2.contains("checksum"), "{bad:?}");
+    }
+}
+
 #[tokio::test]
 async fn where_no_file_is_left_the_first_reason_and_the_number_are_said() {
     let dir = TempDir::new().unwrap();

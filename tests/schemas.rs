@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use dacpipe::config::PipelineFile;
 use dacpipe::source::{self, BadRows, SourceOptions, hapt};
-use dacpipe::table::{LabelTable, clusters_schema, lineage_schema};
+use dacpipe::table::{LabelTable, clusters_schema, lineage_schema, quarantine_schema};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use datafusion::catalog::TableProvider;
 use serde::Serialize;
@@ -175,7 +175,7 @@ async fn the_schemas_of_the_tables_of_a_run_are_current() {
         "sink.reconstruction_error=true",
         "stage.autoencoder.epochs=1",
         "stage.manifold.epochs=20",
-        "stage.kmeans.starts=1",
+        "stage.kmeans.n_init=1",
     ];
     let mut args = vec!["run", "pipelines/hapt.toml", "--quiet"];
     args.extend(sets.iter().flat_map(|set| ["--set", set]));
@@ -198,7 +198,7 @@ async fn the_schemas_of_the_tables_of_a_run_are_current() {
         described("hapt", "the labelled table, a row a window", &table),
         described("hapt_clusters", "a row for each cluster of each model that labelled rows", &clusters_schema()),
         described("hapt_lineage", "a row for each event in the life of a cluster, over all runs", &lineage_schema()),
-        described("hapt_quarantine", "what could not be used, where on_bad_row = \"quarantine\"", &BadRows::schema()),
+        described("hapt_quarantine", "what could not be used, where on_bad_row = \"quarantine\"", &quarantine_schema()),
     ];
     current("hapt-output.arrow.json", &Output { title: "The tables of a run of pipelines/hapt.toml".into(), tables });
 }

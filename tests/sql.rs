@@ -24,7 +24,7 @@ use dacpipe::stage::{
     NoCheckpoint, Tensor, Training, Transform, VectorMap,
 };
 use dacpipe::store::Location;
-use dacpipe::table::{CommitInfo, Labels, Mode, TableWriter, WriteOptions};
+use dacpipe::table::{CommitInfo, LabelTable, Labels, Mode, TableWriter, WriteOptions};
 use dacpipe::train::{Autoencoder, AutoencoderSpec};
 use dacpipe::weights::{FeatureWeightsStage, WeightLabels, WeightsSpec};
 use dacpipe::{Error, Kind, Result, Seed};
@@ -688,8 +688,7 @@ async fn write_table_at(location: &Location) -> Model {
         ("centroid", Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>(centroids)) as _),
         ("mean_distance", Arc::new(Float64Array::from(vec![0.5, 0.25])) as _),
     ]);
-    set_aside(location, "run-1", "NaN").await;
-    let quarantine = Some("quarantine/run-1.parquet".into());
+    let quarantine = Some(bad_row("NaN"));
     let info = CommitInfo { clusters: Some(clusters.unwrap()), quarantine, ..CommitInfo::default() };
     writer.commit(info).await.unwrap();
     model
@@ -717,21 +716,16 @@ async fn a_quarantine_without_numbers_of_rows_is_read() {
     assert_eq!(found.column(1).as_primitive::<Int64Type>().value(0), 0);
 }
 
-/// Leaves a bad row in the quarantine of a run.
-async fn set_aside(table: &Location, run: &str, reason: &str) {
+/// A row that a run sets aside.
+fn bad_row(reason: &str) -> RecordBatch {
     let bad = Arc::new(BadRows::new());
     Rejects::new(OnBadRow::Quarantine, Arc::clone(&bad)).reject("acc.txt", 7, reason).unwrap();
-    let bad = bad.to_batch().unwrap();
-    let mut bytes = Vec::new();
-    let mut parquet = parquet::arrow::ArrowWriter::try_new(&mut bytes, bad.schema(), None).unwrap();
-    parquet.write(&bad).unwrap();
-    parquet.close().unwrap();
-    table.put(&format!("quarantine/{run}.parquet"), bytes.into()).await.unwrap();
+    bad.to_batch().unwrap()
 }
 
 /// Runs that failed and runs whose rows were overwritten are there, too, and told apart.
 #[tokio::test]
-async fn the_quarantine_is_that_of_all_runs_whose_files_exist() {
+async fn the_quarantine_is_that_of_all_runs() {
     let dir = tempfile::tempdir().unwrap();
     for place in [dir.path().join("a b/to#y 50%").to_str().unwrap(), "memory:///sql/quarantine"] {
         let location = Location::parse(place).unwrap();
@@ -755,40 +749,58 @@ async fn the_quarantine_is_that_of_all_runs_whose_files_exist() {
         };
         let entry = |run: &str, reason: &str, in_table: bool| (run.to_owned(), reason.to_owned(), in_table);
         let failed = entry("failed", "never committed", false);
-        let run = async |mode, run: &str, bad: bool| {
+        let run = async |mode, run: &str, bad: Option<&str>| {
             let mut writer = TableWriter::begin(&location, WriteOptions::new(mode, run)).await.unwrap();
             let labels = Labels { model: "m".into(), labelled_at: SystemTime::UNIX_EPOCH };
             writer.sink(batch(0, 1).schema(), labels).unwrap().write(&batch(0, 3)).await.unwrap();
-            let quarantine = bad.then(|| format!("quarantine/{run}.parquet"));
+            let quarantine = bad.map(bad_row);
             writer.commit(CommitInfo { quarantine, ..CommitInfo::default() }).await.unwrap();
         };
         let ctx = SessionContext::new();
         assert!(register(&ctx, Options::new().table("toy", place)).await.is_err(), "there is nothing");
-        set_aside(&location, "failed", "never committed").await;
+        let rows_of_failed = bad_row("never committed");
+        dacpipe::table::set_aside(&location, &rows_of_failed, "failed", SystemTime::UNIX_EPOCH).await.unwrap();
         // Before any run has committed, only that can be asked for.
         assert_eq!(shown().await, std::slice::from_ref(&failed));
         let ctx = SessionContext::new();
         let alone = register(&ctx, Options::new().table("toy", place)).await.unwrap().tables;
         assert_eq!(alone.iter().map(|table| table.name.as_str()).collect::<Vec<_>>(), ["toy_quarantine"]);
-        run(Mode::Append, "run-0", false).await;
+        run(Mode::Append, "run-0", None).await;
         assert_eq!(shown().await, std::slice::from_ref(&failed));
-        set_aside(&location, "run-1", "NaN").await;
-        run(Mode::Append, "run-1", true).await;
+        run(Mode::Append, "run-1", Some("NaN")).await;
         assert_eq!(shown().await, [failed.clone(), entry("run-1", "NaN", true)]);
-        set_aside(&location, "run-2", "inf").await;
-        run(Mode::Append, "run-2", true).await;
-        run(Mode::Append, "run-4", false).await;
+        run(Mode::Append, "run-2", Some("inf")).await;
+        run(Mode::Append, "run-4", None).await;
         assert_eq!(shown().await, [failed.clone(), entry("run-1", "NaN", true), entry("run-2", "inf", true)]);
         let (ctx, _) = registered().await;
         let one = rows(&ctx, "SELECT reason FROM toy_quarantine WHERE run = 'run-2'").await;
         assert_eq!(one.num_rows(), 1);
-        run(Mode::Overwrite, "run-3", false).await;
+        run(Mode::Overwrite, "run-3", None).await;
         assert_eq!(shown().await, [failed.clone(), entry("run-1", "NaN", false), entry("run-2", "inf", false)]);
         // Files with other names or of other kinds are not those of runs.
         for name in ["quarantine/notes.txt", "quarantine/my notes.parquet", "quarantine/more/run-9.parquet"] {
             location.put(name, "text".into()).await.unwrap();
         }
         assert_eq!(shown().await.len(), 3);
+        // Any reader of Delta tables sees the rows of commits once, under the version that they made.
+        let table = LabelTable::open_at(&location.join("quarantine").unwrap(), None).await.unwrap();
+        let ctx = SessionContext::new();
+        ctx.register_table("q", Arc::new(table)).unwrap();
+        let found = rows(&ctx, "SELECT run, version FROM q WHERE version IS NOT NULL ORDER BY run").await;
+        let versions = found.column(1).as_primitive::<Int64Type>().values();
+        assert_eq!((found.num_rows(), &versions[..]), (2, &[1, 2][..]));
+        // Compaction and vacuum include it, and change nothing of what is seen.
+        let before = shown().await;
+        let files = || async {
+            let place = location.join("quarantine").unwrap();
+            LabelTable::open_at(&place, None).await.unwrap().snapshot().files.len()
+        };
+        assert_eq!(files().await, 3);
+        dacpipe::table::optimize(&location, 1 << 20).await.unwrap();
+        assert_eq!((files().await, shown().await), (1, before.clone()));
+        let removed = dacpipe::table::vacuum(&location, Some(std::time::Duration::ZERO), false).await.unwrap();
+        assert!(removed.files >= 3, "{removed:?}");
+        assert_eq!(shown().await, before);
     }
 }
 
@@ -1050,7 +1062,7 @@ fn the_command_finds_the_tables_of_runs_and_takes_sql_from_everywhere() {
     // A run that failed has left a log without a version.
     std::fs::create_dir_all(out.join("failed/_delta_log")).unwrap();
     let sink = format!("sink.path={:?}", out.join("first").display().to_string());
-    let quick = ["stage.autoencoder.epochs=1", "stage.manifold.epochs=5", "stage.kmeans.starts=1"];
+    let quick = ["stage.autoencoder.epochs=1", "stage.manifold.epochs=5", "stage.kmeans.n_init=1"];
     let sets = quick.into_iter().chain([sink.as_str()]).flat_map(|set| ["--set", set]);
     command(&["run", "pipelines/hapt.toml", "--quiet"].into_iter().chain(sets).collect::<Vec<_>>(), "");
 

@@ -12,6 +12,7 @@ use dacpipe::device::Cpu;
 use dacpipe::embed_network::EmbedNetwork;
 use dacpipe::event::Control;
 use dacpipe::experts::{Experts, expert_name};
+use dacpipe::impute::ImputeStage;
 use dacpipe::kernel::Dense;
 use dacpipe::kmeans::KMeansSpec;
 use dacpipe::label::KMeansStage;
@@ -95,6 +96,7 @@ fn cases() -> Vec<Case> {
     let whitened = KMeansStage::new(KMeansSpec::new(3), FEATURES).normalized(Normalize::Whiten);
     vec![
         Case { name: "origin", stage: origin, column: FEATURES },
+        case("impute", FEATURES, &ImputeStage),
         case("scale, min-max", FEATURES, &ScaleStage::new(ScaleSpec { method: ScaleMethod::MinMax })),
         case("scale, standard", FEATURES, &ScaleStage::new(ScaleSpec { method: ScaleMethod::Standard })),
         case("weights, labels", FEATURES, &weights(WeightLabels::Column("activity".into()))),

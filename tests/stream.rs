@@ -316,6 +316,28 @@ fn the_exit_code_says_whether_anything_was_new() {
     assert!(stderr.contains("cannot be used with"), "{stderr}");
 }
 
+/// A clock that jumped back is named, and the table stays as it was.
+#[test]
+fn a_clock_before_the_last_commit_is_refused() {
+    let case = Case::new();
+    let file = case.file("out").display().to_string();
+    case.append("a.csv", &format!("{HEADER}{}", lines(1, 900).concat()));
+    expect(0, dacpipe(&["run", &file, "--once", "--quiet"]));
+    // As if the table had been written in an hour.
+    let log = case.out("out/_delta_log/00000000000000000000.json");
+    let text = fs::read_to_string(&log).unwrap();
+    let at = text.split("\"modificationTime\":").nth(1).unwrap().split([',', '}']).next().unwrap();
+    let later = (at.parse::<i64>().unwrap() + 3_600_000).to_string();
+    fs::write(&log, text.replace(at, &later)).unwrap();
+    case.append("b.csv", &format!("{HEADER}{}", lines(2, 900).concat().replace('M', "N")));
+    let (_, stderr) = expect(6, dacpipe(&["run", &file, "--once", "--quiet"]));
+    assert!(stderr.contains("this machine's clock says") && stderr.contains("the table was written at"), "{stderr}");
+    assert!(!case.out("out/_delta_log/00000000000000000001.json").exists());
+    // Within a minute it may be the clock of another machine.
+    fs::write(&log, text.replace(at, &(at.parse::<i64>().unwrap() + 30_000).to_string())).unwrap();
+    expect(0, dacpipe(&["run", &file, "--once", "--quiet"]));
+}
+
 /// Killed at random moments and started again, a stream has each row once, and those of a stream that nobody kills.
 #[test]
 fn a_killed_stream_goes_on_with_each_row_once() {
@@ -354,7 +376,38 @@ fn a_killed_stream_goes_on_with_each_row_once() {
         let report = case.once("calm", &["stream.files=growing", &model]).await;
         assert_eq!(report.commits, 1);
         assert!(killed == rows(&case.out("calm")).await);
+        // What is set aside is so once, too, with its place and its text.
+        dacpipe::table::optimize(&Location::parse(&case.out("out").display().to_string()).unwrap(), 1).await.unwrap();
+        let aside = set_aside(&case.out("out")).await;
+        assert_eq!(aside, set_aside(&case.out("calm")).await);
+        let text = fs::read(case.input().join("a.csv")).unwrap();
+        let bad: Vec<(i64, String)> = (0..)
+            .zip(&lines)
+            .filter(|(_, line)| line.contains("bad"))
+            .map(|(at, line)| (at + 2, line.trim_end().to_owned()))
+            .collect();
+        assert_eq!(aside.iter().map(|(line, _, text)| (*line, text.clone())).collect::<Vec<_>>(), bad);
+        for (_, offset, line) in &aside {
+            assert!(text[*offset as usize..].starts_with(line.as_bytes()), "{offset} {line}");
+        }
     });
+}
+
+/// The rows of commits that a table's quarantine has, as any reader of Delta tables sees them: line, offset, text.
+async fn set_aside(table: &Path) -> Vec<(i64, i64, String)> {
+    let place = Location::parse(&table.join("quarantine").display().to_string()).unwrap();
+    let ctx = SessionContext::new();
+    ctx.register_table("q", std::sync::Arc::new(LabelTable::open_at(&place, None).await.unwrap())).unwrap();
+    let query = "SELECT line, \"offset\", text FROM q WHERE version IS NOT NULL ORDER BY line, \"offset\"";
+    let mut found = Vec::new();
+    for batch in ctx.sql(query).await.unwrap().collect().await.unwrap() {
+        let number = |column: usize| batch.column(column).as_primitive::<Int64Type>().clone();
+        let text = arrow::compute::cast(batch.column(2), &arrow::datatypes::DataType::Utf8).unwrap();
+        for row in 0..batch.num_rows() {
+            found.push((number(0).value(row), number(1).value(row), text.as_string::<i32>().value(row).to_owned()));
+        }
+    }
+    found
 }
 
 #[cfg(unix)]

@@ -553,7 +553,8 @@ async fn data_bytes(all: &RecordBatch, cuts: &[usize], partition_by: &[&str]) ->
     data.map(|f| (f.clone(), std::fs::read(root.join(&f)).unwrap())).collect()
 }
 
-/// Reads the table with other programs, where the variable names a Python that has deltalake, pandas, polars and duckdb.
+/// Reads the table with other programs, where the variable names a Python that has deltalake, pandas, polars and duckdb;
+/// with DuckDB's delta extension, too, where the package duckdb-ext-delta has it.
 #[tokio::test]
 async fn other_engines_read_the_table() {
     let Ok(python) = std::env::var("DACPIPE_PYTHON") else {
@@ -563,7 +564,7 @@ async fn other_engines_read_the_table() {
     let (dir, place) = local();
     let options = |mode, run: &str| WriteOptions::new(mode, run).partition_by(["split"]);
     let script = r#"
-import sys, duckdb, polars
+import glob, importlib.util, sys, duckdb, polars
 from deltalake import DeltaTable
 path = sys.argv[1]
 table = DeltaTable(path)
@@ -574,6 +575,12 @@ duck = duckdb.sql("SELECT count(*), sum(start), count(split), sum(len(embedding)
 counts = {(len(arrow), sum(arrow["start"].to_pylist()), len(arrow) - arrow["split"].null_count),
     (len(pandas), int(pandas["start"].sum()), int(pandas["split"].count())), tuple(frame.row(0)),
     (duck[0], int(duck[1]), duck[2])}
+extensions = importlib.util.find_spec("duckdb_ext")
+for place in extensions.submodule_search_locations if extensions else []:
+    with duckdb.connect(config={"allow_unsigned_extensions": "true"}) as session:
+        session.sql(f"LOAD '{glob.glob(place + '/extensions/*/*/delta.duckdb_extension')[0]}'")
+        scan = session.sql(f"SELECT count(*), sum(start), count(split) FROM delta_scan('{path}')").fetchall()[0]
+        counts.add((scan[0], int(scan[1]), scan[2]))
 assert len(counts) == 1, counts
 assert all(row["embedding"] == [2.0 * row["start"], 2.0 * row["start"] + 1] for row in arrow.to_pylist())
 print(table.version(), *counts.pop())

@@ -25,14 +25,14 @@ impl Default for Adam {
 
 impl Adam {
     /// What step number `step` (from 1 on) does with the learning rate given, and with a penalty whose gradient is
-    /// `pull` times the parameter.
-    pub fn step(&self, step: u64, learning_rate: f64, pull: f64) -> AdamStep {
+    /// `l2` times the parameter.
+    pub fn step(&self, step: u64, learning_rate: f64, l2: f64) -> AdamStep {
         let power = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
         AdamStep {
             adam: *self,
             rate: (learning_rate / power(self.beta1)) as f32,
             root_scale: (1.0 / power(self.beta2).sqrt()) as f32,
-            pull: pull as f32,
+            l2: l2 as f32,
             decay: (learning_rate * f64::from(self.weight_decay)) as f32,
         }
     }
@@ -47,7 +47,7 @@ pub struct AdamStep {
     /// One over the root of the correction of the second moment.
     root_scale: f32,
     /// Factor of the parameter in the gradient of the penalty.
-    pull: f32,
+    l2: f32,
     /// The part of the parameter that decays.
     decay: f32,
 }
@@ -69,10 +69,10 @@ impl AdamStep {
 
 vectorised! {
     fn adam_step(step: &AdamStep, parameters: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
-        let AdamStep { adam: Adam { beta1, beta2, epsilon, .. }, rate, root_scale, pull, decay } = *step;
+        let AdamStep { adam: Adam { beta1, beta2, epsilon, .. }, rate, root_scale, l2, decay } = *step;
         let moments = first.iter_mut().zip(second.iter_mut());
         for ((parameter, &g), (m, v)) in parameters.iter_mut().zip(gradient).zip(moments) {
-            let g = pull.mul_add(*parameter, g);
+            let g = l2.mul_add(*parameter, g);
             *m = beta1.mul_add(*m, (1.0 - beta1) * g);
             *v = beta2.mul_add(*v, (1.0 - beta2) * g * g);
             // Together, because a decay alone may be less than the parameter's last bit. Without decay this adds a zero.
@@ -105,7 +105,7 @@ mod tests {
             let one = |mut theta: f32, g: f32| {
                 let (mut m, mut v) = (0.0f32, 0.0f32);
                 for s in &steps {
-                    let g = s.pull.mul_add(theta, g);
+                    let g = s.l2.mul_add(theta, g);
                     m = s.adam.beta1.mul_add(m, (1.0 - s.adam.beta1) * g);
                     v = s.adam.beta2.mul_add(v, (1.0 - s.adam.beta2) * g * g);
                     let moved = s.rate * m / v.sqrt().mul_add(s.root_scale, s.adam.epsilon);
@@ -131,13 +131,13 @@ mod tests {
         for weight_decay in [0.0, 0.3] {
             let (mut theta, mut m, mut v) = (vec![0.5_f32; 37], vec![0.0; 37], vec![0.0; 37]);
             let mut twin = vec![(0.5_f64, 0.0_f64, 0.0_f64); 37];
-            let (rate, pull) = (0.003, 2e-2);
+            let (rate, l2) = (0.003, 2e-2);
             let adam = Adam { weight_decay, ..Adam::default() };
             for t in 1..=50_u64 {
                 let gradient: Vec<f32> = (0..37).map(|i| ((t as f32) * 0.37 + i as f32).sin()).collect();
-                adam.step(t, rate, pull).apply(&mut theta, &gradient, &mut m, &mut v);
+                adam.step(t, rate, l2).apply(&mut theta, &gradient, &mut m, &mut v);
                 for (s, &g) in twin.iter_mut().zip(&gradient) {
-                    let g = f64::from(g) + pull * s.0;
+                    let g = f64::from(g) + l2 * s.0;
                     s.1 = 0.9 * s.1 + 0.1 * g;
                     s.2 = 0.999 * s.2 + 0.001 * g * g;
                     let (m_hat, v_hat) = (s.1 / (1.0 - 0.9_f64.powf(t as f64)), s.2 / (1.0 - 0.999_f64.powf(t as f64)));

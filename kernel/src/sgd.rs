@@ -13,9 +13,9 @@ pub struct Sgd {
 }
 
 impl Sgd {
-    /// What a step does with the learning rate given, and with a penalty whose gradient is `pull` times the parameter.
-    pub fn step(&self, learning_rate: f64, pull: f64) -> SgdStep {
-        SgdStep { sgd: *self, rate: learning_rate as f32, pull: pull as f32 }
+    /// What a step does with the learning rate given, and with a penalty whose gradient is `l2` times the parameter.
+    pub fn step(&self, learning_rate: f64, l2: f64) -> SgdStep {
+        SgdStep { sgd: *self, rate: learning_rate as f32, l2: l2 as f32 }
     }
 }
 
@@ -25,7 +25,7 @@ pub struct SgdStep {
     sgd: Sgd,
     rate: f32,
     /// Factor of the parameter in the gradient of the penalty.
-    pull: f32,
+    l2: f32,
 }
 
 impl SgdStep {
@@ -52,19 +52,19 @@ impl SgdStep {
 
 vectorised! {
     fn plain_step(step: &SgdStep, parameters: &mut [f32], gradient: &[f32]) {
-        let SgdStep { rate, pull, .. } = *step;
+        let SgdStep { rate, l2, .. } = *step;
         for (parameter, &g) in parameters.iter_mut().zip(gradient) {
-            *parameter -= rate * pull.mul_add(*parameter, g);
+            *parameter -= rate * l2.mul_add(*parameter, g);
         }
     }
 }
 
 vectorised! {
     fn momentum_step(step: &SgdStep, parameters: &mut [f32], gradient: &[f32], velocity: &mut [f32]) {
-        let SgdStep { sgd: Sgd { momentum, .. }, rate, pull } = *step;
+        let SgdStep { sgd: Sgd { momentum, .. }, rate, l2 } = *step;
         for ((parameter, &g), v) in parameters.iter_mut().zip(gradient).zip(velocity) {
             // A velocity of zero becomes the gradient, which is PyTorch's first step.
-            *v = momentum.mul_add(*v, pull.mul_add(*parameter, g));
+            *v = momentum.mul_add(*v, l2.mul_add(*parameter, g));
             *parameter -= rate * *v;
         }
     }
@@ -72,9 +72,9 @@ vectorised! {
 
 vectorised! {
     fn nesterov_step(step: &SgdStep, parameters: &mut [f32], gradient: &[f32], velocity: &mut [f32]) {
-        let SgdStep { sgd: Sgd { momentum, .. }, rate, pull } = *step;
+        let SgdStep { sgd: Sgd { momentum, .. }, rate, l2 } = *step;
         for ((parameter, &g), v) in parameters.iter_mut().zip(gradient).zip(velocity) {
-            let g = pull.mul_add(*parameter, g);
+            let g = l2.mul_add(*parameter, g);
             *v = momentum.mul_add(*v, g);
             *parameter -= rate * momentum.mul_add(*v, g);
         }
@@ -97,9 +97,9 @@ mod tests {
         (0..len).map(|i| (step as f32 * 0.37 + i as f32).sin()).collect()
     }
 
-    fn after(rule: Sgd, pull: f64, steps: usize, len: usize) -> (Vec<f32>, Vec<f32>) {
+    fn after(rule: Sgd, l2: f64, steps: usize, len: usize) -> (Vec<f32>, Vec<f32>) {
         let (mut theta, mut velocity) = (vec![0.5; len], vec![0.0; len]);
-        (0..steps).for_each(|t| rule.step(0.05, pull).apply(&mut theta, &gradient(t, len), &mut velocity));
+        (0..steps).for_each(|t| rule.step(0.05, l2).apply(&mut theta, &gradient(t, len), &mut velocity));
         (theta, velocity)
     }
 
@@ -107,13 +107,13 @@ mod tests {
     #[test]
     fn equals_pytorch_s_algorithm() {
         for rule in RULES {
-            for pull in [0.0, 0.01] {
-                let (theta, _) = after(rule, pull, 30, 37);
+            for l2 in [0.0, 0.01] {
+                let (theta, _) = after(rule, l2, 30, 37);
                 let momentum = f64::from(rule.momentum);
                 for (i, ours) in theta.iter().enumerate() {
                     let (mut p, mut buffer) = (0.5, None);
                     for t in 0..30 {
-                        let g = f64::from(gradient(t, 37)[i]) + pull * p;
+                        let g = f64::from(gradient(t, 37)[i]) + l2 * p;
                         let step = if momentum == 0.0 {
                             g
                         } else {
@@ -123,7 +123,7 @@ mod tests {
                         };
                         p -= 0.05 * step;
                     }
-                    assert!((f64::from(*ours) - p).abs() < 3e-6, "{rule:?} {pull} {i}: {ours} {p}");
+                    assert!((f64::from(*ours) - p).abs() < 3e-6, "{rule:?} {l2} {i}: {ours} {p}");
                 }
             }
         }

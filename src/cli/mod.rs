@@ -19,6 +19,7 @@ pub mod inspect;
 pub mod label;
 pub mod output;
 mod prompt;
+pub mod replay;
 pub mod report;
 pub mod run;
 pub mod simulate;
@@ -43,7 +44,7 @@ Environment:
 
 Exit codes:
   0 success   2 wrong usage   3 pipeline file   4 input data   5 model   6 labelled table
-  7 disk, network or object store   8 arithmetic   70 a defect of dacpipe   99 nothing new (run --once)
+  7 disk, network or object store   8 arithmetic   70 a defect of dacpipe   99 nothing new (run --once, replay)
   130 interrupted
 A reader of the output that goes away, as head does, is no error: the code is what it would have been.
 If the output cannot be written, on a full disk say, the code is 7; what run and label committed stays committed.";
@@ -67,6 +68,7 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     Report(report::ReportArgs),
     Table(table::TableArgs),
+    Replay(replay::ReplayArgs),
     Simulate(simulate::SimulateArgs),
 }
 
@@ -78,6 +80,7 @@ impl Cli {
     pub fn execute(self) -> Result<ExitCode> {
         let done = match self.command {
             Command::Run(args) => return run::run(args),
+            Command::Replay(args) => return replay::run(args),
             Command::Check(args) => runtime(None)?.block_on(check::run(&args)),
             Command::Inspect(args) => runtime(None)?.block_on(inspect::run(args)),
             Command::Label(args) => computing_runtime(args.threads())?.block_on(label::run(args)),

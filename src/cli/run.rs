@@ -12,6 +12,8 @@ use crate::terminal;
 
 mod stream;
 
+pub(super) use stream::NOTHING_NEW;
+
 const EXAMPLES: &str = "\
 Examples:
   dacpipe run pipelines/hapt.toml

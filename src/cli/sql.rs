@@ -275,9 +275,12 @@ pub(crate) fn found_tables(dir: &Path) -> Vec<(String, PathBuf)> {
 /// The directories below `dir` in which runs set rows aside and committed nothing, under their own names.
 fn failed_tables(dir: &Path) -> Vec<(String, PathBuf)> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    // An older dacpipe wrote files and no log.
     let is_rows = |entry: std::fs::DirEntry| entry.path().extension().is_some_and(|ending| ending == "parquet");
-    let has_rows =
-        |path: &PathBuf| std::fs::read_dir(path.join("quarantine")).is_ok_and(|files| files.flatten().any(is_rows));
+    let has_rows = |path: &PathBuf| {
+        let quarantine = path.join("quarantine");
+        has_commit(&quarantine) || std::fs::read_dir(quarantine).is_ok_and(|files| files.flatten().any(is_rows))
+    };
     let set_aside = |path: &PathBuf| !has_commit(path) && has_rows(path);
     let tables = entries.flatten().map(|entry| entry.path()).filter(set_aside);
     let mut found: Vec<_> = tables.filter_map(|path| Some((path.file_name()?.to_str()?.to_owned(), path))).collect();

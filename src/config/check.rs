@@ -60,6 +60,7 @@ pub(super) fn check(draft: &Draft, tree: &Node, problems: &mut Vec<Problem>) {
     let mut check = Check { draft, tree, problems, reported };
     check.general();
     check.source();
+    check.missing();
     check.order();
     check.recordings();
     check.features();

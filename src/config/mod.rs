@@ -35,6 +35,7 @@ pub use plan::*;
 pub use problem::{Problem, Problems};
 pub use size::Size;
 
+use crate::source::{Missing, Span};
 use crate::store::looked_at;
 use crate::store::read_small;
 use crate::terminal::shown_name;
@@ -152,6 +153,8 @@ struct Draft {
     name: Option<String>,
     memory_limit: Option<Size>,
     report: bool,
+    missing: Missing,
+    missing_within: Option<Span>,
     source: Option<SourceTable>,
     /// For each stage its kind, where it has one, and its table, where it can be read.
     stages: Vec<(Option<String>, Option<StageTable>)>,
@@ -172,6 +175,8 @@ impl Draft {
             name: read(section("name")),
             memory_limit: read(section("memory_limit")),
             report: read(section("report")).unwrap_or_default(),
+            missing: read(section("missing")).unwrap_or_default(),
+            missing_within: read(section("missing_within")),
             source: read(section("source")),
             stages: stages.iter().map(stage).collect(),
             split: read(section("split")).unwrap_or_default(),

@@ -19,7 +19,7 @@ use crate::secret::redacted;
 use crate::signal::features::FeatureSet;
 use crate::signal::summary::SummarySpec;
 use crate::signal::window::{WindowLabel, WindowSpec};
-use crate::source::{OnBadRow, SourceSpec};
+use crate::source::{Fill, Missing, OnBadRow, SourceOptions, SourceSpec};
 use crate::{Error, Result, Seed};
 pub(super) use source::{dialect, source};
 
@@ -51,6 +51,9 @@ pub struct Plan {
     pub fused: bool,
     /// What happens to a row that cannot be read.
     pub on_bad_row: OnBadRow,
+    /// What becomes of a missing value.
+    #[serde(default)]
+    pub missing: Missing,
     /// Where rows come from.
     pub source: SourceSpec,
     /// How recordings are cut into windows; `None` for feature vectors.
@@ -85,6 +88,8 @@ fn fused() -> bool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum StageSpec {
+    /// Puts means in place of missing values.
+    Impute,
     /// Brings features to a common range.
     Scale(ScaleSpec),
     /// Weighs features for the autoencoder's loss.
@@ -165,6 +170,18 @@ pub struct SinkSpec {
 }
 
 impl Plan {
+    /// What is asked of the source, with `threads` threads.
+    pub fn source_options(&self, threads: usize) -> SourceOptions {
+        SourceOptions {
+            window: self.window,
+            window_label: self.window_label,
+            features: self.features.clone(),
+            on_bad_row: self.on_bad_row,
+            missing: self.missing == Missing::Mean,
+            threads,
+        }
+    }
+
     /// A note on what an append does when the source names no keys.
     pub fn without_keys(&self) -> Option<&'static str> {
         self.sink.keys.is_empty().then_some(
@@ -198,6 +215,7 @@ impl Plan {
             StageTable::DeepClustering(table) => method(table).ok().and_then(|spec| spec.embedding_width()),
             _ => None,
         });
+        let imputes = (file.missing == Missing::Mean).then_some(StageSpec::Impute);
         Plan {
             name: file.name.clone(),
             seed: file.seed,
@@ -206,11 +224,12 @@ impl Plan {
             device: file.device.parts().0,
             fused: file.device.parts().1,
             on_bad_row: file.on_bad_row,
-            source: source(&file.source),
+            missing: file.missing,
+            source: source_of(file),
             window,
             window_label: window_label.unwrap_or_default(),
             features,
-            stages: stages().flat_map(|stage| learners(stage, clusters, width)).collect(),
+            stages: imputes.into_iter().chain(stages().flat_map(|stage| learners(stage, clusters, width))).collect(),
             split: split(&file.split, &file.source),
             sink: sink(&file.sink, &file.source),
             stream: file.stream.clone(),
@@ -265,6 +284,15 @@ impl Plan {
     }
 }
 
+/// The source, with what is said of missing values.
+fn source_of(file: &PipelineFile) -> SourceSpec {
+    let mut spec = source(&file.source);
+    if let (SourceSpec::Csv(spec), Missing::Last) = (&mut spec, file.missing) {
+        (spec.rules.fill, spec.rules.hold_for) = (Fill::Hold, file.missing_within);
+    }
+    spec
+}
+
 fn window(table: &WindowTable) -> WindowSpec {
     WindowSpec { length: table.length, stride: table.stride, within: table.within }
 }
@@ -303,7 +331,7 @@ fn learners(stage: &StageTable, clusters: Option<usize>, width: Option<usize>) -
         (ClusteringLossName::Experts, _) => None,
         (_, Afterwards::Keep) => Some(StageSpec::KeptClusters),
         (_, Afterwards::KMeans) => Some(StageSpec::KMeans(ClusterSpec {
-            kmeans: KMeansSpec { starts: spec.starts, ..KMeansSpec::new(spec.k) },
+            kmeans: KMeansSpec { n_init: spec.n_init, ..KMeansSpec::new(spec.k) },
             normalize: spec.normalize,
             begin: spec.begin,
         })),
@@ -365,8 +393,8 @@ fn kmeans(table: &KmeansTable) -> KMeansSpec {
         KmeansMethodName::MiniBatch => Method::MiniBatch { batch_size },
         KmeansMethodName::Online => Method::Online { batch_size, decay: decay(table) },
     };
-    let KmeansTable { k, starts, max_iterations, tolerance, .. } = *table;
-    KMeansSpec { k, starts, max_iterations, tolerance, method }
+    let KmeansTable { k, n_init, max_iterations, tolerance, .. } = *table;
+    KMeansSpec { k, n_init, max_iterations, tolerance, method }
 }
 
 fn decay(table: &KmeansTable) -> Decay {

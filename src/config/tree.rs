@@ -208,7 +208,7 @@ mod tests {
             let (node, found) = tree.at(path);
             assert!(found && node.origin == Origin::File(k.clone()), "{path}: {node:?}");
         }
-        let (table, found) = tree.at("stage[1].starts");
+        let (table, found) = tree.at("stage[1].n_init");
         assert!(!found && table.kind() == Some("kmeans"), "{table:?}");
         assert_eq!(tree.at("sink.path"), (&tree, false));
     }

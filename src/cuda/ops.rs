@@ -262,7 +262,7 @@ pub fn adam(
 }
 
 /// Adam's step with the numbers of [`AdamStep`](crate::kernel::adam::AdamStep): the betas, epsilon, rate, the root's scale,
-/// pull and decay.
+/// l2 and decay.
 pub fn adam_told(
     machine: &dyn Machine,
     [parameters, gradient, first, second]: [View<'_, f32>; 4],

@@ -55,8 +55,8 @@ fn adam_is_the_processor_s() {
     for step in 1..5u64 {
         let gradient = some(len, step as f32);
         views()[1].write(on, &gradient).unwrap();
-        let (rate, pull) = (0.01, 0.003);
-        adam.step(step, rate, pull).apply(&mut parameters, &gradient, &mut first, &mut second);
+        let (rate, l2) = (0.01, 0.003);
+        adam.step(step, rate, l2).apply(&mut parameters, &gradient, &mut first, &mut second);
         let correction = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
         let numbers = [
             adam.beta1,
@@ -64,7 +64,7 @@ fn adam_is_the_processor_s() {
             adam.epsilon,
             (rate / correction(adam.beta1)) as f32,
             (1.0 / correction(adam.beta2).sqrt()) as f32,
-            pull as f32,
+            l2 as f32,
             (rate * f64::from(adam.weight_decay)) as f32,
         ];
         ops::adam_told(on, views(), numbers).unwrap();

@@ -267,7 +267,7 @@ fn spec(method: Method) -> MethodSpec {
     let dense = |outputs: usize| json!({ "kind": "dense", "outputs": outputs, "activation": "relu" });
     let training = |epochs: usize| json!({ "epochs": epochs, "batch_size": 16 });
     let mut given = json!({
-        "k": 3, "starts": 3,
+        "k": 3, "n_init": 3,
         "encoder": [dense(8), { "kind": "dropout", "rate": 0.1 }, { "kind": "dense", "outputs": 2 }],
         "pretraining": training(3), "clustering": training(3),
     });

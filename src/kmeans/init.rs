@@ -54,18 +54,18 @@ pub(super) fn distinct(
     Ok(seeds)
 }
 
-/// Of the seeds of several starts those with the least inertia over `judge`, on a tie the first.
+/// Of `n_init` seedings, the one with the least inertia over `judge`, on a tie the first.
 pub(super) fn best(
     judge: &dyn Points,
-    starts: usize,
+    n_init: usize,
     mut seeds: impl FnMut(u64) -> Result<Vec<f32>>,
 ) -> Result<Vec<f32>> {
     let mut best = (f64::INFINITY, seeds(0)?);
-    if starts == 1 {
+    if n_init == 1 {
         return Ok(best.1);
     }
     best.0 = inertia(judge, &best.1)?;
-    for start in 1..starts as u64 {
+    for start in 1..n_init as u64 {
         let seeds = seeds(start)?;
         let inertia = inertia(judge, &seeds)?;
         if inertia < best.0 {

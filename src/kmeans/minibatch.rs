@@ -15,7 +15,7 @@ const PATIENCE: usize = 10;
 /// A centroid without a row after this many rows per cluster is moved elsewhere.
 const ROWS_BEFORE_RESTART: usize = 32;
 
-/// The best of `spec.starts` seedings over samples of three batches, judged by the inertia of the first sample.
+/// The best of `spec.n_init` seedings over samples of three batches, judged by the inertia of the first sample.
 pub(super) fn seeds(
     points: &dyn Points,
     spec: &KMeansSpec,
@@ -28,7 +28,7 @@ pub(super) fn seeds(
     let judge = init::draw(points.rows(), size, &mut seed.stream("kmeans.judge", 0))?;
     let judge = Dense::new(&judge, dim);
     let judge = device.points(&judge)?;
-    init::best(&*judge, spec.starts, |start| {
+    init::best(&*judge, spec.n_init, |start| {
         init::seeds(points, spec.k, size, &mut seed.stream("kmeans", start), device)
     })
 }

@@ -70,9 +70,9 @@ pub enum Method {
 pub struct KMeansSpec {
     /// Number of clusters.
     pub k: usize,
-    /// The number of runs from new initial centroids (n_init); the one with the least inertia is kept. Mini-batch and online:
+    /// The number of runs from new initial centroids; the one with the least inertia is kept. Mini-batch and online:
     /// of seedings.
-    pub starts: usize,
+    pub n_init: usize,
     /// The most iterations of a run: passes over the rows, or as many rows in mini-batches. Online: ignored.
     pub max_iterations: usize,
     /// Lloyd: stop when the sum of the centroids' squared moves is at most this times the mean variance of a feature;
@@ -86,7 +86,7 @@ pub struct KMeansSpec {
 impl KMeansSpec {
     /// `k` clusters with the usual defaults: ten runs of Lloyd, at most 300 iterations, tolerance 1e-4.
     pub fn new(k: usize) -> Self {
-        Self { k, starts: 10, max_iterations: 300, tolerance: 1e-4, method: Method::Lloyd }
+        Self { k, n_init: 10, max_iterations: 300, tolerance: 1e-4, method: Method::Lloyd }
     }
 
     /// Checks the settings.
@@ -95,7 +95,7 @@ impl KMeansSpec {
     /// Kind `Config`, naming the setting and what would be accepted.
     pub fn check(&self) -> Result<()> {
         whole("k", self.k, MOST_CLUSTERS)?;
-        whole("starts", self.starts, 1_000_000)?;
+        whole("n_init", self.n_init, 1_000_000)?;
         whole("max_iterations", self.max_iterations, 1_000_000_000)?;
         match self.method {
             Method::Lloyd => {}
@@ -183,7 +183,7 @@ pub fn fit(rows: &dyn Rows, spec: &KMeansSpec, seed: Seed, device: &dyn Device, 
     }
     let mut best: Option<KMeans> = None;
     let mut done = 0;
-    for start in 0..spec.starts as u64 {
+    for start in 0..spec.n_init as u64 {
         let mut rng = seed.stream("kmeans", start);
         let seeds = init::seeds(&*points, spec.k, init::sample_rows(spec.k, rows.dim()), &mut rng, device)?;
         let outcome = refine(&*points, seeds, spec, &statistics, &mut done, control)?;
@@ -195,7 +195,7 @@ pub fn fit(rows: &dyn Rows, spec: &KMeansSpec, seed: Seed, device: &dyn Device, 
     best.ok_or_else(|| Error::internal("k-means without a start"))
 }
 
-/// Lloyd's iterations from given centroids (`k x dim`, row-major), once; `spec.starts` and `spec.method` are ignored.
+/// Lloyd's iterations from given centroids (`k x dim`, row-major), once; `spec.n_init` and `spec.method` are ignored.
 ///
 /// # Errors
 /// As [`fit`], and kind `Input` if `initial` is not `spec.k` rows of finite values.

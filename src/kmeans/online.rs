@@ -28,8 +28,8 @@ pub struct OnlineSpec {
     pub k: usize,
     /// How fast earlier rows are forgotten.
     pub decay: Decay,
-    /// The number of seedings of a cold start (n_init); the one with the least inertia is kept.
-    pub starts: usize,
+    /// The number of seedings of a cold start; the one with the least inertia is kept.
+    pub n_init: usize,
     /// A cold start waits until there are so many rows to choose the first centroids among; at least `k`.
     pub seed_rows: usize,
     /// The part of an equal share of the rows below which a cluster is dead and begins anew elsewhere: below 1; 0 for
@@ -41,7 +41,7 @@ impl OnlineSpec {
     /// `k` clusters that forget by `decay`, with the usual rest: the best of 10 seedings among `8 k` rows; a cluster is dead
     /// below a thousandth of an equal share.
     pub fn new(k: usize, decay: Decay) -> Self {
-        Self { k, decay, starts: 10, seed_rows: k.saturating_mul(SEED_ROWS), revive: DEAD }
+        Self { k, decay, n_init: 10, seed_rows: k.saturating_mul(SEED_ROWS), revive: DEAD }
     }
 
     /// Checks the settings.
@@ -50,7 +50,7 @@ impl OnlineSpec {
     /// Kind `Config`, naming the setting and what would be accepted.
     pub fn check(&self) -> Result<()> {
         super::whole("k", self.k, super::MOST_CLUSTERS)?;
-        super::whole("starts", self.starts, 1_000_000)?;
+        super::whole("n_init", self.n_init, 1_000_000)?;
         if self.seed_rows < self.k || u32::try_from(self.seed_rows).is_err() {
             let (given, k, most) = (self.seed_rows, self.k, u32::MAX);
             return Err(Error::config(format!("seed_rows = {given}, expected at least k = {k}, at most {most}")));
@@ -318,7 +318,7 @@ impl OnlineKMeans {
         // Refuses rows that lie too far apart.
         Statistics::of(&*points)?;
         let sample = init::sample_rows(k, dim);
-        let seeds = init::best(&*points, self.spec.starts, |start| {
+        let seeds = init::best(&*points, self.spec.n_init, |start| {
             init::distinct(&*points, k, sample, &mut self.seed.stream("kmeans.online", start), device)
         })?;
         match seeds.len() == k * dim {

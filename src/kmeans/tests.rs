@@ -61,7 +61,7 @@ proptest! {
 
     #[test]
     fn a_fit_equals_the_textbook((dim, k, rows) in problem()) {
-        let spec = KMeansSpec { starts: 3, tolerance: 0.0, max_iterations: 20, ..KMeansSpec::new(k) };
+        let spec = KMeansSpec { n_init: 3, tolerance: 0.0, max_iterations: 20, ..KMeansSpec::new(k) };
         let distinct: std::collections::BTreeSet<Vec<u32>> =
             rows.chunks(dim).map(|r| r.iter().map(|x| (x + 0.0).to_bits()).collect()).collect();
         let fitted = fit(&Dense::new(&rows, dim), &spec, Seed(5), &Cpu::new(2), &Control::default());
@@ -339,7 +339,7 @@ proptest! {
     fn a_fit_equals_plain_loops_from_its_seeds(grid in grid(), size in prop::option::of(1usize..70)) {
         let Grid { dim, k, step, rows, .. } = grid;
         let method = size.map_or(Method::Lloyd, |batch_size| Method::MiniBatch { batch_size });
-        let spec = KMeansSpec { starts: 1, tolerance: 0.0, max_iterations: 10, method, ..KMeansSpec::new(k) };
+        let spec = KMeansSpec { n_init: 1, tolerance: 0.0, max_iterations: 10, method, ..KMeansSpec::new(k) };
         let (dense, device) = (Dense::new(&rows, dim), Cpu::new(2));
         let found = fit(&dense, &spec, Seed(4), &device, &Control::default());
         if !near_enough(&rows, dim) {

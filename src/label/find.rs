@@ -112,7 +112,7 @@ impl KMeansStage {
             Ok(())
         };
         let normalizer = Normalizer::learn(self.normalize, layout, cx.device.pool())?;
-        for seed in seeds(cx).take(self.spec.starts) {
+        for seed in seeds(cx).take(self.spec.n_init) {
             let (normalizer, found) = self.once(layout, normalizer.clone(), seed, cx)?;
             consider(normalizer, found)?;
         }
@@ -121,7 +121,7 @@ impl KMeansStage {
             if many <= self.spec.k {
                 continue;
             }
-            let spec = KMeansSpec { starts: 1, max_iterations: 30, ..KMeansSpec::new(many) };
+            let spec = KMeansSpec { n_init: 1, max_iterations: 30, ..KMeansSpec::new(many) };
             let small = kmeans::fit(layout, &spec, seed, cx.device, cx.control)?;
             let labels = kmeans::labels(layout, &small.centroids, cx.device)?;
             let went = links.merged(&labels, small.k, self.spec.k);
@@ -141,7 +141,7 @@ impl KMeansStage {
         seed: Seed,
         cx: &FitContext<'_>,
     ) -> Result<(Option<Normalizer>, KMeans)> {
-        let once = KMeansSpec { starts: 1, ..self.spec.clone() };
+        let once = KMeansSpec { n_init: 1, ..self.spec.clone() };
         self.search(rows, normalizer, cx, |rows, _| kmeans::fit(rows, &once, seed, cx.device, cx.control))
     }
 
@@ -225,7 +225,7 @@ impl KMeansStage {
         cx: &FitContext<'_>,
     ) -> Result<(Option<Normalizer>, KMeans)> {
         let mut best: Option<(f64, (Option<Normalizer>, KMeans))> = None;
-        for seed in seeds(cx).take(self.spec.starts) {
+        for seed in seeds(cx).take(self.spec.n_init) {
             let found = self.once(rows, Some(standardised.clone()), seed, cx)?;
             let scatter = found.0.as_ref().map_or(f64::INFINITY, Normalizer::log_scatter);
             if best.as_ref().is_none_or(|(least, _)| scatter < *least) {
@@ -326,7 +326,7 @@ mod tests {
                 checkpoint: &NoCheckpoint,
                 memory: u64::MAX,
             };
-            let stage = KMeansStage::new(KMeansSpec { starts: 3, ..KMeansSpec::new(3) }, EMBEDDING);
+            let stage = KMeansStage::new(KMeansSpec { n_init: 3, ..KMeansSpec::new(3) }, EMBEDDING);
             let stage = stage.normalized(Normalize::Within).begin(begin);
             stage.clusters(&Training { coordinates: Some(&coordinates), ..Training::new(&rows) }, &cx).unwrap()
         };

@@ -37,14 +37,7 @@ impl Label {
         newest: Option<i64>,
         device: &dyn Device,
     ) -> Result<Batch> {
-        match &self.normalizer {
-            Some(normalizer) => {
-                let mut normalized = vec![0.0; rows.len()];
-                normalizer.apply(rows, &mut normalized);
-                online.partial_fit(&Dense::new(&normalized, self.dim), newest, device)
-            }
-            None => online.partial_fit(&Dense::new(rows, self.dim), newest, device),
-        }
+        online.partial_fit(&Dense::new(&self.as_clustered(rows), self.dim), newest, device)
     }
 
     /// The same clusters where `online` has moved them, with these ids.
@@ -125,7 +118,7 @@ mod tests {
     }
 
     fn learner(decay: Decay) -> OnlineKMeans {
-        OnlineKMeans::new(OnlineSpec { starts: 2, ..OnlineSpec::new(3, decay) }, Seed(9)).unwrap()
+        OnlineKMeans::new(OnlineSpec { n_init: 2, ..OnlineSpec::new(3, decay) }, Seed(9)).unwrap()
     }
 
     proptest! {

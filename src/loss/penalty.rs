@@ -53,18 +53,18 @@ impl L2Penalty {
     /// use dacpipe::kernel::Pool;
     /// use dacpipe::loss::{L2Penalty, PenaltyForm};
     /// let (parameters, pool) = ([3.0, -4.0], Pool::new(1));
-    /// assert_eq!(L2Penalty { beta: 0.5, form: PenaltyForm::Norm }.pull(&parameters, &pool), 0.1);
-    /// assert_eq!(L2Penalty { beta: 0.5, form: PenaltyForm::Squared }.pull(&parameters, &pool), 1.0);
+    /// assert_eq!(L2Penalty { beta: 0.5, form: PenaltyForm::Norm }.weight_decay(&parameters, &pool), 0.1);
+    /// assert_eq!(L2Penalty { beta: 0.5, form: PenaltyForm::Squared }.weight_decay(&parameters, &pool), 1.0);
     /// ```
-    pub fn pull(&self, parameters: &[f32], pool: &Pool) -> f64 {
+    pub fn weight_decay(&self, parameters: &[f32], pool: &Pool) -> f64 {
         match self.form {
-            PenaltyForm::Norm if self.beta != 0.0 => self.pull_of(sum_of_squares_on(pool, parameters)),
-            _ => self.pull_of(0.0),
+            PenaltyForm::Norm if self.beta != 0.0 => self.weight_decay_of(sum_of_squares_on(pool, parameters)),
+            _ => self.weight_decay_of(0.0),
         }
     }
 
     /// The same for parameters whose squares have this sum; it matters for the norm only.
-    pub fn pull_of(&self, squares: f64) -> f64 {
+    pub fn weight_decay_of(&self, squares: f64) -> f64 {
         match self.form {
             PenaltyForm::Squared => 2.0 * self.beta,
             PenaltyForm::Norm if squares == 0.0 => 0.0,

@@ -92,7 +92,7 @@ impl NeighborSearch<'_> {
         let n = rows.len();
         let k = (n as f64).sqrt().ceil() as usize;
         let spec = KMeansSpec {
-            starts: 1,
+            n_init: 1,
             max_iterations: 2,
             method: kmeans::Method::MiniBatch { batch_size: 1024 },
             ..KMeansSpec::new(k)

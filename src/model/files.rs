@@ -189,7 +189,9 @@ mod tests {
         let e = Model::decode(manifest.as_bytes(), &tensors, &Registry::default()).unwrap_err().to_string();
         assert!(
             e.contains("stage 0 (shift)")
-                && e.contains("there are origin, scale, feature_weights, manifold, embed, network, label, experts"),
+                && e.contains(
+                    "there are origin, impute, scale, feature_weights, manifold, embed, network, label, experts"
+                ),
             "{e}"
         );
     }

@@ -41,7 +41,8 @@ pub use hash::ModelHash;
 pub use manifest::{Manifest, ModelInput};
 pub use reconstruct::Reconstruction;
 
-pub use crate::stage::Assignments;
+pub use crate::impute::Impute;
+use crate::stage::Assignments;
 
 use crate::column::{Values, double_array, double_field, values, vector_array, vector_dim, vector_field, vectors};
 use crate::error::{Error, Result};
@@ -148,6 +149,11 @@ impl Model {
     /// True if it has a stage that makes embeddings of the features.
     pub fn embeds(&self) -> bool {
         self.embeds.is_some()
+    }
+
+    /// True if it has a stage that replaces missing values.
+    pub fn imputes(&self) -> bool {
+        self.stages.iter().any(|stage| stage.kind() == Impute::KIND)
     }
 
     /// True if it has a stage that assigns rows to clusters.

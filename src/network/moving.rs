@@ -28,18 +28,18 @@ pub(super) fn step(
                 let numbers = [b1, b2, epsilon, rate, root_scale, penalty, decay].map(|number| number as f32);
                 return crate::cuda::tensors::adam([&value, gradient, first, second], numbers);
             }
-            let g = with_pull(&value, gradient, penalty)?;
+            let g = with_l2(&value, gradient, penalty)?;
             *first = ((&*first * b1)? + (&g * (1.0 - b1))?)?;
             *second = ((&*second * b2)? + ((&g * (1.0 - b2))? * &g)?)?;
             let moved = ((&*first * rate)? / second.sqrt()?.affine(root_scale, epsilon)?)?;
-            parameter.set(&(&value - with_pull(&value, &moved, decay)?)?)
+            parameter.set(&(&value - with_l2(&value, &moved, decay)?)?)
         }
         (OptimizerSpec::Sgd { weight_decay, .. }, []) => {
-            let g = with_pull(&value, gradient, penalty + weight_decay)?;
+            let g = with_l2(&value, gradient, penalty + weight_decay)?;
             parameter.set(&(&value - (g * learning_rate)?)?)
         }
         (OptimizerSpec::Sgd { momentum, nesterov, weight_decay }, [velocity]) => {
-            let g = with_pull(&value, gradient, penalty + weight_decay)?;
+            let g = with_l2(&value, gradient, penalty + weight_decay)?;
             *velocity = ((&*velocity * momentum)? + &g)?;
             let moved = if nesterov { ((&*velocity * momentum)? + g)? } else { velocity.clone() };
             parameter.set(&(&value - (moved * learning_rate)?)?)
@@ -48,7 +48,7 @@ pub(super) fn step(
     }
 }
 
-/// `values + pull * parameter`.
-fn with_pull(parameter: &Tensor, values: &Tensor, pull: f64) -> Result<Tensor> {
-    if pull == 0.0 { Ok(values.clone()) } else { values + (parameter * pull)? }
+/// `values + l2 * parameter`.
+fn with_l2(parameter: &Tensor, values: &Tensor, l2: f64) -> Result<Tensor> {
+    if l2 == 0.0 { Ok(values.clone()) } else { values + (parameter * l2)? }
 }

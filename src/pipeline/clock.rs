@@ -5,6 +5,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::{Error, Result};
 
+/// How far a clock may be behind that of the table's last writer: several machines write one table.
+const BEHIND: Duration = Duration::from_secs(60);
+
 /// When a run began.
 pub(super) struct Clock {
     pub began: Instant,
@@ -30,6 +33,23 @@ impl Clock {
             }
         };
         Ok(Self { began: Instant::now(), started_at, labelled_at })
+    }
+
+    /// Checks that it is not a minute before `last`, when the table's rows were written: rows would be idle, settled and
+    /// found by their time in another order than they came.
+    ///
+    /// # Errors
+    /// Kind `Table`, with both times.
+    pub fn check_follows(&self, last: SystemTime) -> Result<()> {
+        match last.duration_since(self.started_at) {
+            Ok(behind) if behind > BEHIND => Err(Error::table(format!(
+                "this machine's clock says {}, and the table was written at {}; expected a clock that is right: set it, and \
+                 begin again",
+                humantime::format_rfc3339_seconds(self.started_at),
+                humantime::format_rfc3339_seconds(last)
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// The name of a run: its time, its pipeline, and digits that differ between processes at the same time.

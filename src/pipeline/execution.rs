@@ -28,7 +28,7 @@ use crate::kmeans::KMeansSpec;
 use crate::memory;
 use crate::model::Model;
 use crate::report::{RunReport, StageReport};
-use crate::source::{self, BadRows, Source, SourceOptions};
+use crate::source::{self, BadRows, Source};
 use crate::stage::{Clusters, FEATURES};
 use crate::store::Location;
 use crate::table::{CommitInfo, Committed, ExistingKeys, Labels, Lineage, TableWriter, WriteOptions};
@@ -67,13 +67,7 @@ impl<'a> Execution<'a> {
         let state_dir = state_dir(&sink, &plan.name);
         let goes_on = resume::goes_on(pipeline, options)?;
         resume::check_report_place(&sink).await?;
-        let source_options = SourceOptions {
-            window: plan.window,
-            window_label: plan.window_label,
-            features: plan.features.clone(),
-            on_bad_row: plan.on_bad_row,
-            threads: device.pool().threads(),
-        };
+        let source_options = plan.source_options(device.pool().threads());
         let source = source::open(&plan.source, &source_options, Arc::clone(&bad)).await?;
         let run_id = clock.run_id(&plan.fingerprint);
         let write = WriteOptions::new(plan.sink.mode, &run_id)
@@ -156,7 +150,7 @@ impl Execution<'_> {
         self.source.label.as_ref()?;
         self.pipeline.plan.stages.iter().find_map(|stage| match stage {
             StageSpec::KMeans(ClusterSpec { kmeans, .. }) => Some(kmeans.clone()),
-            StageSpec::DeepClustering(spec) => Some(KMeansSpec { starts: spec.starts, ..KMeansSpec::new(spec.k) }),
+            StageSpec::DeepClustering(spec) => Some(KMeansSpec { n_init: spec.n_init, ..KMeansSpec::new(spec.k) }),
             _ => None,
         })
     }
@@ -181,12 +175,21 @@ impl Execution<'_> {
         let Passed { tally, kept, .. } = pass.run(&self.ctx, &mut self.writer, labels).await?;
 
         let model_path = model.save(&self.sink.join("models")?).await?;
-        let quarantine = quarantine(&self.sink, &self.run_id, &self.bad).await?;
+        let quarantine = quarantine(&self.bad)?;
         let clusters = model.clusters().map(|found| clusters(&tally, &model, found)).transpose()?;
         let Kept { profile, sample } = kept;
         let skipped_rows = existing.map_or(0, |existing| existing.skipped());
-        let source = source_info(&self.source, &tally);
-        let info = CommitInfo { source, clusters, profile, sample, lineage, quarantine, skipped_rows, stream: None };
+        let source = source_info(&self.source, self.pipeline.plan.source.path(), &tally);
+        let info = CommitInfo {
+            source,
+            clusters,
+            profile,
+            sample,
+            lineage,
+            quarantine,
+            skipped_rows,
+            ..CommitInfo::default()
+        };
         learned.reports.push(StageReport::new("label", began, format!("{} rows", tally.rows())));
         let mut report = self.report(learned, &model, &model_path, &tally);
         report.skipped_rows = skipped_rows;
@@ -224,16 +227,11 @@ impl Execution<'_> {
         }
         let raw = learned.baseline.is_some().then(|| RAW_CLUSTER.to_string());
         Ok(LabelPass {
-            rows,
-            transforms,
-            keep: written.columns(),
             columns: Columns { label: self.source.label.clone(), split: plan.split.column.clone(), raw },
             ids: model.clusters().map(Clusters::ids).unwrap_or_default(),
-            shown_label: self.source.label.clone(),
-            feature_names: self.source.feature_names.clone(),
-            collects: None,
             threads: self.device.pool().threads(),
             control: self.options.control.clone(),
+            ..LabelPass::of(&self.source, rows, transforms, written.columns())
         })
     }
 }

@@ -19,6 +19,7 @@ use crate::kernel::{Pool, Rows};
 use crate::model::Model;
 use crate::replay::Mapped;
 use crate::report::{MATCHED, StageReport};
+use crate::source::Missing;
 use crate::stage::{Apply, Transform};
 use crate::table::{History, Lineage};
 
@@ -300,6 +301,9 @@ impl Execution<'_> {
             return Err("the table's newest model makes no clusters".into());
         }
         model.check_width(self.source.dim).map_err(|e| e.to_string())?;
+        if self.pipeline.plan.missing == Missing::Mean && !model.imputes() {
+            return Err("the table's newest model takes no rows with missing values".into());
+        }
         let (old, new) = (&model.manifest().input.names, &self.source.feature_names);
         match old.iter().zip(new).find(|(old, new)| old != new) {
             Some((old, new)) => {

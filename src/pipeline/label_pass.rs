@@ -25,7 +25,9 @@ use super::watch::WatchExec;
 use crate::column;
 use crate::error::Result;
 use crate::event::{Control, Event};
+use crate::impute::Impute;
 use crate::origin::narrowing;
+use crate::source::Source;
 use crate::source::times::{END_TIME, newest};
 use crate::sql::StageExec;
 use crate::stage::{Action, Apply, Artifact, FEATURES, LABEL_COLUMNS, Transform};
@@ -53,12 +55,32 @@ pub(super) struct LabelPass {
     pub feature_names: Vec<String>,
     /// The column of vectors to collect, if something learns from them.
     pub collects: Option<String>,
+    /// Whether profiles of the clusters and a sample of the rows are made; without clusters there are none.
+    pub portrays: bool,
     /// Batches that go through the stages at a time.
     pub threads: usize,
     pub control: Control,
 }
 
 impl LabelPass {
+    /// The pass of `rows` of `source` through `transforms` that writes the columns `keep`. It counts rows alone, has no
+    /// clusters, and runs on one thread: the other fields say more.
+    pub fn of(source: &Source, rows: DataFrame, transforms: Vec<Arc<dyn Transform>>, keep: Vec<String>) -> Self {
+        Self {
+            rows,
+            transforms,
+            keep,
+            columns: Columns::default(),
+            ids: Vec::new(),
+            shown_label: source.label.clone(),
+            feature_names: source.feature_names.clone(),
+            collects: None,
+            portrays: true,
+            threads: 1,
+            control: Control::default(),
+        }
+    }
+
     /// Labels all rows into `writer`, uncommitted. Gives what was counted, and what lies beside the table.
     pub async fn run(self, ctx: &SessionContext, writer: &mut TableWriter, labels: Labels) -> Result<Passed> {
         let began = Instant::now();
@@ -88,7 +110,8 @@ impl LabelPass {
             stages.insert(0, Arc::new(narrow));
         }
         // Without clusters there is nothing to tell apart.
-        let portrayed = !self.ids.is_empty();
+        let portrayed = self.portrays && !self.ids.is_empty();
+        let fill = filled(&stages)?;
         if portrayed {
             stages.insert(0, Arc::new(Carry::new(FEATURES, INPUT)));
         }
@@ -100,7 +123,7 @@ impl LabelPass {
         let schema = labelled.schema();
         let keep = self.keep.iter().map(|name| schema.index_of(name)).collect::<Result<Vec<usize>, _>>()?;
         let portrait = || Portrait::new(&schema, &self.ids, self.shown_label.as_deref(), &self.control);
-        let portrait = portrayed.then(portrait).transpose()?;
+        let portrait = portrayed.then(portrait).transpose()?.map(|portrait| portrait.filled(fill));
         let vectors = self.collects.map(Vectors::of);
         let seen = Arc::new(Mutex::new(Seen { tally: Tally::new(&self.ids), portrait, vectors }));
         let (looking, control, columns, began) = (Arc::clone(&seen), self.control, self.columns, Instant::now());
@@ -123,6 +146,19 @@ impl LabelPass {
         let sink = writer.sink(watched.schema(), labels)?;
         Ok((Arc::new(DataSinkExec::new(Arc::new(watched), sink, None)), seen))
     }
+}
+
+/// What a missing value of each feature becomes, in the units of the source; `None` if none is replaced.
+fn filled(stages: &[Arc<dyn Transform>]) -> Result<Option<Vec<f64>>> {
+    let Some(at) = stages.iter().position(|stage| stage.kind() == Impute::KIND) else { return Ok(None) };
+    let Some(map) = stages[at].vector_map() else { return Ok(None) };
+    let mut means = vec![0.0; map.dim_out()];
+    map.map(&vec![f32::NAN; map.dim_in()], &mut means)?;
+    let origin = stages[..at].iter().find_map(|stage| stage.vector_map()?.as_origin());
+    Ok(Some(match origin {
+        Some(origin) => origin.back().widened(&means),
+        None => means.into_iter().map(f64::from).collect(),
+    }))
 }
 
 /// What the pass has seen of the rows so far.
@@ -243,6 +279,7 @@ mod tests {
             shown_label: None,
             feature_names: vec!["x".into()],
             collects: None,
+            portrays: true,
             threads: 2,
             control: control.clone(),
         }

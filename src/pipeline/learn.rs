@@ -14,6 +14,7 @@ use crate::column::vector_field;
 use crate::device::Device;
 use crate::error::Result;
 use crate::event::{Control, Event};
+use crate::impute::Impute;
 use crate::kernel::Rows;
 use crate::kmeans::KMeansSpec;
 use crate::label::KMeansStage;
@@ -24,6 +25,7 @@ use crate::replay::{Mapped, RowStore, RowStoreBuilder};
 use crate::report::{FellTogether, StageReport};
 use crate::seed::Seed;
 use crate::stage::{Apply, FEATURES, Fit, FitContext, Fitted, NoCheckpoint, Training, Transform, VectorMap};
+use crate::vectors::column_names;
 
 /// Rows mapped at a time when a stage's output is stored.
 const BLOCK_ROWS: usize = 2048;
@@ -129,13 +131,12 @@ impl Learn {
                 .transform
                 .output_schema(&schema)
                 .map_err(|e| e.while_doing(format!("stage {}: what it learned does not fit", stage.kind())))?;
+            let mut figures = fitted.figures;
+            if fitted.transform.kind() == Impute::KIND {
+                self.name_missing(&mut figures);
+            }
             learned.transforms.push(fitted.transform);
-            learned.reports.push(StageReport {
-                stage: stage.kind().into(),
-                seconds,
-                summary: fitted.summary,
-                figures: fitted.figures,
-            });
+            learned.reports.push(StageReport { stage: stage.kind().into(), seconds, summary: fitted.summary, figures });
             if widens {
                 view = self.store(view, &learned.transforms)?;
             }
@@ -150,6 +151,16 @@ impl Learn {
         };
         learned.common_seconds += began.elapsed().as_secs_f64();
         Ok(learned)
+    }
+
+    /// Says by the names of the features how many values are missing, where some are.
+    fn name_missing(&self, figures: &mut serde_json::Map<String, serde_json::Value>) {
+        let Some(counts) = figures.get("missing").and_then(|counts| counts.as_array()) else { return };
+        let names = column_names(&self.feature_names, []);
+        let counts = counts.iter().enumerate().filter(|(_, count)| count.as_u64() != Some(0));
+        let named = counts.map(|(at, count)| (names.get(at).cloned().unwrap_or_else(|| at.to_string()), count.clone()));
+        let named: serde_json::Map<_, _> = named.collect();
+        figures.insert("missing".into(), named.into());
     }
 
     /// Looks which features can no longer be told apart by, less `origin` and through `map`, into `fallen`; warns of them

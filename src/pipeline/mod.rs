@@ -23,6 +23,7 @@ mod output;
 mod portrait;
 mod precision;
 mod relabel;
+mod replay;
 mod resume;
 mod scan;
 mod state;
@@ -32,12 +33,14 @@ mod watch;
 mod written;
 
 pub use relabel::{InputKind, Relabel, RelabelReport};
+pub use replay::{Refused, ReplayOptions, ReplayReport, replay_table};
 pub use stream::{StreamOptions, StreamReport};
 
 use crate::config::{ClusterSpec, Plan, StageSpec};
 use crate::deep_clustering::{DeepClustering, KeptClusters};
 use crate::error::Result;
 use crate::event::Control;
+use crate::impute::ImputeStage;
 use crate::label::KMeansStage;
 use crate::manifold::ManifoldStage;
 use crate::registry::{Registry, Restore};
@@ -79,6 +82,7 @@ impl Pipeline {
         let mut stages: Vec<Arc<dyn Fit>> = Vec::new();
         for spec in &plan.stages {
             stages.push(match spec {
+                StageSpec::Impute => Arc::new(ImputeStage),
                 StageSpec::Scale(spec) => Arc::new(ScaleStage::new(*spec)),
                 StageSpec::FeatureWeights(spec) => Arc::new(FeatureWeightsStage::new(spec.clone())),
                 StageSpec::Autoencoder(spec) => {

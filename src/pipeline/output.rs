@@ -3,6 +3,9 @@
 
 use std::time::Instant;
 
+use arrow::record_batch::RecordBatch;
+
+use super::clock::Clock;
 use super::execution::Execution;
 use super::learn::Learned;
 use super::tally::Tally;
@@ -12,10 +15,11 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{Control, Event};
 use crate::model::{Manifest, Model, ModelInput};
 use crate::report::{self, RunReport};
+use crate::secret::redacted;
 use crate::source::{BadRows, Source, SourceSpec};
 use crate::stage::FEATURES;
 use crate::store::Location;
-use crate::table::SourceInfo;
+use crate::table::{QUARANTINE, SourceInfo, set_aside};
 
 /// The most files that the report lists.
 const MOST_NAMED: usize = 100;
@@ -107,8 +111,9 @@ fn is_simulated(source: &SourceSpec) -> bool {
 }
 
 /// The commit's note of the source.
-pub(super) fn source_info(source: &Source, tally: &Tally) -> SourceInfo {
+pub(super) fn source_info(source: &Source, path: &str, tally: &Tally) -> SourceInfo {
     SourceInfo {
+        path: redacted(path).into_owned(),
         description: source.description.clone(),
         rows: tally.rows(),
         offsets: serde_json::json!({ "rows": tally.rows() }),
@@ -155,44 +160,28 @@ pub(super) fn choice(plan: &Plan) -> Choice {
     Choice { vectors, embedding, reconstruction_error }
 }
 
-/// Writes the rows that were set aside as a Parquet file beside the table; returns its path below the table, or `None`
-/// if there are no such rows.
-pub(super) async fn quarantine(sink: &Location, run_id: &str, bad: &BadRows) -> Result<Option<String>> {
-    if bad.is_empty() {
-        return Ok(None);
-    }
-    const DIRECTORY: &str = "quarantine";
-    if let Some(link) = sink.local_path().map(|root| root.join(DIRECTORY)).filter(|path| path.is_symlink()) {
-        let link = link.display();
-        return Err(Error::config(format!("{link} is a link, and rows are not set aside through it; move it away")));
-    }
-    let batch = bad.to_batch()?;
-    let mut bytes = Vec::new();
-    let mut writer = parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), None)?;
-    writer.write(&batch)?;
-    writer.close()?;
-    let name = format!("{DIRECTORY}/{run_id}.parquet");
-    sink.put(&name, bytes.into()).await?;
-    Ok(Some(name))
+/// The rows that were set aside, for the commit; `None` if there are none.
+pub(super) fn quarantine(bad: &BadRows) -> Result<Option<RecordBatch>> {
+    if bad.is_empty() { Ok(None) } else { bad.to_batch().map(Some) }
 }
 
-/// The error `e` of a run that commits nothing. The rows that it had set aside are still written, beside where the
-/// table would be, and the error names that file.
+/// The error `e` of a run that commits nothing. The rows that it had set aside still go to the quarantine, beside where the
+/// table would be, and the error names it.
 pub(super) async fn with_quarantine(e: Error, sink: &str, run_id: &str, bad: &BadRows) -> Error {
     if e.kind() != Kind::Input || bad.is_empty() {
         return e;
     }
     let written = async {
         let sink = Location::parse(sink)?;
-        Ok::<_, Error>(quarantine(&sink, run_id, bad).await?.map(|name| sink.show(&name)))
+        set_aside(&sink, &bad.to_batch()?, run_id, Clock::start()?.labelled_at).await?;
+        Ok::<_, Error>(sink.show(QUARANTINE))
     };
     let rows = match bad.count() {
         1 => "the row that was set aside is".to_string(),
         n => format!("the {n} rows that were set aside are"),
     };
     match written.await {
-        Ok(Some(file)) => Error::input(format!("{e}; {rows} listed in {file}")),
-        Ok(None) => e,
+        Ok(table) => Error::input(format!("{e}; {rows} listed in the table {table}")),
         Err(other) => Error::input(format!("{e}; {rows} not listed: {other}")),
     }
 }

@@ -3,7 +3,7 @@
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Schema};
 
-use crate::column;
+use crate::column::{self, Values};
 use crate::error::Result;
 use crate::event::{Control, Event};
 use crate::stage::{EMBEDDING, FEATURES, LABEL_COLUMNS};
@@ -20,6 +20,8 @@ pub(super) struct Portrait {
     /// The column of the vectors that were clustered.
     vectors: &'static str,
     label: Option<String>,
+    /// What a missing value of each feature becomes.
+    fill: Option<Vec<f64>>,
 }
 
 /// The files of a portrait beside the table.
@@ -46,7 +48,12 @@ impl Portrait {
         let embedded = labelled.index_of(EMBEDDING).is_ok();
         let vectors = if embedded { EMBEDDING } else { FEATURES };
         let sample = SampleBuilder::new(column::vector_dim(labelled, vectors)?, embedded, label);
-        Ok(Self { profile, sample, vectors, label: label.map(str::to_owned) })
+        Ok(Self { profile, sample, vectors, label: label.map(str::to_owned), fill: None })
+    }
+
+    /// The same, for features with missing values, which become these.
+    pub fn filled(self, fill: Option<Vec<f64>>) -> Self {
+        Self { fill, ..self }
     }
 
     /// Adds a labelled batch.
@@ -55,6 +62,20 @@ impl Portrait {
         let clusters: &ArrayRef = find(LABEL_COLUMNS[0])?;
         let clusters = clusters.as_primitive::<Int32Type>().values();
         let (features, _) = column::values(batch, INPUT)?;
+        let (single, double);
+        let features = match (&self.fill, features) {
+            (None, features) => features,
+            (Some(fill), Values::Single(values)) => {
+                let values = values.iter().zip(fill.iter().cycle());
+                single = values.map(|(x, fill)| if x.is_nan() { *fill as f32 } else { *x }).collect::<Vec<_>>();
+                Values::Single(&single)
+            }
+            (Some(fill), Values::Double(values)) => {
+                let values = values.iter().zip(fill.iter().cycle());
+                double = values.map(|(x, fill)| if x.is_nan() { *fill } else { *x }).collect::<Vec<_>>();
+                Values::Double(&double)
+            }
+        };
         if let Some(profile) = &mut self.profile {
             profile.add(features, clusters)?;
         }

@@ -9,7 +9,6 @@ use super::label_pass::{LabelPass, Passed};
 use super::output::{empty_text, quarantine, source_info, with_quarantine};
 use super::portrait::Kept;
 use super::scan::{select, session};
-use super::tally::Columns;
 use super::written::{Choice, Written};
 use crate::column::listed;
 use crate::device::{self, DeviceChoice};
@@ -27,7 +26,8 @@ use crate::source::{self, BadRows, HaptSpec, OnBadRow, ParquetSpec, Source, Sour
 use crate::stage::{Clusters, FEATURES};
 use crate::store::Location;
 use crate::table::{
-    CommitInfo, Committed, History, Labels, Lineage, Log, Mode, OnExisting, Snapshot, TableWriter, WriteOptions,
+    CommitInfo, Committed, History, Labels, Lineage, Log, Mode, OnExisting, QUARANTINE, Snapshot, TableWriter,
+    WriteOptions,
 };
 use crate::vectors::VectorForm;
 
@@ -90,7 +90,7 @@ pub struct RelabelReport {
     pub quarantined_rows: u64,
     /// What became of the samples of the recordings; `None` for feature vectors.
     pub samples: Option<Samples>,
-    /// The file with the rows that were set aside, if there are any.
+    /// The table with the rows that were set aside, if there are any.
     pub quarantine: Option<String>,
     /// The ids of the clusters, rising; empty if the model makes none.
     pub cluster_ids: Vec<i32>,
@@ -143,8 +143,7 @@ impl Relabel {
         }
         let run_id = clock.run_id(model.hash().as_str());
         let mut bad = Arc::new(BadRows::new());
-        let Opened { source, missing_keys } = match self.open(&model.manifest().input, threads, &mut bad, control).await
-        {
+        let Opened { source, missing_keys } = match self.open(&model, threads, &mut bad, control).await {
             Ok(opened) => opened,
             Err(e) => return Err(with_quarantine(e, &self.output, &run_id, &bad).await),
         };
@@ -201,16 +200,10 @@ impl Relabel {
         let written = self.written(&model, keep);
         let labels = Labels { model: model.hash().as_str().into(), labelled_at: clock.labelled_at };
         let pass = LabelPass {
-            rows,
-            transforms: written.stages(&model)?,
-            keep: written.columns(),
-            columns: Columns::default(),
             ids: model.clusters().map(Clusters::ids).unwrap_or_default(),
-            shown_label: source.label.clone(),
-            feature_names: source.feature_names.clone(),
-            collects: None,
             threads,
             control: control.clone(),
+            ..LabelPass::of(&source, rows, written.stages(&model)?, written.columns())
         };
         let Passed { tally, kept: Kept { profile, sample }, .. } = match pass.run(&ctx, &mut writer, labels).await {
             Ok(labelled) => labelled,
@@ -221,7 +214,7 @@ impl Relabel {
             return Err(with_quarantine(no_rows(&source, "label"), &self.output, &run_id, &bad).await);
         }
         model.save(&output.join("models")?).await?;
-        let quarantine = quarantine(&output, &run_id, &bad).await?;
+        let quarantine = quarantine(&bad)?;
         let clusters = model.clusters().map(|found| clusters(&tally, &model, found)).transpose()?;
         let samples = source.samples();
         if let Some(first) = source.left_alone().first() {
@@ -230,17 +223,17 @@ impl Relabel {
         if !source.left_out.is_empty() {
             notes.push(source.left_out.to_string());
         }
-        let source = source_info(&source, &tally);
-        let quarantined = quarantine.clone();
+        let source = source_info(&source, &self.input, &tally);
+        let set_aside = quarantine.is_some();
         let info = CommitInfo {
             source,
             clusters,
             profile,
             sample,
             lineage,
-            quarantine: quarantined,
+            quarantine,
             skipped_rows,
-            stream: None,
+            ..CommitInfo::default()
         };
         let Committed { version: table_version, replaced_rows, empty_texts, .. } = writer.commit(info).await?;
         notes.extend(empty_text(&empty_texts));
@@ -248,7 +241,7 @@ impl Relabel {
             rows: tally.rows(),
             quarantined_rows: bad.count(),
             samples,
-            quarantine: quarantine.map(|name| output.show(&name)),
+            quarantine: set_aside.then(|| output.show(QUARANTINE)),
             skipped_rows,
             replaced_rows,
             cluster_ids: tally.ids().to_vec(),
@@ -296,14 +289,13 @@ impl Relabel {
     /// and the input has no labels, windows are cut over whole recordings. If it lacks columns that the model's
     /// pipeline carried along, none are carried. Vectors that lack key columns of the model's pipeline are read without
     /// them.
-    async fn open(
-        &self,
-        input: &ModelInput,
-        threads: usize,
-        bad: &mut Arc<BadRows>,
-        control: &Control,
-    ) -> Result<Opened> {
-        let (first, options) = self.source(input, threads, self.within)?;
+    async fn open(&self, model: &Model, threads: usize, bad: &mut Arc<BadRows>, control: &Control) -> Result<Opened> {
+        let input = &model.manifest().input;
+        let source_of = |within| {
+            let (spec, options) = self.source(input, threads, within)?;
+            Ok::<_, Error>((spec, SourceOptions { missing: model.imputes(), ..options }))
+        };
+        let (first, options) = source_of(self.within)?;
         let within_labels = options.window.is_some_and(|w| w.within == Within::Labels);
         let withins = match within_labels && self.within.is_none() {
             true => vec![self.within, Some(Within::Recordings)],
@@ -314,7 +306,7 @@ impl Relabel {
         let mut why: Option<Error> = None;
         for (nth, &within) in withins.iter().enumerate() {
             for &keep in keeps {
-                let (mut spec, options) = self.source(input, threads, within)?;
+                let (mut spec, options) = source_of(within)?;
                 if !keep {
                     keep_nothing(&mut spec);
                 }
@@ -418,6 +410,7 @@ impl Relabel {
             window_label: WindowLabel::default(),
             features: features.filter(|_| of_recordings),
             on_bad_row: self.on_bad_row,
+            missing: false,
             threads,
         };
         Ok((spec, options))

@@ -9,6 +9,23 @@ use crate::column::listed;
 use crate::source::LeftOut;
 use crate::terminal::one_line;
 
+/// The missing values that became means, by feature.
+fn missing(report: &RunReport) -> Option<String> {
+    let stage = report.stages.iter().find(|stage| stage.stage == "impute")?;
+    let counts = stage.figures.get("missing")?.as_object()?;
+    let mut counts: Vec<(&String, u64)> = counts.iter().filter_map(|(name, n)| Some((name, n.as_u64()?))).collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let each: Vec<String> = counts.iter().map(|(name, count)| format!("{name} ({count})")).collect();
+    let all: u64 = counts.iter().map(|(_, count)| count).sum();
+    match all {
+        0 => Some("no values of the rows that were learned from".into()),
+        _ => Some(format!(
+            "{all} values of the rows that were learned from became the mean of their feature: {}",
+            listed(each.iter().map(String::as_str))
+        )),
+    }
+}
+
 /// The summary of a run: rows, clusters and vectors, as far as there are any, agreement with labels beside raw k-means,
 /// seconds per stage, and a command to try next.
 pub fn summary(report: &RunReport) -> String {
@@ -37,6 +54,9 @@ pub fn summary(report: &RunReport) -> String {
     }
     if let Some(samples) = report.samples.as_ref().filter(|samples| samples.in_windows < samples.read) {
         let _ = writeln!(out, "  samples   {samples}");
+    }
+    if let Some(said) = missing(report) {
+        let _ = writeln!(out, "  missing   {}", one_line(&said));
     }
     if !report.left_alone.is_empty() {
         let files = listed(report.left_alone.iter().map(String::as_str));

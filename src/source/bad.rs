@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow::array::{ArrayRef, StringArray, UInt64Array};
+use arrow::array::{ArrayRef, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 
@@ -24,6 +24,101 @@ pub enum OnBadRow {
     Quarantine,
 }
 
+/// The most bytes that are kept of the text of a row.
+pub const MOST_TEXT: usize = 1024;
+
+/// The part of the pipeline that refused a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RefusedBy {
+    /// Reading: a file, a line, a value, a time.
+    #[default]
+    Source,
+    /// The features of a window.
+    Features,
+}
+
+impl RefusedBy {
+    /// Its name in the quarantine.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Features => "features",
+        }
+    }
+}
+
+/// What a row was refused for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fault {
+    /// The file as a whole.
+    File,
+    /// A line or a row: its fields or its values.
+    #[default]
+    Row,
+    /// Its time, beside those of other rows.
+    Time,
+    /// Several rows, as they lie together.
+    Stretch,
+    /// The bytes of the file are damaged there.
+    Damage,
+    /// A feature of a window that is not finite.
+    Feature,
+}
+
+impl Fault {
+    /// Its name in the quarantine.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Row => "row",
+            Self::Time => "time",
+            Self::Stretch => "stretch",
+            Self::Damage => "damage",
+            Self::Feature => "feature",
+        }
+    }
+}
+
+/// A row as it is in its file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Raw {
+    /// The byte at which it begins, in the decompressed file; `None` where that is not known, as in encodings other than
+    /// UTF-8.
+    pub offset: Option<u64>,
+    /// Its text, cut off behind [`MOST_TEXT`] bytes; bytes that are no text are replaced by U+FFFD.
+    pub text: String,
+    /// The bytes of all of its text; `None` if it is not text.
+    pub length: Option<u64>,
+}
+
+impl Raw {
+    /// Whether nothing is known of it.
+    pub fn is_empty(&self) -> bool {
+        self.length.is_none()
+    }
+
+    /// Makes it empty.
+    pub(super) fn clear(&mut self) {
+        self.text.clear();
+        (self.offset, self.length) = (None, None);
+    }
+
+    /// Makes it the row of `length` bytes at `offset` that begins with `text`.
+    pub(super) fn set(&mut self, offset: Option<u64>, text: &[u8], length: u64) {
+        self.text.clear();
+        let begin = &text[..text.len().min(MOST_TEXT)];
+        match std::str::from_utf8(begin) {
+            Ok(text) => self.text.push_str(text),
+            // It is cut within a character.
+            Err(e) if e.error_len().is_none() && begin.len() < text.len() => {
+                self.text.push_str(&String::from_utf8_lossy(&begin[..e.valid_up_to()]));
+            }
+            Err(_) => self.text.push_str(&String::from_utf8_lossy(begin)),
+        }
+        (self.offset, self.length) = (offset, Some(length));
+    }
+}
+
 /// A row that could not be used, or several that lie together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadRow {
@@ -35,6 +130,12 @@ pub struct BadRow {
     pub reason: String,
     /// How many rows of the file these are; `None` where that is not known.
     pub rows: Option<u64>,
+    /// Who refused it.
+    pub by: RefusedBy,
+    /// What it was refused for.
+    pub fault: Fault,
+    /// The row as it is in its file, as far as that is known.
+    pub raw: Raw,
 }
 
 /// Rows of a Parquet file that could not be read: the end of a row group, or all of it.
@@ -59,9 +160,29 @@ pub struct BadRows {
 #[derive(Debug, Default)]
 struct Listed {
     /// By file and line.
-    rows: BTreeMap<(String, u64), (String, Option<u64>)>,
+    rows: BTreeMap<(String, u64), Why>,
     /// By file and the first row of the row group.
     unread: BTreeMap<(String, u64), Unread>,
+}
+
+/// Why rows are set aside, and how many.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Why {
+    /// What was found and what would be accepted.
+    pub(super) reason: String,
+    /// How many rows; `None` where that is not known.
+    pub(super) rows: Option<u64>,
+    pub(super) by: RefusedBy,
+    pub(super) fault: Fault,
+    /// The row, or the first of several, as it is in its file.
+    pub(super) raw: Raw,
+}
+
+impl Why {
+    /// One row.
+    pub(super) fn row(reason: impl Into<String>, raw: Raw) -> Self {
+        Self { reason: reason.into(), rows: Some(1), raw, ..Self::default() }
+    }
 }
 
 impl Listed {
@@ -77,17 +198,23 @@ impl Listed {
             last.is_some_and(|(_, unread)| (unread.first..unread.first + unread.rows).contains(line))
         };
         let rows = self.rows.iter().filter(|(place, _)| self.unread.is_empty() || !not_reached(place));
-        let rows = rows.map(|((file, line), (reason, rows))| BadRow {
+        let rows = rows.map(|((file, line), why)| BadRow {
             file: file.clone(),
             line: *line,
-            reason: reason.clone(),
-            rows: *rows,
+            reason: why.reason.clone(),
+            rows: why.rows,
+            by: why.by,
+            fault: why.fault,
+            raw: why.raw.clone(),
         });
         let unread = self.unread.iter().map(|((file, _), unread)| BadRow {
             file: file.clone(),
             line: unread.first,
             reason: unread.reason.clone(),
             rows: Some(unread.rows),
+            by: RefusedBy::Source,
+            fault: Fault::Damage,
+            raw: Raw::default(),
         });
         let mut all: Vec<BadRow> = rows.chain(unread).collect();
         all.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
@@ -130,13 +257,19 @@ impl BadRows {
         self.lock().all().into_iter().next()
     }
 
-    /// The schema of [`to_batch`](Self::to_batch): `file`, `line`, `reason`, `rows`.
+    /// The schema of [`to_batch`](Self::to_batch): `file`, `line`, `reason`, `rows`, `offset`, `stage`, `kind`, `text`,
+    /// `length`.
     pub fn schema() -> SchemaRef {
         Arc::new(Schema::new(vec![
             Field::new("file", DataType::Utf8, false),
-            Field::new("line", DataType::UInt64, false),
+            Field::new("line", DataType::Int64, false),
             Field::new("reason", DataType::Utf8, false),
-            Field::new("rows", DataType::UInt64, true),
+            Field::new("rows", DataType::Int64, true),
+            Field::new("offset", DataType::Int64, true),
+            Field::new("stage", DataType::Utf8, false),
+            Field::new("kind", DataType::Utf8, false),
+            Field::new("text", DataType::Utf8, true),
+            Field::new("length", DataType::Int64, true),
         ]))
     }
 
@@ -145,12 +278,32 @@ impl BadRows {
     /// # Errors
     /// None in practice: the arrays always fit the schema.
     pub fn to_batch(&self) -> Result<RecordBatch> {
-        let all = self.rows();
-        let files = StringArray::from_iter_values(all.iter().map(|r| &r.file));
-        let lines = UInt64Array::from_iter_values(all.iter().map(|r| r.line));
-        let reasons = StringArray::from_iter_values(all.iter().map(|r| &r.reason));
-        let rows = UInt64Array::from_iter(all.iter().map(|r| r.rows));
-        let columns: Vec<ArrayRef> = vec![Arc::new(files), Arc::new(lines), Arc::new(reasons), Arc::new(rows)];
+        Self::batch_of(&self.rows())
+    }
+
+    /// These entries as a record batch.
+    ///
+    /// # Errors
+    /// As of [`to_batch`](Self::to_batch).
+    pub fn batch_of(all: &[BadRow]) -> Result<RecordBatch> {
+        let text =
+            |of: fn(&BadRow) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(all.iter().map(of))) };
+        let number = |of: fn(&BadRow) -> Option<u64>| -> ArrayRef {
+            let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+            Arc::new(Int64Array::from_iter(all.iter().map(|bad| of(bad).map(signed))))
+        };
+        let texts = all.iter().map(|bad| (!bad.raw.is_empty()).then_some(bad.raw.text.as_str()));
+        let columns: Vec<ArrayRef> = vec![
+            text(|bad| &bad.file),
+            number(|bad| Some(bad.line)),
+            text(|bad| &bad.reason),
+            number(|bad| bad.rows),
+            number(|bad| bad.raw.offset),
+            text(|bad| bad.by.name()),
+            text(|bad| bad.fault.name()),
+            Arc::new(StringArray::from_iter(texts)),
+            number(|bad| bad.raw.length),
+        ];
         Ok(RecordBatch::try_new(Self::schema(), columns)?)
     }
 
@@ -160,17 +313,50 @@ impl BadRows {
     }
 }
 
+/// What becomes of a missing value of a row.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Missing {
+    /// Its row is a bad row.
+    #[default]
+    Quarantine,
+    /// It becomes the mean of its feature over the rows that are learned from.
+    Mean,
+    /// It becomes the last value of its channel in the recording.
+    Last,
+}
+
+impl Missing {
+    /// Whether nothing is said.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The policy for bad rows, and the list that they go to under quarantine.
 #[derive(Debug, Clone)]
 pub struct Rejects {
     policy: OnBadRow,
     bad: Arc<BadRows>,
+    missing: bool,
 }
 
 impl Rejects {
     /// Under `policy`, rejected rows are an error or go to `bad`.
     pub fn new(policy: OnBadRow, bad: Arc<BadRows>) -> Self {
-        Self { policy, bad }
+        Self { policy, bad, missing: false }
+    }
+
+    /// The same; a missing value of a vector is no fault then.
+    pub fn with_missing(self, missing: bool) -> Self {
+        Self { missing, ..self }
+    }
+
+    /// Whether a missing value of a vector is NaN, rather than a fault.
+    pub fn takes_missing(&self) -> bool {
+        self.missing
     }
 
     /// Whether bad rows are left out. Every scan must then check all values, whatever columns it asks for, so that all
@@ -199,15 +385,28 @@ impl Rejects {
     /// # Errors
     /// As [`reject`](Self::reject).
     pub fn reject_rows(&self, file: &str, line: u64, rows: Option<u64>, reason: impl Into<String>) -> Result<()> {
+        let fault = match (line, rows) {
+            (0, _) => Fault::File,
+            (_, Some(1)) => Fault::Row,
+            _ => Fault::Stretch,
+        };
+        self.reject_as(file, line, Why { reason: reason.into(), rows, fault, ..Why::default() })
+    }
+
+    /// Records that rows of `file` from `line` on cannot be used, and `why`.
+    ///
+    /// # Errors
+    /// As [`reject`](Self::reject).
+    pub(super) fn reject_as(&self, file: &str, line: u64, why: Why) -> Result<()> {
         // The name of a file may be a URL that contains a secret. Errors redact themselves; the list does not.
-        let (reason, file) = (redacted(&reason.into()).into_owned(), &*redacted(file));
+        let (reason, file) = (redacted(&why.reason).into_owned(), &*redacted(file));
         self.check(file, line, &reason)?;
         let mut listed = self.bad.lock();
         let many = listed.len();
         // A later pass finds the same rows again; they are not counted again.
         if let Entry::Vacant(entry) = listed.rows.entry((file.to_string(), line)) {
             has_room(many, file, line, &reason)?;
-            entry.insert((reason, rows));
+            entry.insert(Why { reason, ..why });
         }
         Ok(())
     }

@@ -125,6 +125,8 @@ pub struct Follow {
     /// The messages that are followed, once they were asked for.
     #[cfg(feature = "mqtt")]
     messages: Option<Arc<Mutex<Mqtt>>>,
+    /// Whole files that were found and are not yet in a portion: a directory of many is not listed for each portion.
+    queue: Mutex<Vec<DataFile>>,
 }
 
 /// The path that stands for standard input.
@@ -194,6 +196,7 @@ impl Follow {
             options,
             how,
             input,
+            queue: Mutex::default(),
             #[cfg(feature = "mqtt")]
             messages: None,
         })
@@ -278,7 +281,7 @@ impl Follow {
     /// that was read and is another one now.
     pub async fn next(&mut self, position: &Position, now: SystemTime, bad: &Arc<BadRows>) -> Result<Option<Portion>> {
         let now = milliseconds(now);
-        let rejects = Rejects::new(self.options.on_bad_row, Arc::clone(bad));
+        let rejects = Rejects::new(self.options.on_bad_row, Arc::clone(bad)).with_missing(self.options.missing);
         let (found, seen) = match self.taken(position, &rejects).await? {
             Some(found) => (found, position.files.clone()),
             None => self.look(position, now, rejects.clone()).await?,
@@ -349,26 +352,49 @@ impl Follow {
 
     /// What is new in the files, and what was read of them then.
     async fn look(&self, position: &Position, now: i64, rejects: Rejects) -> Result<(New, BTreeMap<String, Seen>)> {
-        let listed = self.listed().await?;
+        let mut seen = position.files.clone();
+        let mut listed = std::mem::take(&mut *lock(&self.queue));
+        let queued = !listed.is_empty();
+        if !queued {
+            listed = self.listed().await?;
+            let names: BTreeSet<&str> = listed.iter().map(DataFile::below).collect();
+            // A file that is gone is forgotten: nothing of it can be read again.
+            seen.retain(|name, _| names.contains(name.as_str()));
+        }
         let tables =
             matches!(self.spec, SourceSpec::Parquet(_)) || listed.iter().all(|file| csv::is_parquet(file.name()));
-        let mut seen = position.files.clone();
-        let names: BTreeSet<&str> = listed.iter().map(DataFile::below).collect();
-        // A file that is gone is forgotten: nothing of it can be read again.
-        let gone = seen.keys().filter(|name| !names.contains(name.as_str())).cloned().collect::<Vec<_>>();
-        for name in gone {
-            seen.remove(&name);
-        }
-        let (how, csv) = (self.how.clone(), self.csv().cloned());
-        blocking(move || {
-            let mut looked = Look { how, now, rejects, seen, rows: 0, bytes: 0, data: Vec::new(), more: false };
+        let (how, csv, rejecting) = (self.how.clone(), self.csv().cloned(), rejects.clone());
+        let (found, seen, left) = blocking(move || {
+            let mut looked =
+                Look { how, now, rejects: rejecting, seen, rows: 0, bytes: 0, data: Vec::new(), more: false };
+            let mut left = Vec::new();
+            // Files that grow are looked at each time: any of them may have more.
+            let whole = looked.how.files == Files::Whole;
             for file in listed {
-                looked.at(file, csv.as_ref(), tables)?;
+                if !looked.more || !whole {
+                    looked.at(file.clone(), csv.as_ref(), tables)?;
+                }
+                if looked.more && whole {
+                    left.push(file);
+                }
             }
+            // After the last of them, new ones may have come.
             let Look { seen, rows, data, more, .. } = looked;
-            Ok((if data.is_empty() { New::Nothing } else { New::Some { data, rows, more } }, seen))
+            let found = match data.is_empty() {
+                true => New::Nothing,
+                false => New::Some { data, rows, more: more || queued },
+            };
+            Ok((found, seen, left))
         })
-        .await
+        .await?;
+        *lock(&self.queue) = left;
+        match found {
+            New::Nothing if queued => {
+                let position = Position { files: seen, ..position.clone() };
+                Box::pin(self.look(&position, now, rejects)).await
+            }
+            found => Ok((found, seen)),
+        }
     }
 
     fn csv(&self) -> Option<&csv::CsvSpec> {

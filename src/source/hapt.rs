@@ -76,6 +76,14 @@ struct Entry {
     labels: Vec<LabelRow>,
 }
 
+/// The text files below `path`.
+///
+/// # Errors
+/// As [`list`].
+pub(super) async fn files_at(path: &str) -> Result<Vec<DataFile>> {
+    list(path, &[".txt"]).await
+}
+
 impl Hapt {
     /// Finds the recordings below `spec.path` and reads their labels.
     ///
@@ -83,7 +91,7 @@ impl Hapt {
     /// Kind `Input` if there is no recording, if `labels_needed` and there is no `labels.txt`, if a file exists both
     /// plain and compressed, if a user belongs to both splits; and for bad rows under `Fail`.
     pub async fn open(spec: &HaptSpec, labels_needed: bool, rejects: Rejects) -> Result<Self> {
-        let files = list(&spec.path, &[".txt"]).await?;
+        let files = files_at(&spec.path).await?;
         let path = spec.path.clone();
         blocking(move || Self::index(path, files, labels_needed, rejects)).await
     }

@@ -49,6 +49,8 @@ pub struct DataFile {
     passed: Option<(u64, u64)>,
     /// What its place says of all its rows, if that is not in its path.
     said: Option<Arc<BTreeMap<String, Option<String>>>>,
+    /// How many bytes these are, if that is known.
+    passed_bytes: Option<u64>,
     /// Whether something was found after its compressed data, which is not read.
     more: Arc<AtomicBool>,
 }
@@ -67,7 +69,18 @@ impl DataFile {
     /// The file `name`, whose path below what was asked for is `below`, on this machine or in a store that lists it
     /// with `listed_size` bytes.
     fn at(name: String, below: String, local: Option<PathBuf>, place: Option<Location>, listed_size: u64) -> Self {
-        Self { name, below, local, place, listed_size, held: None, passed: None, said: None, more: Arc::default() }
+        Self {
+            name,
+            below,
+            local,
+            place,
+            listed_size,
+            held: None,
+            passed: None,
+            said: None,
+            passed_bytes: None,
+            more: Arc::default(),
+        }
     }
 
     /// What came from elsewhere under this name, as a file.
@@ -101,6 +114,16 @@ impl DataFile {
     /// The same file, of which `lines` lines behind the first `head` are left out.
     pub(super) fn passing_over(self, head: u64, lines: u64) -> Self {
         Self { passed: Some((head, lines)), ..self }
+    }
+
+    /// The same file, whose lines that are left out have so many bytes.
+    pub(super) fn passing_bytes(self, bytes: u64) -> Self {
+        Self { passed_bytes: Some(bytes), ..self }
+    }
+
+    /// The bytes of the lines that are left out, if there are some and it is known.
+    pub(super) fn passed_bytes(&self) -> Option<u64> {
+        self.passed_bytes
     }
 
     /// The lines that are left out, and how many come before them.

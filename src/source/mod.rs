@@ -16,6 +16,7 @@ use crate::signal::features::{FeatureExtractor, FeatureSet};
 use crate::signal::window::{WindowLabel, WindowSpec, Within};
 use crate::terminal::shown_name;
 
+mod again;
 pub mod bad;
 mod clock;
 pub mod csv;
@@ -41,7 +42,8 @@ pub mod windows;
 
 mod text;
 
-pub use bad::{BadRow, BadRows, OnBadRow};
+pub use again::{Again, Then, changed, open_again};
+pub use bad::{BadRow, BadRows, Fault, MOST_TEXT, Missing, OnBadRow, Raw, RefusedBy, Rejects};
 pub use clock::TimeUnit;
 pub(crate) use clock::check_format;
 pub use csv::{
@@ -55,7 +57,6 @@ pub use overlap::overlap;
 pub use parquet::{Features, ParquetSpec};
 pub use span::Span;
 
-use bad::Rejects;
 use recording::Recordings;
 use samples::Samples;
 use windows::WindowTable;
@@ -75,6 +76,28 @@ pub enum SourceSpec {
     Parquet(ParquetSpec),
 }
 
+impl SourceSpec {
+    /// The path or URL that it reads, as it was given.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Hapt(spec) => &spec.path,
+            Self::Csv(spec) => &spec.path,
+            Self::Parquet(spec) => &spec.path,
+        }
+    }
+
+    /// The same source at another path or URL.
+    pub fn at(mut self, place: &str) -> Self {
+        let path = match &mut self {
+            Self::Hapt(spec) => &mut spec.path,
+            Self::Csv(spec) => &mut spec.path,
+            Self::Parquet(spec) => &mut spec.path,
+        };
+        place.clone_into(path);
+        self
+    }
+}
+
 /// What a pipeline asks of its source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceOptions {
@@ -86,6 +109,8 @@ pub struct SourceOptions {
     pub features: Option<FeatureSet>,
     /// What happens to rows that cannot be used.
     pub on_bad_row: OnBadRow,
+    /// Whether a missing value of a feature vector is NaN, which the stages replace, rather than a fault of its row.
+    pub missing: bool,
     /// How many recordings are worked on at a time.
     pub threads: usize,
 }
@@ -97,6 +122,7 @@ impl Default for SourceOptions {
             window_label: WindowLabel::default(),
             features: None,
             on_bad_row: OnBadRow::Fail,
+            missing: false,
             threads: 1,
         }
     }
@@ -191,7 +217,7 @@ impl Source {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub async fn open(spec: &SourceSpec, options: &SourceOptions, bad: Arc<BadRows>) -> Result<Source> {
-    let rejects = Rejects::new(options.on_bad_row, bad);
+    let rejects = Rejects::new(options.on_bad_row, bad).with_missing(options.missing);
     match spec {
         SourceSpec::Hapt(spec) => {
             let labels_needed = options.window.is_some_and(|w| w.within == Within::Labels);

@@ -41,6 +41,7 @@ use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
 
+use super::again::Again;
 use super::bad::Rejects;
 use super::fence::fenced_async;
 use super::filter::{Condition, pushdown};
@@ -69,7 +70,7 @@ mod types;
 
 use batches::{Batches, Reasons, Stored};
 use file::ParquetFile;
-use lists::{Lists, finite};
+use lists::{Lists, all_missing, number};
 use number::Number;
 use survey::{Survey, survey};
 
@@ -141,6 +142,27 @@ pub(super) async fn open(spec: &ParquetSpec, rejects: Rejects) -> Result<Source>
 /// # Errors
 /// As there.
 pub(super) async fn of_files(spec: &ParquetSpec, files: Vec<VectorFile>, rejects: Rejects) -> Result<Source> {
+    of_rows(spec, files, rejects, None).await
+}
+
+/// The files at `path`, without what is beside them.
+///
+/// # Errors
+/// As there.
+pub(super) async fn found(path: &str) -> Result<Vec<VectorFile>> {
+    Ok(files::find(path).await?.0)
+}
+
+/// As [`of_files`], of the rows of `again` alone, if it is given.
+///
+/// # Errors
+/// As there.
+pub(super) async fn of_rows(
+    spec: &ParquetSpec,
+    files: Vec<VectorFile>,
+    rejects: Rejects,
+    again: Option<Arc<Again>>,
+) -> Result<Source> {
     let Survey { files, plain, double, dim } = survey(files, spec, &rejects).await?;
     let rounded = if double { rounded::rounded(&files, spec, dim).await? } else { Vec::new() };
     let mut fields = plain;
@@ -157,7 +179,7 @@ pub(super) async fn of_files(spec: &ParquetSpec, files: Vec<VectorFile>, rejects
         crate::terminal::shown_name(&spec.path)
     );
     let table =
-        VectorTable { spec: Arc::new(spec.clone()), files: files.into(), schema, dim, rejects: rejects.clone() };
+        VectorTable { spec: Arc::new(spec.clone()), files: files.into(), schema, dim, rejects: rejects.clone(), again };
     Ok(Source {
         provider: Arc::new(table),
         keys: spec.keys.clone(),
@@ -187,6 +209,8 @@ struct VectorTable {
     schema: SchemaRef,
     dim: usize,
     rejects: Rejects,
+    /// Which rows are read; all without it.
+    again: Option<Arc<Again>>,
 }
 
 impl VectorTable {
@@ -321,8 +345,9 @@ impl Scan {
             needed.extend(spec.features.columns().iter().map(String::as_str));
         }
         let vectors = match &spec.features {
-            Features::Column(name) => Some((name.as_str(), self.table.dim)),
-            Features::Columns(_) => None,
+            // The fast way knows no missing values.
+            Features::Column(name) if !self.table.rejects.takes_missing() => Some((name.as_str(), self.table.dim)),
+            Features::Column(_) | Features::Columns(_) => None,
         };
         let batches = open.batches(&needed, vectors, rows).map_err(|e| unreadable(open.name(), e))?;
         Ok((open, batches))
@@ -379,6 +404,11 @@ impl Scan {
         };
         let passes = |i: usize| passes.as_ref().is_none_or(|passes| passes.is_valid(i) && passes.value(i));
         let row_numbers = stored.column_by_name(file::ROW).map(|c| c.as_primitive::<Int64Type>());
+        let asked = |i: usize| match &self.table.again {
+            Some(again) => again.takes(open.name(), row_numbers.map_or(0, |r| r.value(i)) as u64 + 1),
+            None => true,
+        };
+        let passes = |i: usize| passes(i) && asked(i);
         for (i, reason) in reasons.iter().enumerate() {
             if let Some(reason) = reason.as_ref().filter(|_| passes(i)) {
                 let row = row_numbers.map_or(0, |r| r.value(i)) as u64 + 1;
@@ -413,13 +443,14 @@ impl Scan {
     /// The vectors of a batch, row-major, and what is wrong with each row.
     fn vectors<T: Number>(&self, open: &ParquetFile, stored: &RecordBatch) -> Result<(Option<Vec<T>>, Reasons)> {
         let (dim, features) = (self.table.dim, &self.table.spec.features);
+        let missing = self.table.rejects.takes_missing();
         let mut reasons: Reasons = vec![None; stored.num_rows()];
         let mut out = vec![T::default(); stored.num_rows() * dim];
         match features {
             Features::Column(name) => {
                 let lists = Lists::of(&open.column(name)?.of_stored(stored)?)?;
                 for (i, (row, reason)) in out.chunks_exact_mut(dim).zip(&mut reasons).enumerate() {
-                    *reason = lists.copy(i, row).err().map(|e| in_column(name, &e));
+                    *reason = lists.copy(i, row, missing).err().map(|e| in_column(name, &e));
                 }
             }
             Features::Columns(names) => {
@@ -427,13 +458,16 @@ impl Scan {
                     let values = cast(&open.column(name)?.of_stored(stored)?, &T::Arrow::DATA_TYPE)?;
                     let values = values.as_primitive::<T::Arrow>();
                     for (i, reason) in reasons.iter_mut().enumerate() {
-                        match finite::<T>(values, i) {
+                        match number::<T>(values, i, missing) {
                             Ok(value) => out[i * dim + at] = value,
                             Err(e) => drop(reason.get_or_insert_with(|| format!("column {name:?} is {e}"))),
                         }
                     }
                 }
             }
+        }
+        for (row, reason) in out.chunks_exact(dim).zip(&mut reasons).filter(|(_, reason)| missing && reason.is_none()) {
+            *reason = all_missing(row);
         }
         Ok((Some(out), reasons))
     }

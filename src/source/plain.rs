@@ -123,7 +123,7 @@ impl Layout {
 
     /// The text of `file`, from the header on.
     fn open(&self, file: &DataFile) -> Result<Box<dyn BufRead + Send>> {
-        let (mut text, _) = open_text(file, self.encoding)?;
+        let mut text = open_text(file, self.encoding)?.text;
         if self.said {
             text.read_until(b'\n', &mut Vec::new()).map_err(|e| file.unreadable(e))?;
         }

@@ -7,7 +7,7 @@ use arrow::array::Array;
 use arrow::datatypes::{Field, SchemaRef};
 use datafusion::common::ScalarValue;
 
-use super::bad::Rejects;
+use super::bad::{Fault, Raw, RefusedBy, Rejects, Why};
 use super::filter::Condition;
 use super::keep::{Keep, Mode, Values};
 use super::location::LeftOut;
@@ -276,7 +276,8 @@ pub fn check_finite(row: &[f32], names: &[String], file: &str, line: u64, reject
     let Some(at) = row.iter().position(|v| !v.is_finite()) else { return Ok(true) };
     let name = names.get(at).map_or("?", String::as_str);
     let reason = format!("feature {name} of the window that starts here is {}, expected a finite number", row[at]);
-    rejects.reject(file, line, reason)?;
+    let why = Why { by: RefusedBy::Features, fault: Fault::Feature, ..Why::row(reason, Raw::default()) };
+    rejects.reject_as(file, line, why)?;
     Ok(false)
 }
 

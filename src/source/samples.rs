@@ -67,6 +67,9 @@ pub struct Samples {
     pub set_aside: u64,
     /// All others, by reason.
     pub unused: BTreeMap<Unused, u64>,
+    /// Values that were missing and took the last one, by channel.
+    #[serde(default)]
+    pub held: BTreeMap<String, u64>,
 }
 
 impl Samples {
@@ -82,6 +85,17 @@ impl Samples {
         self.set_aside += other.set_aside;
         for (&reason, count) in &other.unused {
             *self.unused.entry(reason).or_default() += count;
+        }
+        for (channel, count) in &other.held {
+            *self.held.entry(channel.clone()).or_default() += count;
+        }
+    }
+
+    /// Counts a missing value of a channel that took the last one.
+    pub(super) fn add_held(&mut self, channel: &str) {
+        match self.held.get_mut(channel) {
+            Some(count) => *count += 1,
+            None => drop(self.held.insert(channel.to_owned(), 1)),
         }
     }
 
@@ -111,7 +125,14 @@ impl fmt::Display for Samples {
         let mut unused: Vec<_> = self.unused.iter().filter(|(_, count)| **count > 0).collect();
         unused.sort_by_key(|(reason, count)| (std::cmp::Reverse(**count), **reason));
         let reasons: Vec<String> = unused.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-        if reasons.is_empty() { Ok(()) } else { write!(f, " ({})", reasons.join(", ")) }
+        if !reasons.is_empty() {
+            write!(f, " ({})", reasons.join(", "))?;
+        }
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        let held: Vec<String> = self.held.iter().map(|(channel, count)| format!("{count} of {channel}")).collect();
+        write!(f, "; missing values that took the last one: {}", held.join(", "))
     }
 }
 

@@ -1,5 +1,13 @@
 //! How parts of a stream's state are written as JSON that serde does not write by itself.
 
+use sha2::{Digest, Sha256};
+
+/// A hash that is the same in every build, since it is kept.
+pub(super) fn hash(bytes: &[u8]) -> u64 {
+    let digest = Sha256::digest(bytes);
+    u64::from_le_bytes(std::array::from_fn(|i| digest[i]))
+}
+
 /// Shared text.
 pub(super) mod shared {
     use std::sync::Arc;

@@ -8,7 +8,7 @@
 //! | `hapt` | the labelled table registered under that name |
 //! | `hapt_clusters` | its clusters, where it has some: size, centroid, mean distance |
 //! | `hapt_lineage` | what became of its clusters: born, moved, split, merged, died |
-//! | `hapt_quarantine` | the rows that its runs set aside, where there are any: file, line, reason, run |
+//! | `hapt_quarantine` | the rows that its runs set aside, where there are any: file, line, reason, text, run |
 //! | `dac_embed(model, features)` | the vectors that a model clusters: a list of `FLOAT` |
 //! | `dac_assign(model, features)` | `STRUCT(cluster INT, distance FLOAT, margin FLOAT)` |
 //! | `dac_reconstruct(model, features)` | the features as its autoencoder reconstructs them: a list of `FLOAT` |

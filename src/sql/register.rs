@@ -35,8 +35,8 @@ use super::versions::{self, TableAt};
 
 /// The directory below a table with the models that labelled its rows.
 pub const MODELS: &str = "models";
-/// The directory below a table with the rows that were set aside, one file per run.
-pub const QUARANTINE: &str = "quarantine";
+/// The directory below a table with the table of the rows that were set aside.
+pub const QUARANTINE: &str = crate::table::QUARANTINE;
 
 /// What to register beside the functions.
 #[derive(Debug, Clone, Default)]
@@ -155,7 +155,7 @@ const AT_ONCE: usize = 16;
 /// aggregates `ari`, `nmi` and `clustering_accuracy`, the table functions `cluster_profile` and `table_at`, and the tables
 /// of `options`: each labelled table `x` with `x_clusters` and `x_lineage` where it has clusters, `x_latest` where it has
 /// keys (each row once, by the model that labelled it last), and `x_quarantine` where rows were set aside, by whichever
-/// run: `file`, `line`, `reason` and `rows`, the `run`, and whether its rows are `in_table`. Where no run has committed
+/// run: their place, the reason, their text, the `run`, and whether its rows are `in_table`. Where no run has committed
 /// anything, and rows were set aside, there is only the latter. Reads the tables' logs, no data and no
 /// models. Make the session from [`session_config`]: in another dialect `cluster` may need quotes.
 ///
@@ -265,7 +265,7 @@ async fn register_table(ctx: &SessionContext, beside: &Beside<'_>, at: At, named
         }
     };
     beside.models.add_directory(&format!("table {name}"), location.join(MODELS)?);
-    let set_aside = quarantine::rows(ctx, &location, Some(&table)).await?;
+    let set_aside = quarantine::rows(ctx, &location, Some(table.snapshot())).await?;
     beside.profiles.add(name, Arc::clone(&table));
     beside.versions.add(name, location.clone());
     let mut tables = vec![found(name, location.to_string())];

@@ -25,14 +25,16 @@ pub(super) const BESIDE: &str = "_dacpipe";
 pub(crate) const DATA: &str = "data";
 /// The prefix of the directories for the rows that stay when others of their file are replaced.
 const KEPT: &str = "kept-";
+/// The directory of the table of what runs set aside.
+pub(crate) const QUARANTINE: &str = "quarantine";
 const MARK: &str = "attempt.json";
 /// The files of an attempt beside its rows.
-const FILES_BESIDE: [&str; 5] =
-    ["clusters.parquet", "profile.parquet", "sample.parquet", "lineage.parquet", "stream.json.zst"];
+const FILES_BESIDE: [&str; 6] =
+    ["clusters.parquet", "profile.parquet", "sample.parquet", "lineage.parquet", "stream.json.zst", "replayed.parquet"];
 /// A run's report about itself.
 const RUN: &str = "run.json";
 /// The entries that a directory may have and still become a table: those that runs write.
-const OURS: [&str; 8] = [DIRECTORY, BESIDE, DATA, "models", "quarantine", "report", RUN, "_run"];
+const OURS: [&str; 8] = [DIRECTORY, BESIDE, DATA, "models", QUARANTINE, "report", RUN, "_run"];
 
 /// The directory of an attempt's rows.
 pub(super) fn data_dir(id: &str) -> String {
@@ -47,6 +49,11 @@ pub(super) fn staging_dir(id: &str) -> String {
 /// The directory where an attempt that replaces rows writes the rows that stay of file `number`.
 pub(super) fn kept_dir(id: &str, number: usize) -> String {
     format!("{DATA}/{id}/{KEPT}{number}")
+}
+
+/// The directory of the rows that an attempt sets aside, below the table's quarantine.
+pub(super) fn quarantine_dir(id: &str) -> String {
+    format!("{QUARANTINE}/{DATA}/{id}")
 }
 
 pub(super) fn clusters_file(id: &str) -> String {
@@ -67,6 +74,10 @@ pub(super) fn lineage_file(id: &str) -> String {
 
 pub(super) fn stream_file(id: &str) -> String {
     format!("{BESIDE}/{id}/{}", FILES_BESIDE[4])
+}
+
+pub(super) fn replayed_file(id: &str) -> String {
+    format!("{BESIDE}/{id}/{}", FILES_BESIDE[5])
 }
 
 fn mark_file(id: &str) -> String {
@@ -118,6 +129,20 @@ impl Attempt {
     pub(super) async fn begin_after(location: &Location, id: &str, since: u64) -> Result<Self> {
         check_id(id)?;
         Self::marked(location, id, Some(since)).await
+    }
+
+    /// Begins an attempt in a directory below a table, which no other program uses: as [`begin`](Self::begin), whatever is
+    /// there.
+    ///
+    /// # Errors
+    /// As of [`begin`](Self::begin).
+    pub(super) async fn begin_below(log: &Log, location: &Location, id: &str) -> Result<Self> {
+        check_id(id)?;
+        let since = log.newest().await?;
+        if let Some(root) = location.local_path() {
+            sweep(log, location, root).await?;
+        }
+        Self::marked(location, id, since).await
     }
 
     async fn marked(location: &Location, id: &str, since: Option<u64>) -> Result<Self> {
@@ -360,11 +385,12 @@ pub(super) async fn remove(location: &Location, id: &str) -> Result<()> {
     if let Some(root) = location.local_path() {
         return remove_local(root, id).map_err(|e| failed("removing files below", &location.show(DATA), e));
     }
-    let data = data_dir(id);
-    let below = location.path(&data)?;
-    for file in location.list(&data).await? {
-        let name = file.location.as_ref().strip_prefix(below.as_ref()).unwrap_or_default();
-        location.delete(&format!("{data}{name}")).await?;
+    for data in [data_dir(id), quarantine_dir(id)] {
+        let below = location.path(&data)?;
+        for file in location.list(&data).await? {
+            let name = file.location.as_ref().strip_prefix(below.as_ref()).unwrap_or_default();
+            location.delete(&format!("{data}{name}")).await?;
+        }
     }
     for name in FILES_BESIDE {
         location.delete(&format!("{BESIDE}/{id}/{name}")).await?;
@@ -376,6 +402,9 @@ pub(super) async fn remove(location: &Location, id: &str) -> Result<()> {
 fn remove_local(root: &Path, id: &str) -> std::io::Result<()> {
     if is_dir(&root.join(DATA)) {
         remove_below(&root.join(data_dir(id)), &|name| is_part(name), 8)?;
+    }
+    if is_dir(&root.join(QUARANTINE)) {
+        remove_below(&root.join(quarantine_dir(id)), &|name| is_part(name), 1)?;
     }
     let beside = root.join(BESIDE);
     if !is_dir(&beside) {

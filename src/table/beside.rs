@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::source::fence::caught;
 use crate::store::Location;
 
-/// Writes `rows` as the file `path`.
+/// Writes `rows` as the file `path`, which the commit that names it syncs.
 pub(super) async fn write(location: &Location, path: String, rows: &RecordBatch) -> Result<FileBeside> {
     let mut bytes = Vec::new();
     let mut writer = ArrowWriter::try_new(&mut bytes, rows.schema(), Some(properties(&rows.schema())?))?;
@@ -25,10 +25,10 @@ pub(super) async fn write(location: &Location, path: String, rows: &RecordBatch)
     Ok(FileBeside { rows, ..write_bytes(location, path, bytes).await? })
 }
 
-/// Writes `bytes` as the file `path`.
+/// Writes `bytes` as the file `path`, which the commit that names it syncs.
 pub(super) async fn write_bytes(location: &Location, path: String, bytes: Vec<u8>) -> Result<FileBeside> {
     let (size, crc32) = (bytes.len() as u64, Some(Checksums::of(&bytes).to_text()));
-    location.put(&path, Bytes::from(bytes)).await?;
+    location.write(&path, Bytes::from(bytes)).await?;
     Ok(FileBeside { path, rows: 0, bytes: size, crc32 })
 }
 

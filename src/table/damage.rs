@@ -6,7 +6,8 @@ use deltalake_core::DeltaTableError;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
-use super::log::{DIRECTORY, Log, file_name};
+use super::entry::file_name;
+use super::log::{DIRECTORY, Log};
 use crate::error::{Error, Result};
 use crate::store::failed;
 

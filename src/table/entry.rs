@@ -5,7 +5,9 @@ use deltalake_core::kernel::{Add, Remove, StructType};
 use object_store::path::Path;
 use serde_json::Value;
 
+use super::attempt::{data_dir, quarantine_dir, staging_dir};
 use super::commit::{CommitNote, Mode, NOTE};
+use super::log::DIRECTORY;
 use super::stats::ColumnRange;
 use crate::error::{Error, Result};
 
@@ -107,7 +109,7 @@ pub(super) fn parse(version: u64, bytes: &Bytes) -> Result<Commit> {
         }
     }
     if let Some(note) = &commit.note {
-        for path in note.files_beside().map(|file| &file.path).chain(&note.quarantine) {
+        for path in note.files_beside().chain(&note.quarantine).map(|file| &file.path) {
             if !is_inside(path) {
                 return Err(Error::table(format!("{path:?} is no path of a file of the table")));
             }
@@ -119,4 +121,73 @@ pub(super) fn parse(version: u64, bytes: &Bytes) -> Result<Commit> {
 /// Whether a path in a log is inside the table.
 pub(super) fn is_inside(path: &str) -> bool {
     !path.is_empty() && !path.contains("://") && !path.starts_with('/') && Path::parse(path).is_ok()
+}
+
+/// The file of the entry that makes `version`.
+pub(super) fn file_name(version: u64) -> String {
+    format!("{DIRECTORY}/{version:020}.json")
+}
+
+/// The files of one attempt that a commit names: its data files among `actions`, and those beside them.
+pub(super) fn files_of(attempt: &str, actions: &[Value], note: &CommitNote) -> Vec<String> {
+    let own = [data_dir(attempt), staging_dir(attempt), quarantine_dir(attempt)].map(|dir| dir + "/");
+    let added = actions.iter().filter_map(|action| action["add"]["path"].as_str()).map(decoded);
+    let named = note.files_beside().chain(&note.quarantine).map(|file| file.path.clone());
+    added.chain(named).filter(|path| own.iter().any(|dir| path.starts_with(dir))).collect()
+}
+
+/// Decodes a path of the log to the file's path; invalid encodings stay as they are.
+pub(super) fn decoded(logged: &str) -> String {
+    let bytes = logged.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let digits = bytes.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                at += 3;
+            }
+            None => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::commit::FileBeside;
+
+    #[test]
+    fn names_of_entries_sort_as_their_versions() {
+        assert_eq!(file_name(7), "_delta_log/00000000000000000007.json");
+    }
+
+    #[test]
+    fn a_commit_names_the_files_of_its_attempt() {
+        let add = |path: &str| serde_json::json!({ "add": { "path": path } });
+        let actions = [add("data/r/a%3D1/part-00000.parquet"), add("data/q/part-00000.parquet"), add("data/rr/part.x")];
+        let beside = |path: &str| Some(FileBeside { path: path.into(), bytes: 0, rows: 0, crc32: None });
+        let note = CommitNote {
+            clusters: beside("_dacpipe/r/clusters.parquet"),
+            profile: beside("_dacpipe/q/profile.parquet"),
+            ..serde_json::from_value(serde_json::json!({ "attempt": "r", "run": "r", "model": "m" })).unwrap()
+        };
+        let files = ["data/r/a=1/part-00000.parquet", "_dacpipe/r/clusters.parquet"];
+        assert_eq!(files_of("r", &actions, &note), files);
+    }
+
+    #[test]
+    fn encoded_paths_are_those_of_files() {
+        for (logged, path) in
+            [("a/b.parquet", "a/b.parquet"), ("x%3D%20y", "x= y"), ("100%", "100%"), ("%zz%2", "%zz%2")]
+        {
+            assert_eq!(decoded(logged), path);
+        }
+    }
 }

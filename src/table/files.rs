@@ -248,7 +248,6 @@ impl FileSet {
         let Some(part) = self.parts.get_mut(key) else { return Ok(()) };
         let Some(mut open) = part.open.take() else { return Ok(()) };
         let metadata = open.writer.finish().await.map_err(|e| write_failed(&self.location, &open.path, e))?;
-        self.location.sync(&[&open.path]).await?;
         let sums = std::mem::take(&mut *open.sums.lock().unwrap_or_else(PoisonError::into_inner));
         part.files.push(DataFile {
             bytes: open.writer.bytes_written() as u64,

@@ -181,11 +181,16 @@ pub struct ExistingKeys {
 }
 
 impl ExistingKeys {
-    /// The keys of the rows of `table` that `model` labelled. About 32 bytes per row.
-    pub(super) async fn read(table: Arc<LabelTable>, keys: &[String], model: &str, refuse: bool) -> Result<Self> {
+    /// The keys of the rows of `table` that `model` labelled, or any. About 32 bytes per row.
+    pub(super) async fn read(
+        table: Arc<LabelTable>,
+        keys: &[String],
+        model: Option<&str>,
+        refuse: bool,
+    ) -> Result<Self> {
         let digests = Digests::new(keys, &table.snapshot().schema)?;
         let mut there = HashSet::new();
-        let mut rows = keys_of(table, &digests.columns, Some(model)).await?;
+        let mut rows = keys_of(table, &digests.columns, model).await?;
         while let Some(batch) = rows.next().await {
             let batch = batch?;
             there.extend(digests.of(&digests.arrays(&batch)?)?);

@@ -27,7 +27,7 @@ use super::attempt::staging_dir;
 use super::checksum::{Checksums, TAG};
 use super::commit::{CommitNote, FileBeside, NOTE};
 use super::damage::Listed;
-use super::entry::{Commit, is_inside, metrics, parse};
+use super::entry::{Commit, decoded, file_name, files_of, is_inside, metrics, parse};
 use super::schema;
 use super::stats::ColumnRange;
 use crate::error::{Error, Result};
@@ -103,10 +103,11 @@ impl Snapshot {
         self.noted_at.is_some_and(|noted_at| noted_at < self.version)
     }
 
-    /// The newest version, since the last overwrite, whose run set rows aside.
+    /// The newest version, since the last overwrite, whose run set rows aside or replayed some.
     pub(super) fn last_quarantine(&self) -> Option<u64> {
         let note = self.note.as_ref()?;
-        if note.quarantine.is_some() { self.noted_at } else { note.quarantined_before }
+        let says = note.quarantine.is_some() || note.replayed.is_some();
+        if says { self.noted_at } else { note.quarantined_before }
     }
 
     /// The file of its clusters.
@@ -320,24 +321,24 @@ impl Log {
     }
 
     /// The note of the newest commit up to `version` that has one, and that commit's version.
-    async fn note_at(&self, version: u64) -> Result<Option<(u64, CommitNote)>> {
+    pub(super) async fn note_at(&self, version: u64) -> Result<Option<(u64, CommitNote)>> {
         Ok(match self.search(version, |commit| commit.note.is_some()).await? {
             Search::Found(commit) => commit.note.map(|note| (commit.version, note)),
             Search::None | Search::Ends { .. } => None,
         })
     }
 
-    /// The files of the rows that the runs of a version set aside, newest first.
-    pub(super) async fn quarantined(&self, table: &Snapshot) -> Result<Vec<String>> {
-        let mut files = Vec::new();
+    /// The commits of a version's runs that set rows aside, newest first: those behind version `after`.
+    pub(super) async fn quarantined(&self, table: &Snapshot, after: Option<u64>) -> Result<Vec<(u64, CommitNote)>> {
+        let mut found = Vec::new();
         let mut next = table.last_quarantine();
-        while let Some(version) = next {
+        while let Some(version) = next.filter(|&version| after.is_none_or(|after| version > after)) {
             let Some(Commit { note: Some(note), .. }) = self.commit_at(version).await? else { break };
-            files.extend(note.quarantine);
             // Versions must decrease, also in a damaged log.
             next = note.quarantined_before.filter(|&before| before < version);
+            found.push((version, note));
         }
-        Ok(files)
+        Ok(found)
     }
 
     /// The version that attempt `id` made, or `None` if it is not (or no longer) in the log. Searches from the newest
@@ -413,8 +414,9 @@ impl Log {
         Ok(())
     }
 
-    /// Writes `actions` as `version`, with `note`. False if another process made that version first. If a request was
-    /// repeated or its answer lost, its own entry is recognised.
+    /// Writes `actions` as `version`, with `note`, once the attempt's files that they name would survive a loss of power.
+    /// False if another process made that version first. If a request was repeated or its answer lost, its own entry is
+    /// recognised.
     ///
     /// # Errors
     /// Kind `Io` if writing fails; in an object store the entry may have been written nevertheless.
@@ -425,6 +427,8 @@ impl Log {
         operation: DeltaOperation,
         note: &CommitNote,
     ) -> Result<bool> {
+        let files = files_of(&note.attempt, &actions, note);
+        self.location.sync(&files.iter().map(String::as_str).collect::<Vec<_>>()).await?;
         let internal = |e: serde_json::Error| Error::internal("a log entry that is no JSON").with_source(e);
         let mut facts = HashMap::from([(NOTE.to_owned(), serde_json::to_value(note).map_err(internal)?)]);
         facts.insert("operationMetrics".to_owned(), metrics(&actions));
@@ -461,10 +465,6 @@ impl Log {
     }
 }
 
-pub(super) fn file_name(version: u64) -> String {
-    format!("{DIRECTORY}/{version:020}.json")
-}
-
 /// The value of the [checksums](Checksums) tag among the tags of a file.
 fn tag(tags: &StructArray) -> Option<String> {
     let (names, values) = (tags.column(0).as_string_opt::<i32>()?, tags.column(1).as_string_opt::<i32>()?);
@@ -472,49 +472,8 @@ fn tag(tags: &StructArray) -> Option<String> {
     Some(values.value(at).to_owned())
 }
 
-/// Decodes a path of the log to the file's path; invalid encodings stay as they are.
-fn decoded(logged: &str) -> String {
-    let bytes = logged.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let digits = bytes.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
-        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
 /// The key columns that a table names.
 fn keys_of(metadata: &Metadata) -> Vec<String> {
     let keys = metadata.configuration().get(KEYS);
     keys.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_entries_sort_as_their_versions() {
-        assert_eq!(file_name(7), "_delta_log/00000000000000000007.json");
-    }
-
-    #[test]
-    fn encoded_paths_are_those_of_files() {
-        for (logged, path) in
-            [("a/b.parquet", "a/b.parquet"), ("x%3D%20y", "x= y"), ("100%", "100%"), ("%zz%2", "%zz%2")]
-        {
-            assert_eq!(decoded(logged), path);
-        }
-    }
 }

@@ -9,6 +9,8 @@
 //! out/hapt/_dacpipe/<run id>/sample.parquet           rows drawn for a picture of them
 //! out/hapt/_dacpipe/<run id>/lineage.parquet          what became of each cluster, from the first run on
 //! out/hapt/_dacpipe/<run id>/stream.json.zst          how far a stream has followed its source
+//! out/hapt/_dacpipe/<run id>/replayed.parquet         which rows that were set aside are replayed by that version
+//! out/hapt/quarantine/                                what runs set aside, a Delta table of its own
 //! ```
 //!
 //! delta-rs handles the log; the files are written and read here. A [`TableWriter`] first writes data files, which no
@@ -70,6 +72,7 @@ mod metadata;
 mod options;
 mod profile;
 mod provider;
+mod quarantine;
 mod replace;
 mod sample;
 mod scan;
@@ -81,7 +84,7 @@ mod upkeep;
 mod vacuum;
 mod writer;
 
-pub(crate) use attempt::DATA;
+pub(crate) use attempt::{DATA, QUARANTINE};
 pub use checksum::Checksums;
 pub use clusters::clusters_schema;
 pub use commit::{CommitNote, FileBeside, Mode, SourceInfo};
@@ -93,6 +96,7 @@ pub use log::{DataFile, Log, Snapshot};
 pub use options::WriteOptions;
 pub use profile::{FeatureProfile, ProfileBuilder, compare, profile_schema};
 pub use provider::LabelTable;
+pub use quarantine::{Marks, Quarantine, REPLAYED, quarantine_schema, set_aside};
 pub use sample::{SampleBuilder, SampledRow, SampledRows, sample_schema, sampled_rows};
 pub use schema::{LABELLED_AT, MODEL};
 pub use sink::TableSink;

@@ -69,7 +69,7 @@ impl LabelTable {
         let log = Log::new(location.clone());
         let snapshot = log.snapshot(version).await?.ok_or_else(|| {
             let place = location.looked_at();
-            Error::table(format!("{place} holds no table: there is no {}", location.show(&super::log::file_name(0))))
+            Error::table(format!("{place} holds no table: there is no {}", location.show(&super::entry::file_name(0))))
         })?;
         let mut table = Self::of(location, snapshot);
         table.files.old = version.is_some();
@@ -126,14 +126,6 @@ impl LabelTable {
     /// Errors as for [`profile`](Self::profile).
     pub async fn sample(&self) -> Result<Option<RecordBatch>> {
         self.beside(self.snapshot.note.as_ref().and_then(|note| note.sample.as_ref()), &sample_schema()).await
-    }
-
-    /// The files, below the table, of the rows that the runs of this version set aside, newest first.
-    ///
-    /// # Errors
-    /// Kind `Table` if the log is damaged, `Io` if it cannot be read.
-    pub async fn quarantine_files(&self) -> Result<Vec<String>> {
-        Log::new(self.files.location.clone()).quarantined(&self.snapshot).await
     }
 
     /// The rows of `schema` in a file of rows that a run set aside, below the table's `location`.

@@ -18,6 +18,7 @@ use super::entry::Commit;
 use super::files::FileSet;
 use super::log::{DataFile, Log, Snapshot};
 use super::provider::LabelTable;
+use super::quarantine;
 use super::writer::now_millis;
 use crate::error::{Error, Result};
 use crate::store::Location;
@@ -93,12 +94,20 @@ pub struct Optimized {
 }
 
 /// Compacts small files of the table at `location`, partition by partition, into files of about `target` bytes. The
-/// rows stay the same. Appends at the same time are no conflict.
+/// rows stay the same. Appends at the same time are no conflict. What runs set aside is compacted as well.
 ///
 /// # Errors
 /// Kind `Table` if there is no table, it cannot be written to, or another process removed one of the files meanwhile;
 /// `Io` if files cannot be read or written. Nothing is committed then.
 pub async fn optimize(location: &Location, target: u64) -> Result<Optimized> {
+    let optimized = optimize_alone(location, target).await?;
+    if let Some(quarantine) = quarantine::place(location).await? {
+        optimize_alone(&quarantine, target).await?;
+    }
+    Ok(optimized)
+}
+
+async fn optimize_alone(location: &Location, target: u64) -> Result<Optimized> {
     let tended = Tended::begin(location, "optimize").await?;
     let mut by_partition: BTreeMap<Vec<(String, Option<String>)>, Vec<DataFile>> = BTreeMap::new();
     for file in tended.table.files.iter().filter(|file| file.bytes < target / 4 * 3) {
@@ -198,6 +207,7 @@ impl Tended {
     async fn begin(location: &Location, what: &str) -> Result<Self> {
         let log = Log::new(location.clone());
         let table = log.snapshot(None).await?.ok_or_else(|| no_table(location))?;
+        quarantine::catch_up(&log, &table).await;
         log.check_writable(&table, what == "restore")?;
         let id = format!("{what}-{}-{}", now_millis(), std::process::id());
         let attempt = Attempt::begin(&log, location, &id).await?;
@@ -265,22 +275,7 @@ impl Tended {
     }
 
     fn note(&self, like: &Snapshot) -> CommitNote {
-        let unnoted = CommitNote {
-            attempt: String::new(),
-            run: String::new(),
-            model: String::new(),
-            rows: 0,
-            skipped_rows: 0,
-            clusters: None,
-            profile: None,
-            sample: None,
-            lineage: None,
-            quarantine: None,
-            quarantined_before: None,
-            source: Default::default(),
-            stream: None,
-        };
-        let note = like.note.clone().unwrap_or(unnoted);
+        let note = like.note.clone().unwrap_or_else(CommitNote::empty);
         // An older version is restored without its lineage: ids that were given since are not given again.
         let lineage = self.table.note.as_ref().and_then(|note| note.lineage.clone());
         CommitNote {
@@ -288,6 +283,7 @@ impl Tended {
             rows: 0,
             skipped_rows: 0,
             quarantine: None,
+            replayed: None,
             quarantined_before: like.last_quarantine(),
             lineage,
             ..note

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::attempt::{BESIDE, any_lives, has_commit, is_data_file, is_file_beside, remove};
 use super::entry::Commit;
 use super::log::{Log, Snapshot};
+use super::quarantine;
 use super::writer::now_millis;
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -41,11 +42,22 @@ pub struct Vacuumed {
 
 /// Deletes files that commits removed from the table at `location` longer than `retention` ago (the table's own
 /// retention if `None`), files beside versions that cannot be read any more, files of attempts that died longer ago
-/// than that, and models that no version names. With `dry_run` nothing is deleted, only counted.
+/// than that, and models that no version names; likewise of the table of what runs set aside. With `dry_run` nothing is deleted, only counted.
 ///
 /// # Errors
 /// Kind `Table` if there is no table or it is damaged, `Io` if files cannot be removed.
 pub async fn vacuum(location: &Location, retention: Option<Duration>, dry_run: bool) -> Result<Vacuumed> {
+    let mut done = vacuum_alone(location, retention, dry_run).await?;
+    if let Some(quarantine) = quarantine::place(location).await? {
+        let of_it = vacuum_alone(&quarantine, retention, dry_run).await?;
+        done.files += of_it.files;
+        done.bytes += of_it.bytes;
+        done.attempts += of_it.attempts;
+    }
+    Ok(done)
+}
+
+async fn vacuum_alone(location: &Location, retention: Option<Duration>, dry_run: bool) -> Result<Vacuumed> {
     let log = Log::new(location.clone());
     let table =
         log.snapshot(None).await?.ok_or_else(|| Error::table(format!("{} holds no table", location.looked_at())))?;

@@ -4,7 +4,7 @@ mod note;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
@@ -21,6 +21,7 @@ use super::log::{DataFile, Log, Snapshot};
 use super::metadata::Wanted;
 use super::options::WriteOptions;
 use super::provider::LabelTable;
+use super::quarantine::{self, Marks};
 use super::replace::Replaced;
 use super::sink::TableSink;
 use super::stream::StreamCommit;
@@ -42,8 +43,10 @@ pub struct CommitInfo {
     pub sample: Option<RecordBatch>,
     /// What became of the clusters that the table had.
     pub lineage: Lineage,
-    /// The file below the table with the rows that the run set aside.
-    pub quarantine: Option<String>,
+    /// The rows that the run set aside, of [`BadRows::to_batch`](crate::source::BadRows::to_batch).
+    pub quarantine: Option<RecordBatch>,
+    /// Rows of the quarantine that the run replayed.
+    pub replayed: Marks,
     /// The number of rows that the run left out, because the table has their keys.
     pub skipped_rows: u64,
     /// How far the stream is with these rows, if a stream wrote them.
@@ -99,6 +102,8 @@ pub struct TableWriter {
     sink: Option<Arc<TableSink>>,
     /// The table after the commit, where that is known without reading it.
     known: Option<Known>,
+    /// Whether the commit says something about the quarantine.
+    sets_aside: bool,
 }
 
 /// A table as it is after an append, for the next one of the same process: [`TableWriter::begin_after`].
@@ -117,10 +122,20 @@ impl TableWriter {
         let attempt = Attempt::begin(&log, location, &options.run_id).await?;
         let base = log.snapshot(None).await?;
         if let Some(base) = &base {
+            quarantine::catch_up(&log, base).await;
             let removes = options.mode == Mode::Overwrite || options.on_existing == OnExisting::Replace;
             log.check_writable(base, removes)?;
         }
-        let writer = Self { location: location.clone(), log, options, base, attempt, sink: None, known: None };
+        let writer = Self {
+            location: location.clone(),
+            log,
+            options,
+            base,
+            attempt,
+            sink: None,
+            known: None,
+            sets_aside: false,
+        };
         writer.check_partitioning()?;
         Ok(writer)
     }
@@ -139,7 +154,16 @@ impl TableWriter {
         }
         let attempt = Attempt::begin_after(location, &options.run_id, known.0.version).await?;
         let base = Some(known.0.clone());
-        let writer = Self { location: location.clone(), log, options, base, attempt, sink: None, known: None };
+        let writer = Self {
+            location: location.clone(),
+            log,
+            options,
+            base,
+            attempt,
+            sink: None,
+            known: None,
+            sets_aside: false,
+        };
         writer.check_partitioning()?;
         Ok(writer)
     }
@@ -209,7 +233,22 @@ impl TableWriter {
             return Ok(None);
         }
         let table = Arc::new(LabelTable::of(&self.location, base.clone()));
-        Ok(Some(Arc::new(ExistingKeys::read(table, self.keys(), model, refuse).await?)))
+        Ok(Some(Arc::new(ExistingKeys::read(table, self.keys(), Some(model), refuse).await?)))
+    }
+
+    /// The keys that the table has from any model. `None` if it has no key columns.
+    ///
+    /// # Errors
+    /// As reading the table does.
+    pub async fn existing_of_all(&self) -> Result<Option<Arc<ExistingKeys>>> {
+        let Some(base) = self.appends_to().filter(|_| !self.keys().is_empty()) else { return Ok(None) };
+        let table = Arc::new(LabelTable::of(&self.location, base.clone()));
+        Ok(Some(Arc::new(ExistingKeys::read(table, self.keys(), None, false).await?)))
+    }
+
+    /// The version that the run began on.
+    pub fn base(&self) -> Option<&Snapshot> {
+        self.base.as_ref()
     }
 
     /// The sink for the run's rows: batches of schema `input`, labelled by one model. There is one per run.
@@ -234,6 +273,12 @@ impl TableWriter {
     /// Rows that the table had when the run began.
     pub fn base_rows(&self) -> u64 {
         self.base.as_ref().map_or(0, Snapshot::rows)
+    }
+
+    /// The time of the newest of the table's files, by the clock of its writer.
+    pub fn last_written(&self) -> Option<SystemTime> {
+        let last = self.base.as_ref()?.files.iter().map(|file| file.added_at).max()?;
+        Some(UNIX_EPOCH + Duration::from_millis(u64::try_from(last).ok()?))
     }
 
     /// Rows that were written so far.
@@ -285,6 +330,7 @@ impl TableWriter {
             Ok(committed) => {
                 self.attempt.committed().await;
                 self.log.checkpoint(committed.version).await;
+                self.publish().await;
                 if self.options.mode == Mode::Overwrite && self.base.is_some() {
                     vacuum::after_overwrite(&self.log, &self.location).await;
                 }
@@ -298,6 +344,21 @@ impl TableWriter {
                 self.attempt.leave();
                 Err(e)
             }
+        }
+    }
+
+    /// Brings into the quarantine what the commit says.
+    async fn publish(&self) {
+        if !self.sets_aside {
+            return;
+        }
+        match &self.known {
+            Some(Known(table)) => quarantine::catch_up(&self.log, table).await,
+            None => match self.log.snapshot(None).await {
+                Ok(Some(table)) => quarantine::catch_up(&self.log, &table).await,
+                Ok(None) => {}
+                Err(e) => tracing::warn!("{}: {e}", self.location),
+            },
         }
     }
 
@@ -321,10 +382,11 @@ impl TableWriter {
         let new = info.clusters.as_ref().map(|batch| clusters::normalize(batch, &sink.labels().model)).transpose()?;
         let replaced = self.replace(&keys, sink.table_schema()).await?;
         let mut info = info;
+        self.sets_aside = info.quarantine.is_some() || !info.replayed.is_empty();
         loop {
             let rows = added.iter().filter_map(|file| file.rows).sum();
-            let note = self.note(&info, sink.labels(), rows, new.as_ref(), replaced.as_ref()).await?;
             let version = self.base.as_ref().map_or(0, |base| base.version + 1);
+            let note = self.note(&info, sink.labels(), rows, new.as_ref(), replaced.as_ref(), version).await?;
             let mut actions = self.actions(&added, replaced.as_ref(), sink.table_schema())?;
             // It adds files and nothing else.
             let plain = replaced.is_none() && actions.iter().all(|action| action.get("add").is_some());
@@ -438,6 +500,10 @@ impl TableWriter {
         let Some(base) = &self.base else { return Ok(()) };
         if let Some(stream) = &info.stream {
             stream.check_follows(base.note.as_ref().and_then(|note| note.stream.as_ref()), &self.location)?;
+        }
+        let replays = |table: Option<&Snapshot>| table.and_then(|table| table.note.as_ref()?.last_replay.clone());
+        if !info.replayed.is_empty() && replays(before.as_ref()) != replays(Some(base)) {
+            return Err(met("that replayed rows which were set aside, "));
         }
         let gives_ids = matches!(&info.lineage, Lineage::Add(changes) if !changes.is_empty());
         if gives_ids && before.as_ref().and_then(Snapshot::lineage) != base.lineage() {

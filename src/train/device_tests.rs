@@ -24,7 +24,7 @@ fn spec(method: Method) -> MethodSpec {
     let dense = |outputs: usize| json!({ "kind": "dense", "outputs": outputs, "activation": "tanh" });
     let training = json!({ "epochs": 3, "batch_size": 100, "learning_rate": 0.02, "l2": 1e-5, "l2_form": "norm" });
     let mut given = json!({
-        "k": 4, "starts": 3,
+        "k": 4, "n_init": 3,
         "encoder": [dense(8), { "kind": "dropout", "rate": 0.1 }, { "kind": "dense", "outputs": 2 }],
         "pretraining": training, "clustering": training,
     });

@@ -68,13 +68,13 @@ impl<'a, O: Objective> Tape<'a, O> {
     }
 
     /// What each parameter is multiplied by to give the penalty's gradient, which is that of the network's parameters.
-    fn pull(&self, parameters: &[(String, Arc<Parameter>)]) -> candle_core::Result<f64> {
+    fn weight_decay(&self, parameters: &[(String, Arc<Parameter>)]) -> candle_core::Result<f64> {
         if self.penalty.beta == 0.0 || self.penalty.form == PenaltyForm::Squared {
-            return Ok(self.penalty.pull_of(0.0));
+            return Ok(self.penalty.weight_decay_of(0.0));
         }
         let moved = parameters.iter().filter(|(_, parameter)| parameter.gradient().is_some());
         let moved: Vec<&Parameter> = moved.map(|(_, parameter)| &**parameter).collect();
-        Ok(self.penalty.pull_of(Parameter::sum_of_squares(&moved, &self.pool)?))
+        Ok(self.penalty.weight_decay_of(Parameter::sum_of_squares(&moved, &self.pool)?))
     }
 
     /// The losses of the batch, unless they stay on the device; moves what is learned unless one is known not to be finite.
@@ -98,9 +98,9 @@ impl<'a, O: Objective> Tape<'a, O> {
         }
         let gradients = total.backward()?;
         let own = self.objective.own();
-        let pull = self.pull(&parameters)?;
+        let l2 = self.weight_decay(&parameters)?;
         let moved = parameters.iter().filter_map(|(name, p)| Some((name.as_str(), p.variable(), p.gradient()?)));
-        self.optimizer.step(learning_rate, pull, &moved.collect::<Vec<_>>())?;
+        self.optimizer.step(learning_rate, l2, &moved.collect::<Vec<_>>())?;
         // The penalty only applies to the network.
         let moved = own.iter().filter_map(|(name, var)| Some((name.as_str(), var, gradients.get(var)?)));
         self.optimizer.step(learning_rate, 0.0, &moved.collect::<Vec<_>>())?;

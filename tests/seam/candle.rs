@@ -283,7 +283,7 @@ fn clusters_of_rows_on_a_grid_are_those_of_the_cpu() {
         let values: Vec<f32> = unit(n * dim, k as u32).iter().map(|x| (x * points as f32).floor()).collect();
         let dense = Dense::new(&values, dim);
         for method in [Method::Lloyd, Method::MiniBatch { batch_size: 50 }] {
-            let spec = KMeansSpec { starts: 2, tolerance: 0.0, max_iterations: 8, method, ..KMeansSpec::new(k) };
+            let spec = KMeansSpec { n_init: 2, tolerance: 0.0, max_iterations: 8, method, ..KMeansSpec::new(k) };
             let theirs = fit(&Cpu::new(2), &dense, &spec);
             assert_eq!(fit(&candle(), &dense, &spec).sizes, theirs.sizes, "{n} {dim} {k} {method:?}");
             let ours = fit(&streaming(), &dense, &spec);
@@ -321,7 +321,7 @@ fn a_pipeline_learns_what_it_learns_on_the_cpu() {
 /// The same model on both devices: clusters are the same, embeddings, distances and reconstructions agree to 1e-5.
 #[test]
 fn a_model_that_one_device_learned_works_on_the_other() {
-    let spec = KMeansSpec { starts: 2, ..KMeansSpec::new(4) };
+    let spec = KMeansSpec { n_init: 2, ..KMeansSpec::new(4) };
     for learned in [learn(&candle(), &spec), learn(&Cpu::new(2), &spec)] {
         let on = |device: Arc<dyn Device>| {
             let registry = Registry::new(device);

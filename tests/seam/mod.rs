@@ -95,7 +95,7 @@ fn labels(learned: &Learned) -> RecordBatch {
 }
 
 fn lloyd() -> KMeansSpec {
-    KMeansSpec { starts: 3, ..KMeansSpec::new(6) }
+    KMeansSpec { n_init: 3, ..KMeansSpec::new(6) }
 }
 
 fn mini_batches() -> KMeansSpec {
@@ -104,7 +104,7 @@ fn mini_batches() -> KMeansSpec {
 
 /// Online k-means over a stream, from a cold start, on one device: what became of each batch, and the state after it.
 fn follow(device: &dyn Device) -> Vec<(Batch, OnlineState)> {
-    let spec = OnlineSpec { starts: 2, ..OnlineSpec::new(4, Decay::HalfLife(HalfLife::Rows(700.0))) };
+    let spec = OnlineSpec { n_init: 2, ..OnlineSpec::new(4, Decay::HalfLife(HalfLife::Rows(700.0))) };
     let mut learner = OnlineKMeans::new(spec, Seed(3)).unwrap();
     let step = |batch: &[f32]| {
         let found = learner.partial_fit(&Dense::new(batch, DIM), None, device).unwrap();
@@ -171,7 +171,7 @@ async fn models_are_applied_on_the_device_that_is_asked_for() {
     use dacpipe::sql::{Options, register, session_config};
     use dacpipe::store::Location;
     use datafusion::prelude::SessionContext;
-    let model = model(&learn(&Cpu::new(2), &KMeansSpec { starts: 1, ..KMeansSpec::new(4) }));
+    let model = model(&learn(&Cpu::new(2), &KMeansSpec { n_init: 1, ..KMeansSpec::new(4) }));
     let dir = tempfile::tempdir().unwrap();
     let place = model.save(&Location::parse(&dir.path().to_string_lossy()).unwrap()).await.unwrap();
     let counting = Arc::new(Counting::new());

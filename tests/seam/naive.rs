@@ -205,7 +205,7 @@ impl Trainer for Loops<'_> {
             return Ok(loss);
         }
         let norm = self.network.parameters.iter().map(|p| p * p).sum::<f64>().sqrt();
-        let pull = match settings.penalty.form {
+        let l2 = match settings.penalty.form {
             PenaltyForm::Squared => 2.0 * settings.penalty.beta,
             PenaltyForm::Norm => settings.penalty.beta / norm,
         };
@@ -213,7 +213,7 @@ impl Trainer for Loops<'_> {
         let correction = |beta: f64| 1.0 - beta.powf(self.steps as f64);
         for (i, g) in gradient.iter().enumerate() {
             let (p, m, v) = (&mut self.network.parameters[i], &mut self.first[i], &mut self.second[i]);
-            let g = g + pull * *p;
+            let g = g + l2 * *p;
             *m = 0.9 * *m + 0.1 * g;
             *v = 0.999 * *v + 0.001 * g * g;
             *p -= settings.learning_rate * (*m / correction(0.9)) / ((*v / correction(0.999)).sqrt() + 1e-8);

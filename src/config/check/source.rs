@@ -9,7 +9,7 @@ use super::super::plan::dialect;
 use super::{Check, MADE, source_path};
 use crate::signal::window::{WindowLabel, Within};
 use crate::source::csv::{Conflict, Delimiter, is_parquet};
-use crate::source::{AcrossFiles, Repeated, SameTime, TimeUnit, check_format};
+use crate::source::{AcrossFiles, Missing, Repeated, SameTime, TimeUnit, check_format};
 
 impl Check<'_> {
     pub(super) fn source(&mut self) {
@@ -74,6 +74,39 @@ impl Check<'_> {
             } else if !labelled {
                 self.at(path, "the most frequent label, but the source has no label column", "name it with `label`");
             }
+        }
+    }
+
+    /// A policy for missing values fits the source.
+    pub(super) fn missing(&mut self) {
+        let (missing, within) = (self.draft.missing, self.draft.missing_within);
+        if within.is_some() && missing != Missing::Last {
+            let message = "`missing_within` says how old the last value may be, and missing values do not take it";
+            self.at("missing_within", message, "missing = \"last\", or leave it out");
+        }
+        match (missing, &self.draft.source) {
+            (Missing::Mean, Some(SourceTable::Csv(_) | SourceTable::Hapt(_))) => {
+                let message = "the mean of a feature stands for a missing value of a feature vector, and this source has \
+                               recordings: a window whose samples have gaps has no features";
+                self.at("missing", message, "missing = \"last\", where a value lasts, or \"quarantine\"");
+            }
+            (Missing::Mean, _) if self.draft.stages.is_empty() => {
+                self.at("missing", "no stage learns, so no mean is learned either", "missing = \"quarantine\"");
+            }
+            (Missing::Last, Some(SourceTable::Parquet(_))) => {
+                let message =
+                    "the last value stands for a missing one of a recording, and this source has feature vectors";
+                self.at("missing", message, "missing = \"mean\" or \"quarantine\"");
+            }
+            (Missing::Last, Some(SourceTable::Hapt(_))) => {
+                let message = "every line of recordings of kind = \"hapt\" has three numbers, so none is missing";
+                self.at("missing", message, "missing = \"quarantine\"");
+            }
+            (Missing::Last, Some(SourceTable::Csv(table))) if within.is_some() && table.time.is_none() => {
+                let message = "`missing_within` is about times, and `time` names no column of them";
+                self.at("missing_within", message, "");
+            }
+            _ => {}
         }
     }
 

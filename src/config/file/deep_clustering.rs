@@ -38,11 +38,11 @@ pub struct DeepClusteringTable {
     /// How the weights are initialised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initialisation: Option<Initialisation>,
-    /// How many times k-means is run from new initial centroids (n_init), to initialise the clusters and to find them
+    /// How many times k-means is run from new initial centroids, to initialise the clusters and to find them
     /// at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
-    pub starts: Option<usize>,
+    pub n_init: Option<usize>,
     /// Where k-means looks for clusters first. Default "vectors".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begin: Option<Begin>,

@@ -14,10 +14,10 @@ pub struct KmeansTable {
     /// The number of clusters.
     #[schemars(range(min = 1, max = 1000000))]
     pub k: usize,
-    /// How many times k-means is run from new initial centroids (n_init); the best run counts. Default 10.
-    #[serde(default = "default_starts")]
+    /// How many times k-means is run from new initial centroids; the best run counts. Default 10.
+    #[serde(default = "default_n_init")]
     #[schemars(range(min = 1, max = 1_000_000))]
-    pub starts: usize,
+    pub n_init: usize,
     /// The most passes over the rows in one run of k-means, or over as many rows in mini-batches. Not for method "online",
     /// which passes once. Default 300.
     #[serde(default = "default_max_iterations")]
@@ -51,7 +51,7 @@ pub struct KmeansTable {
     pub half_life: Option<HalfLifeSetting>,
 }
 
-fn default_starts() -> usize {
+fn default_n_init() -> usize {
     10
 }
 

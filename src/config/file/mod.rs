@@ -32,7 +32,7 @@ pub use stage::*;
 pub use stream::{Learn, StreamTable};
 
 use super::size::Size;
-use crate::source::OnBadRow;
+use crate::source::{Missing, OnBadRow, Span};
 
 /// A pipeline of dacpipe: where rows come from, the stages they pass in order, and where the results are written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -62,6 +62,14 @@ pub struct PipelineFile {
     /// What happens to a row that cannot be read. Default "fail".
     #[serde(default)]
     pub on_bad_row: OnBadRow,
+    /// What becomes of a missing value: its row is a bad row ("quarantine"); of feature vectors, it becomes the mean of its
+    /// feature over the rows that are learned from, which is part of the model ("mean"); of recordings, the last value of
+    /// its channel ("last"). Default "quarantine".
+    #[serde(default, skip_serializing_if = "Missing::is_default")]
+    pub missing: Missing,
+    /// With missing = "last", how old the last value may be, such as "2 s". Default: of any age since the last gap in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_within: Option<Span>,
     /// Whether the run writes a page to look at, report/index.html beside the table. Default false.
     #[serde(default)]
     pub report: bool,

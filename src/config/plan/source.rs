@@ -81,6 +81,7 @@ fn sample_rules(table: &CsvTable) -> SampleRules {
         same_time: table.same_time,
         repeated: table.repeated,
         fill: table.fill,
+        hold_for: None,
         resample: table.resample,
         across_files: table.across_files,
     }

@@ -22,7 +22,7 @@
 #define GO 0
 #define RATE 1
 #define ROOT_SCALE 2
-#define PULL 3
+#define L2 3
 
 // One block. Adds the batch's losses, of which error_sums and target_sums are parts, to `met`, times its rows, and works out
 // the step's rule. A loss that is not finite is told with the number of its batch, and from then on no step moves anything.
@@ -50,18 +50,18 @@ extern "C" __global__ void begin_step(const double* told, double* met, float* ru
     met[RECONSTRUCTION] += error * rows;
     met[EMBEDDING] += target * rows;
     met[STEPS] += 1.0;
-    double pull = 2.0 * told[PENALTY];
-    if (told[SQUARED] == 0.0) pull = squares > 0.0 ? told[PENALTY] / sqrt(squares) : 0.0;
+    double l2 = 2.0 * told[PENALTY];
+    if (told[SQUARED] == 0.0) l2 = squares > 0.0 ? told[PENALTY] / sqrt(squares) : 0.0;
     rule[GO] = 1.0f;
     rule[RATE] = (float)(told[LEARNING_RATE] / (1.0 - pow(told[BETA1], met[STEPS])));
     rule[ROOT_SCALE] = (float)(1.0 / sqrt(1.0 - pow(told[BETA2], met[STEPS])));
-    rule[PULL] = (float)pull;
+    rule[L2] = (float)l2;
 }
 
 // A step of Adam: the operations of kernel::adam, in its order.
 __device__ static inline void move(float* parameter, float g, float* first, float* second, float beta1, float beta2,
-                                   float epsilon, float rate, float root_scale, float pull, float decay) {
-    g = fmaf(pull, *parameter, g);
+                                   float epsilon, float rate, float root_scale, float l2, float decay) {
+    g = fmaf(l2, *parameter, g);
     float m = fmaf(beta1, *first, (1.0f - beta1) * g);
     float v = fmaf(beta2, *second, (1.0f - beta2) * g * g);
     *first = m;
@@ -76,13 +76,13 @@ extern "C" __global__ void adam(float* parameters, const float* gradient, float*
     float beta1 = (float)told[BETA1], beta2 = (float)told[BETA2], epsilon = (float)told[EPSILON];
     for (u64 at = number(); at < count; at += threads())
         move(parameters + at, gradient[at], first + at, second + at, beta1, beta2, epsilon, rule[RATE], rule[ROOT_SCALE],
-             rule[PULL], 0.0f);
+             rule[L2], 0.0f);
 }
 
 // The same where the host knows the step.
 extern "C" __global__ void adam_told(float* parameters, const float* gradient, float* first, float* second, u64 count,
-                                     float beta1, float beta2, float epsilon, float rate, float root_scale, float pull,
+                                     float beta1, float beta2, float epsilon, float rate, float root_scale, float l2,
                                      float decay) {
     for (u64 at = number(); at < count; at += threads())
-        move(parameters + at, gradient[at], first + at, second + at, beta1, beta2, epsilon, rate, root_scale, pull, decay);
+        move(parameters + at, gradient[at], first + at, second + at, beta1, beta2, epsilon, rate, root_scale, l2, decay);
 }

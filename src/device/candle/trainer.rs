@@ -165,8 +165,8 @@ impl<'a> Trainer<'a> {
         }
         let gradients = total.backward()?;
         self.steps += 1;
-        let pull = settings.penalty.pull_of(squares);
-        let rule = Rule::new(&self.adam, self.steps, settings.learning_rate, pull);
+        let l2 = settings.penalty.weight_decay_of(squares);
+        let rule = Rule::new(&self.adam, self.steps, settings.learning_rate, l2);
         for parameter in &mut self.parameters {
             // Candle leaves out what does not reach the loss, as a decoder whose error counts nothing.
             let gradient = match gradients.get(&parameter.value) {
@@ -208,11 +208,11 @@ struct Rule {
     rate: f64,
     root_scale: f64,
     epsilon: f64,
-    pull: f64,
+    l2: f64,
 }
 
 impl Rule {
-    fn new(adam: &Adam, step: u64, learning_rate: f64, pull: f64) -> Self {
+    fn new(adam: &Adam, step: u64, learning_rate: f64, l2: f64) -> Self {
         let correction = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
         Self {
             beta1: f64::from(adam.beta1),
@@ -222,16 +222,16 @@ impl Rule {
             rate: learning_rate / correction(adam.beta1),
             root_scale: 1.0 / correction(adam.beta2).sqrt(),
             epsilon: f64::from(adam.epsilon),
-            pull,
+            l2,
         }
     }
 
     fn apply(&self, parameter: &mut Moving, gradient: &Tensor) -> Result<()> {
         // Detached, so that moments do not hold on to the tape of every step before.
         let value = parameter.value.as_detached_tensor();
-        let g = match self.pull == 0.0 {
+        let g = match self.l2 == 0.0 {
             true => gradient.clone(),
-            false => (gradient + (&value * self.pull)?)?,
+            false => (gradient + (&value * self.l2)?)?,
         };
         let first = ((&parameter.first * self.beta1)? + (&g * self.rest1)?)?;
         let second = ((&parameter.second * self.beta2)? + ((&g * self.rest2)? * &g)?)?;

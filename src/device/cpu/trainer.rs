@@ -114,8 +114,8 @@ impl<'a, N: Network> Trainer<'a, N> {
 
     fn update(&mut self, settings: &StepSettings<'_>) {
         self.steps += 1;
-        let pull = settings.penalty.pull(self.network.parameters(), self.pool);
-        let adam = self.adam.step(self.steps, settings.learning_rate, pull);
+        let l2 = settings.penalty.weight_decay(self.network.parameters(), self.pool);
+        let adam = self.adam.step(self.steps, settings.learning_rate, l2);
         let used = self.batch_rows.div_ceil(PASS_ROWS);
         let state = [&mut self.first[..], &mut self.second[..]];
         let rule = |parameters: &mut [f32], gradient: &[f32], [first, second]: [&mut [f32]; 2]| {

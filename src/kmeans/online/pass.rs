@@ -20,7 +20,7 @@ pub(in crate::kmeans) fn run(
 ) -> Result<Outcome> {
     let (rows, n, dim) = (points.rows(), points.rows().len(), points.rows().dim());
     let usual = OnlineSpec::new(spec.k, decay);
-    let usual = OnlineSpec { starts: spec.starts, seed_rows: usual.seed_rows.min(n), ..usual };
+    let usual = OnlineSpec { n_init: spec.n_init, seed_rows: usual.seed_rows.min(n), ..usual };
     let mut online = OnlineKMeans::new(usual, seed)?;
     let mut buffer = Vec::new();
     for first in (0..n).step_by(batch_size) {

@@ -126,7 +126,7 @@ proptest! {
         decay in prop_oneof![Just(Decay::None), Just(Decay::Factor(0.1)), Just(Decay::HalfLife(HalfLife::Rows(50.0)))],
     ) {
         let values = rows(sizes.iter().sum(), dim, 1 + k / 2, seed);
-        let spec = OnlineSpec { revive, starts: 2, ..OnlineSpec::new(k, decay) };
+        let spec = OnlineSpec { revive, n_init: 2, ..OnlineSpec::new(k, decay) };
         let run = |threads: usize, scattered: bool| {
             let (device, mut rest) = (Cpu::new(threads), &values[..]);
             let mut learner = OnlineKMeans::new(spec.clone(), Seed(seed)).unwrap();
@@ -454,7 +454,7 @@ fn bad_settings_and_starts_are_refused_with_words() {
     };
     refused(OnlineSpec { k: 0, ..spec.clone() }, "k = 0, expected at least 1");
     refused(OnlineSpec { k: 1 << 24, ..spec.clone() }, "k = 16777216, expected at most");
-    refused(OnlineSpec { starts: 0, ..spec.clone() }, "starts = 0");
+    refused(OnlineSpec { n_init: 0, ..spec.clone() }, "n_init = 0");
     refused(OnlineSpec { seed_rows: 1, ..spec.clone() }, "seed_rows = 1, expected at least k = 2");
     for revive in [-0.1, 1.0, f64::NAN, f64::INFINITY] {
         refused(OnlineSpec { revive, ..spec.clone() }, &format!("revive = {revive}, expected 0 (never)"));
@@ -483,10 +483,10 @@ fn a_fit_by_one_pass_is_the_learner_batch_by_batch() {
     let (k, dim) = (4, 3);
     let values = rows(5000, dim, k, 8);
     let decay = Decay::HalfLife(HalfLife::Rows(1500.0));
-    let spec = KMeansSpec { starts: 3, method: Method::Online { batch_size: 700, decay }, ..KMeansSpec::new(k) };
+    let spec = KMeansSpec { n_init: 3, method: Method::Online { batch_size: 700, decay }, ..KMeansSpec::new(k) };
     let dense = Dense::new(&values, dim);
     let fitted = fit(&dense, &spec, Seed(6), &Cpu::new(2), &Control::default()).unwrap();
-    let mut learner = OnlineKMeans::new(OnlineSpec { starts: 3, ..OnlineSpec::new(k, decay) }, Seed(6)).unwrap();
+    let mut learner = OnlineKMeans::new(OnlineSpec { n_init: 3, ..OnlineSpec::new(k, decay) }, Seed(6)).unwrap();
     values.chunks(700 * dim).for_each(|batch| drop(learn(&mut learner, batch, dim, None)));
     let sorted = |values: &[f32]| {
         let mut centroids: Vec<Vec<u32>> =

@@ -75,7 +75,7 @@ impl Pipeline {
     }
 
     /// Checks that a model was learned on rows like those of the source.
-    fn check_model(&self, input: &ModelInput) -> Result<()> {
+    pub(in crate::pipeline) fn check_model(&self, input: &ModelInput) -> Result<()> {
         let plan = &self.plan;
         let json = |value: serde_json::Result<serde_json::Value>| {
             value.map_err(|e| Error::internal("cannot write the pipeline as JSON").with_source(e))
@@ -99,7 +99,7 @@ impl Pipeline {
     }
 
     /// The source as the model read it: with the sampling rate that was found, where the pipeline names none.
-    pub(super) fn stream_source(&self, input: &ModelInput) -> Result<SourceSpec> {
+    pub(in crate::pipeline) fn stream_source(&self, input: &ModelInput) -> Result<SourceSpec> {
         let mut source = self.plan.source.clone();
         if let SourceSpec::Csv(spec) = &mut source
             && spec.rate_hz.is_none()

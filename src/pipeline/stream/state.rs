@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use super::learning::Moved;
 use crate::config::Plan;
 use crate::error::{Error, Result};
-use crate::source::SourceSpec;
 use crate::source::follow::Position;
 use crate::store::Location;
 use crate::table::{Snapshot, StreamCommit};
@@ -100,12 +99,7 @@ impl StreamState {
 
 /// What decides how rows are cut: everything but the source's place, and what is done with bad rows.
 fn reads(plan: &Plan) -> String {
-    let mut source = plan.source.clone();
-    match &mut source {
-        SourceSpec::Hapt(spec) => spec.path.clear(),
-        SourceSpec::Csv(spec) => spec.path.clear(),
-        SourceSpec::Parquet(spec) => spec.path.clear(),
-    }
+    let source = plan.source.clone().at("");
     let what = (&source, &plan.window, &plan.window_label, &plan.features, &plan.split, plan.stream.files);
     serde_json::to_string(&what).unwrap_or_default()
 }

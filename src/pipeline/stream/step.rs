@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use arrow::datatypes::Schema;
+use datafusion::execution::context::SessionContext;
 
 use super::super::clock::Clock;
 use super::super::execution::clusters;
@@ -11,21 +12,20 @@ use super::super::label_pass::{LabelPass, Passed, Vectors};
 use super::super::output::{choice, kept, quarantine, source_info, with_quarantine};
 use super::super::portrait::Kept;
 use super::super::scan::{select, session};
-use super::super::tally::{Columns, Tally};
+use super::super::tally::Tally;
 use super::super::written::Written;
 use super::super::{Pipeline, StreamOptions, StreamReport};
 use super::learning::{Learning, labelling};
 use super::model::{Chosen, note};
 use super::state::Reached;
 use super::{StreamState, committed};
-use crate::config::Plan;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::event::Control;
 use crate::identity::Change;
 use crate::model::Model;
 use crate::source::follow::{Follow, FollowSpec, Portion};
-use crate::source::{BadRows, Source, SourceOptions, SourceSpec, overlap};
+use crate::source::{BadRows, Source, SourceSpec, overlap};
 use crate::stage::{Clusters, FEATURES};
 use crate::store::Location;
 use crate::table::{
@@ -34,7 +34,7 @@ use crate::table::{
 };
 
 /// Of every so many commits, one adds to what a report shows of rows: means of features by cluster, and a sample. Both
-/// are written anew each time.
+/// are written anew each time, whatever the number of new rows.
 const PORTRAIT_EVERY: u64 = 64;
 
 /// A pipeline that follows its source.
@@ -49,6 +49,8 @@ pub(super) struct Streaming<'a> {
     sequence: u64,
     /// The table after the last commit.
     known: Option<Known>,
+    /// The session in which rows are read: making one takes as long as labelling some thousand rows.
+    ctx: SessionContext,
     /// Rows that were set aside since the last commit.
     bad: Arc<BadRows>,
     /// What is learned, if the stream learns.
@@ -69,16 +71,9 @@ impl<'a> Streaming<'a> {
         let table = log.snapshot(None).await?;
         let reached = StreamState::of(table.as_ref(), &sink, plan).await?;
         // Learning reads the source first, so a source that cannot be followed is found out here.
-        if let Some(wrong) = overlap(plan_path(plan), &plan.sink.path) {
+        if let Some(wrong) = overlap(plan.source.path(), &plan.sink.path) {
             return Err(Error::config(format!("sink.path: {wrong}")));
         }
-        let source_options = |threads| SourceOptions {
-            window: plan.window,
-            window_label: plan.window_label,
-            features: plan.features.clone(),
-            on_bad_row: plan.on_bad_row,
-            threads,
-        };
         if let Some((message, help)) = crate::source::follow::conflict(&plan.source, plan.stream.files) {
             return Err(Error::config(format!("[stream]: {message}, expected {help}")));
         }
@@ -92,7 +87,7 @@ impl<'a> Streaming<'a> {
         let source = pipeline.stream_source(&model.manifest().input)?;
         let place = sink.local_path().map_or_else(|| sink.to_string(), |path| path.display().to_string());
         let how = FollowSpec { once: options.once, ..plan.stream.follow(&format!("{} {place}", plan.name)) };
-        let follow = Follow::new(source, source_options(threads), how)?;
+        let follow = Follow::new(source, plan.source_options(threads), how)?;
         let next_id = History::of(table.as_ref(), &sink).await?.next_id();
         let rows = table.as_ref().map_or(0, Snapshot::rows);
         let alone = rows == 0;
@@ -112,6 +107,7 @@ impl<'a> Streaming<'a> {
         };
         let lineage = Some(lineage.unwrap_or(Lineage::Keep));
         let control = options.control.unstoppable();
+        let ctx = session(plan.memory_limit, model.dim_in())?;
         let bad = Arc::new(BadRows::new());
         Ok(Self {
             pipeline,
@@ -122,6 +118,7 @@ impl<'a> Streaming<'a> {
             state,
             sequence,
             known: None,
+            ctx,
             bad,
             learning,
             lineage,
@@ -178,11 +175,10 @@ impl<'a> Streaming<'a> {
         let (began, clock) = (Instant::now(), Clock::start()?);
         let plan = &self.pipeline.plan;
         self.model.check_width(source.dim)?;
-        let (mut writer, run_id) = self.writer(&clock).await?;
+        let mut writer = self.writer(&clock).await?;
         let kept = kept(plan, source);
-        let ctx = session(plan.memory_limit, source.dim)?;
         let columns: Vec<&str> = std::iter::once(FEATURES).chain(kept.iter().map(String::as_str)).collect();
-        let mut rows = select(&ctx, source, &columns, plan.split.part(&plan.split.label)?)?;
+        let mut rows = select(&self.ctx, source, &columns, plan.split.part(&plan.split.label)?)?;
         // The position tells which rows are new, unless others wrote rows as well, or a file brings keys again.
         self.state.alone &= writer.base_rows() == self.state.rows;
         let looks = !self.state.alone || matches!(plan.source, SourceSpec::Parquet(_));
@@ -202,25 +198,20 @@ impl<'a> Streaming<'a> {
             None => self.model.clusters(),
         };
         let pass = LabelPass {
-            rows,
-            transforms,
-            keep: written.columns(),
-            columns: Columns::default(),
             ids: found.map(Clusters::ids).unwrap_or_default(),
-            shown_label: source.label.clone(),
-            feature_names: source.feature_names.clone(),
             collects: self.learning.as_ref().map(|learning| learning.column().to_owned()),
+            portrays: self.sequence.is_multiple_of(PORTRAIT_EVERY),
             threads: self.threads,
             control: self.control.quiet(),
+            ..LabelPass::of(source, rows, transforms, written.columns())
         };
-        let Passed { tally, kept: Kept { profile, sample }, vectors } = pass.run(&ctx, &mut writer, labels).await?;
+        let Passed { tally, kept: Kept { profile, sample }, vectors } =
+            pass.run(&self.ctx, &mut writer, labels).await?;
         let clusters = found.map(|found| clusters(&tally, &self.model, found)).transpose()?;
         let skipped_rows = existing.map_or(0, |existing| existing.skipped());
         let lineage = self.lineage_of(&writer, &vectors).await?;
-        let portrayed = self.sequence.is_multiple_of(PORTRAIT_EVERY);
-        let (profile, sample) = (profile.filter(|_| portrayed), sample.filter(|_| portrayed));
         let info = CommitInfo {
-            source: source_info(source, &tally),
+            source: source_info(source, plan.source.path(), &tally),
             clusters,
             profile,
             sample,
@@ -231,7 +222,7 @@ impl<'a> Streaming<'a> {
         let mut state = self.state.clone();
         state.position = portion.position()?;
         state.learned = self.learning.as_ref().map(Learning::save);
-        self.commit(writer, &run_id, info, state, began).await?;
+        self.commit(writer, info, state, began).await?;
         self.count(source, &tally, skipped_rows);
         Ok(())
     }
@@ -244,7 +235,7 @@ impl<'a> Streaming<'a> {
             let e = Error::input(format!("{} rows were set aside, and no row can be used", self.bad.count()));
             return Err(with_quarantine(e, &self.pipeline.plan.sink.path, &run_id, &self.bad).await);
         };
-        let (mut writer, run_id) = self.writer(&clock).await?;
+        let mut writer = self.writer(&clock).await?;
         let made = [MODEL, LABELLED_AT];
         let fields = table.schema.fields().iter().filter(|field| !made.contains(&field.name().as_str()));
         let labels = Labels { model: self.model.hash().as_str().into(), labelled_at: clock.labelled_at };
@@ -252,7 +243,7 @@ impl<'a> Streaming<'a> {
         let source = SourceInfo { description: "nothing but what was set aside".into(), ..SourceInfo::default() };
         let info = CommitInfo { source, ..CommitInfo::default() };
         let state = self.state.clone();
-        self.commit(writer, &run_id, info, state, began).await
+        self.commit(writer, info, state, began).await
     }
 
     /// Learns from the rows that were labelled. Returns what becomes of the table's clusters with their commit: those that
@@ -283,7 +274,7 @@ impl<'a> Streaming<'a> {
     }
 
     /// A writer that appends to the table.
-    async fn writer(&self, clock: &Clock) -> Result<(TableWriter, String)> {
+    async fn writer(&self, clock: &Clock) -> Result<TableWriter> {
         let plan = &self.pipeline.plan;
         let run_id = clock.run_id(&plan.fingerprint);
         let write = WriteOptions::new(Mode::Append, &run_id)
@@ -294,20 +285,20 @@ impl<'a> Streaming<'a> {
             Some(known) => TableWriter::begin_after(&self.sink, write, known).await?,
             None => TableWriter::begin(&self.sink, write).await?,
         };
-        Ok((writer, run_id))
+        writer.last_written().map_or(Ok(()), |last| clock.check_follows(last))?;
+        Ok(writer)
     }
 
     /// Commits the rows of `writer` with `state`.
     async fn commit(
         &mut self,
         writer: TableWriter,
-        run_id: &str,
         info: CommitInfo,
         mut state: StreamState,
         began: Instant,
     ) -> Result<()> {
         state.rows = writer.base_rows() + writer.rows().await;
-        let quarantine = quarantine(&self.sink, run_id, &self.bad).await?;
+        let quarantine = quarantine(&self.bad)?;
         let sequence = self.sequence + 1;
         let stream = Some(state.commit(&self.pipeline.plan.name, sequence)?);
         let info = CommitInfo { quarantine, stream, ..info };
@@ -333,13 +324,5 @@ impl<'a> Streaming<'a> {
         if let Some(samples) = source.samples() {
             report.samples.get_or_insert_default().add(&samples);
         }
-    }
-}
-
-fn plan_path(plan: &Plan) -> &str {
-    match &plan.source {
-        SourceSpec::Hapt(spec) => &spec.path,
-        SourceSpec::Csv(spec) => &spec.path,
-        SourceSpec::Parquet(spec) => &spec.path,
     }
 }

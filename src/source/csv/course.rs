@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::Layout;
 use super::order::Order;
 use super::piece::Piece;
 use crate::signal::window::WindowSpec;
 use crate::source::clock::Midnight;
-use crate::source::saved::{nan_as_null, pairs, shared};
+use crate::source::saved::{hash, nan_as_null, pairs, shared};
 use crate::source::times::Times;
 
 /// A recording that is being read.
@@ -29,6 +28,9 @@ pub(super) struct Course {
     /// The last value of each channel, if empty channels take it; NaN before the first.
     #[serde(with = "nan_as_null")]
     pub(super) held: Vec<f64>,
+    /// The times of these values.
+    #[serde(default)]
+    pub(super) held_at: Vec<i64>,
     /// When its last line was read, in milliseconds since 1970; 0 outside of a stream.
     pub(super) read_at: i64,
 }
@@ -42,6 +44,7 @@ impl Course {
             midnight: Midnight::default(),
             order: layout.spec.time.as_ref().and_then(|_| Order::new(&layout.spec.rules, layout.period)),
             held: vec![f64::NAN; layout.spec.channels.len()],
+            held_at: vec![0; layout.spec.channels.len()],
             read_at: 0,
         }
     }
@@ -71,12 +74,6 @@ impl Begun {
     pub(super) fn add(&mut self, id: &[u8], file: Arc<str>) {
         self.0.insert(hash(id), Place { file, end: 0 });
     }
-}
-
-/// A hash that is the same in every build, since it is kept.
-fn hash(id: &[u8]) -> u64 {
-    let digest = Sha256::digest(id);
-    u64::from_le_bytes(std::array::from_fn(|i| digest[i]))
 }
 
 /// The recordings of a stream between two portions of its lines.

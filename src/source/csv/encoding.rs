@@ -40,13 +40,22 @@ const PIECE: usize = 1 << 15;
 /// Replaces bytes that are invalid in the encoding: it never occurs in UTF-8, so it cannot be taken for text.
 const NOT_TEXT: u8 = 0xff;
 
-/// Opens `file` as UTF-8, without its byte-order mark, and returns its encoding: that of the mark if there is one, else
-/// `encoding`. Bytes that are invalid in the encoding become bytes that are invalid in UTF-8. Blocks.
+/// A file as UTF-8.
+pub(in crate::source) struct OpenText {
+    /// Its text, without a byte-order mark.
+    pub text: Box<dyn BufRead + Send>,
+    /// Its encoding: that of the mark if there is one, else the given one.
+    pub encoding: Encoding,
+    /// The bytes of the mark.
+    pub mark: u64,
+}
+
+/// Opens `file` as UTF-8; `encoding` is what it is in without a mark. Bytes that are invalid in the encoding become bytes that are invalid in UTF-8. Blocks.
 ///
 /// # Errors
 /// Kind `Input` if it is missing, empty, damaged, or not text in this encoding by its first bytes; `Io` if it cannot be
 /// read.
-pub(in crate::source) fn open_text(file: &DataFile, encoding: Encoding) -> Result<(Box<dyn BufRead + Send>, Encoding)> {
+pub(in crate::source) fn open_text(file: &DataFile, encoding: Encoding) -> Result<OpenText> {
     let mut input = file.open()?;
     let mut start = Vec::new();
     input.by_ref().take(START).read_to_end(&mut start).map_err(|e| file.unreadable_after(e, " at its start"))?;
@@ -69,7 +78,7 @@ pub(in crate::source) fn open_text(file: &DataFile, encoding: Encoding) -> Resul
     }
     let rest = Cursor::new(start.split_off(mark)).chain(input);
     let decode = match encoding {
-        Encoding::Utf8 => return Ok((Box::new(rest), encoding)),
+        Encoding::Utf8 => return Ok(OpenText { text: Box::new(rest), encoding, mark: mark as u64 }),
         Encoding::Latin1 => Decode::Latin1,
         Encoding::Windows1252 => Decode::With(WINDOWS_1252.new_decoder_without_bom_handling()),
         Encoding::Utf16Le => Decode::With(UTF_16LE.new_decoder_without_bom_handling()),
@@ -79,7 +88,7 @@ pub(in crate::source) fn open_text(file: &DataFile, encoding: Encoding) -> Resul
         }
     };
     let decoded = Decoded { input: rest, decode, text: vec![0; 3 * PIECE], from: 0, to: 0, over: false };
-    Ok((Box::new(decoded), encoding))
+    Ok(OpenText { text: Box::new(decoded), encoding, mark: mark as u64 })
 }
 
 /// How bytes become UTF-8.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use datafusion::common::ScalarValue;
 
 use super::dialect::{Delimiter, Dialect};
-use super::encoding::{Encoding, open_text};
+use super::encoding::{Encoding, OpenText, open_text};
 use super::header::{Attribute, Columns};
 use super::json::Objects;
 use super::number::Numbers;
@@ -18,7 +18,7 @@ use super::table::{TableRows, is_table};
 use super::turns::Turns;
 use super::{CsvSpec, Fill, TextFormat};
 use crate::error::{Error, Result};
-use crate::source::bad::{Unread, shown};
+use crate::source::bad::{Raw, Unread, shown};
 use crate::source::clock::{Clock, Stamp};
 use crate::source::keep::{Cell, Keep};
 use crate::source::location::DataFile;
@@ -44,6 +44,10 @@ pub(super) struct OpenFile {
     turns: Option<Turns>,
     /// How many rows were read.
     read: u64,
+    /// The byte of the file at which its text begins, if bytes of the text are those of the file; and the same for rows
+    /// behind the header, of a file of which lines are left out there.
+    begin: Option<u64>,
+    after_head: Option<u64>,
 }
 
 /// How many lines come before the first row of `file`: the header, and what is skipped. Blocks.
@@ -91,11 +95,12 @@ impl OpenFile {
         }
         if spec.dialect.format == TextFormat::Ndjson {
             let columns = Columns::of_objects(file, spec)?;
-            let objects = Objects::open(file, &columns.names)?;
-            return Self::of(file, spec, Rows::Objects(Box::new(objects)), columns, None);
+            let (objects, mark, encoding) = Objects::open(file, &columns.names)?;
+            let open = Self::of(file, spec, Rows::Objects(Box::new(objects)), columns, None)?;
+            return Ok(open.beginning_at(file, encoding, mark));
         }
-        let (input, encoding) = open_text(file, spec.dialect.encoding)?;
-        let mut records = Records::new(input, &spec.dialect);
+        let OpenText { text, encoding, mark } = open_text(file, spec.dialect.encoding)?;
+        let mut records = Records::new(text, &spec.dialect);
         if let Some((head, passed)) = file.passes_over() {
             records.pass_over(head, passed);
         }
@@ -112,7 +117,19 @@ impl OpenFile {
             records.skip_lines(1).map_err(|e| file.unreadable(e))?;
         }
         let (columns, first) = Columns::find(file, &mut records, encoding, spec)?;
-        Self::of(file, spec, Rows::Text(Box::new(records)), columns, first)
+        let open = Self::of(file, spec, Rows::Text(Box::new(records)), columns, first)?;
+        Ok(open.beginning_at(file, encoding, mark))
+    }
+
+    /// The same, whose text begins behind a mark of so many bytes.
+    fn beginning_at(self, file: &DataFile, encoding: Encoding, mark: u64) -> Self {
+        // In other encodings, the bytes of the text are not those of the file.
+        let begin = (encoding == Encoding::Utf8).then_some(mark);
+        let after_head = match (file.passes_over(), file.passed_bytes()) {
+            (None, _) => begin,
+            (Some(_), passed) => begin.zip(passed).map(|(begin, passed)| begin + passed),
+        };
+        Self { begin, after_head, ..self }
     }
 
     /// `file`, whose rows are `first`, if there is one, and then those of `rows`.
@@ -133,6 +150,8 @@ impl OpenFile {
             takes_turns: if spec.keys.is_empty() { Some(false) } else { spec.interleaved },
             turns: None,
             read: 0,
+            begin: None,
+            after_head: None,
         })
     }
 
@@ -352,6 +371,12 @@ impl OpenFile {
             true => " (a row of units? skip_after_header = 1 skips it)",
             false => "",
         }
+    }
+
+    /// Writes into `raw` the row as it is in its file.
+    pub(super) fn raw(&self, raw: &mut Raw) {
+        let begin = if self.line() > self.columns.line { self.after_head } else { self.begin };
+        self.record.raw(|at| begin.map(|begin| begin + at), raw);
     }
 
     /// The line on which the row begins.

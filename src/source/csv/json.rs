@@ -5,7 +5,7 @@ use std::io;
 
 use serde_json::{Map, Value};
 
-use super::encoding::{Encoding, open_text};
+use super::encoding::{Encoding, OpenText, open_text};
 use super::lines::{LONGEST, Lines};
 use super::record::Record;
 use crate::error::Result;
@@ -20,17 +20,18 @@ pub(super) struct Objects {
 }
 
 impl Objects {
-    /// Opens `file` for the members `names`. Blocks.
+    /// Opens `file` for the members `names`; also gives the bytes of its byte-order mark, and whether it is in UTF-8.
+    /// Blocks.
     ///
     /// # Errors
     /// As [`open_text`].
-    pub(super) fn open(file: &DataFile, names: &[String]) -> Result<Self> {
-        let (input, _) = open_text(file, Encoding::Utf8)?;
-        let mut lines = Lines::new(input, None);
+    pub(super) fn open(file: &DataFile, names: &[String]) -> Result<(Self, u64, Encoding)> {
+        let OpenText { text, encoding, mark } = open_text(file, Encoding::Utf8)?;
+        let mut lines = Lines::new(text, None);
         if let Some((head, passed)) = file.passes_over() {
             lines.pass_over(head, passed);
         }
-        Ok(Self { lines, names: names.to_vec(), text: Vec::new() })
+        Ok((Self { lines, names: names.to_vec(), text: Vec::new() }, mark, encoding))
     }
 
     /// Reads the next object into `record`. False at the end of the text.
@@ -51,6 +52,7 @@ impl Objects {
                     record.fail(problem);
                 }
             }
+            record.stand_for(self.lines.begins(), &self.text, self.lines.length() as u64);
             return Ok(true);
         }
     }
@@ -104,7 +106,7 @@ mod tests {
 
     fn rows(text: &str, names: &[&str]) -> Vec<(u64, Result<Vec<String>, String>)> {
         let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
-        let mut objects = Objects::open(&DataFile::of_bytes("f", text.into()), &names).unwrap();
+        let (mut objects, _, _) = Objects::open(&DataFile::of_bytes("f", text.into()), &names).unwrap();
         let (mut found, mut record) = (Vec::new(), Record::default());
         while objects.read(&mut record).unwrap() {
             let fields = record.fields().map(|field| String::from_utf8_lossy(field).into_owned()).collect();

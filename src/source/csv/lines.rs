@@ -19,6 +19,13 @@ pub(super) struct Lines {
     /// Whether the last line ended with CR, so that a following LF belongs to it.
     after_cr: bool,
     ended_by: Option<u8>,
+    /// Bytes that were taken from the input.
+    taken: u64,
+    /// Whether a CR ended a line, so that text that is read again may be shorter than it was.
+    any_cr: bool,
+    /// Where the last line begins, in bytes from the start of the input, if that is known; and its length.
+    begins: Option<u64>,
+    length: usize,
 }
 
 impl Lines {
@@ -34,6 +41,10 @@ impl Lines {
             passed: (0, 0),
             after_cr: false,
             ended_by: None,
+            taken: 0,
+            any_cr: false,
+            begins: None,
+            length: 0,
         }
     }
 
@@ -46,6 +57,16 @@ impl Lines {
     /// Numbers the lines behind the first `head` as if `passed` lines lay between.
     pub(super) fn pass_over(&mut self, head: u64, passed: u64) {
         self.passed = (head, passed);
+    }
+
+    /// Where the last line begins, in bytes from the start of the input, if that is known.
+    pub(super) fn begins(&self) -> Option<u64> {
+        self.begins
+    }
+
+    /// The bytes of the last line, also of one that is longer than what was kept of it.
+    pub(super) fn length(&self) -> usize {
+        self.length
     }
 
     /// The byte that ended the last line, a line feed for every line break; `None` at the end of the text.
@@ -89,11 +110,19 @@ impl Lines {
             if bytes.is_empty() {
                 self.number += u64::from(any);
                 self.ended_by = None;
+                self.length = length;
                 return Ok(any);
             }
             if !once_more && std::mem::take(&mut self.after_cr) && bytes[0] == b'\n' {
                 self.input.consume(1);
+                self.taken += 1;
                 continue;
+            }
+            if !any {
+                self.begins = match once_more {
+                    true => self.taken.checked_sub(bytes.len() as u64).filter(|_| !self.any_cr || one_line(bytes)),
+                    false => Some(self.taken),
+                };
             }
             any = true;
             let end = find(bytes, &patterns, |at, byte| {
@@ -111,9 +140,14 @@ impl Lines {
             let ended_by = end.map(|end| bytes[end]);
             match once_more {
                 true => self.again_from += used,
-                false => self.input.consume(used),
+                false => {
+                    self.input.consume(used);
+                    self.taken += used as u64;
+                }
             }
+            self.length = length;
             if let Some(byte) = ended_by {
+                self.any_cr |= byte == b'\r';
                 let broken = matches!(byte, b'\n' | b'\r');
                 self.after_cr = if once_more { self.after_cr } else { byte == b'\r' };
                 self.number += u64::from(broken);
@@ -133,6 +167,11 @@ impl Lines {
         self.again_from = 0;
         self.number = number - if number >= behind + passed { passed } else { 0 };
     }
+}
+
+/// Whether text that is read again is one line, which has the length that it had.
+fn one_line(text: &[u8]) -> bool {
+    !text[..text.len().saturating_sub(1)].contains(&b'\n')
 }
 
 /// A word of eight copies of `byte`.

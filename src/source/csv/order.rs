@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Disorder, Repeated, SameTime, SampleRules};
+use crate::source::bad::Raw;
 use crate::source::keep::Cell;
 use crate::source::saved::{nan_as_null, pairs, shared};
 
@@ -32,6 +33,9 @@ pub(super) struct Line {
     pub(super) unread: u64,
     /// What is wrong with it.
     pub(super) bad: Option<String>,
+    /// How it is in its file, if bad rows are set aside.
+    #[serde(default, skip_serializing_if = "Raw::is_empty")]
+    pub(super) raw: Raw,
 }
 
 impl Line {

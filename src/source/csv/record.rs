@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::dialect::{Delimiter, Quotes};
 use super::lines::Lines;
+use crate::source::bad::{MOST_TEXT, Raw};
 
 /// A row: its text, and the ranges of its fields.
 #[derive(Debug, Default, Clone)]
@@ -16,6 +17,12 @@ pub(in crate::source) struct Record {
     fields: Vec<Range<usize>>,
     line: u64,
     problem: Option<String>,
+    /// Where it begins in the text, if that is known.
+    offset: Option<u64>,
+    /// The bytes of its text; `None` if it does not come from a text.
+    length: Option<u64>,
+    /// The beginning of the text of a row that has a problem.
+    refused: Vec<u8>,
 }
 
 /// A hint which key would read `text`, if a backslash seems to escape quotes in it.
@@ -43,6 +50,8 @@ impl Record {
         self.bytes.clear();
         self.fields.clear();
         (self.line, self.problem) = (line, None);
+        (self.offset, self.length) = (None, None);
+        self.refused.clear();
         for field in fields {
             let begin = self.bytes.len();
             self.bytes.extend_from_slice(field);
@@ -53,14 +62,18 @@ impl Record {
 
     /// About how much memory it takes.
     pub(super) fn size(&self) -> usize {
-        self.bytes.len() + size_of_val(&self.fields[..]) + self.problem.as_ref().map_or(0, String::len)
+        let problem = self.problem.as_ref().map_or(0, String::len);
+        self.bytes.len() + size_of_val(&self.fields[..]) + problem + self.refused.len()
     }
 
     /// Appends it to `out`, for [`decode`](Self::decode).
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let word = |value: usize| (value as u64).to_le_bytes();
         let problem = self.problem.as_deref().unwrap_or_default();
-        for value in [self.line as usize, self.read, problem.len(), self.fields.len()] {
+        let known = |value: Option<u64>| value.map_or(usize::MAX, |value| value as usize);
+        let (offset, length) = (known(self.offset), known(self.length));
+        let refused = self.refused.len();
+        for value in [self.line as usize, self.read, problem.len(), self.fields.len(), offset, length, refused] {
             out.extend(word(value));
         }
         for field in &self.fields {
@@ -68,6 +81,7 @@ impl Record {
             out.extend(word(field.end));
         }
         out.extend(problem.as_bytes());
+        out.extend(&self.refused);
         out.extend(&self.bytes);
     }
 
@@ -75,11 +89,16 @@ impl Record {
     pub(super) fn decode(&mut self, bytes: &[u8]) {
         let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[8 * at + i])) as usize;
         let (problem, count) = (word(2), word(3));
+        let known = |value: usize| (value != usize::MAX).then_some(value as u64);
         (self.line, self.read) = (word(0) as u64, word(1));
+        (self.offset, self.length) = (known(word(4)), known(word(5)));
         self.fields.clear();
-        self.fields.extend((0..count).map(|field| word(4 + 2 * field)..word(5 + 2 * field)));
-        let (said, rest) = bytes[8 * (4 + 2 * count)..].split_at(problem);
+        self.fields.extend((0..count).map(|field| word(7 + 2 * field)..word(8 + 2 * field)));
+        let (said, rest) = bytes[8 * (7 + 2 * count)..].split_at(problem);
+        let (refused, rest) = rest.split_at(word(6));
         self.problem = (problem > 0).then(|| String::from_utf8_lossy(said).into_owned());
+        self.refused.clear();
+        self.refused.extend_from_slice(refused);
         self.bytes.clear();
         self.bytes.extend_from_slice(rest);
     }
@@ -94,6 +113,7 @@ impl Record {
     pub(super) fn read(&mut self, lines: &mut Lines, delimiter: u8, quote: u8) -> io::Result<Option<bool>> {
         self.keep(0);
         (self.line, self.problem) = (lines.number() + 1, None);
+        self.refused.clear();
         let (mut from, mut other) = (0, false);
         let fields = &mut self.fields;
         let more = lines.read_and_find(&mut self.bytes, [delimiter, quote, 0], |at, byte| {
@@ -105,6 +125,7 @@ impl Record {
             }
         })?;
         self.end();
+        (self.offset, self.length) = (lines.begins(), Some(lines.length() as u64));
         self.fields.push(from..self.read);
         Ok(more.then_some(other))
     }
@@ -120,6 +141,11 @@ impl Record {
         self.read = self.bytes.len();
     }
 
+    /// Its text is all of the lines that were read into it.
+    pub(super) fn is_whole(&mut self) {
+        self.length = Some(self.read as u64);
+    }
+
     /// Keeps the first `length` bytes of the text, without fields.
     pub(super) fn keep(&mut self, length: usize) {
         self.bytes.truncate(length);
@@ -129,6 +155,8 @@ impl Record {
 
     /// Marks it as not a row, and why.
     pub(super) fn fail(&mut self, problem: String) {
+        self.refused.clear();
+        self.refused.extend_from_slice(&self.bytes[..self.read.min(MOST_TEXT)]);
         self.keep(0);
         self.problem = Some(problem);
     }
@@ -146,6 +174,25 @@ impl Record {
     /// The text as it was read.
     pub(in crate::source) fn text(&self) -> &[u8] {
         &self.bytes[..self.read]
+    }
+
+    /// Its fields are those of `text`, of `length` bytes at `offset`, which is another text than theirs.
+    pub(super) fn stand_for(&mut self, offset: Option<u64>, text: &[u8], length: u64) {
+        (self.offset, self.length) = (offset, Some(length));
+        self.refused.clear();
+        self.refused.extend_from_slice(&text[..text.len().min(MOST_TEXT)]);
+    }
+
+    /// Writes into `raw` how it is in its file; `at` gives the place in the file of one in the text.
+    pub(super) fn raw(&self, at: impl Fn(u64) -> Option<u64>, raw: &mut Raw) {
+        match self.length {
+            Some(length) => {
+                let kept = self.problem.is_some() || !self.refused.is_empty();
+                let text = if kept { &self.refused } else { self.text() };
+                raw.set(self.offset.and_then(at), text, length);
+            }
+            None => raw.clear(),
+        }
     }
 
     /// Number of fields.

@@ -133,6 +133,7 @@ impl Records {
                 Split::Open(_) => {}
                 // A field that contains complete rows comes from an unclosed quote.
                 Split::Whole if !record.holds_rows(self.delimiter, end) => {
+                    record.is_whole();
                     if let Some(problem) = unusable(record.text()) {
                         record.fail(problem);
                     }

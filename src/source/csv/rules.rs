@@ -22,6 +22,9 @@ pub struct SampleRules {
     pub repeated: Repeated,
     /// What to do with a value that is empty or NaN.
     pub fill: Fill,
+    /// How old a value may be that fills; without it, of any age since the last gap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_for: Option<Span>,
     /// Whether recordings at another rate are interpolated to that of the pipeline, up to 64 times theirs.
     pub resample: bool,
     /// What to do with a recording whose keys were in an earlier file.

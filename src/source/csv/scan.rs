@@ -10,10 +10,11 @@ use super::piece::{Piece, Sample, Step};
 use super::unread::UnreadRows;
 use super::{Fill, Layout, NO_LINES};
 use crate::error::Result;
-use crate::source::bad::Rejects;
-use crate::source::clock::Midnight;
+use crate::source::bad::{Fault, Raw, Rejects, Why};
+use crate::source::clock::{Midnight, duration};
 use crate::source::recording::{Edge, Load, Recording, Wanted};
 use crate::source::samples::{Counts, Unused};
+use crate::source::span::Span;
 
 mod finish;
 
@@ -257,18 +258,23 @@ impl Scan {
         line.label.extend_from_slice(file.label());
         (line.file, line.number, line.bad) = (self.name.clone(), file.line(), None);
         line.unread = self.unread.before(line.number);
+        if self.rejects.leaves_out() {
+            file.raw(&mut line.raw);
+        }
         self.give(line)
     }
 
     /// Takes a line that is bad by itself.
     fn bad_line(&mut self, file: &OpenFile, reason: String) -> Result<()> {
+        let mut raw = Raw::default();
+        file.raw(&mut raw);
         match &mut self.course.piece {
             // Bad lines of an unwanted recording are reported by the scan that wants it.
             Some(piece) if !piece.wanted && !piece.read => piece.skip(),
             Some(piece) if piece.read => {
-                let (file, number) = (self.name.clone(), file.line());
+                let (name, number) = (self.name.clone(), file.line());
                 let unread = self.unread.before(number);
-                return self.give(Line { file, number, unread, bad: Some(reason), ..Line::default() });
+                return self.give(Line { file: name, number, unread, bad: Some(reason), raw, ..Line::default() });
             }
             // Its first line was rejected for the whole run of lines.
             Some(piece) => {
@@ -277,7 +283,7 @@ impl Scan {
             }
             None => {
                 self.counts.count(|samples| samples.add_set_aside(1));
-                self.rejects.reject(file.name(), file.line(), reason)?;
+                self.rejects.reject_as(file.name(), file.line(), Why::row(reason, raw))?;
             }
         }
         Ok(())
@@ -319,20 +325,20 @@ impl Scan {
         self.pass_unread(line.unread)?;
         let Some(piece) = self.course.piece.as_mut() else { return Ok(()) };
         if let Some(reason) = line.bad.take() {
-            return self.take_bad(line, reason, false);
+            return self.take_bad(line, reason, Fault::Row, false);
         }
         if let (Some(period), Some(time)) = (self.layout.period, line.time) {
             if piece.last_time() == Some(time) {
                 let reason = "its time is that of the line before, expected a later one; repeated = \"drop\" leaves out \
                               lines that are the same, same_time = \"spread\" takes them for samples up to the next time";
-                return self.take_bad(line, reason.into(), true);
+                return self.take_bad(line, reason.into(), Fault::Time, true);
             }
             if let Some(earlier) = piece.overlaps(time, &line.file) {
                 let reason = format!(
                     "its time is before the end of the recording in {earlier}, so the two files overlap; disorder = N puts \
                      lines in order over files, repeated = \"drop\" leaves out those that are in both"
                 );
-                return self.take_bad(line, reason, false);
+                return self.take_bad(line, reason, Fault::Time, false);
             }
             match piece.step(time, period, self.layout.spec.rules.gap(period)) {
                 Step::On if piece.is_sparse() => {
@@ -349,20 +355,33 @@ impl Scan {
         }
         let Some(piece) = self.course.piece.as_mut() else { return Ok(()) };
         if self.layout.spec.rules.fill == Fill::Hold {
-            let mut missing = None;
-            for (channel, (value, held)) in line.values.iter_mut().zip(&mut self.course.held).enumerate() {
-                match (value.is_nan(), held.is_nan()) {
-                    (false, _) => *held = *value,
-                    (true, false) => *value = *held,
-                    (true, true) => missing = Some(channel),
+            self.course.held_at.resize(self.course.held.len(), 0);
+            let (mut missing, mut filled) = (None, Vec::new());
+            let lasts = self.layout.spec.rules.hold_for.map(Span::nanoseconds);
+            let now = line.time.unwrap_or(0);
+            let held = self.course.held.iter_mut().zip(&mut self.course.held_at);
+            for (channel, (value, (held, at))) in line.values.iter_mut().zip(held).enumerate() {
+                let old = lasts.is_some_and(|lasts| now.saturating_sub(*at) > lasts);
+                match (value.is_nan(), held.is_nan() || old) {
+                    (false, _) => (*held, *at) = (*value, now),
+                    (true, false) => {
+                        *value = *held;
+                        filled.push(channel);
+                    }
+                    (true, true) => missing = Some((channel, old && !held.is_nan())),
                 }
             }
-            if let Some(channel) = missing {
+            if let Some((channel, old)) = missing {
                 let name = &self.layout.spec.channels[channel];
-                let reason = format!(
-                    "column {name:?} is empty, and the recording has no earlier value, or none since a gap, to hold"
-                );
-                return self.take_bad(line, reason, false);
+                let why = match lasts.filter(|_| old) {
+                    Some(lasts) => format!("its last value is older than {}", duration(lasts as f64)),
+                    None => "the recording has no earlier value, or none since a gap, to hold".to_owned(),
+                };
+                return self.take_bad(line, format!("column {name:?} is empty, and {why}"), Fault::Row, false);
+            }
+            if piece.wanted && !filled.is_empty() {
+                let channels = &self.layout.spec.channels;
+                self.counts.count(|samples| filled.iter().for_each(|at| samples.add_held(&channels[*at])));
             }
         }
         piece.push(line);
@@ -382,11 +401,12 @@ impl Scan {
     }
 
     /// Takes a bad line, which may only repeat the time of the one before.
-    fn take_bad(&mut self, line: &Line, reason: String, repeats: bool) -> Result<()> {
+    fn take_bad(&mut self, line: &Line, reason: String, fault: Fault, repeats: bool) -> Result<()> {
         let Some(piece) = self.course.piece.as_mut() else { return Ok(()) };
         piece.push_bad(self.layout.spec.time.is_some(), line, repeats);
         if piece.wanted {
-            self.rejects.reject(&line.file, line.number, reason)?;
+            let why = Why { fault, ..Why::row(reason, line.raw.clone()) };
+            self.rejects.reject_as(&line.file, line.number, why)?;
         }
         self.cut()
     }

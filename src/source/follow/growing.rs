@@ -1,13 +1,13 @@
 //! The complete lines of a file that grows.
 
 use std::fs::File;
-use std::hash::{DefaultHasher, Hasher};
 use std::io::{Read, Seek, SeekFrom};
 
 use super::seen::{ReadPart, Seen, Stamp};
 use crate::error::{Error, Result};
 use crate::source::csv::{CsvSpec, Encoding, head_lines};
 use crate::source::location::{DataFile, is_compressed};
+use crate::source::saved::hash;
 
 /// The least number of bytes that is asked for: any row fits.
 pub(super) const LEAST_BYTES: u64 = 4 << 20;
@@ -97,7 +97,7 @@ pub(super) fn read(
     (&mut open).take(head_bytes).read_to_end(&mut content).map_err(io)?;
     content.append(&mut bytes);
     let passed = part.lines.max(head_lines) - head_lines;
-    let data = file.holding(content).passing_over(head_lines, passed);
+    let data = file.holding(content).passing_over(head_lines, passed).passing_bytes(from - head_bytes);
     part.lines = part.lines.max(head_lines) + lines;
     part.bytes = from + end as u64;
     part.begins = beginning(&mut open, part.bytes.min(BEGINNING)).map_err(io)?;
@@ -135,14 +135,15 @@ fn begin(file: &DataFile, csv: &CsvSpec, open: &mut File, stamp: Stamp, idle: bo
         Err(_) if !idle && (start.len() as u64) < MOST_HEAD => return Ok(None),
         Err(e) => return Err(e),
     };
-    let bytes = match lines.checked_sub(1) {
-        None => 0,
-        Some(last) => {
-            let mut ends = start.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
-            ends.nth(last as usize).map_or(start.len(), |at| at + 1)
-        }
-    };
-    Ok(Some(ReadPart { bytes: 0, lines: 0, head: (lines, bytes as u64), begins: (0, 0) }))
+    let bytes = bytes_of_lines(&start, lines) as u64;
+    Ok(Some(ReadPart { bytes: 0, lines: 0, head: (lines, bytes), begins: (0, 0) }))
+}
+
+/// The bytes of the first `lines` lines of `text`; all of it if it has fewer.
+pub(super) fn bytes_of_lines(text: &[u8], lines: u64) -> usize {
+    let Some(last) = lines.checked_sub(1) else { return 0 };
+    let mut ends = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+    ends.nth(last as usize).unwrap_or(text.len())
 }
 
 /// Why `open` is not the file whose beginning was read.
@@ -169,9 +170,7 @@ fn beginning(open: &mut File, count: u64) -> std::io::Result<(u64, u64)> {
     let mut bytes = Vec::new();
     open.seek(SeekFrom::Start(0))?;
     open.take(count).read_to_end(&mut bytes)?;
-    let mut hash = DefaultHasher::new();
-    hash.write(&bytes);
-    Ok((hash.finish(), bytes.len() as u64))
+    Ok((hash(&bytes), bytes.len() as u64))
 }
 
 /// How many of `bytes` are whole rows, of at most `most` lines, and how many lines. A line break inside quotes does not
@@ -203,6 +202,12 @@ pub(super) fn whole_rows(bytes: &[u8], quote: Option<u8>, most: u64, last: bool)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_have_bytes() {
+        let bytes = |lines| bytes_of_lines(b"a\nbc\nd", lines);
+        assert_eq!((bytes(0), bytes(1), bytes(2), bytes(3), bytes(9)), (0, 2, 5, 6, 6));
+    }
 
     #[test]
     fn rows_end_outside_of_quotes() {

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use super::growing::whole_rows;
+use super::growing::{bytes_of_lines, whole_rows};
 use crate::error::{Error, Result};
 use crate::source::csv::{CsvSpec, head_lines};
 use crate::source::location::DataFile;
@@ -111,9 +111,7 @@ impl Input {
             Err(_) if !self.over && self.text.len() < MOST_BYTES => return Ok(false),
             Err(e) => return Err(e),
         };
-        let mut ends = self.text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
-        let bytes = lines.checked_sub(1).and_then(|last| ends.nth(last as usize)).unwrap_or(0);
-        let rest = self.text.split_off(bytes);
+        let rest = self.text.split_off(bytes_of_lines(&self.text, lines));
         self.head = Some((std::mem::replace(&mut self.text, rest), lines));
         Ok(true)
     }

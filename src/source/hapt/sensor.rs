@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::LARGEST_FILE;
 use crate::error::{Error, Result};
-use crate::source::bad::{Rejects, shown};
+use crate::source::bad::{Raw, Rejects, Why, shown};
 use crate::source::location::DataFile;
 use crate::source::text::{number, tokens};
 
@@ -41,7 +41,8 @@ pub(super) fn read_sensor(file: &Result<DataFile, String>, rejects: &Rejects) ->
 }
 
 fn parse_sensor(text: &[u8], file: &str, rejects: &Rejects) -> Result<Sensor> {
-    let mut rest = text.trim_ascii_end();
+    let text = text.trim_ascii_end();
+    let mut rest = text;
     // Lines are about as long as the first, and a good line has at least 5 characters; a little more capacity avoids a
     // last reallocation.
     let expected = 1 + rest.len() / (1 + line(rest).0.len().max(5)) * 9 / 8;
@@ -54,11 +55,15 @@ fn parse_sensor(text: &[u8], file: &str, rejects: &Rejects) -> Result<Sensor> {
                 values
             }
             None => {
+                let offset = (text.len() - rest.len()) as u64;
                 let (line, after) = line(rest);
                 rest = after;
                 let number = sensor.len();
                 triple(line).or_else(|reason| {
-                    rejects.reject(file, number as u64 + 1, reason)?;
+                    let mut raw = Raw::default();
+                    let line = line.strip_suffix(b"\r").unwrap_or(line);
+                    raw.set(Some(offset), line, line.len() as u64);
+                    rejects.reject_as(file, number as u64 + 1, Why::row(reason, raw))?;
                     sensor.bad.push(number);
                     Ok::<_, Error>([f64::NAN; 3])
                 })?

@@ -353,7 +353,7 @@ mod tests {
             let lists = Lists::<T>::of(batch.expect("readable").column(0)).expect("lists");
             for i in 0..lists.len() {
                 let mut row = vec![T::default(); dim];
-                slow.1.push(lists.copy(i, &mut row).err());
+                slow.1.push(lists.copy(i, &mut row, false).err());
                 slow.0.extend(row);
             }
         }

@@ -41,7 +41,7 @@ impl VectorFile {
     }
 
     /// The file itself.
-    pub(super) fn file(&self) -> &DataFile {
+    pub(in crate::source) fn file(&self) -> &DataFile {
         &self.file
     }
 

@@ -61,7 +61,8 @@ impl<T: Number> Lists<T> {
     }
 
     /// Copies list `i` into `row`, or says what is wrong with it.
-    pub(super) fn copy(&self, i: usize, row: &mut [T]) -> Result<(), String> {
+    /// With `missing`, null and NaN are NaN.
+    pub(super) fn copy(&self, i: usize, row: &mut [T], missing: bool) -> Result<(), String> {
         let Some(range) = self.get(i) else {
             return Err(format!("null, expected {} numbers", row.len()));
         };
@@ -77,7 +78,7 @@ impl<T: Number> Lists<T> {
             }
         }
         for (position, (slot, at)) in row.iter_mut().zip(range).enumerate() {
-            *slot = finite::<T>(&self.values, at).map_err(|e| format!("value {position} is {e}"))?;
+            *slot = number::<T>(&self.values, at, missing).map_err(|e| format!("value {position} is {e}"))?;
         }
         Ok(())
     }
@@ -92,8 +93,21 @@ fn items(list: &ArrayRef) -> Result<&ArrayRef> {
     })
 }
 
+/// Value `at`, or what is wrong with it; with `missing`, null and NaN are NaN.
+pub(super) fn number<T: Number>(values: &PrimitiveArray<T::Arrow>, at: usize, missing: bool) -> Result<T, String> {
+    match missing && (values.is_null(at) || values.value(at).is_missing()) {
+        true => Ok(T::of_f32(f32::NAN)),
+        false => finite::<T>(values, at),
+    }
+}
+
+/// Why a row has nothing to be learned from, if all of its values are missing.
+pub(super) fn all_missing<T: Number>(row: &[T]) -> Option<String> {
+    row.iter().all(|value| value.is_missing()).then(|| "all values are missing, expected at least one".to_owned())
+}
+
 /// Value `at`, or what is wrong with it.
-pub(super) fn finite<T: Number>(values: &PrimitiveArray<T::Arrow>, at: usize) -> Result<T, String> {
+fn finite<T: Number>(values: &PrimitiveArray<T::Arrow>, at: usize) -> Result<T, String> {
     let value = values.value(at);
     problem_of((!values.is_null(at)).then_some(value)).map_or(Ok(value), Err)
 }

@@ -22,6 +22,9 @@ pub(super) trait Number: ArrowNativeType + LowerExp {
     /// Whether it is finite in single precision, which vectors are converted to in the end.
     fn is_single(self) -> bool;
 
+    /// Whether it is NaN.
+    fn is_missing(self) -> bool;
+
     fn of_i32(value: i32) -> Self;
     fn of_u32(value: u32) -> Self;
     fn of_i64(value: i64) -> Self;
@@ -33,6 +36,10 @@ pub(super) trait Number: ArrowNativeType + LowerExp {
 /// The conversions, each of which rounds to the nearest.
 macro_rules! conversions {
     () => {
+        fn is_missing(self) -> bool {
+            self.is_nan()
+        }
+
         fn of_i32(value: i32) -> Self {
             value as Self
         }

@@ -6,15 +6,15 @@ use arrow::compute::concat_batches;
 use arrow::record_batch::RecordBatch;
 
 use super::{CommitInfo, TableWriter};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::store::Location;
-use crate::table::attempt::{clusters_file, lineage_file, profile_file, sample_file};
+use crate::table::attempt::{clusters_file, lineage_file, profile_file, replayed_file, sample_file};
 use crate::table::commit::{CommitNote, FileBeside};
 use crate::table::files::{Labels, nothing_committed};
 use crate::table::lineage::{Happened, History, Lineage, births, lineage_schema};
 use crate::table::log::Snapshot;
 use crate::table::replace::Replaced;
-use crate::table::{beside, clusters, lineage, profile, sample};
+use crate::table::{beside, clusters, lineage, profile, quarantine, sample};
 
 impl History {
     /// The ids that the clusters of `table` have had so far, at `location`.
@@ -57,6 +57,7 @@ impl TableWriter {
         rows: u64,
         new: Option<&RecordBatch>,
         replaced: Option<&Replaced>,
+        version: u64,
     ) -> Result<CommitNote> {
         let run = &self.options.run_id;
         let base = self.appends_to();
@@ -91,6 +92,21 @@ impl TableWriter {
             }
             None => followed.cloned(),
         };
+        let quarantine = match &info.quarantine {
+            Some(rows) if rows.num_rows() > 0 => {
+                let written = quarantine::write(&self.location, rows, run, version, labels.labelled_at).await;
+                Some(written.map_err(|e| if e.kind() == Kind::Config { e } else { nothing_committed(e) })?)
+            }
+            _ => None,
+        };
+        let replayed = match info.replayed.is_empty() {
+            true => None,
+            false => Some(info.replayed.write(&self.location, replayed_file(run)).await.map_err(nothing_committed)?),
+        };
+        let last_replay = match &replayed {
+            Some(_) => Some(run.clone()),
+            None => before.and_then(|note| note.last_replay.clone()),
+        };
         Ok(CommitNote {
             attempt: run.clone(),
             run: run.clone(),
@@ -101,7 +117,10 @@ impl TableWriter {
             profile,
             sample,
             lineage: self.lineage_beside(&info.lineage, labels).await?,
-            quarantine: info.quarantine.clone(),
+            quarantine,
+            replayed,
+            last_replay,
+            published: None,
             quarantined_before: base.and_then(Snapshot::last_quarantine),
             source: info.source.clone(),
             stream,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::super::growing::whole_rows;
 use crate::error::Result;
-use crate::source::bad::{Rejects, shown};
+use crate::source::bad::{Raw, Rejects, Why, shown};
 use crate::source::csv::{CsvSpec, Encoding, LONGEST, TextFormat, is_topic_column, no_values, separator_line};
 use crate::source::location::DataFile;
 use crate::terminal::shown_name;
@@ -76,8 +76,11 @@ pub(super) fn texts(
         let text = match usable(bytes, csv) {
             Ok(text) => text,
             Err(reason) => {
-                rejects.reject_rows(&shown_name(&**topic), *passed + 1, Some(lines(bytes).max(1)), reason)?;
-                *passed += lines(bytes).max(1);
+                let (count, mut raw) = (lines(bytes).max(1), Raw::default());
+                raw.set(None, bytes, bytes.len() as u64);
+                let why = Why { rows: Some(count), ..Why::row(reason, raw) };
+                rejects.reject_as(&shown_name(&**topic), *passed + 1, why)?;
+                *passed += count;
                 continue;
             }
         };
