@@ -91,6 +91,10 @@ impl Location {
                 display: shown_name(text),
                 local: None,
             }),
+            "mqtt" | "mqtts" => Err(Error::config(format!(
+                "{}: messages of a broker are followed, expected dacpipe run --follow or --once",
+                shown_name(text)
+            ))),
             _ => Self::remote(&url, text),
         }
     }

@@ -9,7 +9,9 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use dacpipe::column;
 use dacpipe::signal::window::{WindowSpec, Within};
-use dacpipe::source::{BadRows, CsvSpec, Delimiter, Dialect, Encoding, OnBadRow, SourceOptions, SourceSpec, open};
+use dacpipe::source::{
+    BadRows, CsvSpec, Delimiter, Dialect, Encoding, OnBadRow, SourceOptions, SourceSpec, TextFormat, open,
+};
 use dacpipe::{Kind, Result};
 use datafusion::prelude::SessionContext;
 use tempfile::TempDir;
@@ -261,6 +263,49 @@ async fn files_without_a_header_are_read_by_places() {
     assert!(said.contains("no column \"column_2\"") && said.contains("skip_lines"), "{said}");
     let skip = Dialect { skip_lines: 1, ..dialect };
     assert_eq!(read("title\na,1,2\n", &spec(skip)).await.values(), [1.0, 2.0]);
+}
+
+#[tokio::test]
+async fn a_file_without_a_header_may_have_named_columns() {
+    let columns = ["k", "x", "y"].map(String::from).to_vec();
+    let spec = CsvSpec {
+        keys: vec!["k".into()],
+        ..xy(Dialect { columns: columns.clone(), has_header: false, ..Default::default() })
+    };
+    // Also the first row may be bad, and it does not decide how many fields a row has.
+    let found = read("a,1\na,1,2\nb,3,4,\nb,5,6,7\nk,x,y\n", &spec).await;
+    assert_eq!((found.values(), found.bad_lines()), (vec![1.0, 2.0, 3.0, 4.0], vec![1, 4, 5]));
+    assert_eq!(found.texts("k"), ["a", "b"]);
+    let other = CsvSpec { channels: vec!["z".into()], ..spec };
+    let error = read_with(b"a,1,2\n", other, OnBadRow::Fail, None).await.err().unwrap();
+    assert!(error.kind() == Kind::Config && error.to_string().contains("columns does not name \"z\""), "{error}");
+}
+
+/// The same values in both formats give the same rows, to the bit, and the same bad lines.
+#[tokio::test]
+async fn objects_a_line_give_the_rows_of_the_same_csv() {
+    let csv = CsvSpec { keys: vec!["k".into()], label: Some("state".into()), ..usual() };
+    let objects = CsvSpec { dialect: Dialect { format: TextFormat::Ndjson, ..Default::default() }, ..csv.clone() };
+    let lines = ["a,0.1,-3e-7,run", "a,,1,run", "b,1e300,2,", "b,16777217,0.30000000000000004,idle", "b,soon,2,idle"];
+    let json = |line: &&str| {
+        let [k, x, y, state] = *line.split(',').collect::<Vec<_>>() else { panic!("{line}") };
+        let number = |text: &str| match text {
+            "" => "null".to_owned(),
+            "soon" => "\"soon\"".to_owned(),
+            number => number.to_owned(),
+        };
+        let state = if state.is_empty() { String::new() } else { format!(", \"state\": {state:?}") };
+        format!("{{\"y\": {}, \"x\": {}, \"k\": {k:?}{state}, \"z\": {{}}}}\n", number(y), number(x))
+    };
+    let expected = read(format!("k,x,y,state\n{}\n", lines.join("\n")), &csv).await;
+    let found = read(lines.iter().map(json).collect::<String>(), &objects).await;
+    let bits = |read: &Read| read.values().iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(&found), bits(&expected));
+    assert_eq!((found.texts("k"), found.texts("state")), (expected.texts("k"), expected.texts("state")));
+    // There is no header: the lines are one less.
+    assert_eq!(found.bad_lines(), expected.bad_lines().iter().map(|line| line - 1).collect::<Vec<_>>());
+    let said = refused("k,x,y\na,1,2\n", &objects).await;
+    assert!(said.contains("no JSON") && said.contains("one object a line"), "{said}");
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@ const COMMANDS: [&str; 16] = [
     "top",
     "simulate",
     "simulate hapt",
+    "simulate stream",
 ];
 
 fn help(command: &str, flag: &str) -> String {

@@ -22,6 +22,8 @@ mod live;
 mod methods;
 mod metrics;
 mod missing;
+#[cfg(feature = "mqtt")]
+mod mqtt;
 mod oracle;
 mod outputs;
 mod parquet_files;

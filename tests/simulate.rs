@@ -271,3 +271,58 @@ fn activities_can_be_learned_from_simple_statistics_but_not_all_of_them() {
     let hard = shares.iter().filter(|share| **share < 0.95).count();
     assert!(mean < 0.95 && hard >= 3, "not all are trivial: {right:?}");
 }
+
+fn stream(args: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dacpipe"));
+    let output = command.args(["simulate", "stream"]).args(args).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// The same seed gives the same lines, wherever they go and however fast.
+#[test]
+fn a_stream_of_sensors_is_the_same_in_every_form() {
+    let usual = ["--sensors", "3", "--rate", "20", "--drift", "2 s"];
+    let lines = |more: &[&str]| {
+        let (code, stdout, stderr) = stream(&[&usual[..], &["--out", "-"], more].concat());
+        assert_eq!(code, Some(0), "{stderr}");
+        stdout
+    };
+    let text = lines(&["--seconds", "5", "--speed", "max"]);
+    assert_eq!(text.lines().count(), 1 + 5 * 20 * 3);
+    assert_eq!(text.lines().next(), Some("sensor,time_us,x,y,z,state"));
+    assert_eq!(lines(&["--seconds", "5", "--speed", "50"]), text);
+    assert!(text.starts_with(&lines(&["--rows", "100", "--speed", "max"])));
+    assert_ne!(lines(&["--seconds", "5", "--speed", "max", "--seed", "8"]), text);
+    let objects = lines(&["--seconds", "5", "--speed", "max", "--format", "ndjson"]);
+    for (line, object) in text.lines().skip(1).zip(objects.lines()) {
+        let object: serde_json::Value = serde_json::from_str(object).unwrap();
+        let x: f64 = line.split(',').nth(2).unwrap().parse().unwrap();
+        assert_eq!(object["x"].as_f64(), Some(x));
+    }
+    assert_eq!(objects.lines().count(), text.lines().count() - 1);
+
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("in").display().to_string();
+    let args = [&usual[..], &["--out", &out, "--seconds", "5", "--speed", "max", "--every", "2 s"]].concat();
+    let (code, stdout, stderr) = stream(&args);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("300 simulated lines of 3 sensors in 3 files"), "{stdout}");
+    let files = files(Path::new(&out));
+    assert_eq!(
+        files.keys().collect::<Vec<_>>(),
+        [1, 2, 3].map(|n| format!("stream-{n:08}.csv")).iter().collect::<Vec<_>>()
+    );
+    let joined: Vec<String> = files
+        .values()
+        .flat_map(|bytes| String::from_utf8_lossy(bytes).lines().skip(1).map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    assert_eq!(joined, text.lines().skip(1).collect::<Vec<_>>());
+    // Another stream is not mixed with it.
+    let (code, _, stderr) = stream(&args);
+    assert!(code == Some(3) && stderr.contains("a directory that is empty or new"), "{stderr}");
+    let (code, _, stderr) = stream(&["--out", "-", "--sensors", "0"]);
+    assert!(code == Some(3) && stderr.contains("would be accepted"), "{stderr}");
+    let (code, _, stderr) = stream(&["--out", "-", "--speed", "0"]);
+    assert!(code == Some(2) && stderr.contains("or max"), "{stderr}");
+}

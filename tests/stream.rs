@@ -58,22 +58,22 @@ vectors = "list"
 settle = "0 s"
 "#;
 
-struct Case {
+pub(crate) struct Case {
     dir: tempfile::TempDir,
 }
 
 impl Case {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("in")).unwrap();
         Self { dir }
     }
 
-    fn input(&self) -> PathBuf {
+    pub(crate) fn input(&self) -> PathBuf {
         self.dir.path().join("in")
     }
 
-    fn out(&self, name: &str) -> PathBuf {
+    pub(crate) fn out(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -88,7 +88,7 @@ impl Case {
     }
 
     /// The pipeline as a file.
-    fn file(&self, out: &str) -> PathBuf {
+    pub(crate) fn file(&self, out: &str) -> PathBuf {
         let text = PIPELINE
             .replace("PATH", &self.input().display().to_string())
             .replace("OUT", &self.out(out).display().to_string())
@@ -98,22 +98,22 @@ impl Case {
         path
     }
 
-    fn append(&self, name: &str, text: &str) {
+    pub(crate) fn append(&self, name: &str, text: &str) {
         let mut options = fs::OpenOptions::new();
         let mut file = options.create(true).append(true).open(self.input().join(name)).unwrap();
         file.write_all(text.as_bytes()).unwrap();
     }
 
-    async fn once(&self, out: &str, sets: &[&str]) -> StreamReport {
+    pub(crate) async fn once(&self, out: &str, sets: &[&str]) -> StreamReport {
         let options = StreamOptions { once: true, ..StreamOptions::default() };
         self.pipeline(out, sets).follow(&options).await.unwrap()
     }
 }
 
-const HEADER: &str = "machine,time_ms,x,y,state\n";
+pub(crate) const HEADER: &str = "machine,time_ms,x,y,state\n";
 
 /// Lines of two machines that take turns, with a gap, bad lines, and states that change.
-fn lines(seed: u64, count: usize) -> Vec<String> {
+pub(crate) fn lines(seed: u64, count: usize) -> Vec<String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut times = [0u64; 2];
     (0..count)
@@ -134,7 +134,7 @@ fn lines(seed: u64, count: usize) -> Vec<String> {
 }
 
 /// The rows of a table: by machine and start, the cluster, the distance's bits and the vector's.
-async fn rows(table: &Path) -> BTreeMap<(String, i64), (i32, u32, Vec<u32>)> {
+pub(crate) async fn rows(table: &Path) -> BTreeMap<(String, i64), (i32, u32, Vec<u32>)> {
     let place = Location::parse(&table.display().to_string()).unwrap();
     let ctx = SessionContext::new();
     let table = LabelTable::open_at(&place, None).await.unwrap();
@@ -272,14 +272,14 @@ async fn whole_files_are_read_once_and_changed_ones_are_set_aside() {
     assert!(case.once("out", &[]).await.is_empty());
 }
 
-fn dacpipe(args: &[&str]) -> Command {
+pub(crate) fn dacpipe(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dacpipe"));
     command.args(args).current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("DACPIPE_THREADS");
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-fn expect(code: i32, mut command: Command) -> (String, String) {
+pub(crate) fn expect(code: i32, mut command: Command) -> (String, String) {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (stdout, stderr) = (text(&stdout), text(&stderr));
@@ -289,7 +289,7 @@ fn expect(code: i32, mut command: Command) -> (String, String) {
 
 /// Waits before a child is looked at again.
 #[allow(clippy::disallowed_methods)]
-fn pause(milliseconds: u64) {
+pub(crate) fn pause(milliseconds: u64) {
     std::thread::sleep(std::time::Duration::from_millis(milliseconds));
 }
 

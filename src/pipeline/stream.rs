@@ -135,8 +135,7 @@ impl Pipeline {
             if options.control.check().is_err() || (ends && !more) {
                 break;
             }
-            // Standard input is waited for while it is read.
-            if !more && !streaming.is_input() {
+            if !more && !streaming.waits() {
                 pause(wait.saturating_sub(looked.elapsed()), &options.control).await;
             }
         }

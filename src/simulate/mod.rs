@@ -1,4 +1,5 @@
-//! Simulated recordings of a phone worn at the waist, in the HAPT layout, for machines without the real ones.
+//! Simulated recordings of a phone worn at the waist, in the HAPT layout, for machines without the real ones; and
+//! [`Sensors`], a stream of vibrations without an end.
 //!
 //! Each user stands, sits, lies, walks and takes stairs in a protocol like that of HAPT (Reyes-Ortiz et al., 2016):
 //! twelve activities, six of them transitions between postures, with unlabelled gaps. A body frame (up, side, forward)
@@ -22,6 +23,7 @@
 mod motion;
 mod protocol;
 mod sensor;
+mod stream;
 mod subject;
 mod write;
 
@@ -30,6 +32,7 @@ use rand::Rng;
 use crate::error::{Error, Result};
 use crate::seed::Seed;
 
+pub use stream::{COLUMNS, Delivered, Delivery, Pace, Reading, Sensors, SensorsSpec, deliver};
 pub use write::{Summary, WriteOptions, write_hapt};
 
 /// Samples per second of every simulated channel.

@@ -29,6 +29,11 @@
 //! that [`Keep`] names. A missing value there is null; text in a column whose mean, least or greatest value is kept
 //! makes a bad row.
 //!
+//! # JSON objects
+//! With [`TextFormat::Ndjson`], a line is a JSON object (NDJSON, JSON Lines) whose members are the columns by name; `a.b`
+//! is also the member `b` of an object `a`. A member that is absent or null is an empty field. Other members are
+//! ignored; a line that is no object is a bad row. The files' names end with `.ndjson`, `.jsonl` or `.json`.
+//!
 //! # How files are written
 //! As RFC 4180 describes, in UTF-8. A [`Dialect`] changes that: other encodings, delimiters, quotes, decimal commas,
 //! comments. Lines end with LF, CR LF or CR. Empty lines are skipped, but line numbers count every line. Empty fields
@@ -37,7 +42,8 @@
 //!
 //! The header is the first row that names all columns of the pipeline, within the first 64 rows and 1 MiB. Rows before
 //! it are a preamble; if one of them could be a sample, that is an error. A column that the header names twice is
-//! refused. The name `column_5` stands for the fifth column unless the header has that name.
+//! refused. The name `column_5` stands for the fifth column unless the header has that name. Where
+//! [`columns`](Dialect::columns) gives the names, there is no header, and a row with another number of fields is bad.
 //!
 //! A line has at most 1 MiB (as UTF-8), and so has a value in Parquet. A row with line breaks in quotes has at most 1
 //! MiB and 64 lines.
@@ -94,6 +100,7 @@ mod file;
 mod grouped;
 pub(super) mod guess;
 mod header;
+mod json;
 mod lines;
 mod number;
 mod order;
@@ -108,12 +115,16 @@ mod table;
 mod turns;
 mod unread;
 
+#[cfg(feature = "mqtt")]
+pub(super) use content::no_values;
 pub(super) use course::{Courses, Going};
-pub use dialect::{Conflict, Delimiter, Dialect};
+pub use dialect::{Conflict, Delimiter, Dialect, TextFormat};
 pub use encoding::Encoding;
 pub(super) use encoding::open_text;
 pub(super) use file::head_lines;
 pub(super) use file::{Beginning, beginning, separator_line};
+#[cfg(feature = "mqtt")]
+pub(super) use lines::LONGEST;
 pub(super) use record::Record;
 pub use rules::{AcrossFiles, Disorder, Fill, Jitter, Repeated, SameTime, SampleRules};
 pub use table::is_parquet;
@@ -165,6 +176,14 @@ pub struct CsvSpec {
 }
 
 impl CsvSpec {
+    /// How the names of its text files end.
+    pub(super) fn endings(&self) -> &'static [&'static str] {
+        match self.dialect.format {
+            TextFormat::Csv => &ENDINGS,
+            TextFormat::Ndjson => &OBJECT_ENDINGS,
+        }
+    }
+
     /// Whether recordings go on from file to file.
     pub(super) fn continues(&self) -> bool {
         self.rules.across_files == AcrossFiles::Continue
@@ -250,8 +269,19 @@ const NO_LINES: &str = "no lines but the header, expected one line per sample";
 /// How the names of text files end.
 pub(super) const ENDINGS: [&str; 3] = [".csv", ".tsv", ".txt"];
 
+/// How the names of text files of JSON objects end.
+const OBJECT_ENDINGS: [&str; 3] = [".ndjson", ".jsonl", ".json"];
+
 /// The key column of recordings without other keys.
 const FILE: &str = "file";
+
+/// Whether `name` is a column that the topic of a message is or has a level of: `topic`, `topic_1` for its first level
+/// and so on, and `file`, which is the topic as well.
+pub(super) fn is_topic_column(name: &str) -> bool {
+    let level = |text: &str| text.parse::<usize>().is_ok_and(|level| level > 0 && level.to_string() == text);
+    name == FILE
+        || name.strip_prefix("topic").is_some_and(|rest| rest.is_empty() || rest.strip_prefix('_').is_some_and(level))
+}
 
 impl Csv {
     /// Finds the files, and reads the start of some to find the sampling rate, where it is not given. `whole`: whether
@@ -261,7 +291,7 @@ impl Csv {
     /// Kind `Config` if `spec` is invalid, `Input` if there is no file, a column is missing, or the times of no
     /// recording show a rate.
     pub async fn open(spec: &CsvSpec, whole: bool, rejects: Rejects) -> Result<Self> {
-        let (files, left_out) = files_at(&spec.path).await?;
+        let (files, left_out) = files_of(&spec.path, spec.endings()).await?;
         Ok(Self { left_out, ..Self::of_files(spec, files, whole, rejects).await? })
     }
 
@@ -311,7 +341,13 @@ impl Csv {
             let mut rate_hz = layout.spec.rate_hz.unwrap_or(1.0);
             // A portion may have no files: it ends recordings.
             let header_line = if layout.files.is_empty() { 0 } else { layout.check_usable(&rejects)? };
-            let times = layout.times();
+            let found = layout.times();
+            let before = going.as_ref().and_then(|going| going.before.times);
+            if let (Some(going), Some(found)) = (&going, found) {
+                // It is set once: a portion is opened once.
+                going.times.get_or_init(|| found);
+            }
+            let times = layout.spec.time.as_ref().map(|_| found.or(before).unwrap_or(Times::Unknown));
             if layout.spec.time.is_some() {
                 if layout.spec.continues() {
                     rate::in_order_of_time(&mut layout.files, &layout.spec);
@@ -335,7 +371,11 @@ impl Csv {
     /// A description in one line.
     pub fn describe(&self) -> String {
         let (files, channels) = (self.layout.files.len(), self.layout.spec.channels.len());
-        let kind = if self.layout.files.iter().all(table::is_table) { "Parquet" } else { "CSV" };
+        let kind = match self.layout.spec.dialect.format {
+            _ if self.layout.files.iter().all(table::is_table) => "Parquet",
+            TextFormat::Csv => "CSV",
+            TextFormat::Ndjson => "NDJSON",
+        };
         let rate = if self.rate_hz == 1.0 { String::new() } else { format!(" at {} Hz", self.rate_hz) };
         // The lines before the header are skipped, which the user should notice.
         let header =
@@ -349,7 +389,12 @@ impl Csv {
 /// # Errors
 /// As [`list_every`].
 pub(super) async fn files_at(path: &str) -> Result<(Vec<DataFile>, LeftOut)> {
-    match list_every(path, &ENDINGS).await {
+    files_of(path, &ENDINGS).await
+}
+
+/// [`files_at`], of text files whose names end like this.
+async fn files_of(path: &str, endings: &'static [&'static str]) -> Result<(Vec<DataFile>, LeftOut)> {
+    match list_every(path, endings).await {
         Err(e) if e.kind() == Kind::Input => list_every(path, &TABLE_ENDINGS).await.map_err(|_| e),
         files => files,
     }
@@ -361,6 +406,13 @@ fn check(spec: &CsvSpec) -> Result<()> {
     }
     if let Some(Conflict { key, message, help }) = spec.dialect.conflicts().into_iter().next() {
         return Err(Error::config(format!("{key}: {message}, expected {help}")));
+    }
+    let names = &spec.dialect.columns;
+    if let Some(missing) = spec.columns().find(|name| !names.is_empty() && !names.contains(name)) {
+        return Err(Error::config(format!(
+            "columns does not name {missing:?}, expected all columns of the files in their order; it names {}",
+            names.join(", ")
+        )));
     }
     let rules = &spec.rules;
     rules.check()?;
@@ -388,7 +440,7 @@ impl Layout {
         fields
     }
 
-    /// What the times count from, by the first one that can be read.
+    /// What the times count from, by the first one that can be read; `None` without any.
     fn times(&self) -> Option<Times> {
         self.spec.time.as_ref()?;
         for file in &self.files {
@@ -399,7 +451,7 @@ impl Layout {
                 }
             }
         }
-        Some(Times::Unknown)
+        None
     }
 
     /// Checks that at least one file has the columns. Returns the header line of the first such file; 0 without one.

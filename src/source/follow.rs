@@ -6,15 +6,19 @@
 //! whenever it stops.
 //!
 //! Files are read whole, once nothing has been written to them for a while ([`Files::Whole`]), or as far as they have
-//! complete lines ([`Files::Growing`]). Windows reach across portions: however the lines of a recording are cut into
+//! complete lines ([`Files::Growing`]). Standard input and the messages of an MQTT broker are read as they come. Windows reach across portions: however the lines of a recording are cut into
 //! portions, its windows are the same, with the same features ([`part`](super::part)).
 
+mod broker;
+mod delivered;
 mod growing;
 mod input;
+#[cfg(feature = "mqtt")]
+mod mqtt;
 mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use schemars::JsonSchema;
@@ -28,8 +32,14 @@ use super::{OnBadRow, Source, SourceOptions, SourceSpec, of_recordings};
 use crate::error::{Error, Kind, Result};
 use crate::signal::features::{FeatureExtractor, FeatureSet};
 use crate::signal::window::{WindowSpec, Within};
+pub use broker::{Client, is_broker};
+use delivered::Delivered;
 use growing::{Grown, Most};
 use input::{Input, Taken};
+#[cfg(feature = "mqtt")]
+use mqtt::Mqtt;
+#[cfg(feature = "mqtt")]
+pub(crate) use mqtt::Publisher;
 use seen::{Seen, Stamp, milliseconds};
 
 /// The most bytes of growing files in a portion: they are in memory.
@@ -57,8 +67,12 @@ pub struct FollowSpec {
     pub idle: Duration,
     /// A portion has at most so many lines or rows; more if they are those of one file that is read whole.
     pub rows: u64,
-    /// How long is waited for the lines of standard input.
+    /// How long is waited for the lines of standard input, or for messages.
     pub wait: Duration,
+    /// Whether the stream ends where nothing more is there.
+    pub once: bool,
+    /// How to connect to a broker.
+    pub client: Client,
 }
 
 impl Default for FollowSpec {
@@ -69,6 +83,8 @@ impl Default for FollowSpec {
             idle: Duration::from_secs(3600),
             rows: 100_000,
             wait: Duration::from_secs(1),
+            once: false,
+            client: Client::default(),
         }
     }
 }
@@ -81,6 +97,9 @@ pub struct Position {
     /// The recordings that may go on.
     #[serde(default)]
     courses: Courses,
+    /// The messages of a broker that were read and may be delivered once more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    delivered: Vec<Delivered>,
 }
 
 impl Position {
@@ -103,6 +122,9 @@ pub struct Follow {
     how: FollowSpec,
     /// The input that is followed, if it is not files.
     input: Option<Arc<Mutex<Input>>>,
+    /// The messages that are followed, once they were asked for.
+    #[cfg(feature = "mqtt")]
+    messages: Option<Arc<Mutex<Mqtt>>>,
     /// Whole files that were found and are not yet in a portion: a directory of many is not listed for each portion.
     queue: Mutex<Vec<DataFile>>,
 }
@@ -125,6 +147,7 @@ pub struct Portion {
     pub behind: Behind,
     seen: BTreeMap<String, Seen>,
     courses: Option<Arc<Going>>,
+    delivered: Vec<Delivered>,
 }
 
 /// How far a portion is behind its source.
@@ -146,7 +169,7 @@ impl Portion {
             None => Courses::default(),
             Some(going) => going.after().ok_or_else(|| Error::internal("a portion that was not read to its end"))?,
         };
-        Ok(Position { files: self.seen.clone(), courses })
+        Ok(Position { files: self.seen.clone(), courses, delivered: self.delivered.clone() })
     }
 }
 
@@ -179,27 +202,90 @@ impl Follow {
             }
             _ => None,
         };
-        Ok(Self { spec, options, how, input, queue: Mutex::default() })
+        Ok(Self {
+            spec,
+            options,
+            how,
+            input,
+            queue: Mutex::default(),
+            #[cfg(feature = "mqtt")]
+            messages: None,
+        })
     }
 
-    /// Whether nothing will come any more; of files, whether nothing is there that is not being waited for.
+    /// Whether nothing will come any more; of files, whether nothing is there that is not being waited for; of a broker,
+    /// whether it sent nothing for a while.
     pub fn is_over(&self) -> bool {
+        #[cfg(feature = "mqtt")]
+        if let Some(messages) = &self.messages {
+            return lock(messages).is_over(self.how.settle);
+        }
         match &self.input {
-            Some(input) => input.lock().unwrap_or_else(PoisonError::into_inner).is_over(),
+            Some(input) => lock(input).is_over(),
             None => true,
         }
     }
 
-    /// Whether it follows an input that is read once, and not files.
+    /// Whether it follows an input that ends, and not files or messages.
     pub fn is_input(&self) -> bool {
         self.input.is_some()
     }
 
-    /// The lines of standard input that come within the time to wait.
-    async fn taken(&self) -> Result<Option<Taken>> {
-        let (Some(input), Some(csv)) = (self.input.clone(), self.csv().cloned()) else { return Ok(None) };
-        let (wait, rows) = (self.how.wait, self.how.rows);
-        blocking(move || input.lock().unwrap_or_else(PoisonError::into_inner).take(&csv, wait, rows)).await.map(Some)
+    /// Whether what it follows comes by itself, and is waited for while it is read.
+    pub fn waits(&self) -> bool {
+        self.input.is_some() || is_read_once(&self.spec)
+    }
+
+    /// Says that all portions so far are committed: messages are acknowledged then.
+    pub fn committed(&self) {
+        #[cfg(feature = "mqtt")]
+        if let Some(messages) = &self.messages {
+            lock(messages).acknowledge();
+        }
+    }
+
+    /// The lines of standard input, or the messages, that come within the time to wait; `None` if files are followed.
+    async fn taken(&mut self, position: &Position, rejects: &Rejects) -> Result<Option<New>> {
+        let Some(csv) = self.csv().cloned() else { return Ok(None) };
+        let (wait, most) = (self.how.wait, self.how.rows);
+        if let Some(input) = self.input.clone() {
+            let taken = blocking(move || lock(&input).take(&csv, wait, most)).await?;
+            return Ok(Some(match taken {
+                Taken { lines: Some((data, rows)), more } => {
+                    New::Some { data: vec![data], rows, more, behind: Behind::default() }
+                }
+                Taken { lines: None, .. } => New::Nothing,
+            }));
+        }
+        #[cfg(feature = "mqtt")]
+        if is_broker(&csv.path) {
+            let messages = match &self.messages {
+                Some(messages) => Arc::clone(messages),
+                None => {
+                    let started = Mqtt::start(&csv.path, &self.how.client, &position.delivered)?;
+                    Arc::clone(self.messages.insert(Arc::new(Mutex::new(started))))
+                }
+            };
+            let (settle, rejects) = (self.how.once.then_some(self.how.settle), rejects.clone());
+            let taken = blocking(move || lock(&messages).take(&csv, wait, most, settle, &rejects)).await?;
+            return Ok(Some(match taken {
+                Some(mqtt::Batch { data, lines, more }) => {
+                    New::Some { data, rows: lines, more, behind: Behind::default() }
+                }
+                None => New::Nothing,
+            }));
+        }
+        let _ = (position, rejects);
+        Ok(None)
+    }
+
+    /// The messages that may come again after what was taken so far.
+    fn delivered(&self, position: &Position) -> Vec<Delivered> {
+        #[cfg(feature = "mqtt")]
+        if let Some(messages) = &self.messages {
+            return lock(messages).delivered();
+        }
+        position.delivered.clone()
     }
 
     /// What is new at `now` since `position`; `None` if there is nothing. Bad rows go to `bad`, or are errors, as the
@@ -208,14 +294,11 @@ impl Follow {
     /// # Errors
     /// As of [`open`](super::open), except that there may be no files; kind `Input` under [`OnBadRow::Fail`] for a file
     /// that was read and is another one now.
-    pub async fn next(&self, position: &Position, now: SystemTime, bad: &Arc<BadRows>) -> Result<Option<Portion>> {
+    pub async fn next(&mut self, position: &Position, now: SystemTime, bad: &Arc<BadRows>) -> Result<Option<Portion>> {
         let now = milliseconds(now);
         let rejects = Rejects::new(self.options.on_bad_row, Arc::clone(bad)).with_missing(self.options.missing);
-        let (found, seen) = match self.taken().await? {
-            Some(Taken { lines: Some((data, rows)), more }) => {
-                (New::Some { data: vec![data], rows, more, behind: Behind::default() }, position.files.clone())
-            }
-            Some(Taken { lines: None, .. }) => (New::Nothing, position.files.clone()),
+        let (found, seen) = match self.taken(position, &rejects).await? {
+            Some(found) => (found, position.files.clone()),
             None => self.look(position, now, rejects.clone()).await?,
         };
         let idle_since = match self.is_input() && self.is_over() {
@@ -231,7 +314,10 @@ impl Follow {
             New::Nothing => return Ok(None),
         };
         let files = data.len();
-        let mut portion = Portion { source: None, rows, files, more, behind, seen, courses: None };
+        // Nothing but what was set aside.
+        let empty = data.is_empty() && !position.courses.idle_since(idle_since);
+        let delivered = self.delivered(position);
+        let mut portion = Portion { source: None, rows, files, more, behind, seen, courses: None, delivered };
         let opened = match &self.spec {
             SourceSpec::Parquet(spec) => {
                 parquet::of_files(spec, data.into_iter().map(VectorFile::plain).collect(), rejects).await
@@ -245,10 +331,11 @@ impl Follow {
                 let going = Arc::new(Going {
                     window: cut,
                     ahead,
-                    goes_on: self.how.files == Files::Growing || spec.continues() || self.is_input(),
+                    goes_on: self.how.files == Files::Growing || spec.continues() || self.waits(),
                     now,
                     idle_since,
                     before: position.courses.clone(),
+                    times: OnceLock::new(),
                     after: Mutex::default(),
                 });
                 portion.courses = Some(Arc::clone(&going));
@@ -261,7 +348,12 @@ impl Follow {
             SourceSpec::Hapt(_) => Err(Error::internal("a source that cannot be followed")),
         };
         match opened {
-            Ok(source) => portion.source = Some(source),
+            Ok(source) if !empty => portion.source = Some(source),
+            Ok(_) => {
+                if let Some(going) = &portion.courses {
+                    going.nothing_read();
+                }
+            }
             // All of its files were set aside.
             Err(e) if e.kind() == Kind::Input && self.options.on_bad_row == OnBadRow::Quarantine && !bad.is_empty() => {
                 if let Some(going) = &portion.courses {
@@ -276,7 +368,7 @@ impl Follow {
     /// What is new in the files, and what was read of them then.
     async fn look(&self, position: &Position, now: i64, rejects: Rejects) -> Result<(New, BTreeMap<String, Seen>)> {
         let mut seen = position.files.clone();
-        let mut listed = std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut listed = std::mem::take(&mut *lock(&self.queue));
         let queued = !listed.is_empty();
         if !queued {
             listed = self.listed().await?;
@@ -313,10 +405,10 @@ impl Follow {
             Ok((found, seen, left))
         })
         .await?;
-        *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = left;
+        *lock(&self.queue) = left;
         match found {
             New::Nothing if queued => {
-                let position = Position { files: seen, courses: position.courses.clone() };
+                let position = Position { files: seen, ..position.clone() };
                 Box::pin(self.look(&position, now, rejects)).await
             }
             found => Ok((found, seen)),
@@ -334,7 +426,7 @@ impl Follow {
     async fn listed(&self) -> Result<Vec<DataFile>> {
         match &self.spec {
             SourceSpec::Csv(spec) => {
-                let text = list_there(&spec.path, &csv::ENDINGS).await?;
+                let text = list_there(&spec.path, spec.endings()).await?;
                 if text.is_empty() { list_there(&spec.path, &csv::TABLE_ENDINGS).await } else { Ok(text) }
             }
             SourceSpec::Parquet(spec) => list_there(&spec.path, &csv::TABLE_ENDINGS).await,
@@ -343,18 +435,38 @@ impl Follow {
     }
 }
 
+/// Whether the source gives its rows once, so that nothing can be learned from them first.
+pub fn is_read_once(spec: &SourceSpec) -> bool {
+    matches!(spec, SourceSpec::Csv(csv) if csv.path == STANDARD_INPUT || is_broker(&csv.path))
+}
+
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Why `spec` cannot be followed where files come to be like this, and what could be.
-pub fn conflict(spec: &SourceSpec, files: Files) -> Option<(&'static str, &'static str)> {
+pub fn conflict(spec: &SourceSpec, files: Files) -> Option<(String, &'static str)> {
     match spec {
         SourceSpec::Hapt(_) => Some((
-            "recordings of kind = \"hapt\" share one file of labels, so they cannot be followed",
+            "recordings of kind = \"hapt\" share one file of labels, so they cannot be followed".into(),
             "a source of kind = \"csv\" or kind = \"parquet\"",
         )),
-        SourceSpec::Csv(csv) if csv.rules.resample && (files == Files::Growing || csv.continues()) => Some((
-            "resample = true needs whole recordings, and these go on",
-            "files = \"whole\", without across_files = \"continue\"",
+        SourceSpec::Csv(csv) if is_broker(&csv.path) && broker::conflict(csv).is_some() => broker::conflict(csv),
+        SourceSpec::Parquet(spec) if is_broker(&spec.path) => Some((
+            "messages are samples of recordings".into(),
+            "kind = \"csv\", without windows if each sample is a row",
         )),
-        SourceSpec::Parquet(_) if files == Files::Growing => Some(("Parquet files do not grow", "files = \"whole\"")),
+        SourceSpec::Csv(csv)
+            if csv.rules.resample && (files == Files::Growing || csv.continues() || is_read_once(spec)) =>
+        {
+            Some((
+                "resample = true needs whole recordings, and these go on".into(),
+                "files = \"whole\", without across_files = \"continue\"",
+            ))
+        }
+        SourceSpec::Parquet(_) if files == Files::Growing => {
+            Some(("Parquet files do not grow".into(), "files = \"whole\""))
+        }
         SourceSpec::Csv(_) | SourceSpec::Parquet(_) => None,
     }
 }
@@ -495,13 +607,13 @@ fn milliseconds_of(span: Duration) -> i64 {
 impl Going {
     /// The recordings after the portion, once it was read to its end.
     fn after(&self) -> Option<Courses> {
-        let mut after = self.after.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let mut after = lock(&self.after).clone()?;
         after.take_left();
         Some(after)
     }
 
     /// Leaves the recordings as they were.
     fn nothing_read(&self) {
-        *self.after.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.before.clone());
+        *lock(&self.after) = Some(self.before.clone());
     }
 }

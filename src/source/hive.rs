@@ -27,7 +27,7 @@ pub fn columns(path: &str) -> BTreeMap<String, Option<String>> {
 }
 
 /// `text` with escapes such as `%41` decoded; unchanged if the result is not UTF-8.
-fn decoded(text: &str) -> String {
+pub(super) fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {

@@ -8,6 +8,7 @@ mod left_out;
 mod listing;
 mod remote;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt};
 
+use super::hive;
 use crate::error::{Error, Result};
 use crate::store::{Location, check_regular, open_regular};
 use crate::terminal::shown_name;
@@ -45,6 +47,8 @@ pub struct DataFile {
     held: Option<Bytes>,
     /// Behind so many of its first lines, so many others are left out of `held`.
     passed: Option<(u64, u64)>,
+    /// What its place says of all its rows, if that is not in its path.
+    said: Option<Arc<BTreeMap<String, Option<String>>>>,
     /// How many bytes these are, if that is known.
     passed_bytes: Option<u64>,
     /// Whether something was found after its compressed data, which is not read.
@@ -73,6 +77,7 @@ impl DataFile {
             listed_size,
             held: None,
             passed: None,
+            said: None,
             passed_bytes: None,
             more: Arc::default(),
         }
@@ -124,6 +129,22 @@ impl DataFile {
     /// The lines that are left out, and how many come before them.
     pub(super) fn passes_over(&self) -> Option<(u64, u64)> {
         self.passed
+    }
+
+    /// The same file, whose place says `columns` of all its rows.
+    #[cfg(feature = "mqtt")]
+    pub(super) fn saying(self, columns: Arc<BTreeMap<String, Option<String>>>) -> Self {
+        Self { said: Some(columns), ..self }
+    }
+
+    /// The columns that its place or its path names, and their values; `None` is null.
+    pub(super) fn columns(&self) -> BTreeMap<String, Option<String>> {
+        self.said.as_deref().cloned().unwrap_or_else(|| hive::columns(&self.name))
+    }
+
+    /// Whether it is a part of a text that is in memory.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.is_some()
     }
 
     /// Its path, if it is on this machine.

@@ -48,7 +48,7 @@ pub use clock::TimeUnit;
 pub(crate) use clock::check_format;
 pub use csv::{
     AcrossFiles, CsvSpec, Delimiter, Dialect, Disorder, Encoding, Fill, Jitter, Repeated, SameTime, SampleRules,
-    TimeColumn,
+    TextFormat, TimeColumn,
 };
 pub use hapt::HaptSpec;
 pub use keep::{Aggregate, Keep};

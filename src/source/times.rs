@@ -19,7 +19,8 @@ pub const END_TIME: &str = "end_time";
 const SINCE_1970: i64 = 100_000_000;
 
 /// What times count from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Times {
     /// 1970, in UTC: they are points in time.
     Epoch,

@@ -112,6 +112,16 @@ impl Check<'_> {
 
     /// Keys about times need a column of times, and keys about recordings need keys that tell recordings apart.
     fn samples(&mut self, table: &CsvTable) {
+        let times = table.time.iter().map(|column| ("source.time".to_owned(), column));
+        let channels = table.channels.iter().enumerate();
+        let named = channels.map(|(at, column)| (format!("source.channels[{at}]"), column)).chain(times);
+        for (key, column) in named.filter(|(_, column)| !table.columns.is_empty() && !table.columns.contains(column)) {
+            self.at(
+                &key,
+                format!("column {column:?} is not among `columns`"),
+                "all columns of the files in their order",
+            );
+        }
         let of_times = [
             ("time_format", table.time_format.is_some()),
             ("jitter", table.jitter.is_some()),

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::source::{AcrossFiles, Aggregate, Encoding, Fill, Jitter, Repeated, SameTime, Span, TimeUnit};
+use crate::source::{AcrossFiles, Aggregate, Encoding, Fill, Jitter, Repeated, SameTime, Span, TextFormat, TimeUnit};
 
 /// Where rows come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -33,7 +33,9 @@ pub struct HaptTable {
 pub struct CsvTable {
     /// A file, a directory (its .csv, .tsv and .txt files, plain or .gz, .bz2, .zst; else its .parquet and .pq) or a glob;
     /// local, or the URL of an object store
-    /// (s3://, gs://, az://, https://).
+    /// (s3://, gs://, az://, https://). Of a stream also "-" for standard input, or the messages of an MQTT broker:
+    /// "mqtt://host:1883/plant/+/accel" (mqtts:// is encrypted), where the topic is the column `topic`, and its levels are
+    /// `topic_1`, `topic_2` and so on.
     pub path: String,
     /// The columns of numbers, one for each channel of the sensor.
     #[schemars(length(min = 1))]
@@ -107,6 +109,14 @@ pub struct CsvTable {
     /// column_1, column_2 and so on. Columns that share a name are called that, too. Default true.
     #[serde(default = "default_header")]
     pub header: bool,
+    /// The names of all columns in their order, where there is no header to say so, as in messages. Default: the header,
+    /// or column_1 and so on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
+    /// How a line is written: "csv", or "ndjson" for a JSON object a line, whose members are the columns (`a.b` is also the
+    /// member b of an object a); absent and null are empty. Default "csv".
+    #[serde(default)]
+    pub format: TextFormat,
     /// How many rows after the header are skipped, such as 1 for a row of units. Default 0.
     #[serde(default)]
     #[schemars(range(max = 1_000_000))]

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::config::half_life::HalfLifeSetting;
 use crate::kmeans::Decay;
 use crate::source::Span;
-use crate::source::follow::{Files, FollowSpec};
+use crate::source::follow::{Client, Files, FollowSpec};
 
 /// How `dacpipe run --follow` and `dacpipe run --once` follow the source. The rows are added to the table, whatever the
 /// sink's mode.
@@ -23,7 +24,8 @@ pub struct StreamTable {
     /// `settle`; lines are added to "growing" ones, and each line is read once it is complete. Default "whole".
     #[serde(default)]
     pub files: Files,
-    /// How long nothing may have been written to a file before it is read as a whole. Default "2 s".
+    /// How long nothing may have been written to a file before it is read as a whole; and how long a broker sends nothing
+    /// before `--once` takes it that there is no more. Default "2 s".
     #[serde(default = "default_settle")]
     pub settle: Span,
     /// How long a recording that goes on may be without a new line before it ends. Default "1 h".
@@ -34,6 +36,18 @@ pub struct StreamTable {
     #[serde(default = "default_rows")]
     #[schemars(range(min = 1))]
     pub rows: u64,
+    /// The name of the session at an MQTT broker, which keeps the session's messages while nobody follows. Two streams
+    /// with one name throw each other out. Default: made of the pipeline's name and the table's path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 65535))]
+    pub client_id: Option<String>,
+    /// The quality of service that an MQTT broker is asked for: 1, or 0, with which messages may be lost. Default 1.
+    #[serde(default = "default_qos")]
+    #[schemars(range(max = 1))]
+    pub qos: u8,
+    /// A PEM file of the certificates that mqtts:// trusts. Default: those of the system, or of SSL_CERT_FILE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<String>,
     /// How long `--follow` waits for new rows before each commit. Default "1 s".
     #[serde(default = "default_every")]
     pub every: Span,
@@ -68,8 +82,8 @@ impl StreamTable {
         *self == Self::default()
     }
 
-    /// How the source is followed.
-    pub fn follow(&self) -> FollowSpec {
+    /// How the source is followed into the table that `stream` stands for.
+    pub fn follow(&self, stream: &str) -> FollowSpec {
         let duration = |span: Span| Duration::from_nanos(span.nanoseconds().unsigned_abs());
         FollowSpec {
             files: self.files,
@@ -77,6 +91,12 @@ impl StreamTable {
             idle: duration(self.idle),
             rows: self.rows,
             wait: self.wait(),
+            once: false,
+            client: Client {
+                id: self.client_id.clone().unwrap_or_else(|| client_id(stream)),
+                qos: self.qos,
+                certificates: self.certificates.clone(),
+            },
         }
     }
 
@@ -104,8 +124,21 @@ impl Default for StreamTable {
             metrics: None,
             learn: Learn::default(),
             half_life: None,
+            client_id: None,
+            qos: default_qos(),
+            certificates: None,
         }
     }
+}
+
+/// The name of the session of a stream, of as many characters as every broker takes.
+fn client_id(stream: &str) -> String {
+    let hash = Sha256::digest(stream);
+    hash[..8].iter().fold("dacpipe".to_owned(), |name, byte| format!("{name}{byte:02x}"))
+}
+
+fn default_qos() -> u8 {
+    1
 }
 
 fn default_settle() -> Span {

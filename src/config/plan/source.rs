@@ -64,8 +64,10 @@ pub(in crate::config) fn dialect(table: &CsvTable) -> Dialect {
         comment: table.comment.clone(),
         row_end: table.row_end.as_ref().and_then(|end| end.chars().next()),
         skip_lines: table.skip_lines,
-        has_header: table.header,
+        has_header: table.header && table.columns.is_empty(),
         skip_after_header: table.skip_after_header,
+        columns: table.columns.clone(),
+        format: table.format,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::drift::Reference;
 use crate::error::{Error, Result};
 use crate::event::{Control, Event};
 use crate::model::{Model, ModelInput};
-use crate::source::follow::STANDARD_INPUT;
+use crate::source::follow::is_read_once;
 use crate::source::{BadRows, SourceSpec};
 use crate::store::Location;
 use crate::table::{Lineage, Snapshot};
@@ -59,9 +59,10 @@ impl Pipeline {
             (None, None, None) => None,
         };
         let Some(place) = place else {
-            if matches!(&self.plan.source, SourceSpec::Csv(spec) if spec.path == STANDARD_INPUT) {
+            if is_read_once(&self.plan.source) {
                 return Err(Error::config(
-                    "standard input is read once, so no model can be learned from it; expected a model: [stream] model",
+                    "standard input and messages are read once, so no model can be learned from them; expected a model: \
+                     [stream] model",
                 ));
             }
             return self.learn_for_stream(sink, control).await;

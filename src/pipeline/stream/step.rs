@@ -29,7 +29,7 @@ use crate::event::{Control, Event};
 use crate::identity::Change;
 use crate::live::{Batch, Live};
 use crate::model::Model;
-use crate::source::follow::{Follow, Portion};
+use crate::source::follow::{Follow, FollowSpec, Portion};
 use crate::source::{BadRows, Source, SourceSpec, overlap};
 use crate::stage::{Clusters, FEATURES};
 use crate::store::Location;
@@ -97,7 +97,9 @@ impl<'a> Streaming<'a> {
         let Chosen { model, learned: lineage, reference } = chosen;
         let learned = lineage.is_some();
         let source = pipeline.stream_source(&model.manifest().input)?;
-        let follow = Follow::new(source, plan.source_options(threads), plan.stream.follow())?;
+        let place = sink.local_path().map_or_else(|| sink.to_string(), |path| path.display().to_string());
+        let how = FollowSpec { once: options.once, ..plan.stream.follow(&format!("{} {place}", plan.name)) };
+        let follow = Follow::new(source, plan.source_options(threads), how)?;
         let next_id = History::of(table.as_ref(), &sink).await?.next_id();
         let rows = table.as_ref().map_or(0, Snapshot::rows);
         let alone = rows == 0;
@@ -151,6 +153,10 @@ impl<'a> Streaming<'a> {
         let Some(source) = &portion.source else {
             // None of its files can be used: what was set aside is in the next commit.
             self.state.position = portion.position()?;
+            if self.follow.waits() && self.sequence > 0 && !self.bad.is_empty() {
+                // Messages are acknowledged by a commit, and more come only then.
+                self.commit_set_aside().await?;
+            }
             return Ok(more);
         };
         if let Some(live) = &self.live {
@@ -170,9 +176,14 @@ impl<'a> Streaming<'a> {
         self.follow.is_over()
     }
 
-    /// Whether it follows an input that ends, and not files.
+    /// Whether it follows an input that ends, and not files or messages.
     pub fn is_input(&self) -> bool {
         self.follow.is_input()
+    }
+
+    /// Whether what it follows is waited for while it is read.
+    pub fn waits(&self) -> bool {
+        self.follow.waits()
     }
 
     /// Commits what is left to commit, and reports.
@@ -427,6 +438,7 @@ impl<'a> Streaming<'a> {
         recorded(&span, &done);
         let Committed { version, rows, .. } = done;
         self.known = known;
+        self.follow.committed();
         (self.state, self.sequence) = (state, sequence);
         self.report.commits += 1;
         self.report.quarantined_rows += self.bad.count();

@@ -24,7 +24,7 @@ const MAGIC: [(&[u8], &str); 14] = [
 const MARKUP: [&[u8]; 4] = [b"<!doctype", b"<html", b"<?xml", b"<head"];
 
 /// What a file that begins with `start` is instead of a text table; `None` if it may be one.
-pub(super) fn no_values(start: &[u8]) -> Option<String> {
+pub(in crate::source) fn no_values(start: &[u8]) -> Option<String> {
     let expected = |what: &str| Some(format!("{what}, expected lines of values"));
     // A text table may begin with a name such as ORCHID: the letters of a binary format are followed by bytes that are
     // not text.

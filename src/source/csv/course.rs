@@ -2,7 +2,7 @@
 //! lines to the next.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,7 @@ use super::piece::Piece;
 use crate::signal::window::WindowSpec;
 use crate::source::clock::Midnight;
 use crate::source::saved::{hash, nan_as_null, pairs, shared};
+use crate::source::times::Times;
 
 /// A recording that is being read.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -82,6 +83,9 @@ pub struct Courses {
     #[serde(with = "pairs")]
     pub(super) open: BTreeMap<Vec<u8>, Course>,
     pub(super) begun: Begun,
+    /// What their times count from, once one was read: a portion may have none that can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) times: Option<Times>,
 }
 
 impl Courses {
@@ -118,6 +122,8 @@ pub(in crate::source) struct Going {
     pub(in crate::source) idle_since: i64,
     /// The recordings before this portion.
     pub(in crate::source) before: Courses,
+    /// What the times of the portion count from.
+    pub(in crate::source) times: OnceLock<Times>,
     /// The recordings after it, once it was read to its end.
     pub(in crate::source) after: Mutex<Option<Courses>>,
 }

@@ -34,6 +34,29 @@ pub struct Dialect {
     pub has_header: bool,
     /// How many rows after the header are skipped, such as a row of units.
     pub skip_after_header: usize,
+    /// The names of the columns of files without a header, in their order; if empty, they are `column_1` and so on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
+    /// How a line is written.
+    #[serde(skip_serializing_if = "TextFormat::is_default")]
+    pub format: TextFormat,
+}
+
+/// How a line of a text file holds its values.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TextFormat {
+    /// As fields with a delimiter between them.
+    #[default]
+    Csv,
+    /// As a JSON object, whose members are named as the columns.
+    Ndjson,
+}
+
+impl TextFormat {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Default for Dialect {
@@ -50,6 +73,8 @@ impl Default for Dialect {
             skip_lines: 0,
             has_header: true,
             skip_after_header: 0,
+            columns: Vec::new(),
+            format: TextFormat::default(),
         }
     }
 }
@@ -160,6 +185,8 @@ impl Dialect {
             ("skip_lines", self.skip_lines != usual.skip_lines),
             ("header", self.has_header != usual.has_header),
             ("skip_after_header", self.skip_after_header != usual.skip_after_header),
+            ("columns", self.columns != usual.columns),
+            ("format", self.format != usual.format),
         ];
         settings.into_iter().filter(|(_, given)| *given).map(|(key, _)| key).collect()
     }
@@ -169,9 +196,9 @@ impl Dialect {
         self.delimiter.unwrap_or(Delimiter::One(if self.decimal == ',' { ';' } else { ',' }))
     }
 
-    /// The quote, as a byte.
+    /// The quote inside which a line break ends no row, as a byte.
     pub(in crate::source) fn quote_byte(&self) -> Option<u8> {
-        self.quotes().map(|quotes| quotes.mark)
+        self.quotes().filter(|_| self.format == TextFormat::Csv).map(|quotes| quotes.mark)
     }
 
     /// The quotes. Characters that are not ASCII were refused before.
@@ -247,6 +274,18 @@ impl Dialect {
         {
             let help = "an ASCII character that is in no field, such as \";\"";
             conflict("row_end", format!("{end:?} cannot end a row"), help);
+        }
+        let mut names: Vec<&String> = self.columns.iter().collect();
+        names.sort();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            conflict("columns", format!("two columns are named {:?}", twice[0]), "a name of its own for each");
+        }
+        if self.format == TextFormat::Ndjson {
+            for key in self.given().into_iter().filter(|key| *key != "format") {
+                let message = format!("`{key}` is about CSV, and each line is a JSON object");
+                conflict(key, message, "leave it out, or leave format out");
+            }
+            return found;
         }
         if self.skip_after_header > 0 && !self.has_header {
             let help = "skip_lines for lines at the start, or header = true";

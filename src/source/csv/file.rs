@@ -9,13 +9,14 @@ use datafusion::common::ScalarValue;
 use super::dialect::{Delimiter, Dialect};
 use super::encoding::{Encoding, OpenText, open_text};
 use super::header::{Attribute, Columns};
+use super::json::Objects;
 use super::number::Numbers;
 use super::piece::Sample;
 use super::record::Record;
 use super::records::Records;
 use super::table::{TableRows, is_table};
 use super::turns::Turns;
-use super::{CsvSpec, Fill};
+use super::{CsvSpec, Fill, TextFormat};
 use crate::error::{Error, Result};
 use crate::source::bad::{Raw, Unread, shown};
 use crate::source::clock::{Clock, Stamp};
@@ -60,13 +61,14 @@ pub(in crate::source) fn head_lines(file: &DataFile, spec: &CsvSpec) -> Result<u
 /// The reader of rows.
 enum Rows {
     Text(Box<Records>),
+    Objects(Box<Objects>),
     Table(Box<TableRows>),
 }
 
 impl Rows {
     fn take_unread(&mut self) -> Vec<Unread> {
         match self {
-            Self::Text(_) => Vec::new(),
+            Self::Text(_) | Self::Objects(_) => Vec::new(),
             Self::Table(rows) => rows.take_unread(),
         }
     }
@@ -74,6 +76,7 @@ impl Rows {
     fn read(&mut self, record: &mut Record) -> io::Result<bool> {
         match self {
             Self::Text(records) => records.read(record),
+            Self::Objects(objects) => objects.read(record),
             Self::Table(rows) => rows.read(record),
         }
     }
@@ -89,6 +92,12 @@ impl OpenFile {
             let rows = TableRows::open(file, spec)?;
             let columns = Columns::of_table(file, &rows.names(), spec)?;
             return Self::of(file, spec, Rows::Table(Box::new(rows)), columns, None);
+        }
+        if spec.dialect.format == TextFormat::Ndjson {
+            let columns = Columns::of_objects(file, spec)?;
+            let (objects, mark, encoding) = Objects::open(file, &columns.names)?;
+            let open = Self::of(file, spec, Rows::Objects(Box::new(objects)), columns, None)?;
+            return Ok(open.beginning_at(file, encoding, mark));
         }
         let OpenText { text, encoding, mark } = open_text(file, spec.dialect.encoding)?;
         let mut records = Records::new(text, &spec.dialect);
@@ -109,13 +118,18 @@ impl OpenFile {
         }
         let (columns, first) = Columns::find(file, &mut records, encoding, spec)?;
         let open = Self::of(file, spec, Rows::Text(Box::new(records)), columns, first)?;
+        Ok(open.beginning_at(file, encoding, mark))
+    }
+
+    /// The same, whose text begins behind a mark of so many bytes.
+    fn beginning_at(self, file: &DataFile, encoding: Encoding, mark: u64) -> Self {
         // In other encodings, the bytes of the text are not those of the file.
         let begin = (encoding == Encoding::Utf8).then_some(mark);
         let after_head = match (file.passes_over(), file.passed_bytes()) {
             (None, _) => begin,
             (Some(_), passed) => begin.zip(passed).map(|(begin, passed)| begin + passed),
         };
-        Ok(Self { begin, after_head, ..open })
+        Self { begin, after_head, ..self }
     }
 
     /// `file`, whose rows are `first`, if there is one, and then those of `rows`.
@@ -125,7 +139,7 @@ impl OpenFile {
             below: file.below().to_string(),
             numbers: match rows {
                 Rows::Text(_) => Numbers::of(&spec.dialect),
-                Rows::Table(_) => Numbers::of(&Dialect::default()),
+                Rows::Objects(_) | Rows::Table(_) => Numbers::of(&Dialect::default()),
             },
             rows,
             columns,
@@ -150,7 +164,7 @@ impl OpenFile {
     pub(super) fn described(&self) -> (&[String], Option<(Encoding, Delimiter)>) {
         let written = match &self.rows {
             Rows::Text(records) => self.columns.encoding.map(|encoding| (encoding, records.delimiter())),
-            Rows::Table(_) => None,
+            Rows::Objects(_) | Rows::Table(_) => None,
         };
         (&self.columns.names, written)
     }
@@ -210,7 +224,7 @@ impl OpenFile {
         match (&self.first, &self.rows) {
             (Some(first), _) => first.line() - 1,
             (None, Rows::Text(records)) => records.lines_read(),
-            (None, Rows::Table(_)) => 0,
+            (None, Rows::Objects(_) | Rows::Table(_)) => 0,
         }
     }
 

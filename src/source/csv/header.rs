@@ -12,7 +12,6 @@ use super::records::Records;
 use super::{CsvSpec, FILE};
 use crate::error::{Error, Result};
 use crate::source::bad::shown;
-use crate::source::hive;
 use crate::source::location::DataFile;
 use crate::source::no_column;
 use crate::source::text::number;
@@ -108,10 +107,12 @@ impl Columns {
                 search.wrong(&format!("no more than {} lines, which skip_lines skips", spec.dialect.skip_lines))
             );
         }
-        match spec.dialect.has_header {
-            true => Ok((search.by_names(records)?, None)),
-            false => search.by_places(records).map(|(columns, first)| (columns, Some(first))),
-        }
+        let found = match (spec.dialect.has_header, spec.dialect.columns.is_empty()) {
+            (_, false) => search.by_given(records),
+            (true, true) => return Ok((search.by_names(records)?, None)),
+            (false, true) => search.by_places(records),
+        };
+        found.map(|(columns, first)| (columns, Some(first)))
     }
 
     /// The columns of a Parquet file, which are named `names`.
@@ -119,18 +120,17 @@ impl Columns {
     /// # Errors
     /// Kind `Input` if a column of `spec` is missing.
     pub(super) fn of_table(file: &DataFile, names: &[String], spec: &CsvSpec) -> Result<Self> {
-        let search = Search::new(file, None, spec);
-        let mut columns = search.columns(
-            0,
-            |name| names.contains(name),
-            |name| {
-                let at = names.iter().position(|n| n == name);
-                at.ok_or_else(|| no_column(file.name(), name, names.iter().map(String::as_str)))
-            },
-        )?;
-        (columns.least, columns.most) = (names.len(), Some(names.len()));
-        columns.names = names.to_vec();
-        Ok(columns)
+        Search::new(file, None, spec).named(names)
+    }
+
+    /// The columns of a file of objects: those of `spec` that have no value outside of them, whatever is in it.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub(super) fn of_objects(file: &DataFile, spec: &CsvSpec) -> Result<Self> {
+        let search = Search::new(file, Some(Encoding::Utf8), spec);
+        let names: Vec<String> = search.wanted().cloned().collect();
+        search.named(&names)
     }
 
     /// The text of `column` in `record`, or what is wrong with it.
@@ -226,7 +226,7 @@ fn place(name: &str) -> Option<usize> {
 
 impl<'a> Search<'a> {
     fn new(file: &'a DataFile, encoding: Option<Encoding>, spec: &'a CsvSpec) -> Self {
-        Self { file, encoding, spec, path: hive::columns(file.name()) }
+        Self { file, encoding, spec, path: file.columns() }
     }
 
     fn wrong(&self, what: &str) -> Error {
@@ -282,6 +282,30 @@ impl<'a> Search<'a> {
             header: None,
             line,
         })
+    }
+
+    /// The columns of a file without a header whose columns are named elsewhere.
+    fn by_given(&self, records: &mut Records) -> Result<(Columns, Record)> {
+        let mut record = Record::default();
+        if !records.read(&mut record).map_err(|e| self.unreadable(e))? {
+            return Err(self.wrong("no lines but empty ones, expected one line per sample"));
+        }
+        Ok((self.named(&self.spec.dialect.columns)?, record))
+    }
+
+    /// The columns of rows that each have a value for every one of `names`, in this order.
+    fn named(&self, names: &[String]) -> Result<Columns> {
+        let mut columns = self.columns(
+            0,
+            |name| names.contains(name),
+            |name| {
+                let at = names.iter().position(|n| n == name);
+                at.ok_or_else(|| no_column(self.file.name(), name, names.iter().map(String::as_str)))
+            },
+        )?;
+        (columns.least, columns.most) = (names.len(), Some(names.len()));
+        columns.names = names.to_vec();
+        Ok(columns)
     }
 
     /// The columns of a file without a header: their names give their positions.

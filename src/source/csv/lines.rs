@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, ErrorKind};
 
 /// The most bytes of a line, as UTF-8. No more than this of a longer line is in memory at a time.
-pub(super) const LONGEST: usize = 1 << 20;
+pub(in crate::source) const LONGEST: usize = 1 << 20;
 
 /// The lines of a text. LF, CR LF, CR and [`row_end`](Self::new) end a line.
 pub(super) struct Lines {

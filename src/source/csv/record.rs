@@ -176,11 +176,19 @@ impl Record {
         &self.bytes[..self.read]
     }
 
+    /// Its fields are those of `text`, of `length` bytes at `offset`, which is another text than theirs.
+    pub(super) fn stand_for(&mut self, offset: Option<u64>, text: &[u8], length: u64) {
+        (self.offset, self.length) = (offset, Some(length));
+        self.refused.clear();
+        self.refused.extend_from_slice(&text[..text.len().min(MOST_TEXT)]);
+    }
+
     /// Writes into `raw` how it is in its file; `at` gives the place in the file of one in the text.
     pub(super) fn raw(&self, at: impl Fn(u64) -> Option<u64>, raw: &mut Raw) {
         match self.length {
             Some(length) => {
-                let text = if self.problem.is_some() { &self.refused } else { self.text() };
+                let kept = self.problem.is_some() || !self.refused.is_empty();
+                let text = if kept { &self.refused } else { self.text() };
                 raw.set(self.offset.and_then(at), text, length);
             }
             None => raw.clear(),

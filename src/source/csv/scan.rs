@@ -55,7 +55,7 @@ impl Scan {
         rejects: Rejects,
         counts: Counts,
     ) -> Self {
-        let Courses { open, begun } = going.as_ref().map(|going| going.before.clone()).unwrap_or_default();
+        let Courses { open, begun, .. } = going.as_ref().map(|going| going.before.clone()).unwrap_or_default();
         Self {
             course: Course::new(&layout),
             layout,
@@ -179,7 +179,8 @@ impl Scan {
             self.pass_on(&going)?;
             open.insert(id, std::mem::replace(&mut self.course, Course::new(&self.layout)));
         }
-        let after = Courses { open, begun: std::mem::take(&mut self.begun) };
+        let times = going.times.get().copied().or(going.before.times);
+        let after = Courses { open, begun: std::mem::take(&mut self.begun), times };
         *going.after.lock().unwrap_or_else(PoisonError::into_inner) = Some(after);
         Ok(())
     }

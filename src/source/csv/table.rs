@@ -110,7 +110,7 @@ const MAGIC: [u8; 4] = *b"PAR1";
 
 /// Whether `file` is a Parquet file: by its name, or, for a local file, by its first and last bytes.
 pub(in crate::source) fn is_table(file: &DataFile) -> bool {
-    is_parquet(file.name()) || file.local().ok().flatten().is_some_and(has_magic)
+    !file.is_held() && is_parquet(file.name()) || file.local().ok().flatten().is_some_and(has_magic)
 }
 
 /// Whether files of this name are read as Parquet, whatever they contain.
