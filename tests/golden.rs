@@ -19,7 +19,7 @@ pub fn golden(name: &str, output: &str) {
     assert_eq!(output, expected, "{} differs; UPDATE_GOLDEN=1 rewrites it", path.display());
 }
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "",
     "run",
     "check",

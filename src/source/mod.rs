@@ -65,6 +65,7 @@ use windows::WindowTable;
 pub const SPLIT: &str = "split";
 
 /// Where rows come from.
+#[expect(clippy::large_enum_variant, reason = "a pipeline has one source")]
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum SourceSpec {

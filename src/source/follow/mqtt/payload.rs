@@ -122,7 +122,10 @@ mod tests {
     use super::*;
     use crate::source::bad::{BadRows, OnBadRow};
 
-    fn found(csv: &CsvSpec, messages: &[(&str, &[u8])]) -> (Vec<(String, String)>, Vec<(String, u64)>) {
+    /// Files by name and text, and what was set aside, by reason and line.
+    type Found = (Vec<(String, String)>, Vec<(String, u64)>);
+
+    fn found(csv: &CsvSpec, messages: &[(&str, &[u8])]) -> Found {
         let messages: Vec<Payload> = messages
             .iter()
             .map(|(topic, bytes)| Payload { topic: (*topic).into(), bytes: Bytes::copy_from_slice(bytes) })
