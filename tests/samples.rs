@@ -576,6 +576,7 @@ fn any_rules() -> impl Strategy<Value = SampleRules> {
         same_time: if on[0] { SameTime::Spread } else { SameTime::Refuse },
         repeated: if on[1] { Repeated::Drop } else { Repeated::Refuse },
         fill: if on[2] { Fill::Hold } else { Fill::Refuse },
+        hold_for: None,
         resample: on[3],
         across_files: if on[4] { AcrossFiles::Continue } else { AcrossFiles::Refuse },
     })
