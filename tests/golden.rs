@@ -33,6 +33,7 @@ const COMMANDS: [&str; 15] = [
     "table optimize",
     "table vacuum",
     "table restore",
+    "replay",
     "simulate",
     "simulate hapt",
 ];
