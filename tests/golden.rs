@@ -19,7 +19,7 @@ pub fn golden(name: &str, output: &str) {
     assert_eq!(output, expected, "{} differs; UPDATE_GOLDEN=1 rewrites it", path.display());
 }
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "",
     "run",
     "check",
@@ -34,6 +34,7 @@ const COMMANDS: [&str; 17] = [
     "table vacuum",
     "table restore",
     "top",
+    "replay",
     "simulate",
     "simulate hapt",
     "simulate stream",

@@ -56,7 +56,7 @@ fn write(path: &Path, values: &[f32]) {
 fn loaded(dir: &Path, file: &str, out: &str, more: &str) -> Result<Pipeline, String> {
     let text = format!(
         "name = \"t\"\nseed = 5\n{more}\n[source]\nkind = \"parquet\"\npath = {:?}\n\
-         features = [\"a\", \"b\", \"c\", \"d\"]\nkeys = [\"id\"]\n[[stage]]\nkind = \"scale\"\nmethod = \"standard\"\n\
+         features = [\"a\", \"b\", \"c\", \"d\"]\nkeys = [\"id\"]\n[[stage]]\nkind = \"scale\"\nmethod = \"min_max\"\n\
          [[stage]]\nkind = \"autoencoder\"\nencoder = [8, 2]\nepochs = 3\n[[stage]]\nkind = \"kmeans\"\nk = 3\n\
          [sink]\npath = {:?}\n",
         dir.join(file).display().to_string(),

@@ -61,6 +61,14 @@ fn meaning(column: &str) -> &'static str {
         "actual" => "the share of the rows that one cluster has",
         "reference_rows" => "how many of the rows that were learned from these were compared with",
         "measured_at" => "when that run began, or SOURCE_DATE_EPOCH",
+        "offset" => "the byte at which the line begins in its file, after decompression; null where that is not known",
+        "stage" => "what refused it: source or features",
+        "kind" => "what it was refused for: file, row, time, stretch, damage or feature",
+        "text" => "the line as it is in its file, up to 1024 bytes; null in Parquet",
+        "length" => "how many bytes all of that text has",
+        "version" => "the version of the table that the run made; null if it committed nothing",
+        "set_aside_at" => "when that run began, or SOURCE_DATE_EPOCH",
+        "replayed_by" => "the run of dacpipe replay that could use it; null before",
         other => panic!("say in tests/schemas.rs what column {other:?} means"),
     }
 }

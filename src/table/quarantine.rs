@@ -18,6 +18,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use object_store::ObjectStoreExt;
 use serde_json::Value;
 
 use super::actions::{add_of, line, remove_of};
@@ -153,6 +154,9 @@ async fn publish(log: &Log, table: &Snapshot) -> Result<()> {
         let mut attempt = Attempt::begin_below(&to, &place, &id).await?;
         let mut actions = Vec::new();
         for file in pending.iter().filter_map(|(_, note)| note.quarantine.as_ref()) {
+            if newest.is_none() && !is_there(location, file).await? {
+                continue;
+            }
             if let Some(path) = file.path.strip_prefix(&format!("{QUARANTINE}/")).filter(|_| file.crc32.is_some()) {
                 actions.push(add_of(&as_data_file(file, path)?, now_millis(), true)?);
             }
@@ -166,6 +170,15 @@ async fn publish(log: &Log, table: &Snapshot) -> Result<()> {
         let note = CommitNote { attempt: id, run: last.run.clone(), rows, published, ..CommitNote::empty() };
         let done = put(&to, newest, actions, note).await;
         settle(&place, &mut attempt, done).await?;
+    }
+}
+
+/// Whether a file is there. Where all of the quarantine is gone, somebody who was done with it has deleted it.
+async fn is_there(location: &Location, file: &FileBeside) -> Result<bool> {
+    match location.store().head(&location.path(&file.path)?).await {
+        Ok(_) => Ok(true),
+        Err(object_store::Error::NotFound { .. }) => Ok(false),
+        Err(e) => Err(Error::io(format!("looking for {}", location.show(&file.path))).with_source(e)),
     }
 }
 
@@ -373,6 +386,15 @@ impl Quarantine {
                     in_table.insert(note.run);
                 }
             }
+        }
+        if there.is_none() {
+            let mut found = Vec::new();
+            for (file, run) in pending {
+                if is_there(location, &file).await? {
+                    found.push((file, run));
+                }
+            }
+            pending = found;
         }
         let table = there.map(|there| Arc::new(LabelTable::of(&place, there)));
         Ok(Self { location: location.clone(), table, in_table, replays, pending, marks })

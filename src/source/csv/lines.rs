@@ -21,8 +21,8 @@ pub(super) struct Lines {
     ended_by: Option<u8>,
     /// Bytes that were taken from the input.
     taken: u64,
-    /// Whether a CR ended a line, so that text that is read again may be shorter than it was.
-    any_cr: bool,
+    /// Whether CR LF ended a line, so that text that is read again may be shorter than it was.
+    any_crlf: bool,
     /// Where the last line begins, in bytes from the start of the input, if that is known; and its length.
     begins: Option<u64>,
     length: usize,
@@ -42,7 +42,7 @@ impl Lines {
             after_cr: false,
             ended_by: None,
             taken: 0,
-            any_cr: false,
+            any_crlf: false,
             begins: None,
             length: 0,
         }
@@ -116,11 +116,12 @@ impl Lines {
             if !once_more && std::mem::take(&mut self.after_cr) && bytes[0] == b'\n' {
                 self.input.consume(1);
                 self.taken += 1;
+                self.any_crlf = true;
                 continue;
             }
             if !any {
                 self.begins = match once_more {
-                    true => self.taken.checked_sub(bytes.len() as u64).filter(|_| !self.any_cr || one_line(bytes)),
+                    true => self.taken.checked_sub(bytes.len() as u64).filter(|_| !self.any_crlf || one_line(bytes)),
                     false => Some(self.taken),
                 };
             }
@@ -147,7 +148,6 @@ impl Lines {
             }
             self.length = length;
             if let Some(byte) = ended_by {
-                self.any_cr |= byte == b'\r';
                 let broken = matches!(byte, b'\n' | b'\r');
                 self.after_cr = if once_more { self.after_cr } else { byte == b'\r' };
                 self.number += u64::from(broken);
