@@ -441,6 +441,7 @@ fn what_cannot_be_measured_or_done_is_refused() {
     refused(&["drift.act=0.05"], "less than `watch`");
     refused(&["drift.policy=retrain", "stream.learn=centroids"], "follow its rows already");
     refused(&["drift.policy=retrain", "source.path=-"], "standard input is read once");
+    refused(&["drift.policy=retrain", "source.path=mqtt://127.0.0.1:1/a"], "messages of a broker are read once");
     refused(&["drift.measure=[\"clusters\"]", "stage.kmeans=null"], "no clusters to measure");
     refused(&["drift.bins=1"], "bins");
     refused(&["drift.rows=0"], "rows");

@@ -475,6 +475,7 @@ pub fn conflict(spec: &SourceSpec, files: Files) -> Option<(String, &'static str
 pub fn learns_once(spec: &SourceSpec) -> Option<&'static str> {
     match spec {
         SourceSpec::Csv(csv) if csv.path == STANDARD_INPUT => Some("standard input is read once"),
+        SourceSpec::Csv(csv) if is_broker(&csv.path) => Some("messages of a broker are read once"),
         SourceSpec::Hapt(_) | SourceSpec::Csv(_) | SourceSpec::Parquet(_) => None,
     }
 }
