@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::source::{AcrossFiles, Aggregate, Encoding, Fill, Jitter, Repeated, SameTime, Span, TextFormat, TimeUnit};
 
 /// Where rows come from.
+#[expect(clippy::large_enum_variant, reason = "a pipeline has one source")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum SourceTable {
