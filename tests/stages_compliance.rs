@@ -202,7 +202,7 @@ fn the_way_back_leads_near_what_came_in() {
         // Nothing taught the network anything.
         assert!(name == "network" || worst < if exact { 1e-6 } else { 1.0 }, "{name}: {worst}");
     }
-    assert_eq!(with_a_way_back, ["origin", "scale, min-max", "scale, standard", "embed", "network"]);
+    assert_eq!(with_a_way_back, ["origin", "impute", "scale, min-max", "scale, standard", "embed", "network"]);
 }
 
 #[test]

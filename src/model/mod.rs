@@ -284,19 +284,28 @@ impl Model {
         }
     }
 
-    /// A stage may hide values that are not finite: `scale` would clamp infinity to the greatest value it knows.
+    /// A stage may hide values that are not finite: `scale` would clamp infinity to the greatest value it knows. NaN is a
+    /// missing value, which a model may [impute](Self::imputes).
     fn check_finite(&self, rows: Values<'_>) -> Result<()> {
+        let imputes = self.imputes();
         let (at, value) = match rows {
-            Values::Single(rows) => match not_finite(rows) {
+            Values::Single(rows) => match first_bad(rows, |value| value.is_finite() || imputes && value.is_nan()) {
                 None => return Ok(()),
                 Some(at) => (at, f64::from(rows[at])),
             },
-            Values::Double(rows) => match not_single(rows) {
+            Values::Double(rows) => match self.unusable(rows) {
                 None => return Ok(()),
                 Some(at) => (at, rows[at]),
             },
         };
         Err(self.not_finite(at / self.dim_in(), at % self.dim_in(), value))
+    }
+
+    /// The position of the first value that the model cannot take: one that is not finite in single precision, unless it
+    /// [imputes](Self::imputes) NaN.
+    pub(crate) fn unusable(&self, values: &[f64]) -> Option<usize> {
+        let imputes = self.imputes();
+        first_bad(values, |value| (value as f32).is_finite() || imputes && value.is_nan())
     }
 
     /// The error of kind `Input` for feature number `feature` of row `row` of a batch, which is `value`.
@@ -308,16 +317,6 @@ impl Model {
              single precision"
         ))
     }
-}
-
-/// The position of the first value that is not finite.
-fn not_finite(values: &[f32]) -> Option<usize> {
-    first_bad(values, |value| value.is_finite())
-}
-
-/// The position of the first value that is not finite in single precision.
-pub(crate) fn not_single(values: &[f64]) -> Option<usize> {
-    first_bad(values, |value| (value as f32).is_finite())
 }
 
 /// The position of the first value that is not `good`. Checks whole blocks first, which costs next to nothing.

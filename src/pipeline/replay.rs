@@ -35,6 +35,7 @@ use crate::table::{
     CommitInfo, Labels, Lineage, Log, Marks, Mode, OnExisting, Quarantine, REPLAYED, Snapshot, TableWriter,
     WriteOptions, quarantine_schema,
 };
+use crate::vectors::VectorForm;
 
 /// The memory limit of DataFusion's operators, where no pipeline says it.
 const MEMORY_LIMIT: u64 = 256 << 20;
@@ -198,7 +199,13 @@ pub async fn replay_table(table: &str, options: &ReplayOptions) -> Result<Replay
         missing: model.imputes(),
         threads,
     };
-    let choice = Choice { vectors: None, embedding: has(EMBEDDING), reconstruction_error: has(RECONSTRUCTION_ERROR) };
+    let as_columns =
+        Written::by(&model, Choice { vectors: Some(VectorForm::Columns), ..Choice::default() }, Vec::new());
+    let vectors = match as_columns.made().iter().all(|field| has(field.name())) {
+        true => Some(VectorForm::Columns),
+        false => (has(FEATURES) && !model.embeds()).then_some(VectorForm::List),
+    };
+    let choice = Choice { vectors, embedding: has(EMBEDDING), reconstruction_error: has(RECONSTRUCTION_ERROR) };
     let columns = table.schema.fields().iter().map(|field| field.name().clone()).collect();
     let read = Plan {
         spec,

@@ -9,7 +9,7 @@ use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::{ReturnFieldArgs, ScalarFunctionArgs};
 
 use crate::error::Error;
-use crate::model::{Model, not_single};
+use crate::model::Model;
 
 use super::models::Models;
 
@@ -136,7 +136,7 @@ impl Vectors {
                 return Err(Error::input(message).into());
             }
             let values = &self.values.values()[range];
-            if let Some(feature) = not_single(values) {
+            if let Some(feature) = model.unusable(values) {
                 return Err(model.not_finite(row, feature, values[feature]).while_doing(function).into());
             }
             gathered.extend_from_slice(values);
