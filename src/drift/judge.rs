@@ -17,7 +17,7 @@ pub struct Finding {
     pub position: Option<i32>,
     /// The population stability index. Of one cluster, its part of that of all.
     pub psi: f64,
-    /// What chance alone stays below: [`by_chance`](super::by_chance). `None` for one cluster.
+    /// What chance alone stays below: [`by_chance`]. `None` for one cluster.
     pub chance: Option<f64>,
     /// What that asks for. `None` for one cluster: all of them together are judged.
     pub level: Option<Level>,

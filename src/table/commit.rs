@@ -80,7 +80,7 @@ pub struct CommitNote {
     /// How far rows had drifted, in the newest measurements; absent where it was never measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<FileBeside>,
-    /// The rows that this commit's run set aside: a file of the [quarantine](super::quarantine).
+    /// The rows that this commit's run set aside: a file of the quarantine.
     #[serde(default, deserialize_with = "file_or_path", skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<FileBeside>,
     /// The version of the commit before this one, since the last overwrite, whose run set rows aside.
