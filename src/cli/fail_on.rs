@@ -20,7 +20,7 @@ pub enum FailOn {
     Quarantine,
 }
 
-/// The exit code of a command that has committed its rows; `None` if it is that of success.
+/// The exit code of a command that has committed its rows; `None` for success.
 pub(super) fn code<'a>(
     asked: &[FailOn],
     drift: impl IntoIterator<Item = &'a DriftReport>,

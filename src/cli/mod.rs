@@ -78,7 +78,7 @@ enum Command {
 }
 
 impl Cli {
-    /// Runs the command. Returns the exit code: 0, that of a stream in which nothing was new, or what `--fail-on` asks for.
+    /// Runs the command. Returns the exit code: 0; 99 where nothing was new; 10 or 11 where `--fail-on` asks for it.
     ///
     /// # Errors
     /// What went wrong, for [`fail`].

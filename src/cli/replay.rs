@@ -51,7 +51,7 @@ pub struct ReplayArgs {
     json: bool,
 }
 
-/// Replays; prints what was done. The exit code is that of nothing new if nothing was open.
+/// Replays, and prints what was done. The exit code is 99 if there was nothing to replay.
 ///
 /// # Errors
 /// Those of [`Pipeline::replay`].

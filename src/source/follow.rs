@@ -126,7 +126,7 @@ pub struct Follow {
     #[cfg(feature = "mqtt")]
     messages: Option<Arc<Mutex<Mqtt>>>,
     /// Whole files that were found and are not yet in a portion: a directory of many is not listed for each portion.
-    queue: Mutex<Vec<DataFile>>,
+    queue: Vec<DataFile>,
 }
 
 /// The path that stands for standard input.
@@ -207,7 +207,7 @@ impl Follow {
             options,
             how,
             input,
-            queue: Mutex::default(),
+            queue: Vec::new(),
             #[cfg(feature = "mqtt")]
             messages: None,
         })
@@ -366,9 +366,9 @@ impl Follow {
     }
 
     /// What is new in the files, and what was read of them then.
-    async fn look(&self, position: &Position, now: i64, rejects: Rejects) -> Result<(New, BTreeMap<String, Seen>)> {
+    async fn look(&mut self, position: &Position, now: i64, rejects: Rejects) -> Result<(New, BTreeMap<String, Seen>)> {
         let mut seen = position.files.clone();
-        let mut listed = std::mem::take(&mut *lock(&self.queue));
+        let mut listed = std::mem::take(&mut self.queue);
         let queued = !listed.is_empty();
         if !queued {
             listed = self.listed().await?;
@@ -405,7 +405,7 @@ impl Follow {
             Ok((found, seen, left))
         })
         .await?;
-        *lock(&self.queue) = left;
+        self.queue = left;
         match found {
             New::Nothing if queued => {
                 let position = Position { files: seen, ..position.clone() };

@@ -129,18 +129,7 @@ impl TableWriter {
             let removes = options.mode == Mode::Overwrite || options.on_existing == OnExisting::Replace;
             log.check_writable(base, removes)?;
         }
-        let writer = Self {
-            location: location.clone(),
-            log,
-            options,
-            base,
-            attempt,
-            sink: None,
-            known: None,
-            sets_aside: false,
-        };
-        writer.check_partitioning()?;
-        Ok(writer)
+        Self::on(location, log, options, base, attempt)
     }
 
     /// Begins another append of a process that has made the commit which `known` is of, without reading the log again: if
@@ -157,16 +146,19 @@ impl TableWriter {
         }
         let attempt = Attempt::begin_after(location, &options.run_id, known.0.version).await?;
         let base = Some(known.0.clone());
-        let writer = Self {
-            location: location.clone(),
-            log,
-            options,
-            base,
-            attempt,
-            sink: None,
-            known: None,
-            sets_aside: false,
-        };
+        Self::on(location, log, options, base, attempt)
+    }
+
+    /// A writer of `attempt` on top of `base`.
+    fn on(
+        location: &Location,
+        log: Log,
+        options: WriteOptions,
+        base: Option<Snapshot>,
+        attempt: Attempt,
+    ) -> Result<Self> {
+        let location = location.clone();
+        let writer = Self { location, log, options, base, attempt, sink: None, known: None, sets_aside: false };
         writer.check_partitioning()?;
         Ok(writer)
     }
